@@ -1,0 +1,159 @@
+"""How big a network is: parameters, multiply-accumulates, bytes on disk.
+
+MACs are those of convolutions and linear layers for one example, and nothing else. A module's are counted
+while its own forward runs, with torch's counter (which counts floating-point operations, two to a
+multiply-accumulate); an ONNX graph's from its shapes. Both contenders of a comparison are always counted
+the same way.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import shape_inference
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from slimnet.errors import InputError
+from slimnet.inputs import ExampleInputs, Inputs
+
+FLOPS_PER_MAC = 2
+LINEAR_AND_CONV = (
+    torch.ops.aten.convolution,
+    torch.ops.aten._convolution,
+    torch.ops.aten.mm,
+    torch.ops.aten.addmm,
+)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a network costs to keep and to run.
+
+    `macs` is for one example, and None where an ONNX graph's shapes cannot be known without running it;
+    `file_bytes` maps a kind of file ("safetensors", "onnx", ...) to its size.
+    """
+
+    name: str
+    params: int
+    macs: int | None
+    file_bytes: Mapping[str, int]
+
+
+def count_module(
+    name: str, model: nn.Module, example: ExampleInputs | Inputs, files: Mapping[str, Path]
+) -> Counts:
+    """Count a module that is in eval mode, by one forward of one example."""
+    return Counts(name, parameters(model), macs(model, example), file_bytes(files))
+
+
+def count_onnx(name: str, path: Path, files: Mapping[str, Path]) -> Counts:
+    """Count an ONNX graph; its parameters are the floating-point weights that it stores."""
+    graph = onnx.load(path).graph
+    return Counts(name, _stored(graph), onnx_macs(path), file_bytes(files))
+
+
+def parameters(model: nn.Module) -> int:
+    """Trainable values of a module, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def macs(model: nn.Module, example: ExampleInputs | Inputs) -> int:
+    """Multiply-accumulates of the convolutions and linear layers of a module, for one example."""
+    inputs = batched(example, 1)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        inputs.call(model)
+    flops = counter.get_flop_counts()["Global"]
+    return sum(int(flops.get(op, 0)) for op in LINEAR_AND_CONV) // FLOPS_PER_MAC
+
+
+def batched(example: ExampleInputs | Inputs, batch: int) -> Inputs:
+    """The example inputs with exactly `batch` examples, repeated or cut as needed.
+
+    Raises:
+        InputError: they hold no tensor, or an empty one.
+    """
+    inputs = Inputs.of(example)
+    if any(tensor.ndim and not tensor.shape[0] for tensor in inputs.tensors):
+        raise InputError(
+            "the example inputs hold no example: their first axis has length 0; pass at least one"
+        )
+    return inputs.map(lambda tensor: tensor[torch.arange(batch) % len(tensor)] if tensor.ndim else tensor)
+
+
+def file_bytes(files: Mapping[str, Path]) -> dict[str, int]:
+    """Bytes on disk of each kind of file that is there."""
+    return {kind: path.stat().st_size for kind, path in files.items() if path.is_file()}
+
+
+def onnx_macs(path: Path) -> int | None:
+    """Multiply-accumulates of an ONNX graph's convolutions and linear layers for one example.
+
+    None where a shape depends on the data. A product of two activations (attention) is not a linear layer.
+    """
+    model = onnx.load(path)
+    for value in model.graph.input:
+        dimensions = value.type.tensor_type.shape.dim
+        if dimensions:
+            dimensions[0].dim_value = 1
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    shapes = _shapes(shape_inference.infer_shapes(model, data_prop=True).graph)
+    weights = _weights(model.graph)
+    counts = [_node_macs(node, shapes, weights) for node in model.graph.node]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _stored(graph: onnx.GraphProto) -> int:
+    floating = {
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.FLOAT16,
+        onnx.TensorProto.BFLOAT16,
+        onnx.TensorProto.DOUBLE,
+    }
+    return sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in floating)
+
+
+def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """The shapes that are numbers throughout, by the name of the value."""
+    known: dict[str, tuple[int, ...]] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    values: Iterable[Any] = (*graph.input, *graph.value_info, *graph.output)
+    for value in values:
+        dimensions = value.type.tensor_type.shape.dim
+        if dimensions and all(dimension.HasField("dim_value") for dimension in dimensions):
+            known[value.name] = tuple(dimension.dim_value for dimension in dimensions)
+    return known
+
+
+def _weights(graph: onnx.GraphProto) -> set[str]:
+    """The names of values that do not depend on the input."""
+    fixed = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if all(name in fixed for name in node.input if name):
+            fixed.update(node.output)
+    return fixed
+
+
+def _node_macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]], weights: set[str]) -> int | None:
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return 0
+    left, right = node.input[:2]
+    if left not in weights and right not in weights:
+        return 0
+    if left not in shapes or right not in shapes or node.output[0] not in shapes:
+        return None
+    if node.op_type == "ConvTranspose":
+        return math.prod(shapes[left]) * math.prod(shapes[right][1:])
+    per_output = math.prod(shapes[right][1:]) if node.op_type == "Conv" else _inner(node, shapes[left])
+    return math.prod(shapes[node.output[0]]) * per_output
+
+
+def _inner(node: onnx.NodeProto, left: tuple[int, ...]) -> int:
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return left[0] if transposed else left[-1]

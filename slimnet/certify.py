@@ -1,0 +1,219 @@
+"""certify: measure that the slim network computes what the dense one does."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimnet.errors import CertificateError, UsageError
+from slimnet.inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.plan import SurgeryPlan, state
+from slimnet.skeleton import copy_with, shared_copy
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How far the slim network's outputs are from the dense network's, measured on `samples` inputs.
+
+    Relative differences are the largest absolute difference over the largest absolute dense output. The *masked*
+    network is the dense one with every dead γ set to exactly zero: against it only rounding may differ.
+    `top1_agreement` is the fraction of samples with the same largest logit, None where outputs are not logits.
+    """
+
+    samples: int
+    dtype: str
+    max_abs_difference: float
+    max_rel_difference: float
+    masked_max_abs_difference: float
+    masked_max_rel_difference: float
+    top1_agreement: float | None
+    float64_max_rel_difference: float | None
+    tolerance: float
+    params_before: int
+    params_after: int
+    macs_before: int
+    macs_after: int
+    plan_digest: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether every measured relative difference is within the tolerance (NaN is not)."""
+        measured = [self.max_rel_difference, self.masked_max_rel_difference]
+        if self.float64_max_rel_difference is not None:
+            measured.append(self.float64_max_rel_difference)
+        return all(difference <= self.tolerance for difference in measured)
+
+    def to_json(self) -> str:
+        """JSON with `holds` beside the measurements."""
+        return json.dumps(dataclasses.asdict(self) | {"holds": self.holds}, sort_keys=True, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Certificate":
+        """Read a certificate back.
+
+        Raises:
+            UsageError: it is not one.
+        """
+        try:
+            data = json.loads(text)
+            data.pop("holds", None)
+            return cls(**data)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UsageError(f"not a certificate: {error}") from error
+
+    def __str__(self) -> str:
+        verdict = "holds" if self.holds else "does NOT hold"
+        agreement = "" if self.top1_agreement is None else f", top-1 agreement {self.top1_agreement:.2%}"
+        return (
+            f"certificate {verdict}: largest relative output difference {self.max_rel_difference:.1e} to the dense "
+            f"network and {self.masked_max_rel_difference:.1e} to the masked one on {self.samples} samples in "
+            f"{self.dtype} (tolerance {self.tolerance:g}){agreement}; parameters {self.params_before:,} → "
+            f"{self.params_after:,}, MACs {self.macs_before:,} → {self.macs_after:,}"
+        )
+
+
+@dataclass
+class Difference:
+    """A running largest difference between two networks' outputs."""
+
+    largest: float = 0.0
+    scale: float = 0.0
+    agreeing: int = 0
+    samples: int = 0
+    logits: bool = True
+
+    def add(self, expected: list[torch.Tensor], actual: list[torch.Tensor]) -> None:
+        """Compare one batch of outputs.
+
+        Raises:
+            CertificateError: the networks return different numbers or shapes of tensors.
+        """
+        shapes = [tuple(tensor.shape) for tensor in expected]
+        if shapes != [tuple(tensor.shape) for tensor in actual]:
+            raise CertificateError(f"the slim network returns other shapes than the dense one, which returns {shapes}")
+        for left, right in zip(expected, actual, strict=True):
+            if left.numel():
+                difference = (left.double() - right.double()).abs().amax().item()
+                self.largest = worse(self.largest, difference)
+                self.scale = worse(self.scale, left.double().abs().amax().item())
+        first, second = expected[0], actual[0]
+        self.logits = self.logits and first.ndim == 2 and first.shape[1] > 1
+        if self.logits:
+            self.agreeing += int((first.argmax(1) == second.argmax(1)).sum())
+            self.samples += first.shape[0]
+
+    @property
+    def relative(self) -> float:
+        """The largest difference over the largest output."""
+        if self.largest == 0:
+            return 0.0
+        return self.largest / self.scale if self.scale else float("inf")
+
+    @property
+    def agreement(self) -> float | None:
+        """The fraction of samples with the same prediction."""
+        return self.agreeing / self.samples if self.logits and self.samples else None
+
+
+def worse(left: float, right: float) -> float:
+    """The larger of two differences; NaN is the largest of all."""
+    return right if right != right or right > left else left
+
+
+def certify(
+    dense: nn.Module,
+    slim: nn.Module,
+    plan: SurgeryPlan,
+    inputs: ExampleInputs | Iterable[ExampleInputs],
+    *,
+    tolerance: float = 1e-4,
+    float64: bool = False,
+) -> Certificate:
+    """Run dense, masked and slim networks in evaluation mode on the same inputs and compare.
+
+    `inputs` are example inputs, or an iterable of them such as a data loader of `Inputs`. With `float64` the masked
+    and slim networks are compared in double precision as well (twice the memory). Nothing is changed, no random
+    number is drawn.
+
+    Raises:
+        CertificateError: the outputs cannot be compared.
+    """
+    if not tolerance >= 0:
+        raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
+    reference, narrow = shared_copy(dense).eval(), shared_copy(slim).eval()
+    masked = shared_copy(dense, masked_scales(dense, plan)).eval()
+    doubled = [as_double(masked), as_double(narrow)] if float64 else None
+    to_dense, to_masked, in_double = Difference(), Difference(), Difference()
+    samples = 0
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for batch in batches_of(inputs):
+            actual = outputs(narrow, batch)
+            to_dense.add(outputs(reference, batch), actual)
+            to_masked.add(outputs(masked, batch), actual)
+            samples += batch.batch
+            if doubled:
+                wide = batch.map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+                in_double.add(outputs(doubled[0], wide), outputs(doubled[1], wide))
+    if not samples:
+        raise CertificateError("no inputs to certify with: the loader gave none")
+    return Certificate(
+        samples=samples,
+        dtype=dtype_name(dense),
+        max_abs_difference=to_dense.largest,
+        max_rel_difference=to_dense.relative,
+        masked_max_abs_difference=to_masked.largest,
+        masked_max_rel_difference=to_masked.relative,
+        top1_agreement=to_dense.agreement,
+        float64_max_rel_difference=in_double.relative if float64 else None,
+        tolerance=float(tolerance),
+        params_before=sum(parameter.numel() for parameter in dense.parameters()),
+        params_after=sum(parameter.numel() for parameter in slim.parameters()),
+        macs_before=plan.macs_before,
+        macs_after=plan.macs_after,
+        plan_digest=plan.digest,
+    )
+
+
+def batches_of(inputs: Any) -> Iterable[Inputs]:
+    """Example inputs once, or every batch of a loader."""
+    if isinstance(inputs, torch.Tensor | list | tuple | dict | Inputs):
+        return [Inputs.of(inputs)]
+    return (Inputs.of(batch) for batch in inputs)
+
+
+def outputs(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
+    """Every tensor the network returns.
+
+    Raises:
+        CertificateError: it returns none.
+    """
+    found = tensors_in(inputs.call(model))
+    if not found:
+        raise CertificateError(f"{type(model).__name__} returns no tensor to compare")
+    return found
+
+
+def masked_scales(dense: nn.Module, plan: SurgeryPlan) -> dict[str, torch.Tensor]:
+    """Every γ that has dead channels, with these set to exactly zero."""
+    tensors = state(dense)
+    masked = {}
+    for zeroed in plan.zeroed:
+        gamma = tensors[zeroed.tensor].detach().clone()
+        gamma[list(zeroed.channels)] = 0
+        masked[zeroed.tensor] = gamma
+    return masked
+
+
+def as_double(model: nn.Module) -> nn.Module:
+    """A double-precision copy."""
+    return copy_with(model, lambda _, t: t.detach().double() if t.is_floating_point() else t.detach())
+
+
+def dtype_name(model: nn.Module) -> str:
+    """The floating type of a network's parameters, such as "float32"."""
+    found = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    return str(found).removeprefix("torch.")

@@ -1,0 +1,106 @@
+"""Which channels have a known constant value, and which values anybody needs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from slimnet.graph import ChannelGraph, Constants, Depthwise, Pointwise, Reader
+from slimnet.labels import Labels
+
+
+def propagate(graph: ChannelGraph, dead_scales: Labels, dead_outputs: Labels) -> Constants:
+    """The constant of every label, NaN where its value depends on the input.
+
+    `dead_scales` are labels of γ to be taken as zero; `dead_outputs` are activation outputs to be taken as zero.
+    """
+    constants = graph.known.clone()
+    values = constants.numpy()
+    values[dead_scales] = 0.0
+    forced = np.zeros(graph.size, dtype=bool)
+    forced[dead_outputs] = True
+    for step in graph.steps:
+        if isinstance(step, Pointwise):
+            operands = [torch.from_numpy(values[operand]) for operand in step.operands]
+            values[step.out] = step.constant(operands).numpy()
+            if dead_outputs.size:
+                values[step.out[forced[step.out]]] = 0.0
+        elif isinstance(step, Reader):
+            values[step.outputs] = mixed_constant(step, values)
+        else:
+            values[step.outputs] = filtered_constant(step, values)
+    return constants
+
+
+def mixed_constant(reader: Reader, values: np.ndarray) -> np.ndarray:
+    """The constants of a layer's outputs: known where every input with a nonzero weight is."""
+    inputs = values[reader.inputs].reshape(reader.groups, -1)
+    unknown = np.isnan(inputs)
+    result = np.full(reader.outputs.size, np.nan)
+    if not has_zeros(reader) and unknown.any(1).all():
+        return result
+    taps = reader.taps().cpu()
+    group = np.arange(reader.groups).repeat(reader.outputs.size // reader.groups)
+    varying = unknown if reader.uniform else unknown | (inputs != 0)
+    closed = ~((taps != 0).any(2).numpy() & varying[group]).any(1)
+    if closed.any():
+        sums = taps[torch.from_numpy(closed)].sum(2, dtype=torch.float64).numpy()
+        result[closed] = (sums * np.nan_to_num(inputs)[group[closed]]).sum(1)
+    return result if reader.bias is None else result + values[reader.bias]
+
+
+def filtered_constant(layer: Depthwise, values: np.ndarray) -> np.ndarray:
+    """The constants of a depthwise convolution: zero padding leaves only zero planes constant."""
+    inputs = values[layer.inputs].repeat(layer.outputs.size // layer.inputs.size)
+    taps = layer.value().detach().reshape(layer.outputs.size, -1).cpu()
+    spread = inputs * taps.sum(1, dtype=torch.float64).numpy() if layer.uniform else np.where(inputs == 0, 0, np.nan)
+    result = np.where((taps == 0).all(1).numpy(), 0.0, spread)
+    return result if layer.bias is None else result + values[layer.bias]
+
+
+def has_zeros(reader: Reader) -> bool:
+    """Whether any weight is exactly zero, so that rows and columns are worth looking at."""
+    weight = reader.value().detach()
+    return int(torch.count_nonzero(weight)) != weight.numel()
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What is needed of the network's values: `live[label]`, and `reads[i][k]` for input k of reader i."""
+
+    live: np.ndarray
+    reads: tuple[np.ndarray, ...]
+
+
+def needs(graph: ChannelGraph, constants: Constants) -> Needs:
+    """Walk back from the outputs: a value is needed if something needs what is computed from it.
+
+    A value with a known constant needs nothing, so a layer all of whose outputs are constant reads nothing.
+    """
+    live = np.zeros(graph.size, dtype=bool)
+    for pin in graph.pins:
+        live[pin.labels] = True
+    varies = torch.isnan(constants).numpy()
+    reads: list[np.ndarray] = []
+    for step in reversed(graph.steps):
+        if isinstance(step, Pointwise):
+            needed = live[step.out] & varies[step.out]
+            for operand in step.operands:
+                live[operand[needed]] = True
+        elif isinstance(step, Depthwise):
+            needed = live[step.outputs] & varies[step.outputs]
+            live[np.repeat(step.inputs, step.outputs.size // step.inputs.size)[needed]] = True
+        else:
+            read = columns_read(step, live[step.outputs] & varies[step.outputs])
+            live[step.inputs[read]] = True
+            reads.append(read)
+    return Needs(live, tuple(reversed(reads)))
+
+
+def columns_read(reader: Reader, rows: np.ndarray) -> np.ndarray:
+    """Which inputs `(K,)` reach one of the given output rows `(O,)` through a nonzero weight."""
+    per_group = reader.inputs.size // reader.groups
+    if not has_zeros(reader):
+        return np.repeat(rows.reshape(reader.groups, -1).any(1), per_group)
+    used = (reader.taps() != 0).any(2).cpu().numpy() & rows[:, None]
+    return used.reshape(reader.groups, -1, per_group).any(1).reshape(-1)

@@ -1,0 +1,175 @@
+"""ImageData: a labelled image set held as bytes, turned into normalised floats batch by batch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+
+from slimnet.errors import DataError, UsageError
+
+Split = Literal["train", "test"]
+
+_STATISTICS_CHUNK = 4096
+"""Images counted at a time, so that the statistics of a large set need no second copy of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Training and test images `(N, H, W, C)` as uint8, with int64 labels `(N,)` that index `classes`.
+
+    Bytes in NHWC order are a quarter of the floats, and a permutation of them is a channels_last
+    batch at no cost. `mean` and `std` are per channel, of the training images scaled to 0..1.
+
+    Raises:
+        DataError: arrays of the wrong dtype, shape or length, or labels that name no class.
+    """
+
+    name: str
+    x_train: torch.Tensor
+    y_train: torch.Tensor
+    x_test: torch.Tensor
+    y_test: torch.Tensor
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for split in get_args(Split):
+            self._check_split(split)
+        if self.x_train.shape[1:] != self.x_test.shape[1:]:
+            raise DataError(
+                f"{self.name}: training images are {_size(self.x_train)} and test images "
+                f"{_size(self.x_test)}; give both the same height, width and channels"
+            )
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise DataError(f"{self.name}: mean and std need one number for each of {self.channels} channels")
+
+    def _check_split(self, split: Split) -> None:
+        images, labels = self.split(split)
+        x, y = f"{self.name}: x_{split}", f"{self.name}: y_{split}"
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise DataError(f"{x} is {_kind(images)}; it must be uint8 of shape (N, H, W, C)")
+        if labels.dtype != torch.int64 or labels.ndim != 1:
+            raise DataError(f"{y} is {_kind(labels)}; it must be int64 of shape (N,)")
+        if len(images) != len(labels):
+            raise DataError(
+                f"{x} has {len(images)} images but y_{split} {len(labels)} labels; they must pair up"
+            )
+        if images.numel() == 0:
+            raise DataError(f"{x} of shape {tuple(images.shape)} is empty; it needs at least one image")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(self.classes):
+            wrong = low if low < 0 else high
+            raise DataError(
+                f"{y} holds label {wrong}; {len(self.classes)} classes need labels 0 to {len(self.classes) - 1}"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        train: tuple[torch.Tensor, torch.Tensor],
+        test: tuple[torch.Tensor, torch.Tensor],
+        classes: Sequence[str],
+    ) -> "ImageData":
+        """Build from (images, labels) pairs; mean and standard deviation come from the training images.
+
+        Raises:
+            DataError: as the class.
+        """
+        zeros = (0.0,) * train[0].shape[-1]
+        unmeasured = cls(name, *train, *test, tuple(classes), zeros, zeros)
+        mean, std = _statistics(train[0])
+        return replace(unmeasured, mean=mean, std=std)
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image: 1 for grey, 3 for colour."""
+        return self.x_train.shape[-1]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.x_train.shape[1], self.x_train.shape[2]
+
+    def split(self, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images `(N, H, W, C)` uint8 and labels `(N,)` of "train" or "test".
+
+        Raises:
+            UsageError: another split.
+        """
+        if split == "train":
+            return self.x_train, self.y_train
+        if split == "test":
+            return self.x_test, self.y_test
+        raise UsageError(f"there is no split {split!r}: use train or test")
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Bytes `(N, H, W, C)` to floats `(N, C, H, W)` of mean 0 and variance 1 over the training set.
+
+        The result is float32 on the device of `images` and lies in memory as they do (channels_last).
+
+        Raises:
+            DataError: not uint8, or another number of channels.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != self.channels:
+            raise DataError(
+                f"{self.name}: cannot normalise {_kind(images)}; pass uint8 (N, H, W, {self.channels})"
+            )
+        scale = torch.tensor([1 / (255 * std) for std in self.std], device=images.device)
+        shift = torch.tensor(
+            [-mean / std for mean, std in zip(self.mean, self.std, strict=True)], device=images.device
+        )
+        floats = images.permute(0, 3, 1, 2).to(torch.float32)
+        return floats.mul_(scale[:, None, None]).add_(shift[:, None, None])
+
+    def batches(
+        self, split: Split = "test", batch_size: int = 256, device: torch.device | str | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Normalised images `(N, C, H, W)` and labels `(N,)` in stored order; the last batch may be short.
+
+        They are on `device`, or where the data is when None; normalising happens there.
+
+        Raises:
+            UsageError: another split, or a batch size below 1.
+        """
+        images, labels = self.split(split)
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
+        device = images.device if device is None else device
+        return (
+            (self.normalise(x.to(device)), y.to(device))
+            for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        )
+
+    def to(self, device: torch.device | str) -> "ImageData":
+        """The same data with its images and labels on `device`."""
+        moved = {name: getattr(self, name).to(device) for name in ("x_train", "y_train", "x_test", "y_test")}
+        return replace(self, **moved)
+
+
+def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of `(N, H, W, C)` bytes, in units of 255, exactly, from counts.
+
+    A channel that never changes gets the deviation 1: it has nothing to be scaled by.
+    """
+    channels = images.shape[-1]
+    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    for chunk in images.split(_STATISTICS_CHUNK):
+        counts += torch.stack(
+            [chunk[..., c].flatten().bincount(minlength=256) for c in range(channels)]
+        ).cpu()
+    shares = counts.double() / counts.sum(dim=1, keepdim=True)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = shares @ values
+    std = (shares * (values - mean[:, None]) ** 2).sum(dim=1).sqrt()
+    return tuple(mean.tolist()), tuple(std.where(std > 0, 1.0).tolist())
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
+def _size(images: torch.Tensor) -> str:
+    return " x ".join(map(str, images.shape[1:]))

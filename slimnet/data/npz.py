@@ -1,0 +1,93 @@
+"""Image sets in one NumPy .npz file: x_train, y_train, x_test, y_test and, if wanted, classes."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+
+from slimnet.data.image_data import ImageData
+from slimnet.errors import DataError
+
+_NEEDED = ("x_train", "y_train", "x_test", "y_test")
+_UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+"""What NumPy and zipfile raise over a file that is not what it claims to be."""
+
+
+def load_npz(path: str | Path) -> ImageData:
+    """Read images `(N, H, W, C)` as uint8 and labels `(N,)` as any integers, one array at a time.
+
+    `classes`, if it is there, names the labels; otherwise they are called 0, 1, ... Nothing is ever
+    unpickled, and an array is looked at before it is read: a wrong one costs no memory.
+
+    Raises:
+        DataError: a file that is missing, damaged or not .npz, or arrays that are not as above.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; give the path of an .npz with {', '.join(_NEEDED)}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read(path, archive)
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: not a readable .npz ({reason}); write it with numpy.savez") from error
+    except MemoryError as error:
+        raise DataError(
+            f"{path}: its arrays do not fit into memory; train on fewer or smaller images"
+        ) from error
+
+
+def _read(path: Path, archive: zipfile.ZipFile) -> ImageData:
+    present = {name.removesuffix(".npy") for name in archive.namelist()}
+    missing = [name for name in _NEEDED if name not in present]
+    if missing:
+        found = ", ".join(sorted(present)[:8]) or "nothing"
+        raise DataError(f"{path}: {missing[0]} is missing; it needs {', '.join(_NEEDED)} and holds {found}")
+    for name in _NEEDED:
+        _check_header(path, archive, name)
+    train, test = (
+        (_array(archive, f"x_{split}"), _array(archive, f"y_{split}").to(torch.int64))
+        for split in ("train", "test")
+    )
+    count = max(int(labels.max()) + 1 if labels.numel() else 1 for labels in (train[1], test[1]))
+    classes = _class_names(path, archive) if "classes" in present else [str(label) for label in range(count)]
+    return ImageData.of(path.name, train, test, classes)
+
+
+def _check_header(path: Path, archive: zipfile.ZipFile, name: str) -> None:
+    """Refuse an array by its header alone: its dtype, its shape, and whether as many bytes follow."""
+    shape, dtype = _header(archive, name)
+    wanted = "uint8 of shape (N, H, W, C)" if name.startswith("x") else "integers of shape (N,)"
+    kinds, axes = ("u", 4) if name.startswith("x") else ("iu", 1)
+    if dtype.kind not in kinds or len(shape) != axes or (axes == 4 and dtype.itemsize != 1):
+        raise DataError(f"{path}: {name} is {dtype} of shape {shape}; it must be {wanted}")
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    member = f"{name}.npy"
+    with archive.open(member) as file:
+        version = npy.read_magic(file)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
+        left = archive.getinfo(member).file_size - file.tell()
+    if not dtype.hasobject and left != dtype.itemsize * int(np.prod(shape, dtype=object)):
+        raise ValueError(f"{name} has {left} bytes where {dtype} of shape {shape} was announced")
+    return shape, dtype
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> torch.Tensor:
+    with archive.open(f"{name}.npy") as file:
+        array = npy.read_array(file, allow_pickle=False)
+    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+
+
+def _class_names(path: Path, archive: zipfile.ZipFile) -> list[str]:
+    shape, dtype = _header(archive, "classes")
+    if dtype.kind not in "USiu" or len(shape) != 1:
+        raise DataError(f"{path}: classes is {dtype} of shape {shape}; it must be one-dimensional text")
+    with archive.open("classes.npy") as file:
+        names = npy.read_array(file, allow_pickle=False)
+    return [str(name) for name in (np.char.decode(names, "utf-8") if dtype.kind == "S" else names)]

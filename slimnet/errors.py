@@ -1,0 +1,52 @@
+"""What can go wrong, said in one line: what was wrong, where, and what to do about it."""
+
+
+class SlimnetError(Exception):
+    """Anything slimnet refuses or fails to do; the message is one line meant for people.
+
+    `exit_code` is what the command line returns: 2 where the request was wrong, 1 where the work failed.
+    """
+
+    exit_code = 1
+
+
+class UsageError(SlimnetError):
+    """The request itself is wrong: a bad threshold, an unknown option value, inputs that do not fit."""
+
+    exit_code = 2
+
+
+class ArchitectureError(UsageError):
+    """An architecture reference that names nothing, or whose factory raises."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint that cannot be read, is not safe to read, or belongs to another architecture."""
+
+
+class DataError(UsageError):
+    """A data set that is missing, malformed, or does not fit the network."""
+
+
+class InputError(UsageError):
+    """Example inputs that the network cannot take: shape, dtype, device or number."""
+
+
+class TraceError(SlimnetError):
+    """A network whose forward cannot be followed without real data."""
+
+
+class PlanError(UsageError):
+    """A plan that is malformed or belongs to another network."""
+
+
+class CertificateError(SlimnetError):
+    """The slim network's outputs differ from the dense one's by more than the tolerance."""
+
+
+class BundleError(UsageError):
+    """A bundle that is incomplete, was changed after it was written, or cannot be written."""
+
+
+class ExportError(SlimnetError):
+    """An exported model that could not be made or does not agree with the module."""

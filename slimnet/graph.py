@@ -1,0 +1,175 @@
+"""The channel graph: what a trace records, and nothing else.
+
+Every value that an op computes for a channel gets a label of its own, so that constants and uses can be told
+apart step by step; labels that must be cut together are joined by edges into *sets*.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from slimnet.labels import Labels
+
+Constants = torch.Tensor
+"""The values of some channels, float64; NaN where a value is not the same for every input."""
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """An op that computes each channel of its output from the same channel of its operands.
+
+    `operands[k][j]` and `out[j]` are labels. `constant` maps the operands' constants to the output's.
+    """
+
+    operands: tuple[Labels, ...]
+    out: Labels
+    constant: Callable[[Sequence[Constants]], Constants]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A convolution or linear layer that mixes channels: a fold site for every channel it reads.
+
+    `inputs` are K labels and `outputs` O; the weight has O × K / groups taps per kernel position, with the input
+    channels on `in_axis`. `weight` is None where it is computed from parameters. `uniform` says that a constant
+    input gives the same output at every position (no zero padding), so that it can be folded into the bias; where
+    not, only a carrier can hold it. `bias_name` is the bias, or the one the module can be given.
+    """
+
+    inputs: Labels
+    outputs: Labels
+    groups: int
+    uniform: bool
+    weight: str | None
+    in_axis: int
+    value: Callable[[], torch.Tensor] = field(repr=False)
+    bias: Labels | None
+    bias_name: str | None
+    module: str
+    kind: str
+    macs: int
+
+    def taps(self) -> torch.Tensor:
+        """The weight as `(O, K / groups, taps)`."""
+        weight = self.value().detach()
+        if self.in_axis == 1:
+            return weight.reshape(weight.shape[0], weight.shape[1], -1)
+        per_group = weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], -1)
+        return per_group.transpose(1, 2).reshape(self.outputs.size, weight.shape[0] // self.groups, -1)
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """A convolution with one input channel per group: what happens to a channel stays in it."""
+
+    inputs: Labels
+    outputs: Labels
+    uniform: bool
+    value: Callable[[], torch.Tensor] = field(repr=False)
+    bias: Labels | None
+    weight: str | None
+    module: str
+    macs: int
+
+
+Step = Pointwise | Reader | Depthwise
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Labels that must stay, and why."""
+
+    labels: Labels
+    reason: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Rows of labels `(parts, channels)`: each part must keep the same number of channels."""
+
+    rows: Labels
+    where: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A BatchNorm's γ: the parameter, its labels `(C,)`, and those of the channels it scales."""
+
+    parameter: str
+    labels: Labels
+    inputs: Labels
+
+
+ActivationKey = tuple[str, str, int]
+"""Module path, op, and how many times that op ran in that module before."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The output `(N, C, ...)` of an activation function: its labels `(C,)` and which call it was."""
+
+    labels: Labels
+    key: ActivationKey
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Zero channels that a `PadShortcut` adds before and after its input's own."""
+
+    module: str
+    before: Labels
+    after: Labels
+
+
+@dataclass(frozen=True)
+class Op:
+    """One dispatched op: its name, where it was called, and the labels it touched."""
+
+    name: str
+    module: str
+    line: str
+    touched: tuple[Labels, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.module or 'the network'} ({self.line})"
+
+
+@dataclass(frozen=True)
+class ChannelGraph:
+    """Everything one forward showed about the channels of a network.
+
+    `vectors` holds the labels `(C,)` of each parameter axis that carries channels, `known` the values of labels that
+    belong to parameters, `macs` the multiply-accumulates of convolutions and linear layers for one example, `used`
+    the parameters and buffers that any op touched.
+    """
+
+    size: int
+    known: Constants
+    edges: tuple[np.ndarray, np.ndarray]
+    vectors: dict[tuple[str, int], Labels]
+    steps: tuple[Step, ...]
+    pins: tuple[Pin, ...]
+    parts: tuple[Parts, ...]
+    scales: tuple[Scale, ...]
+    used: frozenset[str]
+    activations: tuple[Activation, ...]
+    paddings: tuple[Padding, ...]
+    ops: tuple[Op, ...]
+    macs: int
+    batch: int
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """The fold sites in execution order."""
+        return tuple(step for step in self.steps if isinstance(step, Reader))
+
+    def sets(self) -> np.ndarray:
+        """For every label the number of the set it is cut with; set of label 0 first."""
+        left, right = self.edges
+        joined = coo_matrix((np.ones(left.size, dtype=bool), (left, right)), shape=(self.size, self.size))
+        _, component = connected_components(joined, directed=False)
+        return component.astype(np.int64)

@@ -1,0 +1,92 @@
+"""Example inputs: a tensor, several, or a dict of keyword arguments, in one shape for every stage."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from slimnet.errors import InputError
+
+ExampleInputs = torch.Tensor | Sequence[Any] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Positional and keyword arguments of one forward call."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @classmethod
+    def of(cls, example: "ExampleInputs | Inputs") -> "Inputs":
+        """Wrap whatever a user passes as example inputs.
+
+        Raises:
+            InputError: it holds no tensor.
+        """
+        if isinstance(example, Inputs):
+            return example
+        if isinstance(example, Mapping):
+            inputs = cls((), dict(example))
+        elif isinstance(example, Sequence):
+            inputs = cls(tuple(example), {})
+        else:
+            inputs = cls((example,), {})
+        if not inputs.tensors:
+            raise InputError(f"example inputs of type {type(example).__name__} hold no tensor; pass what forward takes")
+        return inputs
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Every tensor among the arguments."""
+        return [leaf for leaf in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(leaf, torch.Tensor)]
+
+    @property
+    def batch(self) -> int:
+        """The size of the first tensor's first axis."""
+        first = self.tensors[0]
+        return max(1, first.shape[0]) if first.ndim else 1
+
+    def map(self, change: Any) -> "Inputs":
+        """The same arguments with `change` applied to every tensor."""
+        args, kwargs = pytree.tree_map_only(torch.Tensor, change, (self.args, self.kwargs))
+        return Inputs(args, kwargs)
+
+    def call(self, model: nn.Module) -> Any:
+        """Run the module on these arguments."""
+        return model(*self.args, **self.kwargs)
+
+    def check_against(self, model: nn.Module) -> None:
+        """Refuse inputs on another device than the module's, or of a floating type it does not have.
+
+        Raises:
+            InputError: naming what differs.
+        """
+        tensor = next((p for p in model.parameters() if p.is_floating_point()), None)
+        if tensor is None:
+            return
+        for given in self.tensors:
+            if given.device != tensor.device:
+                raise InputError(
+                    f"example inputs are on {given.device} but the network is on {tensor.device}; "
+                    f"move them with .to('{tensor.device}')"
+                )
+            if given.is_floating_point() and given.dtype != tensor.dtype:
+                raise InputError(
+                    f"example inputs are {given.dtype} but the network is {tensor.dtype}; "
+                    f"convert them with .to({tensor.dtype})"
+                )
+
+
+def tensors_in(output: Any) -> list[torch.Tensor]:
+    """Every tensor in a network's output: tensors, tuples, dicts, named tuples and plain objects."""
+    found: list[torch.Tensor] = []
+    for leaf in pytree.tree_leaves(output):
+        if isinstance(leaf, torch.Tensor):
+            found.append(leaf)
+        elif isinstance(getattr(leaf, "__dict__", None), dict):
+            found += [value for value in vars(leaf).values() if isinstance(value, torch.Tensor)]
+    return found

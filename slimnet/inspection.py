@@ -1,0 +1,93 @@
+"""inspect: what is dead in a network, what could be removed, and why the rest could not."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from slimnet.graph import ChannelGraph
+from slimnet.inputs import ExampleInputs
+from slimnet.pipeline import check_inputs
+from slimnet.plan import SurgeryPlan, state
+from slimnet.planning import make_plan
+from slimnet.sparsity import dead_by_scale
+from slimnet.trace import trace
+from slimnet.writing import mixing_steps
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One convolution or linear layer: its output channels, and the |γ| of the BatchNorm right behind it."""
+
+    name: str
+    kind: str
+    channels: int
+    dead: int
+    removable: int
+    kept_because: dict[str, int]
+    macs: int
+    gammas: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Every layer of a network, and the plan that slimming it would follow."""
+
+    layers: tuple[LayerReport, ...]
+    plan: SurgeryPlan
+
+    @property
+    def dead_channels(self) -> int:
+        """Dead output channels of all layers."""
+        return sum(layer.dead for layer in self.layers)
+
+    @property
+    def removable_channels(self) -> int:
+        """Output channels of all layers that could be removed."""
+        return sum(layer.removable for layer in self.layers)
+
+    def __str__(self) -> str:
+        return str(self.plan)
+
+
+def inspect(model: nn.Module, example_inputs: ExampleInputs, threshold: float = 1e-3) -> Inspection:
+    """Look at every layer's channels: dead, removable, and why not. Nothing is changed.
+
+    Raises:
+        TraceError, InputError, UsageError: as `slim` does.
+    """
+    inputs = check_inputs(model, example_inputs)
+    graph = trace(model, inputs)
+    plan = make_plan(model, inputs, graph, dead_by_scale(graph, model, threshold))
+    reasons: dict[str, Counter[str]] = {}
+    for kept in plan.kept:
+        reasons.setdefault(kept.layer, Counter())[kept.reason] += len(kept.channels)
+    gammas = scales_behind(graph, model)
+    layers = tuple(
+        LayerReport(
+            name=layer.name,
+            kind=layer.kind,
+            channels=layer.channels_before,
+            dead=layer.dead,
+            removable=layer.channels_before - layer.channels_after,
+            kept_because=dict(reasons.get(layer.name, {})),
+            macs=layer.macs_before,
+            gammas=gammas.get(layer.name, ()),
+        )
+        for layer in plan.layers
+    )
+    return Inspection(layers, plan)
+
+
+def scales_behind(graph: ChannelGraph, model: nn.Module) -> dict[str, tuple[float, ...]]:
+    """|γ| of the BatchNorm that reads exactly a layer's outputs, by layer."""
+    tensors = state(model)
+    by_input = {scale.inputs.tobytes(): scale.parameter for scale in graph.scales}
+    found: dict[str, tuple[float, ...]] = {}
+    for layer in mixing_steps(graph):
+        parameter = by_input.get(np.ascontiguousarray(layer.outputs).tobytes())
+        if parameter is not None:
+            found[layer.module] = tuple(tensors[parameter].detach().abs().to("cpu", torch.float64).tolist())
+    return found

@@ -1,0 +1,89 @@
+"""Label arrays: which channel each position of a tensor belongs to.
+
+A label array is an int64 NumPy array with as many axes as its tensor. An axis is either full (the labels
+change along it) or 1 (they do not), as in broadcasting: the feature map `(N, C, H, W)` of a convolution has
+labels `(1, C, 1, 1)`. Label 0 means "no channel we know of".
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+Labels = np.ndarray
+
+
+def varying_axes(labels: Labels) -> tuple[int, ...]:
+    """The axes along which the labels change."""
+    return tuple(axis for axis, size in enumerate(labels.shape) if size > 1)
+
+
+def align(labels: Labels, ndim: int) -> Labels:
+    """Prepend axes of size 1 until there are `ndim`, as broadcasting does."""
+    return labels.reshape((1,) * (ndim - labels.ndim) + labels.shape)
+
+
+def along(vector: Labels, axis: int, ndim: int) -> Labels:
+    """Put a vector of labels `(C,)` on one axis of an `ndim`-dimensional label array."""
+    shape = [1] * ndim
+    shape[axis] = vector.size
+    return vector.reshape(shape)
+
+
+def compress(labels: Labels) -> Labels:
+    """Collapse to size 1 every axis along which the labels turn out not to change."""
+    for axis in varying_axes(labels):
+        first = labels.take([0], axis)
+        if (labels == first).all():
+            labels = first
+    return labels
+
+
+def reshape(labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels:
+    """The labels of a tensor of shape `before` once it is viewed as `after`.
+
+    The axes fall into runs with equal products; only runs whose labels change are expanded.
+    """
+    expanded: list[int] = []
+    result: list[int] = []
+    for old_axes, new_axes in matching_runs(before, after):
+        if any(labels.shape[axis] > 1 for axis in old_axes):
+            expanded += [before[axis] for axis in old_axes]
+            result += [after[axis] for axis in new_axes]
+        else:
+            expanded += [1] * len(old_axes)
+            result += [1] * len(new_axes)
+    return compress(np.broadcast_to(labels, expanded).reshape(result))
+
+
+def matching_runs(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Pair up the shortest runs of axes of two shapes that hold the same number of elements."""
+    runs = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        old, new = [], []
+        old_size = new_size = 1
+        if i < len(before):
+            old.append(i)
+            old_size = before[i]
+            i += 1
+        if j < len(after) and (old_size > 1 or i >= len(before) or after[j] == 1):
+            new.append(j)
+            new_size = after[j]
+            j += 1
+        while old_size != new_size:
+            if old_size < new_size:
+                old.append(i)
+                old_size *= before[i]
+                i += 1
+            else:
+                new.append(j)
+                new_size *= after[j]
+                j += 1
+        runs.append((old, new))
+    return runs
+
+
+def expand_fully(labels: Labels, shape: Sequence[int]) -> torch.Tensor:
+    """One label for every position, as a tensor, for structural ops that no shortcut covers."""
+    return torch.from_numpy(np.ascontiguousarray(np.broadcast_to(labels, tuple(shape))))

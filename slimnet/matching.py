@@ -1,0 +1,116 @@
+"""Check a resized network against the plan, and learn the order its own code puts the channels in.
+
+The resized skeleton is traced once more. Wherever two of its channels meet, the dense network's must have met too;
+each axis of each parameter then tells which of the dense channels stand on it, and in which order.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from slimnet.graph import ChannelGraph
+from slimnet.removal import Removal
+
+
+class Mixed(Exception):
+    """Channels of different sets met in the resized network; `sets` are the dense sets concerned."""
+
+    def __init__(self, sets: np.ndarray, where: str):
+        super().__init__(where)
+        self.sets = np.unique(sets)
+        self.where = where
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Dense positions in the order of the slim network: for parameter axes, and for the readers' channels."""
+
+    axes: dict[tuple[str, int], np.ndarray]
+    inputs: tuple[np.ndarray, ...]
+    outputs: tuple[np.ndarray, ...]
+
+
+class Matching:
+    """Which dense set each set of the resized network stands for, found axis by axis."""
+
+    def __init__(self, removal: Removal, slim: ChannelGraph, rank: Mapping[int, int]):
+        self.removal = removal
+        self.slim_sets = slim.sets()
+        self.dense_set = np.full(int(self.slim_sets.max()) + 1, -1, dtype=np.int64)
+        self.rank = rank
+
+    def order(self, dense_labels: np.ndarray, slim_labels: np.ndarray, where: str) -> np.ndarray:
+        """Dense positions for each position of a slim axis.
+
+        Raises:
+            Mixed: no order of the kept channels fits.
+        """
+        dense = self.removal.sets[dense_labels]
+        kept = np.flatnonzero(~self.removal.removed[dense])
+        slim = self.slim_sets[slim_labels]
+        if kept.size != slim.size:
+            raise Mixed(dense, where)
+        expected = self.arrange(kept, dense)
+        seen = self.dense_set[slim]
+        if (seen < 0).all():
+            self.assign(slim, dense[expected], where)
+            return expected
+        if np.array_equal(seen, dense[expected]):
+            return expected
+        return self.reorder(kept, dense, slim, seen, where)
+
+    def arrange(self, kept: np.ndarray, dense: np.ndarray) -> np.ndarray:
+        """The kept positions, with the channels of packed groups in their new order."""
+        if not self.rank:
+            return kept
+        ranks = np.array([self.rank.get(number, -1) for number in dense[kept].tolist()])
+        packed = np.flatnonzero(ranks >= 0)
+        arranged = kept.copy()
+        arranged[packed] = kept[packed[np.argsort(ranks[packed], kind="stable")]]
+        return arranged
+
+    def assign(self, slim: np.ndarray, dense: np.ndarray, where: str) -> None:
+        """Let slim sets stand for dense sets from now on."""
+        self.dense_set[slim] = dense
+        if not np.array_equal(self.dense_set[slim], dense):
+            raise Mixed(dense, where)
+
+    def reorder(
+        self, kept: np.ndarray, dense: np.ndarray, slim: np.ndarray, seen: np.ndarray, where: str
+    ) -> np.ndarray:
+        """Put the kept positions in the order in which other axes met these channels."""
+        waiting: dict[int, list[int]] = {}
+        for position in self.arrange(kept, dense)[::-1].tolist():
+            waiting.setdefault(int(dense[position]), []).append(position)
+        order = np.full(slim.size, -1, dtype=np.int64)
+        for index in np.flatnonzero(seen >= 0).tolist():
+            positions = waiting.get(int(seen[index]))
+            if not positions:
+                raise Mixed(np.append(dense, seen[index]), where)
+            order[index] = positions.pop()
+        left = sorted(position for positions in waiting.values() for position in positions)
+        order[order < 0] = self.arrange(np.array(left, dtype=np.int64), dense) if left else left
+        self.assign(slim, dense[order], where)
+        return order
+
+
+def match(removal: Removal, slim: ChannelGraph, rank: Mapping[int, int]) -> Orders:
+    """Find the dense channel behind every position of the resized network's parameters.
+
+    `rank` gives the new order of the sets of packed groups.
+
+    Raises:
+        Mixed: the network's code does not keep the channels together that belong together.
+    """
+    matching = Matching(removal, slim, rank)
+    axes = {}
+    for key, labels in removal.graph.vectors.items():
+        if key in slim.vectors:
+            axes[key] = matching.order(labels, slim.vectors[key], key[0])
+    if len(slim.readers) != len(removal.graph.readers):
+        raise Mixed(np.arange(removal.removed.size), "the forward, which runs other layers when it is narrower")
+    pairs = list(zip(removal.graph.readers, slim.readers, strict=True))
+    inputs = tuple(matching.order(dense.inputs, narrow.inputs, dense.module) for dense, narrow in pairs)
+    outputs = tuple(matching.order(dense.outputs, narrow.outputs, dense.module) for dense, narrow in pairs)
+    return Orders(axes, inputs, outputs)

@@ -1,0 +1,8 @@
+"""Networks: our own, and everybody else's by name."""
+
+from slimnet.models.architecture import Architecture, architecture_of, build
+from slimnet.models.basicnet import BasicNet
+from slimnet.models.cifar_resnet import CifarResNet, PadShortcut
+from slimnet.models.vgg import VGG
+
+__all__ = ["VGG", "Architecture", "BasicNet", "CifarResNet", "PadShortcut", "architecture_of", "build"]

@@ -1,0 +1,26 @@
+"""The op table: how each ATen op carries labels and constants.
+
+A handler takes the recorder and one call, and sets the tags of the call's outputs. An op without a handler pins
+every channel it touches: nothing is ever guessed.
+"""
+
+from collections.abc import Callable
+
+from slimnet.ops.mixing import MIXING
+from slimnet.ops.pointwise import POINTWISE
+from slimnet.ops.pooling import POOLING
+from slimnet.ops.structural import STRUCTURAL
+from slimnet.recorder import Call, Recorder
+
+Handler = Callable[[Recorder, Call], None]
+
+HANDLERS: dict[str, Handler] = {**POINTWISE, **STRUCTURAL, **MIXING, **POOLING}
+
+STATISTICS = frozenset(["native_layer_norm", "native_group_norm", "_fused_rms_norm"])
+
+
+def unknown(recorder: Recorder, call: Call) -> None:
+    """Pin every channel that an op without a handler touches."""
+    why = "normalised over its channels by" if call.name in STATISTICS else "touched by unknown op"
+    for tensor in call.tensors:
+        recorder.pin_tensor(tensor, f"{why} {recorder.here(call)}")

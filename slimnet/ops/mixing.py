@@ -1,0 +1,168 @@
+"""Ops that mix channels: convolutions, linear layers and matrix products."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from slimnet.graph import Constants, Depthwise, Reader
+from slimnet.labels import Labels, along, varying_axes
+from slimnet.recorder import Call, Recorder, zero_only
+from slimnet.tag import Tag
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer as the ops see it; the weight's input and output axes are `axes`."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    axes: tuple[int, int]
+    groups: int
+    uniform: bool
+    macs: int
+    kind: str
+
+    @property
+    def outputs(self) -> int:
+        """How many channels the layer writes."""
+        count = self.weight.shape[self.axes[1]]
+        return count * self.groups if self.axes[1] == 1 and self.kind == "conv" else count
+
+
+def convolution(recorder: Recorder, call: Call) -> None:
+    """Any convolution, 1-d to 3-d, grouped, depthwise or transposed."""
+    x, weight, bias = call.args[:3]
+    out = call.outputs[0]
+    where = f"read by a convolution at {recorder.here(call)}"
+    if recorder.value(weight) is None:
+        pin_both(recorder, x, weight, f"convolved with a weight computed from data at {recorder.here(call)}")
+        return
+    transposed, groups = bool(call.args[6]), int(call.args[8])
+    kernel = math.prod(weight.shape[2:])
+    padded = any(call.args[4]) or any(call.args[7]) or (transposed and kernel > 1)
+    planes = x if transposed else out
+    macs = math.prod(planes.shape) * weight.shape[1] * kernel
+    layer = Layer(weight, bias, (0, 1) if transposed else (1, 0), groups, not padded, macs, "conv")
+    outputs = mix(recorder, call, recorder.channels(x, 1, where), x.shape[1], layer)
+    recorder.set(out, Tag((along(outputs, 1, out.ndim),)))
+
+
+def pin_both(recorder: Recorder, x: torch.Tensor, weight: torch.Tensor, reason: str) -> None:
+    """Give up on a layer: nothing it touches may be removed."""
+    recorder.pin_tensor(x, reason)
+    recorder.pin_tensor(weight, reason)
+
+
+def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer: Layer) -> Labels:
+    """Record one layer that reads `inputs` `(K,)`; returns its output labels `(O,)`."""
+    here = recorder.here(call)
+    inputs = np.zeros(width, dtype=np.int64) if inputs is None else inputs
+    outputs = recorder.fresh((layer.outputs,))
+    depthwise = layer.groups > 1 and layer.groups == width
+    join_weight(recorder, inputs, outputs, layer, depthwise, here)
+    bias = None
+    if layer.bias is not None:
+        labels = recorder.channels(layer.bias, 0, here)
+        bias = np.zeros(layer.outputs, dtype=np.int64) if labels is None else labels
+        recorder.join(outputs, bias, here)
+    name = recorder.parameters.get(id(layer.weight))
+    value = recorder.value(layer.weight)
+    path = recorder.module if name is None else name.rpartition(".")[0]
+    if depthwise:
+        recorder.join(outputs, np.repeat(inputs, layer.outputs // width), here)
+        recorder.steps.append(Depthwise(inputs, outputs, layer.uniform, value, bias, name, path, layer.macs))
+        return outputs
+    bias_name = recorder.parameters.get(id(layer.bias)) if layer.bias is not None else None
+    if layer.bias is None and can_take_bias(recorder, path, name):
+        bias_name = f"{path}.bias" if path else "bias"
+    recorder.steps.append(
+        Reader(inputs, outputs, layer.groups, layer.uniform, name, layer.axes[0], value, bias, bias_name, path,
+               layer.kind, layer.macs)
+    )  # fmt: skip
+    return outputs
+
+
+def join_weight(
+    recorder: Recorder, inputs: Labels, outputs: Labels, layer: Layer, depthwise: bool, here: str
+) -> None:
+    """Cut the weight's axes together with the channels that the layer reads and writes."""
+    in_axis, out_axis = layer.axes
+    plain = layer.groups == 1
+    if plain or out_axis == 0:
+        recorder.join(outputs, weight_vector(recorder, layer.weight, out_axis, here), here)
+    if plain or (depthwise and in_axis == 0):
+        recorder.join(inputs, weight_vector(recorder, layer.weight, in_axis, here), here)
+    per_group = layer.weight.shape[out_axis] if out_axis == 1 else 1
+    computed = recorder.parameters.get(id(layer.weight)) is None
+    if not plain and ((in_axis == 0 and not (depthwise and per_group == 1)) or (computed and not depthwise)):
+        recorder.pin(np.concatenate([inputs, outputs]), f"grouped weight of an unsupported kind at {here}")
+
+
+def weight_vector(recorder: Recorder, weight: torch.Tensor, axis: int, reason: str) -> Labels:
+    """The labels of one axis of a weight; the other axes of a computed weight are pinned."""
+    name = recorder.parameters.get(id(weight))
+    if name is not None:
+        return recorder.vector(name, axis)
+    labels = np.zeros(weight.shape[axis], dtype=np.int64)
+    for face in recorder.tag(weight).faces:
+        axes = varying_axes(face)
+        if axes == (axis,):
+            labels = face.reshape(-1)
+        elif any(a > 1 for a in axes) or len(axes) > 1:
+            recorder.pin(face, f"weight computed at {reason}")
+    return labels
+
+
+def can_take_bias(recorder: Recorder, path: str, name: str | None) -> bool:
+    """Whether the layer is a module of torch whose missing bias can be given to it."""
+    module = recorder.modules.get(path)
+    standard = isinstance(module, torch.nn.Linear | torch.nn.modules.conv._ConvNd) and recorder.module == path
+    return standard and getattr(module, "bias", None) is None and (name is None or name.rpartition(".")[2] == "weight")
+
+
+def linear(recorder: Recorder, call: Call) -> None:
+    """addmm, mm: a linear layer where the second factor is a weight, else a product of activations."""
+    bias, x, weight = (None, *call.args[:2]) if call.name == "mm" else call.args[:3]
+    scaled = call.kwargs.get("alpha", 1) != 1 or call.kwargs.get("beta", 1) != 1
+    if recorder.value(weight) is None or recorder.value(x) is not None or scaled:
+        matmul(recorder, call)
+        return
+    tag = recorder.tag(weight)
+    base, axes = weight, (0, 1)
+    if tag.parameter is not None:
+        base, axes = recorder.meta[tag.parameter], (tag.axes[0], tag.axes[1])
+    layer = Layer(base, bias, axes, 1, True, math.prod(x.shape) * weight.shape[1], "linear")
+    inputs = recorder.channels(x, 1, f"read by a linear layer at {recorder.here(call)}")
+    outputs = mix(recorder, call, inputs, x.shape[1], layer)
+    recorder.set(call.outputs[0], Tag((along(outputs, 1, 2),)))
+
+
+def matmul(recorder: Recorder, call: Call) -> None:
+    """A product of two activations: channels it sums over, and batch axes, stay; free axes go on."""
+    left, right = call.tensors[-2:]
+    out = call.outputs[0]
+    where = f"multiplied as a matrix at {recorder.here(call)}"
+    for extra in call.tensors[:-2]:
+        recorder.pin_tensor(extra, where)
+    faces = []
+    for tensor, free in ((left, left.ndim - 2), (right, right.ndim - 1)):
+        for face in recorder.tag(tensor).faces:
+            if varying_axes(face) == (free,) and tensor.ndim == out.ndim and len(recorder.tag(tensor).faces) == 1:
+                faces.append(recorder.pointwise([face], zero_only, reason=where))
+            else:
+                recorder.pin(face, where)
+    recorder.set(out, Tag(tuple(faces)))
+
+
+MIXING: dict[str, Callable[[Recorder, Call], None]] = {
+    "convolution": convolution,
+    "_convolution": convolution,
+    "addmm": linear,
+    "mm": linear,
+    "bmm": matmul,
+    "baddbmm": matmul,
+    "mv": matmul,
+}

@@ -1,0 +1,255 @@
+"""Elementwise ops and BatchNorm: each channel of the output comes from the same channel of the operands."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from slimnet.graph import Activation, Constants, Scale
+from slimnet.labels import Labels, align, along, varying_axes
+from slimnet.recorder import Call, Constant, Recorder, opaque, same
+from slimnet.tag import Tag
+
+ELEMENTWISE = (
+    "relu hardtanh sigmoid silu gelu hardswish hardsigmoid leaky_relu elu celu selu mish tanh softplus softshrink "
+    "hardshrink threshold erf exp expm1 log log1p sqrt rsqrt reciprocal neg abs sign sgn sin cos tan atan floor ceil "
+    "round trunc clamp clamp_min clamp_max pow square add sub rsub div maximum minimum where lerp addcmul addcdiv "
+    "prelu _prelu_kernel eq ne gt ge lt le logical_and logical_or logical_not remainder fmod nan_to_num "
+    "masked_fill atan2 frac sinh cosh"
+).split()
+
+ACTIVATIONS = frozenset(
+    "relu hardtanh hardswish threshold silu gelu mish leaky_relu elu celu selu softplus _prelu_kernel".split()
+)
+
+
+def elementwise(recorder: Recorder, call: Call) -> None:
+    """Any elementwise op; its constant is the op itself applied to the operands' constants."""
+    combine(recorder, call, itself)
+    if call.name in ACTIVATIONS:
+        faces = recorder.tag(call.outputs[0]).faces
+        note_activation(recorder, call, faces[0] if len(faces) == 1 else None)
+
+
+def multiply(recorder: Recorder, call: Call) -> None:
+    """x · y, where 0 times anything is 0."""
+    combine(recorder, call, lambda _call, scalars: product(scalars))
+
+
+def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants | None]], Constant]) -> None:
+    """Record an elementwise op of one or several tensors, with `rule` giving its constant."""
+    out = call.outputs[0]
+    tags = [recorder.tag(tensor) for tensor in call.tensors]
+    if not any(tag.faces for tag in tags):
+        recorder.set(out, Tag(blank=all(tag.blank for tag in tags)))
+        return
+    if any(len(tag.faces) > 1 for tag in tags):
+        combine_weights(recorder, call, tags)
+        return
+    shape = np.broadcast_shapes(*(align(tag.faces[0], out.ndim).shape for tag in tags if tag.faces))
+    arrays: list[Labels] = []
+    scalars: list[Constants | None] = []
+    for tensor, tag in zip(call.tensors, tags, strict=True):
+        scalar = known_scalar(recorder, tensor) if not tag.faces else None
+        face = align(tag.faces[0], out.ndim) if tag.faces else np.zeros((1,) * out.ndim, dtype=np.int64)
+        scalars.append(scalar)
+        if scalar is None:
+            arrays.append(check_sizes(recorder, call, tensor, tag, face, shape))
+    joined = [array for array in arrays if array.size > 1 or array.flat[0]]
+    rest = [array for array in arrays if not (array.size > 1 or array.flat[0])]
+    order = [id(array) for array in joined + rest]
+    positions = [order.index(id(array)) for array in arrays]
+    constant = reordered(rule(call, scalars), positions)
+    labels = recorder.pointwise(joined + rest, constant, reason=lazy_here(recorder, call), joined=len(joined))
+    recorder.set(out, Tag((labels,)))
+
+
+def reordered(constant: Constant, positions: list[int]) -> Constant:
+    """Give a constant its operands in the op's own order."""
+    if positions == list(range(len(positions))):
+        return constant
+    return lambda values: constant([values[p] for p in positions])
+
+
+def lazy_here(recorder: Recorder, call: Call) -> str:
+    """The reason for pins of an op that meets a tensor without channels."""
+    return f"meets a tensor of fixed size at {recorder.here(call)}"
+
+
+def check_sizes(
+    recorder: Recorder, call: Call, tensor: torch.Tensor, tag: Tag, face: Labels, shape: Sequence[int]
+) -> Labels:
+    """The operand's labels; where it is long on a labelled axis without labels of its own, they become 0."""
+    sizes = (1,) * (len(shape) - tensor.ndim) + tuple(tensor.shape)
+    fixed = [a for a, n in enumerate(shape) if n > 1 and face.shape[a] == 1 and sizes[a] > 1]
+    if not fixed or tag.blank:
+        return face
+    if tag.faces:
+        recorder.pin(face, lazy_here(recorder, call))
+    return np.zeros(tuple(n if a in fixed else 1 for a, n in enumerate(shape)), dtype=np.int64)
+
+
+def known_scalar(recorder: Recorder, tensor: torch.Tensor) -> Constants | None:
+    """The value of a tensor that is one known number, or is filled with one."""
+    value = recorder.value(tensor)
+    if value is None or (tensor.numel() != 1 and not recorder.tag(tensor).blank):
+        return None
+    real = value().detach().reshape(-1)
+    return real[:1].to("cpu", torch.float64) if real.numel() else None
+
+
+def itself(call: Call, scalars: list[Constants | None]) -> Constant:
+    """The op applied to constants: NaN wherever one of them is unknown."""
+
+    def constant(values: Sequence[Constants]) -> Constants:
+        unknown = torch.isnan(torch.stack(list(values))).any(0)
+        result = apply_op(call, scalars, values)
+        return torch.where(unknown, torch.nan, result.to(torch.float64).expand_as(unknown))
+
+    return constant
+
+
+def apply_op(call: Call, scalars: list[Constants | None], values: Sequence[Constants]) -> torch.Tensor:
+    """Call the op with every tensor argument replaced by its constant."""
+    remaining = iter(values)
+    constants = [next(remaining) if scalar is None else scalar for scalar in scalars]
+    replaced = iter(constants)
+    args, kwargs = pytree.tree_map_only(torch.Tensor, lambda _: next(replaced), (call.args, call.kwargs))
+    return call.func(*args, **{key: value for key, value in kwargs.items() if key not in ("dtype", "device")})
+
+
+def product(scalars: list[Constants | None]) -> Constant:
+    """Multiply constants; a zero decides whatever the others are."""
+    fixed = [scalar for scalar in scalars if scalar is not None]
+
+    def constant(values: Sequence[Constants]) -> Constants:
+        factors = torch.stack([*values, *(scalar.expand_as(values[0]) for scalar in fixed)])
+        return torch.where((factors == 0).any(0), 0.0, factors.prod(0))
+
+    return constant
+
+
+def combine_weights(recorder: Recorder, call: Call, tags: list[Tag]) -> None:
+    """An elementwise op where one operand is a weight: its faces join those of the others that share an axis."""
+    out = call.outputs[0]
+    where = lazy_here(recorder, call)
+    result: dict[tuple[int, ...], Labels] = {}
+    sizes = [(1,) * (out.ndim - t.ndim) + tuple(t.shape) for t in call.tensors]
+    for tag in sorted(tags, key=lambda tag: len(tag.faces)):
+        for face in (align(face, out.ndim) for face in tag.faces):
+            axes = varying_axes(face)
+            if axes in result:
+                recorder.join(result[axes], face, where)
+            else:
+                result[axes] = face
+    for axes, face in result.items():
+        lacking = [
+            tag
+            for tag, size in zip(tags, sizes, strict=True)
+            if any(size[a] > 1 for a in axes)
+            and not tag.blank
+            and all(varying_axes(align(own, out.ndim)) != axes for own in tag.faces)
+        ]
+        if lacking:
+            recorder.pin(face, where)
+    faces = tuple(face for axes, face in result.items() if axes)
+    recorder.set(out, Tag(tuple(opaque_copy(recorder, face, where) for face in faces) if mixed(tags) else faces))
+
+
+def mixed(tags: list[Tag]) -> bool:
+    """Whether the op mixes weights with values that depend on the input."""
+    return any(tag.faces and tag.value is None for tag in tags)
+
+
+def opaque_copy(recorder: Recorder, face: Labels, reason: str) -> Labels:
+    """New labels for the same channels, with unknown values."""
+    return recorder.pointwise([face], opaque, reason=reason)
+
+
+def note_activation(recorder: Recorder, call: Call, labels: Labels | None) -> None:
+    """Remember activation outputs with one channel axis, where channels can be dead by activation."""
+    out = call.outputs[0]
+    if out.ndim < 2:
+        return
+    times = recorder.activation_calls[recorder.module, call.name]
+    recorder.activation_calls[recorder.module, call.name] += 1
+    if labels is not None and varying_axes(labels) == (1,) and labels.size == out.shape[1]:
+        recorder.activations.append(Activation(labels.reshape(-1), (recorder.module, call.name, times)))
+
+
+def batch_norm(recorder: Recorder, call: Call) -> None:
+    """y = (x − μ) / √(σ² + ε) · γ + β per channel; γ = 0 makes it β whatever comes in."""
+    x, out = call.args[0], call.outputs[0]
+    where = lazy_here(recorder, call)
+    labels = recorder.channels(x, 1, where)
+    if call.name in ("_native_batch_norm_legit_no_training", "_batch_norm_no_update"):
+        training, eps = False, call.args[-1]
+    else:
+        training, eps = bool(call.args[5]), call.args[7]
+    parameters = [call.args[i] for i in (1, 2, 3, 4)]
+    count = x.shape[1]
+    zero = np.zeros(count, dtype=np.int64)
+    operands = [labels if labels is not None else zero]
+    present = []
+    for tensor in parameters:
+        vector = recorder.channels(tensor, 0, where) if tensor is not None else None
+        present.append(tensor is not None)
+        if tensor is not None:
+            operands.append(vector if vector is not None else zero)
+    constant = affine(present, training, float(eps))
+    result = recorder.pointwise(operands, constant, reason=where)
+    recorder.set(out, Tag((along(result.reshape(-1), 1, x.ndim),)))
+    gamma = recorder.parameters.get(id(parameters[0])) if parameters[0] is not None else None
+    if gamma is not None and count > 1:
+        recorder.scales.append(Scale(gamma, recorder.vector(gamma, 0), operands[0]))
+
+
+def affine(present: list[bool], training: bool, eps: float) -> Constant:
+    """The constant of BatchNorm for the operands x and those present of γ, β, μ, σ²."""
+
+    def constant(values: Sequence[Constants]) -> Constants:
+        remaining = iter(values[1:])
+        gamma, beta, mean, var = (next(remaining) if there else None for there in present)
+        x = values[0]
+        if training or mean is None or var is None:
+            normalised = torch.where(torch.isnan(x), x, 0.0)
+        else:
+            normalised = (x - mean) / torch.sqrt(var + eps)
+        if gamma is not None:
+            normalised = torch.where(gamma == 0, 0.0, normalised * gamma)
+        return normalised if beta is None else normalised + beta
+
+    return constant
+
+
+def opaque_elementwise(recorder: Recorder, call: Call) -> None:
+    """Keeps its operand's channels but makes their values unknown (dropout in training, softmax over space)."""
+    combine(recorder, call, lambda _call, _scalars: opaque)
+
+
+def identity(recorder: Recorder, call: Call) -> None:
+    """The same values in a tensor of the same shape."""
+    recorder.set(call.outputs[0], replace(recorder.tag(call.tensors[0]), value=None))
+
+
+POINTWISE: dict[str, Any] = {name: elementwise for name in ELEMENTWISE}
+POINTWISE |= {
+    "mul": multiply,
+    "native_batch_norm": batch_norm,
+    "_native_batch_norm_legit": batch_norm,
+    "_native_batch_norm_legit_no_training": batch_norm,
+    "cudnn_batch_norm": batch_norm,
+    "native_dropout": opaque_elementwise,
+    "bernoulli": opaque_elementwise,
+    "clone": identity,
+    "alias": identity,
+    "detach": identity,
+    "_to_copy": identity,
+    "lift_fresh": identity,
+    "lift_fresh_copy": identity,
+    "contiguous": identity,
+}
+__all__ = ["POINTWISE", "same"]

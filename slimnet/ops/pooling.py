@@ -1,0 +1,148 @@
+"""Pooling, resizing and reductions: channels stay themselves while their planes shrink or grow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from slimnet.graph import Constants
+from slimnet.labels import varying_axes
+from slimnet.ops.pointwise import elementwise
+from slimnet.recorder import Call, Constant, Recorder, opaque, zero_only
+from slimnet.tag import Tag
+
+PLANE_AXES = {"1d": 1, "2d": 2, "3d": 3}
+
+
+def plane_axes(call: Call, x: torch.Tensor) -> int:
+    """How many trailing axes an op works on, read off its name."""
+    return next((count for suffix, count in PLANE_AXES.items() if suffix in call.name), x.ndim - 2)
+
+
+def keep_constant(values: Sequence[Constants]) -> Constants:
+    """A constant plane stays that constant."""
+    return values[0]
+
+
+def pool(recorder: Recorder, call: Call) -> None:
+    """Pooling and interpolation that map a constant plane to the same constant."""
+    resample(recorder, call, None)
+
+
+def average_pool(recorder: Recorder, call: Call) -> None:
+    """Average pooling; with counted zero padding or another divisor only zero stays constant."""
+    padding = call.arg(3, "padding", 0)
+    padded = any(padding) if isinstance(padding, list | tuple) else bool(padding)
+    counted = padded and call.arg(5, "count_include_pad", True)
+    scaled = call.arg(6, "divisor_override") is not None
+    resample(recorder, call, zero_only if counted or scaled else None)
+
+
+def resample(recorder: Recorder, call: Call, constant: Constant | None) -> None:
+    """Give the output the channels of the input; labels that change over the plane are joined first."""
+    x = call.tensors[0]
+    tag = recorder.tag(x)
+    if not tag.faces:
+        return
+    where = f"pooled at {recorder.here(call)}"
+    axis = x.ndim - plane_axes(call, x) - 1
+    face = tag.faces[0]
+    if len(tag.faces) > 1 or any(a > axis for a in varying_axes(face)):
+        vector = recorder.channels(x, axis, where)
+        if vector is None:
+            return
+        shape = [1] * x.ndim
+        shape[axis] = -1
+        face = vector.reshape(shape)
+    if constant is not None:
+        face = recorder.pointwise([face], constant, reason=where)
+    for out in call.outputs:
+        recorder.set(out, Tag((face,)))
+
+
+def reduced_axes(call: Call, x: torch.Tensor) -> list[int]:
+    """The axes a reduction runs over."""
+    dim = call.arg(1, "dim")
+    if dim is None or dim == []:
+        return list(range(x.ndim))
+    return [d % x.ndim for d in (dim if isinstance(dim, list | tuple) else [dim])]
+
+
+def average(recorder: Recorder, call: Call) -> None:
+    """mean, amax, amin, max, min: a constant channel keeps its value."""
+    if len(call.tensors) == 2:
+        elementwise(recorder, call)
+    else:
+        reduce(recorder, call, keep_constant)
+
+
+def total(recorder: Recorder, call: Call) -> None:
+    """sum: a constant channel is counted as often as it has positions."""
+    x = call.tensors[0]
+    count = int(np.prod([x.shape[a] for a in reduced_axes(call, x)]))
+    reduce(recorder, call, lambda values: values[0] * count)
+
+
+def statistic(recorder: Recorder, call: Call) -> None:
+    """Any other reduction: nothing is known of its value."""
+    reduce(recorder, call, opaque)
+
+
+def reduce(recorder: Recorder, call: Call, constant: Constant) -> None:
+    """Reduce over some axes; channels summed into each other are cut together, or pinned if they are all."""
+    x, out = call.tensors[0], call.outputs[0]
+    tag = recorder.tag(x)
+    axes = reduced_axes(call, x)
+    keep = out.ndim == x.ndim
+    faces = []
+    for face in tag.faces:
+        over = [a for a in varying_axes(face) if a in axes]
+        if over:
+            where = f"reduced over its channels at {recorder.here(call)}"
+            if set(over) == set(varying_axes(face)) or len(tag.faces) > 1:
+                recorder.pin(face, where)
+                continue
+            columns = np.moveaxis(face, over, range(len(over))).reshape(-1, *kept_shape(face, over))
+            face = recorder.pointwise(list(columns), opaque, reason=where)
+        elif constant is not keep_constant and len(tag.faces) == 1:
+            face = recorder.pointwise([face], constant, reason=recorder.here(call))
+        faces.append(face if keep else face.reshape([n for a, n in enumerate(face.shape) if a not in axes]))
+    for tensor in call.outputs:
+        recorder.set(tensor, Tag(tuple(faces)))
+
+
+def kept_shape(face: np.ndarray, over: list[int]) -> list[int]:
+    """The shape of a face with the given axes at size 1."""
+    return [1 if a in over else n for a, n in enumerate(face.shape)]
+
+
+def normalise_over(recorder: Recorder, call: Call) -> None:
+    """softmax, cumsum: values along an axis depend on each other; over the channels that pins them."""
+    x, out = call.tensors[0], call.outputs[0]
+    axis = call.arg(1, "dim", -1) % x.ndim
+    faces = []
+    for face in recorder.tag(x).faces:
+        where = f"normalised over its channels at {recorder.here(call)}"
+        if face.shape[axis] > 1 and varying_axes(face) == (axis,):
+            recorder.pin(face, where)
+        columns = [face] if face.shape[axis] == 1 else [face.take([i], axis) for i in range(face.shape[axis])]
+        joined = recorder.pointwise(columns, opaque, reason=where) if len(columns) > 1 else face
+        faces.append(recorder.pointwise([face, joined], opaque, reason=where))
+    recorder.set(out, Tag(tuple(faces)))
+
+
+POOLING: dict[str, Any] = dict.fromkeys(
+    "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d "
+    "adaptive_max_pool3d adaptive_avg_pool1d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool3d "
+    "_adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d "
+    "upsample_bicubic2d upsample_linear1d upsample_trilinear3d _upsample_nearest_exact2d _upsample_bilinear2d_aa "
+    "_upsample_bicubic2d_aa reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
+    "replication_pad3d".split(),
+    pool,
+)
+POOLING |= dict.fromkeys(["avg_pool1d", "avg_pool2d", "avg_pool3d"], average_pool)
+POOLING |= dict.fromkeys(["mean", "amax", "amin", "max", "min"], average)
+POOLING |= {"sum": total}
+POOLING |= dict.fromkeys(["var", "std", "prod", "norm", "linalg_vector_norm", "logsumexp", "any", "all"], statistic)
+POOLING |= dict.fromkeys(["_softmax", "_log_softmax", "softmax", "cumsum"], normalise_over)

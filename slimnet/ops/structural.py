@@ -1,0 +1,314 @@
+"""Ops that only move elements: the labels move by the same op."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from slimnet.graph import Padding, Parts
+from slimnet.labels import Labels, align, along, compress, expand_fully, matching_runs, reshape, varying_axes
+from slimnet.models.cifar_resnet import PadShortcut
+from slimnet.recorder import Call, Recorder, opaque, same
+from slimnet.tag import Tag
+
+
+def view(recorder: Recorder, call: Call) -> None:
+    """view, reshape, unflatten: a channel axis that splits must keep as many channels in every part."""
+    x, out = call.tensors[0], call.outputs[0]
+    if x.numel() == 0:
+        recorder.pin_tensor(x, f"empty tensor at {recorder.here(call)}")
+        return
+    faces = tuple(reshape(face, x.shape, out.shape) for face in recorder.tag(x).faces)
+    for face in faces:
+        for _, new_axes in matching_runs(x.shape, out.shape):
+            split = [axis for axis in new_axes if face.shape[axis] > 1]
+            if len(split) > 1:
+                rows = np.moveaxis(face, split[-1], -1).reshape(-1, face.shape[split[-1]])
+                recorder.parts.append(Parts(rows, recorder.here(call)))
+    recorder.set(out, Tag(faces, blank=recorder.tag(x).blank))
+
+
+def permute(recorder: Recorder, call: Call) -> None:
+    """permute, transpose, t: also of a weight, which stays known as its parameter."""
+    x, out = call.tensors[0], call.outputs[0]
+    tag = recorder.tag(x)
+    order = axis_order(call, x.ndim)
+    faces = tuple(face.transpose(order) for face in tag.faces)
+    axes = tuple(tag.axes[a] for a in order) if tag.parameter else ()
+    recorder.set(out, Tag(faces, tag.parameter, axes, tag.blank))
+
+
+def axis_order(call: Call, ndim: int) -> list[int]:
+    """The order of axes that permute, transpose or t asks for."""
+    if call.name == "permute":
+        return [axis % ndim for axis in call.args[1]]
+    order = list(range(ndim))
+    if call.name == "t":
+        return order[::-1]
+    first, second = call.args[1] % ndim, call.args[2] % ndim
+    order[first], order[second] = order[second], order[first]
+    return order
+
+
+def unsqueeze(recorder: Recorder, call: Call) -> None:
+    """A new axis of size 1."""
+    x, out = call.tensors[0], call.outputs[0]
+    axis = call.args[1] % out.ndim
+    tag = recorder.tag(x)
+    recorder.set(out, Tag(tuple(np.expand_dims(face, axis) for face in tag.faces), blank=tag.blank))
+
+
+def squeeze(recorder: Recorder, call: Call) -> None:
+    """Axes of size 1 disappear."""
+    x, out = call.tensors[0], call.outputs[0]
+    tag = recorder.tag(x)
+    recorder.set(out, Tag(tuple(reshape(face, x.shape, out.shape) for face in tag.faces), blank=tag.blank))
+
+
+def expand(recorder: Recorder, call: Call) -> None:
+    """Repeats along axes of size 1; labels broadcast the same way."""
+    x, out = call.tensors[0], call.outputs[0]
+    tag = recorder.tag(x)
+    follows = not tag.faces and x.ndim > 1 and x.shape[1] == 1
+    recorder.set(out, Tag(tuple(align(face, out.ndim) for face in tag.faces), blank=tag.blank or follows))
+
+
+def take_slice(recorder: Recorder, call: Call) -> None:
+    """x[:, a:b]: free along axes without channels; along a channel axis the bounds are numbers in the code."""
+    x, out = call.tensors[0], call.outputs[0]
+    axis = call.arg(1, "dim", 0) % x.ndim
+    start, end, step = call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)
+    tag = recorder.tag(x)
+    faces = []
+    for face in tag.faces:
+        if face.shape[axis] > 1 and out.shape[axis] != x.shape[axis]:
+            recorder.pin(face, f"sliced by position at {recorder.here(call)}")
+            index = [slice(None)] * x.ndim
+            index[axis] = slice(start, end, step)
+            face = compress(face[tuple(index)])
+        faces.append(face)
+    recorder.set(out, Tag(tuple(faces), blank=tag.blank))
+
+
+def select(recorder: Recorder, call: Call) -> None:
+    """x[:, i]: one position of an axis."""
+    x, out = call.tensors[0], call.outputs[0]
+    axis, index = call.args[1] % x.ndim, call.args[2]
+    tag = recorder.tag(x)
+    faces = []
+    for face in tag.faces:
+        if face.shape[axis] > 1:
+            recorder.pin(face, f"selected by position at {recorder.here(call)}")
+        faces.append(face.take(index if face.shape[axis] > 1 else 0, axis))
+    recorder.set(out, Tag(tuple(faces), blank=tag.blank))
+
+
+def split(recorder: Recorder, call: Call) -> None:
+    """split, chunk, split_with_sizes: parts of equal size stay equal; unequal sizes are numbers in the code."""
+    x, outs = call.tensors[0], call.outputs
+    axis = call.arg(2, "dim", 0) % x.ndim
+    sizes = [out.shape[axis] for out in outs]
+    bounds = np.cumsum([0, *sizes])
+    pieces: list[list[Labels]] = [[] for _ in outs]
+    for face in recorder.tag(x).faces:
+        if face.shape[axis] > 1 and len(outs) > 1:
+            divide(recorder, call, face, axis, sizes)
+        for piece, start, end in zip(pieces, bounds[:-1], bounds[1:], strict=True):
+            piece.append(face.take(range(start, end), axis) if face.shape[axis] > 1 else face)
+    for out, piece in zip(outs, pieces, strict=True):
+        recorder.set(out, Tag(tuple(piece)))
+
+
+def divide(recorder: Recorder, call: Call, face: Labels, axis: int, sizes: Sequence[int]) -> None:
+    """A channel axis is divided: note the equal parts, or pin them where they are not equal."""
+    if len(set(sizes)) == 1 and set(varying_axes(face)) == {axis}:
+        recorder.parts.append(Parts(face.reshape(len(sizes), -1), recorder.here(call)))
+    else:
+        recorder.pin(face, f"split into parts of fixed sizes at {recorder.here(call)}")
+
+
+def unbind(recorder: Recorder, call: Call) -> None:
+    """One tensor for each position of an axis."""
+    x = call.tensors[0]
+    axis = call.arg(1, "dim", 0) % x.ndim
+    for face in recorder.tag(x).faces:
+        if face.shape[axis] > 1 and set(varying_axes(face)) == {axis}:
+            recorder.pin(face, f"selected by position at {recorder.here(call)}")
+    for index, out in enumerate(call.outputs):
+        faces = (face.take(index if face.shape[axis] > 1 else 0, axis) for face in recorder.tag(x).faces)
+        recorder.set(out, Tag(tuple(faces)))
+
+
+def concatenate(recorder: Recorder, call: Call) -> None:
+    """cat: labels follow each other along a channel axis, and are joined along any other."""
+    tensors, out = call.tensors, call.outputs[0]
+    axis = call.arg(1, "dim", 0) % out.ndim
+    join_along(recorder, call, list(tensors), axis, [recorder.tag(tensor).faces for tensor in tensors])
+
+
+def stack(recorder: Recorder, call: Call) -> None:
+    """stack: cat along a new axis."""
+    out = call.outputs[0]
+    axis = call.arg(1, "dim", 0) % out.ndim
+    faces = [tuple(np.expand_dims(face, axis) for face in recorder.tag(t).faces) for t in call.tensors]
+    join_along(recorder, call, [t.unsqueeze(axis) for t in call.tensors], axis, faces)
+
+
+def join_along(
+    recorder: Recorder, call: Call, tensors: list[torch.Tensor], axis: int, faces: list[tuple[Labels, ...]]
+) -> None:
+    """Put the labels of several tensors one after the other along `axis`."""
+    out = call.outputs[0]
+    if any(len(own) > 1 for own in faces):
+        pin_all(recorder, call, "weights are concatenated")
+        return
+    if not any(faces):
+        recorder.set(out, Tag(blank=all(recorder.tag(t).blank for t in call.tensors)))
+        return
+    arrays = [own[0] if own else np.zeros((1,) * out.ndim, dtype=np.int64) for own in faces]
+    elsewhere = all(array.shape[axis] == 1 for array in arrays) and any(array.size > 1 for array in arrays)
+    if elsewhere and call.name != "stack":
+        merge(recorder, call, tensors, arrays)
+        return
+    common = np.broadcast_shapes(*(array.shape[:axis] + (1,) + array.shape[axis + 1 :] for array in arrays))
+    wide = []
+    for array, tensor in zip(arrays, tensors, strict=True):
+        shape = [*common]
+        shape[axis] = tensor.shape[axis]
+        wide.append(np.broadcast_to(array, shape))
+    recorder.set(out, Tag((compress(np.concatenate(wide, axis)),)))
+
+
+def merge(recorder: Recorder, call: Call, tensors: list[torch.Tensor], arrays: list[Labels]) -> None:
+    """The same channels side by side along another axis: constant where all agree."""
+    reason = f"joined with a tensor of fixed size at {recorder.here(call)}"
+    operands = [array for array, t in zip(arrays, tensors, strict=True) if array.size > 1 or not recorder.tag(t).blank]
+    constant = same if len(operands) == len(arrays) else opaque
+    recorder.set(call.outputs[0], Tag((recorder.pointwise(operands, constant, reason=reason),)))
+
+
+def scatter_slice(recorder: Recorder, call: Call) -> None:
+    """slice_scatter, select_scatter, copy: some positions are overwritten with another tensor's."""
+    base, source = call.tensors[0], call.tensors[1]
+    out = call.outputs[0]
+    axis = call.arg(2, "dim", 0) % base.ndim
+    tags = [recorder.tag(base), recorder.tag(source)]
+    faces = [tag.faces for tag in tags]
+    if call.name == "select_scatter":
+        faces[1] = tuple(np.expand_dims(face, axis) for face in faces[1])
+    if any(len(own) > 1 for own in faces) or any(face.shape[axis] > 1 for own in faces for face in own):
+        pin_all(recorder, call, "overwritten by position")
+        return
+    if not any(faces):
+        recorder.set(out, Tag(blank=all(tag.blank for tag in tags)))
+        return
+    operands = [own[0] for own in faces if own]
+    if any(not own and not tag.blank for own, tag in zip(faces, tags, strict=True)):
+        pin_all(recorder, call, "overwritten with a tensor of fixed size")
+    else:
+        constant = same if len(operands) == len(tags) else opaque
+        recorder.set(out, Tag((recorder.pointwise(operands, constant, reason=recorder.here(call)),)))
+
+
+def copy(recorder: Recorder, call: Call) -> None:
+    """copy: the source's values in the shape of the destination."""
+    source, out = call.tensors[1], call.outputs[0]
+    recorder.set(out, Tag(tuple(align(face, out.ndim) for face in recorder.tag(source).faces)))
+
+
+def pad(recorder: Recorder, call: Call) -> None:
+    """Zero padding: around the plane it frames each channel; on the channel axis it adds channels."""
+    x, out = call.tensors[0], call.outputs[0]
+    amounts, value = call.args[1], float(call.arg(2, "value", 0) or 0)
+    padded = {x.ndim - 1 - i: (amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2)}
+    faces = recorder.tag(x).faces
+    if len(faces) != 1:
+        recorder.pin_tensor(x, f"padded at {recorder.here(call)}")
+        return
+    face = faces[0]
+    channel_axes = [axis for axis, amount in padded.items() if any(amount) and face.shape[axis] > 1]
+    if any(any(amount) for axis, amount in padded.items() if axis not in channel_axes):
+        face = recorder.pointwise([face], lambda v: torch.where(v[0] == value, v[0], torch.nan), reason="")
+    for axis in channel_axes:
+        face = pad_channels(recorder, call, face, axis, padded[axis])
+    recorder.set(out, Tag((face,)))
+
+
+def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, amount: tuple[int, int]) -> Labels:
+    """Constant channels before and after; they can be removed where a `PadShortcut` owns their number."""
+    value = float(call.arg(2, "value", 0) or 0)
+    before, after = recorder.fresh((max(0, amount[0]),)), recorder.fresh((max(0, amount[1]),))
+    for added in (before, after):
+        recorder.known.append((added, torch.full((added.size,), value, dtype=torch.float64)))
+    added_labels = np.concatenate([before, after])
+    owned = isinstance(recorder.modules.get(recorder.module), PadShortcut)
+    if owned and min(amount) >= 0 and set(varying_axes(face)) == {axis}:
+        recorder.paddings.append(Padding(recorder.module, before, after))
+    else:
+        reason = f"padded by a fixed number of channels at {recorder.here(call)}"
+        recorder.pin(np.concatenate([added_labels, face.reshape(-1)]), reason)
+    shapes = [1] * face.ndim
+    shapes[axis] = -1
+    wide = [np.broadcast_to(a.reshape(shapes), [a.size if i == axis else n for i, n in enumerate(face.shape)])
+            for a in (before, after)]
+    return np.concatenate([wide[0], face, wide[1]], axis)
+
+
+def pin_all(recorder: Recorder, call: Call, why: str) -> None:
+    """Pin every channel the op touches; its output's channels are unknown."""
+    for tensor in call.tensors:
+        recorder.pin_tensor(tensor, f"{why} at {recorder.here(call)}")
+
+
+def same_op(recorder: Recorder, call: Call) -> None:
+    """Any other op that only moves elements, applied to the fully expanded labels."""
+    x, out = call.tensors[0], call.outputs[0]
+    faces = []
+    for face in recorder.tag(x).faces:
+        labels = expand_fully(face, x.shape)
+        args, kwargs = pytree.tree_map_only(torch.Tensor, lambda _, new=labels: new, (call.args, call.kwargs))
+        faces.append(compress(call.func(*args, **kwargs).numpy()))
+    recorder.set(out, Tag(tuple(faces)))
+
+
+def filled(recorder: Recorder, call: Call) -> None:
+    """zeros, full, new_empty, ...: one value everywhere, in a size that may follow the network's width."""
+    recorder.set(call.outputs[0], Tag(blank=True))
+
+
+STRUCTURAL: dict[str, Any] = {
+    "view": view,
+    "_unsafe_view": view,
+    "_reshape_alias": view,
+    "reshape": view,
+    "permute": permute,
+    "transpose": permute,
+    "t": permute,
+    "unsqueeze": unsqueeze,
+    "squeeze": squeeze,
+    "expand": expand,
+    "slice": take_slice,
+    "select": select,
+    "split": split,
+    "split_with_sizes": split,
+    "unbind": unbind,
+    "cat": concatenate,
+    "stack": stack,
+    "slice_scatter": scatter_slice,
+    "select_scatter": scatter_slice,
+    "copy": copy,
+    "constant_pad_nd": pad,
+}
+STRUCTURAL |= dict.fromkeys(
+    "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle flip roll rot90 repeat "
+    "as_strided unfold".split(),
+    same_op,
+)
+STRUCTURAL |= dict.fromkeys(
+    "zeros ones full empty new_empty new_zeros new_ones new_full zeros_like ones_like full_like empty_like "
+    "scalar_tensor".split(),
+    filled,
+)

@@ -1,0 +1,109 @@
+"""slim: the whole pipeline, from a dense network to a slim one with its plan and its certificate."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimnet.certify import Certificate, certify
+from slimnet.errors import CertificateError, UsageError
+from slimnet.graph import ChannelGraph
+from slimnet.inputs import ExampleInputs, Inputs
+from slimnet.models.architecture import Architecture, architecture_of
+from slimnet.plan import SurgeryPlan
+from slimnet.planning import make_plan
+from slimnet.sparsity import DeadChannels, check_threshold, dead_by_activation, dead_by_scale
+from slimnet.surgery import apply_plan
+from slimnet.trace import trace
+
+
+@dataclass(frozen=True)
+class Slimmed:
+    """A slim network with everything that says how it came about and that it is right."""
+
+    model: nn.Module
+    plan: SurgeryPlan
+    certificate: Certificate
+    example_inputs: Inputs
+    architecture: Architecture | None
+
+    def __str__(self) -> str:
+        return f"{self.plan}\n{self.certificate}"
+
+
+def slim(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    threshold: float = 1e-3,
+    *,
+    criterion: str = "gamma",
+    loader: Iterable[Any] | None = None,
+    tolerance: float = 1e-4,
+    float64: bool = False,
+) -> Slimmed:
+    """Remove every dead channel that can go without changing what the network computes.
+
+    `example_inputs` are what forward takes: a tensor `(N, C, H, W)`, several, or a dict of keyword arguments.
+    `criterion` is "gamma" (|γ| < `threshold`, paper section 2.1) or "activation" (zero on all of `loader`, section
+    2.1 as well). `loader` yields example inputs, or `(inputs, labels)` pairs; the certificate is measured on it, or
+    on the example inputs without it. The model is not touched: weights, mode, device and random state stay.
+
+    Raises:
+        CertificateError: outputs differ by more than `tolerance` (relative); nothing is returned.
+        TraceError: the forward depends on data.
+        InputError, UsageError: the example inputs or the arguments do not fit.
+    """
+    inputs = check_inputs(model, example_inputs)
+    graph = trace(model, inputs)
+    dead = find_dead(model, graph, threshold, criterion, loader)
+    plan = make_plan(model, inputs, graph, dead)
+    narrow = apply_plan(model, plan)
+    proof = certify(
+        model, narrow, plan, inputs if loader is None else loader_inputs(loader), tolerance=tolerance, float64=float64
+    )
+    if not proof.holds:
+        raise CertificateError(f"{proof}; lower the threshold, or allow more with tolerance=")
+    return Slimmed(narrow, plan, proof, inputs, architecture_of(model))
+
+
+def check_inputs(model: nn.Module, example_inputs: ExampleInputs) -> Inputs:
+    """Example inputs that fit the module's device and dtype.
+
+    Raises:
+        InputError, UsageError: they do not, or the model is not a module.
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model is a {type(model).__name__}; pass a torch.nn.Module")
+    inputs = Inputs.of(example_inputs)
+    inputs.check_against(model)
+    return inputs
+
+
+def find_dead(
+    model: nn.Module, graph: ChannelGraph, threshold: float, criterion: str, loader: Iterable[Any] | None
+) -> DeadChannels:
+    """The dead channels by the criterion asked for.
+
+    Raises:
+        UsageError: an unknown criterion, or "activation" without a loader.
+    """
+    check_threshold(threshold)
+    if criterion == "gamma":
+        return dead_by_scale(graph, model, threshold)
+    if criterion != "activation":
+        raise UsageError(f"criterion is {criterion!r}; it must be 'gamma' or 'activation'")
+    if loader is None:
+        raise UsageError("criterion 'activation' needs loader=, the data on which activations are measured")
+    return dead_by_activation(graph, model, loader_inputs(loader))
+
+
+def loader_inputs(loader: Iterable[Any]) -> Iterable[Inputs]:
+    """The inputs of a data loader; of `(inputs, labels)` pairs with integer labels the labels are dropped."""
+    for batch in loader:
+        pair = isinstance(batch, list | tuple) and len(batch) == 2 and isinstance(batch[1], torch.Tensor)
+        if pair and not batch[1].is_floating_point():
+            yield Inputs.of(batch[0])
+        else:
+            yield Inputs.of(batch)

@@ -1,0 +1,283 @@
+"""The surgery plan: data that says what is cut, what is folded where, what is kept and why."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from slimnet.errors import PlanError
+
+FORMAT = 1
+"""The version of the JSON that `to_json` writes."""
+
+
+@dataclass(frozen=True)
+class AxisCut:
+    """Keep these positions of one axis of a parameter or buffer, in this order."""
+
+    tensor: str
+    axis: int
+    keep: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GroupCut:
+    """A grouped convolution's new groups: `inputs` are the dense input channels of each new group in turn.
+
+    `outputs` are the kept dense output channels. A tap between channels of different old groups is zero.
+    """
+
+    weight: str
+    groups_before: int
+    groups_after: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Constants of removed channels, added to a bias: one increment for each remaining output channel."""
+
+    reader: str
+    bias: str
+    channels: int
+    increments: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Constants of removed channels, carried by a kept one: `weight[:, carrier] += ratio · weight[:, source]`."""
+
+    weight: str
+    axis: int
+    carriers: tuple[int, ...]
+    sources: tuple[int, ...]
+    ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Zeroed:
+    """γ below the threshold, set to exactly zero, for dense channels."""
+
+    tensor: str
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PaddingCut:
+    """The zero channels a `PadShortcut` adds after the surgery."""
+
+    module: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Dead channels of a layer that stay, and why."""
+
+    layer: str
+    reason: str
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One convolution or linear layer before and after; `channels` are its outputs, `dead` those that are constant."""
+
+    name: str
+    kind: str
+    channels_before: int
+    channels_after: int
+    dead: int
+    macs_before: int
+    macs_after: int
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SurgeryPlan:
+    """Everything needed to make a dense network slim, and nothing of the network itself.
+
+    `shapes` are the dense network's tensors; a plan fits a network with exactly these. MACs are those of one example.
+    """
+
+    network: str
+    criterion: str
+    threshold: float
+    shapes: Mapping[str, tuple[int, ...]]
+    cuts: tuple[AxisCut, ...]
+    groups: tuple[GroupCut, ...]
+    folds: tuple[Fold, ...]
+    merges: tuple[Merge, ...]
+    zeroed: tuple[Zeroed, ...]
+    paddings: tuple[PaddingCut, ...]
+    kept: tuple[Kept, ...]
+    layers: tuple[LayerPlan, ...]
+    params_before: int
+    params_after: int
+    macs_before: int
+    macs_after: int
+    version: int = FORMAT
+
+    @property
+    def removed_channels(self) -> int:
+        """Output channels removed from convolutions and linear layers."""
+        return sum(layer.channels_before - layer.channels_after for layer in self.layers)
+
+    @property
+    def dead_channels(self) -> int:
+        """Output channels of convolutions and linear layers that were found dead."""
+        return sum(layer.dead for layer in self.layers)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Canonical JSON: keys sorted, floats exact."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "SurgeryPlan":
+        """Read a plan back; the text may come from anywhere.
+
+        Raises:
+            PlanError: it is not JSON, or not a plan of this version, or a field has another type.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise PlanError(f"the plan is not JSON: {error}") from error
+        if not isinstance(data, dict) or data.get("version") != FORMAT:
+            raise PlanError(f"the plan is not a slimnet plan of version {FORMAT}; make it again with this slimnet")
+        return parse(cls, data, "plan")
+
+    def check_fits(self, model: nn.Module) -> None:
+        """Refuse a network whose tensors are not those the plan was made for.
+
+        Raises:
+            PlanError: naming the first tensor that differs.
+        """
+        present = {name: tuple(tensor.shape) for name, tensor in state(model).items()}
+        for name, shape in self.shapes.items():
+            if present.get(name) != tuple(shape):
+                found = f"has {present[name]}" if name in present else "has no such tensor"
+                raise PlanError(
+                    f"the plan was made for another network: it expects {name} of shape {tuple(shape)}, "
+                    f"{type(model).__name__} {found}"
+                )
+        extra = next((name for name in present if name not in self.shapes), None)
+        if extra is not None:
+            raise PlanError(f"the plan was made for another network: it does not know {extra}")
+        check_indices(self)
+
+    def __str__(self) -> str:
+        from slimnet.plan_text import describe
+
+        return describe(self)
+
+
+def state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters and buffers of a module by name, shared ones under each of their names."""
+    named = dict(model.named_parameters(remove_duplicate=False))
+    return named | dict(model.named_buffers(remove_duplicate=False))
+
+
+def parse(kind: Any, data: Any, where: str) -> Any:
+    """Build a plan dataclass from JSON data, checking every type.
+
+    Raises:
+        PlanError: naming the field that is wrong.
+    """
+    if not isinstance(data, dict):
+        raise PlanError(f"{where} should be an object, not {type(data).__name__}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if set(data) != set(fields):
+        odd = sorted(set(data) ^ set(fields))[0]
+        raise PlanError(f"{where} has {'an unknown' if odd in data else 'no'} field {odd!r}")
+    return kind(**{name: parse_field(field.type, data[name], f"{where}.{name}") for name, field in fields.items()})
+
+
+def parse_field(kind: Any, value: Any, where: str) -> Any:
+    """One field of a plan: a text, a number, a tuple of either, a tuple of parts, or the shapes."""
+    if kind is str and isinstance(value, str):
+        return value
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if kind == tuple[int, ...] and isinstance(value, list):
+        return tuple(parse_field(int, item, where) for item in value)
+    if kind == tuple[float, ...] and isinstance(value, list):
+        return tuple(parse_field(float, item, where) for item in value)
+    if kind == Mapping[str, tuple[int, ...]] and isinstance(value, dict):
+        return {name: parse_field(tuple[int, ...], shape, f"{where}.{name}") for name, shape in value.items()}
+    inner = getattr(kind, "__args__", (None,))[0]
+    if dataclasses.is_dataclass(inner) and isinstance(value, list):
+        return tuple(parse(inner, item, f"{where}[{i}]") for i, item in enumerate(value))
+    raise PlanError(f"{where} is {value!r:.40}, which is not of type {getattr(kind, '__name__', kind)}")
+
+
+def check_indices(plan: SurgeryPlan) -> None:
+    """Refuse indices that do not exist in the dense network, twice the same, or none at all.
+
+    Raises:
+        PlanError: naming the tensor.
+    """
+    for cut in plan.cuts:
+        shape = known_shape(plan, cut.tensor)
+        if not 0 <= cut.axis < len(shape):
+            raise PlanError(f"the plan cuts axis {cut.axis} of {cut.tensor}, which has {len(shape)}")
+        check_positions(cut.keep, shape[cut.axis], cut.tensor, distinct=True)
+    for group in plan.groups:
+        check_group(group, known_shape(plan, group.weight))
+    for zeroed in plan.zeroed:
+        check_positions(zeroed.channels, math.prod(known_shape(plan, zeroed.tensor)), zeroed.tensor, distinct=True)
+    for merge in plan.merges:
+        shape = known_shape(plan, merge.weight)
+        if merge.axis not in (0, 1) or not len(merge.carriers) == len(merge.sources) == len(merge.ratios):
+            raise PlanError(f"the plan merges channels of {merge.weight} that do not pair up")
+        groups = next((g.groups_before for g in plan.groups if g.weight == merge.weight), 1)
+        width = shape[merge.axis] * groups if merge.axis < len(shape) else 0
+        check_positions((*merge.carriers, *merge.sources), width, merge.weight, distinct=False)
+    if any(min(padding.before, padding.after) < 0 for padding in plan.paddings):
+        raise PlanError("the plan pads by a negative number of channels")
+
+
+def known_shape(plan: SurgeryPlan, name: str) -> tuple[int, ...]:
+    """The dense shape of a tensor the plan names."""
+    if name not in plan.shapes:
+        raise PlanError(f"the plan changes {name}, which its network does not have")
+    return tuple(plan.shapes[name])
+
+
+def check_positions(positions: tuple[int, ...], size: int, where: str, *, distinct: bool) -> None:
+    """Refuse positions outside an axis of `size`, repeated ones, or an empty list."""
+    if not positions:
+        raise PlanError(f"the plan keeps nothing of {where}")
+    if min(positions) < 0 or max(positions) >= size:
+        raise PlanError(f"the plan names a channel of {where} outside 0..{size - 1}")
+    if distinct and len(set(positions)) != len(positions):
+        raise PlanError(f"the plan names a channel of {where} twice")
+
+
+def check_group(group: GroupCut, shape: tuple[int, ...]) -> None:
+    """Refuse groups that do not divide the channels they are given."""
+    before, after = group.groups_before, group.groups_after
+    if len(shape) < 2 or before < 1 or after < 1 or shape[0] % before:
+        raise PlanError(f"the plan gives {group.weight} {before} and {after} groups, which it cannot have")
+    check_positions(group.inputs, shape[1] * before, group.weight, distinct=True)
+    check_positions(group.outputs, shape[0], group.weight, distinct=True)
+    if len(group.inputs) % after or len(group.outputs) % after:
+        raise PlanError(f"the plan gives {group.weight} {after} groups, which do not divide its channels")

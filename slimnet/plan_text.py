@@ -1,0 +1,43 @@
+"""A surgery plan as text that people read."""
+
+from collections import Counter
+
+from slimnet.plan import LayerPlan, SurgeryPlan
+
+
+def describe(plan: SurgeryPlan) -> str:
+    """The plan in plain text: totals, changed layers, where constants went, what stays and why."""
+    lines = [
+        f"surgery plan for {plan.network}: dead is {plan.criterion}",
+        f"  {plan.removed_channels:,} of {sum(layer.channels_before for layer in plan.layers):,} channels removed; "
+        f"parameters {plan.params_before:,} → {plan.params_after:,} ({change(plan.params_before, plan.params_after)}), "
+        f"MACs {plan.macs_before:,} → {plan.macs_after:,} ({change(plan.macs_before, plan.macs_after)})",
+    ]
+    changed = [layer for layer in plan.layers if layer.channels_after != layer.channels_before]
+    lines += [layer_line(layer) for layer in changed]
+    if not changed:
+        lines.append("  nothing to remove: no dead channel can go" if plan.dead_channels else "  nothing to remove")
+    lines += [f"  {fold.channels} constants of removed channels folded into {fold.bias}" for fold in plan.folds]
+    lines += [
+        f"  {len(merge.sources)} constants of removed channels carried by {len(set(merge.carriers))} kept channel(s) "
+        f"of {merge.weight}"
+        for merge in plan.merges
+    ]
+    reasons: Counter[str] = Counter()
+    for kept in plan.kept:
+        reasons[kept.reason] += len(kept.channels)
+    lines += [f"  {count} dead channels kept: {reason}" for reason, count in reasons.most_common()]
+    return "\n".join(lines)
+
+
+def layer_line(layer: LayerPlan) -> str:
+    """One changed layer."""
+    return (
+        f"  {layer.name} ({layer.kind}): {layer.channels_before} → {layer.channels_after} channels, "
+        f"MACs {change(layer.macs_before, layer.macs_after)}"
+    )
+
+
+def change(before: int, after: int) -> str:
+    """A relative change such as "-41.3 %"."""
+    return "±0 %" if before == after else f"{(after - before) / before:+.1%}".replace("%", " %")

@@ -1,0 +1,165 @@
+"""make_plan: decide what goes, check the network's own code against it, and write it down."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from slimnet.constants import needs, propagate
+from slimnet.errors import TraceError
+from slimnet.graph import ChannelGraph, Op
+from slimnet.inputs import ExampleInputs, Inputs
+from slimnet.labels import Labels
+from slimnet.matching import Mixed, Orders, match
+from slimnet.packing import Packing, find_packable, pack, require_equal_parts
+from slimnet.plan import SurgeryPlan
+from slimnet.removal import Removal, removable, settle
+from slimnet.skeleton import named_tensors, skeleton
+from slimnet.sparsity import DeadChannels
+from slimnet.surgery import refit, set_padding
+from slimnet.trace import Interrupted, trace_structure
+from slimnet.writing import write_plan
+
+MAX_ROUNDS = 60
+"""How often a plan is made again because the network's code did not follow the last one."""
+
+ExtraPin = tuple[Labels, str]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A removal with the new groups of its grouped convolutions."""
+
+    removal: Removal
+    packings: tuple[Packing, ...]
+
+    @property
+    def rank(self) -> dict[int, int]:
+        """The new order of the sets of packed groups."""
+        return {
+            number: place
+            for packing in self.packings
+            for side in (packing.inputs, packing.outputs)
+            for place, number in enumerate(side)
+        }
+
+
+def make_plan(
+    model: nn.Module, example_inputs: ExampleInputs, graph: ChannelGraph, dead: DeadChannels
+) -> SurgeryPlan:
+    """The largest removal that leaves the network's function unchanged, as a plan.
+
+    The draft is tried on a skeleton: where the network's own code does not follow its narrower channels (numbers
+    written into it), what that code touches is pinned and the plan is made again.
+
+    Raises:
+        TraceError: no plan is found that the network's code follows.
+    """
+    inputs = Inputs.of(example_inputs)
+    constants = propagate(graph, scale_labels(graph, dead), np.array(dead.outputs, dtype=np.int64))
+    needed = needs(graph, constants)
+    pins: list[ExtraPin] = []
+    packing_allowed = True
+    for _ in range(MAX_ROUNDS):
+        draft = make_draft(removable(graph, constants, needed, pins), packing_allowed)
+        try:
+            structure, slim = trace_slim(model, inputs, draft)
+            orders = match(draft.removal, slim, draft.rank)
+            return write_plan(model, structure, slim, draft.removal, orders, dead)
+        except Mixed as mixed:
+            if draft.packings and packing_allowed:
+                packing_allowed = False
+            else:
+                pins.append(pin_sets(draft.removal, mixed.sets, mixed.where))
+        except Interrupted as stop:
+            pins.append(pin_op(graph, draft.removal, stop))
+    raise TraceError(f"{type(model).__name__}'s own code does not follow any narrower width; nothing can be removed")
+
+
+def scale_labels(graph: ChannelGraph, dead: DeadChannels) -> Labels:
+    """The labels of every dead γ."""
+    found = [scale.labels[list(dead.scales[scale.parameter])] for scale in graph.scales if scale.parameter in dead.scales]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+
+def make_draft(removal: Removal, packing_allowed: bool) -> Draft:
+    """Settle a removal: equal parts, carriers, last channels, packed groups."""
+    packable = find_packable(removal) if packing_allowed else set()
+    require_equal_parts(removal, packable)
+    settle(removal)
+    packings = pack(removal, packable)
+    settle(removal)
+    return Draft(removal, tuple(packings))
+
+
+def trace_slim(model: nn.Module, inputs: Inputs, draft: Draft) -> tuple[nn.Module, ChannelGraph]:
+    """Trace the network once more with every tensor at its new size; returns its skeleton too.
+
+    Raises:
+        Interrupted: its forward raised.
+    """
+    graph = draft.removal.graph
+    shapes = new_shapes(model, draft)
+    groups = {graph.readers[p.reader].weight or "": len(p.bins) for p in draft.packings}
+    structure = skeleton(model, shapes)
+    refit(structure, groups)
+    for padding in graph.paddings:
+        before, after = (int((~draft.removal.gone(side)).sum()) for side in (padding.before, padding.after))
+        set_padding(structure, padding.module, before, after)
+    return structure, trace_structure(structure, dict(named_tensors(model)), inputs)
+
+
+def new_shapes(model: nn.Module, draft: Draft) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor that changes."""
+    removal, graph = draft.removal, draft.removal.graph
+    tensors = dict(named_tensors(model))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for (name, axis), labels in graph.vectors.items():
+        kept = int((~removal.gone(labels)).sum())
+        if kept != labels.size:
+            shape = list(shapes.get(name, tensors[name].shape))
+            shape[axis] = kept
+            shapes[name] = tuple(shape)
+    packed = {packing.reader: packing for packing in draft.packings}
+    for index, reader in enumerate(graph.readers):
+        if reader.groups > 1 and reader.weight is not None:
+            groups = len(packed[index].bins) if index in packed else reader.groups
+            kept = int((~removal.gone(reader.inputs)).sum())
+            shape = list(shapes.get(reader.weight, tensors[reader.weight].shape))
+            shape[1] = kept // groups
+            shapes[reader.weight] = tuple(shape)
+    return shapes
+
+
+def pin_sets(removal: Removal, sets: np.ndarray, where: str) -> ExtraPin:
+    """Pin whole sets; where none of them was removed the whole draft is given up."""
+    members = np.isin(removal.sets, sets)
+    if not removal.removed[sets].any():
+        members = np.ones_like(members)
+    labels = np.flatnonzero(members)
+    return labels[labels > 0], f"the code around {where} does not follow a narrower width"
+
+
+def pin_op(graph: ChannelGraph, removal: Removal, stop: Interrupted) -> ExtraPin:
+    """Pin what the op touches at which a narrower forward stopped, and its twins from the same source line."""
+    position = min(stop.position, len(graph.ops) - 1)
+    culprit = graph.ops[position]
+    twins = [op for op in graph.ops if same_place(op, culprit)]
+    for ops in (twins, graph.ops[position : position + 3], graph.ops):
+        touched = labels_of(ops)
+        if removal.gone(touched).any():
+            return touched, f"the code at {culprit} does not follow a narrower width"
+    return np.arange(1, graph.size), "the network's code does not follow a narrower width"
+
+
+def same_place(op: Op, other: Op) -> bool:
+    """Whether two ops are the same op on the same line of code, in modules of any path."""
+    return op is other or (op.name == other.name and op.line == other.line and bool(op.line))
+
+
+def labels_of(ops: Sequence[Op]) -> Labels:
+    """Every label that some ops touch."""
+    found = [face[face > 0].reshape(-1) for op in ops for face in op.touched]
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)

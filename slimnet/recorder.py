@@ -1,0 +1,208 @@
+"""The recorder: hands out labels, joins them, and keeps what the op table says about them."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from slimnet.graph import Activation, Constants, Op, Padding, Parts, Pin, Pointwise, Scale, Step
+from slimnet.labels import Labels, align, along, varying_axes
+from slimnet.skeleton import named_tensors
+from slimnet.tag import PLAIN, Tag
+
+Constant = Callable[[Sequence[Constants]], Constants]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One dispatched op with its arguments and its outputs on the meta device."""
+
+    name: str
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any
+    tensors: tuple[torch.Tensor, ...]
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument given by position or by keyword."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    @property
+    def outputs(self) -> list[torch.Tensor]:
+        """The output tensors, one or several."""
+        out = self.out if isinstance(self.out, list | tuple) else (self.out,)
+        return [tensor for tensor in out if isinstance(tensor, torch.Tensor)]
+
+
+class Recorder:
+    """Collects labels, joins and steps while a forward runs.
+
+    `meta` holds the skeleton's tensors by name and `real` the network's.
+    """
+
+    def __init__(self, structure: nn.Module, real: dict[str, torch.Tensor]):
+        self.meta = dict(named_tensors(structure))
+        self.parameters = {id(tensor): name for name, tensor in reversed(self.meta.items())}
+        self.real = real
+        self.modules = dict(structure.named_modules())
+        self.size = 1
+        self.known: list[tuple[Labels, Constants]] = []
+        self.edges: list[tuple[Labels, Labels]] = []
+        self.vectors: dict[tuple[str, int], Labels] = {}
+        self.steps: list[Step] = []
+        self.pins: list[Pin] = []
+        self.parts: list[Parts] = []
+        self.scales: list[Scale] = []
+        self.activations: list[Activation] = []
+        self.activation_calls: Counter[tuple[str, str]] = Counter()
+        self.paddings: list[Padding] = []
+        self.ops: list[Op] = []
+        self.used: set[str] = set()
+        self.path: list[str] = []
+        self.tags: dict[int, tuple[torch.Tensor, Tag]] = {}
+
+    @property
+    def module(self) -> str:
+        """The path of the module whose forward is running."""
+        return self.path[-1] if self.path else ""
+
+    # Labels
+
+    def fresh(self, shape: Sequence[int]) -> Labels:
+        """New labels, one for each position of a label array of this shape."""
+        count = int(np.prod(shape))
+        start = self.size
+        self.size += count
+        return np.arange(start, start + count, dtype=np.int64).reshape(shape)
+
+    def vector(self, name: str, axis: int) -> Labels:
+        """The labels `(C,)` of one axis of a parameter; always the same ones, so that uses are joined."""
+        if (name, axis) not in self.vectors:
+            real = self.real[name]
+            labels = self.fresh((self.meta[name].shape[axis],))
+            self.vectors[name, axis] = labels
+            if real.numel() == labels.size:
+                self.known.append((labels, real.detach().reshape(-1).to("cpu", torch.float64)))
+        return self.vectors[name, axis]
+
+    def tag(self, tensor: torch.Tensor) -> Tag:
+        """What is known about a tensor; a parameter gets a face for each axis longer than 1."""
+        entry = self.tags.get(id(tensor))
+        if entry is not None:
+            return entry[1]
+        name = self.parameters.get(id(tensor))
+        if name is None:
+            return PLAIN
+        ndim = tensor.ndim
+        faces = tuple(along(self.vector(name, a), a, ndim) for a in range(ndim) if tensor.shape[a] > 1)
+        real = self.real[name]
+        tag = Tag(faces, name, tuple(range(ndim)), value=lambda: real)
+        self.tags[id(tensor)] = (tensor, tag)
+        return tag
+
+    def set(self, tensor: torch.Tensor, tag: Tag) -> None:
+        """Attach a tag to a tensor (which is kept alive, so that its id stays its own)."""
+        self.tags[id(tensor)] = (tensor, tag)
+
+    def value(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor] | None:
+        """How to compute a tensor that does not depend on the input, without giving it labels."""
+        name = self.parameters.get(id(tensor))
+        if name is not None:
+            real = self.real[name]
+            return lambda: real
+        entry = self.tags.get(id(tensor))
+        return entry[1].value if entry else None
+
+    # Facts
+
+    def pin(self, labels: Labels, reason: str) -> None:
+        """Forbid the removal of these labels."""
+        labels = labels[labels > 0] if labels.ndim else labels.reshape(-1)
+        if labels.size:
+            self.pins.append(Pin(np.unique(labels), reason))
+
+    def pin_tensor(self, tensor: torch.Tensor, reason: str) -> None:
+        """Forbid the removal of every channel of a tensor."""
+        for face in self.tag(tensor).faces:
+            self.pin(face, reason)
+
+    def join(self, left: Labels, right: Labels, reason: str) -> None:
+        """Cut these labels together, pairwise; a label paired with none stays."""
+        left, right = left.reshape(-1), right.reshape(-1)
+        both = (left > 0) & (right > 0)
+        if not both.all():
+            self.pin(np.concatenate([left[~both], right[~both]]), reason)
+            left, right = left[both], right[both]
+        self.edges.append((left, right))
+
+    def pointwise(self, operands: Sequence[Labels], constant: Constant, *, reason: str, joined: int | None = None) -> Labels:
+        """Record a pointwise op over label arrays that broadcast together; returns the output's labels.
+
+        Only the first `joined` operands (all by default) are cut together with the output; the others are
+        values that do not belong to a channel.
+        """
+        shape = np.broadcast_shapes(*(operand.shape for operand in operands))
+        out = self.fresh(shape)
+        flat = tuple(np.broadcast_to(operand, shape).reshape(-1) for operand in operands)
+        for operand in flat[:joined]:
+            self.join(out.reshape(-1), operand, reason)
+        self.steps.append(Pointwise(flat, out.reshape(-1), constant))
+        return out
+
+    def here(self, call: Call) -> str:
+        """Where an op was called, for people: its name, module path and source line."""
+        return f"{call.name} in {self.module or 'the network itself'} ({source_line()})"
+
+    def channels(self, tensor: torch.Tensor, axis: int, reason: str) -> Labels | None:
+        """The labels `(C,)` of one axis, with labels that change along other axes joined into it.
+
+        None where the axis has no labels; then nothing of the tensor may be removed.
+        """
+        faces = self.tag(tensor).faces
+        count = tensor.shape[axis]
+        if len(faces) != 1 or (faces[0].shape[axis] == 1 and count > 1):
+            self.pin_tensor(tensor, reason)
+            return None
+        face = align(faces[0], tensor.ndim)
+        if set(varying_axes(face)) <= {axis % tensor.ndim}:
+            return face.reshape(-1) if face.size == count else None
+        columns = np.moveaxis(face, axis, 0).reshape(face.shape[axis], -1)
+        return self.pointwise([np.ascontiguousarray(column) for column in columns.T], same, reason=reason)
+
+
+def same(values: Sequence[Constants]) -> Constants:
+    """The common value of several constants, NaN where they differ or one is unknown."""
+    first = values[0]
+    agree = torch.ones_like(first, dtype=torch.bool)
+    for other in values[1:]:
+        agree &= first == other
+    return torch.where(agree, first, torch.nan)
+
+
+def opaque(values: Sequence[Constants]) -> Constants:
+    """Nothing is known of the result."""
+    return torch.full_like(values[0], torch.nan)
+
+
+def zero_only(values: Sequence[Constants]) -> Constants:
+    """Zero stays zero; nothing else is known of the result."""
+    return torch.where(values[0] == 0, values[0], torch.nan)
+
+
+def source_line() -> str:
+    """The innermost line of code that belongs neither to torch nor to slimnet's trace."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not name.startswith(("torch.", "slimnet.")) or name.startswith("slimnet.models"):
+            return f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "unknown line"

@@ -1,0 +1,81 @@
+"""Put a report together: the verdict, the figures, and the page that they go into."""
+
+import os
+import tempfile
+from itertools import chain
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from slimnet.errors import SlimnetError
+from slimnet.report import figures, verdict, wording
+from slimnet.report.content import Report
+
+TEMPLATES = Path(__file__).parent
+
+
+def write_report(report: Report, path: Path) -> Path:
+    """Write the report as one HTML file that needs nothing else, replacing an earlier one in one step.
+
+    Raises:
+        SlimnetError: it cannot be written there.
+    """
+    page = render(report)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise SlimnetError(f"cannot write the report to {path}: {error.strerror}; choose another place") from error
+    return path
+
+
+def render(report: Report) -> str:
+    """The report as HTML text; every name in it is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "amount": wording.amount,
+        "duration": wording.duration,
+        "faster": verdict.faster,
+        "percent": wording.percent,
+        "printable": wording.printable,
+        "spread": verdict.spread,
+        "tiny": wording.tiny,
+    }
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        headline=verdict.headline(report),
+        sentences=verdict.sentences(report),
+        tiles=verdict.tiles(report),
+        reasons=verdict.reasons(report),
+        drawings=drawings(report),
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+    )
+
+
+def drawings(report: Report) -> dict[str, dict[str, Markup]]:
+    """The figures that this report has the values for, by name, each wide and narrow."""
+    threshold = report.plan.threshold
+    gammas = list(chain.from_iterable(report.gammas.values()))
+    found = {}
+    if report.plan.layers:
+        found["silhouette"] = figures.silhouette(report.plan.layers)
+        found["widths"] = figures.widths(report.plan.layers)
+    if report.comparison is not None and report.comparison.latencies:
+        found["speedups"] = figures.speedups(report.comparison.latencies)
+    if gammas:
+        found["gammas"] = figures.gamma_histogram(gammas, threshold)
+    if report.training is not None and len(report.training.iterations) > 1:
+        found["progress"] = figures.progress(report.training)
+        found["traces"] = figures.gamma_traces(report.training, threshold)
+    # The drawings escape what they show themselves.
+    return {name: {width: Markup(svg) for width, svg in both.items()} for name, both in found.items()}

@@ -1,0 +1,145 @@
+"""The verdict of a report, from values to words: what went, what was gained, and what it cost."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from slimnet.benchmark import Interval, Latency
+from slimnet.report import wording
+from slimnet.report.content import Report
+
+FILE_KINDS = {"onnx": "ONNX file", "safetensors": "Weights file"}
+
+NO_BREAK = "\u00a0"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number before and after; `left` is what is left of it, 0 to 1, and None where that makes no sense."""
+
+    label: str
+    before: str
+    after: str
+    change: str
+    left: float | None
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why dead channels were kept: how many, and in which layers."""
+
+    reason: str
+    channels: int
+    layers: tuple[str, ...]
+
+
+def headline(report: Report) -> str:
+    """The verdict in a few words."""
+    plan = report.plan
+    if not report.certificate.holds:
+        return "The certificate does not hold"
+    if not plan.removed_channels:
+        return "Nothing to remove"
+    return f"The same network, {wording.times(plan.params_before / plan.params_after)} smaller"
+
+
+def sentences(report: Report) -> list[str]:
+    """The verdict in full sentences."""
+    told = [_removed(report), _difference(report)]
+    if report.comparison is not None:
+        told.append(_speed(report.comparison.latencies))
+    return told
+
+
+def tiles(report: Report) -> list[Tile]:
+    """The numbers under the verdict: size first, then speed, then accuracy."""
+    plan = report.plan
+    found = [
+        _tile("Parameters", wording.amount, plan.params_before, plan.params_after),
+        _tile("Multiply-accumulates", wording.amount, plan.macs_before, plan.macs_after),
+    ]
+    if report.comparison is not None:
+        dense, slim = report.comparison.counts[0].file_bytes, report.comparison.counts[-1].file_bytes
+        kinds = [kind for kind in FILE_KINDS if kind in dense and kind in slim]
+        found += [_tile(FILE_KINDS[kind], wording.size, dense[kind], slim[kind]) for kind in kinds[:1]]
+        runtime = report.comparison.latencies[-1].runtime if report.comparison.latencies else ""
+        found += [_latency_tile(each) for each in report.comparison.latencies if each.runtime == runtime]
+    if report.accuracy is not None:
+        before, after = report.accuracy.before, report.accuracy.after
+        change = "unchanged" if before == after else f"{100 * (after - before):+.2f} points"
+        shown = (wording.percent(before, 2), wording.percent(after, 2))
+        found.append(Tile("Accuracy", *shown, f"{change}, {report.accuracy.images} test images", None))
+    return found
+
+
+def reasons(report: Report) -> list[Reason]:
+    """Why dead channels were kept, the commonest reason first."""
+    layers: defaultdict[str, list[str]] = defaultdict(list)
+    channels: defaultdict[str, int] = defaultdict(int)
+    for kept in report.plan.kept:
+        layers[kept.reason].append(kept.layer)
+        channels[kept.reason] += len(kept.channels)
+    found = [Reason(reason, channels[reason], tuple(names)) for reason, names in layers.items()]
+    return sorted(found, key=lambda reason: -reason.channels)
+
+
+def spread(interval: Interval) -> str:
+    """The 95 % interval of a speed-up in words."""
+    return f"{interval.low:.2f} to {interval.high:.2f}".replace(" ", NO_BREAK)
+
+
+def faster(interval: Interval) -> str:
+    """A speed-up in words, never claiming what the interval does not hold."""
+    if interval.holds_one:
+        return "no measurable difference"
+    if interval.value > 1:
+        return f"{wording.times(interval.value, 2)} faster"
+    return f"{wording.times(1 / interval.value, 2)} slower"
+
+
+def _tile(label: str, shown: wording.Shown, before: int, after: int) -> Tile:
+    left = after / before if before else 1.0
+    change = "unchanged" if before == after else f"{wording.percent(1 - left)} less"
+    return Tile(label, shown(before), shown(after), change, min(1.0, left))
+
+
+def _latency_tile(latency: Latency) -> Tile:
+    before, after, interval = latency.median_ms(0), latency.median_ms(-1), latency.speedup()
+    return Tile(
+        f"{latency.runtime}, batch {latency.batch}",
+        wording.duration(before),
+        wording.duration(after),
+        f"{faster(interval)} ({spread(interval)})",
+        min(1.0, after / before),
+    )
+
+
+def _removed(report: Report) -> str:
+    plan = report.plan
+    if not plan.dead_channels and not plan.removed_channels:
+        return "No channel is dead, so the slim network is the dense one."
+    if not plan.removed_channels:
+        return f"{plan.dead_channels} channels are dead, and none of them can be removed."
+    total = sum(layer.channels_before for layer in plan.layers)
+    return (
+        f"{plan.removed_channels} of {total} channels did nothing and are gone, and with them "
+        f"{wording.percent(1 - plan.params_after / plan.params_before)} of the parameters and "
+        f"{wording.percent(1 - plan.macs_after / max(1, plan.macs_before))} of the multiply-accumulates."
+    )
+
+
+def _difference(report: Report) -> str:
+    certificate = report.certificate
+    told = f"No output moved by more than {wording.tiny(certificate.max_rel_difference)} of the largest one"
+    if certificate.top1_agreement is None:
+        return f"{told} on {certificate.samples} examples."
+    kept = "all" if certificate.top1_agreement == 1 else wording.percent(certificate.top1_agreement, 2)
+    return f"{told}, and {kept} {'of ' if kept != 'all' else ''}{certificate.samples} examples keep their class."
+
+
+def _speed(latencies: tuple[Latency, ...]) -> str:
+    gains = [(latency.speedup(), latency) for latency in latencies]
+    wins = [(interval, latency) for interval, latency in gains if interval.low > 1]
+    if not wins:
+        return "It is not measurably faster on this machine."
+    interval, latency = max(wins, key=lambda win: win[0].value)
+    return f"On {latency.runtime} at batch {latency.batch} it is {faster(interval)} ({spread(interval)})."

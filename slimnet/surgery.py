@@ -1,0 +1,188 @@
+"""apply_plan: make the slim network; the dense one is never touched."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from slimnet.errors import PlanError
+from slimnet.models.cifar_resnet import PadShortcut
+from slimnet.plan import GroupCut, Merge, SurgeryPlan
+from slimnet.skeleton import copy_with
+
+
+def apply_plan(model: nn.Module, plan: SurgeryPlan) -> nn.Module:
+    """A slim copy of a dense network: the same class, mode, device, dtypes and requires_grad.
+
+    Raises:
+        PlanError: the plan was made for another network, or is not consistent.
+    """
+    plan.check_fits(model)
+    surgeon = Surgeon(plan, dict(model.named_parameters(remove_duplicate=False)))
+    with torch.no_grad():
+        slim = copy_with(model, surgeon.operate)
+        surgeon.add_biases(slim)
+    refit(slim, {group.weight: group.groups_after for group in plan.groups})
+    for padding in plan.paddings:
+        set_padding(slim, padding.module, padding.before, padding.after)
+    return slim
+
+
+class Surgeon:
+    """Rewrites one tensor at a time, so that no more than one of them exists twice."""
+
+    def __init__(self, plan: SurgeryPlan, dense: Mapping[str, torch.Tensor]):
+        self.plan = plan
+        self.dense = dense
+        self.cuts: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
+        for cut in plan.cuts:
+            self.cuts.setdefault(cut.tensor, []).append((cut.axis, cut.keep))
+        self.groups = {group.weight: group for group in plan.groups}
+        self.merges = {merge.weight: merge for merge in plan.merges}
+        self.zeroed = {zeroed.tensor: list(zeroed.channels) for zeroed in plan.zeroed}
+        self.folds = {fold.bias: fold for fold in plan.folds}
+
+    def operate(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor as the slim network has it."""
+        new = tensor.detach()
+        if name in self.zeroed:
+            new = new.clone()
+            new.view(-1)[self.zeroed[name]] = 0
+        if name in self.merges:
+            new = merged(new, self.merges[name], self.groups.get(name))
+        if name in self.groups:
+            new = regrouped(new, self.groups[name])
+        for axis, keep in self.cuts.get(name, []):
+            new = new.index_select(axis, torch.tensor(keep, device=new.device))
+        if name in self.folds:
+            new = new + self.increments(name, new.numel()).to(new)
+        if new.data_ptr() == tensor.data_ptr() or new._is_view():
+            new = new.clone()
+        return as_laid_out(new, tensor)
+
+    def increments(self, bias: str, count: int) -> torch.Tensor:
+        """What the removed constants add to a bias of `count` channels, float64."""
+        values = torch.tensor(self.folds[bias].increments, dtype=torch.float64)
+        if values.numel() != count:
+            raise PlanError(f"the plan adds {values.numel()} numbers to {bias}, which has {count}")
+        return values
+
+    def add_biases(self, slim: nn.Module) -> None:
+        """Give a bias to the layers that fold constants and had none."""
+        for name in self.folds:
+            if name in self.dense:
+                continue
+            path = name.rpartition(".")[0]
+            module = submodule(slim, path)
+            if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd) or module.bias is not None:
+                raise PlanError(f"the plan gives a bias to {path}, which is not a layer without one")
+            weight = stored(module, "weight")
+            values = self.increments(name, output_count(module)).to(weight.device, weight.dtype)
+            module.bias = nn.Parameter(values, requires_grad=weight.requires_grad)
+
+
+def output_count(module: nn.Module) -> int:
+    """How many channels a layer writes, read off its weight."""
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return stored(module, "weight").shape[1] * module.groups
+    return stored(module, "weight").shape[0]
+
+
+def merged(weight: torch.Tensor, merge: Merge, group: GroupCut | None) -> torch.Tensor:
+    """Add the removed input channels, scaled by their constants' ratios, to their carriers (float64 inside)."""
+    wide = weight.to(torch.float64, copy=True)
+    per_group = wide.shape[1] if group is not None else 0
+    rows = wide.shape[0] // group.groups_before if group is not None else 0
+    for carrier, source, ratio in zip(merge.carriers, merge.sources, merge.ratios, strict=True):
+        if group is not None:
+            if carrier // per_group != source // per_group:
+                raise PlanError(f"the plan merges channels of different groups of {merge.weight}")
+            block = wide[source // per_group * rows : (source // per_group + 1) * rows]
+            block[:, carrier % per_group] += ratio * block[:, source % per_group]
+        else:
+            wide.select(merge.axis, carrier).add_(wide.select(merge.axis, source), alpha=ratio)
+    return wide.to(weight.dtype)
+
+
+def regrouped(weight: torch.Tensor, group: GroupCut) -> torch.Tensor:
+    """The weight `(O, I / groups, ...)` of a grouped convolution with its new groups.
+
+    Taps between channels of one old group are kept, those between channels of different old groups are zero.
+    """
+    per_group = weight.shape[1]
+    rows = weight.shape[0] // group.groups_before
+    outputs = torch.tensor(group.outputs).reshape(group.groups_after, -1, 1)
+    inputs = torch.tensor(group.inputs).reshape(group.groups_after, 1, -1)
+    same_block = outputs // rows == inputs // per_group
+    o, i = torch.broadcast_tensors(outputs, inputs % per_group)
+    taps = weight[o.to(weight.device), i.to(weight.device)]
+    mask = same_block.to(weight.device).reshape(*same_block.shape, *[1] * (weight.ndim - 2))
+    return torch.where(mask, taps, 0).reshape(outputs.numel(), inputs.shape[2], *weight.shape[2:])
+
+
+def as_laid_out(new: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Keep the memory format (channels_last) of the tensor it replaces."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    layout = formats.get(like.ndim)
+    if layout and like.is_contiguous(memory_format=layout) and not like.is_contiguous():
+        return new.contiguous(memory_format=layout)
+    return new.contiguous() if like.is_contiguous() else new
+
+
+def refit(model: nn.Module, groups: Mapping[str, int]) -> None:
+    """Make the modules' own numbers (`in_channels`, `num_features`, ...) agree with their weights.
+
+    `groups` gives the new number of groups of some weights by name.
+    """
+    for path, module in model.named_modules():
+        prefix = f"{path}." if path else ""
+        if isinstance(module, nn.modules.conv._ConvNd):
+            weight = next((groups[n] for n in (f"{prefix}weight", f"{prefix}weight_orig") if n in groups), None)
+            refit_convolution(module, weight)
+        elif isinstance(module, nn.Linear):
+            module.out_features, module.in_features = stored(module, "weight").shape
+        elif isinstance(module, nn.modules.batchnorm._NormBase):
+            sized = next((t for t in (module.weight, module.running_mean) if t is not None), None)
+            module.num_features = module.num_features if sized is None else sized.shape[0]
+        elif isinstance(module, nn.PReLU):
+            module.num_parameters = module.weight.shape[0]
+
+
+def stored(module: nn.Module, name: str) -> torch.Tensor:
+    """A weight, or the one that `torch.nn.utils.prune` computes it from."""
+    return dict(module.named_parameters(recurse=False)).get(f"{name}_orig", getattr(module, name))
+
+
+def refit_convolution(module: nn.modules.conv._ConvNd, groups: int | None) -> None:
+    """Recompute a convolution's channel numbers from its weight; depthwise ones stay depthwise."""
+    weight = stored(module, "weight")
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        if groups is None and module.groups > 1:
+            groups = weight.shape[0]
+        module.groups = groups or module.groups
+        module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
+        return
+    if groups is None and module.groups == module.in_channels > 1:
+        groups = weight.shape[0] * module.groups // module.out_channels
+    module.groups = groups or module.groups
+    module.in_channels, module.out_channels = weight.shape[1] * module.groups, weight.shape[0]
+
+
+def set_padding(model: nn.Module, path: str, before: int, after: int) -> None:
+    """Change how many zero channels a `PadShortcut` adds."""
+    module = submodule(model, path)
+    if not isinstance(module, PadShortcut):
+        raise PlanError(f"the plan changes the padding of {path or 'the network'}, which does not pad")
+    module.before, module.after = before, after
+
+
+def submodule(model: nn.Module, path: str) -> nn.Module:
+    """The module at a path.
+
+    Raises:
+        PlanError: there is none.
+    """
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        raise PlanError(f"the plan changes {path}, which the network does not have") from error

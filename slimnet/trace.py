@@ -1,0 +1,277 @@
+"""trace: run a network's own forward once on meta tensors and write down what happens to every channel."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from slimnet.errors import InputError, SlimnetError, TraceError
+from slimnet.graph import ChannelGraph, Op, Pointwise
+from slimnet.inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.ops import HANDLERS, unknown
+from slimnet.recorder import Call, Recorder, source_line
+from slimnet.skeleton import module_paths, named_tensors, skeleton
+from slimnet.tag import Tag
+
+
+class Interrupted(Exception):
+    """A forward that raised while it was traced, after `position` ops; `cause` says it for people."""
+
+    def __init__(self, position: int, cause: SlimnetError):
+        super().__init__(str(cause))
+        self.position = position
+        self.cause = cause
+
+
+def trace(model: nn.Module, inputs: ExampleInputs) -> ChannelGraph:
+    """Follow every channel of `model` through its forward in evaluation mode, on meta tensors.
+
+    Parts that only training runs (auxiliary classifiers) are followed as well, so that the slim network can go on
+    training. The model is not touched.
+
+    Raises:
+        TraceError: the forward needs real data (it branches on a value, or makes shapes from values).
+        InputError: the forward does not take these inputs.
+    """
+    try:
+        return trace_structure(skeleton(model), dict(named_tensors(model)), Inputs.of(inputs))
+    except Interrupted as stop:
+        raise stop.cause from stop.__cause__
+
+
+def trace_structure(structure: nn.Module, real: Mapping[str, torch.Tensor], inputs: Inputs) -> ChannelGraph:
+    """Trace a skeleton whose tensors have the values `real`, which are only looked at where constants need them.
+
+    Raises:
+        Interrupted: the forward raised.
+    """
+    structure.eval()
+    graph = record(structure, real, inputs)
+    idle = [name for name, _ in structure.named_parameters() if name not in graph.used]
+    if not idle:
+        return graph
+    for path in ancestors(idle):
+        structure.get_submodule(path).training = True
+    try:
+        with_training = record(structure, real, inputs)
+    except Interrupted:
+        return graph
+    return replace(with_training, macs=graph.macs)
+
+
+def ancestors(names: list[str]) -> set[str]:
+    """The modules around those that own the named parameters; the owners themselves are not among them."""
+    found = set()
+    for name in names:
+        path = name.rpartition(".")[0]
+        while path:
+            path = path.rpartition(".")[0]
+            found.add(path)
+    return found
+
+
+def record(structure: nn.Module, real: Mapping[str, torch.Tensor], inputs: Inputs) -> ChannelGraph:
+    """Run one forward of the skeleton and collect its channel graph."""
+    recorder = Recorder(structure, dict(real))
+    given = inputs.map(lambda tensor: torch.empty_like(tensor, device="meta"))
+
+    def forward(*leaves: Any) -> None:
+        args, kwargs = pytree.tree_unflatten(leaves, layout)
+        output = structure(*args, **kwargs)
+        recorder.path.append("output")
+        for tensor in tensors_in(output):
+            tensor.clone()
+
+    leaves, layout = pytree.tree_flatten((given.args, given.kwargs))
+    try:
+        with torch.no_grad(), module_paths(structure, recorder.path), ChannelMode(recorder):
+            torch.func.functionalize(forward)(*leaves)
+    except SlimnetError as error:
+        raise Interrupted(len(recorder.ops), error) from error
+    except Exception as error:
+        raise Interrupted(len(recorder.ops), refusal(error, recorder, inputs)) from error
+    return finish(recorder, inputs.batch)
+
+
+def refusal(error: Exception, recorder: Recorder, inputs: Inputs) -> SlimnetError:
+    """Say in one line why a forward could not be traced."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    where = recorder.module or "the network itself"
+    if isinstance(error, NotImplementedError) or "meta" in text or "data-dependent" in text:
+        return TraceError(
+            f"the forward depends on data in {where} ({type(error).__name__}: {text}); "
+            "slimnet needs a forward whose ops do not depend on values"
+        )
+    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
+    return InputError(f"the network's forward raised on example inputs of shape {shapes}, in {where}: {text}")
+
+
+class ChannelMode(TorchDispatchMode):
+    """Sends every ATen op to its handler in the op table."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        name = func.overloadpacket.__name__
+        args, kwargs, tensors = self.on_meta(args, kwargs or {})
+        if name == "_local_scalar_dense":
+            return self.scalar(tensors[0])
+        out = SHORTCUTS.get(name, run)(func, args, kwargs)
+        call = Call(name, func, args, kwargs, out, tensors)
+        known = self.known_value(call)
+        HANDLERS.get(name, unknown)(self.recorder, call)
+        if known is not None:
+            for index, tensor in enumerate(call.outputs):
+                tag = self.recorder.tag(tensor)
+                self.recorder.set(tensor, replace(tag, value=known(index)))
+        self.note(call)
+        if self.recorder.module == "output":
+            self.recorder.pin_tensor(call.outputs[0], "output of the network")
+        return out
+
+    def on_meta(self, args: tuple, kwargs: dict) -> tuple[tuple, dict, tuple[torch.Tensor, ...]]:
+        """The arguments with real tensors and device names replaced by meta ones, and the tensors among them."""
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": torch.device("meta")}
+        tensors = [leaf for leaf in leaves_of(args, kwargs) if isinstance(leaf, torch.Tensor)]
+        if any(not tensor.is_meta for tensor in tensors):
+            args, kwargs = pytree.tree_map_only(torch.Tensor, self.constant, (args, kwargs))
+            tensors = [leaf for leaf in leaves_of(args, kwargs) if isinstance(leaf, torch.Tensor)]
+        return args, kwargs, tuple(tensors)
+
+    def constant(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A meta stand-in for a real tensor that the forward brought along."""
+        if tensor.is_meta:
+            return tensor
+        stand_in = torch.empty_like(tensor, device="meta")
+        self.recorder.set(stand_in, Tag(value=lambda: tensor))
+        return stand_in
+
+    def known_value(self, call: Call) -> Callable[[int], Callable[[], torch.Tensor]] | None:
+        """How to compute the outputs of an op whose tensors are all known; None for anything else."""
+        sources = [self.recorder.value(tensor) for tensor in call.tensors]
+        if any(source is None for source in sources) or (not sources and call.name not in FACTORIES):
+            return None
+        cache: list[Any] = []
+
+        def compute(index: int) -> torch.Tensor:
+            if not cache:
+                real = iter([source() for source in sources])  # type: ignore[misc]
+                args, kwargs = pytree.tree_map_only(torch.Tensor, lambda _: next(real), (call.args, call.kwargs))
+                kwargs = {key: value for key, value in kwargs.items() if key != "device"}
+                with torch.no_grad():
+                    cache.append(call.func(*args, **kwargs))
+            return cache[0][index] if isinstance(cache[0], list | tuple) else cache[0]
+
+        return lambda index: lambda: compute(index)
+
+    def scalar(self, tensor: torch.Tensor) -> Any:
+        """The number in a tensor that does not depend on the input."""
+        value = self.recorder.value(tensor)
+        if value is None:
+            raise TraceError(
+                f"the forward depends on data: a tensor's value is read in {self.recorder.module or 'the network'} "
+                f"({source_line()}); slimnet needs a forward whose ops do not depend on values"
+            )
+        return value().item()
+
+    def note(self, call: Call) -> None:
+        """Remember the op and its parameters, so that a resized network that fails can be told where."""
+        recorder = self.recorder
+        recorder.used.update(filter(None, (recorder.parameters.get(id(tensor)) for tensor in call.tensors)))
+        tags = (recorder.tags.get(id(tensor)) for tensor in (*call.tensors, *call.outputs))
+        touched = tuple(face for entry in tags if entry for face in entry[1].faces)
+        recorder.ops.append(Op(call.name, recorder.module, source_line() if touched else "", touched))
+
+
+def leaves_of(args: tuple, kwargs: dict) -> Iterator[Any]:
+    """The arguments one by one, with lists opened."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, list | tuple):
+            yield from value
+        else:
+            yield value
+
+
+def run(func: Any, args: tuple, kwargs: dict) -> Any:
+    """Run an op on meta tensors."""
+    return func(*args, **kwargs)
+
+
+def convolved(func: Any, args: tuple, kwargs: dict) -> torch.Tensor:
+    """The output of a convolution, by its shape rule: torch's own rule on meta tensors is far slower."""
+    x, weight, _, stride, padding, dilation, transposed, output_padding, groups = args[:9]
+    expected = weight.shape[0] if transposed else weight.shape[1] * groups
+    if x.shape[1] != expected or x.ndim != weight.ndim or weight.shape[0] % groups:
+        raise RuntimeError(f"a convolution of {expected} channels was given {tuple(x.shape)}")
+    if x.dtype != weight.dtype:
+        raise RuntimeError(f"a convolution in {weight.dtype} was given {x.dtype}")
+    sizes = []
+    for i, (size, kernel) in enumerate(zip(x.shape[2:], weight.shape[2:], strict=True)):
+        reach = spread(dilation, i) * (kernel - 1)
+        if transposed:
+            extra = spread(output_padding, i) - 2 * spread(padding, i)
+            sizes.append((size - 1) * spread(stride, i) + reach + 1 + extra)
+        else:
+            sizes.append((size + 2 * spread(padding, i) - reach - 1) // spread(stride, i) + 1)
+    if min(sizes, default=1) < 1:
+        raise RuntimeError(f"a kernel of {tuple(weight.shape[2:])} is larger than its input {tuple(x.shape)}")
+    channels = weight.shape[1] * groups if transposed else weight.shape[0]
+    return torch.empty((x.shape[0], channels, *sizes), dtype=x.dtype, device="meta")
+
+
+def spread(values: list[int], axis: int) -> int:
+    """A per-axis setting, where one number may stand for all axes."""
+    return values[axis] if len(values) > 1 else values[0]
+
+
+def batch_normalised(func: Any, args: tuple, kwargs: dict) -> tuple[torch.Tensor, ...]:
+    """The outputs of BatchNorm: its input's shape, and statistics that nobody reads."""
+    x = args[0]
+    for tensor in args[1:5]:
+        if isinstance(tensor, torch.Tensor) and tensor.shape[0] != x.shape[1]:
+            raise RuntimeError(f"a BatchNorm of {tensor.shape[0]} channels was given {tuple(x.shape)}")
+    unused = torch.empty(0, device="meta")
+    return torch.empty_like(x), unused, unused
+
+
+SHORTCUTS: dict[str, Callable[[Any, tuple, dict], Any]] = {
+    "convolution": convolved,
+    "native_batch_norm": batch_normalised,
+    "_native_batch_norm_legit_no_training": batch_normalised,
+}
+
+FACTORIES = frozenset("zeros ones full arange linspace scalar_tensor eye tril_indices triu_indices".split())
+
+
+def finish(recorder: Recorder, batch: int) -> ChannelGraph:
+    """Freeze what the recorder collected."""
+    known = torch.full((recorder.size,), torch.nan, dtype=torch.float64)
+    for labels, values in recorder.known:
+        known[torch.from_numpy(labels.reshape(-1))] = values
+    left = np.concatenate([pair[0] for pair in recorder.edges] or [np.zeros(0, dtype=np.int64)])
+    right = np.concatenate([pair[1] for pair in recorder.edges] or [np.zeros(0, dtype=np.int64)])
+    return ChannelGraph(
+        size=recorder.size,
+        known=known,
+        edges=(left, right),
+        vectors=recorder.vectors,
+        steps=tuple(recorder.steps),
+        pins=tuple(recorder.pins),
+        parts=tuple(recorder.parts),
+        scales=tuple(recorder.scales),
+        used=frozenset(recorder.used),
+        activations=tuple(recorder.activations),
+        paddings=tuple(recorder.paddings),
+        ops=tuple(recorder.ops),
+        macs=sum(step.macs for step in recorder.steps if not isinstance(step, Pointwise)) // batch,
+        batch=batch,
+    )

@@ -1,0 +1,199 @@
+"""write_plan: turn a settled removal into the plan that people read and `apply_plan` follows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import nn
+
+from slimnet.graph import ChannelGraph, Depthwise, Pointwise, Reader
+from slimnet.matching import Mixed, Orders
+from slimnet.plan import AxisCut, Fold, GroupCut, Kept, LayerPlan, Merge, PaddingCut, SurgeryPlan, Zeroed, state
+from slimnet.removal import Removal, carrier, carrier_groups
+from slimnet.sparsity import DeadChannels
+
+
+def write_plan(
+    model: nn.Module, structure: nn.Module, slim: ChannelGraph, removal: Removal, orders: Orders, dead: DeadChannels
+) -> SurgeryPlan:
+    """Collect cuts, groups, folds, carriers and reasons, and count what they save.
+
+    `structure` is the slim network's skeleton and `slim` its trace.
+
+    Raises:
+        Mixed: a new group of a grouped convolution lacks channels that its members read.
+    """
+    graph = removal.graph
+    groups = group_cuts(slim, removal, orders)
+    folds, merges = fold_constants(removal, orders)
+    added = sum(len(fold.increments) for fold in folds if fold.bias not in state(model))
+    layers = layer_plans(slim, removal)
+    return SurgeryPlan(
+        network=type(model).__name__,
+        criterion=dead.criterion,
+        threshold=dead.threshold,
+        shapes={name: tuple(tensor.shape) for name, tensor in state(model).items()},
+        cuts=tuple(axis_cuts(removal, orders, {group.weight for group in groups})),
+        groups=tuple(groups),
+        folds=tuple(folds),
+        merges=tuple(merges),
+        zeroed=tuple(Zeroed(name, channels) for name, channels in sorted(dead.scales.items())),
+        paddings=tuple(padding_cuts(removal)),
+        kept=tuple(kept_dead(removal)),
+        layers=tuple(layers),
+        params_before=count_parameters(model),
+        params_after=count_parameters(structure) + added,
+        macs_before=graph.macs,
+        macs_after=slim.macs,
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trainable and frozen parameters, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def axis_cuts(removal: Removal, orders: Orders, grouped_weights: set[str]) -> list[AxisCut]:
+    """The kept positions of every parameter axis that loses some, or whose order changes."""
+    cuts = []
+    for (name, axis), labels in removal.graph.vectors.items():
+        natural = np.flatnonzero(~removal.gone(labels))
+        keep = orders.axes.get((name, axis), natural)
+        if name not in grouped_weights and not np.array_equal(keep, np.arange(labels.size)):
+            cuts.append(AxisCut(name, axis, tuple(keep.tolist())))
+    return cuts
+
+
+def group_cuts(slim: ChannelGraph, removal: Removal, orders: Orders) -> list[GroupCut]:
+    """The new groups of every grouped convolution that changes.
+
+    Raises:
+        Mixed: a kept output's old group does not lie in one new group.
+    """
+    cuts = {}
+    for index, reader in enumerate(removal.graph.readers):
+        if reader.groups == 1 or reader.weight is None:
+            continue
+        inputs, outputs = orders.inputs[index], orders.outputs[index]
+        after = slim.readers[index].groups
+        same = after == reader.groups and inputs.size == reader.inputs.size and outputs.size == reader.outputs.size
+        if same and np.array_equal(inputs, np.arange(inputs.size)) and np.array_equal(outputs, np.arange(outputs.size)):
+            continue
+        check_blocks(removal, reader, inputs.reshape(after, -1), outputs.reshape(after, -1))
+        cuts[reader.weight] = GroupCut(
+            reader.weight, reader.groups, after, tuple(inputs.tolist()), tuple(outputs.tolist())
+        )
+    return list(cuts.values())
+
+
+def check_blocks(removal: Removal, reader: Reader, inputs: np.ndarray, outputs: np.ndarray) -> None:
+    """Every kept output must find all kept inputs of its old group in its new group.
+
+    Raises:
+        Mixed: one does not.
+    """
+    in_block = reader.inputs.size // reader.groups
+    out_block = reader.outputs.size // reader.groups
+    kept = np.bincount(inputs.reshape(-1) // in_block, minlength=reader.groups)
+    for ins, outs in zip(inputs, outputs, strict=True):
+        here = np.bincount(ins // in_block, minlength=reader.groups)
+        blocks = np.unique(outs // out_block)
+        if (here[blocks] != kept[blocks]).any():
+            raise Mixed(removal.sets[np.concatenate([reader.inputs, reader.outputs])], reader.module)
+
+
+def fold_constants(removal: Removal, orders: Orders) -> tuple[list[Fold], list[Merge]]:
+    """Where the nonzero constants of removed channels go: into biases, or into carriers under zero padding."""
+    folds: dict[str, Fold] = {}
+    merges: dict[str, Merge] = {}
+    for index, (reader, reads) in enumerate(zip(removal.graph.readers, removal.needs.reads, strict=True)):
+        values = np.nan_to_num(removal.constants[reader.inputs])
+        lost = removal.gone(reader.inputs) & reads & (values != 0)
+        if not lost.any():
+            continue
+        if reader.uniform and reader.bias_name is not None:
+            increments = bias_increments(reader, np.where(lost, values, 0.0))[orders.outputs[index]]
+            folds[reader.bias_name] = Fold(
+                reader.module, reader.bias_name, int(lost.sum()), tuple(increments.tolist())
+            )
+        elif reader.weight is not None:
+            merges[reader.weight] = merge_into_carriers(removal, reader, lost, values)
+    return list(folds.values()), list(merges.values())
+
+
+def bias_increments(reader: Reader, values: np.ndarray) -> np.ndarray:
+    """Σ over inputs and taps of weight · constant, for each dense output channel `(O,)`, float64."""
+    columns = np.flatnonzero(values)
+    per_group = values.size // reader.groups
+    rows = reader.outputs.size // reader.groups
+    taps = reader.taps()
+    increments = np.zeros(reader.outputs.size)
+    for column in columns.tolist():
+        block = slice(column // per_group * rows, (column // per_group + 1) * rows)
+        column_sum = taps[block, column % per_group].double().sum(1).cpu().numpy()
+        increments[block] += column_sum * values[column]
+    return increments
+
+
+def merge_into_carriers(removal: Removal, reader: Reader, lost: np.ndarray, values: np.ndarray) -> Merge:
+    """The carrier of each lost input channel and the ratio of their constants."""
+    carriers: list[int] = []
+    sources: list[int] = []
+    ratios: list[float] = []
+    for group in carrier_groups(reader):
+        gone = group[lost[group]]
+        if gone.size:
+            local = carrier(removal, reader.inputs[group])
+            assert local is not None
+            place = int(group[local])
+            carriers += [place] * gone.size
+            sources += gone.tolist()
+            ratios += (values[gone] / values[place]).tolist()
+    assert reader.weight is not None
+    return Merge(reader.weight, reader.in_axis, tuple(carriers), tuple(sources), tuple(ratios))
+
+
+def padding_cuts(removal: Removal) -> list[PaddingCut]:
+    """How many zero channels each `PadShortcut` still adds, where that changes."""
+    cuts = []
+    for padding in removal.graph.paddings:
+        before, after = (int((~removal.gone(side)).sum()) for side in (padding.before, padding.after))
+        if (before, after) != (padding.before.size, padding.after.size):
+            cuts.append(PaddingCut(padding.module, before, after))
+    return cuts
+
+
+def is_dead(removal: Removal, labels: np.ndarray) -> np.ndarray:
+    """Which channels are constant as far as anything in the network can tell."""
+    return ~np.isnan(removal.constants[labels]) | ~removal.needs.live[labels]
+
+
+def kept_dead(removal: Removal) -> list[Kept]:
+    """Dead channels that stay, by layer and reason."""
+    kept: dict[tuple[str, str], list[int]] = {}
+    for layer in mixing_steps(removal.graph):
+        stay = is_dead(removal, layer.outputs) & ~removal.gone(layer.outputs)
+        for channel in np.flatnonzero(stay).tolist():
+            number = int(removal.sets[layer.outputs[channel]])
+            kept.setdefault((layer.module, removal.reason.get(number, "unknown")), []).append(channel)
+    return [Kept(layer, reason, tuple(sorted(set(channels)))) for (layer, reason), channels in kept.items()]
+
+
+def mixing_steps(graph: ChannelGraph) -> list[Reader | Depthwise]:
+    """Convolutions and linear layers in execution order."""
+    return [step for step in graph.steps if not isinstance(step, Pointwise)]
+
+
+def layer_plans(slim: ChannelGraph, removal: Removal) -> list[LayerPlan]:
+    """Every convolution and linear layer before and after, modules that run several times once."""
+    plans: dict[str, LayerPlan] = {}
+    batch = removal.graph.batch
+    for dense, narrow in zip(mixing_steps(removal.graph), mixing_steps(slim), strict=True):
+        macs = (dense.macs // batch, narrow.macs // batch)
+        seen = plans.get(dense.module)
+        if seen is not None:
+            macs = (macs[0] + seen.macs_before, macs[1] + seen.macs_after)
+        dead = int(is_dead(removal, dense.outputs).sum())
+        kind = dense.kind if isinstance(dense, Reader) else "depthwise"
+        after = int((~removal.gone(dense.outputs)).sum())
+        plans[dense.module] = LayerPlan(dense.module, kind, dense.outputs.size, after, dead, *macs)
+    return list(plans.values())
