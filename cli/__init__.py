@@ -1,1 +1,76 @@
-"""The command line of slimnet."""
+"""The command line of slimnet: one command in a file, the work in the library.
+
+Nothing here imports torch before a command needs it, so that `slimnet --help` answers at once.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from slimnet_cli import terminal
+from slimnet_cli.benchmark import benchmark
+from slimnet_cli.checks import checks
+from slimnet_cli.demo import demo
+from slimnet_cli.export import export
+from slimnet_cli.inspect import inspect
+from slimnet_cli.slim import slim
+from slimnet_cli.train import train
+from slimnet_cli.verify import verify
+
+INTERRUPTED = 130
+
+EXAMPLES = """\b
+Examples:
+  slimnet demo --out runs/demo
+  slimnet inspect resnet56.th --arch resnet56
+  slimnet slim resnet56.th --arch resnet56 -o slim/
+"""
+
+
+@click.group(
+    epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="slimnet", message="%(package)s %(version)s")
+def commands() -> None:
+    """Make trained convolutional networks smaller without changing what they compute."""
+
+
+for command in (slim, inspect, export, verify, benchmark, train, demo, checks):
+    commands.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; returns 0 for success, 1 where the work failed, 2 where it was asked for wrongly."""
+    try:
+        commands.main(list(arguments), prog_name="slimnet", standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.ClickException as error:
+        return terminal.misused(error)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has had enough of it; let the interpreter's last flush go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return terminal.failed(f"{error.filename or 'the system'}: {error.strerror or error}")
+    except Exception as error:
+        return _library_error(error)
+    return 0
+
+
+def _library_error(error: Exception) -> int:
+    """Say what the library refused in one line; anything else is a bug and keeps its traceback."""
+    from slimnet.errors import SlimnetError
+
+    if not isinstance(error, SlimnetError):
+        raise error
+    return terminal.failed(str(error), error.exit_code)

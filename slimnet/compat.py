@@ -49,7 +49,10 @@ def timm() -> ModuleType:
         UsageError: timm is not installed (it is an optional extra), or broken.
     """
     torchvision()
-    return _fresh_import("timm")
+    try:
+        return _fresh_import("timm")
+    except RuntimeError as error:
+        raise UsageError(_broken("timm", str(error))) from error
 
 
 def _fresh_import(name: str) -> ModuleType:

@@ -8,6 +8,9 @@ import torch
 from slimnet.graph import ChannelGraph, Constants, Depthwise, Pointwise, Reader
 from slimnet.labels import Labels
 
+CHUNK = 4
+"""How many columns of a weight are looked at together in the search for zeros."""
+
 
 def propagate(graph: ChannelGraph, dead_scales: Labels, dead_outputs: Labels) -> Constants:
     """The constant of every label, NaN where its value depends on the input.
@@ -36,17 +39,37 @@ def mixed_constant(reader: Reader, values: np.ndarray) -> np.ndarray:
     """The constants of a layer's outputs: known where every input with a nonzero weight is."""
     inputs = values[reader.inputs].reshape(reader.groups, -1)
     unknown = np.isnan(inputs)
+    closed = closed_rows(reader, unknown if reader.uniform else unknown | (inputs != 0))
     result = np.full(reader.outputs.size, np.nan)
-    if not has_zeros(reader) and unknown.any(1).all():
-        return result
-    taps = reader.taps().cpu()
-    group = np.arange(reader.groups).repeat(reader.outputs.size // reader.groups)
-    varying = unknown if reader.uniform else unknown | (inputs != 0)
-    closed = ~((taps != 0).any(2).numpy() & varying[group]).any(1)
     if closed.any():
-        sums = taps[torch.from_numpy(closed)].sum(2, dtype=torch.float64).numpy()
-        result[closed] = (sums * np.nan_to_num(inputs)[group[closed]]).sum(1)
+        group = np.arange(reader.groups).repeat(reader.outputs.size // reader.groups)[closed]
+        sums = reader.taps()[torch.from_numpy(closed)].sum(2, dtype=torch.float64).cpu().numpy()
+        result[closed] = (sums * np.nan_to_num(inputs)[group]).sum(1)
     return result if reader.bias is None else result + values[reader.bias]
+
+
+def closed_rows(reader: Reader, varying: np.ndarray) -> np.ndarray:
+    """Which output rows `(O,)` have no weight on any varying input; `varying` is `(groups, K / groups)`."""
+    rows_per_group = reader.outputs.size // reader.groups
+    closed = ~varying.any(1).repeat(rows_per_group)
+    for group in np.flatnonzero(varying.any(1)):
+        block = np.arange(group * rows_per_group, (group + 1) * rows_per_group)
+        closed[block[all_zero(reader.taps()[block[0] : block[-1] + 1], np.flatnonzero(varying[group]))]] = True
+    return closed
+
+
+def all_zero(taps: torch.Tensor, columns: np.ndarray) -> np.ndarray:
+    """The rows of `(O, K, taps)` that are zero in all the given columns.
+
+    Looks at a few columns at a time and only at rows still in question: of a dense weight that is next to nothing.
+    """
+    rows = np.arange(taps.shape[0])
+    for start in range(0, columns.size, CHUNK):
+        if not rows.size:
+            break
+        part = taps[torch.from_numpy(rows)[:, None], torch.from_numpy(columns[start : start + CHUNK])]
+        rows = rows[(part == 0).flatten(1).all(1).cpu().numpy()]
+    return rows
 
 
 def filtered_constant(layer: Depthwise, values: np.ndarray) -> np.ndarray:
@@ -56,12 +79,6 @@ def filtered_constant(layer: Depthwise, values: np.ndarray) -> np.ndarray:
     spread = inputs * taps.sum(1, dtype=torch.float64).numpy() if layer.uniform else np.where(inputs == 0, 0, np.nan)
     result = np.where((taps == 0).all(1).numpy(), 0.0, spread)
     return result if layer.bias is None else result + values[layer.bias]
-
-
-def has_zeros(reader: Reader) -> bool:
-    """Whether any weight is exactly zero, so that rows and columns are worth looking at."""
-    weight = reader.value().detach()
-    return int(torch.count_nonzero(weight)) != weight.numel()
 
 
 @dataclass(frozen=True)
@@ -100,7 +117,10 @@ def needs(graph: ChannelGraph, constants: Constants) -> Needs:
 def columns_read(reader: Reader, rows: np.ndarray) -> np.ndarray:
     """Which inputs `(K,)` reach one of the given output rows `(O,)` through a nonzero weight."""
     per_group = reader.inputs.size // reader.groups
-    if not has_zeros(reader):
-        return np.repeat(rows.reshape(reader.groups, -1).any(1), per_group)
-    used = (reader.taps() != 0).any(2).cpu().numpy() & rows[:, None]
-    return used.reshape(reader.groups, -1, per_group).any(1).reshape(-1)
+    live = rows.reshape(reader.groups, -1)
+    read = np.repeat(live.any(1), per_group)
+    for group in np.flatnonzero(live.any(1)):
+        block = slice(group * live.shape[1], (group + 1) * live.shape[1])
+        unread = all_zero(reader.taps()[block].transpose(0, 1), np.flatnonzero(live[group]))
+        read[group * per_group + unread] = False
+    return read

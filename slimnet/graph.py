@@ -163,6 +163,11 @@ class ChannelGraph:
     batch: int
 
     @property
+    def layers(self) -> tuple[Reader | Depthwise, ...]:
+        """Convolutions and linear layers in execution order."""
+        return tuple(step for step in self.steps if not isinstance(step, Pointwise))
+
+    @property
     def readers(self) -> tuple[Reader, ...]:
         """The fold sites in execution order."""
         return tuple(step for step in self.steps if isinstance(step, Reader))

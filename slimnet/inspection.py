@@ -14,7 +14,6 @@ from slimnet.plan import SurgeryPlan, state
 from slimnet.planning import make_plan
 from slimnet.sparsity import dead_by_scale
 from slimnet.trace import trace
-from slimnet.writing import mixing_steps
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def scales_behind(graph: ChannelGraph, model: nn.Module) -> dict[str, tuple[floa
     tensors = state(model)
     by_input = {scale.inputs.tobytes(): scale.parameter for scale in graph.scales}
     found: dict[str, tuple[float, ...]] = {}
-    for layer in mixing_steps(graph):
+    for layer in graph.layers:
         parameter = by_input.get(np.ascontiguousarray(layer.outputs).tobytes())
         if parameter is not None:
             found[layer.module] = tuple(tensors[parameter].detach().abs().to("cpu", torch.float64).tolist())

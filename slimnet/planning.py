@@ -9,7 +9,7 @@ from torch import nn
 
 from slimnet.constants import needs, propagate
 from slimnet.errors import TraceError
-from slimnet.graph import ChannelGraph, Op
+from slimnet.graph import ChannelGraph, Depthwise, Op
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.labels import Labels
 from slimnet.matching import Mixed, Orders, match
@@ -108,7 +108,8 @@ def trace_slim(model: nn.Module, inputs: Inputs, draft: Draft) -> tuple[nn.Modul
     for padding in graph.paddings:
         before, after = (int((~draft.removal.gone(side)).sum()) for side in (padding.before, padding.after))
         set_padding(structure, padding.module, before, after)
-    return structure, trace_structure(structure, dict(named_tensors(model)), inputs)
+    depthwise = [isinstance(layer, Depthwise) for layer in graph.layers]
+    return structure, trace_structure(structure, dict(named_tensors(model)), inputs, depthwise)
 
 
 def new_shapes(model: nn.Module, draft: Draft) -> dict[str, tuple[int, ...]]:

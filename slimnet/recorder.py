@@ -45,10 +45,13 @@ class Call:
 class Recorder:
     """Collects labels, joins and steps while a forward runs.
 
-    `meta` holds the skeleton's tensors by name and `real` the network's.
+    `meta` holds the skeleton's tensors by name and `real` the network's. `depthwise` says of each layer in turn
+    whether it is a depthwise convolution, where a narrower network's own numbers would mislead: one channel in one
+    group is an ordinary convolution too.
     """
 
-    def __init__(self, structure: nn.Module, real: dict[str, torch.Tensor]):
+    def __init__(self, structure: nn.Module, real: dict[str, torch.Tensor], depthwise: Sequence[bool] = ()):
+        self.depthwise = iter(depthwise)
         self.meta = dict(named_tensors(structure))
         self.parameters = {id(tensor): name for name, tensor in reversed(self.meta.items())}
         self.real = real
@@ -73,6 +76,10 @@ class Recorder:
     def module(self) -> str:
         """The path of the module whose forward is running."""
         return self.path[-1] if self.path else ""
+
+    def is_depthwise(self, looks_so: bool) -> bool:
+        """Whether the layer now recorded is depthwise: as it was in the dense network, or else as it looks."""
+        return next(self.depthwise, looks_so)
 
     # Labels
 

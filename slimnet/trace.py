@@ -1,7 +1,7 @@
 """trace: run a network's own forward once on meta tensors and write down what happens to every channel."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,21 +45,25 @@ def trace(model: nn.Module, inputs: ExampleInputs) -> ChannelGraph:
         raise stop.cause from stop.__cause__
 
 
-def trace_structure(structure: nn.Module, real: Mapping[str, torch.Tensor], inputs: Inputs) -> ChannelGraph:
+def trace_structure(
+    structure: nn.Module, real: Mapping[str, torch.Tensor], inputs: Inputs, depthwise: Sequence[bool] = ()
+) -> ChannelGraph:
     """Trace a skeleton whose tensors have the values `real`, which are only looked at where constants need them.
+
+    `depthwise` says which layers are depthwise, where the skeleton is that of a narrower network.
 
     Raises:
         Interrupted: the forward raised.
     """
     structure.eval()
-    graph = record(structure, real, inputs)
+    graph = record(structure, real, inputs, depthwise)
     idle = [name for name, _ in structure.named_parameters() if name not in graph.used]
     if not idle:
         return graph
     for path in ancestors(idle):
         structure.get_submodule(path).training = True
     try:
-        with_training = record(structure, real, inputs)
+        with_training = record(structure, real, inputs, depthwise)
     except Interrupted:
         return graph
     return replace(with_training, macs=graph.macs)
@@ -76,9 +80,11 @@ def ancestors(names: list[str]) -> set[str]:
     return found
 
 
-def record(structure: nn.Module, real: Mapping[str, torch.Tensor], inputs: Inputs) -> ChannelGraph:
+def record(
+    structure: nn.Module, real: Mapping[str, torch.Tensor], inputs: Inputs, depthwise: Sequence[bool]
+) -> ChannelGraph:
     """Run one forward of the skeleton and collect its channel graph."""
-    recorder = Recorder(structure, dict(real))
+    recorder = Recorder(structure, dict(real), depthwise)
     given = inputs.map(lambda tensor: torch.empty_like(tensor, device="meta"))
 
     def forward(*leaves: Any) -> None:
@@ -243,7 +249,19 @@ def batch_normalised(func: Any, args: tuple, kwargs: dict) -> tuple[torch.Tensor
     return torch.empty_like(x), unused, unused
 
 
+def same_shape(func: Any, args: tuple, kwargs: dict) -> torch.Tensor:
+    """The output of an activation, or of an op on tensors that are alike: shaped as the first."""
+    x = args[0]
+    for other in args[1:]:
+        if isinstance(other, torch.Tensor):
+            alike = other.shape == x.shape and other.dtype == x.dtype and other.stride() == x.stride()
+            if not alike:
+                return func(*args, **kwargs)
+    return torch.empty_like(x) if isinstance(x, torch.Tensor) else func(*args, **kwargs)
+
+
 SHORTCUTS: dict[str, Callable[[Any, tuple, dict], Any]] = {
+    **dict.fromkeys("relu silu sigmoid hardswish hardsigmoid hardtanh gelu leaky_relu add mul".split(), same_shape),
     "convolution": convolved,
     "native_batch_norm": batch_normalised,
     "_native_batch_norm_legit_no_training": batch_normalised,

@@ -147,13 +147,13 @@ def _why_unreadable(file: Path, error: Exception) -> str:
             "if you trust it, load it yourself and torch.save its state_dict alone"
         )
     if "Unsupported operand" in str(error):
-        return "was saved with an unusual pickle protocol; torch.save it again with the default one"
+        return "is damaged, or of an unusual pickle protocol; torch.save it again with the default one"
     return _damaged(_torch_reason(error))
 
 
 def _torch_reason(error: Exception) -> str:
     """The part of torch's long message that says what happened."""
-    inner = re.search(r"WeightsUnpickler error: ([^\n]+)", str(error))
+    inner = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(error))
     if inner is not None:
         return inner[1].strip()
     return "its pickle ends too early" if "Weights only load failed" in str(error) else reason(error)
@@ -177,8 +177,9 @@ def mentioned_names(file: Path) -> list[str]:
             member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(member) as stream:
                 names.update(dict.fromkeys(_names_in_pickle(stream)))
-    except (ValueError, OverflowError, IndexError, EOFError, zipfile.BadZipFile):
-        pass
+    # Disassembling unknown bytes may raise nearly anything, MemoryError for an absurd length included.
+    except Exception:
+        return list(names)
     return list(names)
 
 

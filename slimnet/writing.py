@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
-from slimnet.graph import ChannelGraph, Depthwise, Pointwise, Reader
+from slimnet.graph import ChannelGraph, Reader
 from slimnet.matching import Mixed, Orders
 from slimnet.plan import AxisCut, Fold, GroupCut, Kept, LayerPlan, Merge, PaddingCut, SurgeryPlan, Zeroed, state
 from slimnet.removal import Removal, carrier, carrier_groups
@@ -170,7 +170,7 @@ def is_dead(removal: Removal, labels: np.ndarray) -> np.ndarray:
 def kept_dead(removal: Removal) -> list[Kept]:
     """Dead channels that stay, by layer and reason."""
     kept: dict[tuple[str, str], list[int]] = {}
-    for layer in mixing_steps(removal.graph):
+    for layer in removal.graph.layers:
         stay = is_dead(removal, layer.outputs) & ~removal.gone(layer.outputs)
         for channel in np.flatnonzero(stay).tolist():
             number = int(removal.sets[layer.outputs[channel]])
@@ -178,16 +178,11 @@ def kept_dead(removal: Removal) -> list[Kept]:
     return [Kept(layer, reason, tuple(sorted(set(channels)))) for (layer, reason), channels in kept.items()]
 
 
-def mixing_steps(graph: ChannelGraph) -> list[Reader | Depthwise]:
-    """Convolutions and linear layers in execution order."""
-    return [step for step in graph.steps if not isinstance(step, Pointwise)]
-
-
 def layer_plans(slim: ChannelGraph, removal: Removal) -> list[LayerPlan]:
     """Every convolution and linear layer before and after, modules that run several times once."""
     plans: dict[str, LayerPlan] = {}
     batch = removal.graph.batch
-    for dense, narrow in zip(mixing_steps(removal.graph), mixing_steps(slim), strict=True):
+    for dense, narrow in zip(removal.graph.layers, slim.layers, strict=True):
         macs = (dense.macs // batch, narrow.macs // batch)
         seen = plans.get(dense.module)
         if seen is not None:

@@ -1,4 +1,4 @@
-"""The real CIFAR-10 test images and the published checkpoints, where the machine has them; a visible skip else.
+"""The real CIFAR-10 test images and published checkpoints, where the machine has them; a visible skip else.
 
 They lie in the folder that the environment variable SLIMNET_SHARED_DATA names, or in `shared/data` beside the
 repository.
@@ -33,7 +33,7 @@ def checkpoint_file(name: str) -> Path:
 
 
 def load_cifar10_test() -> tuple[torch.Tensor, torch.Tensor]:
-    """The 10,000 test images `(N, 3, 32, 32)`, normalised with ImageNet's statistics, and their labels `(N,)`."""
+    """The 10,000 test images `(N, 3, 32, 32)`, normalised as for ImageNet, and their labels `(N,)`."""
     folder = shared_file("cifar10")
     strips = [Image.open(file).convert("RGB") for file in sorted(folder.glob("test-*.webp"))]
     # A strip is 500 images one below the other: 16,000 rows of 32 pixels.

@@ -61,9 +61,7 @@ class ImageData:
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(self.classes):
             wrong = low if low < 0 else high
-            raise DataError(
-                f"{y} holds label {wrong}; {len(self.classes)} classes need labels 0 to {len(self.classes) - 1}"
-            )
+            raise DataError(f"{y} holds label {wrong}; the {len(self.classes)} classes have labels from 0 up")
 
     @classmethod
     def of(
@@ -150,9 +148,9 @@ class ImageData:
 
 
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of `(N, H, W, C)` bytes, in units of 255, exactly, from counts.
+    """Exact mean and standard deviation of each channel of bytes `(N, H, W, C)`, scaled to 0..1.
 
-    A channel that never changes gets the deviation 1: it has nothing to be scaled by.
+    They come from counts of the 256 values. A channel that never changes gets the deviation 1.
     """
     channels = images.shape[-1]
     counts = torch.zeros(channels, 256, dtype=torch.int64)

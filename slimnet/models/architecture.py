@@ -230,7 +230,8 @@ def _check_signature(factory: Factory, architecture: Architecture) -> None:
 def _unknown(arch: str, known: Mapping[str, str]) -> str:
     """Say that `arch` names nothing, and which of the `known` (bare name to full name) come close."""
     bare = arch.rpartition(":")[2].lower()
-    close = [known[each] for each in difflib.get_close_matches(bare, known, n=4, cutoff=0.6)]
+    lower = {name.lower(): full for name, full in known.items()}
+    close = [lower[each] for each in difflib.get_close_matches(bare, lower, n=4, cutoff=0.6)]
     if not close:
         return f"unknown architecture {arch!r}"
     choice = f"{', '.join(close[:-1])} or {close[-1]}" if len(close) > 1 else close[0]

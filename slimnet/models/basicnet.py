@@ -1,5 +1,6 @@
 """BasicNet, the seven-convolution network on which the paper shows that Adam with L2 kills filters."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,6 +9,8 @@ import torch
 from torch import nn
 
 from slimnet.errors import ArchitectureError
+from slimnet.models.arguments import require_positive
+from slimnet.models.vgg import initialise
 
 WIDTHS = {
     "64-1x": (64, 128, 128, 256, 256, 512, 512),
@@ -50,8 +53,9 @@ class BasicNet(nn.Module):
         negative_slope: float = 0.0,
     ) -> None:
         super().__init__()
+        require_positive(num_classes=num_classes, in_channels=in_channels, hidden=hidden)
         channels = _scaled(widths, width)
-        _check(num_classes, in_channels, hidden, channels, pool_after)
+        _check_pools(pool_after, len(channels))
         self.features = _features(in_channels, channels, frozenset(pool_after), negative_slope)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
@@ -62,7 +66,7 @@ class BasicNet(nn.Module):
                 fc2=nn.Linear(hidden, num_classes),
             )
         )
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Scores `(N, num_classes)` of images `(N, in_channels, H, W)`."""
@@ -74,26 +78,23 @@ class BasicNet(nn.Module):
 def _scaled(widths: Sequence[int] | str, factor: float) -> tuple[int, ...]:
     if isinstance(widths, str):
         if widths not in WIDTHS:
-            raise ArchitectureError(
-                f"BasicNet has no widths named {widths!r}: use {', '.join(WIDTHS)} or a list of numbers"
-            )
+            known = ", ".join(WIDTHS)
+            raise ArchitectureError(f"there are no widths named {widths!r}; use {known} or a list of numbers")
         widths = WIDTHS[widths]
-    return tuple(max(1, round(factor * channels)) if channels > 0 else channels for channels in widths)
+    if not 0 < factor < math.inf:
+        raise ArchitectureError(f"width must be a factor above 0, got {factor!r}")
+    for channels in widths:
+        require_positive(widths=channels)
+    if not widths:
+        raise ArchitectureError("widths must name at least one convolution, got none")
+    return tuple(max(1, round(factor * channels)) for channels in widths)
 
 
-def _check(
-    classes: int, in_channels: int, hidden: int, widths: tuple[int, ...], pool_after: Sequence[int]
-) -> None:
-    if not widths or min(classes, in_channels, hidden, *widths) < 1:
-        raise ArchitectureError(
-            f"BasicNet needs at least one convolution and at least 1 of everything, not num_classes={classes}, "
-            f"in_channels={in_channels}, hidden={hidden}, widths={list(widths)}"
-        )
-    strangers = sorted(set(pool_after) - set(range(1, len(widths) + 1)))
-    if strangers:
-        raise ArchitectureError(
-            f"BasicNet cannot pool after C{strangers[0]}: its convolutions are C1 to C{len(widths)}"
-        )
+def _check_pools(pool_after: Sequence[int], convolutions: int) -> None:
+    for position in pool_after:
+        require_positive(pool_after=position)
+        if position > convolutions:
+            raise ArchitectureError(f"cannot pool after C{position}: the last convolution is C{convolutions}")
 
 
 def _features(
@@ -112,11 +113,3 @@ def _features(
 
 def _activation(slope: float) -> nn.Module:
     return nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
-
-
-def _initialise(module: nn.Module) -> None:
-    """Xavier with ReLU gain for weights, zero for biases; BatchNorm is born with γ 1 and β 0."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.xavier_uniform_(module.weight, gain=nn.init.calculate_gain("relu"))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -61,7 +61,7 @@ def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer
     here = recorder.here(call)
     inputs = np.zeros(width, dtype=np.int64) if inputs is None else inputs
     outputs = recorder.fresh((layer.outputs,))
-    depthwise = layer.groups > 1 and layer.groups == width
+    depthwise = recorder.is_depthwise(layer.groups > 1 and layer.groups == width)
     join_weight(recorder, inputs, outputs, layer, depthwise, here)
     bias = None
     if layer.bias is not None:
@@ -90,7 +90,7 @@ def join_weight(
 ) -> None:
     """Cut the weight's axes together with the channels that the layer reads and writes."""
     in_axis, out_axis = layer.axes
-    plain = layer.groups == 1
+    plain = layer.groups == 1 and not depthwise
     if plain or out_axis == 0:
         recorder.join(outputs, weight_vector(recorder, layer.weight, out_axis, here), here)
     if plain or (depthwise and in_axis == 0):

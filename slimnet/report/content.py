@@ -3,42 +3,54 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from slimnet.benchmark import Comparison, Environment
 from slimnet.certify import Certificate
 from slimnet.plan import SurgeryPlan
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Top-1 accuracy (0 to 1) on the same images before and after the surgery."""
-
-    before: float
-    after: float
-    images: int
-    data: str
+from slimnet.training import Accuracy, Recipe, Snapshot
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a network was trained, as a series of points.
+    """How the dense network was trained: what was asked for, and snapshots of what happened."""
 
-    `losses` and `dead` (the fraction of channels with |γ| below the threshold) have a value per point, `gammas` a row
-    of |γ| per point with one column for each channel that is shown. `recipe` is what was asked for, as (name, value).
-    """
+    recipe: Recipe
+    history: Sequence[Snapshot]
 
-    iterations: Sequence[int]
-    losses: Sequence[float]
-    dead: Sequence[float]
-    gammas: Sequence[Sequence[float]]
-    seconds: float
-    recipe: Sequence[tuple[str, str]] = ()
+    @property
+    def iterations(self) -> list[int]:
+        """Steps taken at each snapshot."""
+        return [snapshot.progress.iteration for snapshot in self.history]
+
+    @property
+    def losses(self) -> list[float]:
+        """Training loss at each snapshot."""
+        return [snapshot.progress.loss for snapshot in self.history]
+
+    @property
+    def dead(self) -> list[float]:
+        """Share of convolution channels dead by γ, 0 to 1, at each snapshot."""
+        return [snapshot.progress.sparsity for snapshot in self.history]
+
+    @property
+    def gammas(self) -> np.ndarray:
+        """|γ| of every channel, `(snapshots, channels)`."""
+        rows = [np.concatenate([scale.numpy() for scale in each.scales.values()]) for each in self.history]
+        return np.abs(np.stack(rows))
+
+    @property
+    def seconds(self) -> float:
+        """How long the training took."""
+        return self.history[-1].progress.seconds
 
 
 @dataclass(frozen=True)
 class Report:
     """Everything a page is made of; what is None or empty is left out of it.
 
-    `gammas` maps the layers that have a BatchNorm to the |γ| of its channels in the dense network.
+    `gammas` maps the layers that have a BatchNorm to the |γ| of its channels in the dense network; `accuracies` are
+    those of the dense and of the slim network on the same test images.
     """
 
     title: str
@@ -46,6 +58,6 @@ class Report:
     certificate: Certificate
     environment: Environment
     gammas: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    accuracy: Accuracy | None = None
+    accuracies: tuple[Accuracy, Accuracy] | None = None
     comparison: Comparison | None = None
     training: Training | None = None

@@ -1,4 +1,4 @@
-"""From a matplotlib figure to SVG that can be put into a page beside others, in the page's own colours and font."""
+"""From a matplotlib figure to SVG that goes into a page beside others, in the page's own colours and font."""
 
 import io
 import re
@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -16,12 +17,12 @@ SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 PIXELS_PER_INCH = 72
 
-# matplotlib needs colours that it knows; each stands for a CSS variable that the page defines, once for light and
-# once for dark.
+# matplotlib needs colours that it knows; each of these stands for a CSS variable, which the page defines for
+# light and for dark.
 INK, MUTED, GRID, DENSE, SLIM, DEAD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", DENSE: "dense", SLIM: "slim", DEAD: "dead"}
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "path.simplify_threshold": 0.4,
     "text.parse_math": False,
@@ -71,8 +72,8 @@ Draw = Callable[[Figure, Canvas], None]
 def drawing(name: str, description: str, height: Callable[[Canvas], float], draw: Draw) -> dict[str, str]:
     """Draw a figure at both widths: {"wide": svg, "narrow": svg}.
 
-    `name` makes the ids in it unique within a page; `description` is read out by screen readers; heights are in CSS
-    pixels.
+    `name` makes the ids in it unique within a page; `description` is read out by screen readers; heights
+    are in CSS pixels.
     """
     return {
         "wide": _svg(f"{name}-wide", description, WIDE, height(WIDE), draw),
@@ -92,11 +93,12 @@ def _svg(name: str, description: str, canvas: Canvas, height: float, draw: Draw)
 
 @contextmanager
 def _style(name: str) -> Iterator[None]:
-    """Our style and nobody else's; a glyph that matplotlib's font lacks is the browser's to draw, not a warning."""
+    """Our style and nobody else's; glyphs that matplotlib's font lacks are the browser's to draw."""
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.filterwarnings("ignore", message=".*[Gg]lyph", category=UserWarning)
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE | {"svg.hashsalt": name})
+        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams["svg.hashsalt"] = name
         yield
 
 
@@ -126,7 +128,7 @@ def _drop(element: ElementTree.Element, *tags: str) -> None:
 
 
 def _adapt(element: ElementTree.Element, name: str) -> None:
-    """Prefix ids and references with the figure's name, use CSS variables, the page's font and short numbers."""
+    """Prefix ids and references with the figure's name; use CSS variables and short numbers."""
     element.tail = None
     if element.tag != f"{{{SVG}}}text":
         element.text = None

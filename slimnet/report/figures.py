@@ -14,7 +14,7 @@ from slimnet.benchmark import Latency
 from slimnet.plan import LayerPlan
 from slimnet.report.content import Training
 from slimnet.report.drawing import DEAD, DENSE, INK, MUTED, SLIM, Canvas, drawing
-from slimnet.report.wording import amount, printable, times
+from slimnet.report.wording import printable, times
 
 MOST_BARS = 40
 MOST_TRACES = 240
@@ -46,7 +46,7 @@ def _pillars(axes: Axes, heights: Sequence[float], colour: str, pixels: float) -
 
 
 def widths(layers: Sequence[LayerPlan]) -> dict[str, str]:
-    """Channels of every layer before and after, as one bar per layer; as an outline where there are too many."""
+    """Channels of every layer before and after: a bar per layer, or an outline where there are too many."""
     description = f"Channels of {len(layers)} layers before and after the surgery"
     if len(layers) > MOST_BARS:
         return drawing("widths", description, lambda _: 260, lambda figure, _: _outline(figure, layers))
@@ -89,25 +89,33 @@ def _outline(figure: Figure, layers: Sequence[LayerPlan]) -> None:
 
 
 def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
-    """How many times faster the slim network is on each runtime, with its 95 % interval; 1 is as fast as dense."""
+    """How many times as fast the slim network is on each runtime, with the 95 % interval."""
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         axes = figure.add_subplot()
         intervals = [latency.speedup() for latency in latencies]
         for row, interval in enumerate(intervals):
             colour = MUTED if interval.holds_one else SLIM if interval.value > 1 else DEAD
-            axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=3, solid_capstyle="butt")
+            axes.plot(
+                [interval.low, interval.high], [row, row], color=colour, linewidth=3, solid_capstyle="butt"
+            )
             axes.plot([interval.value], [row], "o", color=colour, markersize=10)
             axes.annotate(
                 times(interval.value, 2), (interval.high, row), (9, 0), textcoords="offset points",
                 va="center", color=INK, weight="bold",
             )  # fmt: skip
         axes.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        labels = [f"{latency.runtime}{chr(10) if canvas.narrow else ', '}batch {latency.batch}" for latency in latencies]
+        labels = [
+            f"{latency.runtime}{chr(10) if canvas.narrow else ', '}batch {latency.batch}"
+            for latency in latencies
+        ]
         axes.set_yticks(range(len(latencies)), labels, color=INK)
         lowest = min([0.95, *(interval.low for interval in intervals)])
         highest = max([1.25, *(interval.high for interval in intervals)])
-        axes.set(ylim=(len(latencies) - 0.5, -0.5), xlim=(lowest - 0.05, highest + (highest - lowest) * (0.3 if canvas.narrow else 0.1)))
+        axes.set(
+            ylim=(len(latencies) - 0.5, -0.5),
+            xlim=(lowest - 0.05, highest + (highest - lowest) * (0.3 if canvas.narrow else 0.1)),
+        )
         axes.set_xlabel("times as fast as the dense network")
         axes.xaxis.set_major_locator(MaxNLocator(4 if canvas.narrow else 7))
         axes.grid(axis="x")
@@ -120,12 +128,13 @@ def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
 def gamma_histogram(gammas: Sequence[float], threshold: float) -> dict[str, str]:
     """How many channels have which |γ|, on a logarithmic axis, with the threshold between dead and alive."""
     values = np.clip(np.abs(np.asarray(gammas, dtype=float)), SMALLEST_GAMMA, LARGEST_GAMMA)
+    threshold = max(threshold, 2 * SMALLEST_GAMMA)
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         axes = figure.add_subplot()
         edges = _bins(values, threshold, 28 if canvas.narrow else 56)
         for part, colour in ((values < threshold, DEAD), (values >= threshold, SLIM)):
-            axes.hist(values[part], edges, color=colour, rwidth=0.86)
+            axes.hist(values[part], edges.tolist(), color=colour, rwidth=0.86)
         axes.set_xscale("log")
         _threshold(axes, threshold, vertical=True)
         axes.xaxis.set_major_formatter(FuncFormatter(_power))
@@ -176,7 +185,8 @@ def progress(training: Training) -> dict[str, str]:
 
 def gamma_traces(training: Training, threshold: float) -> dict[str, str]:
     """|γ| of the channels over the iterations, each a line: those that end under the threshold died."""
-    rows = np.clip(np.abs(np.asarray(training.gammas, dtype=float)), SMALLEST_GAMMA, LARGEST_GAMMA)
+    rows = np.clip(training.gammas.astype(float), SMALLEST_GAMMA, LARGEST_GAMMA)
+    threshold = max(threshold, 2 * SMALLEST_GAMMA)
     rows = rows[:, :: -(-rows.shape[1] // MOST_TRACES)]
 
     def draw(figure: Figure, canvas: Canvas) -> None:
@@ -195,19 +205,17 @@ def gamma_traces(training: Training, threshold: float) -> dict[str, str]:
 
 
 def _iterations(axes: Axes, training: Training, canvas: Canvas) -> None:
-    axes.set_xlim(training.iterations[0], training.iterations[-1])
+    axes.set_xlim(0, training.iterations[-1])
     axes.xaxis.set_major_locator(MaxNLocator(4 if canvas.narrow else 8, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: amount(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.grid(axis="y")
 
 
 def _threshold(axes: Axes, threshold: float, *, vertical: bool) -> None:
-    if vertical:
-        axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        place, offset = (threshold, 1), (-6, -2)
-    else:
-        axes.axhline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        place, offset = (0, threshold), (6, -6)
+    line = axes.axvline if vertical else axes.axhline
+    line(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    place = (threshold, 1.0) if vertical else (0.0, threshold)
+    offset = (-6, -2) if vertical else (6, -6)
     transform = axes.get_xaxis_transform() if vertical else axes.get_yaxis_transform()
     axes.annotate(
         "threshold", place, offset, xycoords=transform, textcoords="offset points",
@@ -217,6 +225,6 @@ def _threshold(axes: Axes, threshold: float, *, vertical: bool) -> None:
 
 def _power(value: float, _: object = None) -> str:
     """1e-05 as 10⁻⁵, and numbers near one as they are."""
-    if 0.01 <= value <= 100:
+    if 0.000_999 <= value <= 100:
         return f"{value:g}"
     return "10" + f"{round(np.log10(value))}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

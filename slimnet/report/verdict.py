@@ -4,17 +4,19 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from slimnet.benchmark import Interval, Latency
+from slimnet.models import Architecture
 from slimnet.report import wording
 from slimnet.report.content import Report
+from slimnet.training import Accuracy, Recipe
 
-FILE_KINDS = {"onnx": "ONNX file", "safetensors": "Weights file"}
+FILE_KINDS = {"onnx": "ONNX file", "weights": "Weights file"}
 
 NO_BREAK = "\u00a0"
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One number before and after; `left` is what is left of it, 0 to 1, and None where that makes no sense."""
+    """One number before and after; `left` is the part of it that is left, None where that says nothing."""
 
     label: str
     before: str
@@ -63,11 +65,8 @@ def tiles(report: Report) -> list[Tile]:
         found += [_tile(FILE_KINDS[kind], wording.size, dense[kind], slim[kind]) for kind in kinds[:1]]
         runtime = report.comparison.latencies[-1].runtime if report.comparison.latencies else ""
         found += [_latency_tile(each) for each in report.comparison.latencies if each.runtime == runtime]
-    if report.accuracy is not None:
-        before, after = report.accuracy.before, report.accuracy.after
-        change = "unchanged" if before == after else f"{100 * (after - before):+.2f} points"
-        shown = (wording.percent(before, 2), wording.percent(after, 2))
-        found.append(Tile("Accuracy", *shown, f"{change}, {report.accuracy.images} test images", None))
+    if report.accuracies is not None:
+        found.append(_accuracy_tile(*report.accuracies))
     return found
 
 
@@ -80,6 +79,19 @@ def reasons(report: Report) -> list[Reason]:
         channels[kept.reason] += len(kept.channels)
     found = [Reason(reason, channels[reason], tuple(names)) for reason, names in layers.items()]
     return sorted(found, key=lambda reason: -reason.channels)
+
+
+def recipe_rows(recipe: Recipe, seconds: float) -> list[tuple[str, str]]:
+    """What a training run was asked for, as (name, value) pairs for people."""
+    regularisers = {"L2 regularisation": recipe.l2, "weight decay": recipe.weight_decay}
+    return [
+        ("Network", str(Architecture(recipe.arch, recipe.arch_args))),
+        ("Data", recipe.data),
+        ("Optimiser", f"{recipe.optimiser}, learning rate {recipe.lr:g}"),
+        *((name.capitalize(), f"{strength:g}") for name, strength in regularisers.items() if strength),
+        ("Iterations", f"{recipe.iterations:,} of {recipe.batch_size} images"),
+        ("Time", wording.duration(1e3 * seconds)),
+    ]
 
 
 def spread(interval: Interval) -> str:
@@ -100,6 +112,13 @@ def _tile(label: str, shown: wording.Shown, before: int, after: int) -> Tile:
     left = after / before if before else 1.0
     change = "unchanged" if before == after else f"{wording.percent(1 - left)} less"
     return Tile(label, shown(before), shown(after), change, min(1.0, left))
+
+
+def _accuracy_tile(before: Accuracy, after: Accuracy) -> Tile:
+    moved = 100 * (after.top1 - before.top1)
+    change = f"{moved:+.2f} points" if moved else "unchanged"
+    shown = (wording.percent(before.top1, 2), wording.percent(after.top1, 2))
+    return Tile("Accuracy", *shown, f"{change}, {before.n} test images", None)
 
 
 def _latency_tile(latency: Latency) -> Tile:
@@ -133,7 +152,9 @@ def _difference(report: Report) -> str:
     if certificate.top1_agreement is None:
         return f"{told} on {certificate.samples} examples."
     kept = "all" if certificate.top1_agreement == 1 else wording.percent(certificate.top1_agreement, 2)
-    return f"{told}, and {kept} {'of ' if kept != 'all' else ''}{certificate.samples} examples keep their class."
+    return (
+        f"{told}, and {kept} {'of ' if kept != 'all' else ''}{certificate.samples} examples keep their class."
+    )
 
 
 def _speed(latencies: tuple[Latency, ...]) -> str:

@@ -39,7 +39,7 @@ def figures(number: float) -> str:
 
 
 def percent(fraction: float, digits: int = 0) -> str:
-    """A fraction as a percentage; something that is not all or nothing is never rounded to all or nothing."""
+    """A fraction as a percentage; only all is shown as 100 % and only nothing as 0 %."""
     if fraction in (0, 1):
         return f"{100 * fraction:.0f}{SPACE}%"
     value = 100 * fraction
@@ -69,7 +69,7 @@ def times(ratio: float, digits: int = 1) -> str:
 
 
 def printable(name: str, longest: int | None = None) -> str:
-    """A name from anywhere, fit to be shown: control characters replaced, the front of a long one left out."""
+    """A name fit to be shown: control characters replaced, the front of a long one left out."""
     clean = "".join(letter if letter.isprintable() else "�" for letter in name)
     if longest is None or len(clean) <= longest:
         return clean

@@ -1,1 +1,19 @@
-"""."""
+"""Training as the paper means it: recipes, the loop, and what is measured along the way."""
+
+from slimnet.training.loop import Progress, Snapshot, TrainingRun, train
+from slimnet.training.metrics import Accuracy, batchnorm_scales, evaluate, sparsity_by_gamma
+from slimnet.training.recipe import Recipe
+from slimnet.training.saving import save_checkpoint
+
+__all__ = [
+    "Accuracy",
+    "Progress",
+    "Recipe",
+    "Snapshot",
+    "TrainingRun",
+    "batchnorm_scales",
+    "evaluate",
+    "save_checkpoint",
+    "sparsity_by_gamma",
+    "train",
+]

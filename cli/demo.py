@@ -1,0 +1,174 @@
+"""slimnet demo: the whole story on real images, in a few minutes, with nothing to download."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.text import Text
+
+from slimnet_cli import before_after, terminal
+from slimnet_cli.options import json_option
+from slimnet_cli.outputs import refuse_strangers, whole_folder
+
+if TYPE_CHECKING:
+    from slimnet import Slimmed
+    from slimnet.benchmark import Comparison
+    from slimnet.data import ImageData
+    from slimnet.training import Accuracy, TrainingRun
+
+EXAMPLES = """\b
+Examples:
+  slimnet demo --out runs/demo
+  slimnet demo --out runs/demo --json > demo.json
+"""
+MAKER = "slimnet demo"
+NAMES = ("demo.json", "report.html", "dense", "slim")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the demo found."""
+
+    run: TrainingRun
+    slimmed: Slimmed
+    accuracies: tuple[Accuracy, Accuracy]
+    comparison: Comparison
+
+
+@click.command(epilog=EXAMPLES)
+@click.option(
+    "--out",
+    default="runs/demo",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where everything goes; an earlier demo there is replaced.",
+)
+@json_option
+def demo(out: Path, as_json: bool) -> None:
+    """Train a small network, slim it, prove it, export it, measure it, and write a report.
+
+    Adam with L2 regularisation trains a narrow network on scikit-learn's digits until filters have died. They are
+    removed, a certificate shows that nothing changed, and dense and slim are timed against each other.
+    """
+    refuse_strangers(out, MAKER, NAMES)
+    with whole_folder(out, MAKER, NAMES) as folder:
+        outcome = _play(folder)
+        summary = _summary(outcome)
+        (folder / "demo.json").write_text(json.dumps(summary, indent=1, default=str) + "\n", encoding="utf-8")
+    if as_json:
+        terminal.emit(summary | {"folder": str(out)})
+    else:
+        _show(outcome, out)
+
+
+def _play(folder: Path) -> Outcome:
+    from slimnet.data import load_data
+    from slimnet.training import DIGITS_DEMO
+
+    with terminal.working("Reading the digits"):
+        images = load_data(DIGITS_DEMO.data)
+    run = _train(images)
+    with terminal.working("Slimming and exporting"):
+        slimmed, accuracies = _slim(run, images, folder)
+    comparison = _measure(run, slimmed, folder)
+    outcome = Outcome(run, slimmed, accuracies, comparison)
+    with terminal.working("Drawing the report"):
+        _report(outcome, folder / "report.html")
+    return outcome
+
+
+def _train(images: ImageData) -> TrainingRun:
+    from slimnet.training import DIGITS_DEMO, sparsity_by_gamma, train
+    from slimnet_cli.live import STEPS_BETWEEN_REPORTS, watch
+
+    run = train(DIGITS_DEMO, images, every=STEPS_BETWEEN_REPORTS)
+    watch(run)
+    seconds = run.history[-1].progress.seconds
+    dead = sparsity_by_gamma(run.model)
+    terminal.note(f"trained for {seconds:.0f} s: {100 * dead:.0f} % of the filters have died of their own")
+    return run
+
+
+def _slim(run: TrainingRun, images: ImageData, folder: Path) -> tuple[Slimmed, tuple[Accuracy, Accuracy]]:
+    import slimnet
+    from slimnet.training import evaluate
+
+    dense = run.model.eval()
+    loader = list(images.batches("test"))
+    slimmed = slimnet.slim(dense, loader[0][0][:4], loader=loader, float64=True)
+    accuracies = (evaluate(dense, images), evaluate(slimmed.model, images))
+    _save_dense(run, slimmed, folder / "dense")
+    slimnet.save(slimmed, folder / "slim")
+    terminal.note(f"removed {slimmed.plan.removed_channels} channels, certified, exported to ONNX")
+    return slimmed, accuracies
+
+
+def _save_dense(run: TrainingRun, slimmed: Slimmed, folder: Path) -> None:
+    """The dense network in the same two forms as the slim one, to compare like with like."""
+    import slimnet
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    save_file(run.model.state_dict(), folder / "model.safetensors")
+    slimnet.export_onnx(run.model, slimmed.example_inputs, folder / "model.onnx")
+
+
+def _measure(run: TrainingRun, slimmed: Slimmed, folder: Path) -> Comparison:
+    from slimnet.benchmark import Contender
+    from slimnet_cli.benchmark import measured
+
+    def contender(name: str, model: Any) -> Contender:
+        files = {"weights": folder / name / "model.safetensors", "onnx": folder / name / "model.onnx"}
+        return Contender(name, model, files["onnx"], files)
+
+    contenders = [contender("dense", run.model), contender("slim", slimmed.model)]
+    return measured(contenders, slimmed.example_inputs)
+
+
+def _report(outcome: Outcome, path: Path) -> None:
+    import slimnet
+    from slimnet.report import Report, Training, write_report
+
+    run, slimmed = outcome.run, outcome.slimmed
+    inspection = slimnet.inspect(run.model, slimmed.example_inputs)
+    report = Report(
+        title=f"{run.recipe.arch} on {run.recipe.data}",
+        plan=slimmed.plan,
+        certificate=slimmed.certificate,
+        environment=outcome.comparison.environment,
+        gammas={layer.name: layer.gammas for layer in inspection.layers if layer.gammas},
+        accuracies=outcome.accuracies,
+        comparison=outcome.comparison,
+        training=Training(run.recipe, run.history),
+    )
+    write_report(report, path)
+
+
+def _summary(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "made_by": MAKER,
+        "recipe": asdict(outcome.run.recipe),
+        "training_seconds": outcome.run.history[-1].progress.seconds,
+        **before_after.document(outcome.slimmed, outcome.accuracies),
+        "comparison": outcome.comparison.to_dict(),
+    }
+
+
+def _show(outcome: Outcome, out: Path) -> None:
+    console = terminal.result()
+    console.print(before_after.table(outcome.slimmed, outcome.accuracies, outcome.comparison))
+    places = (
+        ("report.html", "what you want to look at"),
+        ("slim", "the slim network: weights, ONNX, plan and certificate"),
+        ("dense", "the network as it was trained"),
+        ("demo.json", "all the numbers"),
+    )
+    console.print()
+    console.print(str(outcome.slimmed.certificate), soft_wrap=True)
+    console.print()
+    console.print(terminal.table(("", ""), [(Text(f"{out / name}", style="bold"), what) for name, what in places]))

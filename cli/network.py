@@ -1,0 +1,58 @@
+"""The network that a command line names: an architecture, its arguments, and the inputs it takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from slimnet.data import ImageData
+
+EXAMPLES = 4
+SMALL, LARGE, INCEPTION = (3, 32, 32), (3, 224, 224), (3, 299, 299)
+
+
+@dataclass(frozen=True)
+class Network:
+    """What `--arch`, `--arch-args` and `--input-shape` say."""
+
+    arch: str
+    arch_args: Mapping[str, Any] = field(default_factory=dict)
+    input_shape: tuple[int, ...] | None = None
+
+    def load(self, checkpoint: str) -> nn.Module:
+        """The network with the weights of a checkpoint, in eval mode.
+
+        Raises:
+            CheckpointError, ArchitectureError: as `slimnet.checkpoint.load_checkpoint`.
+        """
+        from slimnet.checkpoint import load_checkpoint
+
+        return load_checkpoint(checkpoint, self.arch, self.arch_args).eval()
+
+    def example(self, model: nn.Module, data: ImageData | None = None) -> torch.Tensor:
+        """A few inputs: the first test images, or seeded noise of the shape given or usual for the architecture."""
+        import torch
+
+        if data is not None:
+            return next(data.batches("test", EXAMPLES))[0]
+        shape = self.input_shape or usual_shape(self.arch, self.arch_args, model)
+        return torch.randn(EXAMPLES, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def usual_shape(arch: str, arch_args: Mapping[str, Any], model: nn.Module | None = None) -> tuple[int, ...]:
+    """The input shape `(C, H, W)` an architecture is usually given: CIFAR's for ours, ImageNet's for others."""
+    channels = next((arch_args[name] for name in ("in_channels", "in_chans") if name in arch_args), None)
+    source, _, name = arch.rpartition(":")
+    shape = LARGE if source else SMALL
+    if source == "timm" and model is not None:
+        # Every timm model carries the input it was designed for.
+        shape = getattr(model, "default_cfg", {}).get("input_size", LARGE)
+    elif name == "inception_v3":
+        shape = INCEPTION
+    return (channels or shape[0], *shape[1:])

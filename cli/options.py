@@ -1,0 +1,79 @@
+"""Options that several commands share, and what their texts are turned into."""
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from slimnet_cli.network import Network
+
+Command = Callable[..., Any]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write the result to stdout as JSON.")
+data_option = click.option(
+    "--data", metavar="DATA", help='Labelled images: "digits" (embedded), or a FILE.npz.'
+)
+threshold_option = click.option(
+    "--threshold", type=float, default=1e-3, show_default=True, help="A channel with |γ| below this is dead."
+)
+
+
+def positive_numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Turn "3,224,224" into (3, 224, 224)."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{text!r} is not a list of positive whole numbers such as 3,224,224")
+    return tuple(int(part) for part in parts)
+
+
+def json_object(_: click.Context, __: click.Parameter, text: str | None) -> dict[str, Any]:
+    """Turn '{"width": 0.5}' into a dict."""
+    try:
+        value = json.loads(text) if text is not None else {}
+    except ValueError as error:
+        raise click.BadParameter(f'{text!r} is not JSON ({error}); write it like {{"width": 0.5}}') from error
+    if not isinstance(value, dict):
+        raise click.BadParameter(f'{text!r} is not a JSON object; write it like {{"width": 0.5}}')
+    return value
+
+
+def architecture_options(*, required: bool) -> Callable[[Command], Command]:
+    """Add `--arch` and `--arch-args`."""
+    arch = click.option(
+        "--arch",
+        required=required,
+        metavar="ARCH",
+        help="basicnet, vgg16, resnet56, ..., torchvision:NAME, timm:NAME or package.module:factory.",
+    )
+    arch_args = click.option(
+        "--arch-args",
+        callback=json_object,
+        metavar="JSON",
+        help="Arguments of the architecture, as a JSON object.",
+    )
+    return lambda command: arch(arch_args(command))
+
+
+def network_options(*, required: bool = True) -> Callable[[Command], Command]:
+    """Add `--arch`, `--arch-args` and `--input-shape`; the command gets them as one `network` (or None)."""
+    shape = click.option(
+        "--input-shape",
+        callback=positive_numbers,
+        metavar="C,H,W",
+        help="Shape of one input, without the batch.  [default: what is usual for the architecture]",
+    )
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_network(
+            arch: str | None, arch_args: dict[str, Any], input_shape: tuple[int, ...] | None, **others: Any
+        ) -> Any:
+            return command(network=Network(arch, arch_args, input_shape) if arch else None, **others)
+
+        return architecture_options(required=required)(shape(with_network))
+
+    return decorate

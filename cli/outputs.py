@@ -1,0 +1,100 @@
+"""Where results may be written: asked before the work begins, and written all at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+
+def refuse_existing(folder: str) -> None:
+    """Refuse a folder for results that is there already.
+
+    Raises:
+        click.UsageError: it exists.
+    """
+    if os.path.lexists(folder):
+        raise click.UsageError(f"{folder} exists already; name a folder that does not, or remove it")
+
+
+def refuse_missing_folder(file: str) -> None:
+    """Refuse a file whose folder does not exist, or that is a folder itself.
+
+    Raises:
+        click.UsageError: it cannot be written there.
+    """
+    path = Path(file)
+    if path.is_dir():
+        raise click.UsageError(f"{file} is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise click.UsageError(f"{path.parent} is no folder; make it first, or name another place for {path.name}")
+
+
+@contextmanager
+def whole_folder(target: Path, maker: str, names: Collection[str]) -> Iterator[Path]:
+    """Fill a new folder beside `target`, and put it in the place of an earlier one only when it is complete.
+
+    What `maker` made before is replaced; `names` are all that it makes, and the file of them that ends in .json says
+    who made it.
+
+    Raises:
+        click.UsageError: something else is there.
+    """
+    refuse_strangers(target, maker, names)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        staging.chmod(0o755)
+        yield staging
+        _take_the_place_of(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def refuse_strangers(target: Path, maker: str, names: Collection[str]) -> None:
+    """Refuse to replace what `maker` did not make, or a folder that others have put things in.
+
+    Raises:
+        click.UsageError: naming what is in the way.
+    """
+    if not os.path.lexists(target):
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise click.UsageError(f"{target} is in the way and is no folder; name another place with --out")
+    present = sorted(path.name for path in target.iterdir())
+    strange = [name for name in present if name not in names]
+    if strange or (present and not _made_by(target, maker, names)):
+        what = f"holds {strange[0]}, which" if strange else "is a folder that"
+        raise click.UsageError(f"{target} {what} '{maker}' did not make; name another place with --out")
+
+
+def _made_by(folder: Path, maker: str, names: Collection[str]) -> bool:
+    for name in names:
+        if name.endswith(".json"):
+            try:
+                document = json.loads((folder / name).read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                return False
+            return isinstance(document, dict) and document.get("made_by") == maker
+    return False
+
+
+def _take_the_place_of(staging: Path, target: Path) -> None:
+    """Rename a finished folder to its place; an earlier one comes back if that fails."""
+    if not target.exists():
+        staging.rename(target)
+        return
+    earlier = staging.with_name(f"{staging.name}.earlier")
+    target.rename(earlier)
+    try:
+        staging.rename(target)
+    except OSError:
+        earlier.rename(target)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)

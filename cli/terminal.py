@@ -1,0 +1,141 @@
+"""What people and machines see: results on stdout, everything else on stderr."""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+PIPED_WIDTH = 120
+SECONDS_BETWEEN_LINES = 10.0
+
+Advance = Callable[[int, str], None]
+
+
+def result() -> Console:
+    """The console for results; names in them are never read as markup."""
+    return _console(sys.stdout)
+
+
+def notes() -> Console:
+    """The console for everything else: progress, notes, errors."""
+    return _console(sys.stderr)
+
+
+def _console(stream: Any) -> Console:
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+def emit(document: Any) -> None:
+    """Write a result for machines: one JSON document, strictly, on stdout."""
+    click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
+
+
+def failed(message: str, exit_code: int = 1) -> int:
+    """Say in one line what went wrong; returns the exit code."""
+    notes().print(Text("error: ", style="bold red") + Text(" ".join(message.split())), soft_wrap=True)
+    return exit_code
+
+
+def misused(error: click.ClickException) -> int:
+    """Say what was wrong with the command as it was typed; returns 2 for misuse, 1 otherwise."""
+    hint = ""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        hint = f" (see '{error.ctx.command_path} --help')"
+    return failed(error.format_message() + hint, error.exit_code)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep what other libraries print and warn about out of our results."""
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that something is being done, where somebody is looking; what libraries print goes to stderr."""
+    console = notes()
+    with quiet_libraries():
+        if console.is_terminal:
+            with console.status(f"{what} …"):
+                yield
+        else:
+            yield
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int) -> Iterator[Advance]:
+    """Show how far something is: a bar in a terminal, else a line every ten seconds.
+
+    Call what is yielded with the number that is done and a few words on how it stands.
+    """
+    console = notes()
+    with quiet_libraries():
+        if console.is_terminal:
+            with _bar(console) as bar:
+                task = bar.add_task(what, total=total, note="")
+                yield lambda done, note: bar.update(task, completed=done, note=note)
+        else:
+            yield _lines(console, what, total)
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[note]}", style="dim"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+    )
+
+
+def _lines(console: Console, what: str, total: int) -> Advance:
+    last = time.monotonic()
+
+    def advance(done: int, note: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            console.print(f"{what}: {done}/{total}  {note}", soft_wrap=True)
+
+    return advance
+
+
+def note(message: str) -> None:
+    """Say something on stderr that is no result."""
+    notes().print(message, style="dim", soft_wrap=True)
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str | Text]], right: Iterable[int] = ()) -> Table:
+    """A table without boxes; columns whose number is in `right` are aligned to the right."""
+    aligned = set(right)
+    grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+    for number, heading in enumerate(headings):
+        grid.add_column(
+            heading,
+            justify="right" if number in aligned else "left",
+            overflow="fold",
+            no_wrap=number in aligned,
+        )
+    for row in rows:
+        grid.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return grid
