@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 
 import click
-
 from slimnet_cli import terminal
 from slimnet_cli.benchmark import benchmark
 from slimnet_cli.checks import checks
@@ -47,7 +46,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line; returns 0 for success, 1 where the work failed, 2 where it was asked for wrongly."""
+    """Run the command line; returns 0, or 1 where the work failed, or 2 where it was asked for wrongly."""
     try:
         commands.main(list(arguments), prog_name="slimnet", standalone_mode=False)
     except click.exceptions.Exit as leave:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import click
 from rich.text import Text
-
 from slimnet_cli import terminal
 from slimnet_cli.options import json_option
 
@@ -26,7 +25,7 @@ class Check:
     detail: str
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=EXAMPLES, short_help="Show what is installed and what works here.")
 @json_option
 def checks(as_json: bool) -> None:
     """Show versions and devices, and what works on this machine."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.text import Text
-
 from slimnet_cli import before_after, terminal
+from slimnet_cli.contenders import measured
 from slimnet_cli.options import json_option
 from slimnet_cli.outputs import refuse_strangers, whole_folder
 
@@ -39,7 +39,7 @@ class Outcome:
     comparison: Comparison
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=EXAMPLES, short_help="The whole story on real images, in minutes.")
 @click.option(
     "--out",
     default="runs/demo",
@@ -52,8 +52,9 @@ class Outcome:
 def demo(out: Path, as_json: bool) -> None:
     """Train a small network, slim it, prove it, export it, measure it, and write a report.
 
-    Adam with L2 regularisation trains a narrow network on scikit-learn's digits until filters have died. They are
-    removed, a certificate shows that nothing changed, and dense and slim are timed against each other.
+    Adam with L2 regularisation trains a narrow network on scikit-learn's digits until filters have died.
+    They are removed, a certificate shows that nothing changed, and dense and slim are timed against each
+    other.
     """
     refuse_strangers(out, MAKER, NAMES)
     with whole_folder(out, MAKER, NAMES) as folder:
@@ -83,8 +84,9 @@ def _play(folder: Path) -> Outcome:
 
 
 def _train(images: ImageData) -> TrainingRun:
-    from slimnet.training import DIGITS_DEMO, sparsity_by_gamma, train
     from slimnet_cli.live import STEPS_BETWEEN_REPORTS, watch
+
+    from slimnet.training import DIGITS_DEMO, sparsity_by_gamma, train
 
     run = train(DIGITS_DEMO, images, every=STEPS_BETWEEN_REPORTS)
     watch(run)
@@ -110,8 +112,9 @@ def _slim(run: TrainingRun, images: ImageData, folder: Path) -> tuple[Slimmed, t
 
 def _save_dense(run: TrainingRun, slimmed: Slimmed, folder: Path) -> None:
     """The dense network in the same two forms as the slim one, to compare like with like."""
-    import slimnet
     from safetensors.torch import save_file
+
+    import slimnet
 
     folder.mkdir()
     save_file(run.model.state_dict(), folder / "model.safetensors")
@@ -119,15 +122,14 @@ def _save_dense(run: TrainingRun, slimmed: Slimmed, folder: Path) -> None:
 
 
 def _measure(run: TrainingRun, slimmed: Slimmed, folder: Path) -> Comparison:
-    from slimnet.benchmark import Contender
-    from slimnet_cli.benchmark import measured
+    from slimnet.benchmark import Contender, Settings
 
     def contender(name: str, model: Any) -> Contender:
         files = {"weights": folder / name / "model.safetensors", "onnx": folder / name / "model.onnx"}
         return Contender(name, model, files["onnx"], files)
 
     contenders = [contender("dense", run.model), contender("slim", slimmed.model)]
-    return measured(contenders, slimmed.example_inputs)
+    return measured(contenders, slimmed.example_inputs, Settings())
 
 
 def _report(outcome: Outcome, path: Path) -> None:
@@ -135,7 +137,7 @@ def _report(outcome: Outcome, path: Path) -> None:
     from slimnet.report import Report, Training, write_report
 
     run, slimmed = outcome.run, outcome.slimmed
-    inspection = slimnet.inspect(run.model, slimmed.example_inputs)
+    inspection = slimnet.inspect(run.model, slimmed.example_inputs.args)
     report = Report(
         title=f"{run.recipe.arch} on {run.recipe.data}",
         plan=slimmed.plan,
@@ -171,4 +173,6 @@ def _show(outcome: Outcome, out: Path) -> None:
     console.print()
     console.print(str(outcome.slimmed.certificate), soft_wrap=True)
     console.print()
-    console.print(terminal.table(("", ""), [(Text(f"{out / name}", style="bold"), what) for name, what in places]))
+    console.print(
+        terminal.table(("", ""), [(Text(f"{out / name}", style="bold"), what) for name, what in places])
+    )

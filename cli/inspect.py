@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
-
 from slimnet_cli import terminal
 from slimnet_cli.network import Network
 from slimnet_cli.options import json_option, network_options, threshold_option
@@ -31,7 +30,7 @@ SMALLEST_GAMMA = 1e-8
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=EXAMPLES, short_help="Show which channels are dead, and why.")
 @click.argument("checkpoint", metavar="CKPT")
 @network_options()
 @threshold_option
@@ -84,7 +83,7 @@ def _show(inspection: Inspection, threshold: float) -> None:
 
 
 def histogram(gammas: Sequence[float], threshold: float) -> list[Text]:
-    """A bar for every half decade of |γ|, from the smallest to the largest; those under the threshold in yellow."""
+    """A bar for every half decade of |γ|, smallest first; those under the threshold are yellow."""
     edge = max(threshold, 2 * SMALLEST_GAMMA)
     bins = Counter(_bin(gamma, edge) for gamma in gammas)
     longest = max(bins.values())

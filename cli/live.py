@@ -29,7 +29,7 @@ def watch(run: TrainingRun, stopped: Callable[[], bool] = lambda: False) -> None
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a wish to stop; what is yielded says whether there is one. The second one stops."""
+    """Turn the first Ctrl-C into a wish to stop, which what is yielded tells; a second one interrupts."""
     interrupted = False
 
     def wish(_: int, __: FrameType | None) -> None:

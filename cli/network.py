@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import click
 
 if TYPE_CHECKING:
     import torch
@@ -16,42 +17,51 @@ if TYPE_CHECKING:
 EXAMPLES = 4
 SMALL, LARGE, INCEPTION = (3, 32, 32), (3, 224, 224), (3, 299, 299)
 
+Shape = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Network:
     """What `--arch`, `--arch-args` and `--input-shape` say."""
 
-    arch: str
+    arch: str | None
     arch_args: Mapping[str, Any] = field(default_factory=dict)
-    input_shape: tuple[int, ...] | None = None
+    input_shape: Shape | None = None
 
     def load(self, checkpoint: str) -> nn.Module:
         """The network with the weights of a checkpoint, in eval mode.
 
         Raises:
+            click.UsageError: no architecture was named.
             CheckpointError, ArchitectureError: as `slimnet.checkpoint.load_checkpoint`.
         """
+        if self.arch is None:
+            raise click.UsageError(f"{checkpoint} is a checkpoint; say of which network with --arch")
         from slimnet.checkpoint import load_checkpoint
 
         return load_checkpoint(checkpoint, self.arch, self.arch_args).eval()
 
     def example(self, model: nn.Module, data: ImageData | None = None) -> torch.Tensor:
-        """A few inputs: the first test images, or seeded noise of the shape given or usual for the architecture."""
-        import torch
-
+        """A few inputs: the first test images, or noise of the shape given or usual for the architecture."""
         if data is not None:
             return next(data.batches("test", EXAMPLES))[0]
-        shape = self.input_shape or usual_shape(self.arch, self.arch_args, model)
-        return torch.randn(EXAMPLES, *shape, generator=torch.Generator().manual_seed(0))
+        return noise(self.input_shape or usual_shape(self.arch or "", self.arch_args, model))
 
 
-def usual_shape(arch: str, arch_args: Mapping[str, Any], model: nn.Module | None = None) -> tuple[int, ...]:
-    """The input shape `(C, H, W)` an architecture is usually given: CIFAR's for ours, ImageNet's for others."""
+def noise(shape: Shape) -> torch.Tensor:
+    """A few inputs of normal noise, the same every time."""
+    import torch
+
+    return torch.randn(EXAMPLES, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def usual_shape(arch: str, arch_args: Mapping[str, Any], model: nn.Module | None = None) -> Shape:
+    """The shape `(C, H, W)` an architecture is usually given: CIFAR's for ours, ImageNet's for others."""
     channels = next((arch_args[name] for name in ("in_channels", "in_chans") if name in arch_args), None)
     source, _, name = arch.rpartition(":")
     shape = LARGE if source else SMALL
     if source == "timm" and model is not None:
-        # Every timm model carries the input it was designed for.
+        # Every timm model carries the input that it was designed for.
         shape = getattr(model, "default_cfg", {}).get("input_size", LARGE)
     elif name == "inception_v3":
         shape = INCEPTION

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-
 from slimnet_cli.network import Network
 
 Command = Callable[..., Any]
@@ -59,7 +58,7 @@ def architecture_options(*, required: bool) -> Callable[[Command], Command]:
 
 
 def network_options(*, required: bool = True) -> Callable[[Command], Command]:
-    """Add `--arch`, `--arch-args` and `--input-shape`; the command gets them as one `network` (or None)."""
+    """Add `--arch`, `--arch-args` and `--input-shape`; the command gets them as one `network`."""
     shape = click.option(
         "--input-shape",
         callback=positive_numbers,
@@ -72,7 +71,7 @@ def network_options(*, required: bool = True) -> Callable[[Command], Command]:
         def with_network(
             arch: str | None, arch_args: dict[str, Any], input_shape: tuple[int, ...] | None, **others: Any
         ) -> Any:
-            return command(network=Network(arch, arch_args, input_shape) if arch else None, **others)
+            return command(network=Network(arch, arch_args, input_shape), **others)
 
         return architecture_options(required=required)(shape(with_network))
 

@@ -33,15 +33,17 @@ def refuse_missing_folder(file: str) -> None:
     if path.is_dir():
         raise click.UsageError(f"{file} is a folder; name a file in it")
     if not path.parent.is_dir():
-        raise click.UsageError(f"{path.parent} is no folder; make it first, or name another place for {path.name}")
+        raise click.UsageError(
+            f"{path.parent} is no folder; make it first, or name another place for {path.name}"
+        )
 
 
 @contextmanager
 def whole_folder(target: Path, maker: str, names: Collection[str]) -> Iterator[Path]:
     """Fill a new folder beside `target`, and put it in the place of an earlier one only when it is complete.
 
-    What `maker` made before is replaced; `names` are all that it makes, and the file of them that ends in .json says
-    who made it.
+    What `maker` made before is replaced; `names` are all that it makes, and the file of them that ends in
+    .json says who made it.
 
     Raises:
         click.UsageError: something else is there.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import click
-
 from slimnet_cli import before_after, terminal
 from slimnet_cli.network import Network
 from slimnet_cli.options import data_option, json_option, network_options, threshold_option
@@ -19,7 +18,7 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=EXAMPLES, short_help="Remove the dead channels of a network.")
 @click.argument("checkpoint", metavar="CKPT")
 @network_options()
 @click.option("-o", "--out", metavar="DIR", help="The folder to write the bundle to; it must not exist yet.")
@@ -46,9 +45,9 @@ def slim(
 ) -> None:
     """Remove the dead channels of a trained network, and prove that nothing else changed.
 
-    CKPT is a checkpoint (.pt, .pth, .th, .safetensors). Writes a bundle: the slim weights, an ONNX model, the plan
-    and the certificate. With --data the certificate is measured on the test images and their accuracy is shown;
-    without, on random inputs.
+    CKPT is a checkpoint (.pt, .pth, .th, .safetensors). Writes a bundle: the slim weights, an ONNX model,
+    the plan and the certificate. With --data the certificate is measured on the test images and their
+    accuracy is shown; without, on random inputs.
     """
     if dry_run:
         _show_plan(checkpoint, network, threshold, as_json)

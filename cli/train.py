@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-
 from slimnet_cli import terminal
 from slimnet_cli.options import architecture_options, json_option
 from slimnet_cli.outputs import refuse_missing_folder
 
 if TYPE_CHECKING:
     from slimnet.data import ImageData
-    from slimnet.training import Recipe
+    from slimnet.training import Recipe, TrainingRun
 
 EXAMPLES = """\b
 Examples:
@@ -24,7 +25,7 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=EXAMPLES, short_help="Train until filters die of their own.")
 @click.argument("data")
 @click.option("-o", "--out", required=True, metavar="FILE.pt", help="Where the checkpoint goes.")
 @architecture_options(required=False)
@@ -44,12 +45,14 @@ def train(
 ) -> None:
     """Train with Adam and L2 regularisation, as the paper does, and save a checkpoint.
 
-    DATA is "digits" (embedded) or a FILE.npz with x_train, y_train, x_test and y_test (uint8, N×H×W×C). What is not
-    said is as in the demo: a narrow basicnet. Ctrl-C finishes the step at hand, saves a checkpoint and leaves.
+    DATA is "digits" (embedded) or a FILE.npz with x_train, y_train, x_test and y_test (uint8, N×H×W×C).
+    What is not said is as in the demo: a narrow basicnet. Ctrl-C finishes the step at hand, saves a
+    checkpoint and leaves.
     """
+    from slimnet_cli import live
+
     from slimnet import training
     from slimnet.data import load_data
-    from slimnet_cli import live
 
     refuse_missing_folder(out)
     with terminal.working("Reading"):
@@ -63,23 +66,7 @@ def train(
     if run.iteration < recipe.iterations:
         terminal.note(f"interrupted after {run.iteration} of {recipe.iterations} iterations; saved to {path}")
         raise click.Abort
-    accuracy = training.evaluate(run.model, images)
-    dead = training.sparsity_by_gamma(run.model)
-    if as_json:
-        terminal.emit(
-            {
-                "checkpoint": str(path),
-                "recipe": dataclasses.asdict(recipe),
-                "accuracy": dataclasses.asdict(accuracy),
-                "dead_filters": dead,
-            }
-        )
-        return
-    terminal.result().print(
-        f"{100 * accuracy.top1:.2f} % of {accuracy.n} test images right, {100 * dead:.0f} % of the filters dead\n"
-        f"saved to {path}\nnext: {_next(recipe, path)}",
-        soft_wrap=True,
-    )
+    _tell(run, images, path, as_json)
 
 
 def recipe_for(
@@ -93,17 +80,32 @@ def recipe_for(
         fitting = {"num_classes": len(images.classes), "in_channels": images.channels}
         defaults = (DIGITS_DEMO.arch_args if arch is None else {}) | fitting
     given = {name: value for name, value in wishes.items() if value is not None}
+    if "iterations" in given and DIGITS_DEMO.drop_at is not None:
+        # The learning rate drops at the same part of a longer or shorter run.
+        given["drop_at"] = max(1, DIGITS_DEMO.drop_at * given["iterations"] // DIGITS_DEMO.iterations)
     return dataclasses.replace(
         DIGITS_DEMO, arch=arch or DIGITS_DEMO.arch, arch_args=defaults | arch_args, data=source, **given
     )
 
 
-def _next(recipe: Recipe, path: Path) -> str:
-    import json
-    import shlex
+def _tell(run: TrainingRun, images: ImageData, path: Path, as_json: bool) -> None:
+    from slimnet.training import evaluate, sparsity_by_gamma
 
-    arguments = f" --arch-args {shlex.quote(json.dumps(recipe.arch_args))}" if recipe.arch_args else ""
-    return (
-        f"slimnet slim {shlex.quote(str(path))} --arch {recipe.arch}{arguments} "
-        f"--data {shlex.quote(recipe.data)} -o slim/"
+    accuracy, dead = evaluate(run.model, images), sparsity_by_gamma(run.model)
+    if as_json:
+        document = {"checkpoint": str(path), "accuracy": dataclasses.asdict(accuracy), "dead_filters": dead}
+        terminal.emit(document | {"recipe": dataclasses.asdict(run.recipe)})
+        return
+    right = f"{100 * accuracy.top1:.2f} % of {accuracy.n} test images right"
+    terminal.result().print(
+        f"{right}, {100 * dead:.0f} % of the filters dead\nsaved to {path}\nnext: {_next(run.recipe, path)}",
+        soft_wrap=True,
     )
+
+
+def _next(recipe: Recipe, path: Path) -> str:
+    """The command that slims what was trained."""
+    arguments = ["slimnet", "slim", str(path), "--arch", recipe.arch, "--data", recipe.data, "-o", "slim/"]
+    if recipe.arch_args:
+        arguments[5:5] = ["--arch-args", json.dumps(recipe.arch_args)]
+    return shlex.join(arguments)

@@ -1,17 +1,15 @@
 """Reading files of unknown origin, in torch's and safetensors' formats, without running code from them."""
 
-import argparse
-import pathlib
 import pickletools
 import re
 import struct
 import warnings
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -19,21 +17,44 @@ import torch
 from slimnet.errors import CheckpointError
 from slimnet.models.architecture import reason
 
-_numpy_scalar = np.float64(0).__reduce__()[0]
 
-# What training scripts save beside the weights, and what may stand for it: options, NumPy numbers, paths.
-METADATA: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    *(type(np.dtype(code)) for code in ("bool", "int32", "int64", "float16", "float32", "float64")),
-    (_numpy_scalar, "numpy._core.multiarray.scalar"),
-    (_numpy_scalar, "numpy.core.multiarray.scalar"),
-    *((pathlib.PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")),
-    *((pathlib.PureWindowsPath, f"{module}.WindowsPath") for module in ("pathlib", "pathlib._local")),
-]
+class Placeholder:
+    """What is read instead of an object that is no part of the weights; it keeps nothing it is given."""
+
+    def __new__(cls, *_: Any) -> "Placeholder":
+        """Make one out of any arguments."""
+        return super().__new__(cls)
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+# What training scripts save beside the weights: options, paths, and NumPy's numbers and arrays.
+COMPANY = (
+    "argparse.Namespace",
+    *(f"{module}.{name}Path" for module in ("pathlib", "pathlib._local") for name in ("Posix", "Windows")),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    "numpy.dtype",
+    "numpy.ndarray",
+)
 
 # The packages that an ordinary checkpoint mentions.
-ORDINARY = ("torch", "collections", "argparse", "numpy", "pathlib")
+ORDINARY = ("torch", "collections", "argparse", "numpy", "pathlib", "_codecs")
+
+# What no network needs, though a whole pickled module may hide it among much that it does need.
+COMMANDS = (
+    "os.",
+    "posix.",
+    "nt.",
+    "subprocess.",
+    "sys.",
+    "shutil.",
+    "socket.",
+    "builtins.eval",
+    "builtins.exec",
+    "__builtin__.eval",
+    "__builtin__.exec",
+)
 
 NOT_CHECKPOINTS = {
     b"<": "is a web page, not a checkpoint; download the file itself",
@@ -116,11 +137,9 @@ def _check_archive(file: Path) -> None:
 
 def _read_torch(file: Path) -> Any:
     """What torch.save wrote, by torch's restricted unpickler alone."""
-    marked = torch.serialization.get_safe_globals()
-    # safe_globals takes away on leaving what it was given: leave out what the user had marked before.
-    added = [each for each in METADATA if each not in marked]
+    allowed: list[Any] = [(Placeholder, name) for name in COMPANY]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(added):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     # The bytes are unknown and may raise whatever an unpickler can: struct.error, UnicodeDecodeError, ...
@@ -131,19 +150,22 @@ def _read_torch(file: Path) -> Any:
 def _why_unreadable(file: Path, error: Exception) -> str:
     """What torch's restricted unpickler could not do with a file, and what to do about it."""
     mentioned = mentioned_names(file)
-    if any(name.startswith(("torch.nn.modules.", "torch.nn.parallel.")) for name in mentioned):
+    commands = [name for name in mentioned if name.startswith(COMMANDS)]
+    if not commands and any(
+        name.startswith(("torch.nn.modules.", "torch.nn.parallel.")) for name in mentioned
+    ):
         return (
             "is a pickled whole module, which can only be read by running code from it; "
             "convert it where its class is importable and you trust it: "
             "torch.save(torch.load(FILE, weights_only=False).state_dict(), NEW_FILE)"
         )
-    refused = re.search(r"GLOBAL (\S+)", str(error))
+    # torch names what it refused, but in a truncated file that may be half a name.
+    refused = [name for name in re.findall(r"GLOBAL (\S+)", str(error)) if name in mentioned]
     foreign = [name for name in mentioned if name.partition(".")[0] not in ORDINARY]
-    if refused is not None and not foreign:
-        foreign = [refused[1]]
-    if foreign:
+    unasked = [*commands, *refused, *foreign]
+    if unasked:
         return (
-            f"asks for {foreign[0]}, which is not part of a plain checkpoint; nothing in it was run; "
+            f"asks for {unasked[0]}, which is not part of a plain checkpoint; nothing in it was run; "
             "if you trust it, load it yourself and torch.save its state_dict alone"
         )
     if "Unsupported operand" in str(error):
@@ -165,22 +187,24 @@ def mentioned_names(file: Path) -> list[str]:
     Names that a pickle composes in unusual ways can be missed: good for messages, not for decisions.
     """
     names: dict[str, None] = {}
-    try:
-        with file.open("rb") as stream:
-            if not zipfile.is_zipfile(stream):
-                stream.seek(0)
-                # The older format is a sequence: a magic number, a version, the machine, then the object.
-                for _ in range(4):
-                    names.update(dict.fromkeys(_names_in_pickle(stream)))
-                return list(names)
+    # Disassembling unknown bytes may raise nearly anything, MemoryError for an absurd length included.
+    with suppress(Exception):
+        for name in _names_in_file(file):
+            names[name] = None
+    return [name for name in names if re.fullmatch(r"\w+(\.\w+)+", name)]
+
+
+def _names_in_file(file: Path) -> Iterator[str]:
+    if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(member) as stream:
-                names.update(dict.fromkeys(_names_in_pickle(stream)))
-    # Disassembling unknown bytes may raise nearly anything, MemoryError for an absurd length included.
-    except Exception:
-        return list(names)
-    return list(names)
+                yield from _names_in_pickle(stream)
+        return
+    with file.open("rb") as stream:
+        # The older format is a sequence: a magic number, a version, the machine, then the object.
+        for _ in range(4):
+            yield from _names_in_pickle(stream)
 
 
 def _names_in_pickle(stream: IO[bytes]) -> Iterator[str]:

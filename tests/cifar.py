@@ -45,7 +45,7 @@ def load_cifar10_test() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.inference_mode()
-def predictions(model: nn.Module, images: torch.Tensor, batch_size: int = 250) -> torch.Tensor:
+def predictions(model: nn.Module, images: torch.Tensor, batch_size: int = 100) -> torch.Tensor:
     """The class that the network, in evaluation mode, gives every image: `(N,)`."""
     model.eval()
     return torch.cat([model(batch).argmax(1) for batch in images.split(batch_size)])

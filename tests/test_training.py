@@ -31,7 +31,18 @@ from slimnet.training.optimisers import decay_weights, make_optimiser
 from slimnet.training.order import BatchOrder
 from slimnet.training.recipe import DIGITS_DEMO
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = {"widths": [4, 6], "pool_after": [1], "hidden": 8, "in_channels": 2, "num_classes": 3}
+
+
+@pytest.fixture
+def one_thread():
+    """Networks this small lose time to threads, and all of it where several tests share the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def recipe(**changes: object) -> Recipe:
@@ -141,7 +152,7 @@ def test_weight_decay_follows_the_schedule_and_not_the_learning_rate(lr):
 
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
 def test_the_learning_rate_drops_to_a_tenth(optimiser):
-    """Without gradients of the loss, SGD with L2 and no momentum has θ ← (1 − lr·λ)·θ; Adam steps by about lr."""
+    """Where only L2 has a gradient, plain SGD has θ ← (1 − lr·λ)·θ and Adam steps by about lr."""
     changes = {"optimiser": optimiser, "momentum": 0.0, "lr": 0.01, "l2": 0.5, "iterations": 4, "drop_at": 3}
     run = train(recipe(arch=f"{__name__}:Unmoved", arch_args={}, **changes), images(), every=1)
     path = [run.model.weight.item() for _ in itertools.chain([0], run)]
@@ -167,7 +178,7 @@ class Unmoved(nn.Module):
 
 
 def test_the_run_equals_a_plain_loop():
-    """The oracle is the loop anybody would write: torch's Adam, floats made by NumPy, one batch after another."""
+    """The oracle is the loop anybody would write: torch's Adam, NumPy's floats, batch after batch."""
     data, plan = images(), recipe(l2=0.01, lr=0.01, drop_at=4, eps=1e-4)
     run = train(plan, data)
     pixels = data.x_train.numpy().astype(np.float64).transpose(0, 3, 1, 2) / 255
@@ -221,6 +232,11 @@ def test_a_run_can_be_left_and_taken_up_again():
     assert [progress.iteration for progress in itertools.islice(run, 2)] == [3, 6]
     assert [progress.iteration for progress in run] == [7]
     assert list(run) == []
+
+
+def test_reports_come_after_at_least_one_step():
+    with pytest.raises(UsageError, match="a report every 0 iterations"):
+        train(recipe(), images(), every=0)
 
 
 def test_progress_says_where_the_run_stands():
@@ -386,6 +402,13 @@ def test_a_recipe_does_not_share_its_arguments():
     assert [recipe(drop_at=2).schedule_scale(iteration) for iteration in (0, 1, 2, 9)] == [1, 1, 0.1, 0.1]
 
 
+@pytest.mark.parametrize(("iterations", "drop_at"), [(100, 60), (5000, 3000), (1, 1)])
+def test_another_length_drops_at_the_same_share(iterations, drop_at):
+    longer = recipe(iterations=2500, drop_at=1500).lasting(iterations)
+    assert (longer.iterations, longer.drop_at) == (iterations, drop_at)
+    assert recipe().lasting(iterations) == recipe(iterations=iterations)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -492,7 +515,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, where):
 
 def test_the_demo_recipe_begins_to_learn_the_digits():
     """A hundred of its steps are enough to read most digits, and far too few for a filter to die."""
-    run = train(dataclasses.replace(DIGITS_DEMO, iterations=100, drop_at=60), load_data(DIGITS_DEMO.data))
+    run = train(DIGITS_DEMO.lasting(100), load_data(DIGITS_DEMO.data))
     finished(run)
     assert evaluate(run.model, load_data("digits")).top1 > 0.9
     assert sparsity_by_gamma(run.model) < 0.1

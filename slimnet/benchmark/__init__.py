@@ -10,8 +10,8 @@ from slimnet.benchmark.compare import (
     shared_runtimes,
     with_onnx,
 )
-from slimnet.benchmark.counts import Counts, macs, onnx_macs, parameters
-from slimnet.benchmark.environment import Environment, environment, usable_cores
+from slimnet.benchmark.counts import Counts, macs, onnx_input_shape, onnx_macs, parameters
+from slimnet.benchmark.environment import Environment, environment, installed_version, usable_cores
 from slimnet.benchmark.latency import Interval, Latency, ratio_interval
 
 __all__ = [
@@ -25,8 +25,10 @@ __all__ = [
     "compare",
     "count",
     "environment",
+    "installed_version",
     "macs",
     "measure",
+    "onnx_input_shape",
     "onnx_macs",
     "parameters",
     "ratio_interval",

@@ -8,16 +8,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import torch
 from torch import nn
 
-from slimnet.benchmark.counts import Counts, batched, count_module, count_onnx
+from slimnet.benchmark.counts import Counts, batched, count_module, count_onnx, read_onnx
 from slimnet.benchmark.environment import Environment, environment, usable_cores
 from slimnet.benchmark.latency import Latency, Run, interleave
 from slimnet.errors import UsageError
 from slimnet.export import export_onnx
-from slimnet.inputs import ExampleInputs, Inputs
+from slimnet.inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.models.architecture import reason
 
 RUNTIMES = ("torch", "onnxruntime")
 SPIN_ONLY_WHILE_RUNNING = ("session.force_spinning_stop", "1")
@@ -110,8 +112,37 @@ def measure(
                     runs = [_torch_run(model, inputs) for model in models]
                 else:
                     runs = [_onnx_run(contender, inputs, settings.threads) for contender in contenders]
+                _check_alike(contenders, runs, inputs)
                 samples = interleave(runs, settings.seconds)
             yield Latency(runtime, batch, settings.threads, names, tuple(map(tuple, samples.tolist())))
+
+
+def _check_alike(contenders: Sequence[Contender], runs: Sequence[Run], inputs: Inputs) -> None:
+    """Run every contender once, and refuse those that cannot be compared.
+
+    Raises:
+        UsageError: one does not run on these inputs, or returns other shapes than the first.
+    """
+    given = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
+    shapes = []
+    for contender, run in zip(contenders, runs, strict=True):
+        try:
+            shapes.append(_shapes(run()))
+        except Exception as error:  # whatever the runtimes raise, which have no type in common
+            raise UsageError(
+                f"{contender.name} does not run on inputs of {given}: {reason(error)}"
+            ) from error
+        if shapes[-1] != shapes[0]:
+            raise UsageError(
+                f"{contender.name} returns {shapes[-1]} for inputs of {given}, but {contenders[0].name} "
+                f"returns {shapes[0]}; compare networks for one task only"
+            )
+
+
+def _shapes(output: object) -> list[tuple[int, ...]]:
+    """Shapes of what a run returns: a list of arrays from onnxruntime, tensors in anything from torch."""
+    leaves = output if isinstance(output, list) else tensors_in(output)
+    return [tuple(np.shape(leaf)) for leaf in leaves]
 
 
 def shared_runtimes(contenders: Sequence[Contender]) -> tuple[str, ...]:
@@ -160,12 +191,8 @@ def _torch_run(model: nn.Module, inputs: Inputs) -> Run:
 
 
 def _onnx_run(contender: Contender, inputs: Inputs, threads: int) -> Run:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    # Else one contender's idle threads would still spin while the other is timed.
-    options.add_session_config_entry(*SPIN_ONLY_WHILE_RUNNING)
-    session = onnxruntime.InferenceSession(contender.onnx, options, providers=["CPUExecutionProvider"])
+    assert contender.onnx is not None
+    session = _session(contender.onnx, threads)
     names = [value.name for value in session.get_inputs()]
     if len(names) != len(inputs.tensors):
         raise UsageError(
@@ -173,6 +200,19 @@ def _onnx_run(contender: Contender, inputs: Inputs, threads: int) -> Run:
         )
     feeds = {name: tensor.numpy() for name, tensor in zip(names, inputs.tensors, strict=True)}
     return lambda: session.run(None, feeds)
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    read_onnx(path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Else one contender's idle threads would still spin while the other is timed.
+    options.add_session_config_entry(*SPIN_ONLY_WHILE_RUNNING)
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no type in common
+        raise UsageError(f"onnxruntime cannot load {path}: {reason(error)}") from error
 
 
 @contextmanager

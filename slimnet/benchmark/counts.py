@@ -14,11 +14,12 @@ from typing import Any
 
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 from onnx import shape_inference
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from slimnet.errors import InputError
+from slimnet.errors import InputError, UsageError
 from slimnet.inputs import ExampleInputs, Inputs
 
 FLOPS_PER_MAC = 2
@@ -53,8 +54,37 @@ def count_module(
 
 def count_onnx(name: str, path: Path, files: Mapping[str, Path]) -> Counts:
     """Count an ONNX graph; its parameters are the floating-point weights that it stores."""
-    graph = onnx.load(path).graph
-    return Counts(name, _stored(graph), onnx_macs(path), file_bytes(files))
+    return Counts(name, _stored(read_onnx(path).graph), onnx_macs(path), file_bytes(files))
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read an ONNX model.
+
+    Raises:
+        UsageError: there is no such file, or it is something else.
+    """
+    try:
+        model = onnx.load(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    except (DecodeError, onnx.checker.ValidationError) as error:
+        raise UsageError(f"{path} is not an ONNX model; pass a file that slimnet export wrote") from error
+    if not model.graph.node:
+        raise UsageError(
+            f"{path} is an ONNX model that computes nothing; pass a file that slimnet export wrote"
+        )
+    return model
+
+
+def onnx_input_shape(path: Path) -> tuple[int, ...] | None:
+    """The shape of one example `(C, H, W)` of an ONNX model's first input; None where it is not fixed.
+
+    Raises:
+        UsageError: as `read_onnx`.
+    """
+    dimensions = read_onnx(path).graph.input[0].type.tensor_type.shape.dim[1:]
+    fixed = all(dimension.HasField("dim_value") for dimension in dimensions)
+    return tuple(dimension.dim_value for dimension in dimensions) if fixed else None
 
 
 def parameters(model: nn.Module) -> int:
@@ -95,7 +125,7 @@ def onnx_macs(path: Path) -> int | None:
 
     None where a shape depends on the data. A product of two activations (attention) is not a linear layer.
     """
-    model = onnx.load(path)
+    model = read_onnx(path)
     for value in model.graph.input:
         dimensions = value.type.tensor_type.shape.dim
         if dimensions:

@@ -23,6 +23,7 @@ FEWEST_ROUNDS = 11
 MOST_ROUNDS = 400
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+NARROW_SPACE, NO_BREAK = "\u202f", "\u00a0"
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,25 @@ class Interval:
         """Whether the measurement cannot tell the two apart."""
         return self.low <= 1.0 <= self.high
 
-    def __str__(self) -> str:
-        spread = f"({self.low:.2f} to {self.high:.2f})"
+    @property
+    def verdict(self) -> str:
+        """The ratio in words, which claim nothing that the interval does not hold."""
         if self.holds_one:
-            return f"no measurable difference {spread}"
+            return "no measurable difference"
         if self.value > 1.0:
-            return f"{self.value:.2f} × faster {spread}"
-        return f"{1 / self.value:.2f} × slower ({1 / self.high:.2f} to {1 / self.low:.2f})"
+            return f"{self.value:.2f}{NARROW_SPACE}× faster"
+        return f"{1 / self.value:.2f}{NARROW_SPACE}× slower"
+
+    @property
+    def spread(self) -> str:
+        """The interval in words, the way round that the verdict has it."""
+        low, high = self.low, self.high
+        if self.high < 1.0:
+            low, high = 1 / high, 1 / low
+        return f"{low:.2f}{NO_BREAK}to{NO_BREAK}{high:.2f}"
+
+    def __str__(self) -> str:
+        return f"{self.verdict} ({self.spread})"
 
 
 @dataclass(frozen=True)

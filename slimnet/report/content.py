@@ -49,8 +49,8 @@ class Training:
 class Report:
     """Everything a page is made of; what is None or empty is left out of it.
 
-    `gammas` maps the layers that have a BatchNorm to the |γ| of its channels in the dense network; `accuracies` are
-    those of the dense and of the slim network on the same test images.
+    `gammas` maps the layers that have a BatchNorm to the |γ| of its channels in the dense network;
+    `accuracies` are those of the dense and of the slim network on the same test images.
     """
 
     title: str

@@ -14,12 +14,13 @@ from slimnet.benchmark import Latency
 from slimnet.plan import LayerPlan
 from slimnet.report.content import Training
 from slimnet.report.drawing import DEAD, DENSE, INK, MUTED, SLIM, Canvas, drawing
-from slimnet.report.wording import printable, times
+from slimnet.report.wording import printable, times, tiny
 
 MOST_BARS = 40
 MOST_TRACES = 240
-SMALLEST_GAMMA = 1e-8
-LARGEST_GAMMA = 10.0
+DECADES_BELOW_THRESHOLD = 3
+SMALLEST_THRESHOLD = 1e-9
+FEWEST_DECADES_FOR_LOG = 1.0
 
 
 def silhouette(layers: Sequence[LayerPlan]) -> dict[str, str]:
@@ -117,7 +118,7 @@ def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
             xlim=(lowest - 0.05, highest + (highest - lowest) * (0.3 if canvas.narrow else 0.1)),
         )
         axes.set_xlabel("times as fast as the dense network")
-        axes.xaxis.set_major_locator(MaxNLocator(4 if canvas.narrow else 7))
+        axes.xaxis.set_major_locator(MaxNLocator(4 if canvas.narrow else 7, steps=[1, 2, 5, 10]))
         axes.grid(axis="x")
 
     return drawing(
@@ -127,8 +128,8 @@ def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
 
 def gamma_histogram(gammas: Sequence[float], threshold: float) -> dict[str, str]:
     """How many channels have which |γ|, on a logarithmic axis, with the threshold between dead and alive."""
-    values = np.clip(np.abs(np.asarray(gammas, dtype=float)), SMALLEST_GAMMA, LARGEST_GAMMA)
-    threshold = max(threshold, 2 * SMALLEST_GAMMA)
+    threshold = max(threshold, SMALLEST_THRESHOLD)
+    values = np.maximum(np.abs(np.asarray(gammas, dtype=float)), _floor(threshold))
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         axes = figure.add_subplot()
@@ -137,7 +138,7 @@ def gamma_histogram(gammas: Sequence[float], threshold: float) -> dict[str, str]
             axes.hist(values[part], edges.tolist(), color=colour, rwidth=0.86)
         axes.set_xscale("log")
         _threshold(axes, threshold, vertical=True)
-        axes.xaxis.set_major_formatter(FuncFormatter(_power))
+        axes.xaxis.set_major_formatter(_powers(_floor(threshold)))
         axes.xaxis.set_major_locator(LogLocator(numticks=7 if canvas.narrow else 12))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -166,9 +167,14 @@ def progress(training: Training) -> dict[str, str]:
     def draw(figure: Figure, canvas: Canvas) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True)
         upper.plot(training.iterations, training.losses, color=INK, linewidth=1.5)
-        upper.set(ylabel="loss", yscale="log")
-        upper.yaxis.set_major_formatter(FuncFormatter(_power))
-        upper.yaxis.set_minor_locator(NullLocator())
+        upper.set(ylabel="loss")
+        if np.log10(max(training.losses) / max(min(training.losses), 1e-12)) > FEWEST_DECADES_FOR_LOG:
+            upper.set_yscale("log")
+            upper.yaxis.set_major_formatter(_powers())
+            upper.yaxis.set_minor_locator(NullLocator())
+        else:
+            upper.set_ylim(bottom=0)
+            upper.yaxis.set_major_locator(MaxNLocator(4))
         dead = 100 * np.asarray(training.dead)
         lower.fill_between(training.iterations, dead, color=DEAD, alpha=0.22, linewidth=0)
         lower.plot(training.iterations, dead, color=DEAD)
@@ -185,8 +191,8 @@ def progress(training: Training) -> dict[str, str]:
 
 def gamma_traces(training: Training, threshold: float) -> dict[str, str]:
     """|γ| of the channels over the iterations, each a line: those that end under the threshold died."""
-    rows = np.clip(training.gammas.astype(float), SMALLEST_GAMMA, LARGEST_GAMMA)
-    threshold = max(threshold, 2 * SMALLEST_GAMMA)
+    threshold = max(threshold, SMALLEST_THRESHOLD)
+    rows = np.maximum(training.gammas.astype(float), _floor(threshold))
     rows = rows[:, :: -(-rows.shape[1] // MOST_TRACES)]
 
     def draw(figure: Figure, canvas: Canvas) -> None:
@@ -196,7 +202,7 @@ def gamma_traces(training: Training, threshold: float) -> dict[str, str]:
             axes.plot(training.iterations, rows[:, part], color=colour, alpha=0.35, linewidth=0.9)
         axes.set_yscale("log")
         _threshold(axes, threshold, vertical=False)
-        axes.yaxis.set_major_formatter(FuncFormatter(_power))
+        axes.yaxis.set_major_formatter(_powers(_floor(threshold)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set(ylabel="|γ|", xlabel="iteration")
         _iterations(axes, training, canvas)
@@ -223,8 +229,16 @@ def _threshold(axes: Axes, threshold: float, *, vertical: bool) -> None:
     )  # fmt: skip
 
 
-def _power(value: float, _: object = None) -> str:
-    """1e-05 as 10⁻⁵, and numbers near one as they are."""
-    if 0.000_999 <= value <= 100:
-        return f"{value:g}"
-    return "10" + f"{round(np.log10(value))}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+def _floor(threshold: float) -> float:
+    """The size from which down every γ is drawn alike: all of them are as dead as can be."""
+    return threshold / 10**DECADES_BELOW_THRESHOLD
+
+
+def _powers(floor: float = 0.0) -> FuncFormatter:
+    """1e-05 as 10⁻⁵, numbers near one as they are, and the floor as what it stands for."""
+
+    def shown(value: float, _: object) -> str:
+        text = f"{value:g}" if 0.000_999 <= value <= 100 else tiny(value)
+        return f"≤ {text}" if value < 1.5 * floor else text
+
+    return FuncFormatter(shown)

@@ -47,10 +47,8 @@ def render(report: Report) -> str:
     environment.filters |= {
         "amount": wording.amount,
         "duration": wording.duration,
-        "faster": verdict.faster,
         "percent": wording.percent,
         "printable": wording.printable,
-        "spread": verdict.spread,
         "tiny": wording.tiny,
     }
     return environment.get_template("report.html.jinja").render(
@@ -62,6 +60,7 @@ def render(report: Report) -> str:
         recipe=verdict.recipe_rows(report.training.recipe, report.training.seconds)
         if report.training
         else (),
+        slower=verdict.is_slower_anywhere(report),
         drawings=drawings(report),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
     )

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
-from slimnet.benchmark import Interval, Latency
+from slimnet.benchmark import Latency
 from slimnet.models import Architecture
 from slimnet.report import wording
 from slimnet.report.content import Report
@@ -11,12 +11,10 @@ from slimnet.training import Accuracy, Recipe
 
 FILE_KINDS = {"onnx": "ONNX file", "weights": "Weights file"}
 
-NO_BREAK = "\u00a0"
-
 
 @dataclass(frozen=True)
 class Tile:
-    """One number before and after; `left` is the part of it that is left, None where that says nothing."""
+    """One number before and after; `left` is after ÷ before, None where that says nothing."""
 
     label: str
     before: str
@@ -81,6 +79,13 @@ def reasons(report: Report) -> list[Reason]:
     return sorted(found, key=lambda reason: -reason.channels)
 
 
+def is_slower_anywhere(report: Report) -> bool:
+    """Whether the slim network is measurably slower on some runtime at some batch size."""
+    return report.comparison is not None and any(
+        each.speedup().high < 1 for each in report.comparison.latencies
+    )
+
+
 def recipe_rows(recipe: Recipe, seconds: float) -> list[tuple[str, str]]:
     """What a training run was asked for, as (name, value) pairs for people."""
     regularisers = {"L2 regularisation": recipe.l2, "weight decay": recipe.weight_decay}
@@ -94,24 +99,10 @@ def recipe_rows(recipe: Recipe, seconds: float) -> list[tuple[str, str]]:
     ]
 
 
-def spread(interval: Interval) -> str:
-    """The 95 % interval of a speed-up in words."""
-    return f"{interval.low:.2f} to {interval.high:.2f}".replace(" ", NO_BREAK)
-
-
-def faster(interval: Interval) -> str:
-    """A speed-up in words, never claiming what the interval does not hold."""
-    if interval.holds_one:
-        return "no measurable difference"
-    if interval.value > 1:
-        return f"{wording.times(interval.value, 2)} faster"
-    return f"{wording.times(1 / interval.value, 2)} slower"
-
-
 def _tile(label: str, shown: wording.Shown, before: int, after: int) -> Tile:
     left = after / before if before else 1.0
     change = "unchanged" if before == after else f"{wording.percent(1 - left)} less"
-    return Tile(label, shown(before), shown(after), change, min(1.0, left))
+    return Tile(label, shown(before), shown(after), change, left)
 
 
 def _accuracy_tile(before: Accuracy, after: Accuracy) -> Tile:
@@ -127,8 +118,8 @@ def _latency_tile(latency: Latency) -> Tile:
         f"{latency.runtime}, batch {latency.batch}",
         wording.duration(before),
         wording.duration(after),
-        f"{faster(interval)} ({spread(interval)})",
-        min(1.0, after / before),
+        str(interval),
+        after / before,
     )
 
 
@@ -158,9 +149,12 @@ def _difference(report: Report) -> str:
 
 
 def _speed(latencies: tuple[Latency, ...]) -> str:
-    gains = [(latency.speedup(), latency) for latency in latencies]
-    wins = [(interval, latency) for interval, latency in gains if interval.low > 1]
-    if not wins:
-        return "It is not measurably faster on this machine."
-    interval, latency = max(wins, key=lambda win: win[0].value)
-    return f"On {latency.runtime} at batch {latency.batch} it is {faster(interval)} ({spread(interval)})."
+    measured = sorted(latencies, key=lambda latency: latency.speedup().value)
+    gain, loss = measured[-1:], measured[:1]
+    told = [each for each in gain if each.speedup().low > 1] + [
+        each for each in loss if each.speedup().high < 1
+    ]
+    if not told:
+        return "No difference in speed was measured on this machine."
+    words = [f"{latency.speedup()} on {latency.runtime} at batch {latency.batch}" for latency in told]
+    return f"It is {', but '.join(words)}."

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from unicodedata import category
 
 Shown = Callable[[float], str]
 
@@ -70,7 +71,9 @@ def times(ratio: float, digits: int = 1) -> str:
 
 def printable(name: str, longest: int | None = None) -> str:
     """A name fit to be shown: control characters replaced, the front of a long one left out."""
-    clean = "".join(letter if letter.isprintable() else "�" for letter in name)
+    clean = "".join(
+        "�" if category(letter)[0] == "C" or letter in "\u2028\u2029" else letter for letter in name
+    )
     if longest is None or len(clean) <= longest:
         return clean
     return "…" + clean[len(clean) - longest + 1 :]

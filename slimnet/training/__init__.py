@@ -2,10 +2,11 @@
 
 from slimnet.training.loop import Progress, Snapshot, TrainingRun, train
 from slimnet.training.metrics import Accuracy, batchnorm_scales, evaluate, sparsity_by_gamma
-from slimnet.training.recipe import Recipe
+from slimnet.training.recipe import DIGITS_DEMO, Recipe
 from slimnet.training.saving import save_checkpoint
 
 __all__ = [
+    "DIGITS_DEMO",
     "Accuracy",
     "Progress",
     "Recipe",

@@ -66,6 +66,8 @@ class TrainingRun(Iterator[Progress]):
     def __init__(
         self, recipe: Recipe, data: ImageData, *, device: torch.device | str = "cpu", every: int | None = None
     ) -> None:
+        if every is not None and every < 1:
+            raise UsageError(f"a report every {every} iterations cannot be; it must be at least 1")
         self.recipe = recipe
         self.iteration = 0
         self.history: list[Snapshot] = []
@@ -182,5 +184,6 @@ def train(
     Raises:
         ArchitectureError: the recipe's network cannot be built.
         DataError: the network does not take the data.
+        UsageError: `every` below 1.
     """
     return TrainingRun(recipe, data, device=device, every=every)

@@ -98,6 +98,15 @@ class Recipe:
         """s of the step that comes after `iteration` steps: 1, and 0.1 from `drop_at` on."""
         return 1.0 if self.drop_at is None or iteration < self.drop_at else DROP_FACTOR
 
+    def lasting(self, iterations: int) -> "Recipe":
+        """The same recipe over another number of iterations, with its drop at the same share of them.
+
+        Raises:
+            UsageError: fewer than one iteration.
+        """
+        drop_at = None if self.drop_at is None else max(1, self.drop_at * iterations // self.iterations)
+        return dataclasses.replace(self, iterations=iterations, drop_at=drop_at)
+
     def to_json(self) -> str:
         """The recipe as JSON text, one field a line."""
         return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
@@ -143,14 +152,14 @@ def _is_number(value: object, above: float | None = None, below: float = math.in
 
 DIGITS_DEMO = Recipe(
     arch="basicnet",
-    arch_args={"width": 0.25, "in_channels": 1, "num_classes": 10},
+    arch_args={"width": 0.25, "hidden": 64, "in_channels": 1, "num_classes": 10},
     data="digits",
     optimiser="adam",
-    lr=3e-3,
-    eps=1e-6,
-    l2=3e-2,
+    lr=5e-3,
+    eps=1e-5,
+    l2=2e-2,
     batch_size=20,
-    iterations=3000,
-    drop_at=2000,
+    iterations=2500,
+    drop_at=1500,
 )
 """The demo's run."""

@@ -27,25 +27,26 @@ def save_checkpoint(model: nn.Module, path: str | Path, recipe: Recipe, iteratio
         if torch.is_tensor(value)
     }
     content = {"state_dict": state, "recipe": recipe.to_json(), "iteration": iteration}
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        _write(content, partial)
-        os.replace(partial, path)
+        _replace(path, content)
     except (OSError, RuntimeError) as error:
         # torch reports a full disk as a RuntimeError of its archive writer.
-        problem = (
-            error.strerror if isinstance(error, OSError) and error.strerror else "the disk refused the data"
-        )
+        problem = (error.strerror if isinstance(error, OSError) else None) or "the disk refused it"
         raise CheckpointError(
             f"{path}: cannot be written ({problem}); choose a folder that exists and has room"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
-def _write(content: dict[str, object], path: Path) -> None:
-    with path.open("xb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+def _replace(path: Path, content: dict[str, object]) -> None:
+    """Write beside the target, down to the disk, and only then take its place."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    with partial.open("xb") as file:
+        try:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
