@@ -98,6 +98,7 @@ def _train(images: ImageData) -> TrainingRun:
 
 def _slim(run: TrainingRun, images: ImageData, folder: Path) -> tuple[Slimmed, tuple[Accuracy, Accuracy]]:
     import slimnet
+    from slimnet.bundle import save
     from slimnet.training import evaluate
 
     dense = run.model.eval()
@@ -105,7 +106,7 @@ def _slim(run: TrainingRun, images: ImageData, folder: Path) -> tuple[Slimmed, t
     slimmed = slimnet.slim(dense, loader[0][0][:4], loader=loader, float64=True)
     accuracies = (evaluate(dense, images), evaluate(slimmed.model, images))
     _save_dense(run, slimmed, folder / "dense")
-    slimnet.save(slimmed, folder / "slim")
+    save(slimmed, folder / "slim", source="slimnet demo")
     terminal.note(f"removed {slimmed.plan.removed_channels} channels, certified, exported to ONNX")
     return slimmed, accuracies
 
@@ -114,11 +115,11 @@ def _save_dense(run: TrainingRun, slimmed: Slimmed, folder: Path) -> None:
     """The dense network in the same two forms as the slim one, to compare like with like."""
     from safetensors.torch import save_file
 
-    import slimnet
+    from slimnet.export import export_onnx
 
     folder.mkdir()
     save_file(run.model.state_dict(), folder / "model.safetensors")
-    slimnet.export_onnx(run.model, slimmed.example_inputs, folder / "model.onnx")
+    export_onnx(run.model, slimmed.example_inputs, folder / "model.onnx")
 
 
 def _measure(run: TrainingRun, slimmed: Slimmed, folder: Path) -> Comparison:

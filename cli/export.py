@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import click
+
+from slimnet_cli import terminal
+from slimnet_cli.network import noise
 from slimnet_cli.options import json_option
+from slimnet_cli.outputs import refuse_missing_folder
 
 EXAMPLES = """\b
 Examples:
   slimnet export slim/ -o net.onnx
+  slimnet export slim/ -o net.onnx --json
 """
 
 
@@ -18,6 +23,5 @@ Examples:
 def export(bundle: str, out: str, as_json: bool) -> None:
     """Write the slim network of a bundle as an ONNX model.
 
-    One self-contained file with BatchNorm folded and any batch size, checked against the network under
-    onnxruntime.
+    One self-contained file with BatchNorm folded and any batch size, checked against the network under onnxruntime.
     """

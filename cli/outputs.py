@@ -13,16 +13,6 @@ from pathlib import Path
 import click
 
 
-def refuse_existing(folder: str) -> None:
-    """Refuse a folder for results that is there already.
-
-    Raises:
-        click.UsageError: it exists.
-    """
-    if os.path.lexists(folder):
-        raise click.UsageError(f"{folder} exists already; name a folder that does not, or remove it")
-
-
 def refuse_missing_folder(file: str) -> None:
     """Refuse a file whose folder does not exist, or that is a folder itself.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 from slimnet_cli import before_after, terminal
 from slimnet_cli.network import Network
 from slimnet_cli.options import data_option, json_option, network_options, threshold_option
-from slimnet_cli.outputs import refuse_existing
 
 EXAMPLES = """\b
 Examples:
@@ -75,11 +75,12 @@ def _write_bundle(
     checkpoint: str, network: Network, limits: tuple[float, float], data: str | None, out: str, as_json: bool
 ) -> None:
     import slimnet
+    from slimnet.bundle import check_free, save
     from slimnet.data import load_data
     from slimnet.training import evaluate
 
     threshold, tolerance = limits
-    refuse_existing(out)
+    check_free(Path(out))
     with terminal.working("Slimming"):
         images = load_data(data) if data else None
         dense = network.load(checkpoint)
@@ -91,7 +92,7 @@ def _write_bundle(
             tolerance=tolerance,
         )
         accuracies = (evaluate(dense, images), evaluate(slimmed.model, images)) if images else None
-        folder = slimnet.save(slimmed, out)
+        folder = save(slimmed, out, source=Path(checkpoint).name)
     if as_json:
         terminal.emit(before_after.document(slimmed, accuracies) | {"bundle": str(folder)})
         return

@@ -92,23 +92,27 @@ class Needs:
 def needs(graph: ChannelGraph, constants: Constants) -> Needs:
     """Walk back from the outputs: a value is needed if something needs what is computed from it.
 
-    A value with a known constant needs nothing, so a layer all of whose outputs are constant reads nothing.
+    A constant needs only the constants it is computed from: with γ = 0 the input of a BatchNorm is not needed, and a
+    layer all of whose outputs are constant reads nothing that varies.
     """
     live = np.zeros(graph.size, dtype=bool)
     for pin in graph.pins:
         live[pin.labels] = True
-    varies = torch.isnan(constants).numpy()
+    values = constants.numpy()
+    varies = np.isnan(values)
     reads: list[np.ndarray] = []
     for step in reversed(graph.steps):
         if isinstance(step, Pointwise):
-            needed = live[step.out] & varies[step.out]
             for operand in step.operands:
-                live[operand[needed]] = True
+                live[operand[live[step.out] & (varies[step.out] | ~varies[operand])]] = True
         elif isinstance(step, Depthwise):
-            needed = live[step.outputs] & varies[step.outputs]
-            live[np.repeat(step.inputs, step.outputs.size // step.inputs.size)[needed]] = True
+            inputs = np.repeat(step.inputs, step.outputs.size // step.inputs.size)
+            live[inputs[live[step.outputs] & (varies[step.outputs] | ~varies[inputs])]] = True
         else:
             read = columns_read(step, live[step.outputs] & varies[step.outputs])
+            constant = live[step.outputs] & ~varies[step.outputs]
+            if constant.any():
+                read |= columns_read(step, constant) & (np.nan_to_num(values[step.inputs]) != 0)
             live[step.inputs[read]] = True
             reads.append(read)
     return Needs(live, tuple(reversed(reads)))

@@ -25,6 +25,12 @@ from slimnet.writing import write_plan
 MAX_ROUNDS = 60
 """How often a plan is made again because the network's code did not follow the last one."""
 
+SIZED = frozenset(
+    "view _unsafe_view reshape _reshape_alias expand split split_with_sizes slice select unbind cat constant_pad_nd "
+    "repeat as_strided slice_scatter select_scatter".split()
+)
+"""Ops that take sizes or positions, which may be numbers written into the network's code."""
+
 ExtraPin = tuple[Labels, str]
 
 
@@ -144,20 +150,24 @@ def pin_sets(removal: Removal, sets: np.ndarray, where: str) -> ExtraPin:
 
 
 def pin_op(graph: ChannelGraph, removal: Removal, stop: Interrupted) -> ExtraPin:
-    """Pin what the op touches at which a narrower forward stopped, and its twins from the same source line."""
+    """Pin what stopped a narrower forward: the last op before that moves the same channels by numbers in the code.
+
+    All ops from its line of code are pinned with it. Where there is none, the op that raised is pinned, then its
+    neighbours, then everything.
+    """
     position = min(stop.position, len(graph.ops) - 1)
     culprit = graph.ops[position]
-    twins = [op for op in graph.ops if same_place(op, culprit)]
-    for ops in (twins, graph.ops[position : position + 3], graph.ops):
+    concerned = np.unique(removal.sets[labels_of([culprit])])
+    for op in reversed(graph.ops[: position + 1]):
+        if op.name in SIZED and np.isin(removal.sets[labels_of([op])], concerned).any():
+            twins = [other for other in graph.ops if (other.name, other.line) == (op.name, op.line)]
+            if removal.gone(labels_of(twins)).any():
+                return labels_of(twins), f"the code at {op} does not follow a narrower width"
+    for ops in ([culprit], graph.ops[max(0, position - 2) : position + 3], graph.ops):
         touched = labels_of(ops)
         if removal.gone(touched).any():
             return touched, f"the code at {culprit} does not follow a narrower width"
     return np.arange(1, graph.size), "the network's code does not follow a narrower width"
-
-
-def same_place(op: Op, other: Op) -> bool:
-    """Whether two ops are the same op on the same line of code, in modules of any path."""
-    return op is other or (op.name == other.name and op.line == other.line and bool(op.line))
 
 
 def labels_of(ops: Sequence[Op]) -> Labels:

@@ -71,6 +71,7 @@ class Recorder:
         self.used: set[str] = set()
         self.path: list[str] = []
         self.tags: dict[int, tuple[torch.Tensor, Tag]] = {}
+        self.families: dict[int, list[torch.Tensor]] = {}
 
     @property
     def module(self) -> str:
@@ -118,6 +119,16 @@ class Recorder:
     def set(self, tensor: torch.Tensor, tag: Tag) -> None:
         """Attach a tag to a tensor (which is kept alive, so that its id stays its own)."""
         self.tags[id(tensor)] = (tensor, tag)
+
+    def note_storage(self, tensor: torch.Tensor) -> None:
+        """Remember which tensors share memory, so that in-place ops reach them all."""
+        family = self.families.setdefault(tensor.untyped_storage()._cdata, [])
+        if all(member is not tensor for member in family):
+            family.append(tensor)
+
+    def sharing(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """The tensors seen so far that share this one's memory."""
+        return list(self.families.get(tensor.untyped_storage()._cdata, []))
 
     def value(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor] | None:
         """How to compute a tensor that does not depend on the input, without giving it labels."""

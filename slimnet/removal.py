@@ -171,7 +171,7 @@ def keep_carriers(removal: Removal) -> None:
             inputs = reader.inputs[group]
             values = removal.constants[inputs]
             lost = removal.gone(inputs) & reads[group] & (np.nan_to_num(values) != 0)
-            if lost.any() and carrier(removal, inputs) is None:
+            if lost.any() and carrier(removal, inputs, reads[group]) is None:
                 candidates = removal.sets[inputs[lost]]
                 removal.restore(
                     candidates[np.argmin(removal.weight[candidates])], f"carrier of constants for {reader.module}"
@@ -183,9 +183,9 @@ def carrier_groups(reader: Reader) -> np.ndarray:
     return np.arange(reader.inputs.size).reshape(reader.groups, -1)
 
 
-def carrier(removal: Removal, inputs: Labels) -> int | None:
-    """The position among `inputs` of the kept channel with the largest known constant, if any is nonzero."""
+def carrier(removal: Removal, inputs: Labels, reads: np.ndarray) -> int | None:
+    """The position among `inputs` of the kept and read channel with the largest known constant, if any is nonzero."""
     values = np.abs(np.nan_to_num(removal.constants[inputs]))
-    values[removal.gone(inputs)] = 0.0
+    values[removal.gone(inputs) | ~reads] = 0.0
     best = int(np.argmax(values))
     return best if values[best] > 0 else None

@@ -41,7 +41,7 @@ def copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     kind = type(module)
     if id(module) in memo:
         return memo[id(module)]
-    if any(getattr(kind, name, None) is not getattr(nn.Module, name, None) for name in COPY_PROTOCOL):
+    if copies_itself(kind):
         return copy.deepcopy(module, memo)
     new = kind.__new__(kind)
     memo[id(module)] = new
@@ -52,6 +52,15 @@ def copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         else:
             new.__dict__[name] = value if isinstance(value, FROZEN) else copy_value(value, memo)
     return new
+
+
+def copies_itself(kind: type) -> bool:
+    """Whether a class has its own way of being copied; that of torch's own layers only serves old pickles."""
+    for name in COPY_PROTOCOL:
+        own = getattr(kind, name, None)
+        if own is not getattr(nn.Module, name, None) and not str(getattr(own, "__module__", "")).startswith("torch.nn"):
+            return True
+    return False
 
 
 COPY_PROTOCOL = ("__deepcopy__", "__copy__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__new__")

@@ -150,7 +150,8 @@ def refit(model: nn.Module, groups: Mapping[str, int]) -> None:
 
 def stored(module: nn.Module, name: str) -> torch.Tensor:
     """A weight, or the one that `torch.nn.utils.prune` computes it from."""
-    return dict(module.named_parameters(recurse=False)).get(f"{name}_orig", getattr(module, name))
+    original = module._parameters.get(f"{name}_orig")
+    return getattr(module, name) if original is None else original
 
 
 def refit_convolution(module: nn.modules.conv._ConvNd, groups: int | None) -> None:

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from slimnet.errors import InputError, SlimnetError, TraceError
 from slimnet.graph import ChannelGraph, Op, Pointwise
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.aliases import write_through
 from slimnet.ops import HANDLERS, unknown
 from slimnet.recorder import Call, Recorder, source_line
 from slimnet.skeleton import module_paths, named_tensors, skeleton
@@ -87,17 +88,11 @@ def record(
     recorder = Recorder(structure, dict(real), depthwise)
     given = inputs.map(lambda tensor: torch.empty_like(tensor, device="meta"))
 
-    def forward(*leaves: Any) -> None:
-        args, kwargs = pytree.tree_unflatten(leaves, layout)
-        output = structure(*args, **kwargs)
-        recorder.path.append("output")
-        for tensor in tensors_in(output):
-            tensor.clone()
-
-    leaves, layout = pytree.tree_flatten((given.args, given.kwargs))
     try:
         with torch.no_grad(), module_paths(structure, recorder.path), ChannelMode(recorder):
-            torch.func.functionalize(forward)(*leaves)
+            output = given.call(structure)
+        for tensor in tensors_in(output):
+            recorder.pin_tensor(tensor, "output of the network")
     except SlimnetError as error:
         raise Interrupted(len(recorder.ops), error) from error
     except Exception as error:
@@ -130,18 +125,34 @@ class ChannelMode(TorchDispatchMode):
         args, kwargs, tensors = self.on_meta(args, kwargs or {})
         if name == "_local_scalar_dense":
             return self.scalar(tensors[0])
+        functional = functional_variant(func, name)
+        if functional is not None:
+            return self.in_place(functional, args, kwargs, tensors)
         out = SHORTCUTS.get(name, run)(func, args, kwargs)
-        call = Call(name, func, args, kwargs, out, tensors)
-        known = self.known_value(call)
-        HANDLERS.get(name, unknown)(self.recorder, call)
-        if known is not None:
-            for index, tensor in enumerate(call.outputs):
-                tag = self.recorder.tag(tensor)
-                self.recorder.set(tensor, replace(tag, value=known(index)))
-        self.note(call)
-        if self.recorder.module == "output":
-            self.recorder.pin_tensor(call.outputs[0], "output of the network")
+        self.handle(Call(name, func, args, kwargs, out, tensors))
         return out
+
+    def in_place(self, func: Any, args: tuple, kwargs: dict, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Record an in-place op as its functional variant, then renew every view of what it changed."""
+        written, others = args[0], tensors[1:]
+        if torch.broadcast_shapes(*(tensor.shape for tensor in tensors)) != written.shape and others:
+            raise RuntimeError(f"shapes {[tuple(tensor.shape) for tensor in tensors]} do not fit in place")
+        before = self.recorder.tag(written)
+        call = Call(func.overloadpacket.__name__, func, args, kwargs, written, tensors)
+        self.handle(call)
+        write_through(self.recorder, written, before, self.recorder.here(call))
+        return written
+
+    def handle(self, call: Call) -> None:
+        """Let the op table say what happens to the channels."""
+        known = self.known_value(call)
+        HANDLERS.get(call.name, unknown)(self.recorder, call)
+        for index, tensor in enumerate(call.outputs):
+            if known is not None:
+                self.recorder.set(tensor, replace(self.recorder.tag(tensor), value=known(index)))
+            elif id(tensor) in self.recorder.tags:
+                self.recorder.note_storage(tensor)
+        self.note(call)
 
     def on_meta(self, args: tuple, kwargs: dict) -> tuple[tuple, dict, tuple[torch.Tensor, ...]]:
         """The arguments with real tensors and device names replaced by meta ones, and the tensors among them."""
@@ -196,6 +207,13 @@ class ChannelMode(TorchDispatchMode):
         tags = (recorder.tags.get(id(tensor)) for tensor in (*call.tensors, *call.outputs))
         touched = tuple(face for entry in tags if entry for face in entry[1].faces)
         recorder.ops.append(Op(call.name, recorder.module, source_line() if touched else "", touched))
+
+
+def functional_variant(func: Any, name: str) -> Any:
+    """The op that computes what an elementwise in-place op writes, or None for ops that change nothing."""
+    if not name.endswith("_") or name.startswith("_") or name.endswith("__"):
+        return None
+    return getattr(getattr(torch.ops.aten, name[:-1], None), func._overloadname, None)
 
 
 def leaves_of(args: tuple, kwargs: dict) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import nn
 
 from slimnet.graph import ChannelGraph, Reader
@@ -25,13 +26,14 @@ def write_plan(
     graph = removal.graph
     groups = group_cuts(slim, removal, orders)
     folds, merges = fold_constants(removal, orders)
-    added = sum(len(fold.increments) for fold in folds if fold.bias not in state(model))
+    tensors = state(model)
+    added = sum(len(fold.increments) for fold in folds if fold.bias not in tensors)
     layers = layer_plans(slim, removal)
     return SurgeryPlan(
         network=type(model).__name__,
         criterion=dead.criterion,
         threshold=dead.threshold,
-        shapes={name: tuple(tensor.shape) for name, tensor in state(model).items()},
+        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         cuts=tuple(axis_cuts(removal, orders, {group.weight for group in groups})),
         groups=tuple(groups),
         folds=tuple(folds),
@@ -116,40 +118,41 @@ def fold_constants(removal: Removal, orders: Orders) -> tuple[list[Fold], list[M
                 reader.module, reader.bias_name, int(lost.sum()), tuple(increments.tolist())
             )
         elif reader.weight is not None:
-            merges[reader.weight] = merge_into_carriers(removal, reader, lost, values)
+            merges[reader.weight] = merge_into_carriers(removal, reader, reads, lost)
     return list(folds.values()), list(merges.values())
 
 
 def bias_increments(reader: Reader, values: np.ndarray) -> np.ndarray:
     """Σ over inputs and taps of weight · constant, for each dense output channel `(O,)`, float64."""
-    columns = np.flatnonzero(values)
     per_group = values.size // reader.groups
     rows = reader.outputs.size // reader.groups
     taps = reader.taps()
     increments = np.zeros(reader.outputs.size)
-    for column in columns.tolist():
-        block = slice(column // per_group * rows, (column // per_group + 1) * rows)
-        column_sum = taps[block, column % per_group].double().sum(1).cpu().numpy()
-        increments[block] += column_sum * values[column]
+    for group in range(reader.groups):
+        constants = values[group * per_group : (group + 1) * per_group]
+        columns = np.flatnonzero(constants)
+        if columns.size:
+            block = slice(group * rows, (group + 1) * rows)
+            sums = taps[block, torch.from_numpy(columns)].double().sum(2).cpu().numpy()
+            increments[block] = sums @ constants[columns]
     return increments
 
 
-def merge_into_carriers(removal: Removal, reader: Reader, lost: np.ndarray, values: np.ndarray) -> Merge:
+def merge_into_carriers(removal: Removal, reader: Reader, reads: np.ndarray, lost: np.ndarray) -> Merge:
     """The carrier of each lost input channel and the ratio of their constants."""
+    assert reader.weight is not None
+    values = removal.constants[reader.inputs]
     carriers: list[int] = []
     sources: list[int] = []
-    ratios: list[float] = []
     for group in carrier_groups(reader):
         gone = group[lost[group]]
         if gone.size:
-            local = carrier(removal, reader.inputs[group])
+            local = carrier(removal, reader.inputs[group], reads[group])
             assert local is not None
-            place = int(group[local])
-            carriers += [place] * gone.size
+            carriers += [int(group[local])] * gone.size
             sources += gone.tolist()
-            ratios += (values[gone] / values[place]).tolist()
-    assert reader.weight is not None
-    return Merge(reader.weight, reader.in_axis, tuple(carriers), tuple(sources), tuple(ratios))
+    ratios = values[sources] / values[carriers]
+    return Merge(reader.weight, reader.in_axis, tuple(carriers), tuple(sources), tuple(ratios.tolist()))
 
 
 def padding_cuts(removal: Removal) -> list[PaddingCut]:

@@ -150,6 +150,19 @@ def test_weight_decay_follows_the_schedule_and_not_the_learning_rate(lr):
         torch.testing.assert_close(parameter.detach(), before[name] * (0.99**2 * 0.999**3))
 
 
+@pytest.mark.parametrize(("ratio", "vanishes"), [(36, True), (40, False)])
+def test_what_only_l2_moves_vanishes_below_the_bound_that_eps_sets(ratio, vanishes):
+    """The recipe's note on eps: with lr·λ/eps below 38 a dead γ goes to nothing, above it it jitters."""
+    gamma = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+    optimiser = make_optimiser(recipe(lr=1e-2, l2=1e-2, eps=1e-4 / ratio), [gamma])
+    gamma.grad = torch.zeros_like(gamma)
+    last = []
+    for _ in range(6000):
+        optimiser.step()
+        last.append(abs(gamma.item()))
+    assert (max(last[-200:]) < 1e-12) == vanishes
+
+
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
 def test_the_learning_rate_drops_to_a_tenth(optimiser):
     """Where only L2 has a gradient, plain SGD has θ ← (1 − lr·λ)·θ and Adam steps by about lr."""
@@ -306,7 +319,13 @@ def test_a_batch_depends_on_seed_and_iteration_alone():
     order = BatchOrder(12, 5, seed=7)
     for iteration in reversed(range(9)):
         assert all(map(torch.equal, order.batch(iteration), forward[iteration]))
-    assert not torch.equal(BatchOrder(12, 12, seed=8).batch(0)[0], BatchOrder(12, 12, seed=7).batch(0)[0])
+
+
+def test_every_pass_and_every_seed_has_its_own_order_and_flips():
+    """There are 3.6 million orders of ten images: sixteen drawn at random all differ."""
+    drawn = [BatchOrder(10, 10, seed).batch(one_pass) for seed in range(4) for one_pass in range(4)]
+    assert len({tuple(numbers.tolist()) for numbers, _ in drawn}) == 16
+    assert len({tuple(mirrored.tolist()) for _, mirrored in drawn}) > 10
 
 
 @pytest.mark.parametrize("flips", [False, True])

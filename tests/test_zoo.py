@@ -5,6 +5,7 @@ import zlib
 
 import pytest
 import torch
+from torch import nn
 from zoo import BETAS, GIANTS, SEGMENTATION, classifiers, images, network, scatter_dead
 
 import slimnet
@@ -36,27 +37,35 @@ def drawn(name: str) -> tuple[str, float, str]:
     return name, chance.choice(FRACTIONS), chance.choice(BETAS)
 
 
-def difference(name: str, fraction: float, beta: str, dtype: torch.dtype) -> tuple[float, slimnet.Slimmed]:
-    """The largest relative difference between the slim and the masked network, on images slim has not seen."""
-    model = network(name).to(dtype)
-    scatter_dead(model, images(name, batch=4, dtype=dtype), fraction, beta)
-    slimmed = slimnet.slim(model, images(name, batch=2, dtype=dtype), tolerance=float("inf"))
-    masked = shared_copy(model, masked_scales(model, slimmed.plan))
-    fresh = images(name, batch=3, dtype=dtype)
+def outputs(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Everything the network returns, in one double-precision vector."""
     with torch.no_grad():
-        pairs = zip(tensors_in(masked(fresh)), tensors_in(slimmed.model(fresh)), strict=True)
-        relative = [((a - b).abs().max() / a.abs().max()).item() for a, b in pairs]
-    return max(relative), slimmed
+        return torch.cat([tensor.double().reshape(-1) for tensor in tensors_in(model(inputs))])
+
+
+def difference(left: torch.Tensor, right: torch.Tensor) -> float:
+    """The largest difference relative to the largest value."""
+    return ((left - right).abs().max() / left.abs().max()).item()
 
 
 def check(name: str, fraction: float, beta: str) -> None:
-    """Exact in double precision; in single precision wherever the dense network itself is that precise."""
-    error, slimmed = difference(name, fraction, beta, torch.float64)
-    assert error < 1e-9
+    """1e-9 in double precision; 1e-4 in single, or what single precision costs the dense network itself.
+
+    At 90 % dead, layers whose inputs are all constant have a variance near 0, and BatchNorm multiplies their rounding
+    errors by up to 1/√ε ≈ 300: the dense network is then no more precise than the slim one.
+    """
+    model = network(name).double()
+    scatter_dead(model, images(name, batch=3, dtype=torch.float64), fraction, beta)
+    slimmed = slimnet.slim(model, images(name, batch=2, dtype=torch.float64), tolerance=float("inf"))
+    masked = shared_copy(model, masked_scales(model, slimmed.plan))
+    fresh = images(name, batch=1, dtype=torch.float64)
+    expected = outputs(masked, fresh)
+    assert difference(expected, outputs(slimmed.model, fresh)) < 1e-9
     assert slimmed.plan.removed_channels > 0
     assert sum(parameter.numel() for parameter in slimmed.model.parameters()) == slimmed.plan.params_after
-    error, _ = difference(name, fraction, beta, torch.float32)
-    assert error < 1e-4
+    single = outputs(masked.float(), fresh.float())
+    narrow = slimnet.apply_plan(model.float(), slimmed.plan)
+    assert difference(single, outputs(narrow, fresh.float())) < max(1e-4, 4 * difference(expected, single))
 
 
 @pytest.mark.parametrize(("name", "fraction", "beta"), [drawn(name) for name in SAMPLE])

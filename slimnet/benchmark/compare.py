@@ -181,8 +181,7 @@ def with_onnx(contender: Contender, example: ExampleInputs | Inputs, folder: Pat
     """The contender with an ONNX file, exported into `folder` where it has none."""
     if contender.onnx is not None or contender.model is None:
         return contender
-    inputs = Inputs.of(example)
-    path = export_onnx(contender.model, inputs.kwargs or inputs.args, folder / f"{contender.name}.onnx")
+    path = export_onnx(contender.model, example, folder / f"{contender.name}.onnx").path
     return replace(contender, onnx=path, files={**contender.files, "onnx": path})
 
 

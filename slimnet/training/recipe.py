@@ -30,8 +30,8 @@ class Recipe:
         lr: learning rate before the drop.
         momentum: of SGD.
         betas: decay rates of Adam's two moments.
-        eps: added to Adam's denominator. Once λ|γ| falls below it, a dead γ shrinks geometrically, provided
-            that lr·λ/eps stays well below 38; otherwise it goes on jittering at about lr/38.
+        eps: added to Adam's denominator. A dead γ, which only L2 moves, vanishes where lr·λ/eps is
+            below 38 (2(1 + β₁)/(1 − β₁), the bound of stability); above it, it jitters by about lr/10.
         l2: λ added to the gradient as λθ, for every parameter, γ and β included (L2 regularisation).
         weight_decay: λ of θ ← (1 − λ·s)·θ after the step, s the schedule's scale and not lr (section 2.2).
         batch_size: images per step.
@@ -162,4 +162,10 @@ DIGITS_DEMO = Recipe(
     iterations=2500,
     drop_at=1500,
 )
-"""The demo's run."""
+"""The demo's run: 84 to 85 % of the filters die, 98.6 to 99.2 % of the test digits are read (seeds 0 to 5).
+
+It takes about 45 s on one thread of an AMD EPYC (Milan). A network this small gains nothing from more
+threads, and where other work keeps the cores busy they cost minutes. Found by trial: lr and λ are far above
+the paper's, as the run is 160 times shorter; eps is too, so that dead γ vanish after the drop (most are then
+below 1e-8).
+"""

@@ -1,0 +1,177 @@
+"""The surgery on every network of the zoo: exact or not, channels removed, seconds, beside torch-pruning.
+
+Each network gets 40 % dead channels, drawn independently per BatchNorm, with calibrated statistics. For three kinds
+of β on the dead channels the slim network is compared with the masked one on images it has not seen, in double
+precision (in single for networks over a gigabyte). Then both tools do their whole job on the same network in this
+process on one thread, alternating: slimnet traces, plans and applies; torch-pruning builds its dependency graph,
+enumerates all groups, and prunes the channels that are dead in every BatchNorm of a group. It prunes in place, so it
+works on a copy, whose making is not timed; its crashes and its output error are recorded. Peak memory is that of
+slimnet's whole job beside the size of the dense network.
+
+    python benchmarks/surgery.py [--repeats 3] [--out benchmarks/results/surgery.json] [NAME ...]
+
+Networks already in the output file are not run again.
+"""
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from zoo import BETAS, GIANTS, SEGMENTATION, batch_norms, classifiers, images, network, scatter_dead
+
+import slimnet
+from slimnet.benchmark.environment import environment
+from slimnet.certify import masked_scales
+from slimnet.inputs import tensors_in
+from slimnet.planning import make_plan
+from slimnet.skeleton import shared_copy
+from slimnet.sparsity import dead_by_scale
+from slimnet.trace import trace
+
+FRACTION = 0.4
+THRESHOLD = 1e-3
+
+
+def outputs(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Everything a network returns, in one double-precision vector."""
+    with torch.no_grad():
+        return torch.cat([tensor.double().reshape(-1) for tensor in tensors_in(model(inputs))])
+
+
+def relative(expected: torch.Tensor, actual: torch.Tensor) -> float | None:
+    """The largest difference over the largest value; None where the shapes differ."""
+    if expected.shape != actual.shape:
+        return None
+    return ((expected - actual).abs().max() / expected.abs().max()).item()
+
+
+def exactness(name: str, beta: str) -> dict[str, Any]:
+    """Slim one network and compare it with the masked one on fresh images."""
+    dtype = torch.float32 if name in GIANTS else torch.float64
+    model = network(name).to(dtype)
+    dead = scatter_dead(model, images(name, 3, dtype=dtype), FRACTION, beta)
+    slimmed = slimnet.slim(model, images(name, 2, dtype=dtype), THRESHOLD, tolerance=float("inf"))
+    masked = shared_copy(model, masked_scales(model, slimmed.plan))
+    fresh = images(name, 1, dtype=dtype)
+    layers = [layer for layer in slimmed.plan.layers if layer.kind != "linear"]
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "error": relative(outputs(masked, fresh), outputs(slimmed.model, fresh)),
+        "dead_gammas": dead,
+        "channels": sum(layer.channels_before for layer in layers),
+        "removed": sum(layer.channels_before - layer.channels_after for layer in layers),
+        "params": [slimmed.plan.params_before, slimmed.plan.params_after],
+        "macs": [slimmed.plan.macs_before, slimmed.plan.macs_after],
+    }
+
+
+def ours(model: nn.Module, inputs: torch.Tensor) -> nn.Module:
+    """slimnet's whole job."""
+    graph = trace(model, inputs)
+    return slimnet.apply_plan(model, make_plan(model, inputs, graph, dead_by_scale(graph, model, THRESHOLD)))
+
+
+def theirs(model: nn.Module, inputs: torch.Tensor) -> nn.Module:
+    """torch-pruning's whole job on the same dead channels; the model is pruned in place."""
+    import torch_pruning as tp
+
+    dead = {norm: (norm.weight.detach().abs() < THRESHOLD) for norm in batch_norms(model)}
+    graph = tp.DependencyGraph().build_dependency(model, example_inputs=inputs)
+    pending = []
+    for group in graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]):
+        masks = []
+        for dependency, indices in group:
+            mask = dead.get(dependency.target.module)
+            if mask is not None and len(indices) == mask.numel():
+                masks.append(mask[torch.as_tensor(indices)])
+        if masks:
+            doomed = torch.stack(masks).all(0).nonzero().reshape(-1).tolist()
+            root = group[0].dep
+            if doomed and len(doomed) < len(group[0].idxs):
+                pending.append((root.target.module, root.handler, doomed))
+    for module, handler, doomed in pending:
+        group = graph.get_pruning_group(module, handler, idxs=doomed)
+        if graph.check_pruning_group(group):
+            group.prune()
+    return model
+
+
+def timed(job: Callable[[nn.Module, torch.Tensor], nn.Module], model: nn.Module, inputs: torch.Tensor) -> tuple[float, Any]:
+    """Seconds of one run and its result, or the error it died of."""
+    start = time.perf_counter()
+    try:
+        result: Any = job(model, inputs)
+    except Exception as error:  # the rival's crashes are a result
+        result = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return time.perf_counter() - start, result
+
+
+def race(name: str, repeats: int) -> dict[str, Any]:
+    """Both tools on one network, alternating."""
+    model = network(name)
+    scatter_dead(model, images(name, 3), FRACTION, "negative")
+    inputs = images(name, 1)
+    seconds: dict[str, list[float]] = {"slimnet": [], "torch_pruning": []}
+    rival: Any = None
+    for _ in range(repeats):
+        took, slim = timed(ours, model, inputs)
+        seconds["slimnet"].append(took)
+        took, rival = timed(theirs, copy.deepcopy(model), inputs)
+        seconds["torch_pruning"].append(took)
+    result: dict[str, Any] = {"seconds": seconds}
+    if isinstance(rival, str):
+        result["torch_pruning_failed"] = rival[:160]
+    else:
+        fresh = images(name, 2)
+        expected = outputs(model, fresh)
+        result["torch_pruning_params"] = sum(parameter.numel() for parameter in rival.parameters())
+        try:
+            result["torch_pruning_error"] = relative(expected, outputs(rival, fresh))
+        except RuntimeError as error:
+            result["torch_pruning_failed"] = f"its network does not run: {str(error).splitlines()[0]}"[:160]
+    result["slimnet_params"] = sum(parameter.numel() for parameter in slim.parameters())
+    result["ratio"] = statistics.median(seconds["slimnet"]) / statistics.median(seconds["torch_pruning"])
+    return result
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Replace the results file in one step."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    """Run what is missing and print a line for each network."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "surgery.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    results = json.loads(options.out.read_text()) if options.out.exists() else {"networks": {}}
+    results["environment"] = dict(environment().rows())
+    results["settings"] = {"dead": FRACTION, "seed": 0, "repeats": options.repeats, "threads": 1, "image": 64}
+    for name in options.names or [*classifiers(), *SEGMENTATION]:
+        if name in results["networks"]:
+            continue
+        row = {beta: exactness(name, beta) for beta in BETAS}
+        row["race"] = race(name, options.repeats)
+        results["networks"][name] = row
+        write(options.out, results)
+        errors = " ".join(f"{beta} {row[beta]['error']:.0e} (-{row[beta]['removed']})" for beta in BETAS)
+        print(f"{name:28s} {errors}  time ratio {row['race']['ratio']:.2f}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

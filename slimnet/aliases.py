@@ -1,0 +1,66 @@
+"""In-place ops: a change of one tensor changes every view of the same memory, from that moment on."""
+
+import numpy as np
+import torch
+
+from slimnet.labels import Labels, varying_axes
+from slimnet.recorder import Recorder, opaque
+from slimnet.tag import Tag
+
+
+def write_through(recorder: Recorder, written: torch.Tensor, before: Tag, where: str) -> None:
+    """Carry the new labels of a tensor that was changed in place to every other tensor that shares its memory.
+
+    `before` is what was known about it before. A label that the write covered wholly is replaced; one that it covered
+    in part (some rows of a plane) keeps its channel but loses its constant.
+    """
+    after = recorder.tag(written)
+    for other in recorder.sharing(written):
+        if other is not written:
+            recorder.set(other, renewed(recorder, other, written, before, after, where))
+
+
+def renewed(
+    recorder: Recorder, other: torch.Tensor, written: torch.Tensor, before: Tag, after: Tag, where: str
+) -> Tag:
+    """What is known about a view after the memory it shares with `written` has changed."""
+    tag = recorder.tag(other)
+    if not after.faces and not tag.faces:
+        return Tag()
+    if not tag.faces and len(after.faces) == 1 and follows(after.faces[0], written, other):
+        return Tag((recorder.pointwise([after.faces[0]], opaque, reason=where),))
+    if len(tag.faces) == len(before.faces) == len(after.faces) == 1:
+        return Tag((replaced(recorder, tag.faces[0], other, written, before.faces[0], after.faces[0], where),))
+    recorder.pin_tensor(written, f"overwritten in part at {where}")
+    recorder.pin_tensor(other, f"overwritten in part at {where}")
+    return Tag(tuple(recorder.pointwise([face], opaque, reason=where) for face in tag.faces))
+
+
+def follows(face: Labels, written: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether the channel axes of a written part are whole axes of the tensor it is a part of."""
+    same_rank = written.ndim == other.ndim
+    return same_rank and all(written.shape[axis] == other.shape[axis] for axis in varying_axes(face))
+
+
+def replaced(
+    recorder: Recorder,
+    face: Labels,
+    other: torch.Tensor,
+    written: torch.Tensor,
+    before: Labels,
+    after: Labels,
+    where: str,
+) -> Labels:
+    """The labels of a view with those of the written part renewed."""
+    shape = np.broadcast_shapes(before.shape, after.shape)
+    old, first = np.unique(np.broadcast_to(before, shape), return_index=True)
+    new = np.broadcast_to(after, shape).reshape(-1)[first]
+    place = np.minimum(np.searchsorted(old, face), old.size - 1)
+    hit = (old[place] == face) & (face > 0)
+    whole = old.size == int(np.prod(shape)) and written.numel() // int(np.prod(shape)) == other.numel() // face.size
+    result = face.copy()
+    if whole:
+        result[hit] = new[place[hit]]
+    elif hit.any():
+        result[hit] = recorder.pointwise([face[hit], new[place[hit]]], opaque, reason=where)
+    return result

@@ -1,0 +1,199 @@
+"""capture: a network as a graph of ATen operators for any batch size, made by torch.export from a private copy."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.export.graph_signature import InputKind, TensorArgument
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.utils import _pytree as pytree
+
+from slimnet.errors import ExportError, InputError
+from slimnet.inputs import ExampleInputs, Inputs
+from slimnet.models.architecture import reason
+from slimnet.quiet import quiet
+from slimnet.skeleton import copy_with
+
+BATCH = "batch"
+"""The name of the first axis of every input that has one row for each example."""
+
+TRACED_BATCH = 2
+"""The batch the forward is traced with: the smallest that will do, since an axis of length 1 becomes a constant."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A network as a graph, beside the private copy it was made from.
+
+    `module` is in evaluation mode on the CPU, and so are `inputs`, the example inputs. Where the network returns
+    anything but tensors, module and program return a dict of the tensors alone. Names are those of the tensors that
+    go in and come out, in order.
+    """
+
+    program: ExportedProgram
+    module: nn.Module
+    inputs: Inputs
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+
+
+def capture(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Captured:
+    """Trace a copy of the network in evaluation mode on the CPU, for any size of the batch axis.
+
+    The batch axis is the first axis of the first input, and of every other input whose first axis is as long. The
+    model is not touched.
+
+    Raises:
+        InputError: the network does not take the example inputs.
+        ExportError: its forward depends on data, holds for some batch sizes only, or is beyond torch.export.
+    """
+    given = Inputs.of(example_inputs)
+    given.check_against(model)
+    inputs = given.map(lambda tensor: tensor.detach().cpu())
+    module = private_copy(model)
+    traced = with_batch(inputs, TRACED_BATCH)
+    output = run(module, traced)
+    names = unique([name for name, _ in named_tensors_in(output)])
+    if not names:
+        raise ExportError(f"{type(model).__name__} returns no tensor; there is nothing to export")
+    if not all(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(output)):
+        module.register_forward_hook(lambda _, __, output: tensors_by_name(names, output))
+    program = export_program(module, traced, inputs)
+    return Captured(program, module, inputs, input_names(program), names)
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """A copy that shares nothing with the model, in evaluation mode on the CPU."""
+    return copy_with(model, lambda _, tensor: tensor.detach().to("cpu", copy=True)).eval()
+
+
+def run(module: nn.Module, inputs: Inputs) -> Any:
+    """What the network returns, without gradients and without drawing from the caller's random numbers.
+
+    Raises:
+        InputError: its forward raises.
+    """
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return inputs.call(module)
+    except Exception as error:  # a forward may raise anything
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
+        raise InputError(
+            f"{type(module).__name__} does not take inputs of shape {shapes} on the CPU ({reason(error)}); "
+            "pass example inputs that its forward takes"
+        ) from error
+
+
+def with_batch(inputs: Inputs, batch: int) -> Inputs:
+    """The same inputs with exactly `batch` examples, no two alike: a repeated one is shifted along its last axis.
+
+    Raises:
+        InputError: they hold no example.
+    """
+    tensors = inputs.tensors
+    if any(tensor.ndim and not tensor.shape[0] for tensor in tensors):
+        raise InputError("the example inputs hold no example: an axis has length 0; pass at least one")
+    return inputs.map(lambda tensor: resized(tensor, batch) if is_batched(tensor, inputs.batch) else tensor)
+
+
+def is_batched(tensor: torch.Tensor, batch: int) -> bool:
+    """Whether a tensor's first axis is the batch."""
+    return tensor.ndim > 0 and tensor.shape[0] == batch
+
+
+def resized(tensor: torch.Tensor, batch: int) -> torch.Tensor:
+    """A tensor `(N, ...)` with `batch` rows: its own, and then its own shifted."""
+    if batch <= len(tensor):
+        return tensor[:batch]
+    rows = (tensor[i % len(tensor)] for i in range(batch))
+    return torch.stack([row.roll(i // len(tensor), -1) if row.ndim else row for i, row in enumerate(rows)])
+
+
+def export_program(module: nn.Module, traced: Inputs, inputs: Inputs) -> ExportedProgram:
+    """The graph of the module, without the file names and the inputs that torch.export keeps with it.
+
+    Raises:
+        ExportError: there is no such graph.
+    """
+    batch, shapes = Dim(BATCH), ShapesCollection()
+    for tensor, original in zip(traced.tensors, inputs.tensors, strict=True):
+        if is_batched(original, inputs.batch):
+            shapes[tensor] = {0: batch}
+    dynamic = shapes.dynamic_shapes(module, traced.args, traced.kwargs)
+    try:
+        with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            program = torch.export.export(
+                module, traced.args, traced.kwargs, dynamic_shapes=dynamic, strict=False
+            )
+    except Exception as error:  # so may a forward that is traced
+        raise ExportError(explain(error, type(module).__name__)) from error
+    program.example_inputs = None
+    for part in program.graph_module.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            for node in part.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    return program
+
+
+def explain(error: Exception, network: str) -> str:
+    """Say in one line why torch.export made no graph of a network."""
+    text = str(error)
+    if isinstance(error, GuardOnDataDependentSymNode):
+        return f"{network} cannot be exported: its forward depends on the values of its inputs, not on their shapes alone"
+    if "Constraints violated" in text:
+        found = re.search(r"Suggested fixes:\s+(.*)", text)
+        limit = f" (it needs {found[1].strip()})" if found else ""
+        return (
+            f"{network} cannot be exported for any batch size: its forward only works for some{limit}; "
+            "take the size from the input, as in x.flatten(1), and give example inputs whose batch size "
+            "is not the length of another input's first axis"
+        )
+    return f"{network} cannot be exported: {reason(error)}"
+
+
+def input_names(program: ExportedProgram) -> tuple[str, ...]:
+    """The names of the tensors that go in; numbers and the like are part of the graph."""
+    specs = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    return tuple(spec.arg.name for spec in specs if isinstance(spec.arg, TensorArgument))
+
+
+def named_tensors_in(output: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors a network returns, in the order of `tensors_in`, named by where they are.
+
+    "output" for a tensor, "output_0" and so on for a sequence, and the key or attribute where there is one.
+    """
+    for path, leaf in pytree.tree_flatten_with_path(output)[0]:
+        words = re.findall(r"\w+", pytree.keystr(path))
+        if isinstance(leaf, torch.Tensor):
+            yield output_name(words), leaf
+        elif isinstance(getattr(leaf, "__dict__", None), dict):
+            for attribute, value in vars(leaf).items():
+                if isinstance(value, torch.Tensor):
+                    yield output_name([*words, attribute]), value
+
+
+def output_name(words: Sequence[str]) -> str:
+    """One name for a path: its words, after "output" where they do not begin with a letter."""
+    name = "_".join(words)
+    return name if name[:1].isalpha() else f"output_{name}".rstrip("_")
+
+
+def unique(names: Sequence[str]) -> tuple[str, ...]:
+    """The names with numbers after those that come again."""
+    found: list[str] = []
+    for name in names:
+        count, free = 0, name
+        while free in found:
+            count, free = count + 1, f"{name}_{count + 1}"
+        found.append(free)
+    return tuple(found)
+
+
+def tensors_by_name(names: Sequence[str], output: Any) -> dict[str, torch.Tensor]:
+    """The tensors of an output as a dict."""
+    tensors = [tensor for _, tensor in named_tensors_in(output)]
+    return dict(zip(names, tensors, strict=True))

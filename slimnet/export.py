@@ -1,0 +1,161 @@
+"""export_onnx: one ONNX file for any batch size, with BatchNorm folded, checked against the network."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnxscript import ir
+from torch import nn
+
+from slimnet.capture import BATCH, Captured, capture, named_tensors_in, run, with_batch
+from slimnet.errors import ExportError, UsageError
+from slimnet.files import whole_file
+from slimnet.inputs import ExampleInputs, Inputs
+from slimnet.models.architecture import reason
+from slimnet.onnx_fold import fold_batch_norms
+from slimnet.quiet import quiet
+
+SIZE_LIMIT = 2**31 - 1
+"""The most bytes that one self-contained ONNX file may have: protobuf counts them in 32 bits."""
+
+OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)
+"""The operator sets that torch's exporter writes and the installed onnx knows."""
+
+BATCHES = (1, 5)
+"""The batch sizes at which outputs are compared."""
+
+TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""How far outputs may be from the network's, relative to the largest one, where its type is not float32."""
+
+TOLERANCE = 1e-4
+"""The same for float32, as for the certificate."""
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """An ONNX file that was written and checked.
+
+    `max_rel_difference` is the largest difference of any output to the network's, over its largest value, at every
+    batch size in `batches`.
+    """
+
+    path: Path
+    opset: int
+    size_bytes: int
+    max_rel_difference: float
+    batches: tuple[int, ...] = BATCHES
+
+    def __str__(self) -> str:
+        batches = " and ".join(map(str, self.batches))
+        return (
+            f"{self.path}: ONNX opset {self.opset}, {self.size_bytes:,} bytes, outputs within "
+            f"{self.max_rel_difference:.1e} of the network's at batch {batches}"
+        )
+
+
+def export_onnx(
+    model: nn.Module,
+    example_inputs: ExampleInputs | Inputs,
+    path: str | Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    opset: int | None = None,
+) -> OnnxExport:
+    """Write a network as one self-contained ONNX file and check it; an earlier file at `path` is replaced.
+
+    BatchNorm is folded into the convolutions and linear layers before it, the first axis of every input is the
+    dynamic dimension "batch", inputs are named as in `forward`, outputs by their keys. `metadata` goes into the
+    file's metadata beside the versions of opset, slimnet and torch. The file appears only after onnx's checker
+    passed and onnxruntime computed on the CPU what the network does in evaluation mode, at batch 1 and 5. The model
+    is not touched.
+
+    Raises:
+        ExportError: the network cannot be exported for any batch size, the result differs, is over 2 GB, or cannot
+            be written.
+        InputError, UsageError: the example inputs or the arguments do not fit.
+    """
+    check_request(metadata, opset)
+    check_size(model.state_dict().values())
+    target = Path(path)
+    with whole_file(target, ExportError) as file:
+        export = write_onnx(capture(model, example_inputs), file, metadata, opset)
+    return replace(export, path=target)
+
+
+def write_onnx(
+    captured: Captured, path: Path, metadata: Mapping[str, str] | None = None, opset: int | None = None
+) -> OnnxExport:
+    """Write a captured network as ONNX to an open place and check the file.
+
+    Raises:
+        ExportError: as `export_onnx`.
+    """
+    model = translate(captured, opset)
+    written = model.opset_imports[""]
+    model.metadata_props.update(described(metadata, written))
+    check_size([weight.const_value for weight in model.graph.initializers.values() if weight.const_value])
+    path.write_bytes(ir.to_proto(model).SerializeToString())
+    check_file(path)
+    difference = check_outputs(captured, path)
+    return OnnxExport(path, written, path.stat().st_size, difference)
+
+
+def check_request(metadata: Mapping[str, str] | None, opset: int | None) -> None:
+    """Refuse an operator set that cannot be written, or metadata that is not text.
+
+    Raises:
+        UsageError: naming it.
+    """
+    if opset is not None and opset not in OPSETS:
+        raise UsageError(f"opset is {opset!r}; it must be from {OPSETS[0]} to {OPSETS[-1]}")
+    for pair in (metadata or {}).items():
+        if not all(isinstance(text, str) for text in pair):
+            raise UsageError(f"metadata {pair[0]!r} is {pair[1]!r}; metadata maps text to text")
+
+
+def check_size(weights: Iterable[object]) -> None:
+    """Refuse weights that do not fit into one file.
+
+    Raises:
+        ExportError: naming their size.
+    """
+    size = sum(getattr(weight, "nbytes", 0) for weight in weights)
+    if size > SIZE_LIMIT:
+        raise ExportError(
+            f"the weights take {size / 1e9:.2f} GB, but one ONNX file holds at most {SIZE_LIMIT / 1e9:.2f} GB; "
+            "convert the network to float16 with .half()"
+        )
+
+
+def translate(captured: Captured, opset: int | None) -> ir.Model:
+    """The ONNX graph of a captured network, optimised, with our names and without traces of where it was made.
+
+    Raises:
+        ExportError: an operator has no counterpart in ONNX, or not in this opset.
+    """
+    network = type(captured.module).__name__
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                captured.program,
+                opset_version=opset,
+                input_names=captured.input_names,
+                output_names=captured.output_names,
+                verbose=False,
+            )
+            assert program is not None
+            model = program.model
+            fold_batch_norms(model)
+            tidy(model, captured)
+    except Exception as error:  # the exporter passes on whatever the translation of an operator raises
+        raise ExportError(f"{network} cannot be written as ONNX: {root_cause(error)}") from error
+    if opset is not None and model.opset_imports[""] != opset:
+        raise ExportError(
+            f"{network} cannot be written in opset {opset}, only in {model.opset_imports['']}; leave opset out"
+        )
+    return model

@@ -1,0 +1,100 @@
+"""Files and folders that appear on disk whole or not at all."""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from slimnet.errors import SlimnetError
+
+
+@contextlib.contextmanager
+def whole_file(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
+    """Yield a new file beside `target`, and put it in the place of `target` once everything went well.
+
+    Whatever happens, nothing half-written stays behind; an earlier file at `target` stays until then.
+
+    Raises:
+        failure: one line about what the operating system refused.
+    """
+    if target.is_dir():
+        raise failure(f"cannot write {target}: it is a folder; name a file in it")
+    staging = beside(target)
+    with told(target, failure):
+        try:
+            staging.open("xb").close()
+            yield staging
+            flush(staging)
+            staging.replace(target)
+            flush(target.parent)
+        finally:
+            staging.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
+    """Yield a new folder beside `target`, and rename it to `target` once everything went well.
+
+    Whatever happens, nothing half-written stays behind. An empty folder at `target` is taken.
+
+    Raises:
+        failure: something is there already, or one line about what the operating system refused.
+    """
+    refuse_existing(target, failure)
+    staging = beside(target)
+    with told(target, failure):
+        try:
+            staging.mkdir()
+            yield staging
+            for path in staging.iterdir():
+                flush(path)
+            flush(staging)
+            refuse_existing(target, failure)
+            staging.rename(target)
+            flush(target.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def refuse_existing(target: Path, failure: type[SlimnetError]) -> None:
+    """Refuse to write where something is already.
+
+    Raises:
+        failure: naming it.
+    """
+    with told(target, failure):
+        if not os.path.lexists(target):
+            return
+        if target.is_symlink() or not target.is_dir():
+            raise failure(f"cannot write {target}: a file is there; name a folder that does not exist yet")
+        if any(target.iterdir()):
+            raise failure(f"cannot write {target}: that folder is not empty; name one that does not exist yet")
+
+
+def beside(target: Path) -> Path:
+    """A hidden name next to `target` that nothing has."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def told(target: Path, failure: type[SlimnetError]) -> Iterator[None]:
+    """Say in one line what the operating system refused, and what to do about it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if target.parent.is_dir():
+            raise failure(f"cannot write {target}: {error.strerror} ({error.filename})") from error
+        raise failure(f"cannot write {target}: there is no folder {target.parent}; make it first") from error
+    except OSError as error:
+        raise failure(f"cannot write {target}: {error.strerror or error}; free it up or name another place") from error

@@ -1,0 +1,148 @@
+"""The manifest of a bundle: which files it has, their hashes, and what wrote them."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slimnet.errors import BundleError
+
+WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE = (
+    "model.safetensors",
+    "plan.json",
+    "model.pt2",
+    "model.onnx",
+    "certificate.json",
+)
+FILES = (WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE)
+"""The files of a bundle, beside the manifest itself."""
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+"""The version of the bundle's layout."""
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """A file of a bundle: its name, SHA-256 (hex) and size in bytes."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle is made of; `versions` maps slimnet, torch, onnx and Python to what wrote it."""
+
+    files: tuple[BundleFile, ...]
+    source: str | None
+    plan_digest: str
+    versions: Mapping[str, str]
+
+
+def write_manifest(folder: Path, source: str | None, plan_digest: str) -> Manifest:
+    """Hash the files of a finished bundle, see them down to the disk, and write `manifest.json` beside them."""
+    files = tuple(_hashed(folder / name, flush=True) for name in FILES)
+    manifest = Manifest(files, source, plan_digest, versions())
+    (folder / MANIFEST).write_bytes(_rendered(manifest))
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a bundle's manifest and compare every file with it, byte for byte.
+
+    Raises:
+        BundleError: no bundle, a file that is missing or was changed, a manifest that is not one.
+    """
+    manifest = _parsed(folder)
+    for recorded in manifest.files:
+        try:
+            found = _hashed(folder / recorded.name, flush=False)
+        except FileNotFoundError as error:
+            raise BundleError(f"{folder} has no {recorded.name}; save the bundle again") from error
+        except OSError as error:
+            raise BundleError(f"{folder / recorded.name} cannot be read ({error.strerror})") from error
+        if found != recorded:
+            raise BundleError(
+                f"{folder / recorded.name} was changed after it was written (its SHA-256 differs from {MANIFEST}); "
+                "save the bundle again"
+            )
+    return manifest
+
+
+def versions() -> dict[str, str]:
+    """The versions of what writes a bundle."""
+    import onnx
+    import onnxruntime
+
+    import slimnet
+
+    return {
+        "slimnet": slimnet.__version__,
+        "torch": str(torch.__version__),
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _hashed(path: Path, *, flush: bool) -> BundleFile:
+    with path.open("rb+" if flush else "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+        if flush:
+            os.fsync(file.fileno())
+    return BundleFile(path.name, digest, size)
+
+
+def _rendered(manifest: Manifest) -> bytes:
+    """The manifest as its only spelling in JSON, with its own digest, so that a change anywhere shows."""
+    document = {"format": FORMAT, **asdict(manifest)}
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return (json.dumps(document | {"digest": digest}, sort_keys=True, indent=1) + "\n").encode()
+
+
+def _parsed(folder: Path) -> Manifest:
+    try:
+        content = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}; name a folder that slimnet.save wrote") from error
+    except OSError as error:
+        raise BundleError(f"{folder / MANIFEST} cannot be read ({error.strerror})") from error
+    try:
+        data = json.loads(content)
+        if data["format"] != FORMAT:
+            raise BundleError(f"{folder} has format {data['format']!r:.20}, this slimnet reads {FORMAT}")
+        files = tuple(BundleFile(str(each["name"]), str(each["sha256"]), int(each["size"])) for each in data["files"])
+        manifest = Manifest(files, data["source"], data["plan_digest"], data["versions"])
+        # Only these names, so that no path out of the folder is ever followed.
+        whole = tuple(each.name for each in files) == FILES and _rendered(manifest) == content
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+        raise BundleError(f"{folder / MANIFEST} is damaged; save the bundle again") from error
+    if not whole:
+        raise BundleError(f"{folder / MANIFEST} was changed after it was written; save the bundle again")
+    return manifest
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a bundle that holds an object.
+
+    Raises:
+        BundleError: it holds something else.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not JSON; save the bundle again") from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror})") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{path} should hold an object, not {type(data).__name__}")
+    return data

@@ -1,0 +1,44 @@
+"""model.pt2: a captured network as bytes, and a way to run one that was checked first."""
+
+import io
+from pathlib import Path
+
+import torch
+
+from slimnet.errors import BundleError
+from slimnet.export import quiet
+from slimnet.inputs import Inputs, tensors_in
+from slimnet.models.architecture import reason
+
+
+def program_bytes(program: torch.export.ExportedProgram) -> bytes:
+    """A captured network as `torch.export.save` writes it, without example data and paths of this machine."""
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    # The example inputs may be somebody's pictures.
+    program._example_inputs = None
+    buffer = io.BytesIO()
+    with quiet():
+        torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+class ProgramRunner:
+    """Runs a .pt2 file: `Inputs` to the list of output tensors.
+
+    Raises:
+        BundleError: the file holds code, or is not a captured network.
+    """
+
+    def __init__(self, path: Path) -> None:
+        content = path.read_bytes()
+        try:
+            with quiet():
+                self.module = torch.export.load(io.BytesIO(content)).module()
+        except Exception as error:  # torch's own errors have no type in common
+            raise BundleError(f"{path} cannot be loaded ({reason(error)}); save the bundle again") from error
+
+    def __call__(self, inputs: Inputs) -> list[torch.Tensor]:
+        """Run the network without gradients."""
+        with torch.no_grad():
+            return tensors_in(inputs.call(self.module))
