@@ -105,7 +105,9 @@ def theirs(model: nn.Module, inputs: torch.Tensor) -> nn.Module:
     return model
 
 
-def timed(job: Callable[[nn.Module, torch.Tensor], nn.Module], model: nn.Module, inputs: torch.Tensor) -> tuple[float, Any]:
+def timed(
+    job: Callable[[nn.Module, torch.Tensor], nn.Module], model: nn.Module, inputs: torch.Tensor
+) -> tuple[float, Any]:
     """Seconds of one run and its result, or the error it died of."""
     start = time.perf_counter()
     try:

@@ -28,9 +28,7 @@ Examples:
 """
 
 
-@click.group(
-    epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="slimnet", message="%(package)s %(version)s")
 def commands() -> None:
     """Make trained convolutional networks smaller without changing what they compute."""

@@ -37,8 +37,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def _grid(rows: list[Row]) -> Table:
     cells = [
-        (name, before, Text(after, style="bold"), Text(change, style="green"))
-        for name, before, after, change in rows
+        (name, before, Text(after, style="bold"), Text(change, style="green")) for name, before, after, change in rows
     ]
     return terminal.table(("", "dense", "slim", ""), cells, right=(1, 2))
 
@@ -116,6 +115,4 @@ def _accuracy(accuracies: Accuracies | None) -> list[Row]:
         return []
     before, after = accuracies
     change = "unchanged" if before.top1 == after.top1 else f"{100 * (after.top1 - before.top1):+.2f} points"
-    return [
-        ("accuracy", percent(before.top1, 2), percent(after.top1, 2), f"{change}, {before.n} test images")
-    ]
+    return [("accuracy", percent(before.top1, 2), percent(after.top1, 2), f"{change}, {before.n} test images")]

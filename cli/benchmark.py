@@ -26,13 +26,9 @@ Examples:
 @click.argument("dense")
 @click.argument("slim")
 @network_options(required=False)
-@click.option(
-    "--batch", "batches", default="1,32", show_default=True, callback=positive_numbers, help="Batch sizes."
-)
+@click.option("--batch", "batches", default="1,32", show_default=True, callback=positive_numbers, help="Batch sizes.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to run on.  [default: every core]")
-@click.option(
-    "--seconds", type=float, default=4.0, show_default=True, help="Time for each runtime and batch size."
-)
+@click.option("--seconds", type=float, default=4.0, show_default=True, help="Time for each runtime and batch size.")
 @json_option
 def benchmark(
     dense: str,
@@ -76,6 +72,4 @@ def _show(comparison: Comparison, settings: Settings) -> None:
         soft_wrap=True,
     )
     if where.busy:
-        terminal.note(
-            f"other programs kept {where.other_work} cores busy: the times are too long, the ratios fair"
-        )
+        terminal.note(f"other programs kept {where.other_work} cores busy: the times are too long, the ratios fair")

@@ -46,9 +46,7 @@ def checks(as_json: bool) -> None:
     console.print(terminal.table(("", ""), where))
     console.print()
     marks = {True: Text("works", style="green"), False: Text("no", style="yellow")}
-    console.print(
-        terminal.table(("", "", ""), [(each.name, marks[each.works], each.detail) for each in found])
-    )
+    console.print(terminal.table(("", "", ""), [(each.name, marks[each.works], each.detail) for each in found]))
 
 
 def _torchvision() -> Check:
@@ -64,9 +62,7 @@ def _torchvision() -> Check:
     try:
         package.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except (RuntimeError, ImportError):
-        return Check(
-            "torchvision", True, f"{package.__version__}; networks only, its compiled operators do not load"
-        )
+        return Check("torchvision", True, f"{package.__version__}; networks only, its compiled operators do not load")
     return Check("torchvision", True, f"{package.__version__}, with its compiled operators")
 
 

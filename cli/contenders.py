@@ -46,9 +46,7 @@ def example_for(contenders: Sequence[Contender], network: Network) -> torch.Tens
     return noise(shape)
 
 
-def measured(
-    contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings
-) -> Comparison:
+def measured(contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings) -> Comparison:
     """Compare contenders, showing how far it is."""
     from slimnet.benchmark import Comparison, count, environment, measure, shared_runtimes
 

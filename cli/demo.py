@@ -174,6 +174,4 @@ def _show(outcome: Outcome, out: Path) -> None:
     console.print()
     console.print(str(outcome.slimmed.certificate), soft_wrap=True)
     console.print()
-    console.print(
-        terminal.table(("", ""), [(Text(f"{out / name}", style="bold"), what) for name, what in places])
-    )
+    console.print(terminal.table(("", ""), [(Text(f"{out / name}", style="bold"), what) for name, what in places]))

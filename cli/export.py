@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import click
-
-from slimnet_cli import terminal
-from slimnet_cli.network import noise
 from slimnet_cli.options import json_option
-from slimnet_cli.outputs import refuse_missing_folder
 
 EXAMPLES = """\b
 Examples:

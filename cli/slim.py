@@ -52,9 +52,7 @@ def slim(
     if dry_run:
         _show_plan(checkpoint, network, threshold, as_json)
     elif out is None:
-        raise click.UsageError(
-            "say where the bundle goes with -o DIR, or print the plan alone with --dry-run"
-        )
+        raise click.UsageError("say where the bundle goes with -o DIR, or print the plan alone with --dry-run")
     else:
         _write_bundle(checkpoint, network, (threshold, tolerance), data, out, as_json)
 

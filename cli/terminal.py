@@ -128,9 +128,7 @@ def note(message: str) -> None:
 def table(headings: Iterable[str], rows: Iterable[Iterable[str | Text]], right: Iterable[int] = ()) -> Table:
     """A table without boxes; columns whose number is in `right` are aligned to the right."""
     aligned, headings = set(right), list(headings)
-    grid = Table(
-        box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0), show_header=any(headings)
-    )
+    grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0), show_header=any(headings))
     for number, heading in enumerate(headings):
         grid.add_column(
             heading,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import click
-
 from slimnet_cli import terminal
 from slimnet_cli.options import json_option
 

@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Certificate",
     "Inspection",
-    "SlimnetError",
     "Slimmed",
+    "SlimnetError",
     "SurgeryPlan",
     "apply_plan",
     "certify",

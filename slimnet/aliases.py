@@ -20,9 +20,7 @@ def write_through(recorder: Recorder, written: torch.Tensor, before: Tag, where:
             recorder.set(other, renewed(recorder, other, written, before, after, where))
 
 
-def renewed(
-    recorder: Recorder, other: torch.Tensor, written: torch.Tensor, before: Tag, after: Tag, where: str
-) -> Tag:
+def renewed(recorder: Recorder, other: torch.Tensor, written: torch.Tensor, before: Tag, after: Tag, where: str) -> Tag:
     """What is known about a view after the memory it shares with `written` has changed."""
     tag = recorder.tag(other)
     if not after.faces and not tag.faces:

@@ -126,9 +126,7 @@ def export_program(module: nn.Module, traced: Inputs, inputs: Inputs) -> Exporte
     dynamic = shapes.dynamic_shapes(module, traced.args, traced.kwargs)
     try:
         with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            program = torch.export.export(
-                module, traced.args, traced.kwargs, dynamic_shapes=dynamic, strict=False
-            )
+            program = torch.export.export(module, traced.args, traced.kwargs, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # so may a forward that is traced
         raise ExportError(explain(error, type(module).__name__)) from error
     program.example_inputs = None
@@ -143,7 +141,9 @@ def explain(error: Exception, network: str) -> str:
     """Say in one line why torch.export made no graph of a network."""
     text = str(error)
     if isinstance(error, GuardOnDataDependentSymNode):
-        return f"{network} cannot be exported: its forward depends on the values of its inputs, not on their shapes alone"
+        return (
+            f"{network} cannot be exported: its forward depends on the values of its inputs, not on their shapes alone"
+        )
     if "Constraints violated" in text:
         found = re.search(r"Suggested fixes:\s+(.*)", text)
         limit = f" (it needs {found[1].strip()})" if found else ""

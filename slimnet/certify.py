@@ -128,7 +128,7 @@ def certify(
     dense: nn.Module,
     slim: nn.Module,
     plan: SurgeryPlan,
-    inputs: ExampleInputs | Iterable[ExampleInputs],
+    inputs: ExampleInputs | Inputs | Iterable[ExampleInputs | Inputs],
     *,
     tolerance: float = 1e-4,
     float64: bool = False,

@@ -25,9 +25,7 @@ BOOKKEEPING = ("n_averaged",)
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
 
-def load_checkpoint(
-    path: str | os.PathLike[str], arch: str, arch_args: Mapping[str, Any] | None = None
-) -> nn.Module:
+def load_checkpoint(path: str | os.PathLike[str], arch: str, arch_args: Mapping[str, Any] | None = None) -> nn.Module:
     """Build a network and fill it with the weights of a checkpoint, converted to the network's own types.
 
     `arch` and `arch_args` are those of `slimnet.models.build`; the module keeps the mode its factory sets.
@@ -46,9 +44,7 @@ def load_checkpoint(
     given = {own_names.get(bare, bare): tensor for bare, tensor in state.items()}
     difference = mismatch.compare(mismatch.shapes(given), mismatch.shapes(wanted))
     if not difference.fits:
-        problem = mismatch.explain(
-            difference, mismatch.shapes(state), Architecture(arch, dict(arch_args or {}))
-        )
+        problem = mismatch.explain(difference, mismatch.shapes(state), Architecture(arch, dict(arch_args or {})))
         raise CheckpointError(f"{path} {problem}")
     _check_values(path, given, wanted)
     try:
@@ -89,9 +85,7 @@ def _unwrap(file: Path, content: Any) -> State:
     if found is not None:
         return found
     if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{file} holds {_described(content)}, not a state dict; save model.state_dict()"
-        )
+        raise CheckpointError(f"{file} holds {_described(content)}, not a state dict; save model.state_dict()")
     entries = mismatch.listed([str(key) for key in content]) or "none"
     raise CheckpointError(
         f"{file} holds no state dict: its entries are {entries}, "
@@ -120,9 +114,7 @@ def _check_values(path: str | os.PathLike[str], given: State, wanted: State) -> 
     damaged = []
     for name, tensor in given.items():
         if tensor.is_meta or tensor.layout is not torch.strided or tensor.is_quantized:
-            raise CheckpointError(
-                f"{path} holds {name} as a {_storage_kind(tensor)} tensor; save an ordinary one"
-            )
+            raise CheckpointError(f"{path} holds {name} as a {_storage_kind(tensor)} tensor; save an ordinary one")
         if tensor.is_floating_point() != wanted[name].is_floating_point() or tensor.is_complex():
             raise CheckpointError(
                 f"{path} holds {name} as {_type(tensor)} where the network has {_type(wanted[name])}; "

@@ -2,21 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnxscript import ir
 from torch import nn
 
-from slimnet.capture import BATCH, Captured, capture, named_tensors_in, run, with_batch
+from slimnet.capture import Captured, capture
 from slimnet.errors import ExportError, UsageError
 from slimnet.files import whole_file
 from slimnet.inputs import ExampleInputs, Inputs
-from slimnet.models.architecture import reason
 from slimnet.onnx_fold import fold_batch_norms
 from slimnet.quiet import quiet
 

@@ -35,7 +35,9 @@ def random_inputs(spec: Mapping[str, Any], seed: int) -> Inputs:
         if not (isinstance(args, tuple) and isinstance(kwargs, dict) and inputs.tensors):
             raise ValueError("it holds no tensors")
     except (KeyError, TypeError, ValueError, RuntimeError, RecursionError, AttributeError) as error:
-        raise BundleError("the recorded example inputs are not a description of inputs; save the bundle again") from error
+        raise BundleError(
+            "the recorded example inputs are not a description of inputs; save the bundle again"
+        ) from error
     return inputs
 
 

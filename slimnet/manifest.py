@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -48,8 +47,8 @@ class Manifest:
 
 
 def write_manifest(folder: Path, source: str | None, plan_digest: str) -> Manifest:
-    """Hash the files of a finished bundle, see them down to the disk, and write `manifest.json` beside them."""
-    files = tuple(_hashed(folder / name, flush=True) for name in FILES)
+    """Hash the files of a finished bundle and write `manifest.json` beside them."""
+    files = tuple(_hashed(folder / name) for name in FILES)
     manifest = Manifest(files, source, plan_digest, versions())
     (folder / MANIFEST).write_bytes(_rendered(manifest))
     return manifest
@@ -64,7 +63,7 @@ def read_manifest(folder: Path) -> Manifest:
     manifest = _parsed(folder)
     for recorded in manifest.files:
         try:
-            found = _hashed(folder / recorded.name, flush=False)
+            found = _hashed(folder / recorded.name)
         except FileNotFoundError as error:
             raise BundleError(f"{folder} has no {recorded.name}; save the bundle again") from error
         except OSError as error:
@@ -93,13 +92,10 @@ def versions() -> dict[str, str]:
     }
 
 
-def _hashed(path: Path, *, flush: bool) -> BundleFile:
-    with path.open("rb+" if flush else "rb") as file:
+def _hashed(path: Path) -> BundleFile:
+    with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
-        if flush:
-            os.fsync(file.fileno())
-    return BundleFile(path.name, digest, size)
+        return BundleFile(path.name, digest, file.tell())
 
 
 def _rendered(manifest: Manifest) -> bytes:
@@ -113,7 +109,9 @@ def _parsed(folder: Path) -> Manifest:
     try:
         content = (folder / MANIFEST).read_bytes()
     except FileNotFoundError as error:
-        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}; name a folder that slimnet.save wrote") from error
+        raise BundleError(
+            f"{folder} is no bundle: it has no {MANIFEST}; name a folder that slimnet.save wrote"
+        ) from error
     except OSError as error:
         raise BundleError(f"{folder / MANIFEST} cannot be read ({error.strerror})") from error
     try:

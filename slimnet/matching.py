@@ -13,7 +13,7 @@ from slimnet.graph import ChannelGraph
 from slimnet.removal import Removal
 
 
-class Mixed(Exception):
+class MixedChannelsError(Exception):
     """Channels of different sets met in the resized network; `sets` are the dense sets concerned."""
 
     def __init__(self, sets: np.ndarray, where: str):
@@ -44,13 +44,13 @@ class Matching:
         """Dense positions for each position of a slim axis.
 
         Raises:
-            Mixed: no order of the kept channels fits.
+            MixedChannelsError: no order of the kept channels fits.
         """
         dense = self.removal.sets[dense_labels]
         kept = np.flatnonzero(~self.removal.removed[dense])
         slim = self.slim_sets[slim_labels]
         if kept.size != slim.size:
-            raise Mixed(dense, where)
+            raise MixedChannelsError(dense, where)
         expected = self.arrange(kept, dense)
         seen = self.dense_set[slim]
         if (seen < 0).all():
@@ -74,7 +74,7 @@ class Matching:
         """Let slim sets stand for dense sets from now on."""
         self.dense_set[slim] = dense
         if not np.array_equal(self.dense_set[slim], dense):
-            raise Mixed(dense, where)
+            raise MixedChannelsError(dense, where)
 
     def reorder(
         self, kept: np.ndarray, dense: np.ndarray, slim: np.ndarray, seen: np.ndarray, where: str
@@ -87,7 +87,7 @@ class Matching:
         for index in np.flatnonzero(seen >= 0).tolist():
             positions = waiting.get(int(seen[index]))
             if not positions:
-                raise Mixed(np.append(dense, seen[index]), where)
+                raise MixedChannelsError(np.append(dense, seen[index]), where)
             order[index] = positions.pop()
         left = sorted(position for positions in waiting.values() for position in positions)
         order[order < 0] = self.arrange(np.array(left, dtype=np.int64), dense) if left else left
@@ -101,7 +101,7 @@ def match(removal: Removal, slim: ChannelGraph, rank: Mapping[int, int]) -> Orde
     `rank` gives the new order of the sets of packed groups.
 
     Raises:
-        Mixed: the network's code does not keep the channels together that belong together.
+        MixedChannelsError: the network's code does not keep the channels together that belong together.
     """
     matching = Matching(removal, slim, rank)
     axes = {}
@@ -109,7 +109,9 @@ def match(removal: Removal, slim: ChannelGraph, rank: Mapping[int, int]) -> Orde
         if key in slim.vectors:
             axes[key] = matching.order(labels, slim.vectors[key], key[0])
     if len(slim.readers) != len(removal.graph.readers):
-        raise Mixed(np.arange(removal.removed.size), "the forward, which runs other layers when it is narrower")
+        raise MixedChannelsError(
+            np.arange(removal.removed.size), "the forward, which runs other layers when it is narrower"
+        )
     pairs = list(zip(removal.graph.readers, slim.readers, strict=True))
     inputs = tuple(matching.order(dense.inputs, narrow.inputs, dense.module) for dense, narrow in pairs)
     outputs = tuple(matching.order(dense.outputs, narrow.outputs, dense.module) for dense, narrow in pairs)

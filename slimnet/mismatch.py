@@ -99,9 +99,7 @@ def explain(difference: Mismatch, given: Shapes, architecture: Architecture) -> 
         )
     what = _lists(difference)
     if difference.share < 0.5:
-        return (
-            f"looks like another architecture than {architecture}, {difference.matching} tensors fit: {what}"
-        )
+        return f"looks like another architecture than {architecture}, {difference.matching} tensors fit: {what}"
     return f"does not fit {architecture}: {what}"
 
 

@@ -92,9 +92,7 @@ def pack(removal: Removal, packable: set[int]) -> list[Packing]:
     return packings
 
 
-def best_groups(
-    removal: Removal, inputs: np.ndarray, outputs: np.ndarray
-) -> tuple[list[tuple[int, ...]], int, int]:
+def best_groups(removal: Removal, inputs: np.ndarray, outputs: np.ndarray) -> tuple[list[tuple[int, ...]], int, int]:
     """The bins and group sizes `(inputs, outputs)` that cost the fewest weights.
 
     Each group keeps at least one input and one output, so every live block fits into a bin of at least that size.

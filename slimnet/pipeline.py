@@ -61,7 +61,12 @@ def slim(
     plan = make_plan(model, inputs, graph, dead)
     narrow = apply_plan(model, plan)
     proof = certify(
-        model, narrow, plan, inputs if loader is None else loader_inputs(loader), tolerance=tolerance, float64=float64
+        model,
+        narrow,
+        plan,
+        inputs if loader is None else loader_inputs(loader),
+        tolerance=tolerance,
+        float64=float64,
     )
     if not proof.holds:
         raise CertificateError(f"{proof}; lower the threshold, or allow more with tolerance=")

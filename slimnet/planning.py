@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import nn
 
 from slimnet.constants import needs, propagate
@@ -12,22 +11,38 @@ from slimnet.errors import TraceError
 from slimnet.graph import ChannelGraph, Depthwise, Op
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.labels import Labels
-from slimnet.matching import Mixed, Orders, match
+from slimnet.matching import MixedChannelsError, match
 from slimnet.packing import Packing, find_packable, pack, require_equal_parts
 from slimnet.plan import SurgeryPlan
 from slimnet.removal import Removal, removable, settle
 from slimnet.skeleton import named_tensors, skeleton
 from slimnet.sparsity import DeadChannels
 from slimnet.surgery import refit, set_padding
-from slimnet.trace import Interrupted, trace_structure
+from slimnet.trace import InterruptedForwardError, trace_structure
 from slimnet.writing import write_plan
 
 MAX_ROUNDS = 60
 """How often a plan is made again because the network's code did not follow the last one."""
 
 SIZED = frozenset(
-    "view _unsafe_view reshape _reshape_alias expand split split_with_sizes slice select unbind cat constant_pad_nd "
-    "repeat as_strided slice_scatter select_scatter".split()
+    [
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "_reshape_alias",
+        "expand",
+        "split",
+        "split_with_sizes",
+        "slice",
+        "select",
+        "unbind",
+        "cat",
+        "constant_pad_nd",
+        "repeat",
+        "as_strided",
+        "slice_scatter",
+        "select_scatter",
+    ]
 )
 """Ops that take sizes or positions, which may be numbers written into the network's code."""
 
@@ -53,7 +68,7 @@ class Draft:
 
 
 def make_plan(
-    model: nn.Module, example_inputs: ExampleInputs, graph: ChannelGraph, dead: DeadChannels
+    model: nn.Module, example_inputs: ExampleInputs | Inputs, graph: ChannelGraph, dead: DeadChannels
 ) -> SurgeryPlan:
     """The largest removal that leaves the network's function unchanged, as a plan.
 
@@ -74,19 +89,21 @@ def make_plan(
             structure, slim = trace_slim(model, inputs, draft)
             orders = match(draft.removal, slim, draft.rank)
             return write_plan(model, structure, slim, draft.removal, orders, dead)
-        except Mixed as mixed:
+        except MixedChannelsError as mixed:
             if draft.packings and packing_allowed:
                 packing_allowed = False
             else:
                 pins.append(pin_sets(draft.removal, mixed.sets, mixed.where))
-        except Interrupted as stop:
+        except InterruptedForwardError as stop:
             pins.append(pin_op(graph, draft.removal, stop))
     raise TraceError(f"{type(model).__name__}'s own code does not follow any narrower width; nothing can be removed")
 
 
 def scale_labels(graph: ChannelGraph, dead: DeadChannels) -> Labels:
     """The labels of every dead γ."""
-    found = [scale.labels[list(dead.scales[scale.parameter])] for scale in graph.scales if scale.parameter in dead.scales]
+    found = [
+        scale.labels[list(dead.scales[scale.parameter])] for scale in graph.scales if scale.parameter in dead.scales
+    ]
     return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 
@@ -104,7 +121,7 @@ def trace_slim(model: nn.Module, inputs: Inputs, draft: Draft) -> tuple[nn.Modul
     """Trace the network once more with every tensor at its new size; returns its skeleton too.
 
     Raises:
-        Interrupted: its forward raised.
+        InterruptedForwardError: its forward raised.
     """
     graph = draft.removal.graph
     shapes = new_shapes(model, draft)
@@ -149,7 +166,7 @@ def pin_sets(removal: Removal, sets: np.ndarray, where: str) -> ExtraPin:
     return labels[labels > 0], f"the code around {where} does not follow a narrower width"
 
 
-def pin_op(graph: ChannelGraph, removal: Removal, stop: Interrupted) -> ExtraPin:
+def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError) -> ExtraPin:
     """Pin what stopped a narrower forward: the last op before that moves the same channels by numbers in the code.
 
     All ops from its line of code are pinned with it. Where there is none, the op that raised is pinned, then its

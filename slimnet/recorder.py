@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,9 @@ class Recorder:
             left, right = left[both], right[both]
         self.edges.append((left, right))
 
-    def pointwise(self, operands: Sequence[Labels], constant: Constant, *, reason: str, joined: int | None = None) -> Labels:
+    def pointwise(
+        self, operands: Sequence[Labels], constant: Constant, *, reason: str, joined: int | None = None
+    ) -> Labels:
         """Record a pointwise op over label arrays that broadcast together; returns the output's labels.
 
         Only the first `joined` operands (all by default) are cut together with the output; the others are
@@ -217,7 +220,7 @@ def zero_only(values: Sequence[Constants]) -> Constants:
 
 def source_line() -> str:
     """The innermost line of code that belongs neither to torch nor to slimnet's trace."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if not name.startswith(("torch.", "slimnet.")) or name.startswith("slimnet.models"):

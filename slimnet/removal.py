@@ -91,9 +91,7 @@ def same_weight(graph: ChannelGraph) -> list[list[int]]:
     return list(groups.values())
 
 
-def unfoldable(
-    graph: ChannelGraph, group: list[int], constants: np.ndarray, needed: Needs
-) -> list[tuple[Labels, str]]:
+def unfoldable(graph: ChannelGraph, group: list[int], constants: np.ndarray, needed: Needs) -> list[tuple[Labels, str]]:
     """Nonzero constants that one weight's readers have nowhere to put, with the reason."""
     readers = [graph.readers[index] for index in group]
     reads = [needed.reads[index] for index in group]
@@ -174,7 +172,8 @@ def keep_carriers(removal: Removal) -> None:
             if lost.any() and carrier(removal, inputs, reads[group]) is None:
                 candidates = removal.sets[inputs[lost]]
                 removal.restore(
-                    candidates[np.argmin(removal.weight[candidates])], f"carrier of constants for {reader.module}"
+                    candidates[np.argmin(removal.weight[candidates])],
+                    f"carrier of constants for {reader.module}",
                 )
 
 

@@ -63,7 +63,15 @@ def copies_itself(kind: type) -> bool:
     return False
 
 
-COPY_PROTOCOL = ("__deepcopy__", "__copy__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__new__")
+COPY_PROTOCOL = (
+    "__deepcopy__",
+    "__copy__",
+    "__getstate__",
+    "__setstate__",
+    "__reduce__",
+    "__reduce_ex__",
+    "__new__",
+)
 FROZEN = (str, int, float, bool, type(None), torch.device, torch.dtype)
 
 

@@ -1,6 +1,5 @@
 """trace: run a network's own forward once on meta tensors and write down what happens to every channel."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,17 +10,17 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from slimnet.aliases import write_through
 from slimnet.errors import InputError, SlimnetError, TraceError
 from slimnet.graph import ChannelGraph, Op, Pointwise
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
-from slimnet.aliases import write_through
 from slimnet.ops import HANDLERS, unknown
 from slimnet.recorder import Call, Recorder, source_line
 from slimnet.skeleton import module_paths, named_tensors, skeleton
 from slimnet.tag import Tag
 
 
-class Interrupted(Exception):
+class InterruptedForwardError(Exception):
     """A forward that raised while it was traced, after `position` ops; `cause` says it for people."""
 
     def __init__(self, position: int, cause: SlimnetError):
@@ -30,7 +29,7 @@ class Interrupted(Exception):
         self.cause = cause
 
 
-def trace(model: nn.Module, inputs: ExampleInputs) -> ChannelGraph:
+def trace(model: nn.Module, inputs: ExampleInputs | Inputs) -> ChannelGraph:
     """Follow every channel of `model` through its forward in evaluation mode, on meta tensors.
 
     Parts that only training runs (auxiliary classifiers) are followed as well, so that the slim network can go on
@@ -42,7 +41,7 @@ def trace(model: nn.Module, inputs: ExampleInputs) -> ChannelGraph:
     """
     try:
         return trace_structure(skeleton(model), dict(named_tensors(model)), Inputs.of(inputs))
-    except Interrupted as stop:
+    except InterruptedForwardError as stop:
         raise stop.cause from stop.__cause__
 
 
@@ -54,7 +53,7 @@ def trace_structure(
     `depthwise` says which layers are depthwise, where the skeleton is that of a narrower network.
 
     Raises:
-        Interrupted: the forward raised.
+        InterruptedForwardError: the forward raised.
     """
     structure.eval()
     graph = record(structure, real, inputs, depthwise)
@@ -65,7 +64,7 @@ def trace_structure(
         structure.get_submodule(path).training = True
     try:
         with_training = record(structure, real, inputs, depthwise)
-    except Interrupted:
+    except InterruptedForwardError:
         return graph
     return replace(with_training, macs=graph.macs)
 
@@ -94,9 +93,9 @@ def record(
         for tensor in tensors_in(output):
             recorder.pin_tensor(tensor, "output of the network")
     except SlimnetError as error:
-        raise Interrupted(len(recorder.ops), error) from error
+        raise InterruptedForwardError(len(recorder.ops), error) from error
     except Exception as error:
-        raise Interrupted(len(recorder.ops), refusal(error, recorder, inputs)) from error
+        raise InterruptedForwardError(len(recorder.ops), refusal(error, recorder, inputs)) from error
     return finish(recorder, inputs.batch)
 
 
@@ -279,13 +278,18 @@ def same_shape(func: Any, args: tuple, kwargs: dict) -> torch.Tensor:
 
 
 SHORTCUTS: dict[str, Callable[[Any, tuple, dict], Any]] = {
-    **dict.fromkeys("relu silu sigmoid hardswish hardsigmoid hardtanh gelu leaky_relu add mul".split(), same_shape),
+    **dict.fromkeys(
+        ["relu", "silu", "sigmoid", "hardswish", "hardsigmoid", "hardtanh", "gelu", "leaky_relu", "add", "mul"],
+        same_shape,
+    ),
     "convolution": convolved,
     "native_batch_norm": batch_normalised,
     "_native_batch_norm_legit_no_training": batch_normalised,
 }
 
-FACTORIES = frozenset("zeros ones full arange linspace scalar_tensor eye tril_indices triu_indices".split())
+FACTORIES = frozenset(
+    ["zeros", "ones", "full", "arange", "linspace", "scalar_tensor", "eye", "tril_indices", "triu_indices"]
+)
 
 
 def finish(recorder: Recorder, batch: int) -> ChannelGraph:

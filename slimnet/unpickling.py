@@ -151,9 +151,7 @@ def _why_unreadable(file: Path, error: Exception) -> str:
     """What torch's restricted unpickler could not do with a file, and what to do about it."""
     mentioned = mentioned_names(file)
     commands = [name for name in mentioned if name.startswith(COMMANDS)]
-    if not commands and any(
-        name.startswith(("torch.nn.modules.", "torch.nn.parallel.")) for name in mentioned
-    ):
+    if not commands and any(name.startswith(("torch.nn.modules.", "torch.nn.parallel.")) for name in mentioned):
         return (
             "is a pickled whole module, which can only be read by running code from it; "
             "convert it where its class is importable and you trust it: "

@@ -1,27 +1,41 @@
 """write_plan: turn a settled removal into the plan that people read and `apply_plan` follows."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import nn
 
 from slimnet.graph import ChannelGraph, Reader
-from slimnet.matching import Mixed, Orders
-from slimnet.plan import AxisCut, Fold, GroupCut, Kept, LayerPlan, Merge, PaddingCut, SurgeryPlan, Zeroed, state
+from slimnet.matching import MixedChannelsError, Orders
+from slimnet.plan import (
+    AxisCut,
+    Fold,
+    GroupCut,
+    Kept,
+    LayerPlan,
+    Merge,
+    PaddingCut,
+    SurgeryPlan,
+    Zeroed,
+    state,
+)
 from slimnet.removal import Removal, carrier, carrier_groups
 from slimnet.sparsity import DeadChannels
 
 
 def write_plan(
-    model: nn.Module, structure: nn.Module, slim: ChannelGraph, removal: Removal, orders: Orders, dead: DeadChannels
+    model: nn.Module,
+    structure: nn.Module,
+    slim: ChannelGraph,
+    removal: Removal,
+    orders: Orders,
+    dead: DeadChannels,
 ) -> SurgeryPlan:
     """Collect cuts, groups, folds, carriers and reasons, and count what they save.
 
     `structure` is the slim network's skeleton and `slim` its trace.
 
     Raises:
-        Mixed: a new group of a grouped convolution lacks channels that its members read.
+        MixedChannelsError: a new group of a grouped convolution lacks channels that its members read.
     """
     graph = removal.graph
     groups = group_cuts(slim, removal, orders)
@@ -69,7 +83,7 @@ def group_cuts(slim: ChannelGraph, removal: Removal, orders: Orders) -> list[Gro
     """The new groups of every grouped convolution that changes.
 
     Raises:
-        Mixed: a kept output's old group does not lie in one new group.
+        MixedChannelsError: a kept output's old group does not lie in one new group.
     """
     cuts = {}
     for index, reader in enumerate(removal.graph.readers):
@@ -91,7 +105,7 @@ def check_blocks(removal: Removal, reader: Reader, inputs: np.ndarray, outputs: 
     """Every kept output must find all kept inputs of its old group in its new group.
 
     Raises:
-        Mixed: one does not.
+        MixedChannelsError: one does not.
     """
     in_block = reader.inputs.size // reader.groups
     out_block = reader.outputs.size // reader.groups
@@ -100,7 +114,7 @@ def check_blocks(removal: Removal, reader: Reader, inputs: np.ndarray, outputs: 
         here = np.bincount(ins // in_block, minlength=reader.groups)
         blocks = np.unique(outs // out_block)
         if (here[blocks] != kept[blocks]).any():
-            raise Mixed(removal.sets[np.concatenate([reader.inputs, reader.outputs])], reader.module)
+            raise MixedChannelsError(removal.sets[np.concatenate([reader.inputs, reader.outputs])], reader.module)
 
 
 def fold_constants(removal: Removal, orders: Orders) -> tuple[list[Fold], list[Merge]]:
@@ -114,9 +128,7 @@ def fold_constants(removal: Removal, orders: Orders) -> tuple[list[Fold], list[M
             continue
         if reader.uniform and reader.bias_name is not None:
             increments = bias_increments(reader, np.where(lost, values, 0.0))[orders.outputs[index]]
-            folds[reader.bias_name] = Fold(
-                reader.module, reader.bias_name, int(lost.sum()), tuple(increments.tolist())
-            )
+            folds[reader.bias_name] = Fold(reader.module, reader.bias_name, int(lost.sum()), tuple(increments.tolist()))
         elif reader.weight is not None:
             merges[reader.weight] = merge_into_carriers(removal, reader, reads, lost)
     return list(folds.values()), list(merges.values())

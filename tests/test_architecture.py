@@ -89,9 +89,7 @@ def test_a_reference_says_whether_building_it_imports_foreign_code():
     assert [Architecture(name).imports_code for name in names] == [False, False, False, True, True]
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "googlenet", "inception_v3", "fcn_resnet50", "lraspp_mobilenet_v3_large"]
-)
+@pytest.mark.parametrize("name", ["resnet18", "googlenet", "inception_v3", "fcn_resnet50", "lraspp_mobilenet_v3_large"])
 def test_torchvision_networks_come_without_weights_and_quickly(name, monkeypatch):
     """Nothing is downloaded, not even for the backbone, and no slow initialisation runs."""
 

@@ -48,9 +48,7 @@ def test_every_channel_but_the_scores_has_a_scale():
     assert (planes, scales) == (sum(widths(model)), 40)
 
 
-@pytest.mark.parametrize(
-    ("pool_after", "plane"), [((1, 3, 5), 4), ((), 32), ((7,), 16), ((1, 2, 3, 4, 5), 1)]
-)
+@pytest.mark.parametrize(("pool_after", "plane"), [((1, 3, 5), 4), ((), 32), ((7,), 16), ((1, 2, 3, 4, 5), 1)])
 def test_each_pooling_halves_the_plane(pool_after, plane):
     model = BasicNet(width=0.05, pool_after=pool_after).eval()
     assert model.features(torch.zeros(1, 3, 32, 32)).shape[2:] == (plane, plane)

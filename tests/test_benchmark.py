@@ -39,9 +39,7 @@ QUICK = Settings(batches=(1, 3), threads=1, seconds=0.02)
 
 def small_net() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 6 * 6, 5)
-    )
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 6 * 6, 5))
 
 
 def noisy_rounds(rng: np.random.Generator, ratio: float, rounds: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -175,9 +173,7 @@ def test_macs_are_those_of_convolutions_and_linear_layers(model):
     assert macs(model.eval(), example.expand(5, -1, -1, -1)) == by_hand(model, example) > 0
 
 
-@pytest.mark.parametrize(
-    ("arch", "shape"), [("resnet20", (3, 32, 32)), ("torchvision:mobilenet_v2", (3, 64, 64))]
-)
+@pytest.mark.parametrize(("arch", "shape"), [("resnet20", (3, 32, 32)), ("torchvision:mobilenet_v2", (3, 64, 64))])
 def test_the_counter_and_the_trace_agree(arch, shape):
     """Oracle: the plan's MACs and parameters, which the trace counts in another way."""
     model, example = build(arch).eval(), torch.randn(2, *shape)
@@ -312,9 +308,7 @@ def refusals() -> list:
             [Contender("a", net), Contender("b", onnx=Path("b.onnx"))], example, "no runtime", id="no runtime"
         ),
         pytest.param([Contender("a", net), Contender("b", tiny)], example, "one task", id="other task"),
-        pytest.param(
-            [Contender("a", net)] * 2, torch.zeros(1, 3, 9, 9), "does not run on", id="other inputs"
-        ),
+        pytest.param([Contender("a", net)] * 2, torch.zeros(1, 3, 9, 9), "does not run on", id="other inputs"),
         pytest.param([Contender("a", onnx=Path("gone.onnx"))] * 2, example, "gone.onnx", id="missing file"),
     ]
 

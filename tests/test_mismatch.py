@@ -57,9 +57,7 @@ def test_a_checkpoint_of_another_architecture_is_recognised(write, theirs, ours,
 def test_another_architecture_is_recognised_with_the_arguments_it_needs(write):
     path = write(build("resnet32", {"shortcut": "B", "num_classes": 7}).state_dict())
     message = refusal(path, "resnet44")
-    assert message.startswith(
-        "looks like another architecture than resnet44: it fits resnet32 with --arch-args '"
-    )
+    assert message.startswith("looks like another architecture than resnet44: it fits resnet32 with --arch-args '")
     arguments = json.loads(re.search(r"--arch-args '(.*)'", message)[1])
     load_checkpoint(path, "resnet32", arguments)
 
@@ -67,9 +65,7 @@ def test_another_architecture_is_recognised_with_the_arguments_it_needs(write):
 def test_an_architecture_unlike_all_we_know_is_still_called_another(write):
     strange = {f"stem.{index}.weight": torch.rand(3, 3) for index in range(40)}
     message = refusal(write(strange))
-    assert message.startswith(
-        "looks like another architecture than resnet20, 0 tensors fit: 40 unexpected (stem.0"
-    )
+    assert message.startswith("looks like another architecture than resnet20, 0 tensors fit: 40 unexpected (stem.0")
 
 
 @pytest.mark.parametrize(
@@ -93,9 +89,7 @@ def test_another_head_of_a_factory_that_counts_otherwise_is_described(write):
 
 def test_a_narrower_network_points_to_its_width_and_to_bundles(write):
     message = refusal(write(build("basicnet", {"width": 0.25}).state_dict()), "basicnet")
-    assert message.startswith(
-        "has the tensors of basicnet but narrower ones (features.conv1.weight is 16×3×5×5"
-    )
+    assert message.startswith("has the tensors of basicnet but narrower ones (features.conv1.weight is 16×3×5×5")
     assert "slimnet.load" in message
 
 

@@ -84,9 +84,7 @@ def test_vgg_has_the_channels_that_mehta_2019_count(depth, channels):
 def test_vgg_features_equal_torchvisions(depth):
     """With the same weights (and torchvision's convolution biases at zero) both give the same features."""
     ours = randomise_statistics(VGG(depth)).features
-    theirs = getattr(compat.torchvision().models, f"vgg{depth}_bn")(
-        num_classes=2, init_weights=False
-    ).features
+    theirs = getattr(compat.torchvision().models, f"vgg{depth}_bn")(num_classes=2, init_weights=False).features
     theirs.load_state_dict(ours.state_dict(), strict=False)
     for module in theirs:
         if isinstance(module, nn.Conv2d):

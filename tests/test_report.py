@@ -179,9 +179,7 @@ def test_every_name_is_escaped(report):
 def test_a_report_needs_no_more_than_a_plan_and_a_certificate(report):
     page = render(Report("bare", report.plan, report.certificate, WHERE))
     assert Tags(page).open == []
-    assert all(
-        words not in page for words in ("Accuracy", "How they died", "onnxruntime, batch", "Which channels")
-    )
+    assert all(words not in page for words in ("Accuracy", "How they died", "onnxruntime, batch", "Which channels"))
 
 
 def test_nothing_to_remove_is_said():
@@ -192,9 +190,7 @@ def test_nothing_to_remove_is_said():
 
 
 def test_a_certificate_that_does_not_hold_comes_first(brief):
-    failed = dataclasses.replace(
-        brief, certificate=dataclasses.replace(brief.certificate, max_rel_difference=0.5)
-    )
+    failed = dataclasses.replace(brief, certificate=dataclasses.replace(brief.certificate, max_rel_difference=0.5))
     assert verdict.headline(failed) == "The certificate does not hold"
     assert 'class="certificate fails"' in render(failed)
 
@@ -226,9 +222,7 @@ def test_gains_are_not_told_without_the_losses(brief):
 
 
 def test_a_busy_machine_is_mentioned(brief):
-    assert "Other programs kept 1.5 cores busy" in render(
-        dataclasses.replace(brief, comparison=comparison(busy=1.5))
-    )
+    assert "Other programs kept 1.5 cores busy" in render(dataclasses.replace(brief, comparison=comparison(busy=1.5)))
     assert "Other programs" not in render(brief)
 
 

@@ -204,9 +204,7 @@ def test_the_run_equals_a_plain_loop():
     for iteration in range(7):
         optimiser.param_groups[0]["lr"] = 0.01 if iteration < 4 else 0.001
         numbers, _ = order.batch(iteration)
-        loss = functional.cross_entropy(
-            model(torch.from_numpy(pixels)[numbers].float()), data.y_train[numbers]
-        )
+        loss = functional.cross_entropy(model(torch.from_numpy(pixels)[numbers].float()), data.y_train[numbers])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -94,9 +94,7 @@ def test_every_truncation_is_noticed(tmp_path, write, form):
     content = path.read_bytes()
     for length in range(1, len(content), 7):
         path.write_bytes(content[:length])
-        with pytest.raises(
-            CheckpointError, match=r"is truncated or damaged|is not a checkpoint|is damaged"
-        ) as caught:
+        with pytest.raises(CheckpointError, match=r"is truncated or damaged|is not a checkpoint|is damaged") as caught:
             read_state_dict(path)
         assert "\n" not in str(caught.value)
 

@@ -50,9 +50,7 @@ class Settings:
         if not self.batches or min(self.batches) < 1:
             raise UsageError(f"batch sizes {list(self.batches)} are not all positive; pass for example 1,32")
         if self.threads < 1 or not self.seconds > 0:
-            raise UsageError(
-                f"{self.threads} threads for {self.seconds} s cannot measure; both must be positive"
-            )
+            raise UsageError(f"{self.threads} threads for {self.seconds} s cannot measure; both must be positive")
 
 
 @dataclass(frozen=True)
@@ -91,18 +89,14 @@ def compare(
     return Comparison(count(contenders, example), latencies, where)
 
 
-def measure(
-    contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings
-) -> Iterator[Latency]:
+def measure(contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings) -> Iterator[Latency]:
     """Yield the latency on each runtime at each batch size as soon as it is measured.
 
     Modules are copied and put into eval mode; the ones given stay as they are. torch's thread count is
     restored.
     """
     runtimes = shared_runtimes(contenders)
-    models = [
-        copy.deepcopy(contender.model).eval() for contender in contenders if contender.model is not None
-    ]
+    models = [copy.deepcopy(contender.model).eval() for contender in contenders if contender.model is not None]
     names = tuple(contender.name for contender in contenders)
     for runtime in runtimes:
         for batch in settings.batches:
@@ -129,9 +123,7 @@ def _check_alike(contenders: Sequence[Contender], runs: Sequence[Run], inputs: I
         try:
             shapes.append(_shapes(run()))
         except Exception as error:  # whatever the runtimes raise, which have no type in common
-            raise UsageError(
-                f"{contender.name} does not run on inputs of {given}: {reason(error)}"
-            ) from error
+            raise UsageError(f"{contender.name} does not run on inputs of {given}: {reason(error)}") from error
         if shapes[-1] != shapes[0]:
             raise UsageError(
                 f"{contender.name} returns {shapes[-1]} for inputs of {given}, but {contenders[0].name} "

@@ -45,9 +45,7 @@ class Counts:
     file_bytes: Mapping[str, int]
 
 
-def count_module(
-    name: str, model: nn.Module, example: ExampleInputs | Inputs, files: Mapping[str, Path]
-) -> Counts:
+def count_module(name: str, model: nn.Module, example: ExampleInputs | Inputs, files: Mapping[str, Path]) -> Counts:
     """Count a module that is in eval mode, by one forward of one example."""
     return Counts(name, parameters(model), macs(model, example), file_bytes(files))
 
@@ -70,9 +68,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     except (DecodeError, onnx.checker.ValidationError) as error:
         raise UsageError(f"{path} is not an ONNX model; pass a file that slimnet export wrote") from error
     if not model.graph.node:
-        raise UsageError(
-            f"{path} is an ONNX model that computes nothing; pass a file that slimnet export wrote"
-        )
+        raise UsageError(f"{path} is an ONNX model that computes nothing; pass a file that slimnet export wrote")
     return model
 
 
@@ -109,9 +105,7 @@ def batched(example: ExampleInputs | Inputs, batch: int) -> Inputs:
     """
     inputs = Inputs.of(example)
     if any(tensor.ndim and not tensor.shape[0] for tensor in inputs.tensors):
-        raise InputError(
-            "the example inputs hold no example: their first axis has length 0; pass at least one"
-        )
+        raise InputError("the example inputs hold no example: their first axis has length 0; pass at least one")
     return inputs.map(lambda tensor: tensor[torch.arange(batch) % len(tensor)] if tensor.ndim else tensor)
 
 

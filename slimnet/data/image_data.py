@@ -53,9 +53,7 @@ class ImageData:
         if labels.dtype != torch.int64 or labels.ndim != 1:
             raise DataError(f"{y} is {_kind(labels)}; it must be int64 of shape (N,)")
         if len(images) != len(labels):
-            raise DataError(
-                f"{x} has {len(images)} images but y_{split} {len(labels)} labels; they must pair up"
-            )
+            raise DataError(f"{x} has {len(images)} images but y_{split} {len(labels)} labels; they must pair up")
         if images.numel() == 0:
             raise DataError(f"{x} of shape {tuple(images.shape)} is empty; it needs at least one image")
         low, high = int(labels.min()), int(labels.max())
@@ -112,13 +110,9 @@ class ImageData:
             DataError: not uint8, or another number of channels.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != self.channels:
-            raise DataError(
-                f"{self.name}: cannot normalise {_kind(images)}; pass uint8 (N, H, W, {self.channels})"
-            )
+            raise DataError(f"{self.name}: cannot normalise {_kind(images)}; pass uint8 (N, H, W, {self.channels})")
         scale = torch.tensor([1 / (255 * std) for std in self.std], device=images.device)
-        shift = torch.tensor(
-            [-mean / std for mean, std in zip(self.mean, self.std, strict=True)], device=images.device
-        )
+        shift = torch.tensor([-mean / std for mean, std in zip(self.mean, self.std, strict=True)], device=images.device)
         floats = images.permute(0, 3, 1, 2).to(torch.float32)
         return floats.mul_(scale[:, None, None]).add_(shift[:, None, None])
 
@@ -155,9 +149,7 @@ def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, .
     channels = images.shape[-1]
     counts = torch.zeros(channels, 256, dtype=torch.int64)
     for chunk in images.split(_STATISTICS_CHUNK):
-        counts += torch.stack(
-            [chunk[..., c].flatten().bincount(minlength=256) for c in range(channels)]
-        ).cpu()
+        counts += torch.stack([chunk[..., c].flatten().bincount(minlength=256) for c in range(channels)]).cpu()
     shares = counts.double() / counts.sum(dim=1, keepdim=True)
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = shares @ values

@@ -35,9 +35,7 @@ def load_npz(path: str | Path) -> ImageData:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a readable .npz ({reason}); write it with numpy.savez") from error
     except MemoryError as error:
-        raise DataError(
-            f"{path}: its arrays do not fit into memory; train on fewer or smaller images"
-        ) from error
+        raise DataError(f"{path}: its arrays do not fit into memory; train on fewer or smaller images") from error
 
 
 def _read(path: Path, archive: zipfile.ZipFile) -> ImageData:
@@ -49,8 +47,7 @@ def _read(path: Path, archive: zipfile.ZipFile) -> ImageData:
     for name in _NEEDED:
         _check_header(path, archive, name)
     train, test = (
-        (_array(archive, f"x_{split}"), _array(archive, f"y_{split}").to(torch.int64))
-        for split in ("train", "test")
+        (_array(archive, f"x_{split}"), _array(archive, f"y_{split}").to(torch.int64)) for split in ("train", "test")
     )
     count = max(int(labels.max()) + 1 if labels.numel() else 1 for labels in (train[1], test[1]))
     classes = _class_names(path, archive) if "classes" in present else [str(label) for label in range(count)]

@@ -121,9 +121,7 @@ def _checked_name(name: Any) -> str:
 
 def _checked_args(args: Any) -> dict[str, Any]:
     if not isinstance(args, Mapping) or not all(isinstance(key, str) for key in args):
-        raise ArchitectureError(
-            f'arch_args map names to values, such as {{"num_classes": 100}}; got {args!r}'
-        )
+        raise ArchitectureError(f'arch_args map names to values, such as {{"num_classes": 100}}; got {args!r}')
     return copy.deepcopy(dict(args))
 
 
@@ -145,9 +143,7 @@ def _torchvision_factory(name: str) -> Factory:
     models = compat.torchvision().models
     known = models.list_models()
     if name not in known:
-        raise ArchitectureError(
-            _unknown(f"torchvision:{name}", {each: f"torchvision:{each}" for each in known})
-        )
+        raise ArchitectureError(_unknown(f"torchvision:{name}", {each: f"torchvision:{each}" for each in known}))
     builder = models.get_model_builder(name)
     without_weights = {"weights": None, "weights_backbone": None}
     accepted = inspect.signature(builder).parameters
@@ -217,12 +213,8 @@ def _check_signature(factory: Factory, architecture: Architecture) -> None:
     foreign = [name for name in architecture.args if name not in names]
     if foreign and not takes_any:
         takes = f"it takes {', '.join(names)}" if names else "it takes none"
-        raise ArchitectureError(
-            f"{architecture.name} takes no argument {', '.join(map(repr, foreign))}; {takes}"
-        )
-    lacking = [
-        each.name for each in by_name if each.default is each.empty and each.name not in architecture.args
-    ]
+        raise ArchitectureError(f"{architecture.name} takes no argument {', '.join(map(repr, foreign))}; {takes}")
+    lacking = [each.name for each in by_name if each.default is each.empty and each.name not in architecture.args]
     if lacking:
         raise ArchitectureError(f"{architecture.name} needs {', '.join(map(repr, lacking))} in arch_args")
 

@@ -97,9 +97,7 @@ def _check_pools(pool_after: Sequence[int], convolutions: int) -> None:
             raise ArchitectureError(f"cannot pool after C{position}: the last convolution is C{convolutions}")
 
 
-def _features(
-    in_channels: int, widths: tuple[int, ...], pool_after: frozenset[int], slope: float
-) -> nn.Sequential:
+def _features(in_channels: int, widths: tuple[int, ...], pool_after: frozenset[int], slope: float) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, (inputs, outputs) in enumerate(pairwise((in_channels, *widths)), start=1):
         size = 5 if number == 1 else 3

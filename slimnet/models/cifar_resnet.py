@@ -74,17 +74,13 @@ class CifarResNet(nn.Module):
         ArchitectureError: the depth is not 6n + 2, or another argument makes no sense.
     """
 
-    def __init__(
-        self, depth: int = 20, num_classes: int = 10, shortcut: str = "A", in_channels: int = 3
-    ) -> None:
+    def __init__(self, depth: int = 20, num_classes: int = 10, shortcut: str = "A", in_channels: int = 3) -> None:
         super().__init__()
         require_positive(depth=depth, num_classes=num_classes, in_channels=in_channels)
         if depth < 8 or depth % 6 != 2:
             raise ArchitectureError(f"depth must be 6n + 2 (20, 32, 44, 56, 110, ...), got {depth}")
         if shortcut not in ("A", "B"):
-            raise ArchitectureError(
-                f"shortcut must be 'A' (zero channels) or 'B' (1×1 convolution), got {shortcut!r}"
-            )
+            raise ArchitectureError(f"shortcut must be 'A' (zero channels) or 'B' (1×1 convolution), got {shortcut!r}")
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(in_channels, WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])

@@ -1,13 +1,13 @@
 """Ops that mix channels: convolutions, linear layers and matrix products."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from slimnet.graph import Constants, Depthwise, Reader
+from slimnet.graph import Depthwise, Reader
 from slimnet.labels import Labels, along, varying_axes
 from slimnet.recorder import Call, Recorder, zero_only
 from slimnet.tag import Tag
@@ -70,6 +70,7 @@ def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer
         recorder.join(outputs, bias, here)
     name = recorder.parameters.get(id(layer.weight))
     value = recorder.value(layer.weight)
+    assert value is not None, "a layer's weight does not depend on the input"
     path = recorder.module if name is None else name.rpartition(".")[0]
     if depthwise:
         recorder.join(outputs, np.repeat(inputs, layer.outputs // width), here)
@@ -85,9 +86,7 @@ def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer
     return outputs
 
 
-def join_weight(
-    recorder: Recorder, inputs: Labels, outputs: Labels, layer: Layer, depthwise: bool, here: str
-) -> None:
+def join_weight(recorder: Recorder, inputs: Labels, outputs: Labels, layer: Layer, depthwise: bool, here: str) -> None:
     """Cut the weight's axes together with the channels that the layer reads and writes."""
     in_axis, out_axis = layer.axes
     plain = layer.groups == 1 and not depthwise

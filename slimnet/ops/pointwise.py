@@ -13,16 +13,96 @@ from slimnet.labels import Labels, align, along, varying_axes
 from slimnet.recorder import Call, Constant, Recorder, opaque, same
 from slimnet.tag import Tag
 
-ELEMENTWISE = (
-    "relu hardtanh sigmoid silu gelu hardswish hardsigmoid leaky_relu elu celu selu mish tanh softplus softshrink "
-    "hardshrink threshold erf exp expm1 log log1p sqrt rsqrt reciprocal neg abs sign sgn sin cos tan atan floor ceil "
-    "round trunc clamp clamp_min clamp_max pow square add sub rsub div maximum minimum where lerp addcmul addcdiv "
-    "prelu _prelu_kernel eq ne gt ge lt le logical_and logical_or logical_not remainder fmod nan_to_num "
-    "masked_fill atan2 frac sinh cosh"
-).split()
+ELEMENTWISE = [
+    "relu",
+    "hardtanh",
+    "sigmoid",
+    "silu",
+    "gelu",
+    "hardswish",
+    "hardsigmoid",
+    "leaky_relu",
+    "elu",
+    "celu",
+    "selu",
+    "mish",
+    "tanh",
+    "softplus",
+    "softshrink",
+    "hardshrink",
+    "threshold",
+    "erf",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "sqrt",
+    "rsqrt",
+    "reciprocal",
+    "neg",
+    "abs",
+    "sign",
+    "sgn",
+    "sin",
+    "cos",
+    "tan",
+    "atan",
+    "floor",
+    "ceil",
+    "round",
+    "trunc",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "pow",
+    "square",
+    "add",
+    "sub",
+    "rsub",
+    "div",
+    "maximum",
+    "minimum",
+    "where",
+    "lerp",
+    "addcmul",
+    "addcdiv",
+    "prelu",
+    "_prelu_kernel",
+    "eq",
+    "ne",
+    "gt",
+    "ge",
+    "lt",
+    "le",
+    "logical_and",
+    "logical_or",
+    "logical_not",
+    "remainder",
+    "fmod",
+    "nan_to_num",
+    "masked_fill",
+    "atan2",
+    "frac",
+    "sinh",
+    "cosh",
+]
 
 ACTIVATIONS = frozenset(
-    "relu hardtanh hardswish threshold silu gelu mish leaky_relu elu celu selu softplus _prelu_kernel".split()
+    [
+        "relu",
+        "hardtanh",
+        "hardswish",
+        "threshold",
+        "silu",
+        "gelu",
+        "mish",
+        "leaky_relu",
+        "elu",
+        "celu",
+        "selu",
+        "softplus",
+        "_prelu_kernel",
+    ]
 )
 
 
@@ -235,7 +315,7 @@ def identity(recorder: Recorder, call: Call) -> None:
     recorder.set(call.outputs[0], replace(recorder.tag(call.tensors[0]), value=None))
 
 
-POINTWISE: dict[str, Any] = {name: elementwise for name in ELEMENTWISE}
+POINTWISE: dict[str, Any] = dict.fromkeys(ELEMENTWISE, elementwise)
 POINTWISE |= {
     "mul": multiply,
     "native_batch_norm": batch_norm,

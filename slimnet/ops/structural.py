@@ -1,7 +1,7 @@
 """Ops that only move elements: the labels move by the same op."""
 
-import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from slimnet.graph import Padding, Parts
-from slimnet.labels import Labels, align, along, compress, expand_fully, matching_runs, reshape, varying_axes
+from slimnet.labels import Labels, align, compress, expand_fully, matching_runs, reshape, varying_axes
 from slimnet.models.cifar_resnet import PadShortcut
 from slimnet.recorder import Call, Recorder, opaque, same
 from slimnet.tag import Tag
@@ -173,7 +173,7 @@ def join_along(
     if elsewhere and call.name != "stack":
         merge(recorder, call, tensors, arrays)
         return
-    common = np.broadcast_shapes(*(array.shape[:axis] + (1,) + array.shape[axis + 1 :] for array in arrays))
+    common = np.broadcast_shapes(*((*array.shape[:axis], 1, *array.shape[axis + 1 :]) for array in arrays))
     wide = []
     for array, tensor in zip(arrays, tensors, strict=True):
         shape = [*common]
@@ -252,8 +252,10 @@ def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, amount
         recorder.pin(np.concatenate([added_labels, face.reshape(-1)]), reason)
     shapes = [1] * face.ndim
     shapes[axis] = -1
-    wide = [np.broadcast_to(a.reshape(shapes), [a.size if i == axis else n for i, n in enumerate(face.shape)])
-            for a in (before, after)]
+    wide = [
+        np.broadcast_to(a.reshape(shapes), [a.size if i == axis else n for i, n in enumerate(face.shape)])
+        for a in (before, after)
+    ]
     return np.concatenate([wide[0], face, wide[1]], axis)
 
 
@@ -269,9 +271,14 @@ def same_op(recorder: Recorder, call: Call) -> None:
     faces = []
     for face in recorder.tag(x).faces:
         labels = expand_fully(face, x.shape)
-        args, kwargs = pytree.tree_map_only(torch.Tensor, lambda _, new=labels: new, (call.args, call.kwargs))
+        args, kwargs = pytree.tree_map_only(torch.Tensor, partial(replaced, labels), (call.args, call.kwargs))
         faces.append(compress(call.func(*args, **kwargs).numpy()))
     recorder.set(out, Tag(tuple(faces)))
+
+
+def replaced(new: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    """`new` in the place of another tensor."""
+    return new
 
 
 def filled(recorder: Recorder, call: Call) -> None:
@@ -303,12 +310,35 @@ STRUCTURAL: dict[str, Any] = {
     "constant_pad_nd": pad,
 }
 STRUCTURAL |= dict.fromkeys(
-    "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle flip roll rot90 repeat "
-    "as_strided unfold".split(),
+    [
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "native_channel_shuffle",
+        "flip",
+        "roll",
+        "rot90",
+        "repeat",
+        "as_strided",
+        "unfold",
+    ],
     same_op,
 )
 STRUCTURAL |= dict.fromkeys(
-    "zeros ones full empty new_empty new_zeros new_ones new_full zeros_like ones_like full_like empty_like "
-    "scalar_tensor".split(),
+    [
+        "zeros",
+        "ones",
+        "full",
+        "empty",
+        "new_empty",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "empty_like",
+        "scalar_tensor",
+    ],
     filled,
 )

@@ -73,9 +73,7 @@ def _bars(figure: Figure, canvas: Canvas, layers: Sequence[LayerPlan]) -> None:
         text = f"{layer.channels_before}"
         if layer.channels_after < layer.channels_before:
             text = f"{layer.channels_before} → {layer.channels_after}"
-        axes.annotate(
-            text, (layer.channels_before, row), (6, 0), textcoords="offset points", va="center", color=MUTED
-        )
+        axes.annotate(text, (layer.channels_before, row), (6, 0), textcoords="offset points", va="center", color=MUTED)
 
 
 def _outline(figure: Figure, layers: Sequence[LayerPlan]) -> None:
@@ -97,9 +95,7 @@ def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
         intervals = [latency.speedup() for latency in latencies]
         for row, interval in enumerate(intervals):
             colour = MUTED if interval.holds_one else SLIM if interval.value > 1 else DEAD
-            axes.plot(
-                [interval.low, interval.high], [row, row], color=colour, linewidth=3, solid_capstyle="butt"
-            )
+            axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=3, solid_capstyle="butt")
             axes.plot([interval.value], [row], "o", color=colour, markersize=10)
             axes.annotate(
                 times(interval.value, 2), (interval.high, row), (9, 0), textcoords="offset points",
@@ -107,8 +103,7 @@ def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
             )  # fmt: skip
         axes.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         labels = [
-            f"{latency.runtime}{chr(10) if canvas.narrow else ', '}batch {latency.batch}"
-            for latency in latencies
+            f"{latency.runtime}{chr(10) if canvas.narrow else ', '}batch {latency.batch}" for latency in latencies
         ]
         axes.set_yticks(range(len(latencies)), labels, color=INK)
         lowest = min([0.95, *(interval.low for interval in intervals)])

@@ -29,9 +29,7 @@ def write_report(report: Report, path: Path) -> Path:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise SlimnetError(
-            f"cannot write the report to {path}: {error.strerror}; choose another place"
-        ) from error
+        raise SlimnetError(f"cannot write the report to {path}: {error.strerror}; choose another place") from error
     return path
 
 
@@ -57,9 +55,7 @@ def render(report: Report) -> str:
         sentences=verdict.sentences(report),
         tiles=verdict.tiles(report),
         reasons=verdict.reasons(report),
-        recipe=verdict.recipe_rows(report.training.recipe, report.training.seconds)
-        if report.training
-        else (),
+        recipe=verdict.recipe_rows(report.training.recipe, report.training.seconds) if report.training else (),
         slower=verdict.is_slower_anywhere(report),
         drawings=drawings(report),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),

@@ -81,9 +81,7 @@ def reasons(report: Report) -> list[Reason]:
 
 def is_slower_anywhere(report: Report) -> bool:
     """Whether the slim network is measurably slower on some runtime at some batch size."""
-    return report.comparison is not None and any(
-        each.speedup().high < 1 for each in report.comparison.latencies
-    )
+    return report.comparison is not None and any(each.speedup().high < 1 for each in report.comparison.latencies)
 
 
 def recipe_rows(recipe: Recipe, seconds: float) -> list[tuple[str, str]]:
@@ -143,17 +141,13 @@ def _difference(report: Report) -> str:
     if certificate.top1_agreement is None:
         return f"{told} on {certificate.samples} examples."
     kept = "all" if certificate.top1_agreement == 1 else wording.percent(certificate.top1_agreement, 2)
-    return (
-        f"{told}, and {kept} {'of ' if kept != 'all' else ''}{certificate.samples} examples keep their class."
-    )
+    return f"{told}, and {kept} {'of ' if kept != 'all' else ''}{certificate.samples} examples keep their class."
 
 
 def _speed(latencies: tuple[Latency, ...]) -> str:
     measured = sorted(latencies, key=lambda latency: latency.speedup().value)
     gain, loss = measured[-1:], measured[:1]
-    told = [each for each in gain if each.speedup().low > 1] + [
-        each for each in loss if each.speedup().high < 1
-    ]
+    told = [each for each in gain if each.speedup().low > 1] + [each for each in loss if each.speedup().high < 1]
     if not told:
         return "No difference in speed was measured on this machine."
     words = [f"{latency.speedup()} on {latency.runtime} at batch {latency.batch}" for latency in told]

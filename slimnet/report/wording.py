@@ -71,9 +71,7 @@ def times(ratio: float, digits: int = 1) -> str:
 
 def printable(name: str, longest: int | None = None) -> str:
     """A name fit to be shown: control characters replaced, the front of a long one left out."""
-    clean = "".join(
-        "�" if category(letter)[0] == "C" or letter in "\u2028\u2029" else letter for letter in name
-    )
+    clean = "".join("�" if category(letter)[0] == "C" or letter in "\u2028\u2029" else letter for letter in name)
     if longest is None or len(clean) <= longest:
         return clean
     return "…" + clean[len(clean) - longest + 1 :]

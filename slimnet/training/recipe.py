@@ -71,18 +71,14 @@ class Recipe:
             _require(_is_number(getattr(self, name), above=0), self, name, "a number above 0")
         _require(_is_number(self.l2), self, "l2", "a number of at least 0")
         for name in ("momentum", "weight_decay"):
-            _require(
-                _is_number(getattr(self, name), below=1), self, name, "a number of at least 0 and below 1"
-            )
+            _require(_is_number(getattr(self, name), below=1), self, name, "a number of at least 0 and below 1")
         _require(isinstance(self.flips, bool), self, "flips", "true or false")
         self._freeze_betas()
         self._freeze_arch_args()
 
     def _freeze_betas(self) -> None:
         valid = isinstance(self.betas, tuple | list) and len(self.betas) == 2
-        _require(
-            valid and all(_is_number(b, below=1) for b in self.betas), self, "betas", "two numbers in [0, 1)"
-        )
+        _require(valid and all(_is_number(b, below=1) for b in self.betas), self, "betas", "two numbers in [0, 1)")
         object.__setattr__(self, "betas", tuple(self.betas))
 
     def _freeze_arch_args(self) -> None:

@@ -22,9 +22,7 @@ def save_checkpoint(model: nn.Module, path: str | Path, recipe: Recipe, iteratio
     """
     path = Path(path)
     state = {
-        name: value.detach().cpu().contiguous()
-        for name, value in model.state_dict().items()
-        if torch.is_tensor(value)
+        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items() if torch.is_tensor(value)
     }
     content = {"state_dict": state, "recipe": recipe.to_json(), "iteration": iteration}
     try:
