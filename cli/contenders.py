@@ -25,7 +25,7 @@ def contender(name: str, source: str, network: Network) -> Contender:
     path = Path(source)
     if path.is_dir():
         files = {"weights": path / "model.safetensors", "onnx": path / "model.onnx"}
-        return Contender(name, bundle.load(path), files["onnx"], files)
+        return Contender(name, bundle.load(path, network.fresh()), files["onnx"], files)
     if path.suffix == ".onnx":
         return Contender(name, None, path, {"onnx": path})
     return Contender(name, network.load(source), None, {"weights": path})

@@ -88,7 +88,7 @@ def _train(images: ImageData) -> TrainingRun:
 
     from slimnet.training import DIGITS_DEMO, sparsity_by_gamma, train
 
-    run = train(DIGITS_DEMO, images, every=STEPS_BETWEEN_REPORTS)
+    run = train(DIGITS_DEMO, images, every=STEPS_BETWEEN_REPORTS, threads=1)
     watch(run)
     seconds = run.history[-1].progress.seconds
     dead = sparsity_by_gamma(run.model)

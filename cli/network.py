@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from slimnet.data import ImageData
+    from slimnet.models import Architecture
 
 EXAMPLES = 4
 SMALL, LARGE, INCEPTION = (3, 32, 32), (3, 224, 224), (3, 299, 299)
@@ -40,6 +41,24 @@ class Network:
         from slimnet.checkpoint import load_checkpoint
 
         return load_checkpoint(checkpoint, self.arch, self.arch_args).eval()
+
+    def fresh(self) -> nn.Module | None:
+        """The network with random weights; None where no architecture was named.
+
+        Raises:
+            ArchitectureError: it cannot be built.
+        """
+        if self.arch is None:
+            return None
+        from slimnet.models import build
+
+        return build(self.arch, self.arch_args)
+
+    def or_else(self, architecture: Architecture | None) -> Network:
+        """This network, or where no architecture was named, the one that a bundle knows and that runs no code."""
+        if self.arch is not None or architecture is None or architecture.imports_code:
+            return self
+        return replace(self, arch=architecture.name, arch_args=architecture.args)
 
     def example(self, model: nn.Module, data: ImageData | None = None) -> torch.Tensor:
         """A few inputs: the first test images, or noise of the shape given or usual for the architecture."""

@@ -3,32 +3,59 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli import terminal
-from slimnet_cli.options import json_option
+from slimnet_cli.network import Network
+from slimnet_cli.options import architecture_option, data_option, json_option
+
+if TYPE_CHECKING:
+    from slimnet import Certificate, Verification
 
 EXAMPLES = """\b
 Examples:
   slimnet verify slim/
+  slimnet verify slim/ --dense net.pt --data digits
   slimnet verify slim/ --json
 """
 
 
 @click.command(epilog=EXAMPLES, short_help="Check a bundle again on this machine.")
 @click.argument("bundle", metavar="BUNDLE")
+@click.option("--dense", metavar="CKPT", help="The checkpoint it was made from: the certificate is measured again.")
+@data_option
+@architecture_option
 @json_option
-def verify(bundle: str, as_json: bool) -> None:
+def verify(bundle: str, dense: str | None, data: str | None, network: Network, as_json: bool) -> None:
     """Check that a bundle is whole, and that all its forms still compute the same.
 
     Every file is compared with what was written, and the weights, the exported program and the ONNX model are run on
-    the same inputs. Leaves with 1 where they differ.
+    the same inputs. With --dense the slim network is compared with the dense one again, on the test images of --data
+    or on random inputs. Leaves with 1 where anything differs.
     """
-    from slimnet.bundle import verify_bundle
+    from slimnet.bundle import read_blueprint, verify_bundle
+    from slimnet.data import load_data
 
+    if data is not None and dense is None:
+        raise click.UsageError("--data is what the dense network is compared on; name its checkpoint with --dense")
     with terminal.working("Verifying"):
-        result = verify_bundle(bundle)
+        trained = None
+        if dense is not None:
+            trained = network.or_else(read_blueprint(bundle).architecture).load(dense)
+        loader = list(load_data(data).batches("test")) if data else None
+        result = verify_bundle(bundle, network.fresh(), dense=trained, loader=loader)
     if as_json:
-        terminal.emit(dataclasses.asdict(result))
+        terminal.emit(document(result))
     else:
         terminal.result().print(str(result), soft_wrap=True)
+
+
+def document(result: Verification) -> dict[str, Any]:
+    """A verification for machines."""
+
+    def proof(certificate: Certificate | None) -> dict[str, Any] | None:
+        return None if certificate is None else dataclasses.asdict(certificate) | {"holds": certificate.holds}
+
+    both = {"certificate": proof(result.certificate), "measured": proof(result.measured)}
+    return dataclasses.asdict(result) | both

@@ -48,5 +48,11 @@ class BundleError(UsageError):
     """A bundle that is incomplete, was changed after it was written, or cannot be written."""
 
 
+class ChangedBundleError(BundleError):
+    """A bundle of which a file is missing, damaged, or no longer what was written."""
+
+    exit_code = 1
+
+
 class ExportError(SlimnetError):
     """An exported model that could not be made or does not agree with the module."""

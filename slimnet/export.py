@@ -9,27 +9,19 @@ import torch
 from onnxscript import ir
 from torch import nn
 
-from slimnet.capture import Captured, capture
+from slimnet.agreement import BATCHES, relative_difference, tolerance_for
+from slimnet.capture import Captured, capture, run, with_batch
 from slimnet.errors import ExportError, UsageError
 from slimnet.files import whole_file
-from slimnet.inputs import ExampleInputs, Inputs
-from slimnet.onnx_fold import fold_batch_norms
-from slimnet.quiet import quiet
+from slimnet.inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.onnx_graph import translate
+from slimnet.onnx_runner import OnnxRunner
 
 SIZE_LIMIT = 2**31 - 1
 """The most bytes that one self-contained ONNX file may have: protobuf counts them in 32 bits."""
 
 OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)
 """The operator sets that torch's exporter writes and the installed onnx knows."""
-
-BATCHES = (1, 5)
-"""The batch sizes at which outputs are compared."""
-
-TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""How far outputs may be from the network's, relative to the largest one, where its type is not float32."""
-
-TOLERANCE = 1e-4
-"""The same for float32, as for the certificate."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +88,38 @@ def write_onnx(
     model.metadata_props.update(described(metadata, written))
     check_size([weight.const_value for weight in model.graph.initializers.values() if weight.const_value])
     path.write_bytes(ir.to_proto(model).SerializeToString())
-    check_file(path)
-    difference = check_outputs(captured, path)
-    return OnnxExport(path, written, path.stat().st_size, difference)
+    return OnnxExport(path, written, path.stat().st_size, check_outputs(captured, path))
+
+
+def check_outputs(captured: Captured, path: Path) -> float:
+    """Run file and network on the same inputs at every batch size; returns the largest relative difference.
+
+    Raises:
+        ExportError: it is over the tolerance.
+    """
+    runner, worst = OnnxRunner(path), 0.0
+    for batch in BATCHES:
+        inputs = with_batch(captured.inputs, batch)
+        expected = tensors_in(run(captured.module, inputs))
+        worst = max(worst, relative_difference(expected, runner(inputs)))
+        if worst > tolerance_for(expected):
+            raise ExportError(
+                f"{type(captured.module).__name__} as ONNX differs from the network by {worst:.1e} at batch {batch}, "
+                f"more than {tolerance_for(expected):.0e}; nothing was written"
+            )
+    return worst
+
+
+def described(metadata: Mapping[str, str] | None, opset: int) -> dict[str, str]:
+    """The metadata of a file: what the caller says, and what wrote it."""
+    import slimnet
+
+    return {
+        **(metadata or {}),
+        "opset": str(opset),
+        "slimnet": slimnet.__version__,
+        "torch": str(torch.__version__),
+    }
 
 
 def check_request(metadata: Mapping[str, str] | None, opset: int | None) -> None:
@@ -126,32 +147,3 @@ def check_size(weights: Iterable[object]) -> None:
             f"the weights take {size / 1e9:.2f} GB, but one ONNX file holds at most {SIZE_LIMIT / 1e9:.2f} GB; "
             "convert the network to float16 with .half()"
         )
-
-
-def translate(captured: Captured, opset: int | None) -> ir.Model:
-    """The ONNX graph of a captured network, optimised, with our names and without traces of where it was made.
-
-    Raises:
-        ExportError: an operator has no counterpart in ONNX, or not in this opset.
-    """
-    network = type(captured.module).__name__
-    try:
-        with quiet():
-            program = torch.onnx.export(
-                captured.program,
-                opset_version=opset,
-                input_names=captured.input_names,
-                output_names=captured.output_names,
-                verbose=False,
-            )
-            assert program is not None
-            model = program.model
-            fold_batch_norms(model)
-            tidy(model, captured)
-    except Exception as error:  # the exporter passes on whatever the translation of an operator raises
-        raise ExportError(f"{network} cannot be written as ONNX: {root_cause(error)}") from error
-    if opset is not None and model.opset_imports[""] != opset:
-        raise ExportError(
-            f"{network} cannot be written in opset {opset}, only in {model.opset_imports['']}; leave opset out"
-        )
-    return model

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from slimnet.errors import BundleError
+from slimnet.errors import BundleError, ChangedBundleError
 
 WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE = (
     "model.safetensors",
@@ -65,11 +65,11 @@ def read_manifest(folder: Path) -> Manifest:
         try:
             found = _hashed(folder / recorded.name)
         except FileNotFoundError as error:
-            raise BundleError(f"{folder} has no {recorded.name}; save the bundle again") from error
+            raise ChangedBundleError(f"{folder} has no {recorded.name}; save the bundle again") from error
         except OSError as error:
             raise BundleError(f"{folder / recorded.name} cannot be read ({error.strerror})") from error
         if found != recorded:
-            raise BundleError(
+            raise ChangedBundleError(
                 f"{folder / recorded.name} was changed after it was written (its SHA-256 differs from {MANIFEST}); "
                 "save the bundle again"
             )
@@ -123,9 +123,9 @@ def _parsed(folder: Path) -> Manifest:
         # Only these names, so that no path out of the folder is ever followed.
         whole = tuple(each.name for each in files) == FILES and _rendered(manifest) == content
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-        raise BundleError(f"{folder / MANIFEST} is damaged; save the bundle again") from error
+        raise ChangedBundleError(f"{folder / MANIFEST} is damaged; save the bundle again") from error
     if not whole:
-        raise BundleError(f"{folder / MANIFEST} was changed after it was written; save the bundle again")
+        raise ChangedBundleError(f"{folder / MANIFEST} was changed after it was written; save the bundle again")
     return manifest
 
 

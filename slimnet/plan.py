@@ -217,10 +217,8 @@ def parse_field(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    if kind == tuple[int, ...] and isinstance(value, list):
-        return tuple(parse_field(int, item, where) for item in value)
-    if kind == tuple[float, ...] and isinstance(value, list):
-        return tuple(parse_field(float, item, where) for item in value)
+    if kind in (tuple[int, ...], tuple[float, ...], tuple[str, ...]) and isinstance(value, list):
+        return tuple(parse_field(kind.__args__[0], item, where) for item in value)
     if kind == Mapping[str, tuple[int, ...]] and isinstance(value, dict):
         return {name: parse_field(tuple[int, ...], shape, f"{where}.{name}") for name, shape in value.items()}
     inner = getattr(kind, "__args__", (None,))[0]

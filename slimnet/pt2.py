@@ -6,17 +6,13 @@ from pathlib import Path
 import torch
 
 from slimnet.errors import BundleError
-from slimnet.export import quiet
 from slimnet.inputs import Inputs, tensors_in
 from slimnet.models.architecture import reason
+from slimnet.quiet import quiet
 
 
 def program_bytes(program: torch.export.ExportedProgram) -> bytes:
     """A captured network as `torch.export.save` writes it, without example data and paths of this machine."""
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)
-    # The example inputs may be somebody's pictures.
-    program._example_inputs = None
     buffer = io.BytesIO()
     with quiet():
         torch.export.save(program, buffer)

@@ -120,48 +120,56 @@ class ChannelMode(TorchDispatchMode):
         self.recorder = recorder
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        name = func.overloadpacket.__name__
+        self.recorder.begin_op()
+        name, functional = names(func)
         args, kwargs, tensors = self.on_meta(args, kwargs or {})
         if name == "_local_scalar_dense":
             return self.scalar(tensors[0])
-        functional = functional_variant(func, name)
         if functional is not None:
             return self.in_place(functional, args, kwargs, tensors)
-        out = SHORTCUTS.get(name, run)(func, args, kwargs)
-        self.handle(Call(name, func, args, kwargs, out, tensors))
+        out = shapes.run(func, name, args, kwargs)
+        self.handle(Call(name, func, args, kwargs, outputs_of(out), tensors))
         return out
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nobody compiles this mode: without torch's guard against that, each op is dispatched twice as fast."""
+        return False
 
     def in_place(self, func: Any, args: tuple, kwargs: dict, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Record an in-place op as its functional variant, then renew every view of what it changed."""
-        written, others = args[0], tensors[1:]
-        if torch.broadcast_shapes(*(tensor.shape for tensor in tensors)) != written.shape and others:
-            raise RuntimeError(f"shapes {[tuple(tensor.shape) for tensor in tensors]} do not fit in place")
+        written = args[0]
+        sizes = [tensor.shape for tensor in tensors]
+        if any(size != written.shape for size in sizes) and shapes.broadcast_shape(*sizes) != tuple(written.shape):
+            raise RuntimeError(f"shapes {[tuple(size) for size in sizes]} do not fit in place")
         before = self.recorder.tag(written)
-        call = Call(func.overloadpacket.__name__, func, args, kwargs, written, tensors)
+        call = Call(names(func)[0], func, args, kwargs, (written,), tensors)
         self.handle(call)
-        write_through(self.recorder, written, before, self.recorder.here(call))
+        write_through(self.recorder, written, before, call)
         return written
 
     def handle(self, call: Call) -> None:
         """Let the op table say what happens to the channels."""
+        recorder = self.recorder
         known = self.known_value(call)
-        HANDLERS.get(call.name, unknown)(self.recorder, call)
+        HANDLERS.get(call.name, unknown)(recorder, call)
         for index, tensor in enumerate(call.outputs):
             if known is not None:
-                self.recorder.set(tensor, replace(self.recorder.tag(tensor), value=known(index)))
-            elif id(tensor) in self.recorder.tags:
-                self.recorder.note_storage(tensor)
+                recorder.set(tensor, replace(recorder.tag(tensor), value=known(index)))
+            elif id(tensor) in recorder.tags:
+                recorder.note_storage(tensor)
         self.note(call)
 
     def on_meta(self, args: tuple, kwargs: dict) -> tuple[tuple, dict, tuple[torch.Tensor, ...]]:
         """The arguments with real tensors and device names replaced by meta ones, and the tensors among them."""
         if kwargs.get("device") is not None:
-            kwargs = {**kwargs, "device": torch.device("meta")}
-        tensors = [leaf for leaf in leaves_of(args, kwargs) if isinstance(leaf, torch.Tensor)]
-        if any(not tensor.is_meta for tensor in tensors):
-            args, kwargs = pytree.tree_map_only(torch.Tensor, self.constant, (args, kwargs))
-            tensors = [leaf for leaf in leaves_of(args, kwargs) if isinstance(leaf, torch.Tensor)]
-        return args, kwargs, tuple(tensors)
+            kwargs = {**kwargs, "device": shapes.META}
+        tensors = tensors_among(args, kwargs)
+        for tensor in tensors:
+            if not tensor.is_meta:
+                args, kwargs = pytree.tree_map_only(torch.Tensor, self.constant, (args, kwargs))
+                return args, kwargs, tensors_among(args, kwargs)
+        return args, kwargs, tensors
 
     def constant(self, tensor: torch.Tensor) -> torch.Tensor:
         """A meta stand-in for a real tensor that the forward brought along."""
@@ -223,69 +231,6 @@ def leaves_of(args: tuple, kwargs: dict) -> Iterator[Any]:
         else:
             yield value
 
-
-def run(func: Any, args: tuple, kwargs: dict) -> Any:
-    """Run an op on meta tensors."""
-    return func(*args, **kwargs)
-
-
-def convolved(func: Any, args: tuple, kwargs: dict) -> torch.Tensor:
-    """The output of a convolution, by its shape rule: torch's own rule on meta tensors is far slower."""
-    x, weight, _, stride, padding, dilation, transposed, output_padding, groups = args[:9]
-    expected = weight.shape[0] if transposed else weight.shape[1] * groups
-    if x.shape[1] != expected or x.ndim != weight.ndim or weight.shape[0] % groups:
-        raise RuntimeError(f"a convolution of {expected} channels was given {tuple(x.shape)}")
-    if x.dtype != weight.dtype:
-        raise RuntimeError(f"a convolution in {weight.dtype} was given {x.dtype}")
-    sizes = []
-    for i, (size, kernel) in enumerate(zip(x.shape[2:], weight.shape[2:], strict=True)):
-        reach = spread(dilation, i) * (kernel - 1)
-        if transposed:
-            extra = spread(output_padding, i) - 2 * spread(padding, i)
-            sizes.append((size - 1) * spread(stride, i) + reach + 1 + extra)
-        else:
-            sizes.append((size + 2 * spread(padding, i) - reach - 1) // spread(stride, i) + 1)
-    if min(sizes, default=1) < 1:
-        raise RuntimeError(f"a kernel of {tuple(weight.shape[2:])} is larger than its input {tuple(x.shape)}")
-    channels = weight.shape[1] * groups if transposed else weight.shape[0]
-    return torch.empty((x.shape[0], channels, *sizes), dtype=x.dtype, device="meta")
-
-
-def spread(values: list[int], axis: int) -> int:
-    """A per-axis setting, where one number may stand for all axes."""
-    return values[axis] if len(values) > 1 else values[0]
-
-
-def batch_normalised(func: Any, args: tuple, kwargs: dict) -> tuple[torch.Tensor, ...]:
-    """The outputs of BatchNorm: its input's shape, and statistics that nobody reads."""
-    x = args[0]
-    for tensor in args[1:5]:
-        if isinstance(tensor, torch.Tensor) and tensor.shape[0] != x.shape[1]:
-            raise RuntimeError(f"a BatchNorm of {tensor.shape[0]} channels was given {tuple(x.shape)}")
-    unused = torch.empty(0, device="meta")
-    return torch.empty_like(x), unused, unused
-
-
-def same_shape(func: Any, args: tuple, kwargs: dict) -> torch.Tensor:
-    """The output of an activation, or of an op on tensors that are alike: shaped as the first."""
-    x = args[0]
-    for other in args[1:]:
-        if isinstance(other, torch.Tensor):
-            alike = other.shape == x.shape and other.dtype == x.dtype and other.stride() == x.stride()
-            if not alike:
-                return func(*args, **kwargs)
-    return torch.empty_like(x) if isinstance(x, torch.Tensor) else func(*args, **kwargs)
-
-
-SHORTCUTS: dict[str, Callable[[Any, tuple, dict], Any]] = {
-    **dict.fromkeys(
-        ["relu", "silu", "sigmoid", "hardswish", "hardsigmoid", "hardtanh", "gelu", "leaky_relu", "add", "mul"],
-        same_shape,
-    ),
-    "convolution": convolved,
-    "native_batch_norm": batch_normalised,
-    "_native_batch_norm_legit_no_training": batch_normalised,
-}
 
 FACTORIES = frozenset(
     ["zeros", "ones", "full", "arange", "linspace", "scalar_tensor", "eye", "tril_indices", "triu_indices"]

@@ -3,7 +3,6 @@
 import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from slimnet.errors import UsageError
 from slimnet.export import export_onnx
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.models.architecture import reason
+from slimnet.threads import torch_threads
 
 RUNTIMES = ("torch", "onnxruntime")
 SPIN_ONLY_WHILE_RUNNING = ("session.force_spinning_stop", "1")
@@ -101,7 +101,7 @@ def measure(contenders: Sequence[Contender], example: ExampleInputs | Inputs, se
     for runtime in runtimes:
         for batch in settings.batches:
             inputs = batched(example, batch)
-            with _torch_threads(settings.threads), torch.inference_mode():
+            with torch_threads(settings.threads), torch.inference_mode():
                 if runtime == "torch":
                     runs = [_torch_run(model, inputs) for model in models]
                 else:
@@ -204,13 +204,3 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no type in common
         raise UsageError(f"onnxruntime cannot load {path}: {reason(error)}") from error
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

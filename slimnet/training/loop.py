@@ -13,6 +13,7 @@ from torch.nn import functional
 from slimnet.data import ImageData
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.models import build
+from slimnet.threads import torch_threads
 from slimnet.training.metrics import batchnorm_scales, check_fits, sparsity_by_gamma
 from slimnet.training.optimisers import decay_weights, make_optimiser, set_learning_rate
 from slimnet.training.order import BatchOrder
@@ -64,15 +65,23 @@ class TrainingRun(Iterator[Progress]):
     """
 
     def __init__(
-        self, recipe: Recipe, data: ImageData, *, device: torch.device | str = "cpu", every: int | None = None
+        self,
+        recipe: Recipe,
+        data: ImageData,
+        *,
+        device: torch.device | str = "cpu",
+        every: int | None = None,
+        threads: int | None = None,
     ) -> None:
-        if every is not None and every < 1:
-            raise UsageError(f"a report every {every} iterations cannot be; it must be at least 1")
+        for name, number in (("a report every", every), ("threads:", threads)):
+            if number is not None and number < 1:
+                raise UsageError(f"{name} {number} cannot be; it must be at least 1")
         self.recipe = recipe
         self.iteration = 0
         self.history: list[Snapshot] = []
         self._device = torch.device(device)
         self._every = every or min(_LONGEST_SILENCE, math.ceil(recipe.iterations / _REPORTS))
+        self._threads = threads
         self._seconds = 0.0
         self._data = data.to(self._device)
         self._order = BatchOrder(len(data.x_train), recipe.batch_size, recipe.seed)
@@ -97,7 +106,7 @@ class TrainingRun(Iterator[Progress]):
         if self.iteration >= total:
             raise StopIteration
         first, start = self.iteration, time.perf_counter()
-        with self._own_randomness():
+        with self._own_randomness(), torch_threads(self._threads):
             loss, accuracy = self._train_until(min(total, first + self._every))
         self._seconds += time.perf_counter() - start
         sparsity = sparsity_by_gamma(self.model)
@@ -175,15 +184,21 @@ class TrainingRun(Iterator[Progress]):
 
 
 def train(
-    recipe: Recipe, data: ImageData, *, device: torch.device | str = "cpu", every: int | None = None
+    recipe: Recipe,
+    data: ImageData,
+    *,
+    device: torch.device | str = "cpu",
+    every: int | None = None,
+    threads: int | None = None,
 ) -> TrainingRun:
     """Begin a run: iterate over it for its `Progress`, then take its `model` and `history`.
 
     It reports about a hundred times, but at least every hundred iterations; `every` sets another distance.
+    `threads` are those of the CPU (torch's own number when None); a small network is fastest on one.
 
     Raises:
         ArchitectureError: the recipe's network cannot be built.
         DataError: the network does not take the data.
-        UsageError: `every` below 1.
+        UsageError: `every` or `threads` below 1.
     """
-    return TrainingRun(recipe, data, device=device, every=every)
+    return TrainingRun(recipe, data, device=device, every=every, threads=threads)

@@ -1,0 +1,164 @@
+"""The blueprint of a bundle, `plan.json`: what is needed, beside the weights, to build a slim network again."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from slimnet.errors import ArchitectureError, BundleError
+from slimnet.input_spec import describe_inputs
+from slimnet.manifest import json_object
+from slimnet.models.architecture import Architecture, reason
+from slimnet.pipeline import Slimmed
+from slimnet.plan import SurgeryPlan, parse_field, state
+from slimnet.skeleton import copy_with
+from slimnet.surgery import apply_plan
+
+FORMAT = 1
+"""The version of `plan.json`."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """An architecture reference, the cuts, and the little that neither they nor the weights say.
+
+    `architecture` is None for a network that `slimnet.build` did not make. `inputs` describes the example inputs
+    (`input_spec`), `frozen` are the parameters that do not require a gradient, `training` the submodules in train
+    mode.
+    """
+
+    architecture: Architecture | None
+    plan: SurgeryPlan
+    inputs: Mapping[str, Any]
+    frozen: tuple[str, ...]
+    training: tuple[str, ...]
+
+    @classmethod
+    def of(cls, slimmed: Slimmed) -> "Blueprint":
+        """What a slim network is built from.
+
+        Raises:
+            BundleError: an example input that cannot be described.
+        """
+        return cls(
+            slimmed.architecture,
+            slimmed.plan,
+            describe_inputs(slimmed.example_inputs),
+            tuple(name for name, parameter in slimmed.model.named_parameters() if not parameter.requires_grad),
+            tuple(path for path, module in slimmed.model.named_modules() if module.training),
+        )
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON.
+
+        Raises:
+            ArchitectureError: an argument of the architecture that JSON does not know.
+        """
+        document = {
+            "format": FORMAT,
+            "architecture": self.architecture.to_json() if self.architecture else None,
+            "inputs": self.inputs,
+            "frozen": self.frozen,
+            "training": self.training,
+            "plan": json.loads(self.plan.to_json()),
+        }
+        path.write_text(json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "Blueprint":
+        """Read it back; the file may come from anywhere.
+
+        Raises:
+            BundleError: it is something else.
+            PlanError: its plan is not one.
+        """
+        data = json_object(path)
+        if data.get("format") != FORMAT or not isinstance(data.get("inputs"), dict):
+            raise BundleError(f"{path} is not a plan.json of format {FORMAT}; save the bundle again with this slimnet")
+        reference = data.get("architecture")
+        try:
+            architecture = None if reference is None else Architecture.from_json(reference)
+        except ArchitectureError as error:
+            raise BundleError(f"{path}: {error}") from error
+        return cls(
+            architecture,
+            SurgeryPlan.from_json(json.dumps(data.get("plan"))),
+            data["inputs"],
+            parse_field(tuple[str, ...], data.get("frozen"), "frozen"),
+            parse_field(tuple[str, ...], data.get("training"), "training"),
+        )
+
+    def build(self, dense: nn.Module, weights: Path) -> nn.Module:
+        """The slim network: a fresh dense one, cut, with the weights of a safetensors file.
+
+        Raises:
+            BundleError: the weights are not those of this network.
+            PlanError: `dense` is not the network that the plan was made for.
+        """
+        return self.restored(weights_into(apply_plan(dense, self.plan), weights))
+
+    def restored(self, slim: nn.Module) -> nn.Module:
+        """The network with every mode and `requires_grad` as it was saved."""
+        training = set(self.training)
+        for path, module in slim.named_modules():
+            module.training = path in training
+        frozen = set(self.frozen)
+        for name, parameter in slim.named_parameters():
+            if parameter.is_floating_point() or parameter.is_complex():
+                parameter.requires_grad_(name not in frozen)
+        return slim
+
+
+def owned_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters and buffers of a module, shared ones once, under their first name."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in state(model).items():
+        found.setdefault(id(tensor), (name, tensor))
+    return dict(found.values())
+
+
+def write_weights(model: nn.Module, path: Path) -> None:
+    """Write parameters and buffers as safetensors, each with memory of its own.
+
+    Raises:
+        BundleError: the system refused.
+    """
+    tensors = owned_tensors(model).items()
+    try:
+        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors}, path)
+    except SafetensorError as error:
+        raise BundleError(f"cannot write the weights ({reason(error)}); free space or name another place") from error
+
+
+def weights_into(model: nn.Module, path: Path) -> nn.Module:
+    """A copy of a module with the weights of a safetensors file.
+
+    Raises:
+        BundleError: they are not those of this module.
+    """
+    stored, wanted = read_weights(path), owned_tensors(model)
+    for name in sorted(stored.keys() ^ wanted.keys()):
+        raise BundleError(f"{path} {'lacks' if name in wanted else 'has an unknown'} {name}; save the bundle again")
+    for name, tensor in stored.items():
+        if tensor.shape != wanted[name].shape:
+            shapes = tuple(tensor.shape), tuple(wanted[name].shape)
+            raise BundleError(f"{path} holds {name} of shape {shapes[0]}, the plan makes it {shapes[1]}")
+    return copy_with(model, lambda name, tensor: stored.get(name, tensor))
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read what `write_weights` wrote.
+
+    Raises:
+        BundleError: it is not a safetensors file.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path} cannot be read ({reason(error)}); save the bundle again") from error

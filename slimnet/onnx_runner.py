@@ -1,0 +1,42 @@
+"""Runs an ONNX file under onnxruntime on the CPU."""
+
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import torch
+
+from slimnet.errors import ExportError
+from slimnet.inputs import Inputs
+from slimnet.models.architecture import reason
+
+
+class OnnxRunner:
+    """An ONNX file that onnx's checker passed: `Inputs` to the list of output tensors.
+
+    Raises:
+        ExportError: the file is not a valid ONNX model, or onnxruntime does not run it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            onnx.checker.check_model(str(path), full_check=True)
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # protobuf, onnx and onnxruntime have no error in common
+            raise ExportError(f"{path.name} is not an ONNX model that onnxruntime runs: {reason(error)}") from error
+
+    def __call__(self, inputs: Inputs) -> list[torch.Tensor]:
+        """Run the model.
+
+        Raises:
+            ExportError: it does not take these inputs.
+        """
+        names = [each.name for each in self.session.get_inputs()]
+        try:
+            feed = {name: each.detach().cpu().numpy() for name, each in zip(names, inputs.tensors, strict=True)}
+            return [torch.from_numpy(array) for array in self.session.run(None, feed)]
+        except Exception as error:  # as above
+            raise ExportError(f"{self.path.name} does not run under onnxruntime: {reason(error)}") from error
