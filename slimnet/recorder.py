@@ -1,11 +1,11 @@
 """The recorder: hands out labels, joins them, and keeps what the op table says about them."""
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from types import FrameType
-from typing import Any
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,15 +19,14 @@ from slimnet.tag import PLAIN, Tag
 Constant = Callable[[Sequence[Constants]], Constants]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One dispatched op with its arguments and its outputs on the meta device."""
+class Call(NamedTuple):
+    """One dispatched op with its arguments, the tensors among them, and its outputs, all on the meta device."""
 
     name: str
     func: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    out: Any
+    outputs: tuple[torch.Tensor, ...]
     tensors: tuple[torch.Tensor, ...]
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
@@ -35,12 +34,6 @@ class Call:
         if position < len(self.args):
             return self.args[position]
         return self.kwargs.get(name, default)
-
-    @property
-    def outputs(self) -> list[torch.Tensor]:
-        """The output tensors, one or several."""
-        out = self.out if isinstance(self.out, list | tuple) else (self.out,)
-        return [tensor for tensor in out if isinstance(tensor, torch.Tensor)]
 
 
 class Recorder:
@@ -58,8 +51,8 @@ class Recorder:
         self.real = real
         self.modules = dict(structure.named_modules())
         self.size = 1
-        self.known: list[tuple[Labels, Constants]] = []
-        self.edges: list[tuple[Labels, Labels]] = []
+        self.known: list[tuple[Labels, torch.Tensor]] = []
+        self.joins: list[tuple[Labels, Labels, str]] = []
         self.vectors: dict[tuple[str, int], Labels] = {}
         self.steps: list[Step] = []
         self.pins: list[Pin] = []
@@ -73,6 +66,8 @@ class Recorder:
         self.path: list[str] = []
         self.tags: dict[int, tuple[torch.Tensor, Tag]] = {}
         self.families: dict[int, list[torch.Tensor]] = {}
+        self.internal: dict[CodeType, bool] = {}
+        self.found_line: str | None = None
 
     @property
     def module(self) -> str:
@@ -87,20 +82,18 @@ class Recorder:
 
     def fresh(self, shape: Sequence[int]) -> Labels:
         """New labels, one for each position of a label array of this shape."""
-        count = int(np.prod(shape))
         start = self.size
-        self.size += count
-        return np.arange(start, start + count, dtype=np.int64).reshape(shape)
+        self.size += math.prod(shape)
+        return np.arange(start, self.size, dtype=np.int64).reshape(shape)
 
     def vector(self, name: str, axis: int) -> Labels:
         """The labels `(C,)` of one axis of a parameter; always the same ones, so that uses are joined."""
-        if (name, axis) not in self.vectors:
-            real = self.real[name]
-            labels = self.fresh((self.meta[name].shape[axis],))
-            self.vectors[name, axis] = labels
-            if real.numel() == labels.size:
-                self.known.append((labels, real.detach().reshape(-1).to("cpu", torch.float64)))
-        return self.vectors[name, axis]
+        labels = self.vectors.get((name, axis))
+        if labels is None:
+            labels = self.vectors[name, axis] = self.fresh((self.meta[name].shape[axis],))
+            if self.real[name].numel() == labels.size:
+                self.known.append((labels, self.real[name]))
+        return labels
 
     def tag(self, tensor: torch.Tensor) -> Tag:
         """What is known about a tensor; a parameter gets a face for each axis longer than 1."""
@@ -155,12 +148,7 @@ class Recorder:
 
     def join(self, left: Labels, right: Labels, reason: str) -> None:
         """Cut these labels together, pairwise; a label paired with none stays."""
-        left, right = left.reshape(-1), right.reshape(-1)
-        both = (left > 0) & (right > 0)
-        if not both.all():
-            self.pin(np.concatenate([left[~both], right[~both]]), reason)
-            left, right = left[both], right[both]
-        self.edges.append((left, right))
+        self.joins.append((left.reshape(-1), right.reshape(-1), reason))
 
     def pointwise(
         self, operands: Sequence[Labels], constant: Constant, *, reason: str, joined: int | None = None
@@ -170,17 +158,20 @@ class Recorder:
         Only the first `joined` operands (all by default) are cut together with the output; the others are
         values that do not belong to a channel.
         """
-        shape = np.broadcast_shapes(*(operand.shape for operand in operands))
+        shape = operands[0].shape
+        if any(operand.shape != shape for operand in operands):
+            shape = np.broadcast_shapes(*(operand.shape for operand in operands))
+            operands = [np.broadcast_to(operand, shape) for operand in operands]
         out = self.fresh(shape)
-        flat = tuple(np.broadcast_to(operand, shape).reshape(-1) for operand in operands)
+        flat = tuple(operand.reshape(-1) for operand in operands)
         for operand in flat[:joined]:
-            self.join(out.reshape(-1), operand, reason)
+            self.join(out, operand, reason)
         self.steps.append(Pointwise(flat, out.reshape(-1), constant))
         return out
 
     def here(self, call: Call) -> str:
         """Where an op was called, for people: its name, module path and source line."""
-        return f"{call.name} in {self.module or 'the network itself'} ({source_line()})"
+        return f"{call.name} in {self.module or 'the network itself'} ({self.line})"
 
     def channels(self, tensor: torch.Tensor, axis: int, reason: str) -> Labels | None:
         """The labels `(C,)` of one axis, with labels that change along other axes joined into it.
@@ -189,6 +180,13 @@ class Recorder:
         """
         faces = self.tag(tensor).faces
         count = tensor.shape[axis]
+        if (
+            len(faces) == 1
+            and faces[0].size == count
+            and faces[0].ndim == tensor.ndim
+            and faces[0].shape[axis] == count
+        ):
+            return faces[0].reshape(-1)
         if len(faces) != 1 or (faces[0].shape[axis] == 1 and count > 1):
             self.pin_tensor(tensor, reason)
             return None
@@ -197,6 +195,60 @@ class Recorder:
             return face.reshape(-1) if face.size == count else None
         columns = np.moveaxis(face, axis, 0).reshape(face.shape[axis], -1)
         return self.pointwise([np.ascontiguousarray(column) for column in columns.T], same, reason=reason)
+
+    # Places in the network's code
+
+    def begin_op(self) -> None:
+        """Another op is called: from another line, that is."""
+        self.found_line = None
+
+    @property
+    def line(self) -> str:
+        """The innermost line of code that belongs neither to torch nor to slimnet's trace."""
+        if self.found_line is None:
+            frame: FrameType | None = sys._getframe(1)
+            while frame is not None and self.is_internal(frame):
+                frame = frame.f_back
+            self.found_line = "unknown line" if frame is None else place(frame)
+        return self.found_line
+
+    def is_internal(self, frame: FrameType) -> bool:
+        """Whether a frame's code is torch's or the trace's own; remembered, since the same few run for every op."""
+        internal = self.internal.get(frame.f_code)
+        if internal is None:
+            name = frame.f_globals.get("__name__", "")
+            internal = name.startswith(("torch.", "slimnet.")) and not name.startswith("slimnet.models")
+            self.internal[frame.f_code] = internal
+        return internal
+
+    # Results
+
+    def joined(self) -> tuple[np.ndarray, np.ndarray]:
+        """All joins as pairs of labels; labels paired with none are pinned."""
+        if not self.joins:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        left, right = (np.concatenate([join[side] for join in self.joins]) for side in (0, 1))
+        both = (left > 0) & (right > 0)
+        if both.all():
+            return left, right
+        for one, other, reason in self.joins:
+            alone = (one == 0) | (other == 0)
+            self.pin(np.concatenate([one[alone], other[alone]]), reason)
+        return left[both], right[both]
+
+    def known_values(self) -> Constants:
+        """The value of every label that belongs to a parameter or buffer with one value a channel, NaN for others."""
+        values = torch.full((self.size,), torch.nan, dtype=torch.float64)
+        for dtype, device in {(real.dtype, real.device) for _, real in self.known}:
+            own = [(labels, real) for labels, real in self.known if (real.dtype, real.device) == (dtype, device)]
+            labels = torch.from_numpy(np.concatenate([labels for labels, _ in own]))
+            values[labels] = torch.cat([real.detach().reshape(-1) for _, real in own]).to("cpu", torch.float64)
+        return values
+
+
+def place(frame: FrameType) -> str:
+    """A frame's file and line, for people."""
+    return f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}"
 
 
 def same(values: Sequence[Constants]) -> Constants:
@@ -216,14 +268,3 @@ def opaque(values: Sequence[Constants]) -> Constants:
 def zero_only(values: Sequence[Constants]) -> Constants:
     """Zero stays zero; nothing else is known of the result."""
     return torch.where(values[0] == 0, values[0], torch.nan)
-
-
-def source_line() -> str:
-    """The innermost line of code that belongs neither to torch nor to slimnet's trace."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if not name.startswith(("torch.", "slimnet.")) or name.startswith("slimnet.models"):
-            return f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "unknown line"

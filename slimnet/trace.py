@@ -1,21 +1,23 @@
 """trace: run a network's own forward once on meta tensors and write down what happens to every channel."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from slimnet import shapes
 from slimnet.aliases import write_through
 from slimnet.errors import InputError, SlimnetError, TraceError
 from slimnet.graph import ChannelGraph, Op, Pointwise
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.labels import Labels
 from slimnet.ops import HANDLERS, unknown
-from slimnet.recorder import Call, Recorder, source_line
+from slimnet.recorder import Call, Recorder
 from slimnet.skeleton import module_paths, named_tensors, skeleton
 from slimnet.tag import Tag
 
@@ -145,7 +147,7 @@ class ChannelMode(TorchDispatchMode):
         before = self.recorder.tag(written)
         call = Call(names(func)[0], func, args, kwargs, (written,), tensors)
         self.handle(call)
-        write_through(self.recorder, written, before, call)
+        write_through(self.recorder, written, before, self.recorder.here(call))
         return written
 
     def handle(self, call: Call) -> None:
@@ -181,14 +183,19 @@ class ChannelMode(TorchDispatchMode):
 
     def known_value(self, call: Call) -> Callable[[int], Callable[[], torch.Tensor]] | None:
         """How to compute the outputs of an op whose tensors are all known; None for anything else."""
-        sources = [self.recorder.value(tensor) for tensor in call.tensors]
-        if any(source is None for source in sources) or (not sources and call.name not in FACTORIES):
+        sources = []
+        for tensor in call.tensors:
+            source = self.recorder.value(tensor)
+            if source is None:
+                return None
+            sources.append(source)
+        if not sources and call.name not in FACTORIES:
             return None
         cache: list[Any] = []
 
         def compute(index: int) -> torch.Tensor:
             if not cache:
-                real = iter([source() for source in sources])  # type: ignore[misc]
+                real = iter([source() for source in sources])
                 args, kwargs = pytree.tree_map_only(torch.Tensor, lambda _: next(real), (call.args, call.kwargs))
                 kwargs = {key: value for key, value in kwargs.items() if key != "device"}
                 with torch.no_grad():
@@ -203,33 +210,50 @@ class ChannelMode(TorchDispatchMode):
         if value is None:
             raise TraceError(
                 f"the forward depends on data: a tensor's value is read in {self.recorder.module or 'the network'} "
-                f"({source_line()}); slimnet needs a forward whose ops do not depend on values"
+                f"({self.recorder.line}); slimnet needs a forward whose ops do not depend on values"
             )
         return value().item()
 
     def note(self, call: Call) -> None:
         """Remember the op and its parameters, so that a resized network that fails can be told where."""
         recorder = self.recorder
-        recorder.used.update(filter(None, (recorder.parameters.get(id(tensor)) for tensor in call.tensors)))
-        tags = (recorder.tags.get(id(tensor)) for tensor in (*call.tensors, *call.outputs))
-        touched = tuple(face for entry in tags if entry for face in entry[1].faces)
-        recorder.ops.append(Op(call.name, recorder.module, source_line() if touched else "", touched))
+        touched: list[Labels] = []
+        for tensor in call.tensors:
+            name = recorder.parameters.get(id(tensor))
+            if name is not None:
+                recorder.used.add(name)
+        for tensor in (*call.tensors, *call.outputs):
+            entry = recorder.tags.get(id(tensor))
+            if entry is not None:
+                touched += entry[1].faces
+        recorder.ops.append(Op(call.name, recorder.module, recorder.line if touched else "", tuple(touched)))
 
 
-def functional_variant(func: Any, name: str) -> Any:
-    """The op that computes what an elementwise in-place op writes, or None for ops that change nothing."""
+@cache
+def names(func: Any) -> tuple[str, Any]:
+    """An op's name, and for an elementwise in-place op the op that computes what it writes, else None."""
+    name = func.overloadpacket.__name__
     if not name.endswith("_") or name.startswith("_") or name.endswith("__"):
-        return None
-    return getattr(getattr(torch.ops.aten, name[:-1], None), func._overloadname, None)
+        return name, None
+    return name, getattr(getattr(torch.ops.aten, name[:-1], None), func._overloadname, None)
 
 
-def leaves_of(args: tuple, kwargs: dict) -> Iterator[Any]:
-    """The arguments one by one, with lists opened."""
+def tensors_among(args: tuple, kwargs: dict) -> tuple[torch.Tensor, ...]:
+    """The tensors among an op's arguments, in lists as well."""
+    found = []
     for value in (*args, *kwargs.values()):
-        if isinstance(value, list | tuple):
-            yield from value
-        else:
-            yield value
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += [item for item in value if isinstance(item, torch.Tensor)]
+    return tuple(found)
+
+
+def outputs_of(out: Any) -> tuple[torch.Tensor, ...]:
+    """The tensors that an op returned, one or several."""
+    if isinstance(out, torch.Tensor):
+        return (out,)
+    return tuple(tensor for tensor in out if isinstance(tensor, torch.Tensor)) if isinstance(out, list | tuple) else ()
 
 
 FACTORIES = frozenset(
@@ -239,15 +263,11 @@ FACTORIES = frozenset(
 
 def finish(recorder: Recorder, batch: int) -> ChannelGraph:
     """Freeze what the recorder collected."""
-    known = torch.full((recorder.size,), torch.nan, dtype=torch.float64)
-    for labels, values in recorder.known:
-        known[torch.from_numpy(labels.reshape(-1))] = values
-    left = np.concatenate([pair[0] for pair in recorder.edges] or [np.zeros(0, dtype=np.int64)])
-    right = np.concatenate([pair[1] for pair in recorder.edges] or [np.zeros(0, dtype=np.int64)])
+    edges = recorder.joined()
     return ChannelGraph(
         size=recorder.size,
-        known=known,
-        edges=(left, right),
+        known=recorder.known_values(),
+        edges=edges,
         vectors=recorder.vectors,
         steps=tuple(recorder.steps),
         pins=tuple(recorder.pins),
