@@ -113,12 +113,11 @@ def _slim(run: TrainingRun, images: ImageData, folder: Path) -> tuple[Slimmed, t
 
 def _save_dense(run: TrainingRun, slimmed: Slimmed, folder: Path) -> None:
     """The dense network in the same two forms as the slim one, to compare like with like."""
-    from safetensors.torch import save_file
-
+    from slimnet.blueprint import write_weights
     from slimnet.export import export_onnx
 
     folder.mkdir()
-    save_file(run.model.state_dict(), folder / "model.safetensors")
+    write_weights(run.model, folder / "model.safetensors")
     export_onnx(run.model, slimmed.example_inputs, folder / "model.onnx")
 
 
@@ -130,7 +129,8 @@ def _measure(run: TrainingRun, slimmed: Slimmed, folder: Path) -> Comparison:
         return Contender(name, model, files["onnx"], files)
 
     contenders = [contender("dense", run.model), contender("slim", slimmed.model)]
-    return measured(contenders, slimmed.example_inputs, Settings())
+    # One thread, as for training: what is left of the network is too small to be shared out.
+    return measured(contenders, slimmed.example_inputs, Settings(threads=1))
 
 
 def _report(outcome: Outcome, path: Path) -> None:
