@@ -89,30 +89,29 @@ class Needs:
     reads: tuple[np.ndarray, ...]
 
 
-def needs(graph: ChannelGraph, constants: Constants) -> Needs:
+def needs(graph: ChannelGraph, constants: Constants, dead_outputs: Labels) -> Needs:
     """Walk back from the outputs: a value is needed if something needs what is computed from it.
 
-    A constant needs only the constants it is computed from: with γ = 0 the input of a BatchNorm is not needed, and a
-    layer all of whose outputs are constant reads nothing that varies.
+    A constant needs only the constants it is computed from (zeros too: they must stay zero): with γ = 0 the input of
+    a BatchNorm is not needed, and a layer all of whose outputs are constant reads nothing that varies. What was only
+    seen to be zero (`dead_outputs`) stays so as long as all it is computed from stays.
     """
     live = np.zeros(graph.size, dtype=bool)
+    seen = np.zeros(graph.size, dtype=bool)
+    seen[dead_outputs] = True
     for pin in graph.pins:
         live[pin.labels] = True
-    values = constants.numpy()
-    varies = np.isnan(values)
+    varies = np.isnan(constants.numpy())
     reads: list[np.ndarray] = []
     for step in reversed(graph.steps):
         if isinstance(step, Pointwise):
             for operand in step.operands:
-                live[operand[live[step.out] & (varies[step.out] | ~varies[operand])]] = True
+                live[operand[live[step.out] & (varies[step.out] | seen[step.out] | ~varies[operand])]] = True
         elif isinstance(step, Depthwise):
             inputs = np.repeat(step.inputs, step.outputs.size // step.inputs.size)
             live[inputs[live[step.outputs] & (varies[step.outputs] | ~varies[inputs])]] = True
         else:
-            read = columns_read(step, live[step.outputs] & varies[step.outputs])
-            constant = live[step.outputs] & ~varies[step.outputs]
-            if constant.any():
-                read |= columns_read(step, constant) & (np.nan_to_num(values[step.inputs]) != 0)
+            read = columns_read(step, live[step.outputs])
             live[step.inputs[read]] = True
             reads.append(read)
     return Needs(live, tuple(reversed(reads)))

@@ -79,8 +79,9 @@ def make_plan(
         TraceError: no plan is found that the network's code follows.
     """
     inputs = Inputs.of(example_inputs)
-    constants = propagate(graph, scale_labels(graph, dead), np.array(dead.outputs, dtype=np.int64))
-    needed = needs(graph, constants)
+    dead_outputs = np.array(dead.outputs, dtype=np.int64)
+    constants = propagate(graph, scale_labels(graph, dead), dead_outputs)
+    needed = needs(graph, constants, dead_outputs)
     pins: list[ExtraPin] = []
     packing_allowed = True
     for _ in range(MAX_ROUNDS):
@@ -148,7 +149,7 @@ def new_shapes(model: nn.Module, draft: Draft) -> dict[str, tuple[int, ...]]:
             shapes[name] = tuple(shape)
     packed = {packing.reader: packing for packing in draft.packings}
     for index, reader in enumerate(graph.readers):
-        if reader.groups > 1 and reader.weight is not None:
+        if reader.groups > 1 and reader.weight is not None and reader.in_axis == 1:
             groups = len(packed[index].bins) if index in packed else reader.groups
             kept = int((~removal.gone(reader.inputs)).sum())
             shape = list(shapes.get(reader.weight, tensors[reader.weight].shape))

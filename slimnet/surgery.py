@@ -158,7 +158,7 @@ def refit_convolution(module: nn.modules.conv._ConvNd, groups: int | None) -> No
     """Recompute a convolution's channel numbers from its weight; depthwise ones stay depthwise."""
     weight = stored(module, "weight")
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        if groups is None and module.groups > 1:
+        if groups is None and module.groups == module.in_channels > 1:
             groups = weight.shape[0]
         module.groups = groups or module.groups
         module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
