@@ -1,0 +1,449 @@
+"""Small random networks: every way of wiring channels together that slimnet knows, one after the other.
+
+A network is drawn as a `Recipe`, plain data that hypothesis can shrink; `build` makes it. Blocks take `(N, C, *plane)`
+and return any number of channels on a plane of any size; they are made so that they fit behind each other.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+MAX = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
+AVERAGE = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+ADAPTIVE = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
+ADAPTIVE_MAX = {1: nn.AdaptiveMaxPool1d, 2: nn.AdaptiveMaxPool2d, 3: nn.AdaptiveMaxPool3d}
+DROPOUT = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
+
+SIDE = {1: 16, 2: 9, 3: 6}
+"""The side of an input plane, by its number of axes."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network as data: its blocks by name, and a seed for their settings, weights and statistics."""
+
+    blocks: tuple[str, ...]
+    seed: int
+    dims: int = 2
+    head: str = "pooled"
+    inputs: int = 1
+    returns: str = "tensor"
+    training: bool = False
+
+
+class Dice(random.Random):
+    """Draws a block's settings; `dims` is the number of axes of a plane."""
+
+    def __init__(self, seed: int, dims: int):
+        super().__init__(seed)
+        self.dims = dims
+
+    def yes(self) -> bool:
+        return self.random() < 0.5
+
+    def width(self, multiple: int = 1) -> int:
+        return multiple * self.randint(2, 4)
+
+    def activation(self, width: int) -> nn.Module:
+        makers = [
+            nn.ReLU,
+            lambda: nn.ReLU(inplace=True),
+            nn.ReLU6,
+            lambda: nn.LeakyReLU(0.1),
+            lambda: nn.Hardswish(inplace=self.yes()),
+            lambda: nn.PReLU(width if self.yes() else 1),
+            nn.SiLU,
+            nn.Sigmoid,
+            nn.Identity,
+        ]
+        return self.choice(makers)()
+
+
+def norm_act(dice: Dice, width: int) -> nn.Sequential:
+    return nn.Sequential(NORM[dice.dims](width, affine=dice.random() < 0.9), dice.activation(width))
+
+
+def conv(dice: Dice, narrow: int, wide: int, groups: int = 1, stride: int = 1) -> nn.Module:
+    """A convolution that keeps the plane's size where `stride` is 1."""
+    dilation = dice.choice([1, 1, 2])
+    kernel = dice.choice([1, 3, 3])
+    mode = dice.choice(["zeros", "zeros", "zeros", "reflect", "replicate", "circular"])
+    return CONV[dice.dims](
+        narrow,
+        wide,
+        kernel,
+        stride=stride,
+        padding=dilation * (kernel // 2),
+        dilation=dilation,
+        groups=groups,
+        bias=dice.yes(),
+        padding_mode=mode,
+    )
+
+
+def conv_norm(dice: Dice, narrow: int, wide: int, groups: int = 1, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(conv(dice, narrow, wide, groups, stride), *norm_act(dice, wide))
+
+
+class Residual(nn.Module):
+    """x + body(x), in place or not, before or after an activation."""
+
+    def __init__(self, dice: Dice, width: int):
+        super().__init__()
+        self.body = nn.Sequential(conv_norm(dice, width, middle := dice.width()), conv_norm(dice, middle, width))
+        self.in_place = dice.yes()
+        self.act = dice.activation(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.body(x)
+        if self.in_place:
+            out += x
+            return self.act(out)
+        return self.act(out + x)
+
+
+class Concat(nn.Module):
+    """Two branches one after the other, as in DenseNet and Inception."""
+
+    def __init__(self, dice: Dice, narrow: int, left: int, right: int):
+        super().__init__()
+        self.left, self.right = conv_norm(dice, narrow, left), conv_norm(dice, narrow, right)
+        self.with_input = dice.yes()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        branches = [self.left(x), self.right(x)]
+        return torch.cat([*branches, x] if self.with_input else branches, 1)
+
+
+class Halves(nn.Module):
+    """Split in two, change one half, put together: by chunk, split with a number, or slices."""
+
+    def __init__(self, dice: Dice, width: int):
+        super().__init__()
+        self.half = width // 2
+        self.how = dice.choice(["chunk", "split", "sizes", "slice"])
+        self.branch = conv_norm(dice, width // 2, width // 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.how == "chunk":
+            first, second = x.chunk(2, 1)
+        elif self.how == "split":
+            first, second = x.split(self.half, 1)
+        elif self.how == "sizes":
+            first, second = torch.split(x, [self.half, x.shape[1] - self.half], 1)
+        else:
+            first, second = x[:, : self.half], x[:, self.half :]
+        return torch.cat([first, self.branch(second)], 1)
+
+
+class Shuffle(nn.Module):
+    """Channel shuffle behind a grouped convolution, as in ShuffleNet; with torch's own op or by hand."""
+
+    def __init__(self, dice: Dice, narrow: int, wide: int, groups: int):
+        super().__init__()
+        self.groups = groups
+        self.body = conv_norm(dice, narrow, wide, groups)
+        self.fixed = wide // groups if dice.random() < 0.25 else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(x)
+        count, channels, *plane = x.shape
+        per_group = self.fixed or channels // self.groups
+        return x.view(count, self.groups, per_group, *plane).transpose(1, 2).reshape(count, -1, *plane)
+
+
+class Excite(nn.Module):
+    """Squeeze-and-excitation: channels scaled by what their own means say."""
+
+    def __init__(self, dice: Dice, width: int):
+        super().__init__()
+        self.body = conv_norm(dice, width, width)
+        self.squeeze = CONV[dice.dims](width, middle := dice.width(), 1)
+        self.act = dice.activation(middle)
+        self.excite = CONV[dice.dims](middle, width, 1)
+        self.gate = nn.Sigmoid() if dice.yes() else nn.Hardsigmoid()
+        self.pool = ADAPTIVE[dice.dims](1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(x)
+        return x * self.gate(self.excite(self.act(self.squeeze(self.pool(x)))))
+
+
+class Inverted(nn.Module):
+    """Expansion, depthwise filter, projection, and a shortcut, as in MobileNetV2."""
+
+    def __init__(self, dice: Dice, width: int):
+        super().__init__()
+        wide, multiplier = dice.width(2), dice.choice([1, 1, 2])
+        self.expand = conv_norm(dice, width, wide)
+        self.filter = conv_norm(dice, wide, wide * multiplier, wide)
+        self.project = nn.Sequential(conv(dice, wide * multiplier, width), NORM[dice.dims](width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.project(self.filter(self.expand(x)))
+
+
+class Twice(nn.Module):
+    """One layer that runs twice, with a BatchNorm of each call's own or a shared one."""
+
+    def __init__(self, dice: Dice, width: int):
+        super().__init__()
+        self.conv = conv(dice, width, width)
+        self.first = norm_act(dice, width)
+        self.second = self.first if dice.yes() else norm_act(dice, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.conv(self.first(self.conv(x))))
+
+
+class InPlaceView(nn.Module):
+    """Changes a part of a tensor in place through a view; the whole tensor is read before and after."""
+
+    def __init__(self, dice: Dice, width: int):
+        super().__init__()
+        self.body = conv_norm(dice, width, width)
+        self.before, self.after = conv(dice, width, wide := dice.width()), conv(dice, width, wide)
+        self.how = dice.choice(["half", "row", "add", "flat", "whole", "fill"])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(x).contiguous().clone()
+        early = self.before(x)
+        if self.how == "half":
+            x.chunk(2, 1)[0].relu_().add_(0.5)
+        elif self.how == "row":
+            x[:, :, 1:].mul_(2.0)
+        elif self.how == "add":
+            x[:, :, :2] += 1.0
+        elif self.how == "flat":
+            x.flatten(2).clamp_(min=0.25)
+        elif self.how == "fill":
+            x[:, :, 0] = 0.5
+        else:
+            x.add_(1.0)
+        return early + self.after(x)
+
+
+class Gated(nn.Module):
+    """The product of two branches, and a maximum with the input."""
+
+    def __init__(self, dice: Dice, width: int):
+        super().__init__()
+        self.left, self.right = conv_norm(dice, width, width), conv_norm(dice, width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.maximum(self.left(x) * self.right(x), x)
+
+
+Maker = Callable[[Dice, int], tuple[nn.Module, int]]
+"""Makes a block for some number of channels; also tells how many it returns."""
+
+
+def widened(dice: Dice, width: int, multiple: int) -> tuple[nn.Module, int]:
+    """A layer in front of a block that needs a multiple of channels."""
+    wide = dice.width(multiple)
+    return conv_norm(dice, width, wide), wide
+
+
+def plain(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    wide = dice.width()
+    return conv_norm(dice, width, wide), wide
+
+
+def strided(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    wide = dice.width()
+    return conv_norm(dice, width, wide, stride=2), wide
+
+
+def concat(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    left, right = dice.width(), dice.width()
+    block = Concat(dice, width, left, right)
+    return block, left + right + (width if block.with_input else 0)
+
+
+def halves(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    front, wide = widened(dice, width, 2)
+    return nn.Sequential(front, Halves(dice, wide)), wide
+
+
+def shuffle(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    groups = dice.choice([2, 3])
+    front, wide = widened(dice, width, groups)
+    out = dice.width(groups)
+    return nn.Sequential(front, Shuffle(dice, wide, out, groups)), out
+
+
+def grouped(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    groups = dice.choice([2, 3])
+    front, wide = widened(dice, width, groups)
+    out = dice.width(groups)
+    return nn.Sequential(front, conv_norm(dice, wide, out, groups)), out
+
+
+def transposed(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    groups = dice.choice([1, 1, 2])
+    front, wide = widened(dice, width, groups)
+    out = dice.width(groups)
+    kernel, stride, padding = dice.choice([(1, 1, 0), (3, 1, 1), (2, 2, 0)])
+    layer = TRANSPOSED[dice.dims](wide, out, kernel, stride, padding, groups=groups, bias=dice.yes())
+    return nn.Sequential(front, layer, *norm_act(dice, out), MAX[dice.dims](stride)), out
+
+
+def pooled(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    makers = [
+        lambda: MAX[dice.dims](3, 1, 1),
+        lambda: AVERAGE[dice.dims](3, 1, 1, count_include_pad=dice.yes()),
+        lambda: AVERAGE[dice.dims](2, 1),
+        lambda: ADAPTIVE[dice.dims](3),
+        lambda: nn.Upsample(scale_factor=2),
+        lambda: nn.Dropout(0.3),
+        lambda: DROPOUT[dice.dims](0.3),
+    ]
+    return nn.Sequential(*norm_act(dice, width), dice.choice(makers)()), width
+
+
+def same_width(kind: type[nn.Module]) -> Maker:
+    return lambda dice, width: (kind(dice, width), width)
+
+
+def in_place_view(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    front, wide = widened(dice, width, 2)
+    block = InPlaceView(dice, wide)
+    return nn.Sequential(front, block), block.after.out_channels
+
+
+BLOCKS: dict[str, Maker] = {
+    "plain": plain,
+    "strided": strided,
+    "residual": same_width(Residual),
+    "concat": concat,
+    "halves": halves,
+    "shuffle": shuffle,
+    "grouped": grouped,
+    "excite": same_width(Excite),
+    "inverted": same_width(Inverted),
+    "twice": same_width(Twice),
+    "transposed": transposed,
+    "pooled": pooled,
+    "in-place view": in_place_view,
+    "gated": same_width(Gated),
+}
+HEADS = ("pooled", "flat", "hidden", "planes")
+RETURNS = ("tensor", "tuple", "dict")
+
+
+class Network(nn.Module):
+    """Blocks behind each other, between a stem for every input and a head."""
+
+    def __init__(self, recipe: Recipe):
+        super().__init__()
+        dice = Dice(recipe.seed, recipe.dims)
+        width = dice.width(2)
+        self.returns = recipe.returns
+        self.stems = nn.ModuleList(conv_norm(dice, 2, width) for _ in range(recipe.inputs))
+        blocks = []
+        for name in recipe.blocks:
+            block, width = BLOCKS[name](dice, width)
+            blocks.append(block)
+        self.blocks = nn.Sequential(*blocks)
+        self.head = head(dice, recipe.head, width)
+        self.aside = CONV[recipe.dims](width, 3, 1)
+
+    def forward(self, *images: torch.Tensor) -> object:
+        features = [stem(image) for stem, image in zip(self.stems, images, strict=True)]
+        x = self.blocks(sum(features[1:], features[0]))
+        if self.returns == "tensor":
+            return self.head(x)
+        if self.returns == "tuple":
+            return self.head(x), self.aside(x)
+        return {"scores": self.head(x), "aside": [self.aside(x)]}
+
+
+def head(dice: Dice, kind: str, width: int) -> nn.Module:
+    """From the last block's planes to what the network returns."""
+    size = 2**dice.dims
+    if kind == "planes":
+        return CONV[dice.dims](width, 3, 3, padding=1)
+    if kind == "pooled":
+        return nn.Sequential(ADAPTIVE[dice.dims](1), nn.Flatten(), nn.Linear(width, 3))
+    front = [ADAPTIVE_MAX[dice.dims](2), nn.Flatten()]
+    if kind == "flat":
+        return nn.Sequential(*front, nn.Linear(width * size, 3))
+    hidden = dice.width()
+    norm = nn.BatchNorm1d(hidden)
+    return nn.Sequential(
+        *front, nn.Linear(width * size, hidden, bias=dice.yes()), norm, nn.ReLU(), nn.Dropout(), nn.Linear(hidden, 3)
+    )
+
+
+def norms(model: nn.Module) -> Iterator[BatchNorm]:
+    """Every BatchNorm, shared ones once."""
+    return (module for module in model.modules() if isinstance(module, BatchNorm))
+
+
+def images(recipe: Recipe, batch: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    """What the network takes: one tensor `(batch, 2, *plane)` for each input."""
+    generator = torch.Generator().manual_seed(seed)
+    plane = [SIDE[recipe.dims]] * recipe.dims
+    return [torch.randn(batch, 2, *plane, dtype=dtype, generator=generator) for _ in range(recipe.inputs)]
+
+
+def build(recipe: Recipe, rate: float, beta: str) -> Network:
+    """The network in double precision, a part of every BatchNorm's channels dead, and its mode as drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = Network(recipe).double()
+        kill(model, rate, beta)
+        calibrate(model, images(recipe, batch=4, seed=1))
+        return model.train(recipe.training)
+
+
+def kill(model: nn.Module, rate: float, beta: str) -> None:
+    """Draw γ and β; dead channels have γ = 0 or |γ| < 1e-3, and β "zero", "negative" or "random"."""
+    with torch.no_grad():
+        for norm in norms(model):
+            if norm.weight is None:
+                continue
+            dead = torch.rand(norm.num_features) < rate
+            norm.weight.uniform_(0.5, 1.5).mul_(torch.randn(norm.num_features).sign())
+            norm.weight[dead] = (torch.rand(int(dead.sum())).double() - 0.5).mul_(1.9e-3).relu_()
+            norm.bias.normal_(0, 0.5)
+            if beta == "zero":
+                norm.bias[dead] = 0.0
+            elif beta == "negative":
+                norm.bias[dead] = -norm.bias[dead].abs()
+
+
+def calibrate(model: nn.Module, inputs: list[torch.Tensor]) -> None:
+    """Set every BatchNorm's statistics from one forward; no variance is so small that it magnifies rounding."""
+    model.eval()
+    for norm in norms(model):
+        norm.train()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model(*inputs)
+        for norm in norms(model):
+            norm.running_var.clamp_(min=0.1)
+            norm.momentum = 0.1
+    model.eval()
+
+
+RECIPES = st.builds(
+    Recipe,
+    blocks=st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=4).map(tuple),
+    seed=st.integers(0, 2**20),
+    dims=st.sampled_from([2, 2, 2, 1, 3]),
+    head=st.sampled_from(HEADS),
+    inputs=st.sampled_from([1, 1, 2]),
+    returns=st.sampled_from(RETURNS),
+    training=st.booleans(),
+)
+RATES = st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0])
+BETAS = st.sampled_from(["zero", "negative", "random"])
