@@ -11,8 +11,8 @@ from torch import nn
 
 from slimnet.errors import CertificateError, UsageError
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
-from slimnet.plan import SurgeryPlan, state
-from slimnet.skeleton import copy_with, shared_copy
+from slimnet.plan import SurgeryPlan
+from slimnet.skeleton import copy_with, shared_copy, state
 
 
 @dataclass(frozen=True)

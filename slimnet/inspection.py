@@ -10,8 +10,9 @@ from torch import nn
 from slimnet.graph import ChannelGraph
 from slimnet.inputs import ExampleInputs
 from slimnet.pipeline import check_inputs
-from slimnet.plan import SurgeryPlan, state
+from slimnet.plan import SurgeryPlan
 from slimnet.planning import make_plan
+from slimnet.skeleton import state
 from slimnet.sparsity import dead_by_scale
 from slimnet.trace import trace
 

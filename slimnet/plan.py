@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from slimnet.errors import PlanError
+from slimnet.skeleton import state
 
 FORMAT = 1
 """The version of the JSON that `to_json` writes."""
@@ -186,12 +186,6 @@ class SurgeryPlan:
         from slimnet.plan_text import describe
 
         return describe(self)
-
-
-def state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters and buffers of a module by name, shared ones under each of their names."""
-    named = dict(model.named_parameters(remove_duplicate=False))
-    return named | dict(model.named_buffers(remove_duplicate=False))
 
 
 def parse(kind: Any, data: Any, where: str) -> Any:

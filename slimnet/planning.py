@@ -133,13 +133,13 @@ def trace_slim(model: nn.Module, inputs: Inputs, draft: Draft) -> tuple[nn.Modul
         before, after = (int((~draft.removal.gone(side)).sum()) for side in (padding.before, padding.after))
         set_padding(structure, padding.module, before, after)
     depthwise = [isinstance(layer, Depthwise) for layer in graph.layers]
-    return structure, trace_structure(structure, dict(named_tensors(model)), inputs, depthwise)
+    return structure, trace_structure(structure, named_tensors(model), inputs, depthwise)
 
 
 def new_shapes(model: nn.Module, draft: Draft) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor that changes."""
     removal, graph = draft.removal, draft.removal.graph
-    tensors = dict(named_tensors(model))
+    tensors = named_tensors(model)
     shapes: dict[str, tuple[int, ...]] = {}
     for (name, axis), labels in graph.vectors.items():
         kept = int((~removal.gone(labels)).sum())

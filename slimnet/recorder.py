@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from slimnet.graph import Activation, Constants, Op, Padding, Parts, Pin, Pointwise, Scale, Step
 from slimnet.labels import Labels, align, along, varying_axes
-from slimnet.skeleton import named_tensors
+from slimnet.skeleton import modules_of, named_tensors
 from slimnet.tag import PLAIN, Tag
 
 Constant = Callable[[Sequence[Constants]], Constants]
@@ -44,12 +44,12 @@ class Recorder:
     group is an ordinary convolution too.
     """
 
-    def __init__(self, structure: nn.Module, real: dict[str, torch.Tensor], depthwise: Sequence[bool] = ()):
+    def __init__(self, structure: nn.Module, real: Mapping[str, torch.Tensor], depthwise: Sequence[bool] = ()):
         self.depthwise = iter(depthwise)
-        self.meta = dict(named_tensors(structure))
+        self.meta = named_tensors(structure)
         self.parameters = {id(tensor): name for name, tensor in reversed(self.meta.items())}
         self.real = real
-        self.modules = dict(structure.named_modules())
+        self.modules = modules_of(structure)
         self.size = 1
         self.known: list[tuple[Labels, torch.Tensor]] = []
         self.joins: list[tuple[Labels, Labels, str]] = []

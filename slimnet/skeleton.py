@@ -4,11 +4,11 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from slimnet.errors import TraceError
 
@@ -21,46 +21,19 @@ def copy_with(model: nn.Module, replace: TensorMap) -> nn.Module:
     Parameters and buffers that are shared inside the module stay shared. Plain tensor attributes (such as the
     `weight` that `torch.nn.utils.prune` recomputes before every forward) are replaced too, under their path.
     """
-    memo: dict[int, object] = {}
-    for name, tensor in named_tensors(model):
-        if id(tensor) in memo:
+    copier = Copier()
+    for name, tensor in named_tensors(model).items():
+        if id(tensor) in copier.memo:
             continue
         new = replace(name, tensor)
         if isinstance(tensor, nn.Parameter) and not isinstance(new, nn.Parameter):
             new = nn.Parameter(new, requires_grad=tensor.requires_grad)
-        memo[id(tensor)] = new
+        copier.memo[id(tensor)] = new
     try:
-        return copy_module(model, memo)
+        return copier.module(model)
     except (RuntimeError, TypeError, copy.Error) as error:
         reason = str(error).splitlines()[0]
         raise TraceError(f"{type(model).__name__} cannot be copied: {reason}; slim a plain nn.Module") from error
-
-
-def copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """`copy.deepcopy` for modules, without its general machinery: most of a network is empty dicts and numbers."""
-    kind = type(module)
-    if id(module) in memo:
-        return memo[id(module)]
-    if copies_itself(kind):
-        return copy.deepcopy(module, memo)
-    new = kind.__new__(kind)
-    memo[id(module)] = new
-    for name, value in vars(module).items():
-        if name == "_modules":
-            children = {key: child if child is None else copy_module(child, memo) for key, child in value.items()}
-            new.__dict__[name] = children
-        else:
-            new.__dict__[name] = value if isinstance(value, FROZEN) else copy_value(value, memo)
-    return new
-
-
-def copies_itself(kind: type) -> bool:
-    """Whether a class has its own way of being copied; that of torch's own layers only serves old pickles."""
-    for name in COPY_PROTOCOL:
-        own = getattr(kind, name, None)
-        if own is not getattr(nn.Module, name, None) and not str(getattr(own, "__module__", "")).startswith("torch.nn"):
-            return True
-    return False
 
 
 COPY_PROTOCOL = (
@@ -72,29 +45,120 @@ COPY_PROTOCOL = (
     "__reduce_ex__",
     "__new__",
 )
-FROZEN = (str, int, float, bool, type(None), torch.device, torch.dtype)
+FROZEN = frozenset([str, int, float, bool, type(None), torch.device, torch.dtype, torch.Size])
+CONTAINERS = frozenset([dict, OrderedDict, set, list])
+OWN = frozenset(vars(nn.Module()))
+"""The attributes that every module has; the others are its class's."""
 
 
-def copy_value(value: Any, memo: dict[int, Any]) -> Any:
-    """A copy of one attribute of a module."""
-    kind = type(value)
-    if kind in (dict, OrderedDict, set) and not value:
-        return kind()
-    if kind in (tuple, list, set) and all(isinstance(item, FROZEN) for item in value):
-        return kind(value)
-    if kind is dict and all(item is None or id(item) in memo for item in value.values()):
-        return {key: None if item is None else memo[id(item)] for key, item in value.items()}
-    return copy.deepcopy(value, memo)
+@dataclass
+class Copier:
+    """`copy.deepcopy` for modules, without its general machinery: most of a network is empty dicts and numbers.
 
+    `memo` maps the ids of what is already copied to the copies; `special` says which classes copy themselves.
+    """
 
-def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every parameter, buffer and plain tensor attribute with its path."""
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
-    for path, module in model.named_modules():
+    memo: dict[int, Any] = field(default_factory=dict)
+    special: dict[type, bool] = field(default_factory=dict)
+
+    def module(self, module: nn.Module) -> nn.Module:
+        """A copy of a module and of all below it."""
+        kind = type(module)
+        if id(module) in self.memo:
+            return self.memo[id(module)]
+        if kind not in self.special:
+            self.special[kind] = copies_itself(kind)
+        if self.special[kind]:
+            return copy.deepcopy(module, self.memo)
+        new = kind.__new__(kind)
+        self.memo[id(module)] = new
+        attributes = new.__dict__
         for name, value in vars(module).items():
-            if isinstance(value, torch.Tensor):
-                yield (f"{path}.{name}" if path else name), value
+            kind = type(value)
+            if kind in FROZEN:
+                attributes[name] = value
+            elif not value and kind in CONTAINERS:
+                attributes[name] = kind()
+            elif name == "_modules":
+                attributes[name] = {key: child if child is None else self.module(child) for key, child in value.items()}
+            else:
+                attributes[name] = self.value(value)
+        return new
+
+    def value(self, value: Any) -> Any:
+        """A copy of one attribute of a module."""
+        kind = type(value)
+        if kind in (tuple, list, set) and all(type(item) in FROZEN for item in value):
+            return kind(value)
+        if kind is dict and all(item is None or id(item) in self.memo for item in value.values()):
+            return {key: None if item is None else self.memo[id(item)] for key, item in value.items()}
+        return copy.deepcopy(value, self.memo)
+
+
+def copies_itself(kind: type) -> bool:
+    """Whether a class has its own way of being copied; that of torch's own layers only serves old pickles."""
+    for name in COPY_PROTOCOL:
+        own = getattr(kind, name, None)
+        if own is not getattr(nn.Module, name, None) and not str(getattr(own, "__module__", "")).startswith("torch.nn"):
+            return True
+    return False
+
+
+def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter, then every buffer, then every plain tensor attribute with its path.
+
+    Shared parameters and buffers stand under each of their names.
+    """
+    parameters, buffers, plain = gather(model)
+    return {**parameters, **buffers, **plain}
+
+
+def state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters and buffers of a module by name, shared ones under each of their names."""
+    parameters, buffers, _ = gather(model)
+    return {**parameters, **buffers}
+
+
+Named = dict[str, torch.Tensor]
+
+
+def gather(model: nn.Module) -> tuple[Named, Named, Named]:
+    """The parameters, the buffers and the plain tensor attributes of a module, by path, in one walk."""
+    found: tuple[Named, Named, Named] = ({}, {}, {})
+    seen: set[int] = set()
+
+    def visit(module: nn.Module, prefix: str) -> None:
+        for own, into in ((module._parameters, found[0]), (module._buffers, found[1])):
+            for name, tensor in own.items():
+                if tensor is not None:
+                    into[prefix + name] = tensor
+        if id(module) not in seen:
+            seen.add(id(module))
+            for name, value in vars(module).items():
+                if name not in OWN and isinstance(value, torch.Tensor):
+                    found[2][prefix + name] = value
+        for name, child in module._modules.items():
+            if child is not None:
+                visit(child, f"{prefix}{name}.")
+
+    visit(model, "")
+    return found
+
+
+def modules_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Every module under its first path, as `named_modules` lists them."""
+    found: dict[int, tuple[str, nn.Module]] = {}
+
+    def visit(module: nn.Module, path: str) -> None:
+        if id(module) not in found:
+            found[id(module)] = (path, module)
+            prefix = f"{path}." if path else ""
+            for name, child in module._modules.items():
+                if child is not None:
+                    visit(child, prefix + name)
+
+    visit(model, "")
+    return dict(found.values())
 
 
 def skeleton(model: nn.Module, shapes: Mapping[str, tuple[int, ...]] | None = None) -> nn.Module:
@@ -103,9 +167,10 @@ def skeleton(model: nn.Module, shapes: Mapping[str, tuple[int, ...]] | None = No
     `shapes` overrides the shapes of some tensors by name.
     """
     resized = shapes or {}
+    meta = torch.device("meta")
 
     def empty(name: str, tensor: torch.Tensor) -> torch.Tensor:
-        return torch.empty(resized.get(name, tuple(tensor.shape)), dtype=tensor.dtype, device="meta")
+        return torch.empty(resized.get(name, tensor.shape), dtype=tensor.dtype, device=meta)
 
     return copy_with(model, empty)
 
@@ -118,20 +183,33 @@ def shared_copy(model: nn.Module, replaced: Mapping[str, torch.Tensor] | None = 
 
 @contextmanager
 def module_paths(model: nn.Module, path: list[str]) -> Iterator[None]:
-    """While the context lasts, keep the path of the module whose forward is running at the end of `path`."""
-    names = {id(module): name for name, module in model.named_modules()}
+    """While the context lasts, keep the path of the module whose forward is running at the end of `path`.
 
-    def enter(module: nn.Module, _: Any) -> None:
-        if id(module) in names:
-            path.append(names[id(module)])
-
-    def leave(module: nn.Module, _: Any, __: Any) -> None:
-        if id(module) in names:
-            path.pop()
-
-    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+    The forwards are wrapped meanwhile, so the module must be a copy of one's own; hooks would cost ten times as much.
+    """
+    modules = modules_of(model)
+    own = {name: vars(module)["forward"] for name, module in modules.items() if "forward" in vars(module)}
+    for name, module in modules.items():
+        vars(module)["forward"] = announced(module.forward, name, path)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for name, module in modules.items():
+            if name in own:
+                vars(module)["forward"] = own[name]
+            else:
+                del vars(module)["forward"]
+
+
+def announced(forward: Callable[..., Any], name: str, path: list[str]) -> Callable[..., Any]:
+    """A module's forward that puts the module's name at the end of `path` while it runs."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        path.append(name)
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            path.pop()
+
+    run.__wrapped__ = forward  # type: ignore[attr-defined]
+    return run

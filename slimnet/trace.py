@@ -18,7 +18,7 @@ from slimnet.inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.labels import Labels
 from slimnet.ops import HANDLERS, unknown
 from slimnet.recorder import Call, Recorder
-from slimnet.skeleton import module_paths, named_tensors, skeleton
+from slimnet.skeleton import gather, module_paths, modules_of, named_tensors, skeleton
 from slimnet.tag import Tag
 
 
@@ -42,7 +42,7 @@ def trace(model: nn.Module, inputs: ExampleInputs | Inputs) -> ChannelGraph:
         InputError: the forward does not take these inputs.
     """
     try:
-        return trace_structure(skeleton(model), dict(named_tensors(model)), Inputs.of(inputs))
+        return trace_structure(skeleton(model), named_tensors(model), Inputs.of(inputs))
     except InterruptedForwardError as stop:
         raise stop.cause from stop.__cause__
 
@@ -57,9 +57,11 @@ def trace_structure(
     Raises:
         InterruptedForwardError: the forward raised.
     """
-    structure.eval()
+    if any(module.training for module in modules_of(structure).values()):
+        structure.eval()
     graph = record(structure, real, inputs, depthwise)
-    idle = [name for name, _ in structure.named_parameters() if name not in graph.used]
+    parameters = {id(tensor): name for name, tensor in reversed(gather(structure)[0].items())}
+    idle = [name for name in parameters.values() if name not in graph.used]
     if not idle:
         return graph
     for path in ancestors(idle):
@@ -86,7 +88,7 @@ def record(
     structure: nn.Module, real: Mapping[str, torch.Tensor], inputs: Inputs, depthwise: Sequence[bool]
 ) -> ChannelGraph:
     """Run one forward of the skeleton and collect its channel graph."""
-    recorder = Recorder(structure, dict(real), depthwise)
+    recorder = Recorder(structure, real, depthwise)
     given = inputs.map(lambda tensor: torch.empty_like(tensor, device="meta"))
 
     try:

@@ -16,9 +16,9 @@ from slimnet.plan import (
     PaddingCut,
     SurgeryPlan,
     Zeroed,
-    state,
 )
 from slimnet.removal import Removal, carrier, carrier_groups
+from slimnet.skeleton import state
 from slimnet.sparsity import DeadChannels
 
 
