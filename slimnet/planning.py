@@ -14,10 +14,10 @@ from slimnet.labels import Labels
 from slimnet.matching import MixedChannelsError, match
 from slimnet.packing import Packing, find_packable, pack, require_equal_parts
 from slimnet.plan import SurgeryPlan
+from slimnet.refit import refit, set_padding
 from slimnet.removal import Removal, removable, settle
 from slimnet.skeleton import named_tensors, skeleton
 from slimnet.sparsity import DeadChannels
-from slimnet.surgery import refit, set_padding
 from slimnet.trace import InterruptedForwardError, trace_structure
 from slimnet.writing import write_plan
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from slimnet.errors import PlanError
-from slimnet.models.cifar_resnet import PadShortcut
 from slimnet.plan import GroupCut, Merge, SurgeryPlan
+from slimnet.refit import refit, set_padding, stored, submodule
 from slimnet.skeleton import copy_with
 
 
@@ -127,63 +127,3 @@ def as_laid_out(new: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     if layout and like.is_contiguous(memory_format=layout) and not like.is_contiguous():
         return new.contiguous(memory_format=layout)
     return new.contiguous() if like.is_contiguous() else new
-
-
-def refit(model: nn.Module, groups: Mapping[str, int]) -> None:
-    """Make the modules' own numbers (`in_channels`, `num_features`, ...) agree with their weights.
-
-    `groups` gives the new number of groups of some weights by name.
-    """
-    for path, module in model.named_modules():
-        prefix = f"{path}." if path else ""
-        if isinstance(module, nn.modules.conv._ConvNd):
-            weight = next((groups[n] for n in (f"{prefix}weight", f"{prefix}weight_orig") if n in groups), None)
-            refit_convolution(module, weight)
-        elif isinstance(module, nn.Linear):
-            module.out_features, module.in_features = stored(module, "weight").shape
-        elif isinstance(module, nn.modules.batchnorm._NormBase):
-            sized = next((t for t in (module.weight, module.running_mean) if t is not None), None)
-            module.num_features = module.num_features if sized is None else sized.shape[0]
-        elif isinstance(module, nn.PReLU):
-            module.num_parameters = module.weight.shape[0]
-
-
-def stored(module: nn.Module, name: str) -> torch.Tensor:
-    """A weight, or the one that `torch.nn.utils.prune` computes it from."""
-    original = module._parameters.get(f"{name}_orig")
-    return getattr(module, name) if original is None else original
-
-
-def refit_convolution(module: nn.modules.conv._ConvNd, groups: int | None) -> None:
-    """Recompute a convolution's channel numbers from its weight; depthwise ones stay depthwise."""
-    weight = stored(module, "weight")
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        if groups is None and module.groups == module.in_channels > 1:
-            groups = weight.shape[0]
-        module.groups = groups or module.groups
-        module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
-        return
-    if groups is None and module.groups == module.in_channels > 1:
-        groups = weight.shape[0] * module.groups // module.out_channels
-    module.groups = groups or module.groups
-    module.in_channels, module.out_channels = weight.shape[1] * module.groups, weight.shape[0]
-
-
-def set_padding(model: nn.Module, path: str, before: int, after: int) -> None:
-    """Change how many zero channels a `PadShortcut` adds."""
-    module = submodule(model, path)
-    if not isinstance(module, PadShortcut):
-        raise PlanError(f"the plan changes the padding of {path or 'the network'}, which does not pad")
-    module.before, module.after = before, after
-
-
-def submodule(model: nn.Module, path: str) -> nn.Module:
-    """The module at a path.
-
-    Raises:
-        PlanError: there is none.
-    """
-    try:
-        return model.get_submodule(path)
-    except AttributeError as error:
-        raise PlanError(f"the plan changes {path}, which the network does not have") from error

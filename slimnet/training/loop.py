@@ -73,9 +73,10 @@ class TrainingRun(Iterator[Progress]):
         every: int | None = None,
         threads: int | None = None,
     ) -> None:
-        for name, number in (("a report every", every), ("threads:", threads)):
-            if number is not None and number < 1:
-                raise UsageError(f"{name} {number} cannot be; it must be at least 1")
+        if every is not None and every < 1:
+            raise UsageError(f"a report every {every} iterations cannot be; it must be at least 1")
+        if threads is not None and threads < 1:
+            raise UsageError(f"{threads} threads cannot train; it must be at least 1")
         self.recipe = recipe
         self.iteration = 0
         self.history: list[Snapshot] = []
