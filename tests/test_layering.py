@@ -1,6 +1,7 @@
 """The house keeps its order: public names, imports in the order of the stages, small files, a quiet library."""
 
 import ast
+import itertools
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_the_library_imports_in_a_circle_nowhere():
     TopologicalSorter(library_imports()).prepare()
 
 
-@pytest.mark.parametrize(("earlier", "later"), list(zip(STAGES, STAGES[1:], strict=False)))
+@pytest.mark.parametrize(("earlier", "later"), list(itertools.pairwise(STAGES)))
 def test_no_stage_imports_a_later_one(earlier, later):
     after = {f"slimnet.{stage}" for stage in STAGES[STAGES.index(later) :]}
     assert not reached(f"slimnet.{earlier}", library_imports()) & after

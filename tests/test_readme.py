@@ -1,0 +1,53 @@
+"""The README is true: its blocks run as they are printed, and what it links to exists."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import slimnet_cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_python_quick_start_runs(code, tmp_path):
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "certificate holds" in done.stdout
+    assert (tmp_path / "slim.onnx").is_file()
+
+
+@pytest.mark.parametrize("script", blocks("sh"))
+def test_the_command_line_quick_start_runs(script, tmp_path):
+    """Oracle: the shell, with the program that pip installs in front of everything else."""
+    path = Path(sys.executable).parent
+    environment = {"PATH": f"{path}:/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["/bin/sh", "-eu", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "certificate holds" in done.stdout
+    assert (tmp_path / "slim.onnx").is_file()
+
+
+def test_the_command_line_quick_start_shows_every_command_but_demo_and_checks():
+    shown = set(re.findall(r"^slimnet (\w+)", "".join(blocks("sh")), re.MULTILINE))
+    assert shown == set(slimnet_cli.commands.commands) - {"demo", "checks"}
+
+
+def test_every_file_that_is_linked_to_exists():
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
+    assert targets
+    assert not [target for target in targets if not (ROOT / target).exists()]
+
+
+def test_every_make_target_that_is_named_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{target}:" in makefile for target in re.findall(r"\bmake (\w+)", README) if target != "and")
