@@ -4,13 +4,15 @@ A network is drawn as a `Recipe`, plain data that hypothesis can shrink; `build`
 and return any number of channels on a plane of any size; they are made so that they fit behind each other.
 """
 
+import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils import _pytree as pytree
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -21,6 +23,8 @@ AVERAGE = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 ADAPTIVE = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
 ADAPTIVE_MAX = {1: nn.AdaptiveMaxPool1d, 2: nn.AdaptiveMaxPool2d, 3: nn.AdaptiveMaxPool3d}
 DROPOUT = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
+
+THRESHOLD = 1e-3
 
 SIDE = {1: 16, 2: 9, 3: 6}
 """The side of an input plane, by its number of axes."""
@@ -421,7 +425,7 @@ def kill(model: nn.Module, rate: float, beta: str) -> None:
                 norm.bias[dead] = -norm.bias[dead].abs()
 
 
-def calibrate(model: nn.Module, inputs: list[torch.Tensor]) -> None:
+def calibrate(model: nn.Module, inputs: Sequence[torch.Tensor]) -> None:
     """Set every BatchNorm's statistics from one forward; no variance is so small that it magnifies rounding."""
     model.eval()
     for norm in norms(model):
@@ -433,6 +437,29 @@ def calibrate(model: nn.Module, inputs: list[torch.Tensor]) -> None:
             norm.running_var.clamp_(min=0.1)
             norm.momentum = 0.1
     model.eval()
+
+
+def masked(model: nn.Module) -> nn.Module:
+    """A deep copy in evaluation mode with every γ below the threshold set to zero."""
+    model = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        for norm in norms(model):
+            if norm.weight is not None:
+                norm.weight[norm.weight.abs() < THRESHOLD] = 0.0
+    return model
+
+
+def outputs(model: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return pytree.tree_leaves(copy.deepcopy(model).eval()(*inputs))
+
+
+def difference(expected: list[torch.Tensor], actual: list[torch.Tensor]) -> float:
+    """The largest difference relative to the largest output."""
+    assert [t.shape for t in expected] == [t.shape for t in actual]
+    scale = max(t.abs().max().item() for t in expected)
+    assert scale > 1e-3, "a network whose outputs vanish proves nothing"
+    return max((a - b).abs().max().item() for a, b in zip(expected, actual, strict=True)) / scale
 
 
 RECIPES = st.builds(

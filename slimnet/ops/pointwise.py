@@ -115,8 +115,9 @@ def elementwise(recorder: Recorder, call: Call) -> None:
 
 
 def multiply(recorder: Recorder, call: Call) -> None:
-    """x · y, where 0 times anything is 0."""
-    combine(recorder, call, lambda _call, scalars: product(scalars))
+    """x · y, where 0 times anything is 0; y may be a number in the code."""
+    numbers = [torch.tensor(float(value)) for value in call.args if isinstance(value, int | float)]
+    combine(recorder, call, lambda _call, scalars: product([*scalars, *numbers]))
 
 
 def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants | None]], Constant]) -> None:
@@ -193,10 +194,11 @@ def itself(call: Call, scalars: list[Constants | None]) -> Constant:
 
 
 def apply_op(call: Call, scalars: list[Constants | None], values: Sequence[Constants]) -> torch.Tensor:
-    """Call the op with every tensor argument replaced by its constant."""
+    """Call the op with every tensor argument replaced by its constant; masks and integers are given as such."""
     remaining = iter(values)
     constants = [next(remaining) if scalar is None else scalar for scalar in scalars]
-    replaced = iter(constants)
+    pairs = zip(constants, call.tensors, strict=True)
+    replaced = iter([value if tensor.is_floating_point() else value.to(tensor.dtype) for value, tensor in pairs])
     args, kwargs = pytree.tree_map_only(torch.Tensor, lambda _: next(replaced), (call.args, call.kwargs))
     return call.func(*args, **{key: value for key, value in kwargs.items() if key not in ("dtype", "device")})
 
@@ -315,6 +317,21 @@ def identity(recorder: Recorder, call: Call) -> None:
     recorder.set(call.outputs[0], replace(recorder.tag(call.tensors[0]), value=None))
 
 
+def cast(recorder: Recorder, call: Call) -> None:
+    """Another dtype, device or layout: what an integer, a mask or a short float cannot hold is lost."""
+    x, out = call.tensors[0], call.outputs[0]
+    tag = recorder.tag(x)
+    if out.dtype == x.dtype or tag.parameter is not None or len(tag.faces) != 1:
+        identity(recorder, call)
+        return
+
+    def constant(values: Sequence[Constants]) -> Constants:
+        held = values[0].to(out.dtype).to(torch.float64)
+        return torch.where(torch.isnan(values[0]), torch.nan, held)
+
+    recorder.set(out, Tag((recorder.pointwise(tag.faces, constant, reason=lazy_here(recorder, call)),)))
+
+
 POINTWISE: dict[str, Any] = dict.fromkeys(ELEMENTWISE, elementwise)
 POINTWISE |= {
     "mul": multiply,
@@ -327,7 +344,7 @@ POINTWISE |= {
     "clone": identity,
     "alias": identity,
     "detach": identity,
-    "_to_copy": identity,
+    "_to_copy": cast,
     "lift_fresh": identity,
     "lift_fresh_copy": identity,
     "contiguous": identity,
