@@ -39,7 +39,7 @@ def mixed_constant(reader: Reader, values: np.ndarray) -> np.ndarray:
     """The constants of a layer's outputs: known where every input with a nonzero weight is."""
     inputs = values[reader.inputs].reshape(reader.groups, -1)
     unknown = np.isnan(inputs)
-    closed = closed_rows(reader, unknown if reader.uniform else unknown | (inputs != 0))
+    closed = zero_rows(grouped_taps(reader), unknown if reader.uniform else unknown | (inputs != 0)).reshape(-1)
     result = np.full(reader.outputs.size, np.nan)
     if closed.any():
         group = np.arange(reader.groups).repeat(reader.outputs.size // reader.groups)[closed]
@@ -48,28 +48,30 @@ def mixed_constant(reader: Reader, values: np.ndarray) -> np.ndarray:
     return result if reader.bias is None else result + values[reader.bias]
 
 
-def closed_rows(reader: Reader, varying: np.ndarray) -> np.ndarray:
-    """Which output rows `(O,)` have no weight on any varying input; `varying` is `(groups, K / groups)`."""
-    rows_per_group = reader.outputs.size // reader.groups
-    closed = ~varying.any(1).repeat(rows_per_group)
-    for group in np.flatnonzero(varying.any(1)):
-        block = np.arange(group * rows_per_group, (group + 1) * rows_per_group)
-        closed[block[all_zero(reader.taps()[block[0] : block[-1] + 1], np.flatnonzero(varying[group]))]] = True
-    return closed
+def grouped_taps(reader: Reader) -> torch.Tensor:
+    """The weight as `(groups, O / groups, K / groups, taps)`."""
+    taps = reader.taps()
+    return taps.reshape(reader.groups, -1, *taps.shape[1:])
 
 
-def all_zero(taps: torch.Tensor, columns: np.ndarray) -> np.ndarray:
-    """The rows of `(O, K, taps)` that are zero in all the given columns.
+def zero_rows(taps: torch.Tensor, looked_at: np.ndarray) -> np.ndarray:
+    """Which rows of `(groups, R, C, taps)` are zero in all the columns `(groups, C)` looked at.
 
-    Looks at a few columns at a time and only at rows still in question: of a dense weight that is next to nothing.
+    One tap of one column rules out nearly every row of a dense weight; the others are looked at a few columns at a
+    time.
     """
-    rows = np.arange(taps.shape[0])
-    for start in range(0, columns.size, CHUNK):
-        if not rows.size:
-            break
-        part = taps[torch.from_numpy(rows)[:, None], torch.from_numpy(columns[start : start + CHUNK])]
-        rows = rows[(part == 0).flatten(1).all(1).cpu().numpy()]
-    return rows
+    first = torch.from_numpy(looked_at.argmax(1))
+    zero = (taps[torch.arange(len(taps)), :, first, 0] == 0).cpu().numpy()
+    empty = ~looked_at.any(1)
+    zero[empty] = True
+    for group in np.flatnonzero(zero.any(1) & ~empty):
+        rows = np.flatnonzero(zero[group])
+        columns = np.flatnonzero(looked_at[group])
+        for start in range(0, columns.size, CHUNK):
+            part = taps[group][torch.from_numpy(rows)[:, None], torch.from_numpy(columns[start : start + CHUNK])]
+            rows = rows[(part == 0).flatten(1).all(1).cpu().numpy()]
+        zero[group] = np.isin(np.arange(zero.shape[1]), rows)
+    return zero
 
 
 def filtered_constant(layer: Depthwise, values: np.ndarray) -> np.ndarray:
@@ -119,11 +121,6 @@ def needs(graph: ChannelGraph, constants: Constants, dead_outputs: Labels) -> Ne
 
 def columns_read(reader: Reader, rows: np.ndarray) -> np.ndarray:
     """Which inputs `(K,)` reach one of the given output rows `(O,)` through a nonzero weight."""
-    per_group = reader.inputs.size // reader.groups
     live = rows.reshape(reader.groups, -1)
-    read = np.repeat(live.any(1), per_group)
-    for group in np.flatnonzero(live.any(1)):
-        block = slice(group * live.shape[1], (group + 1) * live.shape[1])
-        unread = all_zero(reader.taps()[block].transpose(0, 1), np.flatnonzero(live[group]))
-        read[group * per_group + unread] = False
-    return read
+    unread = zero_rows(grouped_taps(reader).transpose(1, 2), live)
+    return (live.any(1, keepdims=True) & ~unread).reshape(-1)

@@ -6,6 +6,7 @@ apart step by step; labels that must be cut together are joined by edges into *s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -125,8 +126,7 @@ class Padding:
     after: Labels
 
 
-@dataclass(frozen=True)
-class Op:
+class Op(NamedTuple):
     """One dispatched op: its name, where it was called, and the labels it touched."""
 
     name: str

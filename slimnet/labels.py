@@ -18,8 +18,18 @@ def varying_axes(labels: Labels) -> tuple[int, ...]:
     return tuple(axis for axis, size in enumerate(labels.shape) if size > 1)
 
 
+def common_shape(arrays: Sequence[Labels]) -> tuple[int, ...]:
+    """The shape that some label arrays broadcast to."""
+    first = arrays[0].shape
+    if all(array.shape == first for array in arrays):
+        return first
+    return np.broadcast_shapes(*(array.shape for array in arrays))
+
+
 def align(labels: Labels, ndim: int) -> Labels:
     """Prepend axes of size 1 until there are `ndim`, as broadcasting does."""
+    if labels.ndim == ndim:
+        return labels
     return labels.reshape((1,) * (ndim - labels.ndim) + labels.shape)
 
 

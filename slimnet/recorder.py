@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from slimnet.graph import Activation, Constants, Op, Padding, Parts, Pin, Pointwise, Scale, Step
-from slimnet.labels import Labels, align, along, varying_axes
+from slimnet.labels import Labels, align, along, common_shape, varying_axes
 from slimnet.skeleton import modules_of, named_tensors
 from slimnet.tag import PLAIN, Tag
 
@@ -34,6 +34,22 @@ class Call(NamedTuple):
         if position < len(self.args):
             return self.args[position]
         return self.kwargs.get(name, default)
+
+    def run(self, tensors: Iterable[torch.Tensor], *drop: str) -> Any:
+        """Call the op with other tensors in the place of its own, and without some keyword arguments."""
+        given = iter(tensors)
+        args = [replaced(value, given) for value in self.args]
+        kwargs = {key: replaced(value, given) for key, value in self.kwargs.items()}
+        return self.func(*args, **{key: value for key, value in kwargs.items() if key not in drop})
+
+
+def replaced(value: Any, given: Iterator[torch.Tensor]) -> Any:
+    """An op's argument with each tensor in it replaced by the next of the given ones."""
+    if isinstance(value, torch.Tensor):
+        return next(given)
+    if isinstance(value, list | tuple):
+        return [next(given) if isinstance(item, torch.Tensor) else item for item in value]
+    return value
 
 
 class Recorder:
@@ -158,10 +174,8 @@ class Recorder:
         Only the first `joined` operands (all by default) are cut together with the output; the others are
         values that do not belong to a channel.
         """
-        shape = operands[0].shape
-        if any(operand.shape != shape for operand in operands):
-            shape = np.broadcast_shapes(*(operand.shape for operand in operands))
-            operands = [np.broadcast_to(operand, shape) for operand in operands]
+        shape = common_shape(operands)
+        operands = [operand if operand.shape == shape else np.broadcast_to(operand, shape) for operand in operands]
         out = self.fresh(shape)
         flat = tuple(operand.reshape(-1) for operand in operands)
         for operand in flat[:joined]:
@@ -178,14 +192,12 @@ class Recorder:
 
         None where the axis has no labels; then nothing of the tensor may be removed.
         """
-        faces = self.tag(tensor).faces
         count = tensor.shape[axis]
-        if (
-            len(faces) == 1
-            and faces[0].size == count
-            and faces[0].ndim == tensor.ndim
-            and faces[0].shape[axis] == count
-        ):
+        name = self.parameters.get(id(tensor))
+        if name is not None and tensor.ndim == 1 and count > 1 and id(tensor) not in self.tags:
+            return self.vector(name, 0)
+        faces = self.tag(tensor).faces
+        if len(faces) == 1 and faces[0].ndim == tensor.ndim and faces[0].size == faces[0].shape[axis] == count:
             return faces[0].reshape(-1)
         if len(faces) != 1 or (faces[0].shape[axis] == 1 and count > 1):
             self.pin_tensor(tensor, reason)
@@ -227,11 +239,12 @@ class Recorder:
         """All joins as pairs of labels; labels paired with none are pinned."""
         if not self.joins:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        left, right = (np.concatenate([join[side] for join in self.joins]) for side in (0, 1))
+        left = np.concatenate([one for one, _, _ in self.joins])
+        right = np.concatenate([other for _, other, _ in self.joins])
         both = (left > 0) & (right > 0)
-        if both.all():
-            return left, right
-        for one, other, reason in self.joins:
+        ends = np.cumsum([one.size for one, _, _ in self.joins])
+        for index in np.unique(np.searchsorted(ends, np.flatnonzero(~both), side="right")):
+            one, other, reason = self.joins[index]
             alone = (one == 0) | (other == 0)
             self.pin(np.concatenate([one[alone], other[alone]]), reason)
         return left[both], right[both]

@@ -54,10 +54,10 @@ def removable(
     reason: dict[int, str] = {}
 
     def block(labels: Labels, why: str) -> None:
-        for number in np.unique(sets[labels]):
-            if not blocked[number]:
-                blocked[number] = True
-                reason[int(number)] = why
+        numbers = sets[labels]
+        new = numbers[~blocked[numbers]]
+        blocked[new] = True
+        reason.update(dict.fromkeys(new.tolist(), why))
 
     for pin in graph.pins:
         block(pin.labels, pin.reason)

@@ -1,15 +1,14 @@
 """What a trace knows about one tensor."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from slimnet.labels import Labels
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(NamedTuple):
     """The channels of one tensor.
 
     A feature map has one face: one label array. A weight has one face for each of its axes, since each of its

@@ -159,7 +159,7 @@ class ChannelMode(TorchDispatchMode):
         HANDLERS.get(call.name, unknown)(recorder, call)
         for index, tensor in enumerate(call.outputs):
             if known is not None:
-                recorder.set(tensor, replace(recorder.tag(tensor), value=known(index)))
+                recorder.set(tensor, recorder.tag(tensor)._replace(value=known(index)))
             elif id(tensor) in recorder.tags:
                 recorder.note_storage(tensor)
         self.note(call)
@@ -197,11 +197,8 @@ class ChannelMode(TorchDispatchMode):
 
         def compute(index: int) -> torch.Tensor:
             if not cache:
-                real = iter([source() for source in sources])
-                args, kwargs = pytree.tree_map_only(torch.Tensor, lambda _: next(real), (call.args, call.kwargs))
-                kwargs = {key: value for key, value in kwargs.items() if key != "device"}
                 with torch.no_grad():
-                    cache.append(call.func(*args, **kwargs))
+                    cache.append(call.run([source() for source in sources], "device"))
             return cache[0][index] if isinstance(cache[0], list | tuple) else cache[0]
 
         return lambda index: lambda: compute(index)

@@ -1,15 +1,13 @@
 """Elementwise ops and BatchNorm: each channel of the output comes from the same channel of the operands."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils import _pytree as pytree
 
 from slimnet.graph import Activation, Constants, Scale
-from slimnet.labels import Labels, align, along, varying_axes
+from slimnet.labels import Labels, align, along, common_shape, varying_axes
 from slimnet.recorder import Call, Constant, Recorder, opaque, same
 from slimnet.tag import Tag
 
@@ -130,7 +128,7 @@ def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants
     if any(len(tag.faces) > 1 for tag in tags):
         combine_weights(recorder, call, tags)
         return
-    shape = np.broadcast_shapes(*(align(tag.faces[0], out.ndim).shape for tag in tags if tag.faces))
+    shape = common_shape([align(tag.faces[0], out.ndim) for tag in tags if tag.faces])
     arrays: list[Labels] = []
     scalars: list[Constants | None] = []
     for tensor, tag in zip(call.tensors, tags, strict=True):
@@ -186,9 +184,11 @@ def itself(call: Call, scalars: list[Constants | None]) -> Constant:
     """The op applied to constants: NaN wherever one of them is unknown."""
 
     def constant(values: Sequence[Constants]) -> Constants:
-        unknown = torch.isnan(torch.stack(list(values))).any(0)
+        unknown = torch.isnan(values[0])
+        for other in values[1:]:
+            unknown = unknown | torch.isnan(other)
         result = apply_op(call, scalars, values)
-        return torch.where(unknown, torch.nan, result.to(torch.float64).expand_as(unknown))
+        return result.to(torch.float64).expand_as(unknown).masked_fill(unknown, torch.nan)
 
     return constant
 
@@ -198,9 +198,8 @@ def apply_op(call: Call, scalars: list[Constants | None], values: Sequence[Const
     remaining = iter(values)
     constants = [next(remaining) if scalar is None else scalar for scalar in scalars]
     pairs = zip(constants, call.tensors, strict=True)
-    replaced = iter([value if tensor.is_floating_point() else value.to(tensor.dtype) for value, tensor in pairs])
-    args, kwargs = pytree.tree_map_only(torch.Tensor, lambda _: next(replaced), (call.args, call.kwargs))
-    return call.func(*args, **{key: value for key, value in kwargs.items() if key not in ("dtype", "device")})
+    typed = [value if tensor.is_floating_point() else value.to(tensor.dtype) for value, tensor in pairs]
+    return call.run(typed, "dtype", "device")
 
 
 def product(scalars: list[Constants | None]) -> Constant:
@@ -293,16 +292,17 @@ def affine(present: list[bool], training: bool, eps: float) -> Constant:
     """The constant of BatchNorm for the operands x and those present of γ, β, μ, σ²."""
 
     def constant(values: Sequence[Constants]) -> Constants:
-        remaining = iter(values[1:])
+        x, *others = (value.numpy() for value in values)
+        remaining = iter(others)
         gamma, beta, mean, var = (next(remaining) if there else None for there in present)
-        x = values[0]
-        if training or mean is None or var is None:
-            normalised = torch.where(torch.isnan(x), x, 0.0)
-        else:
-            normalised = (x - mean) / torch.sqrt(var + eps)
-        if gamma is not None:
-            normalised = torch.where(gamma == 0, 0.0, normalised * gamma)
-        return normalised if beta is None else normalised + beta
+        with np.errstate(all="ignore"):
+            if training or mean is None or var is None:
+                result = np.where(np.isnan(x), x, 0.0)
+            else:
+                result = (x - mean) / np.sqrt(var + eps)
+            if gamma is not None:
+                result = np.where(gamma == 0, 0.0, result * gamma)
+            return torch.from_numpy(result if beta is None else result + beta)
 
     return constant
 
@@ -314,7 +314,7 @@ def opaque_elementwise(recorder: Recorder, call: Call) -> None:
 
 def identity(recorder: Recorder, call: Call) -> None:
     """The same values in a tensor of the same shape."""
-    recorder.set(call.outputs[0], replace(recorder.tag(call.tensors[0]), value=None))
+    recorder.set(call.outputs[0], recorder.tag(call.tensors[0])._replace(value=None))
 
 
 def cast(recorder: Recorder, call: Call) -> None:
