@@ -1,15 +1,20 @@
 """Make trained convolutional networks smaller without changing what they compute."""
 
-from slimnet.bundle import Verification, load, save, verify_bundle
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from slimnet.certify import Certificate, certify
 from slimnet.checkpoint import load_checkpoint
 from slimnet.errors import SlimnetError
-from slimnet.export import OnnxExport, export_onnx
 from slimnet.inspection import Inspection, inspect
 from slimnet.models.architecture import build
 from slimnet.pipeline import Slimmed, slim
 from slimnet.plan import SurgeryPlan
 from slimnet.surgery import apply_plan
+
+if TYPE_CHECKING:
+    from slimnet.bundle import Verification, load, save, verify_bundle
+    from slimnet.export import OnnxExport, export_onnx
 
 __version__ = "0.1.0"
 
@@ -32,3 +37,15 @@ __all__ = [
     "slim",
     "verify_bundle",
 ]
+
+_ON_DEMAND = {
+    **dict.fromkeys(("Verification", "load", "save", "verify_bundle"), "slimnet.bundle"),
+    **dict.fromkeys(("OnnxExport", "export_onnx"), "slimnet.export"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import onnx and torch.export, which take a second, only when something that needs them is asked for."""
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module 'slimnet' has no attribute {name!r}")
+    return getattr(import_module(_ON_DEMAND[name]), name)
