@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import nn
 
 from slimnet.constants import needs, propagate
@@ -67,6 +68,7 @@ class Draft:
         }
 
 
+@torch.inference_mode(False)
 def make_plan(
     model: nn.Module, example_inputs: ExampleInputs | Inputs, graph: ChannelGraph, dead: DeadChannels
 ) -> SurgeryPlan:

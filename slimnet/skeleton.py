@@ -77,7 +77,7 @@ class Copier:
             kind = type(value)
             if kind in FROZEN:
                 attributes[name] = value
-            elif not value and kind in CONTAINERS:
+            elif kind in CONTAINERS and not value:
                 attributes[name] = kind()
             elif name == "_modules":
                 attributes[name] = {key: child if child is None else self.module(child) for key, child in value.items()}

@@ -11,6 +11,7 @@ from slimnet.refit import refit, set_padding, stored, submodule
 from slimnet.skeleton import copy_with
 
 
+@torch.inference_mode(False)
 def apply_plan(model: nn.Module, plan: SurgeryPlan) -> nn.Module:
     """A slim copy of a dense network: the same class, mode, device, dtypes and requires_grad.
 

@@ -31,6 +31,7 @@ class InterruptedForwardError(Exception):
         self.cause = cause
 
 
+@torch.inference_mode(False)
 def trace(model: nn.Module, inputs: ExampleInputs | Inputs) -> ChannelGraph:
     """Follow every channel of `model` through its forward in evaluation mode, on meta tensors.
 
