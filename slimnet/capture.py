@@ -56,7 +56,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Capture
     inputs = given.map(lambda tensor: tensor.detach().cpu())
     module = private_copy(model)
     traced = with_batch(inputs, TRACED_BATCH)
-    output = run(module, traced)
+    output = first_output(module, traced, inputs)
     names = unique([name for name, _ in named_tensors_in(output)])
     if not names:
         raise ExportError(f"{type(model).__name__} returns no tensor; there is nothing to export")
@@ -69,6 +69,20 @@ def capture(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Capture
 def private_copy(model: nn.Module) -> nn.Module:
     """A copy that shares nothing with the model, in evaluation mode on the CPU."""
     return copy_with(model, lambda _, tensor: tensor.detach().to("cpu", copy=True)).eval()
+
+
+def first_output(module: nn.Module, traced: Inputs, inputs: Inputs) -> Any:
+    """What the network returns for as many examples as it is traced with.
+
+    Raises:
+        InputError: it does not take the example inputs as they were given either.
+        ExportError: it takes those alone.
+    """
+    try:
+        return run(module, traced)
+    except InputError as error:
+        run(module, inputs)
+        raise ExportError(for_some_batches(type(module).__name__, reason(error.__cause__ or error))) from error
 
 
 def run(module: nn.Module, inputs: Inputs) -> Any:
@@ -146,13 +160,17 @@ def explain(error: Exception, network: str) -> str:
         )
     if "Constraints violated" in text:
         found = re.search(r"Suggested fixes:\s+(.*)", text)
-        limit = f" (it needs {found[1].strip()})" if found else ""
-        return (
-            f"{network} cannot be exported for any batch size: its forward only works for some{limit}; "
-            "take the size from the input, as in x.flatten(1), and give example inputs whose batch size "
-            "is not the length of another input's first axis"
-        )
+        return for_some_batches(network, f"it needs {found[1].strip()}" if found else "")
     return f"{network} cannot be exported: {reason(error)}"
+
+
+def for_some_batches(network: str, limit: str) -> str:
+    """Say that a forward holds for some batch sizes only, and what limits it."""
+    return (
+        f"{network} cannot be exported for any batch size: its forward only works for some"
+        f"{f' ({limit})' if limit else ''}; take the size from the input, as in x.flatten(1), and give example inputs "
+        "whose batch size is not the length of another input's first axis"
+    )
 
 
 def input_names(program: ExportedProgram) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from slimnet.agreement import BATCHES, relative_difference, tolerance_for
 from slimnet.capture import Captured, capture, run, with_batch
+from slimnet.certify import dtype_name
 from slimnet.errors import ExportError, UsageError
 from slimnet.files import whole_file
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
@@ -97,7 +98,7 @@ def check_outputs(captured: Captured, path: Path) -> float:
     Raises:
         ExportError: it is over the tolerance.
     """
-    runner, worst = OnnxRunner(path), 0.0
+    runner, worst = opened(captured, path), 0.0
     for batch in BATCHES:
         inputs = with_batch(captured.inputs, batch)
         expected = tensors_in(run(captured.module, inputs))
@@ -108,6 +109,21 @@ def check_outputs(captured: Captured, path: Path) -> float:
                 f"more than {tolerance_for(expected):.0e}; nothing was written"
             )
     return worst
+
+
+def opened(captured: Captured, path: Path) -> OnnxRunner:
+    """The file of a captured network, ready to run.
+
+    Raises:
+        ExportError: onnxruntime does not take it. It has few operators in other types than float32.
+    """
+    try:
+        return OnnxRunner(path)
+    except ExportError as error:
+        dtype = dtype_name(captured.module)
+        if dtype == "float32":
+            raise
+        raise ExportError(f"{error}; the network is {dtype}, convert it with .float()") from error
 
 
 def described(metadata: Mapping[str, str] | None, opset: int) -> dict[str, str]:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from slimnet.errors import SlimnetError
 
+NAME_KEPT = 40
+"""How much of a target's name its hidden neighbour repeats; most systems end names at 255 bytes."""
+
 
 @contextlib.contextmanager
 def whole_file(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
@@ -19,10 +22,11 @@ def whole_file(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
     Raises:
         failure: one line about what the operating system refused.
     """
-    if target.is_dir():
-        raise failure(f"cannot write {target}: it is a folder; name a file in it")
-    staging = beside(target)
     with told(target, failure):
+        if target.is_dir():
+            raise failure(f"cannot write {target}: it is a folder; name a file in it")
+    staging = beside(target)
+    with told(target, failure), unseen(staging, target):
         try:
             staging.open("xb").close()
             yield staging
@@ -44,7 +48,7 @@ def whole_folder(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
     """
     refuse_existing(target, failure)
     staging = beside(target)
-    with told(target, failure):
+    with told(target, failure), unseen(staging, target):
         try:
             staging.mkdir()
             yield staging
@@ -71,11 +75,13 @@ def refuse_existing(target: Path, failure: type[SlimnetError]) -> None:
             raise failure(f"cannot write {target}: a file is there; name a folder that does not exist yet")
         if any(target.iterdir()):
             raise failure(f"cannot write {target}: that folder is not empty; name one that does not exist yet")
+        if not target.name:
+            raise failure(f"cannot write {target}: one cannot replace the folder one is in; name a new one in it")
 
 
 def beside(target: Path) -> Path:
-    """A hidden name next to `target` that nothing has."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    """A hidden name next to `target` that nothing has, and short enough whatever the target is called."""
+    return target.with_name(f".{target.name[:NAME_KEPT]}.{secrets.token_hex(4)}.tmp")
 
 
 def flush(path: Path) -> None:
@@ -92,9 +98,18 @@ def told(target: Path, failure: type[SlimnetError]) -> Iterator[None]:
     """Say in one line what the operating system refused, and what to do about it."""
     try:
         yield
-    except FileNotFoundError as error:
-        if target.parent.is_dir():
-            raise failure(f"cannot write {target}: {error.strerror} ({error.filename})") from error
-        raise failure(f"cannot write {target}: there is no folder {target.parent}; make it first") from error
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not target.parent.is_dir():
+            raise failure(f"cannot write {target}: there is no folder {target.parent}; make it first") from error
         raise failure(f"cannot write {target}: {error.strerror or error}; free it up or name another place") from error
+
+
+@contextlib.contextmanager
+def unseen(staging: Path, target: Path) -> Iterator[None]:
+    """Let what is refused speak of the target, not of its hidden neighbour, which is gone by then."""
+    try:
+        yield
+    except SlimnetError as error:
+        if staging.name not in str(error):
+            raise
+        raise type(error)(str(error).replace(staging.name, target.name)) from error

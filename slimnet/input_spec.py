@@ -1,7 +1,7 @@
 """Example inputs as data: shapes, types and ranges without the numbers, and random inputs made from them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,15 +10,23 @@ from slimnet.errors import BundleError
 from slimnet.inputs import Inputs
 
 LIMIT_ELEMENTS = 2**28
-"""The largest input that is made from a specification; a file from elsewhere could ask for any size."""
+"""How many numbers are made from a specification, all inputs together; a file from elsewhere could ask for any."""
+
+LIMIT_AXES = 64
+"""How many axes one input may have: as many as torch iterates over."""
 
 
 def describe_inputs(inputs: Inputs) -> dict[str, Any]:
     """What `random_inputs` needs to make inputs of the same kind, as JSON data.
 
     Raises:
-        BundleError: an argument is neither a tensor nor something that JSON can hold.
+        BundleError: an argument is neither a tensor nor something that JSON can hold, or they are too large.
     """
+    count = sum(tensor.numel() for tensor in inputs.tensors)
+    if count > LIMIT_ELEMENTS:
+        raise BundleError(
+            f"the example inputs are too large, {count:,} numbers of at most {LIMIT_ELEMENTS:,}; pass fewer examples"
+        )
     return {"args": _described(inputs.args), "kwargs": _described(inputs.kwargs)}
 
 
@@ -30,11 +38,16 @@ def random_inputs(spec: Mapping[str, Any], seed: int) -> Inputs:
     """
     generator = torch.Generator().manual_seed(seed)
     try:
+        if (
+            sum(math.prod(_shape(each)) for part in ("args", "kwargs") for each in _tensors(spec[part]))
+            > LIMIT_ELEMENTS
+        ):
+            raise ValueError("they are too large")
         args, kwargs = _made(spec["args"], generator), _made(spec["kwargs"], generator)
         inputs = Inputs(args, kwargs)
         if not (isinstance(args, tuple) and isinstance(kwargs, dict) and inputs.tensors):
             raise ValueError("it holds no tensors")
-    except (KeyError, TypeError, ValueError, RuntimeError, RecursionError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
         raise BundleError(
             "the recorded example inputs are not a description of inputs; save the bundle again"
         ) from error
@@ -57,7 +70,7 @@ def _described(value: Any) -> Any:
 
 def _described_tensor(tensor: torch.Tensor) -> dict[str, Any]:
     spec: dict[str, Any] = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
-    if not tensor.is_floating_point() and tensor.numel():
+    if _is_integer(tensor.dtype) and tensor.numel():
         spec |= {"low": int(tensor.min()), "high": int(tensor.max())}
     return {"tensor": spec}
 
@@ -80,11 +93,36 @@ def _made(spec: Any, generator: torch.Generator) -> Any:
 
 
 def _made_tensor(spec: Mapping[str, Any], generator: torch.Generator) -> torch.Tensor:
-    dtype = getattr(torch, spec["dtype"])
-    shape = [int(size) for size in spec["shape"]]
-    if not isinstance(dtype, torch.dtype) or min(shape, default=0) < 0 or math.prod(shape) > LIMIT_ELEMENTS:
-        raise ValueError("no such tensor")
-    if dtype.is_floating_point:
-        return torch.randn(shape, generator=generator).to(dtype)
+    dtype, shape = getattr(torch, spec["dtype"]), _shape(spec)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError("no such type")
+    if not _is_integer(dtype):
+        drawn = torch.complex64 if dtype.is_complex else torch.float32
+        return torch.randn(shape, generator=generator, dtype=drawn).to(dtype)
     low, high = int(spec.get("low", 0)), int(spec.get("high", 0))
-    return torch.randint(low, high + 1, shape, generator=generator).to(dtype)
+    least, most = (0, 1) if dtype is torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    if not least <= low <= high <= most:
+        raise ValueError("no such range")
+    span = min(high - low + 1, torch.iinfo(torch.int64).max)
+    return (torch.randint(span, shape, generator=generator) + low).to(dtype)
+
+
+def _is_integer(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex)
+
+
+def _tensors(spec: Any) -> Iterator[Any]:
+    """The descriptions of the tensors in a description."""
+    for kind, content in spec.items():
+        if kind == "tensor":
+            yield content
+        elif kind != "value":
+            for item in content.values() if kind == "dict" else content:
+                yield from _tensors(item)
+
+
+def _shape(spec: Mapping[str, Any]) -> list[int]:
+    shape = [int(size) for size in spec["shape"]]
+    if min(shape, default=0) < 0 or len(shape) > LIMIT_AXES:
+        raise ValueError("no such shape")
+    return shape

@@ -1,0 +1,138 @@
+"""What the export and bundle tests share: small networks with dead channels, and how a refusal must look."""
+
+import copy
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from slimnet.errors import SlimnetError
+from slimnet.models import build
+
+FILES = ("certificate.json", "model.onnx", "model.pt2", "model.safetensors", "plan.json")
+MANIFEST = "manifest.json"
+ARGS = {"in_channels": 1, "width": 0.0625, "hidden": 8, "num_classes": 3}
+SHAPE = (1, 8, 8)
+HIDDEN = re.compile(r"\.[0-9a-f]{8}\.tmp")
+"""The end of a staging place's name."""
+
+
+class SmallNet(nn.Module):
+    """One convolution, one BatchNorm, one linear layer."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, width, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        self.fc = nn.Linear(width, 3)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.bn(self.conv(image)).relu().mean((2, 3)))
+
+
+def small_factory(width: int = 6) -> nn.Module:
+    """A factory that a bundle can name as `bundles:small_factory`."""
+    return SmallNet(width)
+
+
+def images(batch: int = 3, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """What `SmallNet` takes."""
+    return torch.randn(batch, 2, 6, 6, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def lived_in(model: nn.Module, dead: float = 0.4) -> nn.Module:
+    """The network with every parameter and statistic moved, and the first channels of every BatchNorm dead."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            width = len(module.weight)
+            with torch.no_grad():
+                module.weight.copy_(torch.rand(width, generator=generator) + 0.5)
+                module.bias.copy_(torch.rand(width, generator=generator) - 0.5)
+                module.running_mean.copy_(torch.randn(width, generator=generator) / 10)
+                module.running_var.copy_(torch.rand(width, generator=generator) + 0.5)
+                module.num_batches_tracked.fill_(7)
+                module.weight[: round(dead * width)] = 1e-6
+    return model
+
+
+def small_net(seed: int = 0) -> nn.Module:
+    """A `SmallNet` in evaluation mode with two of its six channels dead."""
+    torch.manual_seed(seed)
+    return lived_in(SmallNet()).eval()
+
+
+def basic_net(seed: int = 0) -> nn.Module:
+    """A narrow BasicNet, which a bundle can build again by name."""
+    torch.manual_seed(seed)
+    return lived_in(build("basicnet", ARGS)).eval()
+
+
+def snapshot(model: nn.Module) -> dict[str, Any]:
+    """Everything about a module that nobody may change: values, modes, gradients, hooks."""
+    return {
+        "state": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        "identity": [id(tensor) for tensor in (*model.parameters(), *model.buffers())],
+        "grad": [(name, p.requires_grad, p.grad is None) for name, p in model.named_parameters()],
+        "modes": {path: module.training for path, module in model.named_modules()},
+        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
+        "attributes": [sorted(vars(module)) for module in model.modules()],
+    }
+
+
+def assert_same_snapshot(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Check that nothing of a module has changed."""
+    assert_same_state(before["state"], after["state"])
+    for key in ("identity", "grad", "modes", "hooks", "attributes"):
+        assert before[key] == after[key], key
+
+
+def assert_same_state(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    """Check two state dicts for the same names, types and bits."""
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert tensor.dtype == right[name].dtype, name
+        assert torch.equal(tensor, right[name]), name
+
+
+def refusal(kind: type[SlimnetError], call: Any, *arguments: Any, **options: Any) -> str:
+    """The one line with which a call is refused; it names no hidden staging place."""
+    with pytest.raises(kind) as caught:
+        call(*arguments, **options)
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    assert not HIDDEN.search(message)
+    return message
+
+
+def everything(folder: Path) -> dict[str, str | None]:
+    """Every file below a folder with its SHA-256, hidden ones too; None for folders."""
+    return {
+        str(path.relative_to(folder)): None if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+    }
+
+
+def sign(folder: Path) -> None:
+    """Make the manifest of a bundle true again, as somebody who means harm would."""
+    document = json.loads((folder / MANIFEST).read_text())
+    del document["digest"]
+    for entry in document["files"]:
+        content = (folder / entry["name"]).read_bytes()
+        entry |= {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps(document | {"digest": digest}, sort_keys=True, indent=1) + "\n")
+
+
+def forge(folder: Path, name: str, change: Any) -> None:
+    """Change a JSON file of a bundle with `change(document)` and sign the bundle again."""
+    document = json.loads((folder / name).read_text())
+    changed = change(copy.deepcopy(document))
+    (folder / name).write_text(json.dumps(document if changed is None else changed))
+    sign(folder)
