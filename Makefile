@@ -1,34 +1,40 @@
-# The two commands: `make demo` and `make test`. Both set up .venv first; nothing else is needed.
+# The two commands: `make demo` and `make test`. Each sets up in .venv what it needs; nothing else has to be there.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 WORKERS ?= 2
 
-.PHONY: demo test test-all lint setup clean
+.PHONY: demo test test-all lint setup setup-dev clean
 
 demo: setup
 	$(BIN)/slimnet demo --out runs/demo
 
-test: setup
+test: setup-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-all: setup
+test-all: setup-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "sweep or not sweep"
 
-lint: setup
+lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-setup: $(STAMP)
+setup: $(VENV)/.installed
+setup-dev: $(VENV)/.installed-dev
 
 # torch goes first: its pinned version decides which build of everything else is taken.
-$(STAMP): pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): a few minutes, the first time"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable ".[dev]"
-	touch $@
+	$(PIP) torch
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable ".[dev]"
+	@touch $@
 
 clean:
 	rm -rf $(VENV) runs
