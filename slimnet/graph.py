@@ -90,10 +90,14 @@ class Pin:
 
 @dataclass(frozen=True)
 class Parts:
-    """Rows of labels `(parts, channels)`: each part must keep the same number of channels."""
+    """Rows of labels `(parts, channels)`: each part must keep the same number of channels.
+
+    `op` is the position of the op that divides them.
+    """
 
     rows: Labels
     where: str
+    op: int
 
 
 @dataclass(frozen=True)

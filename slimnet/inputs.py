@@ -25,7 +25,7 @@ class Inputs:
         """Wrap whatever a user passes as example inputs.
 
         Raises:
-            InputError: it holds no tensor.
+            InputError: it holds no tensor, or an empty one.
         """
         if isinstance(example, Inputs):
             return example
@@ -37,6 +37,10 @@ class Inputs:
             inputs = cls((example,), {})
         if not inputs.tensors:
             raise InputError(f"example inputs of type {type(example).__name__} hold no tensor; pass what forward takes")
+        if not inputs.tensors[0].numel():
+            raise InputError(
+                f"example inputs of shape {tuple(inputs.tensors[0].shape)} hold no example; pass at least one"
+            )
         return inputs
 
     @property

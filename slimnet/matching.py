@@ -95,6 +95,23 @@ class Matching:
         return order
 
 
+def check_whole_parts(removal: Removal, slim: ChannelGraph) -> None:
+    """Where the parts of a split axis are one set each, the code must make fewer parts, not narrower ones.
+
+    The channels of one set cannot be told apart, so that their order would not show it.
+
+    Raises:
+        MixedChannelsError: it makes as many parts as before.
+    """
+    shapes = {parts.op: parts.rows.shape for parts in slim.parts}
+    for parts in removal.graph.parts:
+        rows = removal.sets[parts.rows]
+        if (rows == rows[:, :1]).all() and removal.removed[rows].any():
+            expected = (int((~removal.removed[rows[:, 0]]).sum()), rows.shape[1])
+            if shapes.get(parts.op, expected) != expected:
+                raise MixedChannelsError(rows, parts.where)
+
+
 def match(removal: Removal, slim: ChannelGraph, rank: Mapping[int, int]) -> Orders:
     """Find the dense channel behind every position of the resized network's parameters.
 
@@ -103,6 +120,7 @@ def match(removal: Removal, slim: ChannelGraph, rank: Mapping[int, int]) -> Orde
     Raises:
         MixedChannelsError: the network's code does not keep the channels together that belong together.
     """
+    check_whole_parts(removal, slim)
     matching = Matching(removal, slim, rank)
     axes = {}
     for key, labels in removal.graph.vectors.items():

@@ -141,7 +141,10 @@ def keep_one(removal: Removal) -> None:
 
 
 def equalise(removal: Removal) -> None:
-    """Restore channels until every part of a split axis, and every group, keeps as many as the fullest."""
+    """Restore channels until every part of a split axis, and every group, keeps as many as the fullest.
+
+    A part that is one set goes as a whole; `match` looks whether the code follows.
+    """
     for labels, where in removal.equal:
         rows = removal.sets[labels]
         if (rows == rows[:, :1]).all():

@@ -213,3 +213,13 @@ def announced(forward: Callable[..., Any], name: str, path: list[str]) -> Callab
 
     run.__wrapped__ = forward  # type: ignore[attr-defined]
     return run
+
+
+def place_of(error: BaseException) -> str:
+    """The path of the innermost module whose announced forward raised; "" where that is the network itself."""
+    place, step = "", error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_qualname == "announced.<locals>.run":
+            place = step.tb_frame.f_locals["name"]
+        step = step.tb_next
+    return place

@@ -18,7 +18,7 @@ from slimnet.inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.labels import Labels
 from slimnet.ops import HANDLERS, unknown
 from slimnet.recorder import Call, Recorder
-from slimnet.skeleton import gather, module_paths, modules_of, named_tensors, skeleton
+from slimnet.skeleton import gather, module_paths, modules_of, named_tensors, place_of, skeleton
 from slimnet.tag import Tag
 
 
@@ -100,15 +100,17 @@ def record(
     except SlimnetError as error:
         raise InterruptedForwardError(len(recorder.ops), error) from error
     except Exception as error:
-        raise InterruptedForwardError(len(recorder.ops), refusal(error, recorder, inputs)) from error
+        raise InterruptedForwardError(len(recorder.ops), refusal(error, inputs)) from error
     return finish(recorder, inputs.batch)
 
 
-def refusal(error: Exception, recorder: Recorder, inputs: Inputs) -> SlimnetError:
+def refusal(error: Exception, inputs: Inputs) -> SlimnetError:
     """Say in one line why a forward could not be traced."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    where = recorder.module or "the network itself"
-    if isinstance(error, NotImplementedError) or "meta" in text or "data-dependent" in text:
+    where = place_of(error) or "the network itself"
+    if isinstance(error, NotImplementedError) or any(
+        sign in text for sign in ("meta", "data-dependent", "unallocated")
+    ):
         return TraceError(
             f"the forward depends on data in {where} ({type(error).__name__}: {text}); "
             "slimnet needs a forward whose ops do not depend on values"

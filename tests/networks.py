@@ -263,7 +263,7 @@ def plain(dice: Dice, width: int) -> tuple[nn.Module, int]:
 
 def strided(dice: Dice, width: int) -> tuple[nn.Module, int]:
     wide = dice.width()
-    return conv_norm(dice, width, wide, stride=2), wide
+    return nn.Sequential(conv_norm(dice, width, wide, stride=2), nn.Upsample(scale_factor=2)), wide
 
 
 def concat(dice: Dice, width: int) -> tuple[nn.Module, int]:
@@ -305,7 +305,7 @@ def pooled(dice: Dice, width: int) -> tuple[nn.Module, int]:
         lambda: MAX[dice.dims](3, 1, 1),
         lambda: AVERAGE[dice.dims](3, 1, 1, count_include_pad=dice.yes()),
         lambda: AVERAGE[dice.dims](2, 1),
-        lambda: ADAPTIVE[dice.dims](3),
+        lambda: ADAPTIVE[dice.dims](6),
         lambda: nn.Upsample(scale_factor=2),
         lambda: nn.Dropout(0.3),
         lambda: DROPOUT[dice.dims](0.3),
@@ -450,8 +450,14 @@ def masked(model: nn.Module) -> nn.Module:
 
 
 def outputs(model: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    with torch.no_grad():
-        return pytree.tree_leaves(copy.deepcopy(model).eval()(*inputs))
+    """What the network returns in evaluation mode; afterwards every module is in its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            return pytree.tree_leaves(model.eval()(*inputs))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def difference(expected: list[torch.Tensor], actual: list[torch.Tensor]) -> float:

@@ -27,7 +27,7 @@ def view(recorder: Recorder, call: Call) -> None:
             split = [axis for axis in new_axes if face.shape[axis] > 1]
             if len(split) > 1:
                 rows = np.moveaxis(face, split[-1], -1).reshape(-1, face.shape[split[-1]])
-                recorder.parts.append(Parts(rows, recorder.here(call)))
+                recorder.parts.append(Parts(rows, recorder.here(call), len(recorder.ops)))
     recorder.set(out, Tag(faces, blank=recorder.tag(x).blank))
 
 
@@ -125,7 +125,7 @@ def split(recorder: Recorder, call: Call) -> None:
 def divide(recorder: Recorder, call: Call, face: Labels, axis: int, sizes: Sequence[int]) -> None:
     """A channel axis is divided: note the equal parts, or pin them where they are not equal."""
     if len(set(sizes)) == 1 and set(varying_axes(face)) == {axis}:
-        recorder.parts.append(Parts(face.reshape(len(sizes), -1), recorder.here(call)))
+        recorder.parts.append(Parts(face.reshape(len(sizes), -1), recorder.here(call), len(recorder.ops)))
     else:
         recorder.pin(face, f"split into parts of fixed sizes at {recorder.here(call)}")
 
