@@ -68,8 +68,10 @@ def save(slimmed: Slimmed, folder: str | os.PathLike[str], *, source: str | None
     """
     target = Path(folder)
     with whole_folder(target, BundleError) as staging:
-        write_forms(slimmed, staging, source)
-        everything = {"the network": module_runner(slimmed.model), **forms(staging, rebuilt(slimmed, staging))}
+        write_parts(slimmed, staging)
+        module = rebuilt(slimmed, staging)
+        write_exports(slimmed, staging, source)
+        everything = {"the network": module_runner(slimmed.model), **forms(staging, module)}
         compare(everything, slimmed.example_inputs.map(lambda tensor: tensor.detach().cpu()), target)
         write_manifest(staging, source, slimmed.plan.digest)
     return target
@@ -153,15 +155,19 @@ def verify_bundle(
     return Verification(str(place), next(iter(found)), differences, BATCHES, certificate, measured)
 
 
-def write_forms(slimmed: Slimmed, folder: Path, source: str | None) -> None:
-    """Write every file of a bundle but its manifest."""
-    metadata = {"plan_digest": slimmed.plan.digest} | ({} if source is None else {"source": source})
+def write_parts(slimmed: Slimmed, folder: Path) -> None:
+    """Write what the network is built again from, and its certificate."""
     write_weights(slimmed.model, folder / WEIGHTS)
     Blueprint.of(slimmed).write(folder / PLAN)
+    (folder / CERTIFICATE).write_text(slimmed.certificate.to_json() + "\n", encoding="utf-8")
+
+
+def write_exports(slimmed: Slimmed, folder: Path, source: str | None) -> None:
+    """Write the forms that run without the network's own code."""
+    metadata = {"plan_digest": slimmed.plan.digest} | ({} if source is None else {"source": source})
     captured = capture(slimmed.model, slimmed.example_inputs)
     (folder / PROGRAM).write_bytes(program_bytes(captured.program))
     write_onnx(captured, folder / ONNX, metadata)
-    (folder / CERTIFICATE).write_text(slimmed.certificate.to_json() + "\n", encoding="utf-8")
 
 
 def rebuilt(slimmed: Slimmed, folder: Path) -> nn.Module:
@@ -174,9 +180,9 @@ def rebuilt(slimmed: Slimmed, folder: Path) -> nn.Module:
         return weights_into(slimmed.model, folder / WEIGHTS)
     try:
         return Blueprint.read(folder / PLAN).build(unseeded(slimmed.architecture), folder / WEIGHTS)
-    except PlanError as error:
+    except (PlanError, BundleError) as error:
         raise BundleError(
-            f"the network is not what {slimmed.architecture} builds ({error}); "
+            f"the network is not what {slimmed.architecture} builds ({str(error).partition(';')[0]}); "
             "make it in a factory of your own, package.module:factory"
         ) from error
 

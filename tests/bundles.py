@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from slimnet.bundle import save
 from slimnet.errors import SlimnetError
 from slimnet.models import build
+from slimnet.pipeline import Slimmed, slim
 
 FILES = ("certificate.json", "model.onnx", "model.pt2", "model.safetensors", "plan.json")
 MANIFEST = "manifest.json"
@@ -29,10 +32,28 @@ class SmallNet(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(2, width, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(width)
-        self.fc = nn.Linear(width, 3)
+        self.act, self.fc = nn.ReLU(), nn.Linear(width, 3)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.bn(self.conv(image)).relu().mean((2, 3)))
+        return self.fc(self.act(self.bn(self.conv(image))).mean((2, 3)))
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, a buffer that state dicts leave out, and one that is no float."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 6, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(6)
+        self.first, self.second = nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1)
+        self.second.weight = self.first.weight
+        self.fc = nn.Linear(6, 3)
+        self.register_buffer("scale", torch.tensor([1.0, 2.0, 3.0]), persistent=False)
+        self.register_buffer("steps", torch.tensor(5))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.first(self.bn(self.conv(image)).relu()).relu()).relu()
+        return self.fc(x.mean((2, 3))) * self.scale
 
 
 def small_factory(width: int = 6) -> nn.Module:
@@ -71,6 +92,37 @@ def basic_net(seed: int = 0) -> nn.Module:
     """A narrow BasicNet, which a bundle can build again by name."""
     torch.manual_seed(seed)
     return lived_in(build("basicnet", ARGS)).eval()
+
+
+def tied_net() -> nn.Module:
+    """A `Tied` in evaluation mode with dead channels."""
+    torch.manual_seed(0)
+    return lived_in(Tied()).eval()
+
+
+def coded_net() -> nn.Module:
+    """A network of a factory that a bundle names and `load` does not run."""
+    torch.manual_seed(0)
+    return lived_in(build("bundles:small_factory", {"width": 5})).eval()
+
+
+@dataclass(frozen=True)
+class Made:
+    """A bundle, what it was made from, and what that and the random numbers were before (and after)."""
+
+    folder: Path
+    slimmed: Slimmed
+    dense: nn.Module
+    before: dict[str, Any]
+    random: tuple[torch.Tensor, torch.Tensor]
+
+
+def make(dense: nn.Module, example: Any, folder: Path, source: str | None = None, tolerance: float = 1e-4) -> Made:
+    """Slim a network and save the bundle."""
+    slimmed = slim(dense, example, tolerance=tolerance)
+    before, random = snapshot(slimmed.model), torch.get_rng_state()
+    save(slimmed, folder, source=source)
+    return Made(folder, slimmed, dense, before, (random, torch.get_rng_state()))
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from bundles import SHAPE, Made, basic_net, coded_net, images, make, tied_net
 
 torch.set_num_threads(1)
 
@@ -17,3 +18,25 @@ def operators_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
         yield
+
+
+@pytest.fixture(scope="session")
+def basic(tmp_path_factory, operators_read_once) -> Made:
+    """A bundle of a network with an architecture, in a mixture of modes, with a frozen parameter."""
+    model = basic_net().train()
+    model.features.bn2.eval()
+    model.classifier.eval()
+    model.features.conv3.weight.requires_grad_(False)
+    return make(model, torch.randn(3, *SHAPE), tmp_path_factory.mktemp("basic") / "slim", "resnet.th")
+
+
+@pytest.fixture(scope="session")
+def nameless(tmp_path_factory, operators_read_once) -> Made:
+    """A bundle of a network that nothing says how to build."""
+    return make(tied_net(), images(), tmp_path_factory.mktemp("nameless") / "slim")
+
+
+@pytest.fixture(scope="session")
+def coded(tmp_path_factory, operators_read_once) -> Made:
+    """A bundle of a network that is made by code elsewhere."""
+    return make(coded_net(), images(), tmp_path_factory.mktemp("coded") / "slim")
