@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 
 
 def contender(name: str, source: str, network: Network) -> Contender:
-    """A network by its path: the folder of a bundle, an .onnx file, or a checkpoint of the network given."""
+    """A network by its path: the folder of a bundle, an .onnx file, or a checkpoint of the network given.
+
+    A bundle that nothing says how to build again is its ONNX model alone.
+    """
     from slimnet import bundle
     from slimnet.benchmark import Contender
 
     path = Path(source)
     if path.is_dir():
         files = {"weights": path / "model.safetensors", "onnx": path / "model.onnx"}
-        return Contender(name, bundle.load(path, network.fresh()), files["onnx"], files)
+        known = network.or_else(bundle.read_blueprint(path).architecture)
+        module = None if known.arch is None else bundle.load(path, known.fresh())
+        return Contender(name, module, files["onnx"], files)
     if path.suffix == ".onnx":
         return Contender(name, None, path, {"onnx": path})
     return Contender(name, network.load(source), None, {"weights": path})

@@ -1,7 +1,7 @@
 """The blueprint of a bundle, `plan.json`: what is needed, beside the weights, to build a slim network again."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,14 +82,17 @@ class Blueprint:
         data = json_object(path)
         if data.get("format") != FORMAT or not isinstance(data.get("inputs"), dict):
             raise BundleError(f"{path} is not a plan.json of format {FORMAT}; save the bundle again with this slimnet")
+        if any(not text.isprintable() for key, part in data.items() if key != "inputs" for text in texts_in(part)):
+            raise BundleError(f"{path} holds a name that cannot be printed; save the bundle again")
         reference = data.get("architecture")
         try:
             architecture = None if reference is None else Architecture.from_json(reference)
-        except ArchitectureError as error:
-            raise BundleError(f"{path}: {error}") from error
+            plan = json.dumps(data.get("plan"))
+        except (ArchitectureError, RecursionError) as error:
+            raise BundleError(f"{path}: {reason(error)}") from error
         return cls(
             architecture,
-            SurgeryPlan.from_json(json.dumps(data.get("plan"))),
+            SurgeryPlan.from_json(plan),
             data["inputs"],
             parse_field(tuple[str, ...], data.get("frozen"), "frozen"),
             parse_field(tuple[str, ...], data.get("training"), "training"),
@@ -114,6 +117,19 @@ class Blueprint:
             if parameter.is_floating_point() or parameter.is_complex():
                 parameter.requires_grad_(name not in frozen)
         return slim
+
+
+def texts_in(data: Any) -> Iterator[str]:
+    """Every text in JSON data, keys included, however deep it is nested."""
+    waiting = [data]
+    while waiting:
+        match waiting.pop():
+            case str() as text:
+                yield text
+            case dict() as mapping:
+                waiting += [*mapping.keys(), *mapping.values()]
+            case list() as items:
+                waiting += items
 
 
 def owned_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

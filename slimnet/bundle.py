@@ -1,8 +1,9 @@
 """save, load, verify_bundle: a slim network as a folder without pickle, complete and checked before it appears."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from slimnet.files import refuse_existing, whole_folder
 from slimnet.input_spec import random_inputs
 from slimnet.inputs import Inputs, tensors_in
 from slimnet.manifest import CERTIFICATE, ONNX, PLAN, PROGRAM, WEIGHTS, read_manifest, write_manifest
-from slimnet.models.architecture import Architecture
+from slimnet.models.architecture import Architecture, reason
 from slimnet.onnx_runner import OnnxRunner
 from slimnet.pipeline import Slimmed, loader_inputs
 from slimnet.pt2 import ProgramRunner, program_bytes
@@ -263,9 +264,17 @@ def read_certificate(path: Path) -> Certificate:
     """The certificate of a bundle.
 
     Raises:
-        BundleError: the file holds something else.
+        BundleError: the file holds something else, or a certificate with which nothing would have been saved.
     """
     try:
-        return Certificate.from_json(path.read_text(encoding="utf-8"))
-    except (UsageError, ValueError) as error:
-        raise BundleError(f"{path}: {error}; save the bundle again") from error
+        certificate = Certificate.from_json(path.read_text(encoding="utf-8"))
+    except (UsageError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} holds no certificate ({reason(error)}); save the bundle again") from error
+    for field in fields(Certificate):
+        value: Any = getattr(certificate, field.name)
+        numeric = isinstance(value, int | float)
+        if not isinstance(value, field.type) or isinstance(value, bool) or (numeric and not math.isfinite(value)):  # type: ignore[arg-type]
+            raise BundleError(f"{path} holds no certificate: {field.name} is {value!r:.40}; save the bundle again")
+    if not certificate.holds:
+        raise BundleError(f"{path} says that the network is not right: {certificate}")
+    return certificate

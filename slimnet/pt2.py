@@ -27,7 +27,7 @@ class ProgramRunner:
     """
 
     def __init__(self, path: Path) -> None:
-        content = path.read_bytes()
+        self.path, content = path, path.read_bytes()
         try:
             with quiet():
                 self.module = torch.export.load(io.BytesIO(content)).module()
@@ -35,6 +35,13 @@ class ProgramRunner:
             raise BundleError(f"{path} cannot be loaded ({reason(error)}); save the bundle again") from error
 
     def __call__(self, inputs: Inputs) -> list[torch.Tensor]:
-        """Run the network without gradients."""
-        with torch.no_grad():
-            return tensors_in(inputs.call(self.module))
+        """Run the network without gradients.
+
+        Raises:
+            BundleError: it does not take these inputs.
+        """
+        try:
+            with torch.no_grad():
+                return tensors_in(inputs.call(self.module))
+        except Exception as error:  # a graph raises whatever its operators and its guards raise
+            raise BundleError(f"{self.path} does not take the recorded inputs ({reason(error)})") from error

@@ -1,6 +1,5 @@
 """What the export and bundle tests share: small networks with dead channels, and how a refusal must look."""
 
-import copy
 import hashlib
 import json
 import re
@@ -183,8 +182,8 @@ def sign(folder: Path) -> None:
 
 
 def forge(folder: Path, name: str, change: Any) -> None:
-    """Change a JSON file of a bundle with `change(document)` and sign the bundle again."""
+    """Change a JSON file of a bundle in place, or to what `change(document)` returns, and sign the bundle again."""
     document = json.loads((folder / name).read_text())
-    changed = change(copy.deepcopy(document))
-    (folder / name).write_text(json.dumps(document if changed is None else changed))
+    other = change(document)
+    (folder / name).write_text(json.dumps(document if other is None else other))
     sign(folder)
