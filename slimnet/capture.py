@@ -1,6 +1,7 @@
 """capture: a network as a graph of ATen operators for any batch size, made by torch.export from a private copy."""
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,8 @@ class Captured:
     """A network as a graph, beside the private copy it was made from.
 
     `module` is in evaluation mode on the CPU, and so are `inputs`, the example inputs. Where the network returns
-    anything but tensors, module and program return a dict of the tensors alone. Names are those of the tensors that
-    go in and come out, in order.
+    anything but tensors in Python's own containers, module and program return a dict of the tensors alone. Names are
+    those of the tensors that go in and come out, in order.
     """
 
     program: ExportedProgram
@@ -60,7 +61,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Capture
     names = unique([name for name, _ in named_tensors_in(output)])
     if not names:
         raise ExportError(f"{type(model).__name__} returns no tensor; there is nothing to export")
-    if not all(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(output)):
+    if not is_plain(output):
         module.register_forward_hook(lambda _, __, output: tensors_by_name(names, output))
     program = export_program(module, traced, inputs)
     return Captured(program, module, inputs, input_names(program), names)
@@ -192,6 +193,15 @@ def named_tensors_in(output: Any) -> Iterator[tuple[str, torch.Tensor]]:
             for attribute, value in vars(leaf).items():
                 if isinstance(value, torch.Tensor):
                     yield output_name([*words, attribute]), value
+
+
+def is_plain(output: Any) -> bool:
+    """Whether an output is tensors in Python's own containers, which need nobody's classes."""
+    if type(output) in (tuple, list):
+        return all(map(is_plain, output))
+    if type(output) in (dict, OrderedDict):
+        return all(map(is_plain, output.values()))
+    return isinstance(output, torch.Tensor)
 
 
 def output_name(words: Sequence[str]) -> str:

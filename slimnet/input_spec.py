@@ -57,7 +57,7 @@ def random_inputs(spec: Mapping[str, Any], seed: int) -> Inputs:
 def _described(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return _described_tensor(value)
-    if isinstance(value, tuple | list):
+    if type(value) in (tuple, list):
         return {type(value).__name__: [_described(item) for item in value]}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _described(item) for key, item in value.items()}}

@@ -4,18 +4,27 @@ import io
 from pathlib import Path
 
 import torch
+from torch.export.pt2_archive._package import load_pt2
 
-from slimnet.errors import BundleError
+from slimnet.errors import BundleError, ExportError
 from slimnet.inputs import Inputs, tensors_in
 from slimnet.models.architecture import reason
+from slimnet.pt2_check import check_program
 from slimnet.quiet import quiet
 
 
 def program_bytes(program: torch.export.ExportedProgram) -> bytes:
-    """A captured network as `torch.export.save` writes it, without example data and paths of this machine."""
+    """A captured network as `torch.export.save` writes it, without example data and paths of this machine.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
     buffer = io.BytesIO()
-    with quiet():
-        torch.export.save(program, buffer)
+    try:
+        with quiet():
+            torch.export.save(program, buffer)
+    except Exception as error:  # as below
+        raise ExportError(f"the network cannot be written as an exported program: {reason(error)}") from error
     return buffer.getvalue()
 
 
@@ -29,8 +38,12 @@ class ProgramRunner:
     def __init__(self, path: Path) -> None:
         self.path, content = path, path.read_bytes()
         try:
+            check_program(content)
             with quiet():
-                self.module = torch.export.load(io.BytesIO(content)).module()
+                # Not `torch.export.load`, which tries an older format with pickles where this one fails.
+                self.module = load_pt2(io.BytesIO(content)).exported_programs["model"].module(check_guards=False)
+        except BundleError as error:
+            raise BundleError(f"{path} is not run: {error}") from error
         except Exception as error:  # torch's own errors have no type in common
             raise BundleError(f"{path} cannot be loaded ({reason(error)}); save the bundle again") from error
 

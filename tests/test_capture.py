@@ -216,4 +216,4 @@ def test_other_inputs_keep_their_length():
 
 
 def test_inputs_that_hold_no_example_are_refused():
-    assert "no example" in refusal(InputError, with_batch, Inputs.of(torch.zeros(0, 3)), 5)
+    assert "no example" in refusal(InputError, with_batch, Inputs((torch.zeros(0, 3),), {}), 5)

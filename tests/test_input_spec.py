@@ -1,5 +1,6 @@
 """Example inputs as data: what comes back is of the same kind, and what comes from elsewhere is not trusted."""
 
+import collections
 import json
 import math
 
@@ -11,10 +12,13 @@ from slimnet.errors import BundleError
 from slimnet.input_spec import LIMIT_ELEMENTS, describe_inputs, random_inputs
 from slimnet.inputs import Inputs
 
+Pair = collections.namedtuple("Pair", ["left", "right"])
+
 
 def there_and_back(example, seed: int = 0) -> Inputs:
     """Described, written as JSON, read, and made again."""
-    return random_inputs(json.loads(json.dumps(describe_inputs(Inputs.of(example)), allow_nan=False)), seed)
+    inputs = example if isinstance(example, Inputs) else Inputs.of(example)
+    return random_inputs(json.loads(json.dumps(describe_inputs(inputs), allow_nan=False)), seed)
 
 
 def tensor_spec(**spec) -> dict:
@@ -46,7 +50,7 @@ def test_shape_and_type_come_back(dtype):
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (2, 0, 3), (1, 1, 1, 1, 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 def test_odd_shapes_come_back(shape, dtype):
-    (tensor,) = there_and_back(torch.zeros(shape, dtype=dtype)).args
+    (tensor,) = there_and_back(Inputs((torch.zeros(shape, dtype=dtype),), {})).args
     assert (tuple(tensor.shape), tensor.dtype) == (shape, dtype)
 
 
@@ -104,8 +108,8 @@ def test_nested_arguments_come_back_as_they_were():
 
 @pytest.mark.parametrize(
     "value",
-    [math.nan, math.inf, {1: torch.zeros(2)}, {1, 2}, object(), torch.float32, 1j, b"bytes"],
-    ids=["nan", "inf", "int keys", "set", "object", "dtype", "complex", "bytes"],
+    [Pair(1, 2), math.nan, math.inf, {1: torch.zeros(2)}, {1, 2}, object(), torch.float32, 1j, b"bytes"],
+    ids=["named tuple", "nan", "inf", "int keys", "set", "object", "dtype", "complex", "bytes"],
 )
 def test_what_json_cannot_hold_is_refused_by_its_kind(value):
     message = refusal(BundleError, describe_inputs, Inputs((torch.zeros(2), value), {}))
