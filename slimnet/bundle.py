@@ -64,12 +64,14 @@ def save(slimmed: Slimmed, folder: str | os.PathLike[str], *, source: str | None
     dense network came from and is recorded. The network is not touched.
 
     Raises:
-        BundleError: the folder exists or cannot be written, or the network is not what its architecture builds.
+        BundleError: the folder exists or cannot be written, the network is not what its architecture builds, or its
+            certificate does not hold.
         ExportError: the network cannot be exported, or a form does not agree.
     """
     target = Path(folder)
     with whole_folder(target, BundleError) as staging:
         write_parts(slimmed, staging)
+        read_certificate(staging / CERTIFICATE)
         module = rebuilt(slimmed, staging)
         write_exports(slimmed, staging, source)
         everything = {"the network": module_runner(slimmed.model), **forms(staging, module)}

@@ -323,6 +323,14 @@ def test_forms_that_do_not_agree_are_not_saved(nameless, coded, tmp_path, monkey
     assert everything(tmp_path) == {}
 
 
+@pytest.mark.parametrize("change", [{"tolerance": float("inf")}, {"max_rel_difference": 1.0}])
+def test_a_certificate_that_says_nothing_or_does_not_hold_is_not_saved(change, nameless, tmp_path):
+    certificate = dataclasses.replace(nameless.slimmed.certificate, **change)
+    slimmed = dataclasses.replace(nameless.slimmed, certificate=certificate)
+    assert "certificate" in refusal(BundleError, save, slimmed, tmp_path / "slim")
+    assert everything(tmp_path) == {}
+
+
 @pytest.mark.parametrize("value", [1j, float("nan"), {1, 2}])
 def test_inputs_that_cannot_be_recorded_are_refused(value, nameless, tmp_path):
     inputs = Inputs((*nameless.slimmed.example_inputs.args, value), {})
