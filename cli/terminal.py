@@ -126,7 +126,7 @@ def note(message: str) -> None:
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str | Text]], right: Iterable[int] = ()) -> Table:
-    """A table without boxes; columns whose number is in `right` are aligned to the right."""
+    """A table without boxes; columns whose number is in `right` are aligned to the right, names are never broken."""
     aligned, headings = set(right), list(headings)
     grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0), show_header=any(headings))
     for number, heading in enumerate(headings):
@@ -134,7 +134,7 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str | Text]], right: 
             heading,
             justify="right" if number in aligned else "left",
             overflow="fold",
-            no_wrap=number in aligned,
+            no_wrap=number in aligned or number == 0,
         )
     for row in rows:
         grid.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))

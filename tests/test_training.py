@@ -432,7 +432,7 @@ def test_another_length_drops_at_the_same_share(iterations, drop_at):
         {"arch": ""},
         {"data": None},
         {"arch_args": [1]},
-        {"arch_args": {"net": object()}},
+        {"arch_args": {"net": {1}}},
         {"arch_args": {"slope": math.nan}},
         {"iterations": 0},
         {"iterations": 2.5},

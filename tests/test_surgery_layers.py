@@ -1,0 +1,360 @@
+"""The surgery on every kind of layer, on other ways of being dead, and what it keeps of the network itself."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from networks import difference, masked, outputs
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations, prune
+from wiring import EXACT, chain, double, norm, planes, slim, widths, wired
+
+import slimnet
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+# Networks without BatchNorm, and other ways of being dead
+
+
+def test_a_network_without_batch_norm_has_nothing_to_remove_and_stays_as_it_is():
+    model = chain(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.Conv2d(5, 3, 3))
+    slimmed = slim(model, planes())
+    assert slimmed.plan.removed_channels == slimmed.plan.dead_channels == 0
+    assert torch.equal(slimmed.model[0].weight, model[0].weight)
+    assert "nothing to remove" in str(slimmed)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_an_all_zero_filter_is_dead_without_any_batch_norm(bias):
+    model = chain(nn.Conv2d(2, 6, 3, bias=bias), nn.ReLU(), nn.Conv2d(6, 3, 3))
+    with torch.no_grad():
+        model[0].weight[[1, 4]] = 0.0
+    slimmed = slim(model, planes())
+    assert widths(slimmed.model) == [4, 3]
+    assert len(slimmed.plan.folds) == int(bias and (model[0].bias[[1, 4]] > 0).any())
+
+
+def test_a_filter_that_reads_only_dead_channels_is_dead_too():
+    model = chain(
+        nn.Conv2d(2, 4, 3), norm(4, [1, 2], 0.4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.Conv2d(5, 3, 1)
+    )
+    with torch.no_grad():
+        model[3].weight[0, [0, 3]] = 0.0
+    assert widths(slim(model, planes()).model) == [2, 4, 3]
+
+
+def test_filters_masked_by_torchs_own_pruning_go_with_their_masks():
+    model = chain(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 3, 3))
+    prune.ln_structured(model[0], "weight", amount=2, n=1, dim=0)
+    slimmed = slim(model, planes())
+    assert widths(slimmed.model) == [4, 3]
+    assert slimmed.model[0].weight_mask.shape == slimmed.model[0].weight_orig.shape == (4, 2, 3, 3)
+    prune.remove(slimmed.model[0], "weight")
+    assert slimmed.model[0].weight.shape == (4, 2, 3, 3)
+
+
+def loader(*batches: torch.Tensor) -> list[torch.Tensor]:
+    return list(batches)
+
+
+def silent(channels: Sequence[int], module: nn.Module) -> nn.Module:
+    """The layer with a bias so negative that these channels never pass a ReLU."""
+    with torch.no_grad():
+        module.bias[list(channels)] = -100.0
+    return module
+
+
+def test_channels_that_are_zero_on_all_the_data_are_dead_by_activation():
+    model = chain(silent([0, 3], nn.Conv2d(2, 5, 3)), nn.ReLU(), nn.Conv2d(5, 3, 3, padding=1))
+    slimmed = slim(model, planes(), criterion="activation", loader=loader(planes(), planes()))
+    assert torch.equal(slimmed.model[0].weight, model[0].weight[[1, 2, 4]])
+
+
+def test_one_example_on_which_a_channel_fires_keeps_it_alive():
+    model = chain(silent([0, 3], nn.Conv2d(2, 5, 3)), nn.ReLU(), nn.Conv2d(5, 3, 3, padding=1))
+    loud = torch.full((1, 2, 6, 6), 1000.0, dtype=torch.float64) * model[0].weight[0].sum((1, 2)).sign()[:, None, None]
+    slimmed = slim(model, planes(), criterion="activation", loader=loader(planes(), loud))
+    assert 0 not in {channel for kept in slimmed.plan.kept for channel in kept.channels}
+    assert torch.equal(slimmed.model[0].weight[0], model[0].weight[0])
+
+
+def test_a_dead_channel_that_must_stay_still_reads_what_makes_it_dead():
+    """The network returns relu(c − b − a) = 0 of three equal channels; a and b are read by nothing else."""
+    model = wired(
+        lambda m, x: functional.relu(m.second(functional.relu(m.first(x)))),
+        first=nn.Conv2d(2, 5, 1),
+        second=nn.Conv2d(5, 2, 1),
+    )
+    with torch.no_grad():
+        model.first.weight[[1, 2]] = model.first.weight[3].clone()
+        model.first.bias[[1, 2]] = model.first.bias[3].clone()
+        model.second.weight[:, :, 0, 0] = torch.tensor([[0.0, -1, -1, 1, 0], [1, 0, 0, 1, 1]])
+        model.second.bias[:] = torch.tensor([0.0, 1])
+    slimmed = slim(model, planes(), criterion="activation", loader=loader(planes()))
+    assert widths(slimmed.model) == [5, 2]
+
+
+def test_a_functional_activation_is_measured_at_each_of_its_calls():
+    model = wired(
+        lambda m, x: m.out(functional.relu(m.second(functional.relu(m.first(x))))),
+        first=silent([1], nn.Conv2d(2, 5, 3)),
+        second=silent([0, 2], nn.Conv2d(5, 5, 3)),
+        out=nn.Conv2d(5, 3, 1),
+    )
+    slimmed = slim(model, planes(), criterion="activation", loader=loader(planes()))
+    assert torch.equal(slimmed.model.first.bias, model.first.bias[[0, 2, 3, 4]])
+    assert torch.equal(slimmed.model.second.bias, model.second.bias[[1, 3, 4]])
+
+
+# Kinds of layers
+
+
+def test_synchronised_batch_norm_is_batch_norm():
+    bn = nn.SyncBatchNorm.convert_sync_batchnorm(norm(5, [1, 3], 0.7))
+    slimmed = slim(chain(nn.Conv2d(2, 5, 3), bn, nn.ReLU(), nn.Conv2d(5, 3, 3)), planes())
+    assert widths(slimmed.model) == [3, 3]
+    assert slimmed.model[1].num_features == 3
+    assert type(slimmed.model[1]) is nn.SyncBatchNorm
+
+
+def test_a_batch_norm_without_scale_passes_constants_on():
+    model = chain(nn.Conv2d(2, 5, 3), norm(5, [1, 3], 0.7), nn.BatchNorm2d(5, affine=False), nn.Conv2d(5, 3, 3))
+    model[2].running_mean.normal_()
+    slimmed = slim(model, planes())
+    assert widths(slimmed.model) == [3, 3]
+    assert slimmed.model[2].running_var.shape == (3,)
+
+
+def test_a_batch_norm_without_statistics_normalises_by_the_batch():
+    model = chain(
+        nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5, track_running_stats=False), nn.ReLU(), nn.Conv2d(5, 3, 3, padding=1)
+    )
+    with torch.no_grad():
+        model[1].weight[[0, 2]] = 0.0
+        model[1].bias[[0, 2]] = 0.3
+    assert widths(slim(model, planes()).model) == [4, 3]
+
+
+def test_prelu_slopes_are_cut_with_their_channels():
+    model = chain(nn.Conv2d(2, 5, 3), norm(5, [1, 3], -0.7), nn.PReLU(5), nn.Conv2d(5, 3, 3))
+    with torch.no_grad():
+        model[2].weight.normal_()
+    slimmed = slim(model, planes())
+    assert torch.equal(slimmed.model[2].weight, model[2].weight[[0, 2, 4]])
+    assert slimmed.model[2].num_parameters == 3
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_transposed_convolutions_are_read_and_written(groups, padding):
+    model = chain(
+        nn.Conv2d(2, 4, 3),
+        norm(4, [0, 3], -0.2),
+        nn.ReLU(),
+        nn.ConvTranspose2d(4, 8, 3, stride=2, padding=padding, groups=groups),
+        norm(8, [1, 6], 0.4),
+        nn.ReLU(),
+        nn.Conv2d(8, 3, 1),
+    )
+    slimmed = slim(model, planes())
+    assert groups > 1 or widths(slimmed.model) == [2, 6, 3]
+
+
+def test_a_depthwise_transposed_convolution_is_cut_with_its_channels():
+    model = chain(
+        nn.Conv2d(2, 4, 3),
+        norm(4),
+        nn.ReLU(),
+        nn.ConvTranspose2d(4, 4, 2, stride=2, groups=4),
+        norm(4, [0, 3], -0.4),
+        nn.ReLU(),
+        nn.Conv2d(4, 3, 1),
+    )
+    slimmed = slim(model, planes())
+    assert widths(slimmed.model) == [2, 2, 3]
+    assert slimmed.model[3].groups == 2
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+def test_signals_and_volumes_are_slimmed_like_images(dims):
+    conv = {1: nn.Conv1d, 3: nn.Conv3d}[dims]
+    bn = norm(5, [1, 3], 0.7, {1: nn.BatchNorm1d, 3: nn.BatchNorm3d}[dims])
+    slimmed = slim(
+        chain(conv(2, 5, 3), bn, nn.ReLU(), conv(5, 3, 3)), torch.randn(2, 2, *[6] * dims, dtype=torch.float64)
+    )
+    assert widths(slimmed.model) == [3, 3]
+
+
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_a_weight_that_is_computed_stays_exact(wrap):
+    model = nn.Sequential(nn.Conv2d(2, 5, 3), norm(5, [1, 3], 0.7), nn.ReLU(), nn.Conv2d(5, 3, 3, padding=1))
+    wrap(model[0])
+    wrap(model[3])
+    slim(double(model), planes())
+
+
+class Attention(nn.Module):
+    """A convolutional stem, tokens, self-attention and a LayerNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 6, 3), norm(6, [1, 4], 0.5), nn.ReLU(), nn.Conv2d(6, 8, 1))
+        self.norm = nn.LayerNorm(8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.norm(self.stem(x).flatten(2).mT)
+        return self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1)
+
+
+def test_a_convolutional_stem_in_front_of_attention_is_slimmed():
+    assert widths(slim(double(Attention()), planes()).model)[:2] == [4, 8]
+
+
+def test_a_recurrent_layer_keeps_what_it_reads():
+    model = wired(
+        lambda m, x: m.rnn(m.norm(m.first(m.front(x))).flatten(2).mT)[0],
+        front=nn.Sequential(nn.Conv2d(2, 4, 1), norm(4, [2], 0.3)),
+        first=nn.Conv2d(4, 5, 3),
+        norm=norm(5, [1], 0.5),
+        rnn=nn.GRU(5, 4, batch_first=True),
+    )
+    assert widths(slim(model, planes()).model) == [3, 5]
+
+
+def test_a_parameter_that_is_added_to_the_planes_is_cut_with_them():
+    model = wired(
+        lambda m, x: m.out(functional.relu(m.norm(m.first(x)) + m.offset)),
+        first=nn.Conv2d(2, 5, 3),
+        norm=norm(5, [1, 3], -0.7),
+        out=nn.Conv2d(5, 3, 3),
+    )
+    model.offset = nn.Parameter(torch.randn(1, 5, 1, 1, dtype=torch.float64))
+    slimmed = slim(model, planes())
+    assert torch.equal(slimmed.model.offset, model.offset[:, [0, 2, 4]])
+
+
+def test_a_layer_that_only_training_runs_is_cut_as_well():
+    class Helped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Conv2d(2, 5, 3), norm(5, [1, 3], -0.7)
+            self.out, self.help = nn.Conv2d(5, 3, 1), nn.Conv2d(5, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> object:
+            x = self.norm(self.first(x)).relu()
+            return (self.out(x), self.help(x)) if self.training else self.out(x)
+
+    slimmed = slim(double(Helped()), planes())
+    assert slimmed.model.help.weight.shape == (2, 3, 1, 1)
+    assert len(slimmed.model.train()(planes())) == 2
+
+
+# What is kept of the network itself
+
+
+def test_a_scale_below_the_threshold_becomes_exactly_zero():
+    model = chain(nn.Conv2d(2, 5, 3), norm(5), nn.ReLU(), nn.Conv2d(5, 3, 3, padding=1))
+    with torch.no_grad():
+        model[1].weight[[1, 2, 3]] = torch.tensor([5e-4, -9e-4, 1.1e-3]).double()
+        model[1].bias[[1, 2, 3]] = 0.5
+    slimmed = slimnet.slim(model, planes(), tolerance=0.1)
+    x = planes()
+    assert difference(outputs(masked(model), [x]), outputs(slimmed.model, [x])) < EXACT
+    assert widths(slimmed.model) == [4, 3]
+    assert slimmed.model[1].weight.count_nonzero() == 3
+    assert [(zeroed.tensor, zeroed.channels) for zeroed in slimmed.plan.zeroed] == [("1.weight", (1, 2))]
+    assert 0 < slimmed.certificate.max_rel_difference < 0.1
+    assert slimmed.certificate.masked_max_rel_difference < EXACT
+
+
+def test_a_higher_threshold_removes_more():
+    model = chain(nn.Conv2d(2, 5, 3), norm(5), nn.ReLU(), nn.Conv2d(5, 3, 3))
+    with torch.no_grad():
+        model[1].weight[:] = torch.tensor([1.0, 1e-1, 1e-2, 1e-3, 0.0]).double()
+    found = [
+        widths(slimnet.slim(model, planes(), threshold, tolerance=float("inf")).model)[0]
+        for threshold in (0, 1e-3, 2e-3, 0.5, 9.0)
+    ]
+    assert found == [4, 4, 3, 1, 1]
+
+
+def test_every_submodule_keeps_its_own_mode():
+    model = chain(nn.Conv2d(2, 5, 3), norm(5, [1]), nn.Dropout(), nn.Conv2d(5, 3, 3)).train()
+    model[1].eval()
+    slimmed = slim(model, planes())
+    assert [module.training for module in slimmed.model.modules()] == [True, True, False, True, True]
+    assert [module.training for module in model.modules()] == [True, True, False, True, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_the_floating_type_stays(dtype):
+    model = chain(nn.Conv2d(2, 5, 3), norm(5, [1, 3], 0.7), nn.ReLU(), nn.Conv2d(5, 3, 3, bias=False)).to(dtype)
+    slimmed = slimnet.slim(model, planes().to(dtype), tolerance=0.02)
+    assert {t.dtype for t in slimmed.model.state_dict().values() if t.is_floating_point()} == {dtype}
+    assert slimmed.certificate.dtype == str(dtype).removeprefix("torch.")
+    assert widths(slimmed.model) == [3, 3]
+
+
+def test_the_memory_format_stays():
+    model = chain(nn.Conv2d(2, 5, 3), norm(5, [1]), nn.Conv2d(5, 3, 3)).to(memory_format=torch.channels_last)
+    narrow = slim(model, planes()).model
+    assert all(narrow[i].weight.is_contiguous(memory_format=torch.channels_last) for i in (0, 2))
+    assert not narrow[2].weight.is_contiguous()
+
+
+def test_what_is_trained_and_what_is_frozen_stays():
+    model = chain(nn.Conv2d(2, 5, 3), norm(5, [1], 0.5), nn.Conv2d(5, 3, 3))
+    model[0].weight.requires_grad_(False)
+    model[1].bias.requires_grad_(False)
+    narrow = slim(model, planes()).model
+    assert [p.requires_grad for p in narrow.parameters()] == [p.requires_grad for p in model.parameters()]
+
+
+def test_shared_parameters_stay_shared():
+    model = wired(
+        lambda m, x: m.out(m.norm(m.left(x)) + m.norm(m.right(x.flip(3)))),
+        left=nn.Conv2d(2, 5, 3),
+        right=nn.Conv2d(2, 5, 3),
+        norm=norm(5, [1, 3], 0.3),
+        out=nn.Conv2d(5, 3, 3),
+    )
+    model.right.weight = model.left.weight
+    narrow = slim(model, planes()).model
+    assert widths(narrow) == [3, 3, 3]
+    assert narrow.left.weight is narrow.right.weight
+    assert narrow.left.bias is not narrow.right.bias
+
+
+def test_one_module_under_two_names_stays_one_module():
+    model = wired(
+        lambda m, x: m.out(m.stem(x)),
+        stem=nn.Sequential(nn.Conv2d(2, 4, 3), norm(4, [1], -0.5)),
+        out=nn.Conv2d(4, 3, 3),
+    )
+    model.alias = model.stem
+    narrow = slim(model, planes()).model
+    assert narrow.alias is narrow.stem
+    assert widths(narrow) == [3, 3]
+
+
+def test_hooks_of_the_dense_network_run_in_the_slim_one():
+    model = chain(nn.Conv2d(2, 5, 3), norm(5, [1], 0.5), nn.Conv2d(5, 3, 3))
+    model[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    slim(model, planes())
+
+
+def test_a_network_inside_no_grad_or_inference_mode_is_slimmed_alike():
+    model = chain(nn.Conv2d(2, 5, 3), norm(5, [1], 0.5), nn.Conv2d(5, 3, 3))
+    x = planes()
+    with torch.no_grad():
+        first = slim(model, x).plan
+    with torch.inference_mode():
+        second = slimnet.slim(model, x).plan
+    assert first == second == slim(model, x).plan
