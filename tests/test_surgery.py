@@ -280,28 +280,13 @@ def test_a_network_that_is_all_dead_returns_the_same_constants(beta):
     assert widths(slim(model, planes()).model) == [1, 1, 3]
 
 
-def test_a_channel_that_is_zero_stays_zero_where_it_is_kept():
-    """The second layer's outputs are constant, but the sum keeps its channels: what makes them zero must stay."""
-    model = wired(
-        lambda m, x: m.out(functional.relu(x + m.n2(m.c2(m.n1(m.c1(x)))))).flatten(1).mean(1) + m.out(x).mean(),
-        c1=nn.Conv2d(4, 3, 1),
-        n1=norm(3, range(3), 0.4),
-        c2=nn.Conv2d(3, 4, 1),
-        n2=norm(4),
-        out=nn.Conv2d(4, 3, 1),
-    )
-    slim(model, planes(4))
-    model = wired(
-        lambda m, x: m.out(functional.relu(m.n0(m.c0(x)) + m.n2(m.c2(m.n1(m.c1(x)))))),
-        c0=nn.Conv2d(2, 4, 1),
-        n0=norm(4, range(4), -9.0),
-        c1=nn.Conv2d(2, 3, 1),
-        n1=norm(3, range(3), 0.4),
-        c2=nn.Conv2d(3, 4, 1),
-        n2=norm(4),
-        out=nn.Conv2d(4, 3, 1),
-    )
-    slim(model, planes())
+def test_constants_that_make_a_kept_channel_zero_are_folded_and_not_forgotten():
+    """The last layer reads relu(5 − 10 · (0.4 + 0.44 + 0.48)) = 0; without its constants that would be relu(1)."""
+    model = chain(nn.Conv2d(2, 3, 1), norm(3, range(3), 0.4), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+    with torch.no_grad():
+        model[2].weight.fill_(-10.0)
+        model[2].bias.fill_(5.0)
+    assert widths(slim(model, planes()).model) == [1, 1, 3]
 
 
 def test_a_layer_with_one_shared_scale_for_two_calls_is_cut_once():
