@@ -1,9 +1,10 @@
 """The surgery on every network of the zoo: exact or not, channels removed, seconds, beside torch-pruning.
 
 Each network gets 40 % dead channels, drawn independently per BatchNorm, with calibrated statistics. For three kinds
-of β on the dead channels the slim network is compared with the masked one on images it has not seen, in double
-precision (in single for networks over a gigabyte). Then both tools do their whole job on the same network in this
-process on one thread, alternating: slimnet traces, plans and applies; torch-pruning builds its dependency graph,
+of β on the dead channels the slim network is compared with the masked one on an image it has not seen, in double
+precision (in single for networks over a gigabyte), beside what the masked network's own rounding errors come to.
+Then both tools do their whole job on the same network in this process on one thread, alternating: slimnet traces,
+plans and applies, as `slimnet.slim` does before its certificate; torch-pruning builds its dependency graph,
 enumerates all groups, and prunes the channels that are dead in every BatchNorm of a group. It prunes in place, so it
 works on a copy, whose making is not timed; its crashes and its output error are recorded. The ratio is that of the
 medians; where torch-pruning crashes it is not counted, since a crash is quick. Peak memory is that of `slim` with its
@@ -32,12 +33,23 @@ from typing import Any
 
 import torch
 from torch import nn
-from zoo import BETAS, GIANTS, SEGMENTATION, batch_norms, classifiers, images, network, scatter_dead
+from zoo import (
+    BETAS,
+    GIANTS,
+    SEGMENTATION,
+    batch_norms,
+    classifiers,
+    images,
+    network,
+    outputs,
+    relative,
+    rounding,
+    scatter_dead,
+)
 
 import slimnet
 from slimnet.benchmark.environment import environment
 from slimnet.certify import masked_scales
-from slimnet.inputs import tensors_in
 from slimnet.planning import make_plan
 from slimnet.skeleton import shared_copy
 from slimnet.sparsity import dead_by_scale
@@ -49,31 +61,19 @@ PATIENCE_SECONDS = 30.0
 THRESHOLD = 1e-3
 
 
-def outputs(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """Everything a network returns, in one double-precision vector."""
-    with torch.no_grad():
-        return torch.cat([tensor.double().reshape(-1) for tensor in tensors_in(model(inputs))])
-
-
-def relative(expected: torch.Tensor, actual: torch.Tensor) -> float | None:
-    """The largest difference over the largest value; None where the shapes differ."""
-    if expected.shape != actual.shape:
-        return None
-    return ((expected - actual).abs().max() / expected.abs().max()).item()
-
-
 def exactness(name: str, beta: str) -> dict[str, Any]:
     """Slim one network and compare it with the masked one on fresh images."""
     dtype = torch.float32 if name in GIANTS else torch.float64
     model = network(name).to(dtype)
     dead = scatter_dead(model, images(name, 3, dtype=dtype), FRACTION, beta)
     slimmed = slimnet.slim(model, images(name, 2, dtype=dtype), THRESHOLD, tolerance=float("inf"))
-    masked = shared_copy(model, masked_scales(model, slimmed.plan))
+    masked = shared_copy(model, masked_scales(model, slimmed.plan)).eval()
     fresh = images(name, 1, dtype=dtype)
     layers = [layer for layer in slimmed.plan.layers if layer.kind != "linear"]
     return {
         "dtype": str(dtype).removeprefix("torch."),
         "error": relative(outputs(masked, fresh), outputs(slimmed.model, fresh)),
+        "rounding": rounding(masked, fresh),
         "dead_gammas": dead,
         "channels": sum(layer.channels_before for layer in layers),
         "removed": sum(layer.channels_before - layer.channels_after for layer in layers),
@@ -85,7 +85,8 @@ def exactness(name: str, beta: str) -> dict[str, Any]:
 def ours(model: nn.Module, inputs: torch.Tensor) -> nn.Module:
     """slimnet's whole job."""
     graph = trace(model, inputs)
-    return slimnet.apply_plan(model, make_plan(model, inputs, graph, dead_by_scale(graph, model, THRESHOLD)))
+    dead = dead_by_scale(graph, model, THRESHOLD)
+    return slimnet.apply_plan(model, make_plan(model, inputs, graph, dead, tried=False))
 
 
 def theirs(model: nn.Module, inputs: torch.Tensor) -> nn.Module:

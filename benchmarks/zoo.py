@@ -5,12 +5,14 @@ would be tested. `scatter_dead` therefore draws γ and β, kills a fraction of e
 and then lets one forward pass set the BatchNorm statistics.
 """
 
+import copy
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from slimnet.compat import torchvision
+from slimnet.inputs import tensors_in
 from slimnet.models import build
 
 BETAS = ("zero", "negative", "random")
@@ -40,10 +42,12 @@ def classifiers() -> list[str]:
     return [name for name in names if not name.startswith(WITHOUT) and name not in PLAIN_VGG]
 
 
-def network(name: str) -> nn.Module:
-    """A torchvision network without weights, in evaluation mode."""
+def network(name: str, seed: int = 0) -> nn.Module:
+    """A torchvision network in evaluation mode, with the random weights that a seed gives."""
     arguments = {"weights_backbone": None} if name in SEGMENTATION else {}
-    return build(f"torchvision:{name}", arguments).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(f"torchvision:{name}", arguments).eval()
 
 
 def images(name: str, batch: int = 2, size: int = 64, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -71,6 +75,39 @@ def scatter_dead(model: nn.Module, inputs: torch.Tensor, fraction: float, beta: 
             count += int(dead.sum())
     calibrate(model, inputs)
     return count
+
+
+def outputs(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Everything a network returns, in one double-precision vector."""
+    with torch.no_grad():
+        return torch.cat([tensor.double().reshape(-1) for tensor in tensors_in(model(inputs))])
+
+
+def relative(expected: torch.Tensor, actual: torch.Tensor) -> float | None:
+    """The largest difference over the largest value; None where the shapes differ."""
+    if expected.shape != actual.shape:
+        return None
+    return ((expected - actual).abs().max() / expected.abs().max()).item()
+
+
+def rounding(model: nn.Module, inputs: torch.Tensor) -> float:
+    """How far a network's outputs are its own rounding errors: their relative change where nothing should change.
+
+    The largest of two: the same network computed in another memory format, which sums in another order, and with every
+    weight moved by less than a unit in its last place. No other network that computes the same can be nearer to it.
+    """
+    expected = outputs(model, inputs)
+    reordered = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    noisy, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in noisy.parameters():
+            noise = torch.empty_like(parameter).uniform_(-1, 1, generator=generator)
+            parameter.mul_(1 + noise * torch.finfo(parameter.dtype).eps)
+    others = (
+        outputs(reordered, inputs.contiguous(memory_format=torch.channels_last)),
+        outputs(noisy, inputs),
+    )
+    return max(((expected - other).abs().max() / expected.abs().max()).item() for other in others)
 
 
 def calibrate(model: nn.Module, inputs: torch.Tensor) -> None:

@@ -60,9 +60,11 @@ def zero_rows(taps: torch.Tensor, looked_at: np.ndarray) -> np.ndarray:
     One tap of one column rules out nearly every row of a dense weight; the others are looked at a few columns at a
     time.
     """
-    first = torch.from_numpy(looked_at.argmax(1))
-    zero = (taps[torch.arange(len(taps)), :, first, 0] == 0).cpu().numpy()
+    first = looked_at.argmax(1).tolist()
+    zero = torch.stack([taps[group, :, column, 0] for group, column in enumerate(first)]).eq(0).cpu().numpy()
     empty = ~looked_at.any(1)
+    if not (zero.any() or empty.any()):
+        return zero
     zero[empty] = True
     for group in np.flatnonzero(zero.any(1) & ~empty):
         rows = np.flatnonzero(zero[group])
@@ -107,8 +109,11 @@ def needs(graph: ChannelGraph, constants: Constants, dead_outputs: Labels) -> Ne
     reads: list[np.ndarray] = []
     for step in reversed(graph.steps):
         if isinstance(step, Pointwise):
-            for operand in step.operands:
-                live[operand[live[step.out] & (varies[step.out] | seen[step.out] | ~varies[operand])]] = True
+            needed = live[step.out]
+            if needed.any():
+                moving = varies[step.out] | seen[step.out]
+                for operand in step.operands:
+                    live[operand[needed & (moving | ~varies[operand])]] = True
         elif isinstance(step, Depthwise):
             inputs = np.repeat(step.inputs, step.outputs.size // step.inputs.size)
             live[inputs[live[step.outputs] & (varies[step.outputs] | ~varies[inputs])]] = True

@@ -6,6 +6,7 @@ apart step by step; labels that must be cut together are joined by edges into *s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -166,12 +167,12 @@ class ChannelGraph:
     macs: int
     batch: int
 
-    @property
+    @cached_property
     def layers(self) -> tuple[Reader | Depthwise, ...]:
         """Convolutions and linear layers in execution order."""
         return tuple(step for step in self.steps if not isinstance(step, Pointwise))
 
-    @property
+    @cached_property
     def readers(self) -> tuple[Reader, ...]:
         """The fold sites in execution order."""
         return tuple(step for step in self.steps if isinstance(step, Reader))

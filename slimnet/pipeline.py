@@ -14,6 +14,7 @@ from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.models.architecture import Architecture, architecture_of
 from slimnet.plan import SurgeryPlan
 from slimnet.planning import make_plan
+from slimnet.skeleton import shared_copy
 from slimnet.sparsity import DeadChannels, check_threshold, dead_by_activation, dead_by_scale
 from slimnet.surgery import apply_plan
 from slimnet.trace import trace
@@ -58,8 +59,7 @@ def slim(
     inputs = check_inputs(model, example_inputs)
     graph = trace(model, inputs)
     dead = find_dead(model, graph, threshold, criterion, loader)
-    plan = make_plan(model, inputs, graph, dead)
-    narrow = apply_plan(model, plan)
+    narrow, plan = operate(model, inputs, graph, dead)
     proof = certify(
         model,
         narrow,
@@ -71,6 +71,26 @@ def slim(
     if not proof.holds:
         raise CertificateError(f"{proof}; lower the threshold, or allow more with tolerance=")
     return Slimmed(narrow, plan, proof, inputs, architecture_of(model))
+
+
+def operate(model: nn.Module, inputs: Inputs, graph: ChannelGraph, dead: DeadChannels) -> tuple[nn.Module, SurgeryPlan]:
+    """The slim network and its plan; where its forward raises, the plan is made again with more care."""
+    plan = make_plan(model, inputs, graph, dead, tried=False)
+    narrow = apply_plan(model, plan)
+    if not runs(narrow, inputs):
+        plan = make_plan(model, inputs, graph, dead)
+        narrow = apply_plan(model, plan)
+    return narrow, plan
+
+
+def runs(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether a network's forward takes these inputs, in evaluation mode; the network is not touched."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            inputs.call(shared_copy(model).eval())
+    except Exception:  # whatever its own code raises
+        return False
+    return True
 
 
 def check_inputs(model: nn.Module, example_inputs: ExampleInputs) -> Inputs:

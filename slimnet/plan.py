@@ -90,7 +90,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One convolution or linear layer before and after; `channels` are its outputs, `dead` those that are constant."""
+    """One convolution or linear layer before and after; `channels` are its outputs, `dead` those that are constant.
+
+    MACs are those of inference: a layer that only training runs has none.
+    """
 
     name: str
     kind: str
@@ -227,11 +230,15 @@ def check_indices(plan: SurgeryPlan) -> None:
     Raises:
         PlanError: naming the tensor.
     """
+    checked: set[tuple[int, int]] = set()
     for cut in plan.cuts:
         shape = known_shape(plan, cut.tensor)
         if not 0 <= cut.axis < len(shape):
             raise PlanError(f"the plan cuts axis {cut.axis} of {cut.tensor}, which has {len(shape)}")
-        check_positions(cut.keep, shape[cut.axis], cut.tensor, distinct=True)
+        # Axes that are cut alike share one tuple.
+        if (id(cut.keep), shape[cut.axis]) not in checked:
+            check_positions(cut.keep, shape[cut.axis], cut.tensor, distinct=True)
+            checked.add((id(cut.keep), shape[cut.axis]))
     for group in plan.groups:
         check_group(group, known_shape(plan, group.weight))
     for zeroed in plan.zeroed:

@@ -133,7 +133,7 @@ class Recorder:
     def note_storage(self, tensor: torch.Tensor) -> None:
         """Remember which tensors share memory, so that in-place ops reach them all."""
         family = self.families.setdefault(tensor.untyped_storage()._cdata, [])
-        if all(member is not tensor for member in family):
+        if not any(member is tensor for member in family):
             family.append(tensor)
 
     def sharing(self, tensor: torch.Tensor) -> list[torch.Tensor]:
@@ -164,7 +164,7 @@ class Recorder:
 
     def join(self, left: Labels, right: Labels, reason: str) -> None:
         """Cut these labels together, pairwise; a label paired with none stays."""
-        self.joins.append((left.reshape(-1), right.reshape(-1), reason))
+        self.joins.append((left.ravel(), right.ravel(), reason))
 
     def pointwise(
         self, operands: Sequence[Labels], constant: Constant, *, reason: str, joined: int | None = None
@@ -175,12 +175,13 @@ class Recorder:
         values that do not belong to a channel.
         """
         shape = common_shape(operands)
-        operands = [operand if operand.shape == shape else np.broadcast_to(operand, shape) for operand in operands]
+        flat = tuple(
+            (operand if operand.shape == shape else np.broadcast_to(operand, shape)).ravel() for operand in operands
+        )
         out = self.fresh(shape)
-        flat = tuple(operand.reshape(-1) for operand in operands)
-        for operand in flat[:joined]:
-            self.join(out, operand, reason)
-        self.steps.append(Pointwise(flat, out.reshape(-1), constant))
+        flat_out = out.ravel()
+        self.joins += [(flat_out, operand, reason) for operand in flat[:joined]]
+        self.steps.append(Pointwise(flat, flat_out, constant))
         return out
 
     def here(self, call: Call) -> str:
@@ -242,6 +243,8 @@ class Recorder:
         left = np.concatenate([one for one, _, _ in self.joins])
         right = np.concatenate([other for _, other, _ in self.joins])
         both = (left > 0) & (right > 0)
+        if both.all():
+            return left, right
         ends = np.cumsum([one.size for one, _, _ in self.joins])
         for index in np.unique(np.searchsorted(ends, np.flatnonzero(~both), side="right")):
             one, other, reason = self.joins[index]

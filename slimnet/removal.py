@@ -69,12 +69,11 @@ def removable(
     for group in same_weight(graph):
         for labels, why in unfoldable(graph, group, values, needed):
             block(labels, why)
-    weight = np.zeros(count)
-    present = np.zeros(count, dtype=bool)
-    for (name, axis), labels in graph.vectors.items():
-        np.add.at(weight, sets[labels], elements_per_channel(graph, name, axis))
-        present[sets[labels]] = True
-    return Removal(graph, sets, values, needed, present & ~blocked, weight, reason, pinned)
+    vectors = list(graph.vectors.values())
+    shares = [elements_per_channel(graph, name, axis) for name, axis in graph.vectors]
+    elements = np.repeat(shares, [labels.size for labels in vectors])
+    weight = np.bincount(sets[np.concatenate(vectors)], elements, count) if vectors else np.zeros(count)
+    return Removal(graph, sets, values, needed, (weight > 0) & ~blocked, weight, reason, pinned)
 
 
 def elements_per_channel(graph: ChannelGraph, name: str, axis: int) -> float:
@@ -103,7 +102,7 @@ def unfoldable(graph: ChannelGraph, group: list[int], constants: np.ndarray, nee
             differs |= ~(other == values[0])
         found += [(r.inputs[differs], f"constant differs between the calls of {r.module}") for r in readers]
     for reader, value in zip(readers, values, strict=True):
-        nonzero = np.nan_to_num(value) != 0
+        nonzero = np.abs(value) > 0
         if reader.uniform and not bias_is_own(graph, reader, group):
             found.append((reader.inputs[nonzero], f"{reader.module} has no bias to fold it into"))
         elif not reader.uniform and (reader.weight is None or len(readers) > 1):
@@ -133,7 +132,13 @@ def settle(removal: Removal) -> None:
 
 def keep_one(removal: Removal) -> None:
     """An axis never loses its last channel; of several the one that holds the fewest parameters stays."""
-    for (name, _), labels in removal.graph.vectors.items():
+    vectors = list(removal.graph.vectors.items())
+    if not vectors:
+        return
+    gone = removal.gone(np.concatenate([labels for _, labels in vectors]))
+    starts = np.cumsum([0, *(labels.size for _, labels in vectors[:-1])])
+    for index in np.flatnonzero(np.logical_and.reduceat(gone, starts)):
+        (name, _), labels = vectors[index]
         sets = removal.sets[labels]
         if removal.removed[sets].all():
             cheapest = sets[np.argmin(removal.weight[sets])]
@@ -171,7 +176,7 @@ def keep_carriers(removal: Removal) -> None:
         for group in carrier_groups(reader):
             inputs = reader.inputs[group]
             values = removal.constants[inputs]
-            lost = removal.gone(inputs) & reads[group] & (np.nan_to_num(values) != 0)
+            lost = removal.gone(inputs) & reads[group] & (np.abs(values) > 0)
             if lost.any() and carrier(removal, inputs, reads[group]) is None:
                 candidates = removal.sets[inputs[lost]]
                 removal.restore(

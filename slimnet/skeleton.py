@@ -15,14 +15,15 @@ from slimnet.errors import TraceError
 TensorMap = Callable[[str, torch.Tensor], torch.Tensor]
 
 
-def copy_with(model: nn.Module, replace: TensorMap) -> nn.Module:
+def copy_with(model: nn.Module, replace: TensorMap, tensors: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
     """Copy the module's structure, taking each tensor from `replace(name, tensor)`.
 
+    `tensors` are the module's `named_tensors`, for callers that have them already.
     Parameters and buffers that are shared inside the module stay shared. Plain tensor attributes (such as the
     `weight` that `torch.nn.utils.prune` recomputes before every forward) are replaced too, under their path.
     """
     copier = Copier()
-    for name, tensor in named_tensors(model).items():
+    for name, tensor in (named_tensors(model) if tensors is None else tensors).items():
         if id(tensor) in copier.memo:
             continue
         new = replace(name, tensor)
@@ -47,6 +48,7 @@ COPY_PROTOCOL = (
 )
 FROZEN = frozenset([str, int, float, bool, type(None), torch.device, torch.dtype, torch.Size])
 CONTAINERS = frozenset([dict, OrderedDict, set, list])
+SEQUENCES = frozenset([tuple, list, set])
 OWN = frozenset(vars(nn.Module()))
 """The attributes that every module has; the others are its class's."""
 
@@ -73,11 +75,12 @@ class Copier:
         new = kind.__new__(kind)
         self.memo[id(module)] = new
         attributes = new.__dict__
+        attributes.update(vars(module))
         for name, value in vars(module).items():
             kind = type(value)
             if kind in FROZEN:
-                attributes[name] = value
-            elif kind in CONTAINERS and not value:
+                continue
+            if kind in CONTAINERS and not value:
                 attributes[name] = kind()
             elif name == "_modules":
                 attributes[name] = {key: child if child is None else self.module(child) for key, child in value.items()}
@@ -88,10 +91,12 @@ class Copier:
     def value(self, value: Any) -> Any:
         """A copy of one attribute of a module."""
         kind = type(value)
-        if kind in (tuple, list, set) and all(type(item) in FROZEN for item in value):
+        if kind is dict:
+            known = {key: self.memo.get(id(item)) for key, item in value.items()}
+            if all(known[key] is not None or item is None for key, item in value.items()):
+                return known
+        elif kind in SEQUENCES and all(type(item) in FROZEN for item in value):
             return kind(value)
-        if kind is dict and all(item is None or id(item) in self.memo for item in value.values()):
-            return {key: None if item is None else self.memo[id(item)] for key, item in value.items()}
         return copy.deepcopy(value, self.memo)
 
 
@@ -124,25 +129,29 @@ Named = dict[str, torch.Tensor]
 
 def gather(model: nn.Module) -> tuple[Named, Named, Named]:
     """The parameters, the buffers and the plain tensor attributes of a module, by path, in one walk."""
-    found: tuple[Named, Named, Named] = ({}, {}, {})
+    parameters: Named = {}
+    buffers: Named = {}
+    plain: Named = {}
     seen: set[int] = set()
 
     def visit(module: nn.Module, prefix: str) -> None:
-        for own, into in ((module._parameters, found[0]), (module._buffers, found[1])):
-            for name, tensor in own.items():
-                if tensor is not None:
-                    into[prefix + name] = tensor
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                parameters[prefix + name] = parameter
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                buffers[prefix + name] = buffer
         if id(module) not in seen:
             seen.add(id(module))
             for name, value in vars(module).items():
                 if name not in OWN and isinstance(value, torch.Tensor):
-                    found[2][prefix + name] = value
+                    plain[prefix + name] = value
         for name, child in module._modules.items():
             if child is not None:
                 visit(child, f"{prefix}{name}.")
 
     visit(model, "")
-    return found
+    return parameters, buffers, plain
 
 
 def modules_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -161,10 +170,14 @@ def modules_of(model: nn.Module) -> dict[str, nn.Module]:
     return dict(found.values())
 
 
-def skeleton(model: nn.Module, shapes: Mapping[str, tuple[int, ...]] | None = None) -> nn.Module:
+def skeleton(
+    model: nn.Module,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    tensors: Mapping[str, torch.Tensor] | None = None,
+) -> nn.Module:
     """The module with every tensor on the `meta` device: its code and shapes without its weights.
 
-    `shapes` overrides the shapes of some tensors by name.
+    `shapes` overrides the shapes of some tensors by name; `tensors` are the module's `named_tensors`, if at hand.
     """
     resized = shapes or {}
     meta = torch.device("meta")
@@ -172,7 +185,7 @@ def skeleton(model: nn.Module, shapes: Mapping[str, tuple[int, ...]] | None = No
     def empty(name: str, tensor: torch.Tensor) -> torch.Tensor:
         return torch.empty(resized.get(name, tensor.shape), dtype=tensor.dtype, device=meta)
 
-    return copy_with(model, empty)
+    return copy_with(model, empty, tensors)
 
 
 def shared_copy(model: nn.Module, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:

@@ -14,7 +14,7 @@ from slimnet.errors import DataError, UsageError
 from slimnet.graph import ActivationKey, ChannelGraph
 from slimnet.inputs import Inputs
 from slimnet.ops.pointwise import ACTIVATIONS
-from slimnet.skeleton import module_paths, shared_copy
+from slimnet.skeleton import gather, module_paths, shared_copy
 
 ACTIVATION_LIMIT = 1e-12
 """A channel is dead by activation where max |a| over the planes and the data stays below this (paper, section 2.1)."""
@@ -54,13 +54,13 @@ def check_threshold(threshold: float) -> float:
 def dead_by_scale(graph: ChannelGraph, model: nn.Module, threshold: float = 1e-3) -> DeadChannels:
     """Channels whose BatchNorm has |γ| < `threshold` (paper, section 2.1), or γ = 0."""
     check_threshold(threshold)
-    tensors = dict(model.named_parameters(remove_duplicate=False))
+    tensors = gather(model)[0]
     found = {}
     for scale in graph.scales:
         gamma = tensors[scale.parameter].detach().abs()
-        dead = torch.nonzero((gamma < threshold) | (gamma == 0)).reshape(-1)
-        if dead.numel():
-            found[scale.parameter] = tuple(dead.tolist())
+        dead = torch.nonzero((gamma < threshold) | (gamma == 0)).reshape(-1).tolist()
+        if dead:
+            found[scale.parameter] = tuple(dead)
     return DeadChannels(f"|γ| < {threshold:g}", threshold, found)
 
 

@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import nn
 
 from slimnet.errors import PlanError
+from slimnet.garbage import collection_paused
 from slimnet.plan import GroupCut, Merge, SurgeryPlan
 from slimnet.refit import refit, set_padding, stored, submodule
-from slimnet.skeleton import copy_with
+from slimnet.skeleton import copy_with, gather
 
 
 @torch.inference_mode(False)
+@collection_paused()
 def apply_plan(model: nn.Module, plan: SurgeryPlan) -> nn.Module:
     """A slim copy of a dense network: the same class, mode, device, dtypes and requires_grad.
 
@@ -19,7 +22,7 @@ def apply_plan(model: nn.Module, plan: SurgeryPlan) -> nn.Module:
         PlanError: the plan was made for another network, or is not consistent.
     """
     plan.check_fits(model)
-    surgeon = Surgeon(plan, dict(model.named_parameters(remove_duplicate=False)))
+    surgeon = Surgeon(plan, gather(model)[0])
     with torch.no_grad():
         slim = copy_with(model, surgeon.operate)
         surgeon.add_biases(slim)
@@ -38,6 +41,7 @@ class Surgeon:
         self.cuts: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
         for cut in plan.cuts:
             self.cuts.setdefault(cut.tensor, []).append((cut.axis, cut.keep))
+        self.indices: dict[int, torch.Tensor] = {}
         self.groups = {group.weight: group for group in plan.groups}
         self.merges = {merge.weight: merge for merge in plan.merges}
         self.zeroed = {zeroed.tensor: list(zeroed.channels) for zeroed in plan.zeroed}
@@ -54,12 +58,18 @@ class Surgeon:
         if name in self.groups:
             new = regrouped(new, self.groups[name])
         for axis, keep in self.cuts.get(name, []):
-            new = new.index_select(axis, torch.tensor(keep, device=new.device))
+            new = new.index_select(axis, self.index(keep).to(new.device))
         if name in self.folds:
             new = new + self.increments(name, new.numel()).to(new)
         if new.data_ptr() == tensor.data_ptr() or new._is_view():
             new = new.clone()
         return as_laid_out(new, tensor)
+
+    def index(self, keep: tuple[int, ...]) -> torch.Tensor:
+        """Positions to keep as an index; most axes are cut like others, and share one tuple."""
+        if id(keep) not in self.indices:
+            self.indices[id(keep)] = torch.from_numpy(np.array(keep, dtype=np.int64))
+        return self.indices[id(keep)]
 
     def increments(self, bias: str, count: int) -> torch.Tensor:
         """What the removed constants add to a bias of `count` channels, float64."""

@@ -13,12 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from slimnet import shapes
 from slimnet.aliases import write_through
 from slimnet.errors import InputError, SlimnetError, TraceError
-from slimnet.graph import ChannelGraph, Op, Pointwise
+from slimnet.garbage import collection_paused
+from slimnet.graph import ChannelGraph, Op, Pointwise, Step
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.labels import Labels
 from slimnet.ops import HANDLERS, unknown
 from slimnet.recorder import Call, Recorder
-from slimnet.skeleton import gather, module_paths, modules_of, named_tensors, place_of, skeleton
+from slimnet.skeleton import module_paths, modules_of, named_tensors, place_of, skeleton
 from slimnet.tag import Tag
 
 
@@ -32,6 +33,7 @@ class InterruptedForwardError(Exception):
 
 
 @torch.inference_mode(False)
+@collection_paused()
 def trace(model: nn.Module, inputs: ExampleInputs | Inputs) -> ChannelGraph:
     """Follow every channel of `model` through its forward in evaluation mode, on meta tensors.
 
@@ -43,7 +45,8 @@ def trace(model: nn.Module, inputs: ExampleInputs | Inputs) -> ChannelGraph:
         InputError: the forward does not take these inputs.
     """
     try:
-        return trace_structure(skeleton(model), named_tensors(model), Inputs.of(inputs))
+        real = named_tensors(model)
+        return trace_structure(skeleton(model, tensors=real), real, Inputs.of(inputs))
     except InterruptedForwardError as stop:
         raise stop.cause from stop.__cause__
 
@@ -61,8 +64,8 @@ def trace_structure(
     if any(module.training for module in modules_of(structure).values()):
         structure.eval()
     graph = record(structure, real, inputs, depthwise)
-    parameters = {id(tensor): name for name, tensor in reversed(gather(structure)[0].items())}
-    idle = [name for name in parameters.values() if name not in graph.used]
+    used = {id(real[name]) for name in graph.used}
+    idle = [name for name, tensor in real.items() if isinstance(tensor, nn.Parameter) and id(tensor) not in used]
     if not idle:
         return graph
     for path in ancestors(idle):
@@ -71,7 +74,16 @@ def trace_structure(
         with_training = record(structure, real, inputs, depthwise)
     except InterruptedForwardError:
         return graph
-    return replace(with_training, macs=graph.macs)
+    return replace(with_training, steps=inference_macs(with_training, graph), macs=graph.macs)
+
+
+def inference_macs(with_training: ChannelGraph, inference: ChannelGraph) -> tuple[Step, ...]:
+    """The steps of a trace that ran what only training runs, which costs inference nothing."""
+    needed = {layer.module for layer in inference.layers}
+    return tuple(
+        step if isinstance(step, Pointwise) or step.module in needed else replace(step, macs=0)
+        for step in with_training.steps
+    )
 
 
 def ancestors(names: list[str]) -> set[str]:
@@ -127,9 +139,13 @@ class ChannelMode(TorchDispatchMode):
         self.recorder = recorder
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        self.recorder.begin_op()
+        kwargs = kwargs or {}
         name, functional = names(func)
-        args, kwargs, tensors = self.on_meta(args, kwargs or {})
+        if name == "empty" and args[0] == [0]:
+            # The reserve that every BatchNorm asks for and nobody reads.
+            return torch.empty(0, dtype=kwargs.get("dtype"), device=shapes.META)
+        self.recorder.begin_op()
+        args, kwargs, tensors = self.on_meta(args, kwargs)
         if name == "_local_scalar_dense":
             return self.scalar(tensors[0])
         if functional is not None:
@@ -220,14 +236,16 @@ class ChannelMode(TorchDispatchMode):
         """Remember the op and its parameters, so that a resized network that fails can be told where."""
         recorder = self.recorder
         touched: list[Labels] = []
+        tags = recorder.tags
         for tensor in call.tensors:
             name = recorder.parameters.get(id(tensor))
             if name is not None:
                 recorder.used.add(name)
-        for tensor in (*call.tensors, *call.outputs):
-            entry = recorder.tags.get(id(tensor))
-            if entry is not None:
-                touched += entry[1].faces
+            if id(tensor) in tags:
+                touched += tags[id(tensor)][1].faces
+        for tensor in call.outputs:
+            if id(tensor) in tags:
+                touched += tags[id(tensor)][1].faces
         recorder.ops.append(Op(call.name, recorder.module, recorder.line if touched else "", tuple(touched)))
 
 

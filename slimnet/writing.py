@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimnet.graph import ChannelGraph, Reader
+from slimnet.graph import Reader
 from slimnet.matching import MixedChannelsError, Orders
+from slimnet.narrowing import Narrow, count_elements
 from slimnet.plan import (
     AxisCut,
     Fold,
@@ -18,31 +19,29 @@ from slimnet.plan import (
     Zeroed,
 )
 from slimnet.removal import Removal, carrier, carrier_groups
-from slimnet.skeleton import state
+from slimnet.skeleton import gather
 from slimnet.sparsity import DeadChannels
 
 
 def write_plan(
     model: nn.Module,
-    structure: nn.Module,
-    slim: ChannelGraph,
+    narrow: Narrow,
     removal: Removal,
     orders: Orders,
     dead: DeadChannels,
 ) -> SurgeryPlan:
     """Collect cuts, groups, folds, carriers and reasons, and count what they save.
 
-    `structure` is the slim network's skeleton and `slim` its trace.
-
     Raises:
         MixedChannelsError: a new group of a grouped convolution lacks channels that its members read.
     """
     graph = removal.graph
-    groups = group_cuts(slim, removal, orders)
+    groups = group_cuts(narrow, removal, orders)
     folds, merges = fold_constants(removal, orders)
-    tensors = state(model)
+    parameters, buffers, _ = gather(model)
+    tensors = {**parameters, **buffers}
     added = sum(len(fold.increments) for fold in folds if fold.bias not in tensors)
-    layers = layer_plans(slim, removal)
+    layers = layer_plans(narrow, removal)
     return SurgeryPlan(
         network=type(model).__name__,
         criterion=dead.criterion,
@@ -56,30 +55,32 @@ def write_plan(
         paddings=tuple(padding_cuts(removal)),
         kept=tuple(kept_dead(removal)),
         layers=tuple(layers),
-        params_before=count_parameters(model),
-        params_after=count_parameters(structure) + added,
+        params_before=count_elements(parameters),
+        params_after=narrow.params + added,
         macs_before=graph.macs,
-        macs_after=slim.macs,
+        macs_after=narrow.macs,
     )
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Trainable and frozen parameters, shared ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def axis_cuts(removal: Removal, orders: Orders, grouped_weights: set[str]) -> list[AxisCut]:
     """The kept positions of every parameter axis that loses some, or whose order changes."""
     cuts = []
+    # Most axes are cut like others; they share one tuple, which is then checked and made an index only once.
+    keeps: dict[bytes, tuple[int, ...]] = {}
     for (name, axis), labels in removal.graph.vectors.items():
-        natural = np.flatnonzero(~removal.gone(labels))
-        keep = orders.axes.get((name, axis), natural)
-        if name not in grouped_weights and not np.array_equal(keep, np.arange(labels.size)):
-            cuts.append(AxisCut(name, axis, tuple(keep.tolist())))
+        keep = orders.axes.get((name, axis))
+        if keep is None:
+            keep = np.flatnonzero(~removal.gone(labels))
+        unchanged = keep.size == labels.size and bool((keep[1:] > keep[:-1]).all())
+        if name not in grouped_weights and not unchanged:
+            positions = keeps.get(keep.tobytes())
+            if positions is None:
+                positions = keeps[keep.tobytes()] = tuple(keep.tolist())
+            cuts.append(AxisCut(name, axis, positions))
     return cuts
 
 
-def group_cuts(slim: ChannelGraph, removal: Removal, orders: Orders) -> list[GroupCut]:
+def group_cuts(narrow: Narrow, removal: Removal, orders: Orders) -> list[GroupCut]:
     """The new groups of every grouped convolution that changes.
 
     Raises:
@@ -90,7 +91,7 @@ def group_cuts(slim: ChannelGraph, removal: Removal, orders: Orders) -> list[Gro
         if reader.groups == 1 or reader.weight is None:
             continue
         inputs, outputs = orders.inputs[index], orders.outputs[index]
-        after = slim.readers[index].groups
+        after = narrow.groups[index]
         same = after == reader.groups and inputs.size == reader.inputs.size and outputs.size == reader.outputs.size
         if same and np.array_equal(inputs, np.arange(inputs.size)) and np.array_equal(outputs, np.arange(outputs.size)):
             continue
@@ -122,8 +123,8 @@ def fold_constants(removal: Removal, orders: Orders) -> tuple[list[Fold], list[M
     folds: dict[str, Fold] = {}
     merges: dict[str, Merge] = {}
     for index, (reader, reads) in enumerate(zip(removal.graph.readers, removal.needs.reads, strict=True)):
-        values = np.nan_to_num(removal.constants[reader.inputs])
-        lost = removal.gone(reader.inputs) & reads & (values != 0)
+        values = removal.constants[reader.inputs]
+        lost = removal.gone(reader.inputs) & reads & (np.abs(values) > 0)
         if not lost.any():
             continue
         if reader.uniform and reader.bias_name is not None:
@@ -186,19 +187,19 @@ def kept_dead(removal: Removal) -> list[Kept]:
     """Dead channels that stay, by layer and reason."""
     kept: dict[tuple[str, str], list[int]] = {}
     for layer in removal.graph.layers:
-        stay = is_dead(removal, layer.outputs) & ~removal.gone(layer.outputs)
-        for channel in np.flatnonzero(stay).tolist():
-            number = int(removal.sets[layer.outputs[channel]])
+        stay = np.flatnonzero(is_dead(removal, layer.outputs) & ~removal.gone(layer.outputs))
+        numbers = removal.sets[layer.outputs[stay]]
+        for channel, number in zip(stay.tolist(), numbers.tolist(), strict=True):
             kept.setdefault((layer.module, removal.reason.get(number, "unknown")), []).append(channel)
     return [Kept(layer, reason, tuple(sorted(set(channels)))) for (layer, reason), channels in kept.items()]
 
 
-def layer_plans(slim: ChannelGraph, removal: Removal) -> list[LayerPlan]:
+def layer_plans(narrow: Narrow, removal: Removal) -> list[LayerPlan]:
     """Every convolution and linear layer before and after, modules that run several times once."""
     plans: dict[str, LayerPlan] = {}
     batch = removal.graph.batch
-    for dense, narrow in zip(removal.graph.layers, slim.layers, strict=True):
-        macs = (dense.macs // batch, narrow.macs // batch)
+    for dense, macs_after in zip(removal.graph.layers, narrow.layer_macs, strict=True):
+        macs = (dense.macs // batch, macs_after // batch)
         seen = plans.get(dense.module)
         if seen is not None:
             macs = (macs[0] + seen.macs_before, macs[1] + seen.macs_after)

@@ -5,12 +5,21 @@ import zlib
 
 import pytest
 import torch
-from torch import nn
-from zoo import BETAS, GIANTS, SEGMENTATION, classifiers, images, network, scatter_dead
+from zoo import (
+    BETAS,
+    GIANTS,
+    SEGMENTATION,
+    classifiers,
+    images,
+    network,
+    outputs,
+    relative,
+    rounding,
+    scatter_dead,
+)
 
 import slimnet
 from slimnet.certify import masked_scales
-from slimnet.inputs import tensors_in
 from slimnet.skeleton import shared_copy
 
 FRACTIONS = (0.1, 0.4, 0.9)
@@ -37,19 +46,8 @@ def drawn(name: str) -> tuple[str, float, str]:
     return name, chance.choice(FRACTIONS), chance.choice(BETAS)
 
 
-def outputs(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """Everything the network returns, in one double-precision vector."""
-    with torch.no_grad():
-        return torch.cat([tensor.double().reshape(-1) for tensor in tensors_in(model(inputs))])
-
-
-def difference(left: torch.Tensor, right: torch.Tensor) -> float:
-    """The largest difference relative to the largest value."""
-    return ((left - right).abs().max() / left.abs().max()).item()
-
-
 def check(name: str, fraction: float, beta: str) -> None:
-    """1e-9 in double precision; 1e-4 in single, or what single precision costs the dense network itself.
+    """1e-9 in double precision and 1e-4 in single, or what rounding costs the dense network itself.
 
     At 90 % dead, layers whose inputs are all constant have a variance near 0, and BatchNorm multiplies their rounding
     errors by up to 1/√ε ≈ 300: the dense network is then no more precise than the slim one.
@@ -57,15 +55,17 @@ def check(name: str, fraction: float, beta: str) -> None:
     model = network(name).double()
     scatter_dead(model, images(name, batch=3, dtype=torch.float64), fraction, beta)
     slimmed = slimnet.slim(model, images(name, batch=2, dtype=torch.float64), tolerance=float("inf"))
-    masked = shared_copy(model, masked_scales(model, slimmed.plan))
+    masked = shared_copy(model, masked_scales(model, slimmed.plan)).eval()
     fresh = images(name, batch=1, dtype=torch.float64)
     expected = outputs(masked, fresh)
-    assert difference(expected, outputs(slimmed.model, fresh)) < 1e-9
+    error = relative(expected, outputs(slimmed.model, fresh))
+    # The second half is only computed for the few networks that need it.
+    assert error < 1e-9 or error < 30 * rounding(masked, fresh)
     assert slimmed.plan.removed_channels > 0
     assert sum(parameter.numel() for parameter in slimmed.model.parameters()) == slimmed.plan.params_after
     single = outputs(masked.float(), fresh.float())
     narrow = slimnet.apply_plan(model.float(), slimmed.plan)
-    assert difference(single, outputs(narrow, fresh.float())) < max(1e-4, 4 * difference(expected, single))
+    assert relative(single, outputs(narrow, fresh.float())) < max(1e-4, 4 * relative(expected, single))
 
 
 @pytest.mark.parametrize(("name", "fraction", "beta"), [drawn(name) for name in SAMPLE])
@@ -86,5 +86,5 @@ def test_the_zoo_is_complete() -> None:
 def test_every_network_stays_exact(name: str, fraction: float, beta: str) -> None:
     """The whole table: 61 networks, three fractions, three kinds of β."""
     if name in GIANTS:
-        pytest.skip("5 GB in double precision; benchmarks/exactness.py runs it in single precision")
+        pytest.skip("5 GB in double precision; benchmarks/surgery_speed.py runs it in single precision")
     check(name, fraction, beta)

@@ -186,7 +186,9 @@ def itself(call: Call, scalars: list[Constants | None]) -> Constant:
     def constant(values: Sequence[Constants]) -> Constants:
         unknown = torch.isnan(values[0])
         for other in values[1:]:
-            unknown = unknown | torch.isnan(other)
+            unknown |= torch.isnan(other)
+        if unknown.all():
+            return torch.full_like(values[0], torch.nan)
         result = apply_op(call, scalars, values)
         return result.to(torch.float64).expand_as(unknown).masked_fill(unknown, torch.nan)
 
@@ -295,9 +297,12 @@ def affine(present: list[bool], training: bool, eps: float) -> Constant:
         x, *others = (value.numpy() for value in values)
         remaining = iter(others)
         gamma, beta, mean, var = (next(remaining) if there else None for there in present)
+        unknown = np.isnan(x)
         with np.errstate(all="ignore"):
-            if training or mean is None or var is None:
-                result = np.where(np.isnan(x), x, 0.0)
+            if unknown.all():
+                result = x
+            elif training or mean is None or var is None:
+                result = np.where(unknown, x, 0.0)
             else:
                 result = (x - mean) / np.sqrt(var + eps)
             if gamma is not None:

@@ -1,0 +1,118 @@
+"""What a network will be like once a removal is done: measured on its narrow skeleton, or foreseen by arithmetic."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from slimnet.graph import ChannelGraph, Depthwise, Reader
+from slimnet.matching import Orders
+from slimnet.ops import POINTWISE
+from slimnet.removal import Removal
+from slimnet.skeleton import gather
+
+PLAIN = frozenset(POINTWISE) | {
+    "convolution",
+    "addmm",
+    "mm",
+    "t",
+    "mean",
+    "_adaptive_avg_pool2d",
+    "avg_pool2d",
+    "max_pool2d_with_indices",
+    "upsample_bilinear2d",
+    "upsample_nearest2d",
+    "cat",
+    "view",
+    "_unsafe_view",
+}
+"""Ops that mean the same whatever the width, or raise: no size or position in them can go wrong in silence."""
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """The slim network in numbers: its parameters, MACs for one example, and each layer's MACs and groups.
+
+    `layer_macs` are for the whole batch, one for each layer in execution order; `groups` one for each reader.
+    """
+
+    params: int
+    macs: int
+    layer_macs: tuple[int, ...]
+    groups: tuple[int, ...]
+
+
+def measured(structure: nn.Module, slim: ChannelGraph) -> Narrow:
+    """The numbers of a narrow skeleton and of its trace."""
+    return Narrow(
+        params=count_elements(gather(structure)[0]),
+        macs=slim.macs,
+        layer_macs=tuple(layer.macs for layer in slim.layers),
+        groups=tuple(reader.groups for reader in slim.readers),
+    )
+
+
+def is_plain(graph: ChannelGraph) -> bool:
+    """Whether nothing in the network's code can depend on a width in silence, so that arithmetic foresees it all.
+
+    Where a number in the code stops fitting all the same, the narrow network's forward raises.
+    """
+    divided = graph.parts or graph.paddings or any(reader.groups > 1 for reader in graph.readers)
+    return not divided and all(op.name in PLAIN for op in graph.ops if op.touched)
+
+
+def foreseen(parameters: Mapping[str, torch.Tensor], removal: Removal) -> Narrow:
+    """The numbers of a plain network, with these parameters, without the channels that go."""
+    graph = removal.graph
+    layer_macs = tuple(macs_left(layer, removal) for layer in graph.layers)
+    before, after = sum(layer.macs for layer in graph.layers), sum(layer_macs)
+    return Narrow(
+        params=count_left(parameters, removal),
+        macs=graph.macs - (before - after) // graph.batch,
+        layer_macs=layer_macs,
+        groups=(1,) * len(graph.readers),
+    )
+
+
+def macs_left(layer: Reader | Depthwise, removal: Removal) -> int:
+    """MACs of one layer without the channels that go; every pair of channels has the same share."""
+    outputs = int((~removal.gone(layer.outputs)).sum())
+    if isinstance(layer, Depthwise):
+        return layer.macs // layer.outputs.size * outputs
+    inputs = int((~removal.gone(layer.inputs)).sum())
+    return layer.macs // (layer.outputs.size * layer.inputs.size) * outputs * inputs
+
+
+def count_left(parameters: Mapping[str, torch.Tensor], removal: Removal) -> int:
+    """How many elements the parameters have without the channels that go; shared ones count once."""
+    left: dict[str, list[int]] = {name: list(parameter.shape) for name, parameter in distinct(parameters).items()}
+    for (name, axis), labels in removal.graph.vectors.items():
+        if name in left:
+            left[name][axis] = int((~removal.gone(labels)).sum())
+    return sum(math.prod(shape) for shape in left.values())
+
+
+def natural_orders(removal: Removal) -> Orders:
+    """Every kept channel where it stood."""
+    readers = removal.graph.readers
+    return Orders(
+        axes={},
+        inputs=tuple(np.flatnonzero(~removal.gone(reader.inputs)) for reader in readers),
+        outputs=tuple(np.flatnonzero(~removal.gone(reader.outputs)) for reader in readers),
+    )
+
+
+def count_elements(parameters: Mapping[str, torch.Tensor]) -> int:
+    """How many elements some parameters have; one that stands under several names counts once."""
+    return sum(parameter.numel() for parameter in distinct(parameters).values())
+
+
+def distinct(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Every parameter under its first name."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, parameter in parameters.items():
+        found.setdefault(id(parameter), (name, parameter))
+    return dict(found.values())
