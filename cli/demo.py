@@ -113,8 +113,8 @@ def _slim(run: TrainingRun, images: ImageData, folder: Path) -> tuple[Slimmed, t
 
 def _save_dense(run: TrainingRun, slimmed: Slimmed, folder: Path) -> None:
     """The dense network in the same two forms as the slim one, to compare like with like."""
-    from slimnet.blueprint import write_weights
     from slimnet.export import export_onnx
+    from slimnet.formats.blueprint import write_weights
 
     folder.mkdir()
     write_weights(run.model, folder / "model.safetensors")

@@ -31,7 +31,7 @@ def export(bundle: str, out: str, opset: int | None, network: Network, as_json: 
     """
     from slimnet.bundle import load, read_blueprint
     from slimnet.export import export_onnx
-    from slimnet.input_spec import random_inputs
+    from slimnet.formats.input_spec import random_inputs
 
     refuse_missing_folder(out)
     with terminal.working("Exporting"):

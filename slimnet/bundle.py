@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet.agreement import BATCHES, relative_difference, tolerance_for
-from slimnet.blueprint import Blueprint, weights_into, write_weights
-from slimnet.capture import capture, private_copy, run, with_batch
 from slimnet.certify import Certificate, certify
 from slimnet.errors import BundleError, CertificateError, ChangedBundleError, ExportError, PlanError, UsageError
 from slimnet.export import write_onnx
 from slimnet.files import refuse_existing, whole_folder
-from slimnet.input_spec import random_inputs
+from slimnet.formats.agreement import BATCHES, relative_difference, tolerance_for
+from slimnet.formats.blueprint import Blueprint, weights_into, write_weights
+from slimnet.formats.capture import capture, private_copy, run, with_batch
+from slimnet.formats.input_spec import random_inputs
+from slimnet.formats.manifest import CERTIFICATE, ONNX, PLAN, PROGRAM, WEIGHTS, read_manifest, write_manifest
+from slimnet.formats.onnx_runner import OnnxRunner
+from slimnet.formats.pt2 import ProgramRunner, program_bytes
 from slimnet.inputs import Inputs, tensors_in
-from slimnet.manifest import CERTIFICATE, ONNX, PLAN, PROGRAM, WEIGHTS, read_manifest, write_manifest
 from slimnet.models.architecture import Architecture, reason
-from slimnet.onnx_runner import OnnxRunner
 from slimnet.pipeline import Slimmed, loader_inputs
-from slimnet.pt2 import ProgramRunner, program_bytes
 
 Runner = Callable[[Inputs], list[torch.Tensor]]
 """Runs one form of a network."""

@@ -9,14 +9,14 @@ import torch
 from onnxscript import ir
 from torch import nn
 
-from slimnet.agreement import BATCHES, relative_difference, tolerance_for
-from slimnet.capture import Captured, capture, run, with_batch
 from slimnet.certify import dtype_name
 from slimnet.errors import ExportError, UsageError
 from slimnet.files import whole_file
+from slimnet.formats.agreement import BATCHES, relative_difference, tolerance_for
+from slimnet.formats.capture import Captured, capture, run, with_batch
+from slimnet.formats.onnx_graph import translate
+from slimnet.formats.onnx_runner import OnnxRunner
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
-from slimnet.onnx_graph import translate
-from slimnet.onnx_runner import OnnxRunner
 
 SIZE_LIMIT = 2**31 - 1
 """The most bytes that one self-contained ONNX file may have: protobuf counts them in 32 bits."""

@@ -14,7 +14,7 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from slimnet.labels import Labels
+from slimnet.tracing.labels import Labels
 
 Constants = torch.Tensor
 """The values of some channels, float64; NaN where a value is not the same for every input."""

@@ -7,22 +7,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimnet.constants import needs, propagate
+from slimnet.calculus.constants import needs, propagate
+from slimnet.calculus.matching import MixedChannelsError, match
+from slimnet.calculus.narrowing import foreseen, is_plain, measured, natural_orders
+from slimnet.calculus.packing import Packing, find_packable, pack, require_equal_parts
+from slimnet.calculus.removal import Removal, removable, settle
+from slimnet.calculus.writing import write_plan
 from slimnet.errors import TraceError
 from slimnet.garbage import collection_paused
 from slimnet.graph import ChannelGraph, Depthwise, Op
 from slimnet.inputs import ExampleInputs, Inputs
-from slimnet.labels import Labels
-from slimnet.matching import MixedChannelsError, match
-from slimnet.narrowing import foreseen, is_plain, measured, natural_orders
-from slimnet.packing import Packing, find_packable, pack, require_equal_parts
 from slimnet.plan import SurgeryPlan
 from slimnet.refit import refit, set_padding
-from slimnet.removal import Removal, removable, settle
 from slimnet.skeleton import gather, named_tensors, skeleton
 from slimnet.sparsity import DeadChannels
 from slimnet.trace import InterruptedForwardError, trace_structure
-from slimnet.writing import write_plan
+from slimnet.tracing.labels import Labels
 
 MAX_ROUNDS = 60
 """How often a plan is made again because the network's code did not follow the last one."""

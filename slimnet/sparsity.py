@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from slimnet.errors import DataError, UsageError
 from slimnet.graph import ActivationKey, ChannelGraph
 from slimnet.inputs import Inputs
-from slimnet.ops.pointwise import ACTIVATIONS
 from slimnet.skeleton import gather, module_paths, shared_copy
+from slimnet.tracing.ops.pointwise import ACTIVATIONS
 
 ACTIVATION_LIMIT = 1e-12
 """A channel is dead by activation where max |a| over the planes and the data stays below this (paper, section 2.1)."""

@@ -10,17 +10,17 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from slimnet import shapes
-from slimnet.aliases import write_through
 from slimnet.errors import InputError, SlimnetError, TraceError
 from slimnet.garbage import collection_paused
 from slimnet.graph import ChannelGraph, Op, Pointwise, Step
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
-from slimnet.labels import Labels
-from slimnet.ops import HANDLERS, unknown
-from slimnet.recorder import Call, Recorder
 from slimnet.skeleton import module_paths, modules_of, named_tensors, place_of, skeleton
-from slimnet.tag import Tag
+from slimnet.tracing import shapes
+from slimnet.tracing.aliases import write_through
+from slimnet.tracing.labels import Labels
+from slimnet.tracing.ops import HANDLERS, unknown
+from slimnet.tracing.recorder import Call, Recorder
+from slimnet.tracing.tag import Tag
 
 
 class InterruptedForwardError(Exception):

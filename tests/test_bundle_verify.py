@@ -29,7 +29,6 @@ from bundles import (
     tied_net,
 )
 
-from slimnet.agreement import TOLERANCE
 from slimnet.bundle import load, verify_bundle
 from slimnet.errors import (
     BundleError,
@@ -38,6 +37,7 @@ from slimnet.errors import (
     PlanError,
     SlimnetError,
 )
+from slimnet.formats.agreement import TOLERANCE
 from slimnet.models import build
 from slimnet.models.basicnet import BasicNet
 

@@ -9,8 +9,8 @@ import torch
 from bundles import HIDDEN, SmallNet, assert_same_snapshot, images, refusal, small_net, snapshot
 from torch import nn
 
-from slimnet.capture import capture, named_tensors_in, private_copy, run, unique, with_batch
 from slimnet.errors import ExportError, InputError
+from slimnet.formats.capture import capture, named_tensors_in, private_copy, run, unique, with_batch
 from slimnet.inputs import Inputs, tensors_in
 
 Pair = collections.namedtuple("Pair", ["left", "right"])

@@ -325,7 +325,7 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_an_earlier_file(model, i
 
 def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
     """The translation is given away for that of another network."""
-    translate, other = export.translate, slimnet.capture.capture(small_net(seed=1), images())
+    translate, other = export.translate, slimnet.formats.capture.capture(small_net(seed=1), images())
     monkeypatch.setattr(export, "translate", lambda _, opset: translate(other, opset))
     message = refusal(ExportError, export_onnx, small_net(), images(), tmp_path / "net.onnx")
     assert re.match(r"SmallNet as ONNX differs from the network by \d", message)

@@ -9,7 +9,7 @@ import torch
 from bundles import refusal
 
 from slimnet.errors import BundleError
-from slimnet.input_spec import LIMIT_ELEMENTS, describe_inputs, random_inputs
+from slimnet.formats.input_spec import LIMIT_ELEMENTS, describe_inputs, random_inputs
 from slimnet.inputs import Inputs
 
 Pair = collections.namedtuple("Pair", ["left", "right"])

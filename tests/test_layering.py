@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -37,6 +38,13 @@ PUBLIC = [
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
+
+
+def test_every_package_is_installed() -> None:
+    """A folder that pyproject.toml does not list works in a checkout and is missing from a wheel."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {module_name(path) for path in LIBRARY if path.name == "__init__.py"}
+    assert folders | {"slimnet_cli"} == set(listed)
 
 
 NAMES = {module_name(path) for path in LIBRARY}

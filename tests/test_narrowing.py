@@ -7,7 +7,7 @@ from wiring import norm, planes
 from zoo import BETAS, images, network, scatter_dead
 
 import slimnet
-from slimnet.narrowing import is_plain
+from slimnet.calculus.narrowing import is_plain
 from slimnet.planning import make_plan
 from slimnet.sparsity import dead_by_scale
 from slimnet.trace import trace

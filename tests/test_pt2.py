@@ -11,12 +11,12 @@ import torch
 from bundles import images, refusal, small_net
 from torch import nn
 
-from slimnet.capture import capture
 from slimnet.errors import BundleError
+from slimnet.formats.capture import capture
+from slimnet.formats.pt2 import ProgramRunner, program_bytes
+from slimnet.formats.pt2_check import TARGETS, check_program, is_arithmetic
 from slimnet.inputs import Inputs
 from slimnet.models import build
-from slimnet.pt2 import ProgramRunner, program_bytes
-from slimnet.pt2_check import TARGETS, check_program, is_arithmetic
 
 MODEL, WEIGHTS, CONSTANTS = (
     "archive/models/model.json",
@@ -156,7 +156,7 @@ HARM = {
 def test_a_program_that_would_do_more_than_compute_is_not_loaded(changes, program, tmp_path, monkeypatch):
     """Oracle: torch's loader is not even asked, and the command that most of them hold is not run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("slimnet.pt2.load_pt2", None)
+    monkeypatch.setattr("slimnet.formats.pt2.load_pt2", None)
     path = tmp_path / "model.pt2"
     path.write_bytes(rewritten(program, changes))
     assert refusal(BundleError, ProgramRunner, path).startswith(f"{path} is not run: it ")

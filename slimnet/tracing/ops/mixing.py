@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from slimnet.graph import Depthwise, Reader
-from slimnet.labels import Labels, along, varying_axes
-from slimnet.recorder import Call, Recorder, zero_only
-from slimnet.tag import Tag
+from slimnet.tracing.labels import Labels, along, varying_axes
+from slimnet.tracing.recorder import Call, Recorder, zero_only
+from slimnet.tracing.tag import Tag
 
 
 @dataclass(frozen=True)

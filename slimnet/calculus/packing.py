@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slimnet.calculus.removal import Removal
 from slimnet.graph import ChannelGraph, Reader
-from slimnet.removal import Removal
 
 MAX_SIZES = 6
 """How many group sizes are tried along each axis, from the smallest that fits to the old one."""

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from slimnet.labels import Labels, varying_axes
-from slimnet.recorder import Recorder, opaque
-from slimnet.tag import Tag
+from slimnet.tracing.labels import Labels, varying_axes
+from slimnet.tracing.recorder import Recorder, opaque
+from slimnet.tracing.tag import Tag
 
 
 def write_through(recorder: Recorder, written: torch.Tensor, before: Tag, where: str) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from slimnet.graph import Activation, Constants, Op, Padding, Parts, Pin, Pointwise, Scale, Step
-from slimnet.labels import Labels, align, along, common_shape, varying_axes
 from slimnet.skeleton import modules_of, named_tensors
-from slimnet.tag import PLAIN, Tag
+from slimnet.tracing.labels import Labels, align, along, common_shape, varying_axes
+from slimnet.tracing.tag import PLAIN, Tag
 
 Constant = Callable[[Sequence[Constants]], Constants]
 

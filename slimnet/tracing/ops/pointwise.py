@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from slimnet.graph import Activation, Constants, Scale
-from slimnet.labels import Labels, align, along, common_shape, varying_axes
-from slimnet.recorder import Call, Constant, Recorder, opaque, same
-from slimnet.tag import Tag
+from slimnet.tracing.labels import Labels, align, along, common_shape, varying_axes
+from slimnet.tracing.recorder import Call, Constant, Recorder, opaque, same
+from slimnet.tracing.tag import Tag
 
 ELEMENTWISE = [
     "relu",

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from slimnet.graph import ChannelGraph, Constants, Depthwise, Pointwise, Reader
-from slimnet.labels import Labels
+from slimnet.tracing.labels import Labels
 
 CHUNK = 4
 """How many columns of a weight are looked at together in the search for zeros."""

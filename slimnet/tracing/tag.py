@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from slimnet.labels import Labels
+from slimnet.tracing.labels import Labels
 
 
 class Tag(NamedTuple):

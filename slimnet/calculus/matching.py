@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slimnet.calculus.removal import Removal
 from slimnet.graph import ChannelGraph
-from slimnet.removal import Removal
 
 
 class MixedChannelsError(Exception):

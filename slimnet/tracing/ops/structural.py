@@ -9,10 +9,10 @@ import torch
 from torch.utils import _pytree as pytree
 
 from slimnet.graph import Padding, Parts
-from slimnet.labels import Labels, align, compress, expand_fully, matching_runs, reshape, varying_axes
 from slimnet.models.cifar_resnet import PadShortcut
-from slimnet.recorder import Call, Recorder, opaque, same
-from slimnet.tag import Tag
+from slimnet.tracing.labels import Labels, align, compress, expand_fully, matching_runs, reshape, varying_axes
+from slimnet.tracing.recorder import Call, Recorder, opaque, same
+from slimnet.tracing.tag import Tag
 
 
 def view(recorder: Recorder, call: Call) -> None:

@@ -5,10 +5,10 @@ import re
 import torch
 from onnxscript import ir
 
-from slimnet.capture import BATCH, Captured
 from slimnet.errors import ExportError
+from slimnet.formats.capture import BATCH, Captured
+from slimnet.formats.quiet import quiet
 from slimnet.models.architecture import reason
-from slimnet.quiet import quiet
 
 
 def translate(captured: Captured, opset: int | None) -> ir.Model:

@@ -14,9 +14,9 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from slimnet.errors import ExportError, InputError
+from slimnet.formats.quiet import quiet
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.models.architecture import reason
-from slimnet.quiet import quiet
 from slimnet.skeleton import copy_with
 
 BATCH = "batch"

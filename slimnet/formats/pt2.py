@@ -7,10 +7,10 @@ import torch
 from torch.export.pt2_archive._package import load_pt2
 
 from slimnet.errors import BundleError, ExportError
+from slimnet.formats.pt2_check import check_program
+from slimnet.formats.quiet import quiet
 from slimnet.inputs import Inputs, tensors_in
 from slimnet.models.architecture import reason
-from slimnet.pt2_check import check_program
-from slimnet.quiet import quiet
 
 
 def program_bytes(program: torch.export.ExportedProgram) -> bytes:

@@ -6,11 +6,11 @@ every channel it touches: nothing is ever guessed.
 
 from collections.abc import Callable
 
-from slimnet.ops.mixing import MIXING
-from slimnet.ops.pointwise import POINTWISE
-from slimnet.ops.pooling import POOLING
-from slimnet.ops.structural import STRUCTURAL
-from slimnet.recorder import Call, Recorder
+from slimnet.tracing.ops.mixing import MIXING
+from slimnet.tracing.ops.pointwise import POINTWISE
+from slimnet.tracing.ops.pooling import POOLING
+from slimnet.tracing.ops.structural import STRUCTURAL
+from slimnet.tracing.recorder import Call, Recorder
 
 Handler = Callable[[Recorder, Call], None]
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from slimnet.constants import Needs
+from slimnet.calculus.constants import Needs
 from slimnet.graph import ChannelGraph, Constants, Reader
-from slimnet.labels import Labels
+from slimnet.tracing.labels import Labels
 
 
 @dataclass

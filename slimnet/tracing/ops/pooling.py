@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from slimnet.graph import Constants
-from slimnet.labels import varying_axes
-from slimnet.ops.pointwise import elementwise
-from slimnet.recorder import Call, Constant, Recorder, opaque, zero_only
-from slimnet.tag import Tag
+from slimnet.tracing.labels import varying_axes
+from slimnet.tracing.ops.pointwise import elementwise
+from slimnet.tracing.recorder import Call, Constant, Recorder, opaque, zero_only
+from slimnet.tracing.tag import Tag
 
 PLANE_AXES = {"1d": 1, "2d": 2, "3d": 3}
 

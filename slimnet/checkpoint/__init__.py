@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet import mismatch, unpickling
+from slimnet.checkpoint import mismatch, unpickling
 from slimnet.errors import CheckpointError
 from slimnet.models.architecture import Architecture, build, reason
 

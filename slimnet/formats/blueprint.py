@@ -13,8 +13,8 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from slimnet.errors import ArchitectureError, BundleError
-from slimnet.input_spec import describe_inputs
-from slimnet.manifest import json_object
+from slimnet.formats.input_spec import describe_inputs
+from slimnet.formats.manifest import json_object
 from slimnet.models.architecture import Architecture, reason
 from slimnet.pipeline import Slimmed
 from slimnet.plan import SurgeryPlan, parse_field, state

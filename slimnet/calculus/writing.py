@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from slimnet.calculus.matching import MixedChannelsError, Orders
+from slimnet.calculus.narrowing import Narrow, count_elements
+from slimnet.calculus.removal import Removal, carrier, carrier_groups
 from slimnet.graph import Reader
-from slimnet.matching import MixedChannelsError, Orders
-from slimnet.narrowing import Narrow, count_elements
 from slimnet.plan import (
     AxisCut,
     Fold,
@@ -18,7 +19,6 @@ from slimnet.plan import (
     SurgeryPlan,
     Zeroed,
 )
-from slimnet.removal import Removal, carrier, carrier_groups
 from slimnet.skeleton import gather
 from slimnet.sparsity import DeadChannels
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from slimnet.calculus.matching import Orders
+from slimnet.calculus.removal import Removal
 from slimnet.graph import ChannelGraph, Depthwise, Reader
-from slimnet.matching import Orders
-from slimnet.ops import POINTWISE
-from slimnet.removal import Removal
 from slimnet.skeleton import gather
+from slimnet.tracing.ops import POINTWISE
 
 PLAIN = frozenset(POINTWISE) | {
     "convolution",

@@ -1,0 +1,1 @@
+"""The files of a bundle: how a network is captured, described, written and read back."""
