@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from slimnet.errors import CertificateError, UsageError
+from slimnet.formats.agreement import TOLERANCE, TOLERANCES
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.plan import SurgeryPlan
 from slimnet.skeleton import copy_with, shared_copy, state
@@ -130,18 +131,21 @@ def certify(
     plan: SurgeryPlan,
     inputs: ExampleInputs | Inputs | Iterable[ExampleInputs | Inputs],
     *,
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
     float64: bool = False,
 ) -> Certificate:
     """Run dense, masked and slim networks in evaluation mode on the same inputs and compare.
 
     `inputs` are example inputs, or an iterable of them such as a data loader of `Inputs`. With `float64` the masked
-    and slim networks are compared in double precision as well (twice the memory). Nothing is changed, no random
+    and slim networks are compared in double precision as well (twice the memory). Without a `tolerance` it is that of
+    the networks' type, 1e-4 but for short ones. Nothing is changed, no random
     number is drawn.
 
     Raises:
         CertificateError: the outputs cannot be compared.
     """
+    if tolerance is None:
+        tolerance = TOLERANCES.get(floating_type(dense), TOLERANCE)
     if not tolerance >= 0:
         raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
     reference, narrow = shared_copy(dense).eval(), shared_copy(slim).eval()
@@ -215,5 +219,9 @@ def as_double(model: nn.Module) -> nn.Module:
 
 def dtype_name(model: nn.Module) -> str:
     """The floating type of a network's parameters, such as "float32"."""
-    found = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    return str(found).removeprefix("torch.")
+    return str(floating_type(model)).removeprefix("torch.")
+
+
+def floating_type(model: nn.Module) -> torch.dtype:
+    """The floating type of a network's parameters."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())

@@ -87,7 +87,7 @@ def test_slim_tells_people_and_machines_what_it_did(checkpoint, tmp_path, capsys
     assert found["plan_digest"] == json.loads((slimmed / MANIFEST).read_text())["plan_digest"]
 
 
-@pytest.mark.parametrize("tolerance", ["nan", "-1"])
+@pytest.mark.parametrize("tolerance", ["nan", "-1", "inf"])
 def test_a_tolerance_that_is_none_is_misuse(tolerance, checkpoint, tmp_path, capsys):
     command = ["slim", str(checkpoint), *ARCH, *INPUT, "-o", str(tmp_path / "slim"), "--tolerance", tolerance]
     assert "tolerance" in refused(command, 2, capsys)

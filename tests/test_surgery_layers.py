@@ -296,7 +296,7 @@ def test_every_submodule_keeps_its_own_mode():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_the_floating_type_stays(dtype):
     model = chain(nn.Conv2d(2, 5, 3), norm(5, [1, 3], 0.7), nn.ReLU(), nn.Conv2d(5, 3, 3, bias=False)).to(dtype)
-    slimmed = slimnet.slim(model, planes().to(dtype), tolerance=0.02)
+    slimmed = slimnet.slim(model, planes().to(dtype))
     assert {t.dtype for t in slimmed.model.state_dict().values() if t.is_floating_point()} == {dtype}
     assert slimmed.certificate.dtype == str(dtype).removeprefix("torch.")
     assert widths(slimmed.model) == [3, 3]
