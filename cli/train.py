@@ -82,12 +82,9 @@ def recipe_for(
         fitting = {"num_classes": len(images.classes), "in_channels": images.channels}
         defaults = (DIGITS_DEMO.arch_args if arch is None else {}) | fitting
     given = {name: value for name, value in wishes.items() if value is not None}
-    if "iterations" in given and DIGITS_DEMO.drop_at is not None:
-        # The learning rate drops at the same part of a longer or shorter run.
-        given["drop_at"] = max(1, DIGITS_DEMO.drop_at * given["iterations"] // DIGITS_DEMO.iterations)
-    return dataclasses.replace(
-        DIGITS_DEMO, arch=arch or DIGITS_DEMO.arch, arch_args=defaults | arch_args, data=source, **given
-    )
+    # The learning rate drops at the same part of a longer or shorter run.
+    base = DIGITS_DEMO.lasting(given.get("iterations", DIGITS_DEMO.iterations))
+    return dataclasses.replace(base, arch=arch or base.arch, arch_args=defaults | arch_args, data=source, **given)
 
 
 def _tell(run: TrainingRun, images: ImageData, path: Path, as_json: bool) -> None:

@@ -49,8 +49,9 @@ def slim(
     `example_inputs` are what forward takes: a tensor `(N, C, H, W)`, several, or a dict of keyword arguments.
     `criterion` is "gamma" (|γ| < `threshold`, paper section 2.1) or "activation" (zero on all of `loader`, section
     2.1 as well). `loader` yields example inputs, or `(inputs, labels)` pairs; the certificate is measured on it, or
-    on the example inputs without it. `tolerance` is how far outputs may move, relative to the largest one: 1e-4 where
-    nothing is said, and what rounding takes in short types (1e-2 in float16, 5e-2 in bfloat16). The model is not touched: weights, mode, device and random state stay.
+    on the example inputs without it. `tolerance` is how far outputs may move, relative to the largest one: 1e-4
+    where nothing is said, and what rounding takes in short types (1e-2 in float16, 5e-2 in bfloat16). The model is
+    not touched: weights, mode, device and random state stay.
 
     Raises:
         CertificateError: outputs differ by more than `tolerance` (relative); nothing is returned.

@@ -2,8 +2,6 @@
 
 import dataclasses
 import itertools
-import json
-import math
 import os
 import resource
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from runs import TINY, finished, images, recipe, same
 from torch import nn
 from torch.nn import functional
 
@@ -20,20 +19,16 @@ from slimnet.errors import CheckpointError, DataError, SlimnetError, UsageError
 from slimnet.training import (
     Accuracy,
     Recipe,
-    TrainingRun,
     batchnorm_scales,
     evaluate,
     save_checkpoint,
     sparsity_by_gamma,
     train,
 )
-from slimnet.training.optimisers import decay_weights, make_optimiser
 from slimnet.training.order import BatchOrder
 from slimnet.training.recipe import DIGITS_DEMO
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-TINY = {"widths": [4, 6], "pool_after": [1], "hidden": 8, "in_channels": 2, "num_classes": 3}
 
 
 @pytest.fixture
@@ -43,31 +38,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def recipe(**changes: object) -> Recipe:
-    """A small BasicNet trained for seven steps."""
-    return Recipe(
-        **{"arch": "basicnet", "arch_args": TINY, "data": "x.npz", "iterations": 7, "batch_size": 5} | changes
-    )
-
-
-def images(count: int = 12, classes: int = 3) -> ImageData:
-    """Random 8 × 8 images in two channels; the labels go round."""
-    generator = torch.Generator().manual_seed(1)
-    pixels = torch.randint(0, 256, (count, 8, 8, 2), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(count) % classes
-    return ImageData.of("noise", (pixels, labels), (pixels.flip(0), labels.flip(0)), "abc"[:classes])
-
-
-def finished(run: TrainingRun) -> dict[str, torch.Tensor]:
-    for _ in run:
-        pass
-    return run.model.state_dict()
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 class Dropping(nn.Module):
@@ -104,69 +74,13 @@ class WithAuxiliary(Dropping):
         return (scores, scores) if self.training else scores
 
 
-# ---- optimisers and regularisers, on one scalar by hand
-
-
-def test_adam_takes_l2_into_its_moments():
-    """Three steps in plain Python: λθ joins the gradient, so that both moments contain it."""
-    lr, l2, (b1, b2), eps = 0.1, 0.5, (0.9, 0.99), 1e-3
-    theta = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
-    optimiser = make_optimiser(recipe(lr=lr, l2=l2, eps=eps), [theta])
-    expected, m, v = 2.0, 0.0, 0.0
-    for step, gradient in enumerate([1.0, -3.0, 0.25], start=1):
-        g = gradient + l2 * expected
-        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
-        expected -= lr * (m / (1 - b1**step)) / (math.sqrt(v / (1 - b2**step)) + eps)
-        theta.grad = torch.tensor([gradient], dtype=torch.float64)
-        optimiser.step()
-        assert theta.item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_sgd_takes_l2_into_its_momentum():
-    theta = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
-    optimiser = make_optimiser(recipe(optimiser="sgd", lr=0.1, momentum=0.9, l2=0.5), [theta])
-    expected, velocity = 2.0, 0.0
-    for gradient in [1.0, -3.0, 0.25]:
-        velocity = 0.9 * velocity + gradient + 0.5 * expected
-        expected -= 0.1 * velocity
-        theta.grad = torch.tensor([gradient], dtype=torch.float64)
-        optimiser.step()
-        assert theta.item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_weight_decay_shrinks_by_its_own_amount():
-    theta = torch.tensor([2.0, -4.0])
-    decay_weights([theta], 0.25)
-    assert theta.tolist() == [1.5, -3.0]
-
-
-@pytest.mark.parametrize("lr", [1e-30, 1e-25])
-def test_weight_decay_follows_the_schedule_and_not_the_learning_rate(lr):
-    """With a learning rate of nothing only the decay is left: θ₀ · 0.99² · 0.999³ for every parameter."""
-    run = train(recipe(iterations=5, drop_at=2, lr=lr, weight_decay=0.01), images())
-    before = {name: parameter.detach().clone() for name, parameter in run.model.named_parameters()}
-    finished(run)
-    for name, parameter in run.model.named_parameters():
-        torch.testing.assert_close(parameter.detach(), before[name] * (0.99**2 * 0.999**3))
-
-
-@pytest.mark.parametrize(("ratio", "vanishes"), [(36, True), (40, False)])
-def test_what_only_l2_moves_vanishes_below_the_bound_that_eps_sets(ratio, vanishes):
-    """The recipe's note on eps: with lr·λ/eps below 38 a dead γ goes to nothing, above it it jitters."""
-    gamma = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
-    optimiser = make_optimiser(recipe(lr=1e-2, l2=1e-2, eps=1e-4 / ratio), [gamma])
-    gamma.grad = torch.zeros_like(gamma)
-    last = []
-    for _ in range(6000):
-        optimiser.step()
-        last.append(abs(gamma.item()))
-    assert (max(last[-200:]) < 1e-12) == vanishes
+# ---- the loop
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
 def test_the_learning_rate_drops_to_a_tenth(optimiser):
     """Where only L2 has a gradient, plain SGD has θ ← (1 − lr·λ)·θ and Adam steps by about lr."""
-    changes = {"optimiser": optimiser, "momentum": 0.0, "lr": 0.01, "l2": 0.5, "iterations": 4, "drop_at": 3}
+    changes = {"optimiser": optimiser, "momentum": 0.0, "lr": 0.01, "l2": 0.5, "iterations": 4, "drops": (3,)}
     run = train(recipe(arch=f"{__name__}:Unmoved", arch_args={}, **changes), images(), every=1)
     path = [run.model.weight.item() for _ in itertools.chain([0], run)]
     if optimiser == "sgd":
@@ -187,12 +101,9 @@ class Unmoved(nn.Module):
         return (0 * self.weight).expand(len(x), 3)
 
 
-# ---- the loop
-
-
 def test_the_run_equals_a_plain_loop():
     """The oracle is the loop anybody would write: torch's Adam, NumPy's floats, batch after batch."""
-    data, plan = images(), recipe(l2=0.01, lr=0.01, drop_at=4, eps=1e-4)
+    data, plan = images(), recipe(l2=0.01, lr=0.01, drops=(4,), eps=1e-4)
     run = train(plan, data)
     pixels = data.x_train.numpy().astype(np.float64).transpose(0, 3, 1, 2) / 255
     pixels -= pixels.mean(axis=(0, 2, 3), keepdims=True)
@@ -391,90 +302,6 @@ def test_sparsity_counts_convolution_channels_below_the_threshold():
     assert sparsity_by_gamma(model, threshold=0.6) == pytest.approx(4 / 10)
     assert sparsity_by_gamma(nn.Linear(2, 2)) == 0
     assert batchnorm_scales(model)["features.bn1"].tolist() == pytest.approx([0.5, -0.0009, 0.0, -0.001])
-
-
-# ---- recipes
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"optimiser": "sgd", "lr": 0.1, "weight_decay": 1e-3},
-        {"arch_args": {"widths": (3, 4)}, "betas": [0.8, 0.9]},
-    ],
-)
-def test_a_recipe_survives_json(changes):
-    written = recipe(**changes)
-    assert Recipe.from_json(written.to_json()) == written
-    assert json.loads(written.to_json())["arch"] == "basicnet"
-
-
-def test_a_recipe_does_not_share_its_arguments():
-    arguments = {"widths": [4]}
-    kept = recipe(arch_args=arguments)
-    arguments["widths"].append(5)
-    assert kept.arch_args == {"widths": [4]}
-    assert recipe().drop_at is None
-    assert [recipe(drop_at=2).schedule_scale(iteration) for iteration in (0, 1, 2, 9)] == [1, 1, 0.1, 0.1]
-
-
-@pytest.mark.parametrize(("iterations", "drop_at"), [(100, 60), (5000, 3000), (1, 1)])
-def test_another_length_drops_at_the_same_share(iterations, drop_at):
-    longer = recipe(iterations=2500, drop_at=1500).lasting(iterations)
-    assert (longer.iterations, longer.drop_at) == (iterations, drop_at)
-    assert recipe().lasting(iterations) == recipe(iterations=iterations)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"arch": ""},
-        {"data": None},
-        {"arch_args": [1]},
-        {"arch_args": {"net": {1}}},
-        {"arch_args": {"slope": math.nan}},
-        {"iterations": 0},
-        {"iterations": 2.5},
-        {"iterations": True},
-        {"batch_size": -1},
-        {"drop_at": 0},
-        {"seed": -1},
-        {"optimiser": "adamw"},
-        {"lr": 0},
-        {"lr": math.nan},
-        {"lr": math.inf},
-        {"lr": "1e-3"},
-        {"eps": 0},
-        {"l2": -1e-4},
-        {"weight_decay": 1.0},
-        {"momentum": 1.0},
-        {"betas": (0.9,)},
-        {"betas": (0.9, 1.0)},
-        {"betas": 0.9},
-        {"flips": 1},
-    ],
-    ids=str,
-)
-def test_an_impossible_recipe_is_refused_by_field(changes):
-    with pytest.raises(UsageError, match=f"the recipe's {next(iter(changes))}") as caught:
-        recipe(**changes)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "not JSON"),
-        ("[]", "must be a JSON object"),
-        ('{"arch": "basicnet", "data": "digits"}', "lacks 'iterations'; its fields are arch, data"),
-        ('{"arch": "basicnet", "data": "digits", "iterations": 1, "lamda": 1}', "has no field 'lamda'"),
-        ('{"arch": "basicnet", "data": "digits", "iterations": null}', "iterations is None"),
-    ],
-)
-def test_json_that_is_no_recipe_is_refused(text, message):
-    with pytest.raises(UsageError, match=message):
-        Recipe.from_json(text)
 
 
 # ---- checkpoints

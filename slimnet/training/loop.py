@@ -15,9 +15,10 @@ from slimnet.errors import SlimnetError, UsageError
 from slimnet.models import build
 from slimnet.threads import torch_threads
 from slimnet.training.metrics import batchnorm_scales, check_fits, sparsity_by_gamma
-from slimnet.training.optimisers import decay_weights, make_optimiser, set_learning_rate
+from slimnet.training.optimisers import make_optimiser, set_initial_values, set_learning_rate
 from slimnet.training.order import BatchOrder
 from slimnet.training.recipe import Recipe
+from slimnet.training.regularisers import Regularisers
 
 HISTORY_POINTS = 50
 """How many snapshots a run keeps, evenly spread over its iterations (all of them in a shorter run)."""
@@ -91,7 +92,9 @@ class TrainingRun(Iterator[Progress]):
             self.model: nn.Module = build(recipe.arch, recipe.arch_args).to(self._device).train()
             self._random = self._random_state()
         check_fits(self.model, self._data)
-        self._optimiser = make_optimiser(recipe, self.model.parameters())
+        set_initial_values(recipe, self.model)
+        self._optimiser = make_optimiser(recipe, self.model)
+        self._regularisers = Regularisers(recipe, self.model)
 
     def __iter__(self) -> "TrainingRun":
         return self
@@ -160,9 +163,9 @@ class TrainingRun(Iterator[Progress]):
         loss = functional.cross_entropy(scores, labels)
         self._optimiser.zero_grad()
         loss.backward()
+        self._regularisers.before_step(self._optimiser)
         self._optimiser.step()
-        if self.recipe.weight_decay:
-            decay_weights(self.model.parameters(), self.recipe.weight_decay * scale)
+        self._regularisers.after_step(scale)
         return loss.detach(), scores.detach()
 
     @contextmanager

@@ -1,37 +1,93 @@
-"""Optimisers, and the two regularisers as the paper defines them (section 2.2); torch has other names."""
+"""Optimisers as the paper sets them up (section 3), with γ and β in groups of their own."""
 
-from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimnet.training.recipe import Recipe
 
+LR_SCALE = "lr_scale"
+"""Where a parameter group keeps its factor on the learning rate."""
 
-def make_optimiser(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam or SGD with the recipe's L2 coupled: λθ joins the gradient before any moment is taken of it.
 
-    That is what torch calls `weight_decay`. The recipe's own `weight_decay` is not in here: `decay_weights`
-    applies it after the step.
+def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the parameters of `model`, with L2 coupled: λθ joins the gradient first.
+
+    That is what torch calls `weight_decay`. The recipe's own `weight_decay` is not in here, nor is any other
+    regulariser: see `Regularisers`. Where L2 depends on a channel's cost, γ is left to them as well.
     """
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.l2, fused=True)
-    return torch.optim.Adam(
-        parameters, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.l2, fused=True
-    )
+    kinds = scales_and_shifts(model)
+    others = [parameter for parameter in model.parameters() if id(parameter) not in kinds.members]
+    scale_l2 = 0.0 if recipe.cost_aware else recipe.l2
+    groups = [
+        {"params": others, "weight_decay": recipe.l2, LR_SCALE: 1.0},
+        {"params": kinds.scales, "weight_decay": scale_l2, LR_SCALE: recipe.gamma_lr_scale},
+        {"params": kinds.shifts, "weight_decay": recipe.l2, LR_SCALE: recipe.beta_lr_scale},
+    ]
+    optimiser = _constructed(recipe, [group for group in groups if group["params"]])
+    set_learning_rate(optimiser, recipe.lr)
+    return optimiser
+
+
+def _constructed(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    optim, lr, eps, betas = torch.optim, recipe.lr, recipe.eps, recipe.betas
+    match recipe.optimiser:
+        case "sgd":
+            return optim.SGD(groups, lr, recipe.momentum, nesterov=recipe.nesterov, fused=True)
+        case "adam" | "amsgrad":
+            return optim.Adam(groups, lr, betas, eps, amsgrad=recipe.optimiser == "amsgrad", fused=True)
+        case "adamax":
+            return optim.Adamax(groups, lr, betas, eps, foreach=True)
+        case "adadelta":
+            return optim.Adadelta(groups, lr, recipe.rho, eps, foreach=True)
+        case "adagrad":
+            return optim.Adagrad(groups, lr, eps=eps, fused=True)
+        case "rmsprop":
+            return optim.RMSprop(groups, lr, alpha=recipe.rho, eps=eps, foreach=True)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Take `lr` in every parameter group from the next step on."""
+    """Take `lr`, times each group's own factor, from the next step on."""
     for group in optimiser.param_groups:
-        group["lr"] = lr
+        scaled = lr * group[LR_SCALE]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(scaled)  # a captured CUDA graph reads it where it lies
+        else:
+            group["lr"] = scaled
+
+
+class ScalesAndShifts:
+    """The γ and the β of every BatchNorm, each parameter once, first layer first."""
+
+    def __init__(self) -> None:
+        self.scales: list[nn.Parameter] = []
+        self.shifts: list[nn.Parameter] = []
+        self.members: set[int] = set()
+
+    def add(self, kind: list[nn.Parameter], parameter: nn.Parameter | None) -> None:
+        """Take a parameter in, unless it is none or known."""
+        if parameter is not None and id(parameter) not in self.members:
+            self.members.add(id(parameter))
+            kind.append(parameter)
+
+
+def scales_and_shifts(model: nn.Module) -> ScalesAndShifts:
+    """Find the γ and the β of a network."""
+    found = ScalesAndShifts()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            found.add(found.scales, module.weight)
+            found.add(found.shifts, module.bias)
+    return found
 
 
 @torch.no_grad()
-def decay_weights(parameters: Iterable[torch.Tensor], amount: float) -> None:
-    """Weight decay as the paper means it: θ ← (1 − amount)·θ in place, after the step.
-
-    `amount` is λ·s with s the schedule's scale. AdamW multiplies by the learning rate as well; this does not.
-    """
-    for parameter in parameters:
-        parameter.mul_(1 - amount)
+def set_initial_values(recipe: Recipe, model: nn.Module) -> None:
+    """Begin with the recipe's γ and β, where it names them."""
+    found = scales_and_shifts(model)
+    for parameters, value in ((found.scales, recipe.gamma_init), (found.shifts, recipe.beta_init)):
+        if value is not None:
+            for parameter in parameters:
+                parameter.fill_(value)

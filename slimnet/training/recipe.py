@@ -2,42 +2,75 @@
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from slimnet.errors import UsageError
+from slimnet.training.ranges import is_finite, is_number, is_whole, require
 
-OptimiserName = Literal["adam", "sgd"]
+OptimiserName = Literal["sgd", "adam", "amsgrad", "adamax", "adadelta", "adagrad", "rmsprop"]
+Precision = Literal["fp32", "bf16"]
+Cost = Literal["macs", "params"]
 
 DROP_FACTOR = 0.1
-"""What the schedule multiplies learning rate and weight decay by at `drop_at`, the paper's only drop."""
+"""What the schedule multiplies learning rate and weight decay by at each drop, unless a recipe says otherwise."""
+
+BASE_SETTINGS: dict[str, dict[str, Any]] = {
+    "sgd": {"lr": 0.1, "momentum": 0.9},
+    "adam": {"lr": 1e-3, "betas": (0.9, 0.99), "eps": 1e-8},
+    "amsgrad": {"lr": 1e-3, "betas": (0.9, 0.99), "eps": 1e-8},
+    "adamax": {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8},
+    "adadelta": {"lr": 1.0, "rho": 0.9, "eps": 1e-6},
+    "adagrad": {"lr": 1e-2, "eps": 1e-10},
+    "rmsprop": {"lr": 1e-3, "rho": 0.99, "eps": 1e-8},
+}
+"""The paper's settings of each optimiser; what it does not print (Adamax, Adagrad, RMSprop's ρ) is torch's."""
+
+UNUSED = {"momentum": 0.9, "betas": (0.9, 0.99), "rho": 0.9, "eps": 1e-8}
+"""What stands in a recipe for settings that its optimiser does not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training run: network, data, optimiser, regularisers, schedule and seed.
+    """A training run: network, data, optimiser, regularisers, schedule, precision and seed.
 
-    The defaults are the paper's for Adam on CIFAR but for the regularisers, which are off; for SGD the paper
-    sets `lr` to 0.1. Lengths are in iterations, so that they mean the same at every batch size.
+    The defaults are the paper's on CIFAR but for the regularisers, which are off. Lengths are in iterations, so
+    that they mean the same at every batch size.
 
     Attributes:
         arch: a name that `slimnet.models.build` knows.
         arch_args: arguments of that network, as JSON knows them (tuples become lists).
         data: a source that `slimnet.data.load_data` knows.
+        image_size: the height and width, in pixels, that images of any size are brought to; None keeps theirs.
         iterations: optimiser steps, each on exactly `batch_size` images.
-        optimiser: "adam" or "sgd".
-        lr: learning rate before the drop.
+        optimiser: one of the paper's seven: sgd, adam, amsgrad, adamax, adadelta, adagrad, rmsprop.
+        lr: learning rate before the first drop; None becomes the paper's for that optimiser.
         momentum: of SGD.
-        betas: decay rates of Adam's two moments.
-        eps: added to Adam's denominator. A dead γ, which only L2 moves, vanishes where lr·λ/eps is
-            below 38 (2(1 + β₁)/(1 − β₁), the bound of stability); above it, it jitters by about lr/10.
+        nesterov: whether SGD looks ahead, as Network Slimming's does.
+        betas: decay rates of the two moments of Adam and its kin.
+        rho: decay rate of the mean square in Adadelta and RMSprop.
+        eps: added to the denominator. Under Adam a dead γ, which only L2 moves, vanishes where lr·λ/eps is below
+            38 (2(1 + β₁)/(1 − β₁), the bound of stability); above it, it jitters by about lr/10.
         l2: λ added to the gradient as λθ, for every parameter, γ and β included (L2 regularisation).
         weight_decay: λ of θ ← (1 − λ·s)·θ after the step, s the schedule's scale and not lr (section 2.2).
-        batch_size: images per step.
-        drop_at: the iteration from which the schedule's scale is 0.1; never when None.
+        decoupled: λ of θ ← (1 − lr·λ)·θ before the step, which is AdamW's weight decay.
+        l1_gamma: λ added to the gradient of every γ as λ·sign(γ) (Network Slimming).
+        cost_aware: scale the L2 of each γ by what its channel costs, in MACs or parameters, with the mean left at
+            `l2` (section 5's wish); None for the same L2 everywhere.
+        gamma_lr_scale: factor on the learning rate of every γ.
+        beta_lr_scale: factor on the learning rate of every β.
+        gamma_init: what every γ begins with; None leaves it as the network is built, which is 1.
+        beta_init: what every β begins with; None leaves it as the network is built, which is 0.
+        batch_size: images per step, of all processes together.
+        drops: the iterations from which the schedule's scale is multiplied by `drop_factor` once more.
+        drop_factor: what the schedule's scale is multiplied by at each drop.
         flips: mirror a random half of the images left to right.
-        seed: decides the initial weights, the order of the images, flips and dropout.
+        crop: move each image by up to so many pixels at random, black around it (Network Slimming: 4).
+        precision: "fp32", or "bf16" for a forward and backward pass in bfloat16 over float32 weights.
+        sync_batchnorm: BatchNorm statistics over the whole batch where several GPUs share it.
+        warm_start: the checkpoint whose weights the run begins with; None for random ones.
+        warm_start_sha256: SHA-256 of that file, so that a resumed run notices another one.
+        seed: decides the initial weights, the order of the images, how they are varied, and dropout.
 
     Raises:
         UsageError: a value out of its range or of another type.
@@ -47,43 +80,86 @@ class Recipe:
     data: str
     iterations: int
     arch_args: dict[str, Any] = field(default_factory=dict)
+    image_size: int | None = None
     optimiser: OptimiserName = "adam"
-    lr: float = 1e-3
-    momentum: float = 0.9
-    betas: tuple[float, float] = (0.9, 0.99)
-    eps: float = 1e-8
+    lr: float = None  # type: ignore[assignment]  # replaced by the optimiser's own
+    momentum: float = None  # type: ignore[assignment]
+    nesterov: bool = False
+    betas: tuple[float, float] = None  # type: ignore[assignment]
+    rho: float = None  # type: ignore[assignment]
+    eps: float = None  # type: ignore[assignment]
     l2: float = 0.0
     weight_decay: float = 0.0
+    decoupled: float = 0.0
+    l1_gamma: float = 0.0
+    cost_aware: Cost | None = None
+    gamma_lr_scale: float = 1.0
+    beta_lr_scale: float = 1.0
+    gamma_init: float | None = None
+    beta_init: float | None = None
     batch_size: int = 40
-    drop_at: int | None = None
+    drops: tuple[int, ...] = ()
+    drop_factor: float = DROP_FACTOR
     flips: bool = False
+    crop: int = 0
+    precision: Precision = "fp32"
+    sync_batchnorm: bool = False
+    warm_start: str | None = None
+    warm_start_sha256: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._require("optimiser", self.optimiser in BASE_SETTINGS, f"one of {', '.join(get_args(OptimiserName))}")
+        for name, value in (UNUSED | BASE_SETTINGS[self.optimiser]).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        self._check_names()
+        self._check_counts()
+        self._check_numbers()
+        self._freeze()
+
+    def _require(self, name: str, holds: object, wanted: str) -> None:
+        require(holds, name, getattr(self, name), wanted)
+
+    def _check_names(self) -> None:
         for name in ("arch", "data"):
-            _require(isinstance(getattr(self, name), str) and getattr(self, name), self, name, "a name")
-        _require(self.optimiser in get_args(OptimiserName), self, "optimiser", "adam or sgd")
+            self._require(name, isinstance(getattr(self, name), str) and getattr(self, name), "a name")
+        for name in ("warm_start", "warm_start_sha256"):
+            self._require(name, isinstance(getattr(self, name), str | None), "a text, or None")
+        for name in ("flips", "nesterov", "sync_batchnorm"):
+            self._require(name, isinstance(getattr(self, name), bool), "true or false")
+        self._require("precision", self.precision in get_args(Precision), "fp32 or bf16")
+        self._require("cost_aware", self.cost_aware in (None, *get_args(Cost)), "macs or params, or None")
+        self._require("nesterov", not self.nesterov or self.optimiser == "sgd", "false: only sgd has it")
+
+    def _check_counts(self) -> None:
         for name in ("iterations", "batch_size"):
-            _require(_is_whole(getattr(self, name), 1), self, name, "a whole number of at least 1")
-        _require(_is_whole(self.seed, 0), self, "seed", "a whole number of at least 0")
-        _require(self.drop_at is None or _is_whole(self.drop_at, 1), self, "drop_at", "an iteration, or None")
+            self._require(name, is_whole(getattr(self, name), 1), "a whole number of at least 1")
+        for name in ("seed", "crop"):
+            self._require(name, is_whole(getattr(self, name), 0), "a whole number of at least 0")
+        self._require("image_size", self.image_size is None or is_whole(self.image_size, 1), "pixels, or None")
+        rising = isinstance(self.drops, tuple | list) and all(is_whole(drop, 1) for drop in self.drops)
+        self._require("drops", rising and list(self.drops) == sorted(set(self.drops)), "rising iterations from 1 up")
+
+    def _check_numbers(self) -> None:
         for name in ("lr", "eps"):
-            _require(_is_number(getattr(self, name), above=0), self, name, "a number above 0")
-        _require(_is_number(self.l2), self, "l2", "a number of at least 0")
-        for name in ("momentum", "weight_decay"):
-            _require(_is_number(getattr(self, name), below=1), self, name, "a number of at least 0 and below 1")
-        _require(isinstance(self.flips, bool), self, "flips", "true or false")
-        self._freeze_betas()
-        self._freeze_arch_args()
+            self._require(name, is_number(getattr(self, name), above=0), "a number above 0")
+        for name in ("l2", "l1_gamma", "gamma_lr_scale", "beta_lr_scale"):
+            self._require(name, is_number(getattr(self, name)), "a number of at least 0")
+        for name in ("momentum", "weight_decay", "decoupled", "rho"):
+            self._require(name, is_number(getattr(self, name), below=1), "a number of at least 0 and below 1")
+        self._require("drop_factor", is_number(self.drop_factor, above=0, below=1), "a number between 0 and 1")
+        for name in ("gamma_init", "beta_init"):
+            value = getattr(self, name)
+            self._require(name, value is None or is_finite(value), "a number, or None")
+        pair = isinstance(self.betas, tuple | list) and len(self.betas) == 2
+        self._require("betas", pair and all(is_number(b, below=1) for b in self.betas), "two numbers in [0, 1)")
 
-    def _freeze_betas(self) -> None:
-        valid = isinstance(self.betas, tuple | list) and len(self.betas) == 2
-        _require(valid and all(_is_number(b, below=1) for b in self.betas), self, "betas", "two numbers in [0, 1)")
+    def _freeze(self) -> None:
+        """Keep lists as tuples, and the arguments as JSON gives them back, so that a recipe equals itself read."""
         object.__setattr__(self, "betas", tuple(self.betas))
-
-    def _freeze_arch_args(self) -> None:
-        """Keep a copy as JSON gives it back, so that a recipe equals itself written and read."""
-        _require(isinstance(self.arch_args, dict), self, "arch_args", "a dict from argument names to values")
+        object.__setattr__(self, "drops", tuple(self.drops))
+        self._require("arch_args", isinstance(self.arch_args, dict), "a dict from argument names to values")
         try:
             copy = json.loads(json.dumps(self.arch_args, allow_nan=False))
         except (TypeError, ValueError) as error:
@@ -91,17 +167,17 @@ class Recipe:
         object.__setattr__(self, "arch_args", copy)
 
     def schedule_scale(self, iteration: int) -> float:
-        """s of the step that comes after `iteration` steps: 1, and 0.1 from `drop_at` on."""
-        return 1.0 if self.drop_at is None or iteration < self.drop_at else DROP_FACTOR
+        """s of the step that comes after `iteration` steps: 1, times `drop_factor` for each drop so far."""
+        return self.drop_factor ** sum(drop <= iteration for drop in self.drops)
 
     def lasting(self, iterations: int) -> "Recipe":
-        """The same recipe over another number of iterations, with its drop at the same share of them.
+        """The same recipe over another number of iterations, with its drops at the same shares of them.
 
         Raises:
             UsageError: fewer than one iteration.
         """
-        drop_at = None if self.drop_at is None else max(1, self.drop_at * iterations // self.iterations)
-        return dataclasses.replace(self, iterations=iterations, drop_at=drop_at)
+        drops = sorted({max(1, drop * iterations // self.iterations) for drop in self.drops})
+        return dataclasses.replace(self, iterations=iterations, drops=tuple(drops))
 
     def to_json(self) -> str:
         """The recipe as JSON text, one field a line."""
@@ -109,7 +185,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        """Read what `to_json` wrote; fields that have a default may be missing.
+        """Read what `to_json` wrote, now or in an earlier version; fields that have a default may be missing.
 
         Raises:
             UsageError: text that is not JSON, or not a recipe.
@@ -120,6 +196,10 @@ class Recipe:
             raise UsageError(f"the recipe is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise UsageError("the recipe must be a JSON object of field names and values")
+        if "drop_at" in values and "drops" not in values:
+            # Until there could be several drops, the only one had this name.
+            drop = values.pop("drop_at")
+            values["drops"] = [] if drop is None else [drop]
         fields = dataclasses.fields(cls)
         unknown = sorted(set(values) - {each.name for each in fields})
         missing = [name for name in ("arch", "data", "iterations") if name not in values]
@@ -128,22 +208,6 @@ class Recipe:
             wrong = f"has no field {unknown[0]!r}" if unknown else f"lacks {missing[0]!r}"
             raise UsageError(f"the recipe {wrong}; its fields are {names}")
         return cls(**values)
-
-
-def _require(holds: object, recipe: Recipe, name: str, wanted: str) -> None:
-    if not holds:
-        raise UsageError(f"the recipe's {name} is {getattr(recipe, name)!r}; it must be {wanted}")
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value: object, above: float | None = None, below: float = math.inf) -> bool:
-    """A finite number of at least 0 (greater than `above`, if given) and less than `below`."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return (value >= 0 if above is None else value > above) and value < below
 
 
 DIGITS_DEMO = Recipe(
@@ -156,7 +220,7 @@ DIGITS_DEMO = Recipe(
     l2=2e-2,
     batch_size=20,
     iterations=2500,
-    drop_at=1500,
+    drops=(1500,),
 )
 """The demo's run: 84 to 85 % of the filters die, 98.6 to 99.2 % of the test digits are read (seeds 0 to 5).
 

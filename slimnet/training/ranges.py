@@ -1,0 +1,33 @@
+"""What the fields of a recipe may be, checked in one place so that they are all refused in the same words."""
+
+import math
+from typing import Any
+
+from slimnet.errors import UsageError
+
+
+def require(holds: object, name: str, value: Any, wanted: str) -> None:
+    """Refuse a field's value.
+
+    Raises:
+        UsageError: it does not hold what is wanted of it.
+    """
+    if not holds:
+        raise UsageError(f"the recipe's {name} is {value!r}; it must be {wanted}")
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether this is an integer of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: object, above: float | None = None, below: float = math.inf) -> bool:
+    """Whether this is a finite number of at least 0 (greater than `above`, if given) and less than `below`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return (value >= 0 if above is None else value > above) and value < below
+
+
+def is_finite(value: object) -> bool:
+    """Whether this is a finite number of either sign."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
