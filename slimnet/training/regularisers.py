@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from slimnet.errors import UsageError
 from slimnet.training.optimisers import scales_and_shifts
 from slimnet.training.recipe import Recipe
 
@@ -12,34 +13,42 @@ Parameters = Sequence[torch.Tensor]
 
 
 class Regularisers:
-    """What a recipe does to the parameters of `model` beside the optimiser's step.
+    """What a recipe does to the parameters of `model` beside the optimiser's step; it keeps no state of its own.
 
     `costs` gives the relative cost of each channel of each γ by parameter name, `(C,)` with mean 1 over all of
-    them, where the recipe's L2 depends on it.
+    them, where the recipe's L2 depends on it: see `slimnet.training.cost.relative_costs`. `model` is the network
+    itself, not a wrapper around it.
+
+    Raises:
+        UsageError: a cost-aware recipe without costs.
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module, costs: Mapping[str, torch.Tensor] | None = None) -> None:
         self._recipe = recipe
-        self._parameters = list(model.parameters())
-        self._scales = scales_and_shifts(model).scales
-        self._strengths: list[torch.Tensor] = []  # none where the optimiser's own L2 is all there is
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._scales = [scale for scale in scales_and_shifts(model).scales if scale.requires_grad]
+        # Each γ with an L2 of its own, (C,); none where the optimiser's is the same for all.
+        self._strengths: list[tuple[nn.Parameter, torch.Tensor]] = []
         if recipe.cost_aware:
+            if costs is None:
+                raise UsageError("a cost-aware recipe needs costs=, what each channel costs; see relative_costs")
             names = {id(parameter): name for name, parameter in model.named_parameters()}
-            self._strengths = [
-                recipe.l2 * (costs or {})[names[id(scale)]].to(scale.device, scale.dtype) for scale in self._scales
-            ]
+            # A γ that the forward never reads has no cost; it gets no gradient either.
+            priced = [(scale, costs[names[id(scale)]]) for scale in self._scales if names[id(scale)] in costs]
+            self._strengths = [(scale, (recipe.l2 * cost).to(scale.device, scale.dtype)) for scale, cost in priced]
 
     @torch.no_grad()
     def before_step(self, optimiser: torch.optim.Optimizer) -> None:
-        """Add to the gradients, and shrink the parameters where weight decay is decoupled."""
-        if self._recipe.l1_gamma:
-            add_sign(self._scales, self._recipe.l1_gamma)
-        for scale, strength in zip(self._scales, self._strengths, strict=False):
-            if scale.grad is not None:
-                scale.grad.addcmul_(scale, strength)
+        """Shrink the parameters where weight decay is decoupled, and add to the gradients."""
         if self._recipe.decoupled:
             for group in optimiser.param_groups:
-                decay_weights(group["params"], group["lr"] * self._recipe.decoupled)
+                trained = [parameter for parameter in group["params"] if parameter.requires_grad]
+                decay_weights(trained, group["lr"] * self._recipe.decoupled)
+        if self._recipe.l1_gamma:
+            add_sign(self._scales, self._recipe.l1_gamma)
+        for scale, strength in self._strengths:
+            if scale.grad is not None:
+                scale.grad.addcmul_(scale, strength)
 
     def after_step(self, scale: float | torch.Tensor) -> None:
         """Decay the weights, with the schedule's scale."""
@@ -61,4 +70,5 @@ def decay_weights(parameters: Parameters, amount: float | torch.Tensor) -> None:
 
     `amount` is λ·s with s the schedule's scale. AdamW multiplies by the learning rate as well, and does it before.
     """
-    torch._foreach_mul_(list(parameters), 1 - amount)
+    if parameters:
+        torch._foreach_mul_(list(parameters), 1 - amount)
