@@ -15,7 +15,9 @@ from slimnet.models import (
     VGG,
     Architecture,
     BasicNet,
+    CifarDenseNet,
     CifarResNet,
+    PreActResNet,
     architecture,
     architecture_of,
     build,
@@ -33,7 +35,7 @@ def error_of(arch, arch_args=None) -> str:
 @pytest.mark.parametrize("arch", list(architecture.OWN))
 def test_own_names_build_and_are_remembered(arch):
     model = build(arch, {"num_classes": 4})
-    assert isinstance(model, BasicNet | VGG | CifarResNet)
+    assert isinstance(model, BasicNet | VGG | CifarResNet | PreActResNet | CifarDenseNet)
     assert model.training
     assert architecture_of(copy.deepcopy(model)) == Architecture(arch, {"num_classes": 4})
     assert "slimnet_architecture" not in "".join(model.state_dict())
@@ -246,7 +248,7 @@ def test_arguments_that_are_no_mapping_are_refused(arch_args):
         ("resnet20", {"depth": 56}, "resnet20 takes no argument 'depth'"),
         ("resnet20", {"num_classes": 0}, "resnet20: num_classes must be a whole number of at least 1, got 0"),
         ("resnet20", {"shortcut": "C"}, "resnet20: shortcut must be 'A' (zero channels) or 'B'"),
-        ("vgg16", {"hidden": 512}, "vgg16: hidden must be a list of widths such as [512], got 512"),
+        ("vgg16", {"hidden": 512}, "vgg16: hidden must be a list of widths such as [512], or one of cifar, "),
         ("torchvision:resnet18", {"num_clases": 3}, "torchvision:resnet18 takes no argument 'num_clases'"),
         (
             "torchvision:resnet18",

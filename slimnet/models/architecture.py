@@ -18,6 +18,8 @@ from slimnet import compat
 from slimnet.errors import ArchitectureError, UsageError
 from slimnet.models.basicnet import BasicNet
 from slimnet.models.cifar_resnet import CifarResNet
+from slimnet.models.densenet import CifarDenseNet
+from slimnet.models.preact_resnet import PreActResNet
 from slimnet.models.vgg import VGG
 
 Factory = Callable[..., nn.Module]
@@ -26,6 +28,8 @@ OWN: Mapping[str, Factory] = {
     "basicnet": BasicNet,
     **{f"vgg{depth}": partial(VGG, depth) for depth in (11, 13, 16, 19)},
     **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (20, 32, 44, 56, 110)},
+    "resnet164": partial(PreActResNet, 164),
+    "densenet40": partial(CifarDenseNet, 40),
 }
 """The networks that come with slimnet, by name."""
 

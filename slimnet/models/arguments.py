@@ -1,5 +1,8 @@
 """What the network constructors accept, checked in one place so that they all say it in the same words."""
 
+import math
+from collections.abc import Mapping, Sequence
+
 from slimnet.errors import ArchitectureError
 
 
@@ -12,3 +15,35 @@ def require_positive(**sizes: int) -> None:
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ArchitectureError(f"{name} must be a whole number of at least 1, got {size!r}")
+
+
+def require_sizes(**lists: Sequence[int]) -> None:
+    """Check lists of sizes given by name; an empty list will do.
+
+    Raises:
+        ArchitectureError: one of them is no list, or holds something other than whole numbers of at least 1.
+    """
+    for name, sizes in lists.items():
+        if isinstance(sizes, str) or not isinstance(sizes, Sequence):
+            raise ArchitectureError(f"{name} must be a list of whole numbers, got {sizes!r}")
+        for size in sizes:
+            require_positive(**{name: size})
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number (no bool)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def hidden_widths(hidden: Sequence[int] | str, heads: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The widths of a classifier's hidden layers, from a list of them or one of the names in `heads`.
+
+    Raises:
+        ArchitectureError: it is neither.
+    """
+    widths = heads.get(hidden) if isinstance(hidden, str) else hidden
+    if not isinstance(widths, Sequence):
+        names = ", ".join(heads)
+        raise ArchitectureError(f"hidden must be a list of widths such as [512], or one of {names}; got {hidden!r}")
+    require_sizes(hidden=widths)
+    return tuple(widths)

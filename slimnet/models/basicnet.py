@@ -1,6 +1,5 @@
 """BasicNet, the seven-convolution network on which the paper shows that Adam with L2 kills filters."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 
 from slimnet.errors import ArchitectureError
-from slimnet.models.arguments import require_positive
+from slimnet.models.arguments import hidden_widths, is_number, require_positive, require_sizes
 from slimnet.models.vgg import initialise
 
 WIDTHS = {
@@ -19,12 +18,21 @@ WIDTHS = {
 }
 """Output channels of C1 to C7 under the names the paper's table 4 gives them."""
 
+HEADS: dict[str, tuple[int, ...]] = {
+    "cifar": (256,),
+    "tinyimagenet": (512, 256),
+    "imagenet": (4096, 2048),
+}
+"""The hidden layers of the classifier under the names of the paper's data sets."""
+
+IMAGENET_IMAGE = 224
+
 
 class BasicNet(nn.Module):
-    """Convolutions C1 to C7, global average pooling, a hidden layer and a linear classifier.
+    """Convolutions C1 to C7, global average pooling, hidden layers and a linear classifier.
 
     Images `(N, in_channels, H, W)` become scores `(N, num_classes)`; any size that survives the
-    poolings will do. BatchNorm and the activation follow every convolution and the hidden layer,
+    poolings will do. BatchNorm and the activation follow every convolution and every hidden layer,
     so every channel but the scores has a γ. The widths alone fix the paper's 4,649,664 convolution
     weights; where it pools is not printed, and `pool_after` is our reconstruction.
 
@@ -33,7 +41,9 @@ class BasicNet(nn.Module):
         in_channels: channels of an image.
         width: factor on the widths of C1 to C7 (not on `hidden`), rounded, at least one channel each.
         widths: output channels of each convolution, or a name of the paper's table 4.
-        hidden: units of the fully connected layer before the classifier.
+        hidden: units of the fully connected layer before the classifier, or of several, or `cifar` (256),
+            `tinyimagenet` (512 and 256) or `imagenet` (4096 and 2048). The last is for 224 × 224 images and
+            reads averages of 5 × 5 pixels, four pixels apart, in place of the global average.
         pool_after: the convolutions, counted from 1, that a 2×2 max-pooling follows.
         negative_slope: 0 for ReLU, otherwise the slope of a LeakyReLU.
 
@@ -48,24 +58,21 @@ class BasicNet(nn.Module):
         *,
         width: float = 1.0,
         widths: Sequence[int] | str = "64-1x",
-        hidden: int = 256,
+        hidden: int | Sequence[int] | str = 256,
         pool_after: Sequence[int] = (1, 3, 5),
         negative_slope: float = 0.0,
     ) -> None:
         super().__init__()
-        require_positive(num_classes=num_classes, in_channels=in_channels, hidden=hidden)
+        require_positive(num_classes=num_classes, in_channels=in_channels)
+        if not is_number(negative_slope) or not 0 <= negative_slope < 1:
+            raise ArchitectureError(f"negative_slope must be at least 0 and below 1, got {negative_slope!r}")
         channels = _scaled(widths, width)
         _check_pools(pool_after, len(channels))
+        side = _imagenet_side(frozenset(pool_after)) if hidden == "imagenet" else 1
+        units = _hidden(hidden)
         self.features = _features(in_channels, channels, frozenset(pool_after), negative_slope)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(
-            OrderedDict(
-                fc1=nn.Linear(channels[-1], hidden, bias=False),
-                bn1=nn.BatchNorm1d(hidden),
-                act1=_activation(negative_slope),
-                fc2=nn.Linear(hidden, num_classes),
-            )
-        )
+        self.pool = nn.AvgPool2d(5, stride=4) if hidden == "imagenet" else nn.AdaptiveAvgPool2d(1)
+        self.classifier = _classifier((channels[-1] * side**2, *units), num_classes, negative_slope)
         self.apply(initialise)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -81,20 +88,34 @@ def _scaled(widths: Sequence[int] | str, factor: float) -> tuple[int, ...]:
             known = ", ".join(WIDTHS)
             raise ArchitectureError(f"there are no widths named {widths!r}; use {known} or a list of numbers")
         widths = WIDTHS[widths]
-    if not 0 < factor < math.inf:
+    if not is_number(factor) or factor <= 0:
         raise ArchitectureError(f"width must be a factor above 0, got {factor!r}")
-    for channels in widths:
-        require_positive(widths=channels)
+    require_sizes(widths=widths)
     if not widths:
         raise ArchitectureError("widths must name at least one convolution, got none")
     return tuple(max(1, round(factor * channels)) for channels in widths)
 
 
 def _check_pools(pool_after: Sequence[int], convolutions: int) -> None:
+    require_sizes(pool_after=pool_after)
     for position in pool_after:
-        require_positive(pool_after=position)
         if position > convolutions:
             raise ArchitectureError(f"cannot pool after C{position}: the last convolution is C{convolutions}")
+
+
+def _hidden(hidden: int | Sequence[int] | str) -> tuple[int, ...]:
+    if isinstance(hidden, int):
+        require_positive(hidden=hidden)
+        return (hidden,)
+    return hidden_widths(hidden, HEADS)
+
+
+def _imagenet_side(pools: frozenset[int]) -> int:
+    """How many averages of 5 × 5 pixels, four apart, fit beside each other after the poolings."""
+    plane = IMAGENET_IMAGE >> len(pools)
+    if plane < 5:
+        raise ArchitectureError(f"the imagenet head averages 5 × 5 pixels, but {len(pools)} poolings leave {plane}")
+    return (plane - 5) // 4 + 1
 
 
 def _features(in_channels: int, widths: tuple[int, ...], pool_after: frozenset[int], slope: float) -> nn.Sequential:
@@ -106,6 +127,17 @@ def _features(in_channels: int, widths: tuple[int, ...], pool_after: frozenset[i
         layers[f"act{number}"] = _activation(slope)
         if number in pool_after:
             layers[f"pool{number}"] = nn.MaxPool2d(2)
+    return nn.Sequential(layers)
+
+
+def _classifier(widths: tuple[int, ...], num_classes: int, slope: float) -> nn.Sequential:
+    """From `widths[0]` features through the hidden `widths[1:]` to scores."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, (inputs, outputs) in enumerate(pairwise(widths), start=1):
+        layers[f"fc{number}"] = nn.Linear(inputs, outputs, bias=False)
+        layers[f"bn{number}"] = nn.BatchNorm1d(outputs)
+        layers[f"act{number}"] = _activation(slope)
+    layers[f"fc{len(widths)}"] = nn.Linear(widths[-1], num_classes)
     return nn.Sequential(layers)
 
 

@@ -1,4 +1,4 @@
-"""VGG networks with BatchNorm for 32 × 32 images, as Li et al. 2017 and Mehta et al. 2019 use them."""
+"""VGG networks with BatchNorm, as Li et al. 2017, Liu et al. 2017 and Mehta et al. 2019 use them."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from slimnet.errors import ArchitectureError
-from slimnet.models.arguments import require_positive
+from slimnet.models.arguments import hidden_widths, require_positive
 
 STAGES: dict[int, tuple[tuple[int, ...], ...]] = {
     11: ((64,), (128,), (256, 256), (512, 512), (512, 512)),
@@ -17,34 +17,55 @@ STAGES: dict[int, tuple[tuple[int, ...], ...]] = {
 }
 """The widths of the 3×3 convolutions by depth; a 2×2 max-pooling follows every stage."""
 
+HEADS: dict[str, tuple[int, ...]] = {
+    "cifar": (512,),
+    "tinyimagenet": (512, 256),
+    "linear": (),
+    "imagenet": (4096, 4096),
+}
+"""The hidden layers of the classifier under the names that stand for them."""
+
+IMAGENET_SIDE = 7
+"""ImageNet's head reads 7 × 7 averages of every channel, which is the whole plane of a 224 × 224 image."""
+
 
 class VGG(nn.Module):
-    """The convolutions of VGG-11, 13, 16 or 19 with BatchNorm, averaged over the plane, and a small head.
+    """The convolutions of VGG-11, 13, 16 or 19 with BatchNorm, averaged over the plane, and a classifier.
 
-    `hidden` holds the widths of the head's hidden linear layers, each with BatchNorm and ReLU. The default
-    `(512,)` is the CIFAR head of Li et al. 2017: with 10 classes VGG-16 then has 313,463,808 MACs (3.13e8 in
-    their table 1) and 14,987,722 parameters (1.5e7). That number comes out when the 3×3 convolutions have no
-    bias, all BatchNorms count with γ and β, and both linear layers have a bias. `hidden=()` leaves one linear
-    layer, as in Network Slimming's VGG-19 (Liu et al. 2017, table 1: 20.04 M parameters).
+    `hidden` holds the widths of the classifier's hidden linear layers, each with BatchNorm and ReLU, or is a name:
+
+    * `cifar`, the default: one layer of 512 (Li et al. 2017; Mehta et al. 2019). With 10 classes and 32 × 32
+      images VGG-16 has 313,463,808 MACs (3.13e8 in Li's table 1) and 14,987,722 parameters (1.5e7). That number
+      comes out when the 3×3 convolutions have no bias, all BatchNorms count with γ and β, and both linear
+      layers have a bias.
+    * `tinyimagenet`: 512 and 256 (Mehta et al. 2019).
+    * `linear`: none (Network Slimming; Liu et al. 2017, table 1). VGG-19 has 20,035,018 parameters with 10
+      classes and 20,081,188 with 100 (20.04 M and 20.08 M in the table), and 398,136,320 MACs with 10. Its
+      7.97e8 FLOPs come out as 2 × (MACs + one multiply-add for each of the 303,104 values that BatchNorm
+      normalises).
+    * `imagenet`: VGG's own classifier, 4096 and 4096 with ReLU and dropout but no BatchNorm, on the 7 × 7 plane
+      of 224 × 224 images. With 1000 classes VGG-11 has 132,866,088 parameters (Liu's table 2: 132.9 M) and
+      7,609,090,048 MACs (their 4.57e10 FLOPs is 6 × that).
 
     Raises:
         ArchitectureError: a depth that VGG does not have, or a size that makes no sense.
     """
 
     def __init__(
-        self, depth: int = 16, num_classes: int = 10, hidden: Sequence[int] = (512,), in_channels: int = 3
+        self, depth: int = 16, num_classes: int = 10, hidden: Sequence[int] | str = (512,), in_channels: int = 3
     ) -> None:
         super().__init__()
-        require_positive(num_classes=num_classes, in_channels=in_channels)
+        require_positive(depth=depth, num_classes=num_classes, in_channels=in_channels)
         if depth not in STAGES:
             raise ArchitectureError(f"depth must be one of {', '.join(map(str, STAGES))}, got {depth!r}")
-        if isinstance(hidden, str) or not isinstance(hidden, Sequence):
-            raise ArchitectureError(f"hidden must be a list of widths such as [512], got {hidden!r}")
-        for width in hidden:
-            require_positive(hidden=width)
+        widths, channels = hidden_widths(hidden, HEADS), STAGES[depth][-1][-1]
         self.features = nn.Sequential(*convolutions(STAGES[depth], in_channels))
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(*head((STAGES[depth][-1][-1], *hidden), num_classes))
+        if hidden == "imagenet":
+            self.pool = nn.AdaptiveAvgPool2d(IMAGENET_SIDE)
+            self.classifier = nn.Sequential(*imagenet_head((channels * IMAGENET_SIDE**2, *widths), num_classes))
+        else:
+            self.pool = nn.AdaptiveAvgPool2d(1)
+            self.classifier = nn.Sequential(*head((channels, *widths), num_classes))
         self.apply(initialise)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -69,6 +90,15 @@ def head(widths: Sequence[int], num_classes: int) -> Iterator[nn.Module]:
         yield nn.Linear(before, after)
         yield nn.BatchNorm1d(after)
         yield nn.ReLU()
+    yield nn.Linear(widths[-1], num_classes)
+
+
+def imagenet_head(widths: Sequence[int], num_classes: int) -> Iterator[nn.Module]:
+    """The same as the original network has it: dropout where `head` has BatchNorm."""
+    for before, after in pairwise(widths):
+        yield nn.Linear(before, after)
+        yield nn.ReLU()
+        yield nn.Dropout()
     yield nn.Linear(widths[-1], num_classes)
 
 
