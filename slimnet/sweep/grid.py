@@ -1,0 +1,116 @@
+"""A grid of recipes, read from a TOML file: what the cells share, what varies, and what each is called."""
+
+import dataclasses
+import hashlib
+import itertools
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimnet.errors import UsageError
+from slimnet.training.recipe import Recipe
+
+TABLES = ("base", "grid", "cells")
+ID_LENGTH = 12
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep: its recipe, and how it differs from the others, for people.
+
+    `key` is short, and the same for the same recipe whatever grid it stands in.
+    """
+
+    recipe: Recipe
+    varied: str
+
+    @property
+    def key(self) -> str:
+        """The beginning of the SHA-256 of the recipe's JSON."""
+        return hashlib.sha256(self.recipe.to_json().encode()).hexdigest()[:ID_LENGTH]
+
+
+def read_grid(path: str | Path) -> tuple[Cell, ...]:
+    """Read the cells of a grid file, in the order in which they are to run; equal ones once.
+
+    `[base]` holds recipe fields that all cells share, `[[cells]]` variants of it, and `[grid]` lists of values:
+    every combination of these is run for each variant. `arch_args.width` names one argument of the network.
+
+    Raises:
+        UsageError: a file that is missing or not TOML, or a cell that is no recipe.
+    """
+    path = Path(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a grid file in TOML") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: not TOML: {error}") from error
+    try:
+        return cells_of(tables)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def cells_of(tables: Fields) -> tuple[Cell, ...]:
+    """The cells of a grid that has been parsed.
+
+    Raises:
+        UsageError: another table, a list where there should be none, or a cell that is no recipe.
+    """
+    unknown = sorted(set(tables) - set(TABLES))
+    if unknown:
+        raise UsageError(f"there is no table {unknown[0]!r} in a grid; its tables are {', '.join(TABLES)}")
+    base, grid, variants = (tables.get(name, kind()) for name, kind in zip(TABLES, (dict, dict, list), strict=True))
+    if not isinstance(base, dict) or not isinstance(grid, dict) or not isinstance(variants, list):
+        raise UsageError("a grid has [base] and [grid], and [[cells]] as often as wanted")
+    axes = [[(name, value) for value in values_of(name, values)] for name, values in flattened(grid).items()]
+    found: dict[str, Cell] = {}
+    for variant, combination in itertools.product(variants or [{}], itertools.product(*axes)):
+        varied = flattened(variant) | dict(combination)
+        cell = Cell(recipe_of(flattened(base) | varied), described(varied))
+        found.setdefault(cell.key, cell)
+    return tuple(found.values())
+
+
+def values_of(name: str, values: Any) -> list[Any]:
+    """The values that one field takes."""
+    if not isinstance(values, list) or not values:
+        raise UsageError(f"the grid's {name} is {values!r}; it must be a list of values")
+    return values
+
+
+def flattened(fields: Fields) -> Fields:
+    """The fields with the network's arguments under dotted names."""
+    found: Fields = {}
+    for name, value in fields.items():
+        if name == "arch_args" and isinstance(value, dict):
+            found |= {f"arch_args.{inner}": each for inner, each in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
+def recipe_of(fields: Fields) -> Recipe:
+    """A recipe from flat fields.
+
+    Raises:
+        UsageError: a field that recipes do not have, one that is missing, or a value out of range.
+    """
+    arguments = {name.partition(".")[2]: value for name, value in fields.items() if name.startswith("arch_args.")}
+    plain = {name: value for name, value in fields.items() if not name.startswith("arch_args.")}
+    known = [field.name for field in dataclasses.fields(Recipe)]
+    unknown = sorted(set(plain) - set(known))
+    missing = [name for name in ("arch", "data", "iterations") if name not in plain]
+    if unknown:
+        raise UsageError(f"recipes have no field {unknown[0]!r}; their fields are {', '.join(known)}")
+    if missing:
+        raise UsageError(f"a cell lacks {missing[0]!r}; say it under [base]")
+    return Recipe(**plain, **({"arch_args": arguments} if arguments else {}))
+
+
+def described(varied: Fields) -> str:
+    """What makes a cell different, such as "l2=0.001, seed=1"."""
+    return ", ".join(f"{name}={value}" for name, value in varied.items()) or "the only one"

@@ -1,0 +1,116 @@
+"""What became of each cell of a sweep: one row in an SQLite file, written as it happens."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimnet.errors import SlimnetError, UsageError
+from slimnet.sweep.grid import Cell
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS cells (
+    key TEXT PRIMARY KEY,
+    position INTEGER NOT NULL,
+    varied TEXT NOT NULL,
+    recipe TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed')),
+    started REAL,
+    finished REAL,
+    error TEXT,
+    result TEXT
+)
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell as it stands: `state` is waiting, running, done or failed; times are seconds since 1970."""
+
+    key: str
+    varied: str
+    recipe: str
+    state: str
+    started: float | None
+    finished: float | None
+    error: str | None
+    result: dict[str, Any] | None
+
+
+class Store:
+    """The table of a sweep's cells in a file. Every change is on the disk when its method returns.
+
+    Raises:
+        UsageError: the file is no such table, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        with self._changing() as table:
+            table.execute(SCHEMA)
+            table.execute("SELECT key, position, varied, recipe, state, started, finished, error, result FROM cells")
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        # A connection of its own for each change: threads need no lock, and nothing is held when a process dies.
+        try:
+            with closing(sqlite3.connect(self._path, timeout=60)) as connection, connection:
+                connection.execute("PRAGMA synchronous = FULL")
+                yield connection
+        except sqlite3.OperationalError as error:
+            raise SlimnetError(f"{self._path}: {error}; free space there, or name another folder") from error
+        except sqlite3.DatabaseError as error:
+            raise UsageError(f"{self._path}: not the table of a sweep ({error}); name another folder") from error
+
+    def add(self, cells: Iterable[Cell]) -> None:
+        """Take cells in as waiting, behind those that are known; known ones stay as they are."""
+        with self._changing() as table:
+            (first,) = table.execute("SELECT coalesce(max(position), -1) + 1 FROM cells").fetchone()
+            table.executemany(
+                "INSERT OR IGNORE INTO cells (key, position, varied, recipe, state) VALUES (?, ?, ?, ?, 'waiting')",
+                [(cell.key, first + n, cell.varied, cell.recipe.to_json()) for n, cell in enumerate(cells)],
+            )
+
+    def wait_again(self, *, failed: bool) -> None:
+        """Let cells that were running when a sweep ended wait again, and with `failed` those that failed too."""
+        states = ("running", "failed") if failed else ("running", "running")
+        with self._changing() as table:
+            table.execute("UPDATE cells SET state = 'waiting', error = NULL WHERE state IN (?, ?)", states)
+
+    def begin(self, key: str) -> None:
+        """A cell runs."""
+        self._set(key, state="running", started=time.time(), finished=None, error=None)
+
+    def finish(self, key: str, result: Mapping[str, Any]) -> None:
+        """A cell is done, with this result."""
+        self._set(key, state="done", finished=time.time(), result=json.dumps(result, allow_nan=False, default=str))
+
+    def fail(self, key: str, error: str) -> None:
+        """A cell could not be run; `error` says why in one line."""
+        self._set(key, state="failed", finished=time.time(), error=error)
+
+    def leave(self, key: str) -> None:
+        """A cell was interrupted and waits to go on."""
+        self._set(key, state="waiting")
+
+    def _set(self, key: str, **values: Any) -> None:
+        names = ", ".join(f"{name} = ?" for name in values)
+        with self._changing() as table:
+            table.execute(f"UPDATE cells SET {names} WHERE key = ?", (*values.values(), key))
+
+    def rows(self, keys: Iterable[str] | None = None) -> list[Row]:
+        """The cells in order; only those of some keys, if given."""
+        wanted = None if keys is None else set(keys)
+        with self._changing() as table:
+            found = table.execute(
+                "SELECT key, varied, recipe, state, started, finished, error, result FROM cells ORDER BY position"
+            ).fetchall()
+        return [
+            Row(*row[:-1], None if row[-1] is None else json.loads(row[-1]))
+            for row in found
+            if wanted is None or row[0] in wanted
+        ]
