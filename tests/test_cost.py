@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from runs import recipe
+from runs import finished, images, recipe
 from torch import nn
 from torch.nn import functional
 
 import slimnet
 from slimnet.errors import UsageError
 from slimnet.models import build
+from slimnet.training import train
 from slimnet.training.cost import Cost, channel_costs, relative_costs
 from slimnet.training.optimisers import make_optimiser
 from slimnet.training.regularisers import Regularisers
@@ -192,3 +193,16 @@ def test_cost_aware_l2_pulls_each_gamma_by_its_share():
     assert model[0][1].weight.tolist() == pytest.approx([1 - 0.05 * early / mean] * 4)
     assert model[2][1].weight.tolist() == pytest.approx([1 - 0.05 * late / mean] * 6)
     torch.testing.assert_close(model[0][0].weight.detach(), 0.95 * weight)
+
+
+def test_a_run_weighs_its_own_network():
+    """After one step of SGD from γ = 1 a cost-aware run differs by lr·λ·(1 − cost/mean) in γ and in nothing else."""
+    plain, weighed = (
+        train(recipe(optimiser="sgd", lr=0.1, l2=0.5, iterations=1, cost_aware=unit), images())
+        for unit in (None, "params")
+    )
+    first, second = finished(plain), finished(weighed)
+    costs = relative_costs(plain.model, torch.zeros(1, 2, 8, 8), "params")
+    for name, value in first.items():
+        expected = value + 0.05 * (1 - costs[name]).float() if name in costs else value
+        torch.testing.assert_close(second[name], expected)

@@ -127,6 +127,26 @@ def test_every_optimiser_follows_its_recursion_with_every_regulariser(optimiser,
     assert trained(chosen) == [pytest.approx([value] * 3, rel=1e-9) for value in expected]
 
 
+@pytest.mark.parametrize("optimiser", STEPS)
+def test_the_fused_optimiser_equals_the_loop_over_parameters(optimiser):
+    """Oracle: torch's own one-by-one implementation, in float32 over tensors of many shapes."""
+    chosen = recipe(optimiser=optimiser, l2=0.1, drops=(DROP,))
+    first, second = (nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Linear(17, 1)) for _ in range(2))
+    second.load_state_dict(first.state_dict())
+    both = make_optimiser(chosen, first), make_optimiser(chosen, second)
+    for group in both[1].param_groups:
+        group |= {"foreach": False} | ({"fused": False} if "fused" in group else {})
+    for iteration in range(2 * DROP):
+        for pair in zip(first.parameters(), second.parameters(), strict=True):
+            gradient = torch.randn(pair[0].shape, generator=torch.Generator().manual_seed(iteration))
+            for parameter in pair:
+                parameter.grad = gradient.clone()
+        for each in both:
+            set_learning_rate(each, chosen.lr * chosen.schedule_scale(iteration))
+            each.step()
+    torch.testing.assert_close(first.state_dict(), second.state_dict(), rtol=1e-5, atol=1e-6)
+
+
 def test_nesterovs_momentum_looks_ahead():
     chosen = recipe(optimiser="sgd", lr=0.05, nesterov=True, l2=0.1)
     assert [weight for weight, *_ in trained(chosen)] == pytest.approx(by_hand(chosen), rel=1e-12)

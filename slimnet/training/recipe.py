@@ -44,7 +44,8 @@ class Recipe:
         image_size: the height and width, in pixels, that images of any size are brought to; None keeps theirs.
         iterations: optimiser steps, each on exactly `batch_size` images.
         optimiser: one of the paper's seven: sgd, adam, amsgrad, adamax, adadelta, adagrad, rmsprop.
-        lr: learning rate before the first drop; None becomes the paper's for that optimiser.
+        lr: learning rate before the first drop. None becomes the paper's for that optimiser, as it does for the
+            settings below; they are then numbers, which stay where another recipe is made from this one.
         momentum: of SGD.
         nesterov: whether SGD looks ahead, as Network Slimming's does.
         betas: decay rates of the two moments of Adam and its kin.
@@ -125,7 +126,11 @@ class Recipe:
         for name in ("arch", "data"):
             self._require(name, isinstance(getattr(self, name), str) and getattr(self, name), "a name")
         for name in ("warm_start", "warm_start_sha256"):
-            self._require(name, isinstance(getattr(self, name), str | None), "a text, or None")
+            value = getattr(self, name)
+            self._require(name, value is None or (isinstance(value, str) and value), "a text, or None")
+        for name in ("gamma_init", "beta_init"):
+            kept = self.warm_start is None or getattr(self, name) is None
+            self._require(name, kept, "None, since the warm start says what they begin with")
         for name in ("flips", "nesterov", "sync_batchnorm"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
         self._require("precision", self.precision in get_args(Precision), "fp32 or bf16")
