@@ -1,6 +1,6 @@
 """slim: the whole pipeline, from a dense network to a slim one with its plan and its certificate."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +59,7 @@ def slim(
         InputError, UsageError: the example inputs or the arguments do not fit.
     """
     inputs = check_inputs(model, example_inputs)
-    graph = trace(model, inputs)
-    dead = find_dead(model, graph, threshold, criterion, loader)
-    narrow, plan = operate(model, inputs, graph, dead)
+    narrow, plan = operate(model, inputs, lambda graph: find_dead(model, graph, threshold, criterion, loader))
     proof = certify(
         model,
         narrow,
@@ -75,8 +73,15 @@ def slim(
     return Slimmed(narrow, plan, proof, inputs, architecture_of(model))
 
 
-def operate(model: nn.Module, inputs: Inputs, graph: ChannelGraph, dead: DeadChannels) -> tuple[nn.Module, SurgeryPlan]:
-    """The slim network and its plan; where its forward raises, the plan is made again with more care."""
+def operate(
+    model: nn.Module, inputs: Inputs, find: Callable[[ChannelGraph], DeadChannels]
+) -> tuple[nn.Module, SurgeryPlan]:
+    """The slim network and its plan; where its forward raises, the plan is made again with more care.
+
+    The channel graph lives no longer than this, which leaves its memory to the certificate.
+    """
+    graph = trace(model, inputs)
+    dead = find(graph)
     plan = make_plan(model, inputs, graph, dead, tried=False)
     narrow = apply_plan(model, plan)
     if not runs(narrow, inputs):
