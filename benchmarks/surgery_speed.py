@@ -8,8 +8,8 @@ plans and applies, as `slimnet.slim` does before its certificate; torch-pruning 
 enumerates all groups, and prunes the channels that are dead in every BatchNorm of a group. It prunes in place, so it
 works on a copy, whose making is not timed; its crashes and its output error are recorded. The ratio is that of the
 medians; where torch-pruning crashes it is not counted, since a crash is quick. Peak memory is that of `slim` with its
-certificate on one image: what the process's resident memory grew by at its highest point (Linux's VmHWM), together
-with the dense network itself, over the size of the dense network.
+certificate on one image, in a process of its own: what its resident memory grew by at its highest point (Linux's
+VmHWM), together with the dense network itself, over the size of the dense network.
 
     python benchmarks/surgery_speed.py [--repeats 3] [--out benchmarks/results/surgery_speed.json] [NAME ...]
     python benchmarks/surgery_speed.py --table
@@ -25,6 +25,7 @@ import json
 import math
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -170,6 +171,13 @@ def memory(name: str) -> dict[str, float]:
     return {"model": size, "peak": peak, "ratio": peak / size}
 
 
+def memory_elsewhere(name: str) -> dict[str, float]:
+    """`memory` in a process of its own, where nothing that ran before has left memory to be used again."""
+    command = [sys.executable, __file__, "--memory", name]
+    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found
+
+
 def resident(field: str) -> int:
     """A figure of the process's resident memory, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -209,7 +217,11 @@ def table(results: dict[str, Any]) -> str:
 
 def run(name: str, repeats: int) -> dict[str, Any]:
     """Everything about one network."""
-    return {**{beta: exactness(name, beta) for beta in BETAS}, "race": race(name, repeats), "memory": memory(name)}
+    return {
+        **{beta: exactness(name, beta) for beta in BETAS},
+        "race": race(name, repeats),
+        "memory": memory_elsewhere(name),
+    }
 
 
 def main() -> None:
@@ -219,8 +231,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--table", action="store_true", help="print what is in the output file and run nothing")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "surgery_speed.json")
+    parser.add_argument("--memory", metavar="NAME", help="print the memory that slimming one network takes, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.memory:
+        print(json.dumps(memory(options.memory)))
+        return
     options.out.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(options.out.read_text()) if options.out.exists() else {"networks": {}}
     wanted = [] if options.table else options.names or [*classifiers(), *SEGMENTATION]
