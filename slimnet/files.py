@@ -1,6 +1,7 @@
 """Files and folders that appear on disk whole or not at all."""
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slimnet.errors import SlimnetError
+
+LOCK = "lock"
 
 NAME_KEPT = 40
 """How much of a target's name its hidden neighbour repeats; most systems end names at 255 bytes."""
@@ -60,6 +63,23 @@ def whole_folder(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
             flush(target.parent)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def held(folder: Path, failure: type[SlimnetError], doing: str) -> Iterator[None]:
+    """Hold a folder's lock while the context lasts; the system lets go of it whenever this process ends.
+
+    Raises:
+        failure: another process holds it, `doing` this.
+    """
+    with told(folder / LOCK, failure):
+        file = (folder / LOCK).open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise failure(f"{folder} is in use: another process is {doing} there; wait for it, or end it") from error
+        yield
 
 
 def refuse_existing(target: Path, failure: type[SlimnetError]) -> None:

@@ -1,0 +1,139 @@
+"""The cells of a sweep, each trained by a process of its own, here or on a Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+INTERRUPTED = 130
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process is to train: a recipe's JSON, the folder of the run, and more options of `slimnet train`."""
+
+    key: str
+    recipe: str
+    folder: Path
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended: its result, or why it failed in one line; neither where it was interrupted."""
+
+    key: str
+    result: dict[str, Any] | None = None
+    error: str | None = None
+
+
+def command(job: Job) -> list[str]:
+    """The command line that begins a cell, or goes on with it where it was begun."""
+    train = [sys.executable, "-m", "slimnet_cli", "train"]
+    if (job.folder / "recipe.json").exists():
+        return [*train, "--resume", str(job.folder), "--json", *job.options]
+    asked = job.folder.with_name(f"{job.folder.name}.json")
+    asked.parent.mkdir(parents=True, exist_ok=True)
+    asked.write_text(job.recipe, encoding="utf-8")
+    return [*train, "--recipe", str(asked), "-o", str(job.folder), "--json", *job.options]
+
+
+def outcome(job: Job, exit_code: int, output: str, errors: str) -> Outcome:
+    """What a process's end means."""
+    if exit_code == INTERRUPTED:
+        return Outcome(job.key)
+    if exit_code == 0:
+        with suppress(ValueError):
+            return Outcome(job.key, json.loads(output))
+    lines = [line for line in errors.splitlines() if line.strip()] or [f"it ended with exit code {exit_code}"]
+    return Outcome(job.key, error=lines[-1].removeprefix("error: "))
+
+
+def train_elsewhere(job: Job) -> Outcome:
+    """Train one cell to its end; what a Ray worker does."""
+    ended = subprocess.run(command(job), capture_output=True, text=True, check=False)
+    return outcome(job, ended.returncode, ended.stdout, ended.stderr)
+
+
+@dataclass
+class Here:
+    """Processes on this machine, `concurrent` at a time; they may share one GPU."""
+
+    concurrent: int
+    _running: set[subprocess.Popen[str]] = field(default_factory=set)
+
+    def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Callable[[], bool]) -> Iterator[Outcome]:
+        """Train the cells in order and say how each ended; after a wish to stop, those at hand save and leave."""
+        told = False
+        with ThreadPoolExecutor(self.concurrent) as pool:
+            waiting: set[Future[Outcome]] = {pool.submit(self._train, job, begun, stopped) for job in jobs}
+            while waiting:
+                done, waiting = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
+                yield from (each.result() for each in done)
+                if stopped() and not told:
+                    told = True
+                    for process in list(self._running):
+                        process.send_signal(signal.SIGINT)
+
+    def _train(self, job: Job, begun: Callable[[str], None], stopped: Callable[[], bool]) -> Outcome:
+        if stopped():
+            return Outcome(job.key)
+        begun(job.key)
+        # In a session of its own, so that a Ctrl-C reaches it once, from us, and not from the terminal as well.
+        process = subprocess.Popen(
+            command(job), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self._running.add(process)
+        output, errors = process.communicate()
+        self._running.discard(process)
+        return outcome(job, process.returncode, output, errors)
+
+
+@dataclass(frozen=True)
+class Ray:
+    """Workers of a Ray cluster; the folder must be one that all of its machines see.
+
+    `resources` are those of one cell, as Ray names them (`num_cpus`, `num_gpus`; a fraction shares a GPU).
+    """
+
+    address: str
+    resources: dict[str, float]
+
+    def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Callable[[], bool]) -> Iterator[Outcome]:
+        """Hand all cells to Ray and say how each ended; after a wish to stop, the others are called off."""
+        import ray
+
+        ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
+        try:
+            train = ray.remote(max_retries=0, **self.resources)(train_elsewhere)
+            waiting = {train.remote(job): job for job in jobs}
+            for job in jobs:
+                begun(job.key)
+            while waiting:
+                done, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
+                for each in done:
+                    yield self._outcome(ray, waiting.pop(each), each)
+                if stopped():
+                    for each in waiting:
+                        ray.cancel(each)
+                    yield from (Outcome(job.key) for job in waiting.values())
+                    return
+        finally:
+            ray.shutdown()
+
+    @staticmethod
+    def _outcome(ray: Any, job: Job, reference: Any) -> Outcome:
+        try:
+            found: Outcome = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            return Outcome(job.key, error=f"its Ray worker: {(str(error).strip().splitlines() or ['died'])[-1]}")
+        return found

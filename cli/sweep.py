@@ -1,0 +1,153 @@
+"""slimnet sweep: train every recipe of a grid, and write down what became of each."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.text import Text
+from slimnet_cli import terminal
+from slimnet_cli.options import json_option
+
+if TYPE_CHECKING:
+    from slimnet_cli.cells import Here, Outcome, Ray
+
+    from slimnet.sweep import Row, Store
+
+EXAMPLES = """\b
+Examples:
+  slimnet sweep grid.toml -o runs/lambda
+  slimnet sweep grid.toml -o runs/lambda --concurrent 2 --threads 1
+  slimnet sweep grid.toml -o /shared/lambda --ray auto --threads 2 --gpus 0.25
+
+\b
+A grid:
+  [base]
+  arch = "basicnet"
+  data = "digits"
+  iterations = 2500
+  arch_args = {width = 0.25, in_channels = 1}
+  [grid]
+  l2 = [1e-3, 1e-2]
+  seed = [0, 1, 2]
+"""
+
+
+@click.command(epilog=EXAMPLES, short_help="Train every recipe of a grid.")
+@click.argument("grid", metavar="GRID.toml")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the runs go.")
+@click.option("--concurrent", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of each run.")
+@click.option("--device", help='Where to train: "cpu", "cuda", "cuda:1".')
+@click.option("--ray", metavar="ADDRESS", help='Train on this Ray cluster ("auto" finds one); needs slimnet[ray].')
+@click.option("--gpus", type=click.FloatRange(0), default=0.0, help="On Ray, GPUs of each run; 0.25 is a quarter.")
+@click.option("--retry", is_flag=True, help="Try cells that failed once more.")
+@json_option
+def sweep(
+    grid: str,
+    out: Path,
+    concurrent: int,
+    threads: int | None,
+    device: str | None,
+    ray: str | None,
+    gpus: float,
+    retry: bool,
+    as_json: bool,
+) -> None:
+    """Train every recipe of a grid, resumably, and write down what became of each.
+
+    Each cell is a run in a folder of its own under DIR, and one row of DIR/sweep.sqlite. The same command
+    goes on where an earlier one stopped: what is done is not done again. Ctrl-C lets the runs at hand save
+    and leave. [base] holds what the cells share, [grid] lists of values of which every combination is run,
+    and [[cells]] variants of the base.
+    """
+    from slimnet.errors import UsageError
+    from slimnet.files import held
+    from slimnet.sweep import Store, read_grid
+
+    cells = read_grid(grid)
+    workers = _workers(concurrent, ray, threads, gpus)
+    options = [*(["--threads", str(threads)] if threads else []), *(["--device", device] if device else [])]
+    out.mkdir(parents=True, exist_ok=True)
+    with held(out, UsageError, "sweeping"):
+        store = Store(out / "sweep.sqlite")
+        store.add(cells)
+        store.wait_again(failed=retry)
+        keys = [cell.key for cell in cells]
+        stopped = _run(store, keys, out, workers, tuple(options))
+        _show(store.rows(keys), out, as_json)
+    if stopped:
+        terminal.note(f"interrupted; the same command goes on where it stopped, in {out}")
+        raise click.Abort
+    if any(row.state == "failed" for row in store.rows(keys)):
+        raise click.exceptions.Exit(1)
+
+
+def _workers(concurrent: int, ray: str | None, threads: int | None, gpus: float) -> Here | Ray:
+    from slimnet_cli.cells import Here, Ray
+
+    if ray is None:
+        return Here(concurrent)
+    try:
+        import ray as _  # noqa: F401
+    except ImportError as error:
+        raise click.UsageError("--ray needs Ray; install it with: pip install 'slimnet[ray]'") from error
+    return Ray(ray, {"num_cpus": float(threads or 1), "num_gpus": gpus})
+
+
+def _run(store: Store, keys: list[str], out: Path, workers: Here | Ray, options: tuple[str, ...]) -> bool:
+    """Train what waits; returns whether it was interrupted."""
+    from slimnet_cli.cells import Job
+    from slimnet_cli.live import stop_on_interrupt
+
+    waiting = [row for row in store.rows(keys) if row.state == "waiting"]
+    jobs = [Job(row.key, row.recipe, (out / "runs" / row.key).absolute(), options) for row in waiting]
+    names = {row.key: row.varied for row in waiting}
+    with ExitStack() as stack:
+        stopped = stack.enter_context(stop_on_interrupt())
+        advance = stack.enter_context(terminal.progress("Training cells", len(jobs)))
+        for number, outcome in enumerate(workers.run(jobs, store.begin, stopped), 1):
+            _keep(store, outcome)
+            advance(number, names[outcome.key])
+        return stopped()
+
+
+def _keep(store: Store, outcome: Outcome) -> None:
+    """Write down how a cell ended."""
+    if outcome.result is not None:
+        store.finish(outcome.key, outcome.result)
+    elif outcome.error is not None:
+        store.fail(outcome.key, outcome.error)
+    else:
+        store.leave(outcome.key)
+
+
+def _show(rows: list[Row], out: Path, as_json: bool) -> None:
+    if as_json:
+        terminal.emit([_document(row, out) for row in rows])
+        return
+    headings = ("cell", "state", "error", "dead filters", "run")
+    console = terminal.result()
+    console.print(terminal.table(headings, [_line(row) for row in rows], right=(2, 3)))
+
+
+def _document(row: Row, out: Path) -> dict[str, Any]:
+    return {
+        "key": row.key,
+        "varied": row.varied,
+        "state": row.state,
+        "error": row.error,
+        "folder": str(out / "runs" / row.key),
+        "seconds": None if row.started is None or row.finished is None else row.finished - row.started,
+        "result": row.result,
+    }
+
+
+def _line(row: Row) -> list[str | Text]:
+    state = Text(row.state if row.error is None else f"{row.state}: {row.error}")
+    if row.result is None:
+        return [row.varied, state, "", "", row.key]
+    error = f"{100 * (1 - row.result['accuracy']['top1']):.2f} %"
+    return [row.varied, state, error, f"{100 * row.result['dead_filters']:.1f} %", row.key]
