@@ -1,7 +1,8 @@
 """Training as the paper means it: recipes, the loop, and what is measured along the way."""
 
-from slimnet.training.loop import Progress, Snapshot, TrainingRun, train
+from slimnet.training.loop import TrainingRun, train
 from slimnet.training.metrics import Accuracy, batchnorm_scales, evaluate, sparsity_by_gamma
+from slimnet.training.progress import Progress, Snapshot
 from slimnet.training.recipe import DIGITS_DEMO, Recipe
 from slimnet.training.saving import save_checkpoint
 

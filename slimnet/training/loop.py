@@ -2,23 +2,30 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from slimnet.data import ImageData
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.models import build
 from slimnet.threads import torch_threads
-from slimnet.training.metrics import batchnorm_scales, check_fits, sparsity_by_gamma
-from slimnet.training.optimisers import make_optimiser, set_initial_values, set_learning_rate
-from slimnet.training.order import BatchOrder
+from slimnet.training import captured, resuming
+from slimnet.training.batches import batches_of
+from slimnet.training.cost import relative_costs
+from slimnet.training.distributed import ALONE, Ranks
+from slimnet.training.metrics import check_fits, sparsity_by_gamma
+from slimnet.training.optimisers import set_initial_values
+from slimnet.training.progress import Progress, Snapshot
 from slimnet.training.recipe import Recipe
 from slimnet.training.regularisers import Regularisers
+from slimnet.training.step import Step, Tally
+from slimnet.training.tuning import Tuning, compiler_told, gpu_settings
+from slimnet.training.warm_start import first_network
 
 HISTORY_POINTS = 50
 """How many snapshots a run keeps, evenly spread over its iterations (all of them in a shorter run)."""
@@ -27,42 +34,26 @@ _REPORTS = 2 * HISTORY_POINTS
 _LONGEST_SILENCE = 100
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands after `iteration` of `total` steps.
-
-    `loss` (cross-entropy, without regularisers) and `accuracy` (0..1) are means over the training batches
-    since the last report; `sparsity` is the share of convolution channels dead by γ, 0..1; `seconds` is the
-    wall time spent in training so far, without what the caller did between reports.
-    """
-
-    iteration: int
-    total: int
-    loss: float
-    accuracy: float
-    sparsity: float
-    seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """One point of a run's history: its progress and γ `(channels,)` of every BatchNorm by module path."""
-
-    progress: Progress
-    scales: dict[str, torch.Tensor]
+class DivergedError(SlimnetError):
+    """A run whose loss or weights are no longer finite."""
 
 
 class TrainingRun(Iterator[Progress]):
     """A network in training: each `next` trains for a few iterations and says where the run stands.
 
-    Iterate to train; stop at any time and go on later. Runs of one recipe on the same data, machine and
-    number of threads end with the same bits, whatever else draws random numbers in between.
+    Iterate to train; stop at any time and go on later, with this run or with another that is given its `state`.
+    Runs of one recipe on the same data, machine and number of threads end with the same bits, whatever else
+    draws random numbers in between.
 
     Attributes:
         recipe: what is being done.
+        data: what it is done on.
         model: the network, in train mode; evaluate or save it whenever the run is not inside `next`.
         iteration: steps taken so far.
         history: about fifty snapshots, the last one at the end.
+        every: iterations from one report to the next.
+        ranks: the processes that train together.
+        tuning: how the machine is used.
     """
 
     def __init__(
@@ -72,101 +63,160 @@ class TrainingRun(Iterator[Progress]):
         *,
         device: torch.device | str = "cpu",
         every: int | None = None,
-        threads: int | None = None,
+        tuning: Tuning | None = None,
+        ranks: Ranks = ALONE,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
         if every is not None and every < 1:
             raise UsageError(f"a report every {every} iterations cannot be; it must be at least 1")
-        if threads is not None and threads < 1:
-            raise UsageError(f"{threads} threads cannot train; it must be at least 1")
-        self.recipe = recipe
+        self.recipe, self.data, self.ranks = recipe, data, ranks
+        self.tuning = tuning or Tuning()
         self.iteration = 0
         self.history: list[Snapshot] = []
+        self.every = every or min(_LONGEST_SILENCE, math.ceil(recipe.iterations / _REPORTS))
         self._device = torch.device(device)
-        self._every = every or min(_LONGEST_SILENCE, math.ceil(recipe.iterations / _REPORTS))
-        self._threads = threads
         self._seconds = 0.0
-        self._data = data.to(self._device)
-        self._order = BatchOrder(len(data.x_train), recipe.batch_size, recipe.seed)
+        self._stopping = False
+        ranks.check(recipe, self._device)
+        self._tally = Tally(self._device)
+        self.model = self._built(resumed=state is not None)
+        check_fits(self.model, data)
+        self._step = self._make_step()
+        self._advance = self._make_advance()
+        if state is not None:
+            self._restore(state)
+
+    def _built(self, *, resumed: bool) -> nn.Module:
+        """The network with its first weights, the same in every process; the random streams part after it."""
         with torch.random.fork_rng(self._cuda_devices()):
-            torch.manual_seed(recipe.seed)
-            self.model: nn.Module = build(recipe.arch, recipe.arch_args).to(self._device).train()
+            torch.manual_seed(self.recipe.seed)
+            # What a run that goes on began with may be gone by now.
+            model = build(self.recipe.arch, self.recipe.arch_args) if resumed else first_network(self.recipe)
+            model.to(self._device).train()
+            if not self.ranks.first:
+                torch.manual_seed(_mixed(self.recipe.seed, self.ranks.number))
             self._random = self._random_state()
-        check_fits(self.model, self._data)
-        set_initial_values(recipe, self.model)
-        self._optimiser = make_optimiser(recipe, self.model)
-        self._regularisers = Regularisers(recipe, self.model)
+        set_initial_values(self.recipe, model)
+        if self.recipe.sync_batchnorm and self.ranks.count > 1:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if self._device.type == "cuda":
+            # On a CPU contiguous parameters are as fast: convolutions follow the layout of their input.
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
+
+    def _make_step(self) -> Step:
+        forward: Callable[..., Any] = self.ranks.wrap(self.model, self._device)
+        if self.tuning.compiled:
+            forward = torch.compile(forward)
+        return Step(self.recipe, self.model, forward, Regularisers(self.recipe, self.model, self._costs()))
+
+    def _costs(self) -> dict[str, torch.Tensor] | None:
+        """What each channel costs, where the recipe asks for it."""
+        if self.recipe.cost_aware is None:
+            return None
+        example, _ = next(self.data.batches("test", 1, self._device))
+        return relative_costs(self.model, example, self.recipe.cost_aware)
+
+    def _make_advance(self) -> Callable[[int], None]:
+        """What takes the step of an iteration."""
+        batches = batches_of(self.data, self.recipe, self._device, self.ranks.part)
+        if captured.wanted(self.recipe, self.tuning, self._device, self.ranks):
+            return captured.CapturedStep(self.recipe, batches, self._step, self._tally)
+
+        def advance(iteration: int) -> None:
+            images, labels = batches.assemble(batches.bring(iteration))
+            self._step(images, labels, self.recipe.schedule_scale(iteration), self._tally)
+
+        return advance
 
     def __iter__(self) -> "TrainingRun":
         return self
 
     def __next__(self) -> Progress:
-        """Train until the next report.
+        """Train until the next report, which is due at the multiples of `every` and at the end.
 
         Raises:
-            StopIteration: the recipe's iterations are done.
-            SlimnetError: the loss is no longer finite.
+            StopIteration: the recipe's iterations are done, or the run was told to stop.
+            DivergedError: the loss is no longer finite.
+            SlimnetError: another process is gone.
         """
-        total = self.recipe.iterations
-        if self.iteration >= total:
+        total, first = self.recipe.iterations, self.iteration
+        due = min(total, (first // self.every + 1) * self.every)
+        if first >= total or self._stopping:
             raise StopIteration
-        first, start = self.iteration, time.perf_counter()
-        with self._own_randomness(), torch_threads(self._threads):
-            loss, accuracy = self._train_until(min(total, first + self._every))
+        start = time.perf_counter()
+        with self._surroundings():
+            while self.iteration < due and not (self._stopping and self.ranks.count == 1):
+                self._advance(self.iteration)
+                self.iteration += 1
+                self._tally.steps += 1
+            reported = self._report() if self.iteration == due else None
         self._seconds += time.perf_counter() - start
+        if reported is None:
+            raise StopIteration
+        return self._remembered(reported, first)
+
+    def _report(self) -> tuple[float, float]:
+        """Mean loss and accuracy since the last report; processes agree here on whether to stop."""
+        loss, accuracy = self._tally.means(self.ranks, self.recipe.batch_size)
+        self._stopping = self.ranks.any(self._stopping)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss became {loss} between iterations {self.iteration - self._tally.steps} and "
+                f"{self.iteration}; train with a learning rate below {self.recipe.lr:g}"
+            )
+        self._tally.clear()
+        return loss, accuracy
+
+    def _remembered(self, reported: tuple[float, float], first: int) -> Progress:
+        """The progress to tell, which about fifty times goes into the history as well."""
+        total = self.recipe.iterations
+        epoch = self.iteration * self.recipe.batch_size / len(self.data.x_train)
         sparsity = sparsity_by_gamma(self.model)
-        progress = Progress(self.iteration, total, loss, accuracy, sparsity, self._seconds)
+        progress = Progress(self.iteration, total, *reported, sparsity, self._seconds, epoch)
         if self.iteration * HISTORY_POINTS // total > first * HISTORY_POINTS // total:
-            self.history.append(Snapshot(progress, batchnorm_scales(self.model)))
+            self.history.append(Snapshot.of(self.model, progress))
         return progress
 
-    def _train_until(self, iteration: int) -> tuple[float, float]:
-        """Mean loss and accuracy over the steps taken."""
-        first = self.iteration
-        # The sums stay on the device, so that no step waits for the one before it.
-        loss_sum = torch.zeros((), device=self._device)
-        hits = torch.zeros((), device=self._device, dtype=torch.int64)
-        while self.iteration < iteration:
-            images, labels = self._batch(self.iteration)
-            loss, scores = self._step(images, labels)
-            loss_sum += loss
-            hits += (scores.argmax(1) == labels).sum()
-            self.iteration += 1
-        steps = iteration - first
-        loss_mean = float(loss_sum) / steps
-        if not math.isfinite(loss_mean):
-            raise SlimnetError(
-                f"the loss became {loss_mean} between iterations {first} and {iteration}; "
-                f"train with a learning rate below {self.recipe.lr:g}"
-            )
-        return loss_mean, int(hits) / (steps * self.recipe.batch_size)
+    def stop(self) -> None:
+        """End the run after the step at hand, from a signal handler or another thread too.
 
-    def _batch(self, iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised images `(N, C, H, W)`, mirrored as the recipe wants, and their labels `(N,)`."""
-        numbers, mirrored = (each.to(self._device) for each in self._order.batch(iteration))
-        images = self._data.x_train[numbers]
-        if self.recipe.flips:
-            images = torch.where(mirrored[:, None, None, None], images.flip(2), images)
-        # NHWC bytes become channels_last floats, and convolutions follow the layout of their input. The
-        # parameters stay contiguous: converting them too gains nothing more and would leak into checkpoints.
-        return self._data.normalise(images), self._data.y_train[numbers]
+        Where several processes train together, all of them end at the next report.
+        """
+        self._stopping = True
 
-    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One optimiser step; returns the loss and the scores `(N, classes)`, both detached."""
-        scale = self.recipe.schedule_scale(self.iteration)
-        set_learning_rate(self._optimiser, self.recipe.lr * scale)
-        scores = self.model(images)
-        if not isinstance(scores, torch.Tensor):
-            raise UsageError(
-                f"{self.recipe.arch} answers with {type(scores).__name__} in training, not with scores; "
-                "turn its auxiliary outputs off in arch_args"
-            )
-        loss = functional.cross_entropy(scores, labels)
-        self._optimiser.zero_grad()
-        loss.backward()
-        self._regularisers.before_step(self._optimiser)
-        self._optimiser.step()
-        self._regularisers.after_step(scale)
-        return loss.detach(), scores.detach()
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on from here bit for bit, which `torch.load(weights_only=True)` can read.
+
+        It holds what `save_checkpoint` writes as well. Every process has to ask for it at the same iteration.
+        """
+        return {
+            **resuming.described(self.model, self.recipe, self.data, self.iteration),
+            "optimiser": self._step.state(),
+            "random": self.ranks.gathered(self._random),
+            "tally": self._tally.state(self.ranks),
+            "seconds": self._seconds,
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        resuming.check(state, self.recipe, self.data)
+        resuming.load_weights(self.model, state["state_dict"])
+        self._step.restore(state["optimiser"])
+        self._tally.restore(state["tally"], self.ranks)
+        self.iteration, self._seconds = state["iteration"], state["seconds"]
+        if self.ranks.number < len(state["random"]):
+            self._random = state["random"][self.ranks.number]
+
+    @contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        """What holds while steps are taken, and is undone for the caller."""
+        with (
+            torch_threads(self.tuning.threads),
+            gpu_settings(self.tuning, self._device),
+            compiler_told(self.tuning),
+            self._own_randomness(),
+        ):
+            yield
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:
@@ -187,6 +237,11 @@ class TrainingRun(Iterator[Progress]):
         return [self._device] if self._device.type == "cuda" else []
 
 
+def _mixed(seed: int, number: int) -> int:
+    """A seed of its own for each process."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
+
+
 def train(
     recipe: Recipe,
     data: ImageData,
@@ -194,15 +249,21 @@ def train(
     device: torch.device | str = "cpu",
     every: int | None = None,
     threads: int | None = None,
+    tuning: Tuning | None = None,
+    ranks: Ranks = ALONE,
+    state: Mapping[str, Any] | None = None,
 ) -> TrainingRun:
     """Begin a run: iterate over it for its `Progress`, then take its `model` and `history`.
 
     It reports about a hundred times, but at least every hundred iterations; `every` sets another distance.
-    `threads` are those of the CPU (torch's own number when None); a small network is fastest on one.
+    `threads` are those of the CPU (torch's own number when None); a small network is fastest on one. `tuning`
+    says that and what else a machine can be asked for. `ranks` are the processes that train together, and
+    `state` is that of an earlier run of the same recipe, which this one goes on from.
 
     Raises:
         ArchitectureError: the recipe's network cannot be built.
         DataError: the network does not take the data.
-        UsageError: `every` or `threads` below 1.
+        UsageError: `every` or `threads` below 1, or a recipe that the machine or the state does not allow.
     """
-    return TrainingRun(recipe, data, device=device, every=every, threads=threads)
+    tuning = tuning or Tuning(threads=threads)
+    return TrainingRun(recipe, data, device=device, every=every, tuning=tuning, ranks=ranks, state=state)

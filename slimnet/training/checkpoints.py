@@ -1,0 +1,89 @@
+"""The checkpoints of a run: the newest two are kept, each whole, so that one good one is always there."""
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from slimnet.errors import CheckpointError, SlimnetError
+from slimnet.files import told
+from slimnet.models.architecture import reason
+from slimnet.training.saving import write
+
+KEPT = 2
+DAMAGED = ".damaged"
+"""What is added to the name of a checkpoint that cannot be read, so that it is looked at only once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The newest checkpoint that can be read, and those that should have been newer but cannot."""
+
+    path: Path
+    state: Mapping[str, Any]
+    damaged: tuple[Path, ...]
+
+
+def save(folder: Path, state: Mapping[str, Any]) -> Path:
+    """Write the state of a run as NNNNNNNN.pt, named by its iteration; then drop all but the newest two.
+
+    Raises:
+        SlimnetError: the disk refuses it; the earlier ones are unharmed.
+    """
+    path = folder / f"{state['iteration']:08d}.pt"
+    with told(path, SlimnetError):
+        write(path, state)
+        for old in _present(folder)[KEPT:]:
+            old.unlink()
+    return path
+
+
+def newest(folder: Path) -> Found | None:
+    """Read the newest checkpoint of a run; None where it has none yet.
+
+    One that is damaged gets another name, and the one before is read.
+
+    Raises:
+        CheckpointError: there are some, and all are damaged.
+    """
+    damaged: list[Path] = []
+    for path in _present(folder):
+        try:
+            return Found(path, read(path), tuple(damaged))
+        except CheckpointError:
+            damaged.append(path.rename(path.with_name(path.name + DAMAGED)))
+    if damaged:
+        raise CheckpointError(f"every checkpoint in {folder} is damaged; begin the run again in another folder")
+    return None
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """The state of a run, its checksums verified and nothing executed.
+
+    Raises:
+        CheckpointError: no such file, or a damaged one.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is None:
+            content: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return content
+        problem = f"the checksum of {broken} is wrong"
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, UnpicklingError) as error:
+        problem = reason(error)
+    raise CheckpointError(f"{path} cannot be read: {problem}")
+
+
+def _present(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    return sorted((path for path in folder.glob("*.pt") if path.stem.isdecimal()), key=_iteration, reverse=True)
+
+
+def _iteration(path: Path) -> int:
+    return int(path.stem)

@@ -1,0 +1,272 @@
+"""The folder of a run: what was asked for, what was measured, and what is needed to go on or to look back.
+
+recipe.json              everything needed to run it again
+metrics.jsonl            one JSON object a report
+history/NNNNNNNN.safetensors   γ and β of every BatchNorm, about fifty times
+checkpoints/NNNNNNNN.pt  the newest two, from which the run goes on
+model.pt, report.html    once it is finished
+lock                     held as long as a process trains here
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from slimnet.errors import CheckpointError, SlimnetError, UsageError
+from slimnet.files import told, whole_file
+from slimnet.training import checkpoints
+from slimnet.training.progress import Progress, Snapshot
+from slimnet.training.recipe import Recipe
+
+RECIPE, METRICS, LOCK, MODEL, REPORT = "recipe.json", "metrics.jsonl", "lock", "model.pt", "report.html"
+CHECKPOINTS, HISTORY = "checkpoints", "history"
+SCALE, SHIFT = "scale/", "shift/"
+
+
+@dataclass(frozen=True, eq=False)
+class RunHistory:
+    """What a run's folder says about how it went.
+
+    Attributes:
+        recipe: what was asked for.
+        progress: every report, in order.
+        iterations: when γ and β were kept, int64 `(T,)`.
+        scales: γ of every BatchNorm by module path, first layer first, `(T, channels)`.
+        shifts: β likewise.
+    """
+
+    recipe: Recipe
+    progress: list[Progress]
+    iterations: torch.Tensor
+    scales: dict[str, torch.Tensor]
+    shifts: dict[str, torch.Tensor]
+
+
+class RunFolder:
+    """A run's folder in the hands of the one process that writes to it; see `begun` and `reopened`.
+
+    Attributes:
+        path: of the folder.
+        recipe: of the run.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path, self.recipe = path, recipe
+        for name in (CHECKPOINTS, HISTORY):
+            with told(path / name, SlimnetError):
+                (path / name).mkdir(exist_ok=True)
+        self._metrics: IO[str] | None = None
+
+    def checkpoint(self) -> checkpoints.Found | None:
+        """The newest good checkpoint; see `checkpoints.newest`.
+
+        Raises:
+            CheckpointError: all of them are damaged.
+        """
+        return checkpoints.newest(self.path / CHECKPOINTS)
+
+    def save(self, state: Mapping[str, Any]) -> Path:
+        """Write a checkpoint, once the metrics up to it are on the disk.
+
+        Raises:
+            SlimnetError: the disk refuses it.
+        """
+        if self._metrics is not None:
+            with told(self.path / METRICS, SlimnetError):
+                os.fsync(self._metrics.fileno())
+        return checkpoints.save(self.path / CHECKPOINTS, state)
+
+    def forget_after(self, iteration: int) -> None:
+        """Drop what was measured after a checkpoint and will be measured again, and what was left half-written.
+
+        Raises:
+            SlimnetError: the disk refuses it.
+        """
+        with told(self.path, SlimnetError):
+            for name in (".*.tmp", ".*.partial", "*/.*.tmp", "*/.*.partial"):
+                for path in self.path.glob(name):
+                    path.unlink()
+            for path in (self.path / HISTORY).iterdir():
+                if int(path.stem) > iteration:
+                    path.unlink()
+        kept = [line for line, progress in _lines(self.path) if progress.iteration <= iteration]
+        with whole_file(self.path / METRICS, SlimnetError) as path:
+            path.write_text("".join(kept), encoding="utf-8")
+
+    def report(self, progress: Progress) -> None:
+        """Add a line to the metrics; one that a crash cuts short is dropped when the run goes on.
+
+        Raises:
+            SlimnetError: the disk refuses it.
+        """
+        told_of = {name: value for name, value in dataclasses.asdict(progress).items() if value is not None}
+        with told(self.path / METRICS, SlimnetError):
+            if self._metrics is None:
+                self._metrics = (self.path / METRICS).open("a", encoding="utf-8")
+            self._metrics.write(json.dumps(told_of, allow_nan=False) + "\n")
+            self._metrics.flush()
+
+    def remember(self, snapshot: Snapshot) -> None:
+        """Add γ and β to the history.
+
+        Raises:
+            SlimnetError: the disk refuses it.
+        """
+        tensors = {SCALE + name: value for name, value in snapshot.scales.items()}
+        tensors |= {SHIFT + name: value for name, value in snapshot.shifts.items()}
+        order = {"layers": json.dumps(list(snapshot.scales))}
+        with whole_file(self.path / HISTORY / f"{snapshot.progress.iteration:08d}.safetensors", SlimnetError) as path:
+            path.write_bytes(safetensors.torch.save(tensors, order))
+
+    def close(self) -> None:
+        """Let go of the metrics file."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+
+@contextmanager
+def begun(path: str | Path, recipe: Recipe) -> Iterator[RunFolder]:
+    """Make the folder of a new run, and hold it while the context lasts.
+
+    Raises:
+        UsageError: something is there already, or another process holds it.
+        SlimnetError: the disk refuses it.
+    """
+    path = Path(path)
+    if (path / RECIPE).exists():
+        raise UsageError(f"{path} holds a run already; go on with --resume {path}, or name another folder")
+    with told(path, SlimnetError):
+        present = sorted(set(os.listdir(path)) - {LOCK}) if path.is_dir() else []
+        if present:
+            raise UsageError(f"{path} is a folder with {present[0]} in it; name a new one for the run")
+        path.mkdir(parents=True, exist_ok=True)
+    with _held(path):
+        if (path / RECIPE).exists():
+            raise UsageError(f"{path} holds a run already; go on with --resume {path}, or name another folder")
+        with whole_file(path / RECIPE, SlimnetError) as file:
+            file.write_text(recipe.to_json() + "\n", encoding="utf-8")
+        yield from _opened(path, recipe)
+
+
+@contextmanager
+def reopened(path: str | Path) -> Iterator[RunFolder]:
+    """Take up the folder of a run that was begun earlier, and hold it while the context lasts.
+
+    Raises:
+        UsageError: there is no run, its recipe is none, or another process holds it.
+    """
+    path = Path(path)
+    recipe = recipe_of(path)
+    with _held(path):
+        yield from _opened(path, recipe)
+
+
+def recipe_of(path: Path) -> Recipe:
+    """The recipe in a run's folder.
+
+    Raises:
+        UsageError: there is no run in it, or its recipe is none.
+    """
+    try:
+        text = (path / RECIPE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} holds no run (there is no readable {RECIPE} in it); name the run's folder") from error
+    try:
+        return Recipe.from_json(text)
+    except UsageError as error:
+        raise UsageError(f"{path / RECIPE}: {error}") from error
+
+
+def _opened(path: Path, recipe: Recipe) -> Iterator[RunFolder]:
+    folder = RunFolder(path, recipe)
+    try:
+        yield folder
+    finally:
+        folder.close()
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold the lock of a folder; the system lets go of it whenever this process ends, however it ends.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    with told(path / LOCK, SlimnetError):
+        file = (path / LOCK).open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"{path} is in use: another process is training in it; wait for it, or end it") from error
+        yield
+
+
+def read_history(path: str | Path) -> RunHistory:
+    """Read how a run went, or is going, from its folder.
+
+    Raises:
+        UsageError: there is no run in it.
+        CheckpointError: a file of its history is damaged.
+    """
+    path = Path(path)
+    recipe = recipe_of(path)
+    kept = {int(file.stem): _snapshot(file) for file in sorted((path / HISTORY).glob("[0-9]*.safetensors"))}
+    layers = next(iter(kept.values()))[0] if kept else []
+    stacked = {
+        kind: {name: torch.stack([tensors[kind + name] for _, tensors in kept.values()]) for name in layers}
+        for kind in (SCALE, SHIFT)
+    }
+    progress = [each for _, each in _lines(path)]
+    return RunHistory(recipe, progress, torch.tensor(list(kept), dtype=torch.int64), stacked[SCALE], stacked[SHIFT])
+
+
+def snapshots(history: RunHistory) -> list[Snapshot]:
+    """The history as a run has it."""
+    reports = {progress.iteration: progress for progress in history.progress}
+    return [
+        Snapshot(
+            reports[iteration],
+            {name: values[row] for name, values in history.scales.items()},
+            {name: values[row] for name, values in history.shifts.items()},
+        )
+        for row, iteration in enumerate(history.iterations.tolist())
+        if iteration in reports
+    ]
+
+
+def _snapshot(file: Path) -> tuple[list[str], dict[str, torch.Tensor]]:
+    """The layers, first one first, and the tensors of one file of the history."""
+    try:
+        with safetensors.safe_open(file, "pt") as content:
+            layers = json.loads(content.metadata()["layers"])
+            return layers, {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged; the run goes on without it once it is deleted") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Progress]]:
+    """The complete lines of the metrics, with what they say."""
+    names = {each.name for each in dataclasses.fields(Progress)}
+    try:
+        text = (path / METRICS).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    for line in text.splitlines(keepends=True):
+        try:
+            values = json.loads(line)
+            yield line, Progress(**{name: value for name, value in values.items() if name in names})
+        except (ValueError, TypeError, AttributeError):
+            # Only a crash leaves such a line, and only as the last.
+            return
