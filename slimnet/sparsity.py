@@ -109,6 +109,10 @@ class PeakMeter(TorchDispatchMode):
             module = self.path[-1] if self.path else ""
             key = (module, name, self.calls[module, name])
             self.calls[module, name] += 1
-            peak = out.detach().abs().amax([axis for axis in range(out.ndim) if axis != 1]).double().cpu()
-            self.peaks[key] = torch.maximum(self.peaks[key], peak) if key in self.peaks else peak
+            self.note(key, out.detach())
         return out
+
+    def note(self, key: ActivationKey, out: torch.Tensor) -> None:
+        """Take in what one activation gave, `(N, C, ...)`."""
+        peak = out.abs().amax([axis for axis in range(out.ndim) if axis != 1]).double().cpu()
+        self.peaks[key] = torch.maximum(self.peaks[key], peak) if key in self.peaks else peak
