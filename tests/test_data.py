@@ -241,7 +241,9 @@ def test_a_damaged_file_is_one_line(tmp_path, damage):
 def test_a_missing_file_and_an_unknown_source_are_told_apart(tmp_path):
     with pytest.raises(DataError, match="there is no such file"):
         load_data(str(tmp_path / "none.npz"))
-    with pytest.raises(DataError, match=r"no data set 'mnist': use digits, or the path of a FILE.npz"):
+    with pytest.raises(
+        DataError, match=r"no data set 'mnist': use digits, cifar10, cifar100, the path of a FILE.npz, or a folder"
+    ):
         load_data("mnist")
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(DataError, match="there is no such file"):

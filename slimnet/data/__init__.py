@@ -1,5 +1,8 @@
-"""Labelled images in memory, from an embedded set or a file."""
+"""Labelled images: embedded, from a file, or from a folder."""
 
+from pathlib import Path
+
+from slimnet.data.filling import ProgressCallback
 from slimnet.data.image_data import ImageData, Split
 from slimnet.data.npz import load_npz
 from slimnet.errors import DataError
@@ -7,17 +10,55 @@ from slimnet.errors import DataError
 __all__ = ["ImageData", "Split", "load_data"]
 
 
-def load_data(source: str) -> ImageData:
-    """Load the data set `source` names: "digits" (embedded, 16×16 grey) or the path of a FILE.npz.
+def load_data(
+    source: str,
+    *,
+    image_size: int | None = None,
+    cache: str | Path | None = None,
+    download: bool = False,
+    skip_broken: bool = False,
+    progress: ProgressCallback | None = None,
+) -> ImageData:
+    """Load the data set that `source` names.
+
+    - `digits`: embedded, 16×16, grey.
+    - `cifar10`, `cifar100`, or `cifar10:ROOT`: torchvision's folder below ROOT (`data` when nothing is said);
+      with `download` it is fetched where it is missing.
+    - a path that ends in .npz: `x_train`, `y_train`, `x_test`, `y_test`.
+    - a folder: `train/` and `test/` or `val/`, a folder for each class in them, or TinyImageNet's or ImageNet's
+      own layout. Images are brought to `image_size` pixels either way and decoded once, into `cache`;
+      unreadable ones are errors, or left out with `skip_broken`. `progress` is told how many are decoded.
 
     Raises:
-        DataError: a source of neither kind, or a file that is missing or malformed.
+        DataError: a source of no such kind, or one that is missing or damaged.
     """
+    name, _, root = source.partition(":")
+    if name in ("cifar10", "cifar100"):
+        # torchvision is slow to import, and only these need it.
+        from slimnet.data.cifar import load_cifar
+
+        _refuse_size(source, image_size)
+        return load_cifar(name, root or None, download=download)
     if source == "digits":
-        # scikit-learn takes a second to import, and only the digits need it.
+        # So is scikit-learn.
         from slimnet.data.digits import load_digits
 
+        _refuse_size(source, image_size)
         return load_digits()
     if source.endswith(".npz"):
+        _refuse_size(source, image_size)
         return load_npz(source)
-    raise DataError(f"there is no data set {source!r}: use digits, or the path of a FILE.npz")
+    if Path(source).is_dir():
+        from slimnet.data.listing import list_images
+        from slimnet.data.packing import packed
+
+        return packed(list_images(source), image_size, cache, skip_broken=skip_broken, progress=progress)
+    raise DataError(
+        f"there is no data set {source!r}: use digits, cifar10, cifar100, the path of a FILE.npz, "
+        "or a folder with train/ and test/ in it"
+    )
+
+
+def _refuse_size(source: str, image_size: int | None) -> None:
+    if image_size is not None:
+        raise DataError(f"{source} has a size of its own; image_size is for folders of images")

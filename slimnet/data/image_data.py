@@ -19,7 +19,8 @@ class ImageData:
     """Training and test images `(N, H, W, C)` as uint8, with int64 labels `(N,)` that index `classes`.
 
     Bytes in NHWC order are a quarter of the floats, and a permutation of them is a channels_last
-    batch at no cost. `mean` and `std` are per channel, of the training images scaled to 0..1.
+    batch at no cost. `mean` and `std` are per channel, of the training images scaled to 0..1. `mapped` images
+    lie on the disk and are read as they are used; only then may they be more than memory holds.
 
     Raises:
         DataError: arrays of the wrong dtype, shape or length, or labels that name no class.
@@ -33,6 +34,7 @@ class ImageData:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    mapped: bool = False
 
     def __post_init__(self) -> None:
         for split in get_args(Split):
@@ -136,9 +138,9 @@ class ImageData:
         )
 
     def to(self, device: torch.device | str) -> "ImageData":
-        """The same data with its images and labels on `device`."""
+        """The same data with its images and labels on `device`; mapped ones are read for that, except by the CPU."""
         moved = {name: getattr(self, name).to(device) for name in ("x_train", "y_train", "x_test", "y_test")}
-        return replace(self, **moved)
+        return replace(self, **moved, mapped=self.mapped and torch.device(device).type == "cpu")
 
 
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

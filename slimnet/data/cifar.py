@@ -1,0 +1,44 @@
+"""CIFAR-10 and CIFAR-100 in the folder that torchvision keeps them in."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slimnet.compat import torchvision
+from slimnet.data.image_data import ImageData
+from slimnet.errors import DataError
+
+CLASSES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+"""torchvision's class for each source."""
+
+ROOT = "data"
+"""Where torchvision's examples keep data sets, below the folder one is in."""
+
+
+def load_cifar(name: str, root: str | Path | None = None, *, download: bool = False) -> ImageData:
+    """Read 50,000 training and 10,000 test images, 32×32 in colour; with `download` fetch them where they are missing.
+
+    The files are pickles, which could run code; torchvision opens them only where their MD5 sums are the
+    published ones. `root` holds `cifar-10-batches-py` or `cifar-100-python`; it is `data` when None.
+
+    Raises:
+        DataError: they are not there, damaged, or cannot be fetched.
+    """
+    root = Path(ROOT if root is None else root)
+    (x_train, y_train, classes), (x_test, y_test, _) = (_split(name, root, train, download) for train in (True, False))
+    return ImageData.of(name, (x_train, y_train), (x_test, y_test), classes)
+
+
+def _split(name: str, root: Path, train: bool, download: bool) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    kind: Any = getattr(torchvision().datasets, CLASSES[name])
+    try:
+        found = kind(root, train=train, download=download)
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        what = "could not be fetched" if download else "is not there, or its files are damaged"
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{name} {what} in {root / kind.base_folder} ({reason}); "
+            f"have it fetched with --download, or say where it is with {name}:FOLDER"
+        ) from error
+    return torch.from_numpy(found.data), torch.tensor(found.targets), list(found.classes)
