@@ -108,7 +108,7 @@ def recipe_of(fields: Fields) -> Recipe:
         raise UsageError(f"recipes have no field {unknown[0]!r}; their fields are {', '.join(known)}")
     if missing:
         raise UsageError(f"a cell lacks {missing[0]!r}; say it under [base]")
-    return Recipe(**plain, **({"arch_args": arguments} if arguments else {}))
+    return Recipe(**plain | ({"arch_args": arguments} if arguments else {}))
 
 
 def described(varied: Fields) -> str:

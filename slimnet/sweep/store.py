@@ -109,8 +109,11 @@ class Store:
             found = table.execute(
                 "SELECT key, varied, recipe, state, started, finished, error, result FROM cells ORDER BY position"
             ).fetchall()
-        return [
-            Row(*row[:-1], None if row[-1] is None else json.loads(row[-1]))
-            for row in found
-            if wanted is None or row[0] in wanted
-        ]
+        every = [_row(*values) for values in found]
+        return [row for row in every if wanted is None or row.key in wanted]
+
+
+def _row(*values: Any) -> Row:
+    *plain, result = values
+    key, varied, recipe, state, started, finished, error = plain
+    return Row(key, varied, recipe, state, started, finished, error, result and json.loads(result))

@@ -1,0 +1,89 @@
+"""benchmarks/README.md, made from the results: every table with what it was measured on.
+
+python benchmarks/tables.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cost_aware
+import phenomenon
+import surgery_speed
+import train_throughput
+
+FOLDER = Path(__file__).parent
+
+SECTIONS = (
+    (
+        "The surgery on the torchvision zoo",
+        "surgery_speed",
+        "Forty per cent of the channels dead, seed 0, 64×64 images, one thread. *Error* is the largest relative "
+        "difference between the slim network and the masked one in double precision, for β zero, negative and random "
+        "on dead channels; where it is over 1e-9, the masked network's own rounding errors are as large. *Removed* "
+        "counts convolution channels. *Ratio* is slimnet's time over torch-pruning's (trace, plan and apply against "
+        "graph, groups and pruning). *Memory* is the peak of `slim` with its certificate, over the network's size.",
+        lambda results: f"```\n{surgery_speed.table(results)}\n```",
+    ),
+    (
+        "The phenomenon on CIFAR-10",
+        "phenomenon",
+        "A shortened, narrower and smaller version of the paper's tables 1 and 3: BasicNet at a quarter of its width, "
+        "images of half the resolution (16×16), 6,000 iterations instead of 406,250. Sparsity by γ, sparsity by "
+        "activation and test error in per cent; *MACs left* are those of the slim network.",
+        phenomenon.table,
+    ),
+    (
+        "L2 by cost",
+        "cost_aware",
+        "MACs removed against error, with L2 on each γ scaled by what its channel costs and without, at equal λ and "
+        "iterations, on scikit-learn's digits (a small task: 359 test images).",
+        cost_aware.table,
+    ),
+    (
+        "Training throughput",
+        "train_throughput",
+        "Images trained a second, beside the loop of the tutorials (DataLoader with workers, PIL, torchvision's "
+        "transforms, eager float32), in turns on the same threads. *Matmul rate* is the share of what a large matrix "
+        "product reaches in the same run.",
+        train_throughput.table,
+    ),
+)
+"""Heading, script and result file, what the table shows, and what draws it."""
+
+
+def section(heading: str, name: str, words: str, table: Any) -> str:
+    """One table with the command that makes it and the machine that it was measured on."""
+    path = FOLDER / "results" / f"{name}.json"
+    lines = [f"## {heading}", "", words, ""]
+    if not path.exists():
+        return "\n".join([*lines, f"Not run yet: `python benchmarks/{name}.py`.", ""])
+    results = json.loads(path.read_text())
+    lines += [
+        table(results),
+        "",
+        f"`python benchmarks/{name}.py`, raw in `results/{name}.json`. {machine(results)}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def machine(results: dict[str, Any]) -> str:
+    """What a table was measured on."""
+    known = results.get("environment") or next(iter(results["configurations"].values()))["environment"]
+    names = ("Processor", "Vector instructions", "Cores", "torch", "Python", "Measured")
+    return "; ".join(f"{name} {known[name]}" for name in names) + "."
+
+
+def main() -> None:
+    """Write the page."""
+    intro = (
+        "# Benchmarks\n\n<!-- Made by tables.py from results/*.json; do not edit. -->\n\n"
+        "Each table is made by a program here and can be made again; what a table was measured on stands under it.\n"
+    )
+    page = "\n".join([intro, *(section(*each) for each in SECTIONS)])
+    (FOLDER / "README.md").write_text(page.rstrip() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
