@@ -2,12 +2,12 @@
 
 import dataclasses
 import re
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
+from pages import EVIL, Tags, check_ids, check_isolation, check_themes
 
 import slimnet
 from slimnet.benchmark import Comparison, Counts, Environment, Latency
@@ -15,14 +15,11 @@ from slimnet.errors import SlimnetError
 from slimnet.models import build
 from slimnet.plan import Kept, LayerPlan
 from slimnet.report import Report, Training, render, verdict, wording, write_report
-from slimnet.report.drawing import VARIABLES
 from slimnet.report.figures import _bins
 from slimnet.training import Accuracy, Progress, Recipe, Snapshot
 
-EVIL = "<script>alert('x')</script>\"'&\x00 $x_1$ 層"
 EXAMPLE = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 WHERE = Environment("CPU", "AVX2", 2, 0.0, "Linux", "3.12", "2.9", "1.20", "0.1", "2026-01-01 00:00 UTC")
-VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
 
 
 def slimmed(dead: float = 0.4) -> slimnet.Slimmed:
@@ -78,61 +75,21 @@ def brief(report) -> Report:
     return dataclasses.replace(report, training=None, gammas={})
 
 
-class Tags(HTMLParser):
-    """Every element of a page with its attributes, and whether they all close."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
 def test_every_element_closes(page):
     assert Tags(page).open == []
 
 
 def test_ids_are_unique_and_every_reference_leads_somewhere(page):
     """matplotlib gives every figure the same ids; side by side they would take each other's clip paths."""
-    ids = [attributes["id"] for _, attributes in Tags(page).found if "id" in attributes]
-    assert len(ids) == len(set(ids)) > 100
-    references = re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"|aria-labelledby="([^"]+)"', page)
-    assert {name for names in references for name in names if name} <= set(ids)
+    check_ids(page)
 
 
 def test_the_page_needs_nothing_else_and_runs_nothing(page):
-    """No script, no handler, nothing fetched: the only addresses are the names of XML namespaces."""
-    for tag, attributes in Tags(page).found:
-        assert tag not in ("script", "link", "img", "iframe", "object")
-        assert not any(name.startswith("on") or name == "src" for name in attributes)
-    addresses = set(re.findall(r"https?://[^\"' )]+", page))
-    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert "@import" not in page
+    check_isolation(page)
 
 
 def test_drawings_take_their_colours_and_font_from_the_page(page):
-    assert not [colour for colour in VARIABLES if colour in page]
-    styles = " ".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
-    assert "font-family" not in styles
-    assert "<style" not in styles
-    assert not re.findall(r"(?:fill|stroke): #[0-9a-f]{6}", styles)
-    for variable in VARIABLES.values():
-        assert page.count(f"--{variable}:") == 2, "one value for light, one for dark"
+    check_themes(page)
 
 
 def test_labels_in_drawings_are_text(page, report):

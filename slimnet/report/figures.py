@@ -8,24 +8,23 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from slimnet.benchmark import Latency
 from slimnet.plan import LayerPlan
+from slimnet.report.axes import floor, iterations_axis, loss_axis, powers, threshold_line
 from slimnet.report.content import Training
 from slimnet.report.drawing import DEAD, DENSE, INK, MUTED, SLIM, Canvas, drawing
-from slimnet.report.wording import printable, times, tiny
+from slimnet.report.wording import printable, times
 
 MOST_BARS = 40
 MOST_TRACES = 240
-DECADES_BELOW_THRESHOLD = 3
 SMALLEST_THRESHOLD = 1e-9
-FEWEST_DECADES_FOR_LOG = 1.0
 
 
-def silhouette(layers: Sequence[LayerPlan]) -> dict[str, str]:
-    """The network from the side: a bar per layer, as tall as it has channels, dense behind slim."""
-    tallest = max(layer.channels_before for layer in layers)
+def silhouette(layers: Sequence[tuple[int, int]]) -> dict[str, str]:
+    """The network from the side: a bar per layer, as tall as it has channels before, and after in front of it."""
+    tallest = max(before for before, _ in layers)
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         figure.set_layout_engine("none")
@@ -33,8 +32,8 @@ def silhouette(layers: Sequence[LayerPlan]) -> dict[str, str]:
         axes.set_axis_off()
         axes.set(xlim=(-0.6, len(layers) - 0.4), ylim=(-0.51, 0.51))
         for colour, heights in (
-            (DENSE, [layer.channels_before / tallest for layer in layers]),
-            (SLIM, [layer.channels_after / tallest for layer in layers]),
+            (DENSE, [before / tallest for before, _ in layers]),
+            (SLIM, [after / tallest for _, after in layers]),
         ):
             _pillars(axes, heights, colour, canvas.width / len(layers))
 
@@ -124,7 +123,7 @@ def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
 def gamma_histogram(gammas: Sequence[float], threshold: float) -> dict[str, str]:
     """How many channels have which |γ|, on a logarithmic axis, with the threshold between dead and alive."""
     threshold = max(threshold, SMALLEST_THRESHOLD)
-    values = np.maximum(np.abs(np.asarray(gammas, dtype=float)), _floor(threshold))
+    values = np.maximum(np.abs(np.asarray(gammas, dtype=float)), floor(threshold))
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         axes = figure.add_subplot()
@@ -132,8 +131,8 @@ def gamma_histogram(gammas: Sequence[float], threshold: float) -> dict[str, str]
         for part, colour in ((values < threshold, DEAD), (values >= threshold, SLIM)):
             axes.hist(values[part], edges.tolist(), color=colour, rwidth=0.86)
         axes.set_xscale("log")
-        _threshold(axes, threshold, vertical=True)
-        axes.xaxis.set_major_formatter(_powers(_floor(threshold)))
+        threshold_line(axes, threshold, vertical=True)
+        axes.xaxis.set_major_formatter(powers(floor(threshold)))
         axes.xaxis.set_major_locator(LogLocator(numticks=7 if canvas.narrow else 12))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -162,14 +161,7 @@ def progress(training: Training) -> dict[str, str]:
     def draw(figure: Figure, canvas: Canvas) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True)
         upper.plot(training.iterations, training.losses, color=INK, linewidth=1.5)
-        upper.set(ylabel="loss")
-        if np.log10(max(training.losses) / max(min(training.losses), 1e-12)) > FEWEST_DECADES_FOR_LOG:
-            upper.set_yscale("log")
-            upper.yaxis.set_major_formatter(_powers())
-            upper.yaxis.set_minor_locator(NullLocator())
-        else:
-            upper.set_ylim(bottom=0)
-            upper.yaxis.set_major_locator(MaxNLocator(4))
+        loss_axis(upper, training.losses)
         dead = 100 * np.asarray(training.dead)
         lower.fill_between(training.iterations, dead, color=DEAD, alpha=0.22, linewidth=0)
         lower.plot(training.iterations, dead, color=DEAD)
@@ -179,7 +171,7 @@ def progress(training: Training) -> dict[str, str]:
             ha="right", color=DEAD, weight="bold",
         )  # fmt: skip
         for axes in (upper, lower):
-            _iterations(axes, training, canvas)
+            iterations_axis(axes, training.iterations[-1], canvas)
 
     return drawing("progress", "Loss and dead channels over the training", lambda _: 330, draw)
 
@@ -187,7 +179,7 @@ def progress(training: Training) -> dict[str, str]:
 def gamma_traces(training: Training, threshold: float) -> dict[str, str]:
     """|γ| of the channels over the iterations, each a line: those that end under the threshold died."""
     threshold = max(threshold, SMALLEST_THRESHOLD)
-    rows = np.maximum(training.gammas.astype(float), _floor(threshold))
+    rows = np.maximum(training.gammas.astype(float), floor(threshold))
     rows = rows[:, :: -(-rows.shape[1] // MOST_TRACES)]
 
     def draw(figure: Figure, canvas: Canvas) -> None:
@@ -196,44 +188,10 @@ def gamma_traces(training: Training, threshold: float) -> dict[str, str]:
         for part, colour in ((~died, SLIM), (died, DEAD)):
             axes.plot(training.iterations, rows[:, part], color=colour, alpha=0.35, linewidth=0.9)
         axes.set_yscale("log")
-        _threshold(axes, threshold, vertical=False)
-        axes.yaxis.set_major_formatter(_powers(_floor(threshold)))
+        threshold_line(axes, threshold, vertical=False)
+        axes.yaxis.set_major_formatter(powers(floor(threshold)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set(ylabel="|γ|", xlabel="iteration")
-        _iterations(axes, training, canvas)
+        iterations_axis(axes, training.iterations[-1], canvas)
 
     return drawing("traces", "The size of every γ over the training", lambda canvas: 330, draw)
-
-
-def _iterations(axes: Axes, training: Training, canvas: Canvas) -> None:
-    axes.set_xlim(0, training.iterations[-1])
-    axes.xaxis.set_major_locator(MaxNLocator(4 if canvas.narrow else 8, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.grid(axis="y")
-
-
-def _threshold(axes: Axes, threshold: float, *, vertical: bool) -> None:
-    line = axes.axvline if vertical else axes.axhline
-    line(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    place = (threshold, 1.0) if vertical else (0.0, threshold)
-    offset = (-6, -2) if vertical else (6, -6)
-    transform = axes.get_xaxis_transform() if vertical else axes.get_yaxis_transform()
-    axes.annotate(
-        "threshold", place, offset, xycoords=transform, textcoords="offset points",
-        ha="right" if vertical else "left", va="top", color=INK,
-    )  # fmt: skip
-
-
-def _floor(threshold: float) -> float:
-    """The size from which down every γ is drawn alike: all of them are as dead as can be."""
-    return threshold / 10**DECADES_BELOW_THRESHOLD
-
-
-def _powers(floor: float = 0.0) -> FuncFormatter:
-    """1e-05 as 10⁻⁵, numbers near one as they are, and the floor as what it stands for."""
-
-    def shown(value: float, _: object) -> str:
-        text = f"{value:g}" if 0.000_999 <= value <= 100 else tiny(value)
-        return f"≤ {text}" if value < 1.5 * floor else text
-
-    return FuncFormatter(shown)

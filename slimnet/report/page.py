@@ -2,8 +2,10 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -21,7 +23,32 @@ def write_report(report: Report, path: Path) -> Path:
     Raises:
         SlimnetError: it cannot be written there.
     """
-    page = render(report)
+    return write_page(render(report), path)
+
+
+def render(report: Report) -> str:
+    """The report as HTML text; every name in it is escaped."""
+    return fill(
+        "report.html.jinja",
+        report=report,
+        title=report.title,
+        version=report.environment.slimnet,
+        headline=verdict.headline(report),
+        sentences=verdict.sentences(report),
+        tiles=verdict.tiles(report),
+        reasons=verdict.reasons(report),
+        recipe=verdict.recipe_rows(report.training.recipe, report.training.seconds) if report.training else (),
+        slower=verdict.is_slower_anywhere(report),
+        drawings=drawings(report),
+    )
+
+
+def write_page(page: str, path: Path) -> Path:
+    """Write an HTML file, replacing an earlier one in one step.
+
+    Raises:
+        SlimnetError: it cannot be written there.
+    """
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -33,8 +60,8 @@ def write_report(report: Report, path: Path) -> Path:
     return path
 
 
-def render(report: Report) -> str:
-    """The report as HTML text; every name in it is escaped."""
+def fill(template: str, **values: Any) -> str:
+    """A template with its values as HTML text; what is not `Markup` is escaped."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -49,17 +76,13 @@ def render(report: Report) -> str:
         "printable": wording.printable,
         "tiny": wording.tiny,
     }
-    return environment.get_template("report.html.jinja").render(
-        report=report,
-        headline=verdict.headline(report),
-        sentences=verdict.sentences(report),
-        tiles=verdict.tiles(report),
-        reasons=verdict.reasons(report),
-        recipe=verdict.recipe_rows(report.training.recipe, report.training.seconds) if report.training else (),
-        slower=verdict.is_slower_anywhere(report),
-        drawings=drawings(report),
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-    )
+    style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **values)
+
+
+def marked(drawings: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Markup]]:
+    """Drawings, which escape what they show themselves, as a template takes them."""
+    return {name: {width: Markup(svg) for width, svg in both.items()} for name, both in drawings.items()}
 
 
 def drawings(report: Report) -> dict[str, dict[str, Markup]]:
@@ -68,7 +91,9 @@ def drawings(report: Report) -> dict[str, dict[str, Markup]]:
     gammas = list(chain.from_iterable(report.gammas.values()))
     found = {}
     if report.plan.layers:
-        found["silhouette"] = figures.silhouette(report.plan.layers)
+        found["silhouette"] = figures.silhouette(
+            [(each.channels_before, each.channels_after) for each in report.plan.layers]
+        )
         found["widths"] = figures.widths(report.plan.layers)
     if report.comparison is not None and report.comparison.latencies:
         found["speedups"] = figures.speedups(report.comparison.latencies)
@@ -77,5 +102,4 @@ def drawings(report: Report) -> dict[str, dict[str, Markup]]:
     if report.training is not None and len(report.training.iterations) > 1:
         found["progress"] = figures.progress(report.training)
         found["traces"] = figures.gamma_traces(report.training, threshold)
-    # The drawings escape what they show themselves.
-    return {name: {width: Markup(svg) for width, svg in both.items()} for name, both in found.items()}
+    return marked(found)

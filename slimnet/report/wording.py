@@ -33,6 +33,16 @@ def duration(milliseconds: float) -> str:
     return f"{figures(milliseconds * 1e3)}{SPACE}µs"
 
 
+def long_duration(seconds: float) -> str:
+    """A time that people wait for: 43 s, 5 min 20 s, 3 h 12 min, 2 d 4 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return duration(1e3 * seconds)
+    units = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
+    large, unit, small, rest = next(each for each in units if whole >= each[0])
+    return f"{whole // large}{SPACE}{unit} {whole % large // small}{SPACE}{rest}"
+
+
 def figures(number: float) -> str:
     """A number below a thousand with three figures: 1.16, 38.1, 940."""
     digits = 0 if abs(number) >= 99.95 else 1 if abs(number) >= 9.995 else 2
