@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,33 +12,73 @@ from slimnet_cli import terminal
 if TYPE_CHECKING:
     from types import FrameType
 
-    from slimnet.training import TrainingRun
+    from slimnet.training import Progress, TrainingRun
+    from slimnet.training.kept import KeptRun
 
 STEPS_BETWEEN_REPORTS = 20
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
-def watch(run: TrainingRun, stopped: Callable[[], bool] = lambda: False) -> None:
-    """Train to the end, or until `stopped`, and show how it goes."""
+def watch(run: TrainingRun | KeptRun, listeners: Sequence[Callable[[Progress], None]] = ()) -> None:
+    """Train to the end, or until the run is told to stop, and show how it goes."""
+    first: Progress | None = None
+    macs = ""
     with terminal.progress("Training", run.recipe.iterations) as advance:
         for progress in run:
-            dead = f"{100 * progress.sparsity:.0f} % of the filters dead"
-            advance(progress.iteration, f"loss {progress.loss:.3f}, {dead}")
-            if stopped():
-                return
+            first = first or progress
+            macs = share_of_macs(progress) or macs
+            advance(progress.iteration, f"{described(progress)}{macs}{time_left(first, progress)}")
+            for listen in listeners:
+                listen(progress)
+
+
+def described(progress: Progress) -> str:
+    """Where a run stands, for people."""
+    return (
+        f"epoch {progress.epoch:.1f}, loss {progress.loss:.3f}, {100 * progress.accuracy:.0f} % right, "
+        f"{100 * progress.sparsity:.0f} % of the filters dead"
+    )
+
+
+def share_of_macs(progress: Progress) -> str:
+    """What slimming would leave now, where that is known."""
+    if progress.macs is None or progress.macs_if_slimmed is None:
+        return ""
+    return f", {100 * progress.macs_if_slimmed / max(1, progress.macs):.0f} % of the MACs if slimmed now"
+
+
+def time_left(first: Progress, now: Progress) -> str:
+    """How long it will still take at the pace so far; a terminal's bar says it by itself."""
+    steps = now.iteration - first.iteration
+    if terminal.notes().is_terminal or not steps:
+        return ""
+    seconds = (now.seconds - first.seconds) / steps * (now.total - now.iteration)
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if not hours and not minutes:
+        return ", under a minute left"
+    return f", {hours} h {minutes} min left" if hours else f", {minutes} min left"
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a wish to stop, which what is yielded tells; a second one interrupts."""
-    interrupted = False
+def stop_on_interrupt(stop: Callable[[], None], *, patient: bool = False) -> Iterator[None]:
+    """Turn Ctrl-C, and a request to terminate, into a wish to stop; a second one ends the program at once.
+
+    Where it is `patient` a second one changes nothing: torchrun sends some of its own when it is interrupted.
+    """
+    before = {number: signal.getsignal(number) for number in STOPPING}
+
+    def restored() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def wish(_: int, __: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = True
-        signal.signal(signal.SIGINT, before)
+        stop()
+        if not patient:
+            restored()
 
-    before = signal.signal(signal.SIGINT, wish)
+    for number in STOPPING:
+        signal.signal(number, wish)
     try:
-        yield lambda: interrupted
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        restored()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import forkserver
 from runs import images, recipe, same
 from test_training import Dropping
 
@@ -172,8 +172,7 @@ def digits_in(path: Path, plan: Recipe, ready: Event) -> None:
 def test_killed_at_any_moment_a_run_loses_no_checkpoint_and_ends_the_same(tmp_path, count):
     """Real processes, killed by SIGKILL while they train and write. Oracle: one that is left alone."""
     plan = dataclasses.replace(DIGITS_DEMO.lasting(40 * count), arch_args=NARROW, flips=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["slimnet.training.kept", "slimnet.data.digits"])
+    context = forkserver()
     generator, path, reached = random.Random(count), tmp_path / "killed", -1
     for _ in range(count):
         ready = context.Event()

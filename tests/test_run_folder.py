@@ -22,6 +22,9 @@ LENGTH, EVERY = 40, 4
 PLAN = recipe(iterations=LENGTH, l2=0.01)
 
 
+PROMISED = ("recipe.json", "metrics.jsonl", "sessions.jsonl", "checkpoints", "history", "lock")
+
+
 def kept(folder: RunFolder, *, plan: Recipe = PLAN, every: int = EVERY, interval: int = 10) -> KeptRun:
     """A run in a folder that writes a checkpoint every ten iterations, at the next report."""
     begin = lambda state: train(plan, images(), every=every, state=state)  # noqa: E731
@@ -47,7 +50,7 @@ def test_a_finished_run_leaves_what_its_folder_promises(tmp_path):
     """Oracle: the names in the contract, and torch's and slimnet's own readers."""
     trained(tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"recipe.json", "metrics.jsonl", "checkpoints", "history", "model.pt", "lock"}
+    assert names == {*PROMISED, "model.pt"}
     assert Recipe.from_json((tmp_path / "run" / "recipe.json").read_text()) == PLAN
     expected = finished(train(PLAN, images(), every=EVERY))
     for path in (tmp_path / "run" / "model.pt", tmp_path / "run" / "checkpoints" / f"{LENGTH:08d}.pt"):

@@ -91,7 +91,7 @@ class MappedBatches(TrainingBatches):
 
 def batches_of(data: ImageData, recipe: Recipe, device: torch.device, part: tuple[int, int]) -> TrainingBatches:
     """The batches of a recipe; `part` is this process's number, of how many that train together."""
-    kind = MappedBatches if getattr(data, "mapped", False) else ResidentBatches
+    kind = MappedBatches if data.mapped else ResidentBatches
     return kind(data, recipe, device, part)
 
 

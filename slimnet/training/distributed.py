@@ -6,6 +6,7 @@ BatchNorm tells the difference. Each process normalises its part by that part's 
 recipe synchronises them), and the running statistics that are kept are the first process's.
 """
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,13 +71,12 @@ class Ranks:
         """The network as it is called in training: its gradients are averaged over the processes."""
         if self.count == 1:
             return model
-        return nn.parallel.DistributedDataParallel(
-            model,
-            device_ids=[device] if device.type == "cuda" else None,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-            static_graph=True,
-        )
+        parallel = nn.parallel.DistributedDataParallel
+        # Running statistics are only read in evaluation, so they need not go around in every step.
+        names = inspect.signature(parallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+        settings: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True, "static_graph": True}
+        return parallel(model, device_ids=[device] if device.type == "cuda" else None, **settings)
 
     def add_up(self, *numbers: torch.Tensor) -> None:
         """Replace each tensor by its sum over the processes."""
@@ -155,7 +155,7 @@ def joined(device: torch.device | str) -> Iterator[Ranks]:
     """Join the processes that torchrun started, if it did; GPUs talk through NCCL, CPUs through gloo.
 
     Raises:
-        SlimnetError: the processes do not find each other, or one of them is gone.
+        SlimnetError: the processes do not find each other.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -174,15 +174,13 @@ def joined(device: torch.device | str) -> Iterator[Ranks]:
         raise SlimnetError(
             f"the {count} processes do not find each other ({reason(error)}); start them with torchrun"
         ) from error
-    ranks = Ranks(number, count, local, own, store)
-    with _lost_ones_told(ranks):
-        yield ranks
+    yield Ranks(number, count, local, own, store)
     # Not where the run failed: taking leave of a process that is gone would wait for it.
     distributed.destroy_process_group()
 
 
 @contextmanager
-def _lost_ones_told(ranks: Ranks) -> Iterator[None]:
+def lost_ones_told(ranks: Ranks) -> Iterator[None]:
     """Say in one line that another process is gone.
 
     Raises:

@@ -14,9 +14,11 @@ from slimnet.training.distributed import ALONE, Ranks
 from slimnet.training.forecast import Forecaster
 from slimnet.training.loop import DivergedError, TrainingRun
 from slimnet.training.progress import Progress
+from slimnet.training.recipe import Recipe
 from slimnet.training.resuming import refuse_difference
 from slimnet.training.run_folder import CHECKPOINTS, MODEL, RunFolder, read_history, snapshots
 from slimnet.training.saving import save_checkpoint
+from slimnet.training.sessions import Session
 
 SHARE = 0.02
 """The part of the training time that checkpoints by the clock may take."""
@@ -77,7 +79,13 @@ class KeptRun(Iterator[Progress]):
             # Checked here too: without a checkpoint nothing else compares them.
             refuse_difference(folder.recipe, self.run.recipe)
             folder.forget_after(self.run.iteration)
+            folder.sign(Session.of(self.run))
             self.run.history[:] = snapshots(read_history(folder.path))
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is being done."""
+        return self.run.recipe
 
     def __next__(self) -> Progress:
         """Train until the next report, and keep what is due.

@@ -50,7 +50,9 @@ class TrainingRun(Iterator[Progress]):
         data: what it is done on.
         model: the network, in train mode; evaluate or save it whenever the run is not inside `next`.
         iteration: steps taken so far.
+        seconds: wall time spent in training so far, by earlier processes too.
         history: about fifty snapshots, the last one at the end.
+        device: where it is done.
         every: iterations from one report to the next.
         ranks: the processes that train together.
         tuning: how the machine is used.
@@ -74,11 +76,11 @@ class TrainingRun(Iterator[Progress]):
         self.iteration = 0
         self.history: list[Snapshot] = []
         self.every = every or min(_LONGEST_SILENCE, math.ceil(recipe.iterations / _REPORTS))
-        self._device = torch.device(device)
-        self._seconds = 0.0
-        self._stopping = False
-        ranks.check(recipe, self._device)
-        self._tally = Tally(self._device)
+        self.device = torch.device(device)
+        self.seconds = 0.0
+        self._wish_to_stop = self._stopping = False
+        ranks.check(recipe, self.device)
+        self._tally = Tally(self.device)
         self.model = self._built(resumed=state is not None)
         check_fits(self.model, data)
         self._step = self._make_step()
@@ -92,20 +94,20 @@ class TrainingRun(Iterator[Progress]):
             torch.manual_seed(self.recipe.seed)
             # What a run that goes on began with may be gone by now.
             model = build(self.recipe.arch, self.recipe.arch_args) if resumed else first_network(self.recipe)
-            model.to(self._device).train()
+            model.to(self.device).train()
             if not self.ranks.first:
                 torch.manual_seed(_mixed(self.recipe.seed, self.ranks.number))
             self._random = self._random_state()
         set_initial_values(self.recipe, model)
         if self.recipe.sync_batchnorm and self.ranks.count > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             # On a CPU contiguous parameters are as fast: convolutions follow the layout of their input.
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
     def _make_step(self) -> Step:
-        forward: Callable[..., Any] = self.ranks.wrap(self.model, self._device)
+        forward: Callable[..., Any] = self.ranks.wrap(self.model, self.device)
         if self.tuning.compiled:
             forward = torch.compile(forward)
         return Step(self.recipe, self.model, forward, Regularisers(self.recipe, self.model, self._costs()))
@@ -114,13 +116,13 @@ class TrainingRun(Iterator[Progress]):
         """What each channel costs, where the recipe asks for it."""
         if self.recipe.cost_aware is None:
             return None
-        example, _ = next(self.data.batches("test", 1, self._device))
+        example, _ = next(self.data.batches("test", 1, self.device))
         return relative_costs(self.model, example, self.recipe.cost_aware)
 
     def _make_advance(self) -> Callable[[int], None]:
         """What takes the step of an iteration."""
-        batches = batches_of(self.data, self.recipe, self._device, self.ranks.part)
-        if captured.wanted(self.recipe, self.tuning, self._device, self.ranks):
+        batches = batches_of(self.data, self.recipe, self.device, self.ranks.part)
+        if captured.wanted(self.recipe, self.tuning, self.device, self.ranks):
             return captured.CapturedStep(self.recipe, batches, self._step, self._tally)
 
         def advance(iteration: int) -> None:
@@ -146,12 +148,12 @@ class TrainingRun(Iterator[Progress]):
             raise StopIteration
         start = time.perf_counter()
         with self._surroundings():
-            while self.iteration < due and not (self._stopping and self.ranks.count == 1):
+            while self.iteration < due and not self._stopping:
                 self._advance(self.iteration)
                 self.iteration += 1
                 self._tally.steps += 1
             reported = self._report() if self.iteration == due else None
-        self._seconds += time.perf_counter() - start
+        self.seconds += time.perf_counter() - start
         if reported is None:
             raise StopIteration
         return self._remembered(reported, first)
@@ -159,7 +161,7 @@ class TrainingRun(Iterator[Progress]):
     def _report(self) -> tuple[float, float]:
         """Mean loss and accuracy since the last report; processes agree here on whether to stop."""
         loss, accuracy = self._tally.means(self.ranks, self.recipe.batch_size)
-        self._stopping = self.ranks.any(self._stopping)
+        self._stopping = self.ranks.any(self._wish_to_stop)
         if not math.isfinite(loss):
             raise DivergedError(
                 f"the loss became {loss} between iterations {self.iteration - self._tally.steps} and "
@@ -173,7 +175,7 @@ class TrainingRun(Iterator[Progress]):
         total = self.recipe.iterations
         epoch = self.iteration * self.recipe.batch_size / len(self.data.x_train)
         sparsity = sparsity_by_gamma(self.model)
-        progress = Progress(self.iteration, total, *reported, sparsity, self._seconds, epoch)
+        progress = Progress(self.iteration, total, *reported, sparsity, self.seconds, epoch)
         if self.iteration * HISTORY_POINTS // total > first * HISTORY_POINTS // total:
             self.history.append(Snapshot.of(self.model, progress))
         return progress
@@ -183,7 +185,8 @@ class TrainingRun(Iterator[Progress]):
 
         Where several processes train together, all of them end at the next report.
         """
-        self._stopping = True
+        self._wish_to_stop = True
+        self._stopping = self.ranks.count == 1
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on from here bit for bit, which `torch.load(weights_only=True)` can read.
@@ -195,7 +198,7 @@ class TrainingRun(Iterator[Progress]):
             "optimiser": self._step.state(),
             "random": self.ranks.gathered(self._random),
             "tally": self._tally.state(self.ranks),
-            "seconds": self._seconds,
+            "seconds": self.seconds,
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -203,7 +206,7 @@ class TrainingRun(Iterator[Progress]):
         resuming.load_weights(self.model, state["state_dict"])
         self._step.restore(state["optimiser"])
         self._tally.restore(state["tally"], self.ranks)
-        self.iteration, self._seconds = state["iteration"], state["seconds"]
+        self.iteration, self.seconds = state["iteration"], state["seconds"]
         if self.ranks.number < len(state["random"]):
             self._random = state["random"][self.ranks.number]
 
@@ -212,7 +215,7 @@ class TrainingRun(Iterator[Progress]):
         """What holds while steps are taken, and is undone for the caller."""
         with (
             torch_threads(self.tuning.threads),
-            gpu_settings(self.tuning, self._device),
+            gpu_settings(self.tuning, self.device),
             compiler_told(self.tuning),
             self._own_randomness(),
         ):
@@ -234,7 +237,7 @@ class TrainingRun(Iterator[Progress]):
         return [torch.get_rng_state(), *(torch.cuda.get_rng_state(each) for each in self._cuda_devices())]
 
     def _cuda_devices(self) -> list[torch.device]:
-        return [self._device] if self._device.type == "cuda" else []
+        return [self.device] if self.device.type == "cuda" else []
 
 
 def _mixed(seed: int, number: int) -> int:

@@ -1,11 +1,12 @@
 """The folder of a run: what was asked for, what was measured, and what is needed to go on or to look back.
 
-recipe.json              everything needed to run it again
-metrics.jsonl            one JSON object a report
-history/NNNNNNNN.safetensors   γ and β of every BatchNorm, about fifty times
-checkpoints/NNNNNNNN.pt  the newest two, from which the run goes on
-model.pt, report.html    once it is finished
-lock                     held as long as a process trains here
+* recipe.json: everything needed to run it again
+* metrics.jsonl: one JSON object a report
+* sessions.jsonl: one JSON object for each time that a process took the run up
+* history/NNNNNNNN.safetensors: γ and β of every BatchNorm, about fifty times
+* checkpoints/NNNNNNNN.pt: the newest two, from which the run goes on
+* model.pt, report.html: once it is finished
+* lock: held as long as a process trains here
 """
 
 import dataclasses
@@ -27,10 +28,15 @@ from slimnet.files import told, whole_file
 from slimnet.training import checkpoints
 from slimnet.training.progress import Progress, Snapshot
 from slimnet.training.recipe import Recipe
+from slimnet.training.sessions import Session
 
-RECIPE, METRICS, LOCK, MODEL, REPORT = "recipe.json", "metrics.jsonl", "lock", "model.pt", "report.html"
+RECIPE, METRICS, SESSIONS = "recipe.json", "metrics.jsonl", "sessions.jsonl"
+MODEL, REPORT, LOCK = "model.pt", "report.html", "lock"
 CHECKPOINTS, HISTORY = "checkpoints", "history"
 SCALE, SHIFT = "scale/", "shift/"
+
+Kept = tuple[list[str], dict[str, torch.Tensor]]
+"""What a file of the history holds: its layers, first one first, and its tensors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +48,7 @@ class RunHistory:
         progress: every report, in order.
         iterations: when γ and β were kept, int64 `(T,)`.
         scales: γ of every BatchNorm by module path, first layer first, `(T, channels)`.
-        shifts: β likewise.
+        shifts: β likewise, of those that have it.
     """
 
     recipe: Recipe
@@ -128,6 +134,23 @@ class RunFolder:
         with whole_file(self.path / HISTORY / f"{snapshot.progress.iteration:08d}.safetensors", SlimnetError) as path:
             path.write_bytes(safetensors.torch.save(tensors, order))
 
+    def sign(self, session: Session) -> None:
+        """Say which process takes the run up.
+
+        Raises:
+            SlimnetError: the disk refuses it.
+        """
+        with told(self.path / SESSIONS, SlimnetError), (self.path / SESSIONS).open("a", encoding="utf-8") as file:
+            file.write(session.to_line())
+
+    def last_session(self) -> Session | None:
+        """The process that took the run up last; None where none did."""
+        try:
+            lines = (self.path / SESSIONS).read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return None
+        return next(filter(None, map(Session.from_line, reversed(lines))), None)
+
     def close(self) -> None:
         """Let go of the metrics file."""
         if self._metrics is not None:
@@ -144,19 +167,29 @@ def begun(path: str | Path, recipe: Recipe) -> Iterator[RunFolder]:
         SlimnetError: the disk refuses it.
     """
     path = Path(path)
+    refuse_taken(path)
+    with told(path, SlimnetError):
+        path.mkdir(parents=True, exist_ok=True)
+    with _held(path):
+        refuse_taken(path)
+        with whole_file(path / RECIPE, SlimnetError) as file:
+            file.write_text(recipe.to_json() + "\n", encoding="utf-8")
+        yield from _opened(path, recipe)
+
+
+def refuse_taken(path: Path) -> None:
+    """Refuse a folder for a new run that has something in it.
+
+    Raises:
+        UsageError: it has.
+        SlimnetError: it cannot be looked into.
+    """
     if (path / RECIPE).exists():
         raise UsageError(f"{path} holds a run already; go on with --resume {path}, or name another folder")
     with told(path, SlimnetError):
         present = sorted(set(os.listdir(path)) - {LOCK}) if path.is_dir() else []
-        if present:
-            raise UsageError(f"{path} is a folder with {present[0]} in it; name a new one for the run")
-        path.mkdir(parents=True, exist_ok=True)
-    with _held(path):
-        if (path / RECIPE).exists():
-            raise UsageError(f"{path} holds a run already; go on with --resume {path}, or name another folder")
-        with whole_file(path / RECIPE, SlimnetError) as file:
-            file.write_text(recipe.to_json() + "\n", encoding="utf-8")
-        yield from _opened(path, recipe)
+    if present:
+        raise UsageError(f"{path} is a folder with {present[0]} in it; name a new one for the run")
 
 
 @contextmanager
@@ -223,13 +256,9 @@ def read_history(path: str | Path) -> RunHistory:
     path = Path(path)
     recipe = recipe_of(path)
     kept = {int(file.stem): _snapshot(file) for file in sorted((path / HISTORY).glob("[0-9]*.safetensors"))}
-    layers = next(iter(kept.values()))[0] if kept else []
-    stacked = {
-        kind: {name: torch.stack([tensors[kind + name] for _, tensors in kept.values()]) for name in layers}
-        for kind in (SCALE, SHIFT)
-    }
     progress = [each for _, each in _lines(path)]
-    return RunHistory(recipe, progress, torch.tensor(list(kept), dtype=torch.int64), stacked[SCALE], stacked[SHIFT])
+    scales, shifts = (_stacked(list(kept.values()), kind) for kind in (SCALE, SHIFT))
+    return RunHistory(recipe, progress, torch.tensor(list(kept), dtype=torch.int64), scales, shifts)
 
 
 def snapshots(history: RunHistory) -> list[Snapshot]:
@@ -246,8 +275,16 @@ def snapshots(history: RunHistory) -> list[Snapshot]:
     ]
 
 
-def _snapshot(file: Path) -> tuple[list[str], dict[str, torch.Tensor]]:
-    """The layers, first one first, and the tensors of one file of the history."""
+def _stacked(kept: list[Kept], kind: str) -> dict[str, torch.Tensor]:
+    """One kind of tensor of every layer that has it, over time."""
+    if not kept:
+        return {}
+    layers, first = kept[0]
+    return {name: torch.stack([tensors[kind + name] for _, tensors in kept]) for name in layers if kind + name in first}
+
+
+def _snapshot(file: Path) -> Kept:
+    """What is in one file of the history."""
     try:
         with safetensors.safe_open(file, "pt") as content:
             layers = json.loads(content.metadata()["layers"])

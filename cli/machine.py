@@ -1,0 +1,77 @@
+"""The options of `slimnet train` that say how the machine is used; results depend on them by rounding at most."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.grouping import in_group
+from slimnet_cli.options import Command
+
+if TYPE_CHECKING:
+    from slimnet.training.tuning import Tuning
+
+machine = in_group("Machine")
+
+OPTIONS = (
+    machine("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: a GPU where there is one]"),
+    machine("--threads", type=click.IntRange(1), help="Threads of the CPU; a small network is fastest on one."),
+    machine(
+        "--compile", "compiled", is_flag=True, help="Generate kernels with torch.compile; takes a minute at first."
+    ),
+    machine(
+        "--cuda-graph/--no-cuda-graph", default=None, help="Replay steps as a CUDA graph.  [default: where possible]"
+    ),
+    machine("--tf32", is_flag=True, help="Let GPUs round the factors of float32 products."),
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a command line says about the machine; None leaves it to us."""
+
+    device: str | None = None
+    threads: int | None = None
+    compiled: bool = False
+    cuda_graph: bool | None = None
+    tf32: bool = False
+
+    def chosen_device(self) -> str:
+        """The device, checked to be there.
+
+        Raises:
+            click.UsageError: it is not.
+        """
+        import torch
+
+        if self.device is None:
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise click.UsageError(
+                f"there is no device {self.device!r} here; use cpu, or leave --device out"
+            ) from error
+        return self.device
+
+    def tuning(self, threads: int | None) -> Tuning:
+        """How a run is to use the machine; `threads` where the command line names none."""
+        from slimnet.training.tuning import Tuning
+
+        return Tuning(
+            threads=self.threads or threads, compiled=self.compiled, cuda_graph=self.cuda_graph, tf32=self.tf32
+        )
+
+
+def machine_options(command: Command) -> Command:
+    """Add the options; the command gets them as one `machine`."""
+
+    @functools.wraps(command)
+    def with_machine(**given: Any) -> Any:
+        kept = {name: given.pop(name) for name in Machine.__dataclass_fields__}
+        return command(machine=Machine(**kept), **given)
+
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_machine)

@@ -1,0 +1,73 @@
+"""Reading the data that a command line names, and showing how far that is."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimnet_cli import terminal
+from slimnet_cli.grouping import in_group
+from slimnet_cli.options import Command
+
+if TYPE_CHECKING:
+    from slimnet.data import ImageData
+
+images = in_group("Images")
+
+OPTIONS = (
+    images("--cache", metavar="DIR", help="Where decoded images are kept."),
+    images("--download", is_flag=True, help="Fetch cifar10 or cifar100 where it is missing."),
+    images("--skip-broken", is_flag=True, help="Leave unreadable images out instead of giving up."),
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How data is to be read."""
+
+    cache: str | None = None
+    download: bool = False
+    skip_broken: bool = False
+
+    def load(self, source: str, image_size: int | None) -> ImageData:
+        """The data set that `source` names; decoding a folder of images shows how far it is.
+
+        Raises:
+            DataError: there is no such data, or it is damaged.
+        """
+        from slimnet.data import load_data
+
+        options: dict[str, Any] = {
+            "image_size": image_size,
+            "cache": self.cache,
+            "download": self.download,
+            "skip_broken": self.skip_broken,
+        }
+        if not Path(source).is_dir():
+            with terminal.working(f"Reading {source}"):
+                return load_data(source, **options)
+        with ExitStack() as stack:
+            stack.enter_context(terminal.quiet_libraries())
+            advance: terminal.Advance | None = None
+
+            def decoded(done: int, total: int) -> None:
+                nonlocal advance
+                if advance is None:
+                    advance = stack.enter_context(terminal.progress("Decoding", total))
+                advance(done, "")
+
+            return load_data(source, progress=decoded, **options)
+
+
+def reading_options(command: Command) -> Command:
+    """Add the options; the command gets them as one `reading`."""
+
+    @functools.wraps(command)
+    def with_reading(**given: Any) -> Any:
+        kept = {name: given.pop(name) for name in Reading.__dataclass_fields__}
+        return command(reading=Reading(**kept), **given)
+
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_reading)

@@ -1,0 +1,33 @@
+"""Real processes for tests: forked from one that has imported torch already, or started as people start them."""
+
+import multiprocessing
+import os
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+PRELOADED = ["torch._dynamo", "slimnet.training.kept", "slimnet.data.digits"]
+"""What the children would each take seconds to import; DistributedDataParallel wants torch._dynamo."""
+
+
+def forkserver() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def below(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [each for child in map(int, children) for each in (child, *below(child))]
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """What the environment of a process was when it started."""
+    try:
+        entries = os.fsdecode(Path(f"/proc/{pid}/environ").read_bytes()).split("\0")
+    except OSError:
+        return {}
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
