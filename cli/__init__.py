@@ -9,12 +9,14 @@ from collections.abc import Sequence
 
 import click
 from slimnet_cli import terminal
+from slimnet_cli.analyse import analyse
 from slimnet_cli.benchmark import benchmark
 from slimnet_cli.checks import checks
 from slimnet_cli.demo import demo
 from slimnet_cli.export import export
 from slimnet_cli.inspect import inspect
 from slimnet_cli.slim import slim
+from slimnet_cli.sweep import sweep
 from slimnet_cli.train import train
 from slimnet_cli.verify import verify
 
@@ -34,7 +36,7 @@ def commands() -> None:
     """Make trained convolutional networks smaller without changing what they compute."""
 
 
-for command in (slim, inspect, export, verify, benchmark, train, demo, checks):
+for command in (slim, inspect, export, verify, benchmark, train, analyse, sweep, demo, checks):
     commands.add_command(command)
 
 
@@ -46,9 +48,8 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns 0, or 1 where the work failed, or 2 where it was asked for wrongly."""
     try:
-        commands.main(list(arguments), prog_name="slimnet", standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
+        # A command that leaves early, `--help` too, gives its exit code as the result.
+        code = commands.main(list(arguments), prog_name="slimnet", standalone_mode=False)
     except click.ClickException as error:
         return terminal.misused(error)
     except (click.Abort, KeyboardInterrupt):
@@ -61,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
         return terminal.failed(f"{error.filename or 'the system'}: {error.strerror or error}")
     except Exception as error:
         return _library_error(error)
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _library_error(error: Exception) -> int:

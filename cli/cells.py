@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,11 +21,15 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """What a process is to train: a recipe's JSON, the folder of the run, and more options of `slimnet train`."""
+    """What a process is to train: a recipe's JSON, the folder of the run, and more options of `slimnet train`.
+
+    `origin` is the folder that relative paths in the recipe start from.
+    """
 
     key: str
     recipe: str
     folder: Path
+    origin: Path
     options: tuple[str, ...] = ()
 
 
@@ -60,7 +66,7 @@ def outcome(job: Job, exit_code: int, output: str, errors: str) -> Outcome:
 
 def train_elsewhere(job: Job) -> Outcome:
     """Train one cell to its end; what a Ray worker does."""
-    ended = subprocess.run(command(job), capture_output=True, text=True, check=False)
+    ended = subprocess.run(command(job), cwd=job.origin, capture_output=True, text=True, check=False)
     return outcome(job, ended.returncode, ended.stdout, ended.stderr)
 
 
@@ -90,7 +96,12 @@ class Here:
         begun(job.key)
         # In a session of its own, so that a Ctrl-C reaches it once, from us, and not from the terminal as well.
         process = subprocess.Popen(
-            command(job), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command(job),
+            cwd=job.origin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         self._running.add(process)
         output, errors = process.communicate()
@@ -110,8 +121,8 @@ class Ray:
 
     def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Callable[[], bool]) -> Iterator[Outcome]:
         """Hand all cells to Ray and say how each ended; after a wish to stop, the others are called off."""
-        import ray
-
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray: Any = importlib.import_module("ray")
         ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
         try:
             train = ray.remote(max_retries=0, **self.resources)(train_elsewhere)

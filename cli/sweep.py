@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import functools
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.text import Text
 from slimnet_cli import terminal
-from slimnet_cli.options import json_option
+from slimnet_cli.options import Command, json_option
 
 if TYPE_CHECKING:
     from slimnet_cli.cells import Here, Outcome, Ray
@@ -35,27 +37,66 @@ A grid:
 """
 
 
+OPTIONS = (
+    click.option("--concurrent", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time."),
+    click.option("--threads", type=click.IntRange(1), help="Threads of each run."),
+    click.option("--device", help='Where to train: "cpu", "cuda", "cuda:1".'),
+    click.option("--ray", metavar="ADDRESS", help='Train on this Ray cluster ("auto" finds one); needs slimnet[ray].'),
+    click.option("--gpus", type=click.FloatRange(0), default=0.0, help="On Ray, GPUs of each run; 0.25 is a quarter."),
+)
+
+
+@dataclass(frozen=True)
+class Workforce:
+    """Who trains the cells, as the command line says it."""
+
+    concurrent: int
+    threads: int | None
+    device: str | None
+    ray: str | None
+    gpus: float
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What each `slimnet train` is told."""
+        threads = ("--threads", str(self.threads)) if self.threads else ()
+        return (*threads, *(("--device", self.device) if self.device else ()))
+
+    def workers(self) -> Here | Ray:
+        """The processes of this machine, or a Ray cluster.
+
+        Raises:
+            click.UsageError: Ray is not installed.
+        """
+        from slimnet_cli.cells import Here, Ray
+
+        if self.ray is None:
+            return Here(self.concurrent)
+        try:
+            import ray as _  # noqa: F401
+        except ImportError as error:
+            raise click.UsageError("--ray needs Ray; install it with: pip install 'slimnet[ray]'") from error
+        return Ray(self.ray, {"num_cpus": float(self.threads or 1), "num_gpus": self.gpus})
+
+
+def worker_options(command: Command) -> Command:
+    """Add the options; the command gets them as one `workforce`."""
+
+    @functools.wraps(command)
+    def with_workforce(**given: Any) -> Any:
+        named = {name: given.pop(name) for name in Workforce.__dataclass_fields__}
+        return command(workforce=Workforce(**named), **given)
+
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_workforce)
+
+
 @click.command(epilog=EXAMPLES, short_help="Train every recipe of a grid.")
 @click.argument("grid", metavar="GRID.toml")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the runs go.")
-@click.option("--concurrent", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of each run.")
-@click.option("--device", help='Where to train: "cpu", "cuda", "cuda:1".')
-@click.option("--ray", metavar="ADDRESS", help='Train on this Ray cluster ("auto" finds one); needs slimnet[ray].')
-@click.option("--gpus", type=click.FloatRange(0), default=0.0, help="On Ray, GPUs of each run; 0.25 is a quarter.")
 @click.option("--retry", is_flag=True, help="Try cells that failed once more.")
+@worker_options
 @json_option
-def sweep(
-    grid: str,
-    out: Path,
-    concurrent: int,
-    threads: int | None,
-    device: str | None,
-    ray: str | None,
-    gpus: float,
-    retry: bool,
-    as_json: bool,
-) -> None:
+def sweep(grid: str, out: Path, retry: bool, workforce: Workforce, as_json: bool) -> None:
     """Train every recipe of a grid, resumably, and write down what became of each.
 
     Each cell is a run in a folder of its own under DIR, and one row of DIR/sweep.sqlite. The same command
@@ -68,15 +109,14 @@ def sweep(
     from slimnet.sweep import Store, read_grid
 
     cells = read_grid(grid)
-    workers = _workers(concurrent, ray, threads, gpus)
-    options = [*(["--threads", str(threads)] if threads else []), *(["--device", device] if device else [])]
+    workers = workforce.workers()
     out.mkdir(parents=True, exist_ok=True)
     with held(out, UsageError, "sweeping"):
         store = Store(out / "sweep.sqlite")
         store.add(cells)
         store.wait_again(failed=retry)
         keys = [cell.key for cell in cells]
-        stopped = _run(store, keys, out, workers, tuple(options))
+        stopped = _run(store, keys, out, workers, workforce.arguments)
         _show(store.rows(keys), out, as_json)
     if stopped:
         terminal.note(f"interrupted; the same command goes on where it stopped, in {out}")
@@ -85,33 +125,21 @@ def sweep(
         raise click.exceptions.Exit(1)
 
 
-def _workers(concurrent: int, ray: str | None, threads: int | None, gpus: float) -> Here | Ray:
-    from slimnet_cli.cells import Here, Ray
-
-    if ray is None:
-        return Here(concurrent)
-    try:
-        import ray as _  # noqa: F401
-    except ImportError as error:
-        raise click.UsageError("--ray needs Ray; install it with: pip install 'slimnet[ray]'") from error
-    return Ray(ray, {"num_cpus": float(threads or 1), "num_gpus": gpus})
-
-
 def _run(store: Store, keys: list[str], out: Path, workers: Here | Ray, options: tuple[str, ...]) -> bool:
     """Train what waits; returns whether it was interrupted."""
     from slimnet_cli.cells import Job
     from slimnet_cli.live import stop_on_interrupt
 
     waiting = [row for row in store.rows(keys) if row.state == "waiting"]
-    jobs = [Job(row.key, row.recipe, (out / "runs" / row.key).absolute(), options) for row in waiting]
+    runs = out.absolute() / "runs"
+    jobs = [Job(row.key, row.recipe, runs / row.key, Path.cwd(), options) for row in waiting]
     names = {row.key: row.varied for row in waiting}
-    with ExitStack() as stack:
-        stopped = stack.enter_context(stop_on_interrupt())
-        advance = stack.enter_context(terminal.progress("Training cells", len(jobs)))
-        for number, outcome in enumerate(workers.run(jobs, store.begin, stopped), 1):
+    stop = threading.Event()
+    with stop_on_interrupt(stop.set), terminal.progress("Training cells", len(jobs)) as advance:
+        for number, outcome in enumerate(workers.run(jobs, store.begin, stop.is_set), 1):
             _keep(store, outcome)
             advance(number, names[outcome.key])
-        return stopped()
+    return stop.is_set()
 
 
 def _keep(store: Store, outcome: Outcome) -> None:

@@ -1,6 +1,7 @@
 """The README is true: its blocks run as they are printed, and what it links to exists."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,16 @@ from pathlib import Path
 import pytest
 import slimnet_cli
 
+from slimnet.sweep import read_grid
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    """The texts between fences; every other fence ends a block."""
+    fenced = re.split(r"^```(.*)\n", README, flags=re.MULTILINE)[1:]
+    return [text for name, text in zip(fenced[::4], fenced[1::4], strict=True) if name == language]
 
 
 @pytest.mark.parametrize("code", blocks("python"))
@@ -37,8 +42,8 @@ def test_the_command_line_quick_start_runs(script, tmp_path):
     assert (tmp_path / "slim.onnx").is_file()
 
 
-def test_the_command_line_quick_start_shows_every_command_but_demo_and_checks():
-    shown = set(re.findall(r"^slimnet (\w+)", "".join(blocks("sh")), re.MULTILINE))
+def test_every_command_but_demo_and_checks_is_shown():
+    shown = set(re.findall(r"^slimnet (\w+)", "".join(blocks("sh") + blocks("")), re.MULTILINE))
     assert shown == set(slimnet_cli.commands.commands) - {"demo", "checks"}
 
 
@@ -51,3 +56,20 @@ def test_every_file_that_is_linked_to_exists():
 def test_every_make_target_that_is_named_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(f"\n{target}:" in makefile for target in re.findall(r"\bmake (\w+)", README) if target != "and")
+
+
+def test_the_grid_that_is_shown_is_one(tmp_path):
+    """Six recipes, two λ times three seeds."""
+    (text,) = blocks("toml")
+    (tmp_path / "grid.toml").write_text(text)
+    assert len(read_grid(tmp_path / "grid.toml")) == 6
+
+
+@pytest.mark.parametrize(
+    "line", re.findall(r"^(?:torchrun .*-m slimnet_cli|slimnet) (train .*)$", "".join(blocks("")), re.M)
+)
+def test_every_training_command_that_is_shown_is_understood(line):
+    """The options exist and their values parse; the data and checkpoints that it names are not read."""
+    arguments = shlex.split(line, comments=True)[1:]
+    context = slimnet_cli.commands.commands["train"].make_context("train", arguments)
+    assert context.params
