@@ -30,9 +30,9 @@ SECTIONS = (
         "phenomenon",
         "A shortened, narrower and smaller version of the paper's tables 1 and 3: BasicNet at a quarter of its width, "
         "images of half the resolution (16×16), 6,000 iterations instead of 406,250. Sparsity by γ, sparsity by "
-        "activation and test error in per cent; *MACs left* are those of the slim network. That smaller batches kill more "
-        "is a matter of long runs, in which every batch size has stopped learning; here a batch of 20 has seen the "
-        "training set 2.4 times and one of 80 9.6 times, and filters die once there is little left to learn.",
+        "activation and test error in per cent; *MACs left* are those of the slim network. That smaller batches kill "
+        "more is a matter of long runs, in which every batch size has stopped learning; here a batch of 20 has seen "
+        "the training set 2.4 times and one of 80 9.6 times, and filters die once there is little left to learn.",
         phenomenon.table,
     ),
     (

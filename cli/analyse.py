@@ -48,6 +48,7 @@ class Subject:
 @click.argument("subject", metavar="RUN|CKPT")
 @architecture_option
 @click.option("--data", metavar="DATA", help="Labelled images, as for 'train'.  [default: those of the run]")
+@click.option("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Bring the images of a folder to this.")
 @click.option("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: a GPU where there is one]")
 @reading_options
 @click.option("--report", metavar="FILE.html", help="Write the run's report with these figures in it.")
@@ -56,6 +57,7 @@ def analyse(
     subject: str,
     network: Network,
     data: str | None,
+    image_size: int | None,
     device: str | None,
     reading: Reading,
     report: str | None,
@@ -76,7 +78,7 @@ def analyse(
         known = _subject(subject, network, data)
         if report is not None and known.run is None:
             raise click.UsageError("only a run has a report; name the folder of one, or leave --report out")
-    images = reading.load(known.source, known.image_size)
+    images = reading.load(known.source, image_size or known.image_size)
     known.model.to(chosen)
     found = _measure(known, images)
     if report is not None:

@@ -138,6 +138,20 @@ def test_the_report_of_a_run_has_its_figures(run, tmp_path):
     assert "Test error" in page
 
 
+def test_images_of_a_folder_are_brought_to_a_size(checkpoint, tmp_path):
+    """Grey and red squares of 12 pixels, which a network for two channels refuses: so the size is all that counts."""
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for name, colour in (("dark", 10), ("light", 240)):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            Image.new("RGB", (12, 12), (colour, 0, 0)).save(tmp_path / "photos" / split / name / "one.png")
+    arguments = [checkpoint, *ARCH, "--data", str(tmp_path / "photos"), "--cache", str(tmp_path / "cache")]
+    result = CliRunner().invoke(command, [*arguments, "--image-size", "8", "--device", "cpu"])
+    assert isinstance(result.exception, DataError)
+    assert "3 x 8 x 8" in str(result.exception)
+
+
 def test_what_is_missing_or_too_much_is_said(run, checkpoint, data, tmp_path):
     assert "say with --data" in refused(checkpoint, *ARCH)
     assert "say of which network with --arch" in refused(checkpoint, "--data", data)
