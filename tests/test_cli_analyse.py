@@ -139,7 +139,7 @@ def test_the_report_of_a_run_has_its_figures(run, tmp_path):
 
 
 def test_images_of_a_folder_are_brought_to_a_size(checkpoint, tmp_path):
-    """Grey and red squares of 12 pixels, which a network for two channels refuses: so the size is all that counts."""
+    """Red squares of 12 pixels; the network, which is for two channels, is offered three of 8 × 8."""
     from PIL import Image
 
     for split in ("train", "test"):
