@@ -17,7 +17,11 @@ from slimnet.training.features import FeatureLayer, feature_layers
 from slimnet.training.metrics import DEAD_BELOW, check_fits, device_of
 
 RESPONDS_ABOVE = 1e-3
-"""An image counts for a feature where it gives more than this part of the feature's largest response."""
+"""An image counts for a feature where it gives more than this part of the feature's largest response.
+
+Written down from memory of section 2.3, whose text could not be looked up here. It agrees with the one number that
+the text prints, 64 % of C6's features at universality 0, which makes those the features that are inactive.
+"""
 
 MEMORY = 2**30
 """Bytes that responses may take; where a data set has more of them, its images are looked at twice."""
