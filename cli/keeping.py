@@ -87,9 +87,10 @@ class Keeping:
         from slimnet.training.analysis import analyse
         from slimnet.training.run_folder import REPORT, read_history
 
-        with terminal.progress("Analysing", len(run.data.x_train)) as advance:
+        images = len(run.data.x_train)
+        with terminal.progress("Analysing", images) as advance:
             try:
-                found = analyse(run.model, run.data, progress=lambda done, _: advance(done, ""))
+                found = analyse(run.model, run.data, progress=lambda done, of: advance(images * done // of, ""))
             except TraceError:
                 # A network whose features cannot be followed has a report without them.
                 found = None
