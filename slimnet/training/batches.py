@@ -60,8 +60,8 @@ class ResidentBatches(TrainingBatches):
         return self._finished(self._images[draw.numbers], draw), self._labels[draw.numbers]
 
 
-class MappedBatches(TrainingBatches):
-    """Batches of images that are mapped from disk: their bytes are brought, one batch ahead of its need."""
+class HostBatches(TrainingBatches):
+    """Batches of images that stay on the host or its disk: their bytes are brought, one batch ahead of its need."""
 
     def __init__(self, data: ImageData, recipe: Recipe, device: torch.device, part: tuple[int, int]) -> None:
         super().__init__(data, recipe, device)
@@ -91,8 +91,16 @@ class MappedBatches(TrainingBatches):
 
 def batches_of(data: ImageData, recipe: Recipe, device: torch.device, part: tuple[int, int]) -> TrainingBatches:
     """The batches of a recipe; `part` is this process's number, of how many that train together."""
-    kind = MappedBatches if data.mapped else ResidentBatches
+    kind = ResidentBatches if fits(data, device) else HostBatches
     return kind(data, recipe, device, part)
+
+
+def fits(data: ImageData, device: torch.device) -> bool:
+    """Whether the training images can all lie on the device, with at least as much room left for the network."""
+    if data.mapped or device.type != "cuda":
+        return not data.mapped
+    free, _ = torch.cuda.mem_get_info(device)
+    return data.x_train.numel() <= free // 2
 
 
 def order_of(data: ImageData, recipe: Recipe, part: tuple[int, int], device: torch.device) -> BatchOrder:

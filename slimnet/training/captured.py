@@ -77,7 +77,7 @@ class CapturedStep:
         make_capturable(self._step.optimiser, brought[0].device)
         self._step.optimiser.zero_grad()
         graph = torch.cuda.CUDAGraph()
-        # The thread that reads the next batch may go on allocating pinned memory meanwhile.
+        # The thread that reads the next batch may go on pinning memory meanwhile.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._step(*self._batches.assemble(self._places), scale, self._tally)
         return graph

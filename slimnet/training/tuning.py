@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from slimnet.errors import UsageError
+from slimnet.errors import SlimnetError, UsageError
 from slimnet.models.architecture import reason
 
 
@@ -37,7 +37,11 @@ class Tuning:
 
 @contextmanager
 def gpu_settings(tuning: Tuning, device: torch.device) -> Iterator[None]:
-    """Round as was asked for, and let cuDNN find its fastest kernels, while the context lasts; nothing on CPUs."""
+    """Round as was asked for, and let cuDNN find its fastest kernels, while the context lasts; nothing on CPUs.
+
+    Raises:
+        SlimnetError: the GPU's memory is too small.
+    """
     if device.type != "cuda":
         yield
         return
@@ -48,6 +52,8 @@ def gpu_settings(tuning: Tuning, device: torch.device) -> Iterator[None]:
     cudnn.benchmark = True
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        raise SlimnetError(f"the memory of {device} is too small for this; train with a smaller batch size") from error
     finally:
         matmul.fp32_precision, conv.fp32_precision, cudnn.benchmark = before
 
