@@ -223,10 +223,11 @@ def accuracy_of(run: TrainingRun) -> Accuracy:
 def one_voice(ranks: Ranks) -> Iterator[None]:
     """Where several processes fail together, let one of them say why."""
     from slimnet.errors import SlimnetError
+    from slimnet.training.distributed import AnotherFailedError
 
     try:
         yield
     except (SlimnetError, click.ClickException) as error:
-        if ranks.speaks():
+        if not isinstance(error, AnotherFailedError) and ranks.speaks():
             raise
         raise click.exceptions.Exit(error.exit_code) from error

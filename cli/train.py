@@ -20,7 +20,7 @@ from slimnet_cli.recipe_options import Wishes, recipe_options
 from slimnet_cli.runs import Finished, Request, one_voice
 
 if TYPE_CHECKING:
-    from slimnet.training import Recipe
+    from slimnet.training import TrainingRun
 
 EXAMPLES = """\b
 Examples:
@@ -107,14 +107,20 @@ def _tell(finished: Finished, as_json: bool) -> None:
     report = f"\nreport: {finished.report}" if finished.report else ""
     terminal.result().print(
         f"{100 * accuracy.top1:.2f} % of {accuracy.n} test images right, {100 * dead:.0f} % of the filters dead\n"
-        f"saved to {finished.checkpoint}{report}\nnext: {_next(run.recipe, finished.checkpoint)}",
+        f"saved to {finished.checkpoint}{report}\nnext: {_next(run, finished.checkpoint)}",
         soft_wrap=True,
     )
 
 
-def _next(recipe: Recipe, path: Path) -> str:
+def _next(run: TrainingRun, path: Path) -> str:
     """The command that slims what was trained."""
-    arguments = ["slimnet", "slim", str(path), "--arch", recipe.arch, "--data", recipe.data, "-o", "slim/"]
+    recipe = run.recipe
+    arguments = ["slimnet", "slim", str(path), "--arch", recipe.arch]
     if recipe.arch_args:
-        arguments[5:5] = ["--arch-args", json.dumps(recipe.arch_args)]
-    return shlex.join(arguments)
+        arguments += ["--arch-args", json.dumps(recipe.arch_args)]
+    if recipe.image_size is None:
+        arguments += ["--data", recipe.data]
+    else:
+        # Only training and analysis know how to bring images of any size to one.
+        arguments += ["--input-shape", ",".join(map(str, (run.data.channels, *run.data.image_size)))]
+    return shlex.join([*arguments, "-o", "slim/"])

@@ -274,6 +274,7 @@ def test_a_compiled_run_trains_as_a_plain_one():
 
 def test_threads_are_the_runs_own():
     assert train(recipe(), images(), threads=2).tuning == Tuning(threads=2)
+    assert train(recipe(), images(), threads=2, tuning=Tuning(tf32=True)).tuning == Tuning(threads=2, tf32=True)
     for threads in (0, -1):
         with pytest.raises(UsageError, match=f"{threads} threads cannot train"):
             train(recipe(), images(), threads=threads)

@@ -1,6 +1,7 @@
 """slimnet train: what its options mean, what it leaves behind, how it is interrupted and goes on."""
 
 import dataclasses
+import itertools
 import json
 import math
 import resource
@@ -431,3 +432,20 @@ def test_images_of_ones_own_are_trained_on(tmp_path, capsys):
     assert document["accuracy"]["n"] == 24
     assert document["recipe"]["arch_args"]["num_classes"] == 4
     assert document["recipe"]["arch_args"]["in_channels"] == 3
+
+
+def test_a_folder_of_images_is_decoded_and_trained_on(tmp_path, capsys):
+    """Two classes of grey images of several sizes; what to do next is a command that works."""
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 20), dtype=np.uint8)
+    for split, name, number in itertools.product(("train", "val"), ("cat", "dog"), range(4)):
+        (tmp_path / "pets" / split / name).mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(pixels[: 12 + number, : 16 + number]).convert("RGB")
+        image.save(tmp_path / "pets" / split / name / f"{number}.png")
+    options = ("--image-size", 10, "--cache", tmp_path / "cache", "--iterations", 4, "--batch-size", 4)
+    assert run(tmp_path / "pets", *SHORT, *options, "-o", tmp_path / "run") == 0
+    command = shlex.split(capsys.readouterr().out.split("next: ")[1])
+    assert command[-4:] == ["--input-shape", "3,10,10", "-o", "slim/"]
+    assert slimnet_cli.run([*command[1:], "--dry-run"]) == 0
+    assert recipe_of(tmp_path / "run").image_size == 10

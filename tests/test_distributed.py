@@ -289,6 +289,7 @@ def stopping_after(reports: int, original: Callable[[TrainingRun], Any]) -> Call
         (("--batch-size", "21"), 2, "error: a batch of 21 images cannot be shared by 2 processes"),
         (("--cuda-graph",), 2, "error: no CUDA graph is possible"),
         (("--sync-batchnorm",), 2, "error: sync_batchnorm needs GPUs"),
+        (("--image-size", "20"), 2, "error: digits has a size of its own"),
     ],
 )
 def test_what_several_processes_cannot_do_is_said_once(tmp_path, options, code, message):

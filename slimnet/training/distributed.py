@@ -25,6 +25,10 @@ PATIENCE = timedelta(days=7)
 """How long the others wait for the one that prepares something; decoding a large data set takes hours."""
 
 
+class AnotherFailedError(SlimnetError):
+    """This process cannot go on because another one has failed; that one says why."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process's place among those that train together; by default it is alone.
@@ -117,7 +121,7 @@ class Ranks:
         """Let one process of each machine do something first, such as filling a cache, and then the others.
 
         Raises:
-            SlimnetError: the first one failed, and has said why.
+            AnotherFailedError: the first one failed.
         """
         if self.store is None:
             yield
@@ -126,7 +130,7 @@ class Ranks:
         if self.local:
             self.store.wait([key], PATIENCE)
             if self.store.get(key) != b"done":
-                raise SlimnetError(f"another process of this run could not finish {what}")
+                raise AnotherFailedError(f"another process of this run failed at {what}, and has said why")
             yield
             return
         outcome = "failed"

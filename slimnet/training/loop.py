@@ -1,5 +1,6 @@
 """The training loop: ordinary on purpose, because sparsity comes out of ordinary training."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -268,5 +269,7 @@ def train(
         DataError: the network does not take the data.
         UsageError: `every` or `threads` below 1, or a recipe that the machine or the state does not allow.
     """
-    tuning = tuning or Tuning(threads=threads)
+    tuning = tuning or Tuning()
+    if threads is not None:
+        tuning = dataclasses.replace(tuning, threads=threads)
     return TrainingRun(recipe, data, device=device, every=every, tuning=tuning, ranks=ranks, state=state)
