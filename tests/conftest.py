@@ -10,6 +10,12 @@ from bundles import SHAPE, Made, basic_net, coded_net, images, make, tied_net
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def as_wide_as_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are drawn as for a pipe: a test process that runs beside others is told how wide the terminal is."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def operators_read_once() -> Iterator[None]:
     """Let torch's ONNX exporter read its table of operators once, not at every export: half the time of a small one."""
