@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,11 +224,18 @@ def accuracy_of(run: TrainingRun) -> Accuracy:
 def one_voice(ranks: Ranks) -> Iterator[None]:
     """Where several processes fail together, let one of them say why."""
     from slimnet.errors import SlimnetError
-    from slimnet.training.distributed import AnotherFailedError
 
     try:
         yield
     except (SlimnetError, click.ClickException) as error:
-        if not isinstance(error, AnotherFailedError) and ranks.speaks():
+        if ranks.count == 1:
             raise
+        ranks.say_once(partial(said, error))
         raise click.exceptions.Exit(error.exit_code) from error
+
+
+def said(error: Exception) -> int:
+    """Say what went wrong, as the command line does at its end."""
+    if isinstance(error, click.ClickException):
+        return terminal.misused(error)
+    return terminal.failed(str(error))

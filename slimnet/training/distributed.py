@@ -8,8 +8,8 @@ recipe synchronises them), and the running statistics that are kept are the firs
 
 import inspect
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -21,12 +21,11 @@ from slimnet.errors import SlimnetError, UsageError
 from slimnet.models.architecture import reason
 from slimnet.training.recipe import Recipe
 
+COURTESY = timedelta(seconds=10)
+"""How long a process waits for another one to say what went wrong."""
+
 PATIENCE = timedelta(days=7)
 """How long the others wait for the one that prepares something; decoding a large data set takes hours."""
-
-
-class AnotherFailedError(SlimnetError):
-    """This process cannot go on because another one has failed; that one says why."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,7 @@ class Ranks:
     def one_before_the_others(self, what: str) -> Iterator[None]:
         """Let one process of each machine do something first, such as filling a cache, and then the others.
 
-        Raises:
-            AnotherFailedError: the first one failed.
+        Where it fails the others are not told: they are ended by torchrun, once the first has said why.
         """
         if self.store is None:
             yield
@@ -129,26 +127,28 @@ class Ranks:
         key = f"{what} on machine {os.environ.get('GROUP_RANK', '0')}"
         if self.local:
             self.store.wait([key], PATIENCE)
-            if self.store.get(key) != b"done":
-                raise AnotherFailedError(f"another process of this run failed at {what}, and has said why")
-            yield
-            return
-        outcome = "failed"
-        try:
-            yield
-            outcome = "done"
-        finally:
-            self.store.set(key, outcome)
+        yield
+        if not self.local:
+            self.store.set(key, "done")
 
-    def speaks(self) -> bool:
-        """Whether this process is to say what went wrong: the first of them that asks is."""
+    def say_once(self, say: Callable[[], object]) -> None:
+        """Call `say` in the first process that comes here; the others wait until it has said it.
+
+        Whoever is the first to leave has torchrun end the others, who might not have come to a word.
+        """
         if self.store is None:
-            return True
+            say()
+            return
         try:
-            return int(self.store.add("said what went wrong", 1)) == 1
+            if int(self.store.add("about to say", 1)) > 1:
+                self.store.wait(["said"], COURTESY)
+                return
         except RuntimeError:
-            # The notes were kept by a process that is gone, so nobody else can have asked.
-            return True
+            # The notes were kept by a process that is gone, or the one that was to say it is.
+            pass
+        say()
+        with suppress(RuntimeError):
+            self.store.set("said", "")
 
 
 ALONE = Ranks()
