@@ -46,11 +46,11 @@ def command(job: Job) -> list[str]:
     """The command line that begins a cell, or goes on with it where it was begun."""
     train = [sys.executable, "-m", "slimnet_cli", "train"]
     if (job.folder / "recipe.json").exists():
-        return [*train, "--resume", str(job.folder), "--json", *job.options]
+        return [*train, "--resume", str(job.folder), "--json", "--no-report", *job.options]
     asked = job.folder.with_name(f"{job.folder.name}.json")
     asked.parent.mkdir(parents=True, exist_ok=True)
     asked.write_text(job.recipe, encoding="utf-8")
-    return [*train, "--recipe", str(asked), "-o", str(job.folder), "--json", *job.options]
+    return [*train, "--recipe", str(asked), "-o", str(job.folder), "--json", "--no-report", *job.options]
 
 
 def outcome(job: Job, exit_code: int, output: str, errors: str) -> Outcome:
