@@ -9,6 +9,7 @@ from typing import Any
 
 import cost_aware
 import phenomenon
+import scalars
 import surgery_speed
 import train_throughput
 
@@ -34,6 +35,17 @@ SECTIONS = (
         "more is a matter of long runs, in which every batch size has stopped learning; here a batch of 20 has seen "
         "the training set 2.4 times and one of 80 9.6 times, and filters die once there is little left to learn.",
         phenomenon.table,
+    ),
+    (
+        "A number under low gradients",
+        "scalars",
+        "The paper's figure 4 and supplementary figure 3, in full: a number begins at 1, the gradient of its loss is "
+        "noise (standard deviation 1e-5, and 1e-3 in the first 100 steps), and the trainer's own optimisers and "
+        "regularisers update it 10,000 times at the paper's settings. Lines are medians of 16 seeds, bands go from "
+        "the 10th to the 90th percentile. The paper prints these figures as images, so the noise, the number of "
+        "iterations, λ and which optimisers the second one shows are our reconstruction. *Left* is the median after "
+        "the last iteration.",
+        scalars.table,
     ),
     (
         "L2 by cost",

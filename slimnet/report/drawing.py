@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -16,6 +17,8 @@ from matplotlib.figure import Figure
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 PIXELS_PER_INCH = 72
+COLOURS = Path(__file__).with_name("report.css")
+"""Begins with the variables for the colours, before its first rule."""
 
 # matplotlib needs colours that it knows; each of these stands for a CSS variable, which the page defines for
 # light and for dark.
@@ -89,6 +92,14 @@ def _svg(name: str, description: str, canvas: Canvas, height: float, draw: Draw)
         file = io.BytesIO()
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
     return _inlined(file.getvalue(), name, description)
+
+
+def standalone(svg: str) -> str:
+    """A drawing as a file of its own: the page's colours for light and for dark, its background and a font."""
+    rules = COLOURS.read_text(encoding="utf-8").partition("* {")[0]
+    style = f"<style>{rules}svg {{ background: var(--paper); font-family: system-ui, sans-serif; }}</style>"
+    head, end, body = svg.partition(">")
+    return f'{head} width="{WIDE.width if "-wide" in head else NARROW.width}"{end}{style}{body}\n'
 
 
 @contextmanager
