@@ -53,13 +53,7 @@ def example_for(contenders: Sequence[Contender], network: Network) -> torch.Tens
 
 def measured(contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings) -> Comparison:
     """Compare contenders, showing how far it is."""
-    from slimnet.benchmark import Comparison, count, environment, measure, shared_runtimes
+    from slimnet.benchmark import cells, compare
 
-    cells = len(shared_runtimes(contenders)) * len(settings.batches)
-    with terminal.progress("Measuring", cells) as advance:
-        where = environment()
-        latencies = []
-        for latency in measure(contenders, example, settings):
-            latencies.append(latency)
-            advance(len(latencies), f"{latency.runtime}, batch {latency.batch}")
-        return Comparison(count(contenders, example), tuple(latencies), where)
+    with terminal.progress("Measuring", len(cells(contenders, settings))) as advance:
+        return compare(contenders, example, settings, progress=lambda done, _, label: advance(done, label))

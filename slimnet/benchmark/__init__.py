@@ -1,36 +1,42 @@
-"""Measure what was gained: parameters, multiply-accumulates, file sizes and latency, dense against slim."""
+"""Measure what was gained: size, multiply-accumulates, memory, accuracy and latency, two networks or more."""
 
-from slimnet.benchmark.compare import (
-    Comparison,
-    Contender,
-    Settings,
-    compare,
-    count,
-    measure,
-    shared_runtimes,
-    with_onnx,
-)
+from slimnet.benchmark.compare import compare, measure, memories
+from slimnet.benchmark.contender import RUNTIMES, Cell, Contender, Settings, cells, count, shared_runtimes, with_onnx
 from slimnet.benchmark.counts import Counts, macs, onnx_input_shape, onnx_macs, parameters
 from slimnet.benchmark.environment import Environment, environment, installed_version, usable_cores
-from slimnet.benchmark.latency import Interval, Latency, ratio_interval
+from slimnet.benchmark.latency import Interval, Latency, interleave, labels, ratio_interval
+from slimnet.benchmark.memory import peak_memory
+from slimnet.benchmark.profile import LayerTimes, Profile
+from slimnet.benchmark.results import Accuracies, Comparison, Memory
 
 __all__ = [
+    "RUNTIMES",
+    "Accuracies",
+    "Cell",
     "Comparison",
     "Contender",
     "Counts",
     "Environment",
     "Interval",
     "Latency",
+    "LayerTimes",
+    "Memory",
+    "Profile",
     "Settings",
+    "cells",
     "compare",
     "count",
     "environment",
     "installed_version",
+    "interleave",
+    "labels",
     "macs",
     "measure",
+    "memories",
     "onnx_input_shape",
     "onnx_macs",
     "parameters",
+    "peak_memory",
     "ratio_interval",
     "shared_runtimes",
     "usable_cores",

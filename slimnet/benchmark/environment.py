@@ -2,8 +2,10 @@
 
 import os
 import platform
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +23,8 @@ class Environment:
 
     `cores` is how many the process may use; `other_work` how many of them other programs kept busy at the
     start (None where the system does not say), `instructions` the vector instructions that torch's kernels
-    picked, `when` is UTC.
+    picked, `when` is UTC. `clock` is how fast the processor ran and `gpu`, `driver` what else was measured on, each
+    empty where it is not known or was not used.
     """
 
     cpu: str
@@ -34,6 +37,9 @@ class Environment:
     onnxruntime: str
     slimnet: str
     when: str
+    clock: str = ""
+    gpu: str = ""
+    driver: str = ""
 
     @property
     def busy(self) -> bool:
@@ -43,8 +49,10 @@ class Environment:
     def rows(self) -> tuple[tuple[str, str], ...]:
         """What it says, as (name, value) pairs for people."""
         other = "not known" if self.other_work is None else f"{self.other_work:.1f} cores"
+        gpu = (("GPU", self.gpu), ("GPU's driver and clocks", self.driver))
         return (
             ("Processor", self.cpu),
+            *((name, value) for name, value in (("Clock", self.clock), *gpu) if value),
             ("Vector instructions", self.instructions),
             ("Cores", str(self.cores)),
             ("Taken by other programs", other),
@@ -57,8 +65,12 @@ class Environment:
         )
 
 
-def environment() -> Environment:
-    """Record the machine and the software; watches for a quarter of a second whether others are busy."""
+def environment(devices: Sequence[str] = ("cpu",)) -> Environment:
+    """Record the machine and the software; watches for a quarter of a second whether others are busy.
+
+    The GPU is recorded where `devices` names one.
+    """
+    gpu = next((device for device in devices if device.startswith("cuda")), None)
     return Environment(
         cpu=_cpu(),
         instructions=torch.backends.cpu.get_cpu_capability(),
@@ -70,6 +82,9 @@ def environment() -> Environment:
         onnxruntime=installed_version("onnxruntime"),
         slimnet=installed_version("slimnet"),
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        clock=_clock(),
+        gpu="" if gpu is None else _gpu(gpu),
+        driver="" if gpu is None else _driver(gpu),
     )
 
 
@@ -92,6 +107,47 @@ def _cpu() -> str:
     lines = _lines("/proc/cpuinfo")
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next((name for name in names if name), platform.processor() or platform.machine())
+
+
+def _clock() -> str:
+    """The clock of the processor at this moment, and what governs it, where Linux says so."""
+    lines = _lines("/proc/cpuinfo")
+    speeds = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+    governor = _lines("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")[:1]
+    return ", ".join([f"{max(speeds):.0f} MHz"] * bool(speeds) + [f"governor {each}" for each in governor])
+
+
+def _gpu(device: str) -> str:
+    """The GPU's name and memory, and the CUDA and cuDNN that torch was built for."""
+    properties = torch.cuda.get_device_properties(device)
+    memory = f"{properties.total_memory / 2**30:.0f} GiB"
+    return f"{properties.name}, {memory}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+
+
+def _driver(device: str) -> str:
+    """The driver's version and the GPU's clocks, from nvidia-smi where there is one."""
+    asked = "--query-gpu=driver_version,clocks.sm,clocks.max.sm,clocks.mem"
+    identity = torch.cuda.get_device_properties(device).uuid
+    try:
+        told = subprocess.run(
+            ["nvidia-smi", f"--id=GPU-{identity}", asked, "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return _driver_words(told)
+
+
+def _driver_words(told: str) -> str:
+    """A line of nvidia-smi in words."""
+    parts = [part.strip() for part in told.strip().partition("\n")[0].split(",")]
+    if len(parts) != 4:
+        return ""
+    driver, now, most, memory = parts
+    return f"driver {driver}, {now} of at most {most}, memory {memory}"
 
 
 def _other_work() -> float | None:

@@ -15,6 +15,8 @@ import numpy as np
 
 Run = Callable[[], object]
 Clock = Callable[[], float]
+Stopwatch = Callable[[Run, int], float]
+"""Runs something so many times and says how many seconds one run took."""
 
 WARM_UP_CALLS = 3
 WARM_UP_SECONDS = 0.1
@@ -48,6 +50,10 @@ class Interval:
             return f"{self.value:.2f}{NARROW_SPACE}× faster"
         return f"{1 / self.value:.2f}{NARROW_SPACE}× slower"
 
+    def over(self, factor: float) -> "Interval":
+        """The interval of the ratio divided by a number that is known exactly."""
+        return Interval(self.low / factor, self.value / factor, self.high / factor)
+
     @property
     def spread(self) -> str:
         """The interval in words, the way round that the verdict has it."""
@@ -65,6 +71,7 @@ class Latency:
     """How long one forward takes, for every contender, on one runtime at one batch size.
 
     `samples_ms` has a row per contender (in the order of `names`) and a column per round, in milliseconds.
+    `threads` are those of the CPU, on a GPU too, where they only launch the work.
     """
 
     runtime: str
@@ -72,6 +79,16 @@ class Latency:
     threads: int
     names: tuple[str, ...]
     samples_ms: tuple[tuple[float, ...], ...]
+    device: str = "cpu"
+
+    @property
+    def label(self) -> str:
+        """Where it was measured, in words; threads are not among them."""
+        return f"{place(self.runtime, self.device)}, batch {self.batch}"
+
+    def images_per_second(self, contender: int) -> float:
+        """The throughput that the median time comes to."""
+        return 1e3 * self.batch / self.median_ms(contender)
 
     def median_ms(self, contender: int) -> float:
         """The median time of one forward of the whole batch, in milliseconds."""
@@ -80,6 +97,20 @@ class Latency:
     def speedup(self, contender: int = -1, reference: int = 0) -> Interval:
         """How many times faster a contender is than the reference: the ratio of the two medians."""
         return ratio_interval(self.samples_ms[reference], self.samples_ms[contender])
+
+
+def place(runtime: str, device: str) -> str:
+    """A runtime, and the device where it is not the CPU."""
+    return runtime if device == "cpu" else f"{runtime} on {device}"
+
+
+def labels(latencies: Sequence[Latency]) -> list[str]:
+    """A label for each of them, which names the threads only where they are not the same for all."""
+    several = len({latency.threads for latency in latencies}) > 1
+    return [
+        f"{each.label}, {each.threads} thread{'s' if each.threads > 1 else ''}" if several else each.label
+        for each in latencies
+    ]
 
 
 def ratio_interval(reference: Sequence[float], contender: Sequence[float]) -> Interval:
@@ -99,41 +130,50 @@ def ratio_interval(reference: Sequence[float], contender: Sequence[float]) -> In
     return Interval(min(float(low), value), value, max(float(high), value))
 
 
-def interleave(runs: Sequence[Run], seconds: float, clock: Clock = time.perf_counter) -> np.ndarray:
+def interleave(
+    runs: Sequence[Run], seconds: float, clock: Clock = time.perf_counter, stopwatch: Stopwatch | None = None
+) -> np.ndarray:
     """Time the runs in turn for about `seconds` in all, in milliseconds `(len(runs), rounds)`.
 
     Every run is warmed up first. A run too short for the clock is repeated within a sample and its time
-    divided. There are never fewer than 11 rounds, however slow.
+    divided. There are never fewer than 11 rounds, however slow. `stopwatch` is how one run is timed: by the clock
+    unless it works somewhere else, such as on a GPU.
     """
-    repeats = [_repeats(run, clock) for run in runs]
+    timed = stopwatch or wall_clock(clock)
+    repeats = [_repeats(run, clock, timed) for run in runs]
     rounds: list[list[float]] = []
     with _no_garbage_collection():
         end = clock() + seconds
         while len(rounds) < FEWEST_ROUNDS or (clock() < end and len(rounds) < MOST_ROUNDS):
-            rounds.append(_round(runs, repeats, clock, backwards=len(rounds) % 2 == 1))
+            rounds.append(_round(runs, repeats, timed, backwards=len(rounds) % 2 == 1))
     return np.array(rounds).T * 1e3
 
 
-def _round(runs: Sequence[Run], repeats: Sequence[int], clock: Clock, *, backwards: bool) -> list[float]:
+def wall_clock(clock: Clock = time.perf_counter) -> Stopwatch:
+    """Times runs that are over when they return."""
+
+    def timed(run: Run, repeats: int) -> float:
+        begin = clock()
+        for _ in range(repeats):
+            run()
+        return (clock() - begin) / repeats
+
+    return timed
+
+
+def _round(runs: Sequence[Run], repeats: Sequence[int], timed: Stopwatch, *, backwards: bool) -> list[float]:
     times = [0.0] * len(runs)
     order = range(len(runs))
     for index in reversed(order) if backwards else order:
-        times[index] = _time(runs[index], repeats[index], clock)
+        times[index] = timed(runs[index], repeats[index])
     return times
 
 
-def _time(run: Run, repeats: int, clock: Clock) -> float:
-    begin = clock()
-    for _ in range(repeats):
-        run()
-    return (clock() - begin) / repeats
-
-
-def _repeats(run: Run, clock: Clock) -> int:
+def _repeats(run: Run, clock: Clock, timed: Stopwatch) -> int:
     """Warm a run up, and say how often it must be repeated for one sample."""
     begin, fastest, calls = clock(), float("inf"), 0
     while calls < WARM_UP_CALLS or clock() - begin < WARM_UP_SECONDS:
-        fastest, calls = min(fastest, _time(run, 1, clock)), calls + 1
+        fastest, calls = min(fastest, timed(run, 1)), calls + 1
     return max(1, min(1000, round(SHORTEST_SAMPLE_SECONDS / max(fastest, 1e-9))))
 
 

@@ -1,0 +1,86 @@
+"""Where the time goes: every convolution and linear layer of every contender, and everything else by kind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from slimnet.benchmark.latency import Interval, place, ratio_interval
+
+LAYER_KINDS = ("conv", "linear")
+OTHER = "other"
+
+Samples = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LayerTimes:
+    """The time of one layer in every contender, or of all work of one other kind.
+
+    `kind` is "conv", "linear" or "other"; `macs` are for one example; `samples_ms` has the milliseconds of each
+    round, for the whole batch. Both have one entry per contender, None where it has no such layer.
+    """
+
+    name: str
+    kind: str
+    macs: tuple[int | None, ...]
+    samples_ms: tuple[Samples | None, ...]
+
+    def median_ms(self, contender: int) -> float | None:
+        """The median time in a contender, None where it has no such layer."""
+        samples = self.samples_ms[contender]
+        return None if samples is None else float(np.median(samples))
+
+    def speedup(self, contender: int = -1, reference: int = 0) -> Interval | None:
+        """How many times faster the layer is than in the reference; None where one of them lacks it."""
+        before, after = self.samples_ms[reference], self.samples_ms[contender]
+        return None if before is None or after is None else ratio_interval(before, after)
+
+    def macs_reduction(self, contender: int = -1, reference: int = 0) -> float | None:
+        """How many times fewer multiply-accumulates the layer does; None where it does none."""
+        before, after = self.macs[reference], self.macs[contender]
+        return before / after if before and after else None
+
+    def efficiency(self, contender: int = -1, reference: int = 0) -> Interval | None:
+        """Speed-up ÷ MACs reduction: 1 where the time fell as the work did."""
+        return efficiency(self.speedup(contender, reference), self.macs_reduction(contender, reference))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The time of every layer on one runtime at one batch size.
+
+    `rows` are the convolutions and linear layers in the order of the first contender, then all other work by kind,
+    the longest first.
+    """
+
+    runtime: str
+    batch: int
+    threads: int
+    names: tuple[str, ...]
+    rows: tuple[LayerTimes, ...]
+    device: str = "cpu"
+
+    @property
+    def label(self) -> str:
+        """Where it was measured, in words."""
+        return f"{place(self.runtime, self.device)}, batch {self.batch}"
+
+    @property
+    def layers(self) -> tuple[LayerTimes, ...]:
+        """The convolutions and linear layers."""
+        return tuple(row for row in self.rows if row.kind in LAYER_KINDS)
+
+    @property
+    def others(self) -> tuple[LayerTimes, ...]:
+        """Everything else: normalisation, activations, pooling, changes of layout, and what lies between."""
+        return tuple(row for row in self.rows if row.kind == OTHER)
+
+    def total_ms(self, contender: int, rows: Sequence[LayerTimes] | None = None) -> float:
+        """The sum of the medians of these rows, or of all."""
+        return sum(row.median_ms(contender) or 0.0 for row in (self.rows if rows is None else rows))
+
+
+def efficiency(speedup: Interval | None, reduction: float | None) -> Interval | None:
+    """Speed-up ÷ MACs reduction, with the interval of the speed-up; None where one is not known."""
+    return None if speedup is None or reduction is None else speedup.over(reduction)

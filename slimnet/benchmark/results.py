@@ -1,0 +1,195 @@
+"""What a benchmark found, as plain values that are written to JSON and read back."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import Any, TypeVar
+
+from slimnet.benchmark.counts import Counts
+from slimnet.benchmark.environment import Environment
+from slimnet.benchmark.latency import Interval, Latency
+from slimnet.benchmark.profile import LayerTimes, Profile, efficiency
+from slimnet.errors import UsageError
+from slimnet.training.metrics import Accuracy
+
+Row = TypeVar("Row", Latency, "Memory", "Accuracies", Profile)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory of the activations in one forward at one batch size, in bytes, for every contender.
+
+    On the CPU it is the largest sum of the bytes of all tensors that are alive at once: the inputs, and what the
+    forward makes in evaluation mode in torch, each tensor from the operation that makes it until the last reference
+    to its storage is gone. Views and in-place results cost nothing; weights, buffers and what a kernel needs inside
+    an operation are not counted. On a GPU it is what torch's allocator had handed out at the peak, less what it had
+    before (the weights), plus the inputs: there the kernels' workspaces are counted.
+    """
+
+    device: str
+    batch: int
+    names: tuple[str, ...]
+    peak_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """The accuracy of every contender on the same test images, through one runtime."""
+
+    runtime: str
+    data: str
+    names: tuple[str, ...]
+    values: tuple[Accuracy, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was measured, and where; the first contender is the one the others are compared with.
+
+    Rows that have one value for each contender have them in the order of `counts`.
+    """
+
+    counts: tuple[Counts, ...]
+    latencies: tuple[Latency, ...]
+    environment: Environment
+    memories: tuple[Memory, ...] = ()
+    accuracies: tuple[Accuracies, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The contenders."""
+        return tuple(each.name for each in self.counts)
+
+    def macs_reduction(self, contender: int = -1, reference: int = 0) -> float | None:
+        """How many times fewer MACs a contender does than the reference; None where that is not known."""
+        before, after = self.counts[reference].macs, self.counts[contender].macs
+        return before / after if before and after else None
+
+    def efficiency(self, latency: Latency, contender: int = -1, reference: int = 0) -> Interval | None:
+        """Speed-up ÷ MACs reduction: 1 where the time fell as the work did."""
+        return efficiency(latency.speedup(contender, reference), self.macs_reduction(contender, reference))
+
+    def pair(self, contender: int, reference: int = 0) -> "Comparison":
+        """Two of the contenders alone, the reference first."""
+        chosen = (reference, contender)
+        return replace(
+            self,
+            counts=_pick(self.counts, chosen),
+            latencies=tuple(_chosen(each, chosen, "samples_ms") for each in self.latencies),
+            memories=tuple(_chosen(each, chosen, "peak_bytes") for each in self.memories),
+            accuracies=tuple(_chosen(each, chosen, "values") for each in self.accuracies),
+            profiles=tuple(
+                _chosen(replace(each, rows=tuple(_chosen_layer(row, chosen) for row in each.rows)), chosen)
+                for each in self.profiles
+            ),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, raw samples included, with what follows from them beside them."""
+        document = asdict(self)
+        for row, latency in zip(document["latencies"], self.latencies, strict=True):
+            contenders = range(len(latency.names))
+            row["median_ms"] = [latency.median_ms(contender) for contender in contenders]
+            row["images_per_second"] = [latency.images_per_second(contender) for contender in contenders]
+            row["speedup"] = [asdict(latency.speedup(contender)) for contender in contenders]
+            row["efficiency"] = [_plain(self.efficiency(latency, contender)) for contender in contenders]
+        for document_rows, profile in zip(document["profiles"], self.profiles, strict=True):
+            for row, layer in zip(document_rows["rows"], profile.rows, strict=True):
+                contenders = range(len(profile.names))
+                row["median_ms"] = [layer.median_ms(contender) for contender in contenders]
+                row["speedup"] = [_plain(layer.speedup(contender)) for contender in contenders]
+                row["efficiency"] = [_plain(layer.efficiency(contender)) for contender in contenders]
+        document["macs_reduction"] = [self.macs_reduction(contender) for contender in range(len(self.counts))]
+        return document
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "Comparison":
+        """Read back what `to_dict` wrote; what follows from the samples is worked out again.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        try:
+            found = cls(
+                counts=tuple(_read(Counts, each) for each in document["counts"]),
+                latencies=tuple(_read(Latency, each) for each in document["latencies"]),
+                environment=_read(Environment, document["environment"]),
+                memories=tuple(_read(Memory, each) for each in document.get("memories", ())),
+                accuracies=tuple(
+                    _read(Accuracies, each, values=tuple(_read(Accuracy, value) for value in each["values"]))
+                    for each in document.get("accuracies", ())
+                ),
+                profiles=tuple(
+                    _read(Profile, each, rows=tuple(_read(LayerTimes, row) for row in each["rows"]))
+                    for each in document.get("profiles", ())
+                ),
+            )
+            found._check()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(
+                f"this is no comparison that slimnet wrote ({type(error).__name__}: {error}); measure it again"
+            ) from error
+        return found
+
+    @classmethod
+    def from_json(cls, text: str) -> "Comparison":
+        """Read back what `to_json` wrote.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        try:
+            return cls.from_dict(json.loads(text))
+        except ValueError as error:
+            raise UsageError(f"this is no comparison that slimnet wrote (not JSON: {error}); measure again") from error
+
+    def _check(self) -> None:
+        """Every row has one value for each contender."""
+        rows: list[Any] = [*self.latencies, *self.memories, *self.accuracies, *self.profiles]
+        for row in rows:
+            if row.names != self.names:
+                raise ValueError(f"a row is about {row.names} and not {self.names}")
+        values: list[tuple[Any, ...]] = [each.samples_ms for each in self.latencies]
+        values += [each.peak_bytes for each in self.memories]
+        values += [each.values for each in self.accuracies]
+        values += [part for each in self.profiles for row in each.rows for part in (row.macs, row.samples_ms)]
+        if any(len(each) != len(self.names) for each in values):
+            raise ValueError("a row has more or fewer values than there are contenders")
+
+
+def _read(kind: type[Any], row: Mapping[str, Any], **read: Any) -> Any:
+    """A dataclass from plain values; keys that are no fields follow from the others and are left out."""
+    needed = {each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING}
+    missing = sorted(needed - set(row))
+    if missing:
+        raise ValueError(f"{kind.__name__} without {missing[0]}")
+    given = {each.name: _tuples(row[each.name]) for each in fields(kind) if each.name in row}
+    return kind(**(given | read))
+
+
+def _tuples(value: Any) -> Any:
+    """Lists, which JSON has, as the tuples that they were."""
+    return tuple(_tuples(each) for each in value) if isinstance(value, list | tuple) else value
+
+
+def _plain(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else asdict(interval)
+
+
+def _pick(values: tuple[Any, ...], chosen: Iterable[int]) -> tuple[Any, ...]:
+    return tuple(values[each] for each in chosen)
+
+
+def _chosen(row: Row, chosen: tuple[int, int], *names: str) -> Row:
+    """A row with the values of the chosen contenders alone, in `names` and in those fields."""
+    changes: dict[str, Any] = {name: _pick(getattr(row, name), chosen) for name in ("names", *names)}
+    return replace(row, **changes)
+
+
+def _chosen_layer(row: LayerTimes, chosen: tuple[int, int]) -> LayerTimes:
+    return replace(row, macs=_pick(row.macs, chosen), samples_ms=_pick(row.samples_ms, chosen))
