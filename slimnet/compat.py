@@ -1,4 +1,4 @@
-"""The one door to torchvision and timm: both come in from here, and nowhere else.
+"""The one door to torchvision, timm and torch-pruning: they come in from here, and nowhere else.
 
 torchvision describes two of its detection operators (`nms` and `qnms`) to torch while it is being imported.
 When its compiled library cannot be loaded (it was built for another CUDA, or for another torch), those
@@ -22,7 +22,11 @@ _SCHEMAS = {
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
 
-_REQUIREMENTS = {"torchvision": "torchvision", "timm": "'slimnet[timm]'"}
+_REQUIREMENTS = {
+    "torchvision": "torchvision",
+    "timm": "'slimnet[timm]'",
+    "torch_pruning": "'slimnet[compare]'",
+}
 
 # A schema lives as long as the Library that declared it.
 _declarations: list[torch.library.Library] = []
@@ -53,6 +57,19 @@ def timm() -> ModuleType:
         return _fresh_import("timm")
     except RuntimeError as error:
         raise UsageError(_broken("timm", str(error))) from error
+
+
+def torch_pruning() -> ModuleType:
+    """Import torch-pruning, whose importance criteria some baselines use.
+
+    Raises:
+        UsageError: it is not installed (it is an optional extra), or broken.
+    """
+    torchvision()
+    try:
+        return _fresh_import("torch_pruning")
+    except RuntimeError as error:
+        raise UsageError(_broken("torch_pruning", str(error))) from error
 
 
 def _fresh_import(name: str) -> ModuleType:

@@ -60,6 +60,24 @@ def slim(
     """
     inputs = check_inputs(model, example_inputs)
     narrow, plan = operate(model, inputs, lambda graph: find_dead(model, graph, threshold, criterion, loader))
+    return prove(model, narrow, plan, inputs, loader=loader, tolerance=tolerance, float64=float64)
+
+
+def prove(
+    model: nn.Module,
+    narrow: nn.Module,
+    plan: SurgeryPlan,
+    inputs: Inputs,
+    *,
+    loader: Iterable[Any] | None,
+    tolerance: float | None,
+    float64: bool,
+) -> Slimmed:
+    """The slim network with its certificate, measured on `loader`, or on the example inputs without it.
+
+    Raises:
+        CertificateError: outputs differ by more than `tolerance` (relative).
+    """
     proof = certify(
         model,
         narrow,

@@ -1,0 +1,168 @@
+"""What a method has chosen: silenced exactly in a copy of the network, and removed by the same surgery as anything."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from slimnet.baselines.channels import Channels, can_be_silenced
+from slimnet.errors import UsageError
+from slimnet.graph import Depthwise, Reader
+from slimnet.inputs import ExampleInputs
+from slimnet.pipeline import Slimmed, check_inputs, operate, prove
+from slimnet.skeleton import copy_with, named_tensors
+from slimnet.sparsity import dead_by_scale
+from slimnet.tracing.labels import Labels
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The channels that a method gives up: output channels by layer (the module path of a convolution or linear).
+
+    `threshold` is the |γ| below which channels are dead already: they go as well, with the constants they emit.
+    """
+
+    method: str
+    channels: Mapping[str, tuple[int, ...]]
+    threshold: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many channels of all layers are chosen."""
+        return sum(map(len, self.channels.values()))
+
+    def __str__(self) -> str:
+        dead = f", and what |γ| < {self.threshold:g} leaves dead" if self.threshold else ""
+        return f"{self.count} channels chosen by {self.method}{dead}"
+
+
+def silenced(model: nn.Module, inputs: ExampleInputs, selection: Selection) -> nn.Module:
+    """A copy of the network in which every chosen channel is exactly 0 behind its BatchNorm: the masked network.
+
+    The filter and bias of a chosen channel become zero, and so do γ and β of every BatchNorm that reads it, or that
+    scales a channel all of whose writers are chosen (as in a residual stream). The network itself is not touched.
+
+    Raises:
+        UsageError: the selection names a layer or a channel that the network does not have, or a layer whose weight
+            is computed.
+        TraceError, InputError: as `slimnet.slim` does.
+    """
+    given = check_inputs(model, inputs)
+    return silence(model, Channels.of(model, given), selection, shared=False)
+
+
+def remove(
+    model: nn.Module,
+    inputs: ExampleInputs,
+    selection: Selection,
+    *,
+    loader: Iterable[Any] | None = None,
+    tolerance: float | None = None,
+    float64: bool = False,
+) -> Slimmed:
+    """Remove what was chosen: silence it in a copy, and slim that copy exactly.
+
+    The certificate is against the silenced network, not against `model`: what a method chooses computes something.
+    The other arguments are those of `slimnet.slim`.
+
+    Raises:
+        CertificateError: the slim network differs from the silenced one by more than `tolerance`.
+        UsageError, TraceError, InputError: as `silenced`.
+    """
+    given = check_inputs(model, inputs)
+    quiet = silence(model, Channels.of(model, given), selection)
+    narrow, plan = operate(
+        quiet,
+        given,
+        lambda graph: dataclasses.replace(dead_by_scale(graph, quiet, selection.threshold), criterion=str(selection)),
+    )
+    return prove(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
+
+
+def silence(model: nn.Module, channels: Channels, selection: Selection, *, shared: bool = True) -> nn.Module:
+    """The silenced copy of a traced network; `shared` lets it keep the tensors that do not change.
+
+    Raises:
+        UsageError: as `silenced`.
+    """
+    tensors = named_tensors(model)
+    quiet: dict[int, torch.Tensor] = {}
+
+    def zero(name: str, rows: np.ndarray, view: Any) -> None:
+        tensor = quiet.setdefault(id(tensors[name]), tensors[name].detach().clone())
+        view(tensor)[torch.from_numpy(rows).to(tensor.device)] = 0
+
+    with torch.no_grad():
+        for step, rows in chosen_outputs(channels, selection):
+            zero_filters(zero, tensors, step, rows)
+        for gamma, rows in chosen_scales(channels, selection):
+            for name in (gamma, sibling(gamma, "bias")):
+                if name in tensors:
+                    zero(name, rows, lambda tensor: tensor)
+
+    def replace(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        return quiet.get(id(tensor), tensor if shared else tensor.detach().clone())
+
+    return copy_with(model, replace, tensors)
+
+
+def chosen_outputs(channels: Channels, selection: Selection) -> Iterator[tuple[Reader | Depthwise, np.ndarray]]:
+    """Every layer with chosen channels, and which of its outputs they are.
+
+    Raises:
+        UsageError: there is no such layer or channel.
+    """
+    steps = channels.steps
+    for layer, chosen in selection.channels.items():
+        if layer not in steps:
+            raise UsageError(f"the network has no convolution or linear layer {layer}, of which channels are chosen")
+        width = steps[layer].outputs.size
+        rows = np.array(chosen, dtype=np.int64)
+        if rows.size and not 0 <= rows.min() <= rows.max() < width:
+            raise UsageError(f"channels of {layer} are chosen outside 0..{width - 1}")
+        if rows.size:
+            yield steps[layer], rows
+
+
+def zero_filters(zero: Any, tensors: Mapping[str, torch.Tensor], step: Reader | Depthwise, rows: np.ndarray) -> None:
+    """Zero the filters and biases of some output channels of one layer."""
+    if not can_be_silenced(step) or step.weight is None:
+        raise UsageError(
+            f"channels of {step.module} cannot be silenced one by one: its weight is computed, or that of a grouped "
+            "transposed convolution; leave it out"
+        )
+    zero(step.weight, rows, lambda weight: by_output(weight, step))
+    bias = step.bias_name if isinstance(step, Reader) else sibling(step.weight, "bias")
+    if step.bias is not None and bias in tensors:
+        zero(bias, rows, lambda tensor: tensor)
+
+
+def by_output(weight: torch.Tensor, step: Reader | Depthwise) -> torch.Tensor:
+    """A view of a weight with its output channels first; of a transposed convolution they are on the second axis."""
+    if weight.shape[0] == step.outputs.size and (isinstance(step, Depthwise) or step.in_axis == 1):
+        return weight
+    if isinstance(step, Depthwise):
+        return weight.view(step.outputs.size, *weight.shape[2:])
+    return weight.transpose(0, 1)
+
+
+def chosen_scales(channels: Channels, selection: Selection) -> Iterator[tuple[str, np.ndarray]]:
+    """Every γ with channels to silence, and which of its channels they are."""
+    graph, sets = channels.graph, channels.sets
+    outputs = [step.outputs[rows] for step, rows in chosen_outputs(channels, selection)]
+    labels: Labels = np.concatenate([np.zeros(0, dtype=np.int64), *outputs])
+    members = np.bincount(sets[labels], minlength=channels.pinned.size)
+    whole = (members > 0) & (members >= channels.writers)
+    for scale in graph.scales:
+        rows = np.flatnonzero(np.isin(scale.inputs, labels) | whole[sets[scale.labels]])
+        if rows.size:
+            yield scale.parameter, rows
+
+
+def sibling(name: str, other: str) -> str:
+    """The name of another tensor of the same module."""
+    return f"{name.rpartition('.')[0]}.{other}" if "." in name else other
