@@ -11,7 +11,6 @@ from slimnet_cli.network import Network
 Command = Callable[..., Any]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result to stdout as JSON.")
-data_option = click.option("--data", metavar="DATA", help='Labelled images: "digits" (embedded), or a FILE.npz.')
 threshold_option = click.option(
     "--threshold", type=float, default=1e-3, show_default=True, help="A channel with |γ| below this is dead."
 )

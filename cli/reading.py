@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 from slimnet_cli import terminal
 from slimnet_cli.grouping import in_group
 from slimnet_cli.options import Command
@@ -21,6 +22,17 @@ OPTIONS = (
     images("--cache", metavar="DIR", help="Where decoded images are kept."),
     images("--download", is_flag=True, help="Fetch cifar10 or cifar100 where it is missing."),
     images("--skip-broken", is_flag=True, help="Leave unreadable images out instead of giving up."),
+)
+
+
+SOURCE = (
+    images(
+        "--data",
+        "source",
+        metavar="DATA",
+        help="Labelled images: whatever 'train' takes, such as digits or a FILE.npz.",
+    ),
+    images("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Bring the images of a folder to this."),
 )
 
 
@@ -71,3 +83,32 @@ def reading_options(command: Command) -> Command:
         return command(reading=Reading(**kept), **given)
 
     return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_reading)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labelled images that a command may be given: where they are, their size, and how they are read."""
+
+    source: str | None
+    image_size: int | None
+    reading: Reading
+
+    def load(self) -> ImageData | None:
+        """Read them; None where none were named.
+
+        Raises:
+            DataError: there is no such data, or it is damaged.
+        """
+        return None if self.source is None else self.reading.load(self.source, self.image_size)
+
+
+def data_options(command: Command) -> Command:
+    """Add `--data` and what says how it is read; the command gets them as one `data`."""
+
+    @functools.wraps(command)
+    def with_data(source: str | None, image_size: int | None, reading: Reading, **given: Any) -> Any:
+        if source is None and (image_size is not None or reading != Reading()):
+            raise click.UsageError("--image-size, --cache, --download and --skip-broken belong to --data; name it too")
+        return command(data=Labelled(source, image_size, reading), **given)
+
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(SOURCE), reading_options(with_data))

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 from slimnet_cli import before_after, terminal
 from slimnet_cli.network import Network
-from slimnet_cli.options import data_option, json_option, network_options, threshold_option
+from slimnet_cli.options import json_option, network_options, threshold_option
+from slimnet_cli.reading import Labelled, data_options
 
 EXAMPLES = """\b
 Examples:
@@ -29,7 +30,7 @@ Examples:
     type=click.FloatRange(0, 1),
     help="How far outputs may move, relative to the largest one. [default: 1e-4; 1e-2 in float16, 5e-2 in bfloat16]",
 )
-@data_option
+@data_options
 @json_option
 def slim(
     checkpoint: str,
@@ -38,7 +39,7 @@ def slim(
     dry_run: bool,
     threshold: float,
     tolerance: float | None,
-    data: str | None,
+    data: Labelled,
     as_json: bool,
 ) -> None:
     """Remove the dead channels of a trained network, and prove that nothing else changed.
@@ -68,17 +69,16 @@ def _show_plan(checkpoint: str, network: Network, threshold: float, as_json: boo
 
 
 def _write_bundle(
-    checkpoint: str, network: Network, limits: tuple[float, float | None], data: str | None, out: str, as_json: bool
+    checkpoint: str, network: Network, limits: tuple[float, float | None], data: Labelled, out: str, as_json: bool
 ) -> None:
     import slimnet
     from slimnet.bundle import check_free, save
-    from slimnet.data import load_data
     from slimnet.training import evaluate
 
     threshold, tolerance = limits
     check_free(Path(out))
+    images = data.load()
     with terminal.working("Slimming"):
-        images = load_data(data) if data else None
         dense = network.load(checkpoint)
         slimmed = slimnet.slim(
             dense,

@@ -118,9 +118,7 @@ def _next(run: TrainingRun, path: Path) -> str:
     arguments = ["slimnet", "slim", str(path), "--arch", recipe.arch]
     if recipe.arch_args:
         arguments += ["--arch-args", json.dumps(recipe.arch_args)]
-    if recipe.image_size is None:
-        arguments += ["--data", recipe.data]
-    else:
-        # Only training and analysis know how to bring images of any size to one.
-        arguments += ["--input-shape", ",".join(map(str, (run.data.channels, *run.data.image_size)))]
+    arguments += ["--data", recipe.data]
+    if recipe.image_size is not None:
+        arguments += ["--image-size", str(recipe.image_size)]
     return shlex.join([*arguments, "-o", "slim/"])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from slimnet_cli import terminal
 from slimnet_cli.network import Network
-from slimnet_cli.options import architecture_option, data_option, json_option
+from slimnet_cli.options import architecture_option, json_option
+from slimnet_cli.reading import Labelled, data_options
 
 if TYPE_CHECKING:
     from slimnet import Certificate, Verification
@@ -24,10 +25,10 @@ Examples:
 @click.command(epilog=EXAMPLES, short_help="Check a bundle again on this machine.")
 @click.argument("bundle", metavar="BUNDLE")
 @click.option("--dense", metavar="CKPT", help="The checkpoint it was made from: the certificate is measured again.")
-@data_option
+@data_options
 @architecture_option
 @json_option
-def verify(bundle: str, dense: str | None, data: str | None, network: Network, as_json: bool) -> None:
+def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_json: bool) -> None:
     """Check that a bundle is whole, and that all its forms still compute the same.
 
     Every file is compared with what was written, and the weights, the exported program and the ONNX model are run on
@@ -35,15 +36,15 @@ def verify(bundle: str, dense: str | None, data: str | None, network: Network, a
     or on random inputs. Leaves with 1 where anything differs.
     """
     from slimnet.bundle import read_blueprint, verify_bundle
-    from slimnet.data import load_data
 
-    if data is not None and dense is None:
+    if data.source is not None and dense is None:
         raise click.UsageError("--data is what the dense network is compared on; name its checkpoint with --dense")
+    images = data.load()
     with terminal.working("Verifying"):
         trained = None
         if dense is not None:
             trained = network.or_else(read_blueprint(bundle).architecture).load(dense)
-        loader = list(load_data(data).batches("test")) if data else None
+        loader = list(images.batches("test")) if images else None
         result = verify_bundle(bundle, network.fresh(), dense=trained, loader=loader)
     if as_json:
         terminal.emit(document(result))

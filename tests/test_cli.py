@@ -84,6 +84,8 @@ def test_the_help_of_the_program_names_every_command(capsys):
         (["slim", "x.pt", "--arch", "resnet20"], "-o DIR"),
         (["slim", "x.pt", "--arch", "resnet20", "-o", "."], "is not empty"),
         (["slim", "x.pt", "--arch", "resnet20", "--dry-run"], "x.pt"),
+        (["slim", "x.pt", "--arch", "resnet20", "-o", "slim", "--image-size", "10"], "--data"),
+        (["slim", "x.pt", "--arch", "resnet20", "-o", "slim", "--data", "letters"], "letters"),
         (["inspect", "x.pt", "--arch", "resnet20", "--arch-args", "{'a': 1}"], "is not JSON"),
         (["inspect", "x.pt", "--arch", "resnet20", "--arch-args", "[1]"], "is not a JSON object"),
         (["inspect", "x.pt", "--arch", "resnet20", "--input-shape", "3,-1,2"], "positive whole numbers"),
