@@ -23,7 +23,11 @@ COLOURS = Path(__file__).with_name("report.css")
 # matplotlib needs colours that it knows; each of these stands for a CSS variable, which the page defines for
 # light and for dark.
 INK, MUTED, GRID, DENSE, SLIM, DEAD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
-VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", DENSE: "dense", SLIM: "slim", DEAD: "dead"}
+BLUE, GOLD, PLUM = "#070707", "#080808", "#090909"
+VARIABLES = {
+    INK: "ink", MUTED: "muted", GRID: "grid", DENSE: "dense", SLIM: "slim", DEAD: "dead",
+    BLUE: "blue", GOLD: "gold", PLUM: "plum",
+}  # fmt: skip
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
