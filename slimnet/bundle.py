@@ -24,6 +24,7 @@ from slimnet.formats.pt2 import ProgramRunner, program_bytes
 from slimnet.inputs import Inputs, tensors_in
 from slimnet.models.architecture import Architecture, reason
 from slimnet.pipeline import Slimmed, loader_inputs
+from slimnet.places import device_of
 
 Runner = Callable[[Inputs], list[torch.Tensor]]
 """Runs one form of a network."""
@@ -221,11 +222,6 @@ def verifiable_module(blueprint: Blueprint, folder: Path, dense: nn.Module | Non
     if dense is None and not known:
         return None
     return blueprint.build(dense or fresh_dense(blueprint.architecture, folder), folder / WEIGHTS)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where a network's parameters are."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def forms(folder: Path, module: nn.Module | None) -> dict[str, Runner]:

@@ -12,6 +12,7 @@ from torch import nn
 from slimnet.errors import CertificateError, UsageError
 from slimnet.formats.agreement import TOLERANCE, TOLERANCES
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.places import device_of, float32_products, random_numbers_kept
 from slimnet.plan import SurgeryPlan
 from slimnet.skeleton import copy_with, shared_copy, state
 
@@ -141,6 +142,8 @@ def certify(
     the networks' type, 1e-4 but for short ones. Nothing is changed, no random
     number is drawn.
 
+    Inputs are brought to the networks' device, and float32 is multiplied as float32 there.
+
     Raises:
         CertificateError: the outputs cannot be compared.
     """
@@ -153,8 +156,9 @@ def certify(
     doubled = [as_double(masked), as_double(narrow)] if float64 else None
     to_dense, to_masked, in_double = Difference(), Difference(), Difference()
     samples = 0
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for batch in batches_of(inputs):
+    place = device_of(reference)
+    with torch.no_grad(), random_numbers_kept(reference), float32_products(tf32=False):
+        for batch in (each.to(place) for each in batches_of(inputs)):
             actual = outputs(narrow, batch)
             to_dense.add(outputs(reference, batch), actual)
             to_masked.add(outputs(masked, batch), actual)

@@ -59,6 +59,10 @@ class Inputs:
         args, kwargs = pytree.tree_map_only(torch.Tensor, change, (self.args, self.kwargs))
         return Inputs(args, kwargs)
 
+    def to(self, device: torch.device) -> "Inputs":
+        """The same arguments with every tensor on a device."""
+        return self.map(lambda tensor: tensor.to(device))
+
     def call(self, model: nn.Module) -> Any:
         """Run the module on these arguments."""
         return model(*self.args, **self.kwargs)

@@ -12,6 +12,7 @@ from slimnet.errors import CertificateError, UsageError
 from slimnet.graph import ChannelGraph
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.models.architecture import Architecture, architecture_of
+from slimnet.places import random_numbers_kept
 from slimnet.plan import SurgeryPlan
 from slimnet.planning import make_plan
 from slimnet.skeleton import shared_copy
@@ -111,7 +112,7 @@ def operate(
 def runs(model: nn.Module, inputs: Inputs) -> bool:
     """Whether a network's forward takes these inputs, in evaluation mode; the network is not touched."""
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), random_numbers_kept(model):
             inputs.call(shared_copy(model).eval())
     except Exception:  # whatever its own code raises
         return False

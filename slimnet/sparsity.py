@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from slimnet.errors import DataError, UsageError
 from slimnet.graph import ActivationKey, ChannelGraph
 from slimnet.inputs import Inputs
+from slimnet.places import device_of
 from slimnet.skeleton import gather, module_paths, shared_copy
 from slimnet.tracing.ops.pointwise import ACTIVATIONS
 
@@ -80,14 +81,17 @@ def dead_by_activation(graph: ChannelGraph, model: nn.Module, batches: Iterable[
 
 
 def activation_peaks(model: nn.Module, batches: Iterable[Inputs]) -> dict[ActivationKey, torch.Tensor]:
-    """For every activation the largest |a| of each channel `(C,)` over planes, examples and batches."""
+    """For every activation the largest |a| of each channel `(C,)` over planes, examples and batches, on the CPU.
+
+    The batches are brought to the network's device.
+    """
     reference = shared_copy(model).eval()
-    meter = PeakMeter()
+    place, meter = device_of(reference), PeakMeter()
     with torch.no_grad(), module_paths(reference, meter.path):
         for batch in batches:
             meter.calls.clear()
             with meter:
-                batch.call(reference)
+                batch.to(place).call(reference)
     if not meter.peaks:
         raise DataError("no activation ran: the data loader gave no batches, or the network has no activations")
     return meter.peaks

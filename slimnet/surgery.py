@@ -60,7 +60,7 @@ class Surgeon:
         for axis, keep in self.cuts.get(name, []):
             new = new.index_select(axis, self.index(keep).to(new.device))
         if name in self.folds:
-            new = new + self.increments(name, new.numel()).to(new)
+            new = new + self.increments(name, new.numel()).to(new.device, new.dtype)
         if new.data_ptr() == tensor.data_ptr() or new._is_view():
             new = new.clone()
         return as_laid_out(new, tensor)

@@ -10,11 +10,12 @@ from slimnet.data import ImageData
 from slimnet.errors import SlimnetError
 from slimnet.graph import ActivationKey
 from slimnet.inputs import Inputs
+from slimnet.places import device_of
 from slimnet.skeleton import copy_with, module_paths, state
 from slimnet.sparsity import ACTIVATION_LIMIT, PeakMeter
 from slimnet.trace import trace
 from slimnet.training.features import FeatureLayer, feature_layers
-from slimnet.training.metrics import DEAD_BELOW, check_fits, device_of
+from slimnet.training.metrics import DEAD_BELOW, check_fits
 
 RESPONDS_ABOVE = 1e-3
 """An image counts for a feature where it gives more than this part of the feature's largest response.

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from slimnet.data import ImageData, Split
 from slimnet.errors import DataError
 from slimnet.models.architecture import reason
+from slimnet.places import device_of
 
 DEAD_BELOW = 1e-3
 """A channel whose BatchNorm has |γ| below this counts as dead (section 2.1)."""
@@ -83,11 +84,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the first parameter is; the CPU for a network that has none."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def batchnorm_scales(model: nn.Module) -> dict[str, torch.Tensor]:

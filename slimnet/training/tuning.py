@@ -8,6 +8,7 @@ import torch
 
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.models.architecture import reason
+from slimnet.places import float32_products
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +46,15 @@ def gpu_settings(tuning: Tuning, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    conv = cudnn.conv  # type: ignore[attr-defined]
-    before = (matmul.fp32_precision, conv.fp32_precision, cudnn.benchmark)
-    matmul.fp32_precision = conv.fp32_precision = "tf32" if tuning.tf32 else "ieee"
-    cudnn.benchmark = True
+    cudnn = torch.backends.cudnn
+    before, cudnn.benchmark = cudnn.benchmark, True
     try:
-        yield
+        with float32_products(tf32=tuning.tf32):
+            yield
     except torch.OutOfMemoryError as error:
         raise SlimnetError(f"the memory of {device} is too small for this; train with a smaller batch size") from error
     finally:
-        matmul.fp32_precision, conv.fp32_precision, cudnn.benchmark = before
+        cudnn.benchmark = before
 
 
 @contextmanager

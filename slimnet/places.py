@@ -1,0 +1,43 @@
+"""Where networks are, and how their device rounds: what a measurement must find as it expects, and leave as it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network's parameters are."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def random_numbers_kept(model: nn.Module) -> Iterator[None]:
+    """Give the random numbers back that a forward of the network draws, on its GPUs as well."""
+    gpus = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    with torch.random.fork_rng(gpus if torch.cuda.is_available() else []):
+        yield
+
+
+@contextmanager
+def float32_products(*, tf32: bool) -> Iterator[None]:
+    """Multiply float32 as float32, or with factors rounded to 10 bits of mantissa, while the context lasts.
+
+    A GPU's convolutions do the latter unless they are told otherwise, which moves outputs by about 1e-3.
+    """
+    backends: Any = torch.backends
+    gpu = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    products = (*gpu, backends.mkldnn.matmul, backends.mkldnn.conv)
+    before = [each.fp32_precision for each in products]
+    # Parts of torch, such as its compiler, ask by this name, and raise where only the newer one was used.
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    for each in products:
+        each.fp32_precision = "tf32" if tf32 else "ieee"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("high" if before[0] == "tf32" else "highest")
+        for each, precision in zip(products, before, strict=True):
+            each.fp32_precision = precision
