@@ -1,7 +1,20 @@
 """Methods that choose channels, for the same surgery to remove: ours, and those that it is compared with."""
 
 from slimnet.baselines.budget import Budget, within
+from slimnet.baselines.published import RECIPES, published
 from slimnet.baselines.ranking import METHODS, Ranking, rank
-from slimnet.baselines.selection import Selection, remove, silenced
+from slimnet.baselines.selection import Selection, plan_for, remove, silenced
 
-__all__ = ["METHODS", "Budget", "Ranking", "Selection", "rank", "remove", "silenced", "within"]
+__all__ = [
+    "METHODS",
+    "RECIPES",
+    "Budget",
+    "Ranking",
+    "Selection",
+    "plan_for",
+    "published",
+    "rank",
+    "remove",
+    "silenced",
+    "within",
+]

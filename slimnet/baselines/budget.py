@@ -1,7 +1,8 @@
 """within: give up as few channels of a ranking as a budget allows, by plans that are really made."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -10,15 +11,17 @@ from torch import nn
 
 from slimnet.baselines.channels import Channels
 from slimnet.baselines.ranking import Ranking
-from slimnet.baselines.selection import Selection, silence
+from slimnet.baselines.selection import Selection, cut
 from slimnet.errors import UsageError
 from slimnet.inputs import ExampleInputs, Inputs
-from slimnet.pipeline import check_inputs, operate
+from slimnet.pipeline import check_inputs
 from slimnet.plan import SurgeryPlan
-from slimnet.sparsity import dead_by_scale
+from slimnet.training.cost import layer_macs, parameter_sizes
 
 Unit = Literal["macs", "params", "latency"]
 Scope = Literal["global", "uniform"]
+TIMED_TRIES = 64
+"""Into how many steps the channels are divided where the budget is one of latency."""
 LatencyLeft = Callable[[nn.Module], float]
 """Measures a slim network: its latency as a fraction of the dense one's."""
 
@@ -56,8 +59,9 @@ def within(
 
     Channels that can only go together have the mean of their scores, and are chosen together or not at all; what
     could not be removed is not chosen, and no layer loses its last channel. `scope` "global" holds all scores
-    against one threshold, "uniform" takes the same share of every layer. The number is found by bisection, with the
-    plan made for each try; `latency` measures the slim network where the budget is one of latency.
+    against one threshold, "uniform" takes the same share of every layer. The number is found by bisection around
+    what arithmetic expects, with the plan really made for each try; `latency` measures the slim network where the
+    budget is one of latency.
 
     Raises:
         UsageError: the budget cannot be met, and it says the smallest that can; scores that do not fit the network;
@@ -72,7 +76,7 @@ def within(
 
 @dataclass(frozen=True)
 class Search:
-    """The bisection over how many sets of channels go."""
+    """The search for how many sets of channels go; `tried` remembers what was left without so many."""
 
     model: nn.Module
     inputs: Inputs
@@ -80,41 +84,84 @@ class Search:
     scope: Scope
     budget: Budget
     latency: LatencyLeft | None
+    tried: dict[int, float] = field(default_factory=dict)
 
     def find(self) -> Selection:
-        """The shortest prefix of the order that is within the budget.
+        """The shortest prefix of the order that is within the budget, sought from where arithmetic expects it.
 
         Raises:
             UsageError: even the longest is not.
         """
-        low, high = -1, len(self.order)
-        if self.left(0) <= self.budget.left:
-            return self.selection(0)
-        smallest = self.left(high)
-        if smallest > self.budget.left:
-            raise UsageError(
-                f"{self.ranking.method} cannot leave {self.budget.left:g} of the dense network's {self.budget.unit}: "
-                f"the smallest possible is {np.ceil(smallest * 1e4) / 1e4:g}"
-            )
-        while high - low > 1:
+        low, high = self.bracket(self.expected())
+        while high - low > self.grain:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.left(middle) <= self.budget.left else (middle, high)
+            low, high = (low, middle) if self.fits(middle) else (middle, high)
         return self.selection(high)
+
+    def bracket(self, start: int) -> tuple[int, int]:
+        """A count that is not within the budget (or -1) and a larger one that is, in growing steps from `start`."""
+        step, longest = self.grain, len(self.order)
+        if self.fits(start):
+            low, high = start - step, start
+            while low >= 0 and self.fits(low):
+                step *= 2
+                low, high = low - step, low
+            return max(low, -1), high
+        low, high = start, min(start + step, longest)
+        while not self.fits(high):
+            if high == longest:
+                raise self.refusal()
+            step *= 2
+            low, high = high, min(high + step, longest)
+        return low, high
+
+    def refusal(self) -> UsageError:
+        """Says what the smallest possible network has."""
+        smallest = np.ceil(self.left(len(self.order)) * 1e4) / 1e4
+        return UsageError(
+            f"{self.ranking.method} cannot leave {self.budget.left:g} of the dense network's {self.budget.unit}: "
+            f"the smallest possible is {smallest:g}"
+        )
+
+    def fits(self, count: int) -> bool:
+        """Whether the network without the first `count` sets is within the budget."""
+        return self.left(count) <= self.budget.left
 
     def left(self, count: int) -> float:
         """What is left, in the budget's unit, when the first `count` sets go."""
-        narrow, plan = self.surgery(count)
-        if self.budget.unit == "latency":
-            assert self.latency is not None, "refused before the search"
-            return self.latency(narrow)
+        if count not in self.tried:
+            _, narrow, plan = cut(self.model, self.inputs, self.channels, self.selection(count))
+            self.tried[count] = self.measured(narrow, plan)
+        return self.tried[count]
+
+    def measured(self, narrow: nn.Module, plan: SurgeryPlan) -> float:
+        """What a slim network has left."""
         if self.budget.unit == "params":
             return plan.params_after / plan.params_before
-        return plan.macs_after / plan.macs_before
+        if self.budget.unit == "macs":
+            return plan.macs_after / plan.macs_before
+        assert self.latency is not None, "refused before the search"
+        return self.latency(narrow) if plan.removed_channels else 1.0
 
-    def surgery(self, count: int) -> tuple[nn.Module, SurgeryPlan]:
-        """The slim network without the first `count` sets, and its plan."""
-        quiet = silence(self.model, self.channels, self.selection(count))
-        return operate(quiet, self.inputs, lambda graph: dead_by_scale(graph, quiet, self.ranking.threshold))
+    def expected(self) -> int:
+        """How many sets should go if removing them costs nothing but their own; latency is taken to go with MACs."""
+        graph, sets = self.channels.graph, self.channels.sets
+        macs = self.budget.unit != "params"
+        pieces = list(layer_macs(graph, sets) if macs else parameter_sizes(graph, sets, self.model))
+        whole = sum(size for size, _ in pieces)
+        low, high = 0, len(self.order)
+        while low < high:
+            middle = (low + high) // 2
+            kept = np.ones(self.channels.pinned.size)
+            kept[self.order[:middle]] = 0
+            left = sum(size * math.prod(kept[axis].mean() for axis in axes) for size, axes in pieces)
+            low, high = (low, middle) if left <= self.budget.left * whole else (middle + 1, high)
+        return low
+
+    @property
+    def grain(self) -> int:
+        """How finely the number of sets is sought: to one, but where every try must be timed."""
+        return max(1, len(self.order) // TIMED_TRIES) if self.budget.unit == "latency" else 1
 
     def selection(self, count: int) -> Selection:
         """The first `count` sets, by layer."""

@@ -91,9 +91,15 @@ def named(method: str) -> Callable[[Task], Scores]:
     """
     if method in SCORES:
         return SCORES[method]
-    nearest = difflib.get_close_matches(str(method), SCORES, n=1, cutoff=0.4)
+    raise UsageError(f"there is no method {method!r}; {nearest_name(method, SCORES)}")
+
+
+def nearest_name(given: str, names: Iterable[str]) -> str:
+    """A suggestion for a name that was not understood, and all there are."""
+    known = list(names)
+    nearest = difflib.get_close_matches(str(given), known, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]}?" if nearest else "choose one"
-    raise UsageError(f"there is no method {method!r}; {hint} ({', '.join(SCORES)})")
+    return f"{hint} ({', '.join(known)})"
 
 
 def implicit(task: Task) -> Scores:

@@ -12,8 +12,9 @@ from torch import nn
 from slimnet.baselines.channels import Channels, can_be_silenced
 from slimnet.errors import UsageError
 from slimnet.graph import Depthwise, Reader
-from slimnet.inputs import ExampleInputs
+from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.pipeline import Slimmed, check_inputs, operate, prove
+from slimnet.plan import SurgeryPlan
 from slimnet.skeleton import copy_with, named_tensors
 from slimnet.sparsity import dead_by_scale
 from slimnet.tracing.labels import Labels
@@ -74,13 +75,31 @@ def remove(
         UsageError, TraceError, InputError: as `silenced`.
     """
     given = check_inputs(model, inputs)
-    quiet = silence(model, Channels.of(model, given), selection)
+    quiet, narrow, plan = cut(model, given, Channels.of(model, given), selection)
+    return prove(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
+
+
+def plan_for(model: nn.Module, inputs: ExampleInputs, selection: Selection) -> SurgeryPlan:
+    """The plan that `remove` follows; nothing is run.
+
+    Raises:
+        UsageError, TraceError, InputError: as `silenced`.
+    """
+    given = check_inputs(model, inputs)
+    return cut(model, given, Channels.of(model, given), selection)[2]
+
+
+def cut(
+    model: nn.Module, inputs: Inputs, channels: Channels, selection: Selection
+) -> tuple[nn.Module, nn.Module, SurgeryPlan]:
+    """The silenced network, the slim one, and the plan between them."""
+    quiet = silence(model, channels, selection)
     narrow, plan = operate(
         quiet,
-        given,
+        inputs,
         lambda graph: dataclasses.replace(dead_by_scale(graph, quiet, selection.threshold), criterion=str(selection)),
     )
-    return prove(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
+    return quiet, narrow, plan
 
 
 def silence(model: nn.Module, channels: Channels, selection: Selection, *, shared: bool = True) -> nn.Module:
