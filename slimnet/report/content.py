@@ -49,15 +49,30 @@ class Training:
 class Report:
     """Everything a page is made of; what is None or empty is left out of it.
 
-    `gammas` maps the layers that have a BatchNorm to the |γ| of its channels in the dense network;
-    `accuracies` are those of the dense and of the slim network on the same test images.
+    A report is about a slimmed network (`plan` and `certificate`), about contenders that were measured against the
+    first of them (`comparison`), or about both. `gammas` maps the layers that have a BatchNorm to the |γ| of its
+    channels in the dense network; `accuracies` are those of the dense and of the slim network on the same test
+    images.
     """
 
     title: str
-    plan: SurgeryPlan
-    certificate: Certificate
+    plan: SurgeryPlan | None
+    certificate: Certificate | None
     environment: Environment
     gammas: Mapping[str, Sequence[float]] = field(default_factory=dict)
     accuracies: tuple[Accuracy, Accuracy] | None = None
     comparison: Comparison | None = None
     training: Training | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether more than two networks were measured."""
+        return self.comparison is not None and len(self.comparison.counts) > 2
+
+    @property
+    def before_after(self) -> tuple[Accuracy, Accuracy] | None:
+        """The accuracies of the first and the last network, from wherever they are known."""
+        if self.accuracies is not None or self.comparison is None or not self.comparison.accuracies:
+            return self.accuracies
+        values = self.comparison.accuracies[0].values
+        return values[0], values[-1]

@@ -4,13 +4,17 @@ Grey is the dense network, green the slim one, orange what is dead.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from slimnet.benchmark import Latency
+from slimnet.benchmark import Interval, Latency
+from slimnet.benchmark.latency import labels
+from slimnet.benchmark.profile import Profile
 from slimnet.plan import LayerPlan
 from slimnet.report.axes import floor, iterations_axis, loss_axis, powers, threshold_line
 from slimnet.report.content import Training
@@ -47,77 +51,126 @@ def _pillars(axes: Axes, heights: Sequence[float], colour: str, pixels: float) -
 
 def widths(layers: Sequence[LayerPlan]) -> dict[str, str]:
     """Channels of every layer before and after: a bar per layer, or an outline where there are too many."""
-    description = f"Channels of {len(layers)} layers before and after the surgery"
-    if len(layers) > MOST_BARS:
-        return drawing("widths", description, lambda _: 260, lambda figure, _: _outline(figure, layers))
+    rows = [Bar(each.name, each.channels_before, each.channels_after, _change(each)) for each in layers]
+    return bars("widths", f"Channels of {len(layers)} layers before and after the surgery", rows, "channels")
+
+
+def _change(layer: LayerPlan) -> str:
+    before, after = layer.channels_before, layer.channels_after
+    return f"{before} → {after}" if after < before else f"{before}"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A layer before and after, in channels or milliseconds, and the words at the end of its bar."""
+
+    name: str
+    before: float
+    after: float
+    words: str
+
+
+def bars(name: str, description: str, rows: Sequence[Bar], unit: str) -> dict[str, str]:
+    """A bar per layer, grey before and green after in front of it, or an outline where there are too many."""
+    if len(rows) > MOST_BARS:
+        return drawing(name, description, lambda _: 260, lambda figure, _: _outline(figure, rows, unit))
     return drawing(
-        "widths",
+        name,
         description,
-        lambda canvas: 24 + len(layers) * (22 if not canvas.narrow else 24),
-        lambda figure, canvas: _bars(figure, canvas, layers),
+        lambda canvas: 24 + len(rows) * (22 if not canvas.narrow else 24),
+        lambda figure, canvas: _bars(figure, canvas, rows),
     )
 
 
-def _bars(figure: Figure, canvas: Canvas, layers: Sequence[LayerPlan]) -> None:
+def _bars(figure: Figure, canvas: Canvas, rows: Sequence[Bar]) -> None:
     axes = figure.add_subplot()
-    rows = np.arange(len(layers))
-    axes.barh(rows, [layer.channels_before for layer in layers], 0.62, color=DENSE)
-    axes.barh(rows, [layer.channels_after for layer in layers], 0.62, color=SLIM)
-    names = [printable(layer.name, 17 if canvas.narrow else 34) for layer in layers]
-    axes.set_yticks(rows, names, color=INK)
-    axes.set(ylim=(len(layers) - 0.4, -0.6), xticks=[])
+    places = np.arange(len(rows))
+    axes.barh(places, [row.before for row in rows], 0.62, color=DENSE)
+    axes.barh(places, [row.after for row in rows], 0.62, color=SLIM)
+    for place, row in enumerate(rows):
+        if row.after > row.before:
+            axes.barh([place], [row.after - row.before], 0.62, left=row.before, color=DEAD)
+    axes.set_yticks(places, [printable(row.name, 17 if canvas.narrow else 34) for row in rows], color=INK)
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xticks=[])
     axes.margins(x=0)
     axes.spines["bottom"].set_visible(False)
-    for row, layer in enumerate(layers):
-        text = f"{layer.channels_before}"
-        if layer.channels_after < layer.channels_before:
-            text = f"{layer.channels_before} → {layer.channels_after}"
-        axes.annotate(text, (layer.channels_before, row), (6, 0), textcoords="offset points", va="center", color=MUTED)
+    for place, row in enumerate(rows):
+        end = max(row.before, row.after)
+        axes.annotate(row.words, (end, place), (6, 0), textcoords="offset points", va="center", color=MUTED)
 
 
-def _outline(figure: Figure, layers: Sequence[LayerPlan]) -> None:
+def _outline(figure: Figure, rows: Sequence[Bar], unit: str) -> None:
     axes = figure.add_subplot()
-    edges = np.arange(len(layers) + 1) + 0.5
-    axes.stairs([layer.channels_before for layer in layers], edges, fill=True, color=DENSE)
-    axes.stairs([layer.channels_after for layer in layers], edges, fill=True, color=SLIM)
-    axes.set(xlabel="layer, in the order of the network", ylabel="channels", xlim=(0.5, len(layers) + 0.5))
+    edges = np.arange(len(rows) + 1) + 0.5
+    axes.stairs([row.before for row in rows], edges, fill=True, color=DENSE)
+    axes.stairs([row.after for row in rows], edges, fill=True, color=SLIM)
+    axes.set(xlabel="layer, in the order of the network", ylabel=unit, xlim=(0.5, len(rows) + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, prune="lower"))
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=unit == "channels"))
     axes.grid(axis="y")
 
 
+def layer_times(profile: Profile) -> dict[str, str]:
+    """The time of every layer in the first contender and in the last, and that of everything else by kind."""
+    rows = [
+        Bar(row.name, row.median_ms(0) or 0.0, row.median_ms(-1) or 0.0, _gain(row.speedup(), row.efficiency()))
+        for row in (*profile.layers, *profile.others)
+    ]
+    return bars("layertimes", f"Time of {len(rows)} layers before and after the surgery", rows, "ms")
+
+
+def _gain(speedup: Interval | None, efficiency: Interval | None) -> str:
+    """2.1 × (0.80): the speed-up of a layer, and how much of the work saved it is."""
+    if speedup is None:
+        return ""
+    return times(speedup.value) if efficiency is None else f"{times(speedup.value)} ({efficiency.value:.2f})"
+
+
 def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
-    """How many times as fast the slim network is on each runtime, with the 95 % interval."""
-
-    def draw(figure: Figure, canvas: Canvas) -> None:
-        axes = figure.add_subplot()
-        intervals = [latency.speedup() for latency in latencies]
-        for row, interval in enumerate(intervals):
-            colour = MUTED if interval.holds_one else SLIM if interval.value > 1 else DEAD
-            axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=3, solid_capstyle="butt")
-            axes.plot([interval.value], [row], "o", color=colour, markersize=10)
-            axes.annotate(
-                times(interval.value, 2), (interval.high, row), (9, 0), textcoords="offset points",
-                va="center", color=INK, weight="bold",
-            )  # fmt: skip
-        axes.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        labels = [
-            f"{latency.runtime}{chr(10) if canvas.narrow else ', '}batch {latency.batch}" for latency in latencies
-        ]
-        axes.set_yticks(range(len(latencies)), labels, color=INK)
-        lowest = min([0.95, *(interval.low for interval in intervals)])
-        highest = max([1.25, *(interval.high for interval in intervals)])
-        axes.set(
-            ylim=(len(latencies) - 0.5, -0.5),
-            xlim=(lowest - 0.05, highest + (highest - lowest) * (0.3 if canvas.narrow else 0.1)),
-        )
-        axes.set_xlabel("times as fast as the dense network")
-        axes.xaxis.set_major_locator(MaxNLocator(4 if canvas.narrow else 7, steps=[1, 2, 5, 10]))
-        axes.grid(axis="x")
-
+    """How many times as fast each network is as the first, in every place, with the 95 % interval."""
+    several = len(latencies[0].names) > 2
+    rows = [
+        (label, name if several else "", latency.speedup(number))
+        for latency, label in zip(latencies, labels(latencies), strict=True)
+        for number, name in enumerate(latency.names)
+        if number
+    ]
+    draw = partial(_draw_speedups, rows=rows)
     return drawing(
-        "speedups", "Speed-up of the slim network with its interval", lambda _: 56 + 36 * len(latencies), draw
+        "speedups",
+        "Speed-up of the slim network with its interval",
+        lambda _: 56 + (28 if several else 36) * len(rows),
+        draw,
     )
+
+
+def _draw_speedups(figure: Figure, canvas: Canvas, rows: Sequence[tuple[str, str, Interval]]) -> None:
+    axes = figure.add_subplot()
+    for row, (_, _, interval) in enumerate(rows):
+        colour = MUTED if interval.holds_one else SLIM if interval.value > 1 else DEAD
+        axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=3, solid_capstyle="butt")
+        axes.plot([interval.value], [row], "o", color=colour, markersize=10)
+        axes.annotate(
+            times(interval.value, 2), (interval.high, row), (9, 0), textcoords="offset points",
+            va="center", color=INK, weight="bold",
+        )  # fmt: skip
+    axes.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_yticks(range(len(rows)), [_speedup_label(label, name, canvas) for label, name, _ in rows], color=INK)
+    lowest = min([0.95, *(interval.low for *_, interval in rows)])
+    highest = max([1.25, *(interval.high for *_, interval in rows)])
+    axes.set(
+        ylim=(len(rows) - 0.5, -0.5),
+        xlim=(lowest - 0.05, highest + (highest - lowest) * (0.3 if canvas.narrow else 0.1)),
+    )
+    axes.set_xlabel("times as fast as the first network" if rows[0][1] else "times as fast as the dense network")
+    axes.xaxis.set_major_locator(MaxNLocator(4 if canvas.narrow else 7, steps=[1, 2, 5, 10]))
+    axes.grid(axis="x")
+
+
+def _speedup_label(label: str, name: str, canvas: Canvas) -> str:
+    if not name:
+        return label.replace(", ", "\n", 1) if canvas.narrow else label
+    return f"{printable(name, 16)}\n{label}" if canvas.narrow else f"{printable(name, 28)}, {label}"
 
 
 def gamma_histogram(gammas: Sequence[float], threshold: float) -> dict[str, str]:

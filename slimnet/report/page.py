@@ -10,11 +10,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from slimnet.benchmark import Comparison
 from slimnet.errors import SlimnetError
-from slimnet.report import figures, verdict, wording
+from slimnet.plan import SurgeryPlan
+from slimnet.report import contenders, figures, verdict, wording
 from slimnet.report.content import Report
+from slimnet.report.tradeoff import milliseconds, per_cent, tradeoff
+from slimnet.training.metrics import DEAD_BELOW
 
 TEMPLATES = Path(__file__).parent
+
+Drawings = dict[str, dict[str, str]]
 
 
 def write_report(report: Report, path: Path) -> Path:
@@ -39,6 +45,9 @@ def render(report: Report) -> str:
         reasons=verdict.reasons(report),
         recipe=verdict.recipe_rows(report.training.recipe, report.training.seconds) if report.training else (),
         slower=verdict.is_slower_anywhere(report),
+        rows=contenders.contender_rows(report.comparison) if report.comparison and report.several else (),
+        speeds=contenders.speed_rows(report.comparison) if report.comparison else (),
+        profiles=report.comparison.profiles[:1] if report.comparison else (),
         drawings=drawings(report),
     )
 
@@ -87,19 +96,39 @@ def marked(drawings: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Mar
 
 def drawings(report: Report) -> dict[str, dict[str, Markup]]:
     """The figures that this report has the values for, by name, each wide and narrow."""
-    threshold = report.plan.threshold
+    found = _of_plan(report.plan) if report.plan is not None else {}
+    if report.comparison is not None:
+        found |= _of_comparison(report.comparison)
     gammas = list(chain.from_iterable(report.gammas.values()))
-    found = {}
-    if report.plan.layers:
-        found["silhouette"] = figures.silhouette(
-            [(each.channels_before, each.channels_after) for each in report.plan.layers]
-        )
-        found["widths"] = figures.widths(report.plan.layers)
-    if report.comparison is not None and report.comparison.latencies:
-        found["speedups"] = figures.speedups(report.comparison.latencies)
+    threshold = report.plan.threshold if report.plan is not None else DEAD_BELOW
     if gammas:
         found["gammas"] = figures.gamma_histogram(gammas, threshold)
     if report.training is not None and len(report.training.iterations) > 1:
         found["progress"] = figures.progress(report.training)
         found["traces"] = figures.gamma_traces(report.training, threshold)
     return marked(found)
+
+
+def _of_plan(plan: SurgeryPlan) -> Drawings:
+    if not plan.layers:
+        return {}
+    return {
+        "silhouette": figures.silhouette([(each.channels_before, each.channels_after) for each in plan.layers]),
+        "widths": figures.widths(plan.layers),
+    }
+
+
+def _of_comparison(comparison: Comparison) -> Drawings:
+    found = {}
+    if comparison.latencies:
+        found["speedups"] = figures.speedups(comparison.latencies)
+    if comparison.profiles:
+        found["layertimes"] = figures.layer_times(comparison.profiles[0])
+    if len(comparison.counts) > 2:
+        if marks := contenders.macs_marks(comparison):
+            label = "multiply-accumulates left"
+            found["macs"] = tradeoff("macs", "Test error against MACs", marks[1:], marks[0], label, per_cent)
+        if marks := contenders.latency_marks(comparison):
+            label = f"milliseconds on {comparison.latencies[-1].label}"
+            found["latency"] = tradeoff("latency", "Error against latency", marks[1:], marks[0], label, milliseconds)
+    return found

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from slimnet.report.drawing import BLUE, DEAD, GOLD, INK, MUTED, PLUM, SLIM, Canvas, drawing
-from slimnet.report.wording import figures, printable
+from slimnet.report.wording import printable
 
 STROKES = ((SLIM, "o"), (BLUE, "s"), (DEAD, "D"), (GOLD, "^"), (PLUM, "v"), (MUTED, "X"), (INK, "P"))
 """Colour and marker of the first series, the second, and so on; they begin again when there are more."""
@@ -121,4 +121,4 @@ def per_cent(fraction: float) -> str:
 
 def milliseconds(value: float) -> str:
     """A latency on an axis."""
-    return figures(value)
+    return f"{value:g}"

@@ -3,9 +3,12 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
-from slimnet.benchmark import Latency
+from slimnet.benchmark import Comparison, Latency
+from slimnet.benchmark.latency import labels, place
+from slimnet.certify import Certificate
 from slimnet.models import Architecture
-from slimnet.report import wording
+from slimnet.plan import SurgeryPlan
+from slimnet.report import contenders, wording
 from slimnet.report.content import Report
 from slimnet.training import Accuracy, Recipe
 
@@ -35,8 +38,10 @@ class Reason:
 def headline(report: Report) -> str:
     """The verdict in a few words."""
     plan = report.plan
-    if not report.certificate.holds:
+    if report.certificate is not None and not report.certificate.holds:
         return "The certificate does not hold"
+    if plan is None:
+        return contenders.headline(report.comparison) if report.comparison else "Nothing was measured"
     if not plan.removed_channels:
         return "Nothing to remove"
     return f"The same network, {wording.times(plan.params_before / plan.params_after)} smaller"
@@ -44,35 +49,66 @@ def headline(report: Report) -> str:
 
 def sentences(report: Report) -> list[str]:
     """The verdict in full sentences."""
-    told = [_removed(report), _difference(report)]
+    told = []
+    if report.plan is not None:
+        told.append(_removed(report.plan))
+    if report.certificate is not None:
+        told.append(_difference(report.certificate))
     if report.comparison is not None:
-        told.append(_speed(report.comparison.latencies))
+        told += contenders.sentences(report.comparison) if report.several else [_speed(report.comparison.latencies)]
     return told
 
 
 def tiles(report: Report) -> list[Tile]:
-    """The numbers under the verdict: size first, then speed, then accuracy."""
-    plan = report.plan
-    found = [
-        _tile("Parameters", wording.amount, plan.params_before, plan.params_after),
-        _tile("Multiply-accumulates", wording.amount, plan.macs_before, plan.macs_after),
-    ]
+    """The numbers under the verdict: size first, then speed, then accuracy; none where several are compared."""
+    if report.several:
+        return []
+    found = _sizes(report.plan, report.comparison)
     if report.comparison is not None:
         dense, slim = report.comparison.counts[0].file_bytes, report.comparison.counts[-1].file_bytes
         kinds = [kind for kind in FILE_KINDS if kind in dense and kind in slim]
         found += [_tile(FILE_KINDS[kind], wording.size, dense[kind], slim[kind]) for kind in kinds[:1]]
-        runtime = report.comparison.latencies[-1].runtime if report.comparison.latencies else ""
-        found += [_latency_tile(each) for each in report.comparison.latencies if each.runtime == runtime]
-    if report.accuracies is not None:
-        found.append(_accuracy_tile(*report.accuracies))
+        found += [
+            _tile(f"Activations, batch {each.batch}", wording.size, each.peak_bytes[0], each.peak_bytes[-1])
+            for each in report.comparison.memories[:1]
+        ]
+        chosen = _told_latencies(report.comparison.latencies)
+        found += [_latency_tile(latency, label) for latency, label in chosen]
+    if report.before_after is not None:
+        found.append(_accuracy_tile(*report.before_after))
     return found
+
+
+def _sizes(plan: SurgeryPlan | None, comparison: Comparison | None) -> list[Tile]:
+    """Parameters and MACs, by the plan where there is one."""
+    if plan is not None:
+        params, macs = (plan.params_before, plan.params_after), (plan.macs_before, plan.macs_after)
+    elif comparison is not None:
+        dense, slim = comparison.counts[0], comparison.counts[-1]
+        params, macs = (dense.params, slim.params), (dense.macs or 0, slim.macs or 0)
+    else:
+        return []
+    found = [_tile("Parameters", wording.amount, *params)]
+    return [*found, _tile("Multiply-accumulates", wording.amount, *macs)] if all(macs) else found
+
+
+def _told_latencies(latencies: tuple[Latency, ...]) -> list[tuple[Latency, str]]:
+    """Those on the last runtime measured, with its most threads: what a network is put into service on."""
+    if not latencies:
+        return []
+    last = latencies[-1]
+    return [
+        (each, label)
+        for each, label in zip(latencies, labels(latencies), strict=True)
+        if (each.runtime, each.device, each.threads) == (last.runtime, last.device, last.threads)
+    ]
 
 
 def reasons(report: Report) -> list[Reason]:
     """Why dead channels were kept, the commonest reason first."""
     layers: defaultdict[str, list[str]] = defaultdict(list)
     channels: defaultdict[str, int] = defaultdict(int)
-    for kept in report.plan.kept:
+    for kept in report.plan.kept if report.plan else ():
         layers[kept.reason].append(kept.layer)
         channels[kept.reason] += len(kept.channels)
     found = [Reason(reason, channels[reason], tuple(names)) for reason, names in layers.items()]
@@ -99,7 +135,7 @@ def recipe_rows(recipe: Recipe, seconds: float) -> list[tuple[str, str]]:
 
 def _tile(label: str, shown: wording.Shown, before: int, after: int) -> Tile:
     left = after / before if before else 1.0
-    change = "unchanged" if before == after else f"{wording.percent(1 - left)} less"
+    change = "unchanged" if before == after else f"{wording.percent(abs(1 - left))} {'less' if left < 1 else 'more'}"
     return Tile(label, shown(before), shown(after), change, left)
 
 
@@ -110,10 +146,10 @@ def _accuracy_tile(before: Accuracy, after: Accuracy) -> Tile:
     return Tile("Accuracy", *shown, f"{change}, {before.n} test images", None)
 
 
-def _latency_tile(latency: Latency) -> Tile:
+def _latency_tile(latency: Latency, label: str) -> Tile:
     before, after, interval = latency.median_ms(0), latency.median_ms(-1), latency.speedup()
     return Tile(
-        f"{latency.runtime}, batch {latency.batch}",
+        label,
         wording.duration(before),
         wording.duration(after),
         str(interval),
@@ -121,8 +157,7 @@ def _latency_tile(latency: Latency) -> Tile:
     )
 
 
-def _removed(report: Report) -> str:
-    plan = report.plan
+def _removed(plan: SurgeryPlan) -> str:
     if not plan.dead_channels and not plan.removed_channels:
         return "No channel is dead, so the slim network is the dense one."
     if not plan.removed_channels:
@@ -135,8 +170,7 @@ def _removed(report: Report) -> str:
     )
 
 
-def _difference(report: Report) -> str:
-    certificate = report.certificate
+def _difference(certificate: Certificate) -> str:
     told = f"No output moved by more than {wording.tiny(certificate.max_rel_difference)} of the largest one"
     if certificate.top1_agreement is None:
         return f"{told} on {certificate.samples} examples."
@@ -150,5 +184,7 @@ def _speed(latencies: tuple[Latency, ...]) -> str:
     told = [each for each in gain if each.speedup().low > 1] + [each for each in loss if each.speedup().high < 1]
     if not told:
         return "No difference in speed was measured on this machine."
-    words = [f"{latency.speedup()} on {latency.runtime} at batch {latency.batch}" for latency in told]
+    words = [
+        f"{latency.speedup()} on {place(latency.runtime, latency.device)} at batch {latency.batch}" for latency in told
+    ]
     return f"It is {', but '.join(words)}."
