@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet.certify import Certificate, certify
+from slimnet.certify import DENSE, Certificate, certify
 from slimnet.errors import BundleError, CertificateError, ChangedBundleError, ExportError, PlanError, UsageError
 from slimnet.export import write_onnx
 from slimnet.files import refuse_existing, whole_folder
@@ -151,6 +151,8 @@ def verify_bundle(
     differences = compare(found, inputs, place)
     measured = None
     if dense is not None:
+        if certificate.reference != DENSE:
+            raise UsageError(f"{place} is proven against {certificate.reference}, so verify it without the dense one")
         assert slim is not None, "it was built from the dense network"
         samples = inputs if loader is None else loader_inputs(loader)
         measured = certify(dense, slim.to(device_of(dense)), blueprint.plan, samples, tolerance=certificate.tolerance)

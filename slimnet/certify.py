@@ -16,6 +16,9 @@ from slimnet.places import device_of, float32_products, random_numbers_kept
 from slimnet.plan import SurgeryPlan
 from slimnet.skeleton import copy_with, shared_copy, state
 
+DENSE, SILENCED = "the dense network", "the silenced network"
+"""What a certificate is relative to: the network as it came, or with the channels that a method chose set to zero."""
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -24,6 +27,7 @@ class Certificate:
     Relative differences are the largest absolute difference over the largest absolute dense output. The *masked*
     network is the dense one with every dead γ set to exactly zero: against it only rounding may differ.
     `top1_agreement` is the fraction of samples with the same largest logit, None where outputs are not logits.
+    `reference` says which network stands for the dense one.
     """
 
     samples: int
@@ -40,6 +44,7 @@ class Certificate:
     macs_before: int
     macs_after: int
     plan_digest: str
+    reference: str = DENSE
 
     @property
     def holds(self) -> bool:
@@ -71,8 +76,8 @@ class Certificate:
         verdict = "holds" if self.holds else "does NOT hold"
         agreement = "" if self.top1_agreement is None else f", top-1 agreement {self.top1_agreement:.2%}"
         return (
-            f"certificate {verdict}: largest relative output difference {self.max_rel_difference:.1e} to the dense "
-            f"network and {self.masked_max_rel_difference:.1e} to the masked one on {self.samples} samples in "
+            f"certificate {verdict}: largest relative output difference {self.max_rel_difference:.1e} to "
+            f"{self.reference} and {self.masked_max_rel_difference:.1e} to the masked one on {self.samples} samples in "
             f"{self.dtype} (tolerance {self.tolerance:g}){agreement}; parameters {self.params_before:,} → "
             f"{self.params_after:,}, MACs {self.macs_before:,} → {self.macs_after:,}"
         )

@@ -68,6 +68,8 @@ def test_what_a_method_chooses_is_removed_exactly(resnet, method):
     slimmed = remove(resnet, IMAGES, selection)
     assert 0.4 < slimmed.plan.macs_after / slimmed.plan.macs_before <= 0.6
     assert slimmed.certificate.holds
+    assert "to the silenced network and" in str(slimmed.certificate)
+    assert f"chosen by {method} for macs at most 0.6 of the dense network's" in slimmed.plan.criterion
     quiet = silenced(resnet, IMAGES, selection)
     assert_alike(slimmed.model, quiet)
     with torch.no_grad():
@@ -181,6 +183,7 @@ def test_implicit_takes_first_what_is_dead_anyway():
     assert (selection.channels, selection.threshold) == ({}, 1e-3)
     slimmed = remove(model, IMAGES, selection)
     assert removed(slimmed.plan) == {"0": 1}, "the other carries their constants"
+    assert slimmed.certificate.reference == "the dense network"
     with torch.no_grad():
         torch.testing.assert_close(slimmed.model(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-4)
 
@@ -247,6 +250,16 @@ def test_no_fewer_channels_would_do(resnet, unit):
     assert sorted(scores[layer][channel] for layer, channel in chosen) == list(range(len(chosen)))
 
 
+def test_a_percentile_of_gamma_is_a_budget_of_channels():
+    """Liu et al. 2017 take the share of all channels with the smallest γ, whatever their layers: of 56 here 28."""
+    model = lively(plain(8, 16, 32))
+    selection = within(model, IMAGES, rank("liu2017", model, IMAGES), Budget("channels", 0.5))
+    gammas = {layer: model.get_submodule(str(int(layer) + 1)).weight.detach() for layer in ("0", "3", "6")}
+    limit = torch.cat(list(gammas.values())).sort().values[28]
+    expected = {layer: torch.nonzero(gamma < limit).reshape(-1).tolist() for layer, gamma in gammas.items()}
+    assert {layer: list(channels) for layer, channels in selection.channels.items()} == expected
+
+
 def left(plan, unit: str) -> float:
     return getattr(plan, f"{unit}_after") / getattr(plan, f"{unit}_before")
 
@@ -308,7 +321,7 @@ def test_budgets_outside_0_to_1_are_refused(value):
 
 
 def test_wrong_units_scopes_and_scores_are_refused(resnet):
-    with pytest.raises(UsageError, match="a budget is in macs, params, latency; got 'flops'"):
+    with pytest.raises(UsageError, match="a budget is in macs, params, channels, latency; got 'flops'"):
         Budget("flops", 0.5)
     with pytest.raises(UsageError, match="scope is 'local'; it must be 'global' or 'uniform'"):
         within(resnet, IMAGES, Ranking("mine", {}), Budget("macs", 0.5), scope="local")

@@ -16,9 +16,9 @@ from slimnet.errors import UsageError
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.pipeline import check_inputs
 from slimnet.plan import SurgeryPlan
-from slimnet.training.cost import layer_macs, parameter_sizes
+from slimnet.training.cost import Piece, layer_macs, parameter_sizes
 
-Unit = Literal["macs", "params", "latency"]
+Unit = Literal["macs", "params", "channels", "latency"]
 Scope = Literal["global", "uniform"]
 TIMED_TRIES = 64
 """Into how many steps the channels are divided where the budget is one of latency."""
@@ -28,7 +28,10 @@ LatencyLeft = Callable[[nn.Module], float]
 
 @dataclass(frozen=True)
 class Budget:
-    """What may be left of a network: `left` is a fraction, in (0, 1], of what the dense one has or takes."""
+    """What may be left of a network: `left` is a fraction, in (0, 1], of what the dense one has or takes.
+
+    "channels" are those of the layers that a method ranks, as the percentiles of Liu et al. 2017 count them.
+    """
 
     unit: Unit
     left: float
@@ -140,14 +143,15 @@ class Search:
             return plan.params_after / plan.params_before
         if self.budget.unit == "macs":
             return plan.macs_after / plan.macs_before
+        if self.budget.unit == "channels":
+            ranked = [layer for layer in plan.layers if layer.name in self.ranking.scores]
+            return sum(each.channels_after for each in ranked) / sum(each.channels_before for each in ranked)
         assert self.latency is not None, "refused before the search"
         return self.latency(narrow) if plan.removed_channels else 1.0
 
     def expected(self) -> int:
         """How many sets should go if removing them costs nothing but their own; latency is taken to go with MACs."""
-        graph, sets = self.channels.graph, self.channels.sets
-        macs = self.budget.unit != "params"
-        pieces = list(layer_macs(graph, sets) if macs else parameter_sizes(graph, sets, self.model))
+        pieces = self.pieces()
         whole = sum(size for size, _ in pieces)
         low, high = 0, len(self.order)
         while low < high:
@@ -158,6 +162,16 @@ class Search:
             low, high = (low, middle) if left <= self.budget.left * whole else (middle + 1, high)
         return low
 
+    def pieces(self) -> list[Piece]:
+        """What shrinks with the channels, in the budget's unit."""
+        graph, sets = self.channels.graph, self.channels.sets
+        if self.budget.unit == "params":
+            return list(parameter_sizes(graph, sets, self.model))
+        if self.budget.unit == "channels":
+            ranked = [self.channels.layers[layer] for layer in self.ranking.scores]
+            return [(members.size, (members,)) for members in ranked]
+        return list(layer_macs(graph, sets))
+
     @property
     def grain(self) -> int:
         """How finely the number of sets is sought: to one, but where every try must be timed."""
@@ -167,7 +181,7 @@ class Search:
         """The first `count` sets, by layer."""
         chosen = np.zeros(self.channels.pinned.size, dtype=bool)
         chosen[self.order[:count]] = True
-        return Selection(self.ranking.method, self.channels.of_sets(chosen), self.ranking.threshold)
+        return Selection(self.ranking.method, self.channels.of_sets(chosen), self.ranking.threshold, str(self.budget))
 
     @cached_property
     def channels(self) -> Channels:

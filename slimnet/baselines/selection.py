@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from slimnet.baselines.channels import Channels, can_be_silenced
+from slimnet.certify import DENSE, SILENCED
 from slimnet.errors import UsageError
 from slimnet.graph import Depthwise, Reader
 from slimnet.inputs import ExampleInputs, Inputs
@@ -25,11 +26,13 @@ class Selection:
     """The channels that a method gives up: output channels by layer (the module path of a convolution or linear).
 
     `threshold` is the |γ| below which channels are dead already: they go as well, with the constants they emit.
+    `purpose` says what they were chosen for, such as a budget.
     """
 
     method: str
     channels: Mapping[str, tuple[int, ...]]
     threshold: float = 0.0
+    purpose: str = ""
 
     @property
     def count(self) -> int:
@@ -37,8 +40,9 @@ class Selection:
         return sum(map(len, self.channels.values()))
 
     def __str__(self) -> str:
-        dead = f", and what |γ| < {self.threshold:g} leaves dead" if self.threshold else ""
-        return f"{self.count} channels chosen by {self.method}{dead}"
+        dead = f"|γ| < {self.threshold:g}, and " if self.threshold else ""
+        purpose = f" for {self.purpose}" if self.purpose else ""
+        return f"{dead}{self.count} channels chosen by {self.method}{purpose}"
 
 
 def silenced(model: nn.Module, inputs: ExampleInputs, selection: Selection) -> nn.Module:
@@ -68,7 +72,8 @@ def remove(
     """Remove what was chosen: silence it in a copy, and slim that copy exactly.
 
     The certificate is against the silenced network, not against `model`: what a method chooses computes something.
-    The other arguments are those of `slimnet.slim`.
+    Where it chose nothing that was not dead anyway, the two are the same. The other arguments are those of
+    `slimnet.slim`.
 
     Raises:
         CertificateError: the slim network differs from the silenced one by more than `tolerance`.
@@ -76,7 +81,10 @@ def remove(
     """
     given = check_inputs(model, inputs)
     quiet, narrow, plan = cut(model, given, Channels.of(model, given), selection)
-    return prove(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
+    slimmed = prove(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
+    reference = SILENCED if selection.count else DENSE
+    certificate = dataclasses.replace(slimmed.certificate, reference=reference)
+    return dataclasses.replace(slimmed, certificate=certificate)
 
 
 def plan_for(model: nn.Module, inputs: ExampleInputs, selection: Selection) -> SurgeryPlan:
