@@ -41,3 +41,15 @@ def float32_products(*, tf32: bool) -> Iterator[None]:
         torch.set_float32_matmul_precision("high" if before[0] == "tf32" else "highest")
         for each, precision in zip(products, before, strict=True):
             each.fp32_precision = precision
+
+
+@contextmanager
+def fastest_kernels() -> Iterator[None]:
+    """Let cuDNN try its kernels on every new shape and keep to the fastest, while the context lasts."""
+    cudnn = torch.backends.cudnn
+    # Not `cudnn.flags`, which switches off what it is not told of, cuDNN itself included.
+    before, cudnn.benchmark = cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before

@@ -6,7 +6,9 @@ from elsewhere import GPU, Elsewhere, gpu, moved
 from torch import nn
 
 import slimnet
-from slimnet.places import float32_products, random_numbers_kept
+from slimnet.places import fastest_kernels, float32_products, random_numbers_kept
+
+pretended = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and benchmarks/gpu.py checks it")
 
 NETWORKS = {
     "basicnet": {"width": 0.25, "hidden": 16},
@@ -30,6 +32,7 @@ def network(name="basicnet", *, beta=0.5):
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
+@pretended
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_on_a_gpu_is_slimmed_there_into_what_it_becomes_on_the_cpu(name):
     expected = slimnet.slim(network(name), IMAGES, float64=True)
@@ -41,6 +44,7 @@ def test_a_network_on_a_gpu_is_slimmed_there_into_what_it_becomes_on_the_cpu(nam
     assert torch.equal(outputs.held, expected.model(IMAGES))
 
 
+@pretended
 @pytest.mark.parametrize("criterion", ["gamma", "activation"])
 def test_a_loader_on_the_cpu_serves_a_network_on_a_gpu(criterion):
     loader = [(IMAGES, torch.tensor([0, 1])), (IMAGES.flip(3), torch.tensor([2, 3]))]
@@ -51,6 +55,7 @@ def test_a_loader_on_the_cpu_serves_a_network_on_a_gpu(criterion):
     assert ours.certificate == expected.certificate
 
 
+@pretended
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_short_types_are_slimmed_on_a_gpu(dtype):
     model = network(beta=0.05).to(dtype)
@@ -60,6 +65,7 @@ def test_short_types_are_slimmed_on_a_gpu(dtype):
     assert ours.certificate.dtype == str(dtype).removeprefix("torch.")
 
 
+@pretended
 def test_a_network_on_a_gpu_is_saved_from_the_cpu_in_all_its_forms(tmp_path):
     with gpu():
         ours = slimnet.slim(moved(network()), Elsewhere(IMAGES))
@@ -68,6 +74,7 @@ def test_a_network_on_a_gpu_is_saved_from_the_cpu_in_all_its_forms(tmp_path):
     assert torch.equal(slimnet.load(folder)(IMAGES), expected)
 
 
+@pretended
 def test_inputs_on_another_device_than_the_network_are_refused_by_name():
     with gpu(), pytest.raises(slimnet.SlimnetError, match=r"on cpu but the network is on cuda:0; move them"):
         slimnet.slim(moved(network()), IMAGES)
@@ -92,6 +99,15 @@ def test_settings_come_back_after_an_error_too():
     with pytest.raises(ZeroDivisionError), float32_products(tf32=True):
         raise ZeroDivisionError
     assert settings() == before
+
+
+def test_cudnn_is_told_to_try_kernels_and_nothing_else():
+    """`cudnn.flags` would switch off whatever it is not told of, cuDNN itself among them."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.enabled, cudnn.benchmark
+    with fastest_kernels():
+        assert (cudnn.enabled, cudnn.benchmark) == (before[0], True)
+    assert (cudnn.enabled, cudnn.benchmark) == before
 
 
 class Reporting(nn.BatchNorm2d):

@@ -16,6 +16,7 @@ from slimnet.benchmark.latency import Run, Stopwatch, wall_clock
 from slimnet.errors import UsageError
 from slimnet.inputs import Inputs, tensors_in
 from slimnet.models.architecture import reason
+from slimnet.places import fastest_kernels
 from slimnet.threads import torch_threads
 
 SPIN_ONLY_WHILE_RUNNING = ("session.force_spinning_stop", "1")
@@ -136,7 +137,7 @@ def quiet_place(cell: Cell) -> Iterator[Stopwatch]:
             yield wall_clock()
             return
         stack.enter_context(torch.cuda.device(cell.device))
-        stack.enter_context(torch.backends.cudnn.flags(benchmark=True))
+        stack.enter_context(fastest_kernels())
         yield wall_clock() if cell.runtime == ONNX else cuda_stopwatch
 
 

@@ -8,7 +8,7 @@ import torch
 
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.models.architecture import reason
-from slimnet.places import float32_products
+from slimnet.places import fastest_kernels, float32_products
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +46,11 @@ def gpu_settings(tuning: Tuning, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    cudnn = torch.backends.cudnn
-    before, cudnn.benchmark = cudnn.benchmark, True
     try:
-        with float32_products(tf32=tuning.tf32):
+        with float32_products(tf32=tuning.tf32), fastest_kernels():
             yield
     except torch.OutOfMemoryError as error:
         raise SlimnetError(f"the memory of {device} is too small for this; train with a smaller batch size") from error
-    finally:
-        cudnn.benchmark = before
 
 
 @contextmanager
