@@ -77,13 +77,17 @@ def test_a_second_run_goes_on_where_the_first_stopped(program):
 
 
 def test_a_signal_to_end_leaves_what_is_known_and_no_process(program, monkeypatch, tmp_path):
-    children, begin = [], gpu.Child
-    monkeypatch.setattr(gpu, "Child", lambda *given: children.append(begin(*given)) or children[-1])
-    monkeypatch.setattr(gpu.time, "sleep", gpu.stopped)
+    asked, look = [], gpu.Child.results
+
+    def results(child):
+        asked.append(child)
+        return gpu.stopped() if len(asked) == 1 else look(child)
+
+    monkeypatch.setattr(gpu.Child, "results", results)
     with pytest.raises(SystemExit):
         program("--steps", "training")
     assert json.loads((tmp_path / "out" / gpu.STATE).read_text())["steps"]["training"]["status"] == "stopped"
-    assert children[0].process.poll() is not None
+    assert asked[0].process.poll() is not None
 
 
 def test_no_step_begins_when_the_time_is_up(program):
