@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 from slimnet_cli import before_after, terminal
 from slimnet_cli.network import Network
-from slimnet_cli.options import json_option, network_options, threshold_option
+from slimnet_cli.options import json_option, network_options
 from slimnet_cli.reading import Labelled, data_options
+from slimnet_cli.removing import Removing, removing_options
 
 EXAMPLES = """\b
 Examples:
@@ -24,12 +25,7 @@ Examples:
 @network_options()
 @click.option("-o", "--out", metavar="DIR", help="The folder to write the bundle to; it must not exist yet.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
-@threshold_option
-@click.option(
-    "--tolerance",
-    type=click.FloatRange(0, 1),
-    help="How far outputs may move, relative to the largest one. [default: 1e-4; 1e-2 in float16, 5e-2 in bfloat16]",
-)
+@removing_options
 @data_options
 @json_option
 def slim(
@@ -37,8 +33,7 @@ def slim(
     network: Network,
     out: str | None,
     dry_run: bool,
-    threshold: float,
-    tolerance: float | None,
+    removing: Removing,
     data: Labelled,
     as_json: bool,
 ) -> None:
@@ -49,19 +44,19 @@ def slim(
     accuracy is shown; without, on random inputs.
     """
     if dry_run:
-        _show_plan(checkpoint, network, threshold, as_json)
+        _show_plan(checkpoint, network, removing, as_json)
     elif out is None:
         raise click.UsageError("say where the bundle goes with -o DIR, or print the plan alone with --dry-run")
     else:
-        _write_bundle(checkpoint, network, (threshold, tolerance), data, out, as_json)
+        _write_bundle(checkpoint, network, removing, data, out, as_json)
 
 
-def _show_plan(checkpoint: str, network: Network, threshold: float, as_json: bool) -> None:
+def _show_plan(checkpoint: str, network: Network, removing: Removing, as_json: bool) -> None:
     import slimnet
 
     with terminal.working("Planning"):
         model = network.load(checkpoint)
-        plan = slimnet.inspect(model, network.example(model), threshold).plan
+        plan = slimnet.inspect(model, network.example(model), removing.threshold, round_to=removing.round_to).plan
     if as_json:
         terminal.emit(json.loads(plan.to_json()))
     else:
@@ -69,13 +64,12 @@ def _show_plan(checkpoint: str, network: Network, threshold: float, as_json: boo
 
 
 def _write_bundle(
-    checkpoint: str, network: Network, limits: tuple[float, float | None], data: Labelled, out: str, as_json: bool
+    checkpoint: str, network: Network, removing: Removing, data: Labelled, out: str, as_json: bool
 ) -> None:
     import slimnet
     from slimnet.bundle import check_free, save
     from slimnet.training import evaluate
 
-    threshold, tolerance = limits
     check_free(Path(out))
     images = data.load()
     with terminal.working("Slimming"):
@@ -83,9 +77,10 @@ def _write_bundle(
         slimmed = slimnet.slim(
             dense,
             network.example(dense, images),
-            threshold,
+            removing.threshold,
+            round_to=removing.round_to,
             loader=list(images.batches("test")) if images else None,
-            tolerance=tolerance,
+            tolerance=removing.tolerance,
         )
         accuracies = (evaluate(dense, images), evaluate(slimmed.model, images)) if images else None
         folder = save(slimmed, out, source=Path(checkpoint).name)

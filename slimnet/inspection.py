@@ -1,6 +1,7 @@
 """inspect: what is dead in a network, what could be removed, and why the rest could not."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import nn
 
 from slimnet.graph import ChannelGraph
 from slimnet.inputs import ExampleInputs
-from slimnet.pipeline import check_inputs
+from slimnet.pipeline import as_rounding, check_inputs
 from slimnet.plan import SurgeryPlan
 from slimnet.planning import make_plan
 from slimnet.skeleton import state
@@ -52,15 +53,23 @@ class Inspection:
         return str(self.plan)
 
 
-def inspect(model: nn.Module, example_inputs: ExampleInputs, threshold: float = 1e-3) -> Inspection:
+def inspect(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    threshold: float = 1e-3,
+    *,
+    round_to: int | Mapping[str, int] | None = None,
+) -> Inspection:
     """Look at every layer's channels: dead, removable, and why not. Nothing is changed.
+
+    `round_to` is as for `slim`.
 
     Raises:
         TraceError, InputError, UsageError: as `slim` does.
     """
     inputs = check_inputs(model, example_inputs)
     graph = trace(model, inputs)
-    plan = make_plan(model, inputs, graph, dead_by_scale(graph, model, threshold))
+    plan = make_plan(model, inputs, graph, dead_by_scale(graph, model, threshold), rounding=as_rounding(round_to))
     reasons: dict[str, Counter[str]] = {}
     for kept in plan.kept:
         reasons.setdefault(kept.layer, Counter())[kept.reason] += len(kept.channels)

@@ -1,12 +1,13 @@
 """slim: the whole pipeline, from a dense network to a slim one with its plan and its certificate."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from slimnet.calculus.rounding import Rounding
 from slimnet.certify import Certificate, certify
 from slimnet.errors import CertificateError, UsageError
 from slimnet.graph import ChannelGraph
@@ -42,6 +43,7 @@ def slim(
     *,
     criterion: str = "gamma",
     loader: Iterable[Any] | None = None,
+    round_to: int | Mapping[str, int] | None = None,
     tolerance: float | None = None,
     float64: bool = False,
 ) -> Slimmed:
@@ -51,8 +53,10 @@ def slim(
     `criterion` is "gamma" (|γ| < `threshold`, paper section 2.1) or "activation" (zero on all of `loader`, section
     2.1 as well). `loader` yields example inputs, or `(inputs, labels)` pairs; the certificate is measured on it, or
     on the example inputs without it. `tolerance` is how far outputs may move, relative to the largest one: 1e-4
-    where nothing is said, and what rounding takes in short types (1e-2 in float16, 5e-2 in bfloat16). The model is
-    not touched: weights, mode, device and random state stay.
+    where nothing is said, and what rounding takes in short types (1e-2 in float16, 5e-2 in bfloat16). `round_to`
+    keeps a few removable channels, so that every layer's width is a multiple of it (or what it was), which hardware
+    may like: a number, or one for each of some layers, by name. The model is not touched: weights, mode, device and
+    random state stay.
 
     Raises:
         CertificateError: outputs differ by more than `tolerance` (relative); nothing is returned.
@@ -60,7 +64,9 @@ def slim(
         InputError, UsageError: the example inputs or the arguments do not fit.
     """
     inputs = check_inputs(model, example_inputs)
-    narrow, plan = operate(model, inputs, lambda graph: find_dead(model, graph, threshold, criterion, loader))
+    narrow, plan = operate(
+        model, inputs, lambda graph: find_dead(model, graph, threshold, criterion, loader), as_rounding(round_to)
+    )
     return prove(model, narrow, plan, inputs, loader=loader, tolerance=tolerance, float64=float64)
 
 
@@ -92,8 +98,22 @@ def prove(
     return Slimmed(narrow, plan, proof, inputs, architecture_of(model))
 
 
+def as_rounding(round_to: int | Mapping[str, int] | None) -> Rounding:
+    """What widths are rounded to, as it may be given.
+
+    Raises:
+        UsageError: it is not a positive whole number, nor a mapping of layers to such numbers.
+    """
+    if round_to is None:
+        return Rounding()
+    return Rounding(layers=dict(round_to)) if isinstance(round_to, Mapping) else Rounding(round_to)
+
+
 def operate(
-    model: nn.Module, inputs: Inputs, find: Callable[[ChannelGraph], DeadChannels]
+    model: nn.Module,
+    inputs: Inputs,
+    find: Callable[[ChannelGraph], DeadChannels],
+    rounding: Rounding | None = None,
 ) -> tuple[nn.Module, SurgeryPlan]:
     """The slim network and its plan; where its forward raises, the plan is made again with more care.
 
@@ -101,10 +121,10 @@ def operate(
     """
     graph = trace(model, inputs)
     dead = find(graph)
-    plan = make_plan(model, inputs, graph, dead, tried=False)
+    plan = make_plan(model, inputs, graph, dead, tried=False, rounding=rounding)
     narrow = apply_plan(model, plan)
     if not runs(narrow, inputs):
-        plan = make_plan(model, inputs, graph, dead)
+        plan = make_plan(model, inputs, graph, dead, rounding=rounding)
         narrow = apply_plan(model, plan)
     return narrow, plan
 

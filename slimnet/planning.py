@@ -10,8 +10,10 @@ from torch import nn
 from slimnet.calculus.constants import needs, propagate
 from slimnet.calculus.matching import MixedChannelsError, match
 from slimnet.calculus.narrowing import foreseen, is_plain, measured, natural_orders
-from slimnet.calculus.packing import Packing, find_packable, pack, require_equal_parts
-from slimnet.calculus.removal import Removal, removable, settle
+from slimnet.calculus.packing import Packing, find_packable, pack, packed_sets, require_equal_parts
+from slimnet.calculus.removal import Removal, removable
+from slimnet.calculus.rounding import Multiples, Rounding
+from slimnet.calculus.settling import settle
 from slimnet.calculus.writing import write_plan
 from slimnet.errors import TraceError
 from slimnet.garbage import collection_paused
@@ -79,8 +81,9 @@ def make_plan(
     dead: DeadChannels,
     *,
     tried: bool = True,
+    rounding: Rounding | None = None,
 ) -> SurgeryPlan:
-    """The largest removal that leaves the network's function unchanged, as a plan.
+    """The largest removal that leaves the network's function unchanged, as a plan; less what `rounding` keeps of it.
 
     The draft is tried on a skeleton: where the network's own code does not follow its narrower channels (numbers
     written into it), what that code touches is pinned and the plan is made again. Without `tried` a network of plain
@@ -90,21 +93,23 @@ def make_plan(
         TraceError: no plan is found that the network's code follows.
     """
     inputs = Inputs.of(example_inputs)
+    rounding = rounding or Rounding()
+    rounding.check_against(graph)
     dead_outputs = np.array(dead.outputs, dtype=np.int64)
     constants = propagate(graph, scale_labels(graph, dead), dead_outputs)
     needed = needs(graph, constants, dead_outputs)
     pins: list[ExtraPin] = []
     packing_allowed = True
     for _ in range(MAX_ROUNDS):
-        draft = make_draft(removable(graph, constants, needed, pins), packing_allowed)
+        draft = make_draft(removable(graph, constants, needed, pins), packing_allowed, rounding)
         removal = draft.removal
         if not tried and is_plain(graph):
             narrow = foreseen(gather(model)[0], removal)
-            return write_plan(model, narrow, removal, natural_orders(removal), dead)
+            return write_plan(model, narrow, removal, natural_orders(removal), dead, str(rounding))
         try:
             structure, slim = trace_slim(model, inputs, draft)
             orders = match(removal, slim, draft.rank)
-            return write_plan(model, measured(structure, slim), removal, orders, dead)
+            return write_plan(model, measured(structure, slim), removal, orders, dead, str(rounding))
         except MixedChannelsError as mixed:
             if draft.packings and packing_allowed:
                 packing_allowed = False
@@ -123,12 +128,14 @@ def scale_labels(graph: ChannelGraph, dead: DeadChannels) -> Labels:
     return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 
-def make_draft(removal: Removal, packing_allowed: bool) -> Draft:
-    """Settle a removal: equal parts, carriers, last channels, packed groups."""
+def make_draft(removal: Removal, packing_allowed: bool, rounding: Rounding) -> Draft:
+    """Settle a removal: equal parts, carriers, last channels, round widths, packed groups."""
     packable = find_packable(removal) if packing_allowed else set()
     require_equal_parts(removal, packable)
+    multiples = Multiples.of_layers(removal, rounding)
+    removal.widths = multiples.widths(packed_sets(removal, packable))
     settle(removal)
-    packings = pack(removal, packable)
+    packings = pack(removal, packable, multiples)
     settle(removal)
     return Draft(removal, tuple(packings))
 

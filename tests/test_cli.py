@@ -86,6 +86,8 @@ def test_the_help_of_the_program_names_every_command(capsys):
         (["slim", "x.pt", "--arch", "resnet20", "--dry-run"], "x.pt"),
         (["slim", "x.pt", "--arch", "resnet20", "-o", "slim", "--image-size", "10"], "--data"),
         (["slim", "x.pt", "--arch", "resnet20", "-o", "slim", "--data", "letters"], "letters"),
+        (["slim", "x.pt", "--arch", "resnet20", "--dry-run", "--round", "often"], "'often' is no width to round to"),
+        (["slim", "x.pt", "--arch", "resnet20", "--dry-run", "--round", "0"], "'0' is no width to round to"),
         (["inspect", "x.pt", "--arch", "resnet20", "--arch-args", "{'a': 1}"], "is not JSON"),
         (["inspect", "x.pt", "--arch", "resnet20", "--arch-args", "[1]"], "is not a JSON object"),
         (["inspect", "x.pt", "--arch", "resnet20", "--input-shape", "3,-1,2"], "positive whole numbers"),
@@ -133,6 +135,16 @@ def test_inspect_for_machines_agrees_with_the_weights(checkpoint, capsys):
     layer = next(layer for layer in document["layers"] if layer["name"] == "features.conv3")
     assert layer["gammas"] == pytest.approx(state["features.bn3.weight"].tolist())
     assert layer["dead"] == (state["features.bn3.weight"] < 1e-3).sum()
+
+
+def test_slim_rounds_widths_where_it_is_asked_to(checkpoint, capsys):
+    assert slimnet_cli.run(["slim", checkpoint, *ARCH, "--dry-run", "--json", "--round", "8"]) == 0
+    plan = SurgeryPlan.from_json(capsys.readouterr().out)
+    assert plan.rounding == "multiples of 8"
+    assert plan.removed_channels > 0
+    assert all(each.channels_after % 8 == 0 or each.channels_after == each.channels_before for each in plan.layers)
+    assert slimnet_cli.run(["slim", checkpoint, *ARCH, "--dry-run", "--json", "--round", "none"]) == 0
+    assert SurgeryPlan.from_json(capsys.readouterr().out).rounding == "none"
 
 
 def test_dry_run_prints_a_plan_that_can_be_read_back(checkpoint, capsys, tmp_path, monkeypatch):

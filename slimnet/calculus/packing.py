@@ -12,10 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from slimnet.calculus.removal import Removal
+from slimnet.calculus.rounding import Multiples
 from slimnet.graph import ChannelGraph, Reader
 
 MAX_SIZES = 6
 """How many group sizes are tried along each axis, from the smallest that fits to the old one."""
+
+MOST_FOR_ROUND_GROUPS = 2.0
+"""How much more than the cheapest groups those may cost that make a width round."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,22 @@ def find_packable(removal: Removal) -> set[int]:
     }
 
 
-def pack(removal: Removal, packable: set[int]) -> list[Packing]:
+def packed_sets(removal: Removal, packable: set[int]) -> np.ndarray:
+    """The sets whose number `pack` decides."""
+    readers = [removal.graph.readers[index] for index in packable]
+    sides = [removal.sets[labels] for reader in readers for labels in (reader.inputs, reader.outputs)]
+    return np.concatenate(sides) if sides else np.zeros(0, dtype=np.int64)
+
+
+def pack(removal: Removal, packable: set[int], multiples: Multiples) -> list[Packing]:
     """Choose new groups for every packable convolution, restoring what fills them up."""
     packings = []
     for index, reader in grouped(removal.graph):
         if index in packable:
             inputs = removal.sets[reader.inputs].reshape(reader.groups, -1)
             outputs = removal.sets[reader.outputs].reshape(reader.groups, -1)
-            bins, width, height = best_groups(removal, inputs, outputs)
+            round_to = (multiples.of(inputs), multiples.of(outputs))
+            bins, width, height = best_groups(removal, inputs, outputs, round_to)
             reason = f"fills up a group of {reader.module}"
             packings.append(
                 Packing(
@@ -92,25 +104,31 @@ def pack(removal: Removal, packable: set[int]) -> list[Packing]:
     return packings
 
 
-def best_groups(removal: Removal, inputs: np.ndarray, outputs: np.ndarray) -> tuple[list[tuple[int, ...]], int, int]:
+def best_groups(
+    removal: Removal, inputs: np.ndarray, outputs: np.ndarray, round_to: tuple[int, int]
+) -> tuple[list[tuple[int, ...]], int, int]:
     """The bins and group sizes `(inputs, outputs)` that cost the fewest weights.
 
     Each group keeps at least one input and one output, so every live block fits into a bin of at least that size.
+    Where all groups together can be a multiple of `round_to` at no more than twice the cost, they are.
     """
     live_in = (~removal.removed[inputs]).sum(1)
     live_out = (~removal.removed[outputs]).sum(1)
     in_cost = removal.weight[inputs].mean()
     out_cost = removal.weight[outputs].mean()
     blocks = [j for j in range(len(inputs)) if live_in[j] or live_out[j]] or [0]
-    best = None
+    best: dict[bool, tuple[float, list[tuple[int, ...]], int, int]] = {}
     for width in sizes(max(1, int(live_in.max())), inputs.shape[1]):
         for height in sizes(max(1, int(live_out.max())), outputs.shape[1]):
             bins = first_fit(blocks, live_in, live_out, width, height)
             cost = len(bins) * (9 * width * height + width * in_cost + height * out_cost)
-            if best is None or cost < best[0]:
-                best = (cost, bins, width, height)
-    assert best is not None
-    return best[1], best[2], best[3]
+            is_round = len(bins) * width % round_to[0] == 0 and len(bins) * height % round_to[1] == 0
+            if is_round not in best or cost < best[is_round][0]:
+                best[is_round] = (cost, bins, width, height)
+    cheapest = min(best.values(), key=lambda found: found[0])
+    if True in best and best[True][0] <= MOST_FOR_ROUND_GROUPS * cheapest[0]:
+        cheapest = best[True]
+    return cheapest[1:]
 
 
 def sizes(smallest: int, largest: int) -> list[int]:

@@ -10,11 +10,32 @@ from slimnet.graph import ChannelGraph, Constants, Reader
 from slimnet.tracing.labels import Labels
 
 
+@dataclass(frozen=True)
+class Width:
+    """The channels that a layer writes: sets, how often each of them stands there, and the multiple to round up to."""
+
+    sets: np.ndarray
+    counts: np.ndarray
+    multiple: int
+
+    def is_odd(self, removed: np.ndarray) -> bool:
+        """Whether what is left is neither a multiple nor everything."""
+        gone = removed[self.sets]
+        return bool(gone.any()) and int(self.counts[~gone].sum()) % self.multiple != 0
+
+    @property
+    def reason(self) -> str:
+        """Why its channels stay."""
+        whole = self.multiple >= self.counts.sum()
+        return "the whole width is kept" if whole else f"rounded up to a multiple of {self.multiple}"
+
+
 @dataclass
 class Removal:
     """The sets of channels that go, while it is being worked out; only ever restored, so that it ends.
 
-    `removed[set]`; `reason[set]` says why a set stays; `weight[set]` counts the parameters it holds.
+    `removed[set]`; `reason[set]` says why a set stays; `weight[set]` counts the parameters it holds. `equal` are the
+    parts of axes that must stay of equal size, `widths` what is rounded up.
     """
 
     graph: ChannelGraph
@@ -26,6 +47,7 @@ class Removal:
     reason: dict[int, str]
     pinned: np.ndarray
     equal: list[tuple[Labels, str]] = field(default_factory=list)
+    widths: list[Width] = field(default_factory=list)
 
     def gone(self, labels: Labels) -> np.ndarray:
         """Which of these labels go."""
@@ -119,70 +141,6 @@ def bias_is_own(graph: ChannelGraph, reader: Reader, group: list[int]) -> bool:
     labels = graph.vectors.get((reader.bias_name, 0))
     users = [i for i, other in enumerate(graph.readers) if other.bias_name == reader.bias_name]
     return labels is not None and np.array_equal(labels, reader.bias) and set(users) <= set(group)
-
-
-def settle(removal: Removal) -> None:
-    """Restore channels until every axis keeps one, parts are equal, and padded constants have carriers."""
-    before = -1
-    while before != (before := int(removal.removed.sum())):
-        keep_one(removal)
-        equalise(removal)
-        keep_carriers(removal)
-
-
-def keep_one(removal: Removal) -> None:
-    """An axis never loses its last channel; of several the one that holds the fewest parameters stays."""
-    vectors = list(removal.graph.vectors.items())
-    if not vectors:
-        return
-    gone = removal.gone(np.concatenate([labels for _, labels in vectors]))
-    starts = np.cumsum([0, *(labels.size for _, labels in vectors[:-1])])
-    for index in np.flatnonzero(np.logical_and.reduceat(gone, starts)):
-        (name, _), labels = vectors[index]
-        sets = removal.sets[labels]
-        if removal.removed[sets].all():
-            cheapest = sets[np.argmin(removal.weight[sets])]
-            removal.restore(cheapest, f"last channel of {name.rpartition('.')[0] or name}")
-
-
-def equalise(removal: Removal) -> None:
-    """Restore channels until every part of a split axis, and every group, keeps as many as the fullest.
-
-    A part that is one set goes as a whole; `match` looks whether the code follows.
-    """
-    for labels, where in removal.equal:
-        rows = removal.sets[labels]
-        if (rows == rows[:, :1]).all():
-            continue
-        gone = removal.removed[rows]
-        target = max(1, int((~gone).sum(1).max()))
-        for row in np.flatnonzero((~gone).sum(1) < target):
-            fill(removal, rows[row], target, f"equal parts at {where}")
-
-
-def fill(removal: Removal, row: np.ndarray, target: int, reason: str) -> None:
-    """Restore the cheapest removed sets of one part until it keeps `target` channels."""
-    for number in row[np.argsort(removal.weight[row], kind="stable")]:
-        if int((~removal.removed[row]).sum()) >= target:
-            return
-        removal.restore(number, reason)
-
-
-def keep_carriers(removal: Removal) -> None:
-    """Every padded reader that loses nonzero constants keeps one channel that can carry them."""
-    for reader, reads in zip(removal.graph.readers, removal.needs.reads, strict=True):
-        if reader.uniform:
-            continue
-        for group in carrier_groups(reader):
-            inputs = reader.inputs[group]
-            values = removal.constants[inputs]
-            lost = removal.gone(inputs) & reads[group] & (np.abs(values) > 0)
-            if lost.any() and carrier(removal, inputs, reads[group]) is None:
-                candidates = removal.sets[inputs[lost]]
-                removal.restore(
-                    candidates[np.argmin(removal.weight[candidates])],
-                    f"carrier of constants for {reader.module}",
-                )
 
 
 def carrier_groups(reader: Reader) -> np.ndarray:

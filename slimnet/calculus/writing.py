@@ -29,6 +29,7 @@ def write_plan(
     removal: Removal,
     orders: Orders,
     dead: DeadChannels,
+    rounding: str,
 ) -> SurgeryPlan:
     """Collect cuts, groups, folds, carriers and reasons, and count what they save.
 
@@ -59,6 +60,7 @@ def write_plan(
         params_after=narrow.params + added,
         macs_before=graph.macs,
         macs_after=narrow.macs,
+        rounding=rounding,
     )
 
 

@@ -1,0 +1,95 @@
+"""settle: restore removable channels until what is left can be built, and is as wide as is wished."""
+
+import numpy as np
+
+from slimnet.calculus.removal import Removal, carrier, carrier_groups
+
+
+def settle(removal: Removal) -> None:
+    """Restore channels until axes keep one, parts are equal, padded constants have carriers, and widths are round."""
+    before = -1
+    while before != (before := int(removal.removed.sum())):
+        keep_one(removal)
+        equalise(removal)
+        keep_carriers(removal)
+        round_up(removal)
+
+
+def keep_one(removal: Removal) -> None:
+    """An axis never loses its last channel; of several the one that holds the fewest parameters stays."""
+    vectors = list(removal.graph.vectors.items())
+    if not vectors:
+        return
+    gone = removal.gone(np.concatenate([labels for _, labels in vectors]))
+    starts = np.cumsum([0, *(labels.size for _, labels in vectors[:-1])])
+    for index in np.flatnonzero(np.logical_and.reduceat(gone, starts)):
+        (name, _), labels = vectors[index]
+        sets = removal.sets[labels]
+        if removal.removed[sets].all():
+            cheapest = sets[np.argmin(removal.weight[sets])]
+            removal.restore(cheapest, f"last channel of {name.rpartition('.')[0] or name}")
+
+
+def equalise(removal: Removal) -> None:
+    """Restore channels until every part of a split axis, and every group, keeps as many as the fullest.
+
+    A part that is one set goes as a whole; `match` looks whether the code follows.
+    """
+    for labels, where in removal.equal:
+        rows = removal.sets[labels]
+        if (rows == rows[:, :1]).all():
+            continue
+        gone = removal.removed[rows]
+        target = max(1, int((~gone).sum(1).max()))
+        for row in np.flatnonzero((~gone).sum(1) < target):
+            fill(removal, rows[row], target, f"equal parts at {where}")
+
+
+def fill(removal: Removal, row: np.ndarray, target: int, reason: str) -> None:
+    """Restore the cheapest removed sets of one part until it keeps `target` channels."""
+    for number in row[np.argsort(removal.weight[row], kind="stable")]:
+        if int((~removal.removed[row]).sum()) >= target:
+            return
+        removal.restore(number, reason)
+
+
+def round_up(removal: Removal) -> None:
+    """Restore channels until every width is a multiple of its number, or whole.
+
+    First those of which other widths are short as well, last those that would make a round one odd; the cheapest of
+    equals.
+    """
+    for width in removal.widths:
+        if not width.is_odd(removal.removed):
+            continue
+        candidates = width.sets[removal.removed[width.sets]]
+        order = np.lexsort((removal.weight[candidates], spoils(removal)[candidates]))
+        for number in candidates[order]:
+            removal.restore(number, width.reason)
+            if not width.is_odd(removal.removed):
+                break
+
+
+def spoils(removal: Removal) -> np.ndarray:
+    """For each set how many round widths its return would make odd, less the odd ones that it would help."""
+    balance = np.zeros(removal.removed.size, dtype=np.int64)
+    for width in removal.widths:
+        balance[width.sets] += -1 if width.is_odd(removal.removed) else 1
+    return balance
+
+
+def keep_carriers(removal: Removal) -> None:
+    """Every padded reader that loses nonzero constants keeps one channel that can carry them."""
+    for reader, reads in zip(removal.graph.readers, removal.needs.reads, strict=True):
+        if reader.uniform:
+            continue
+        for group in carrier_groups(reader):
+            inputs = reader.inputs[group]
+            values = removal.constants[inputs]
+            lost = removal.gone(inputs) & reads[group] & (np.abs(values) > 0)
+            if lost.any() and carrier(removal, inputs, reads[group]) is None:
+                candidates = removal.sets[inputs[lost]]
+                removal.restore(
+                    candidates[np.argmin(removal.weight[candidates])],
+                    f"carrier of constants for {reader.module}",
+                )
