@@ -143,7 +143,7 @@ def run_step(name: str, state: State, options: argparse.Namespace, scratch: Path
     step["status"] = "out of time" if code is None else "done" if code == 0 else "failed"
     step.pop("error", None)
     state.known["environment"] = step["results"].get("environment") or state.known["environment"]
-    if code:
+    if code and (code > 1 or code < 0 or child.last_words()):
         step["error"] = f"exit code {code}: {child.last_words()}"
     state.write()
 

@@ -15,6 +15,7 @@ from slimnet.errors import DataError, UsageError
 from slimnet.graph import Reader
 from slimnet.inputs import ExampleInputs
 from slimnet.pipeline import check_inputs
+from slimnet.places import device_of
 from slimnet.skeleton import copy_with, named_tensors
 from slimnet.sparsity import check_threshold
 from slimnet.training.cost import layer_macs, parameter_sizes, savings
@@ -202,14 +203,17 @@ def taylor(task: Task) -> Scores:
 
 
 def with_gradients(model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> nn.Module:
-    """A copy of the network, in evaluation mode, with the gradients of the cross-entropy summed over the batches."""
+    """A copy of the network, in evaluation mode, with the gradients of the cross-entropy summed over the batches.
+
+    The batches are brought to the network's device.
+    """
     copied = copy_with(model, lambda _, tensor: tensor.detach().clone()).eval()
     for parameter in copied.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
-    seen = 0
+    seen, place = 0, device_of(copied)
     with torch.enable_grad():
         for images, labels in batches:
-            F.cross_entropy(copied(images), labels, reduction="sum").backward()
+            F.cross_entropy(copied(images.to(place)), labels.to(place), reduction="sum").backward()
             seen += len(labels)
     if not seen:
         raise DataError("taylor was given no batches of images and labels")
