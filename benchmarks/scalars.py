@@ -19,14 +19,13 @@ import torch
 
 from slimnet.benchmark.environment import environment
 from slimnet.paper.scalar_drawing import draw_scalars
+from slimnet.paper.scalar_words import bullets, halves
 from slimnet.paper.scalars import (
-    Claim,
     Curve,
     LowGradients,
     ScalarFigure,
     claims,
     figure_4,
-    iterations,
     supplementary_figure_3,
 )
 from slimnet.report.drawing import standalone
@@ -76,30 +75,6 @@ def table(results: dict[str, Any]) -> str:
         found = claims(figure)
         parts.append(f"With noise {figure.gradients.noise:g}, figure 4 again:\n\n{bullets(found)}")
     return "\n\n".join(parts)
-
-
-def halves(figure: ScalarFigure) -> str:
-    """A row for every optimiser and regulariser: the iterations until half is left, by λ."""
-    strengths = figure.strengths
-    lines = [
-        f"| half after | {' | '.join(f'λ = {each:g}' for each in strengths)} |",
-        f"|---|{'---|' * len(strengths)}",
-    ]
-    rows: dict[str, list[str]] = {}
-    for curve in sorted(figure.curves, key=lambda each: -each.strength):
-        rows.setdefault(curve.name, []).append(cell(curve))
-    return "\n".join(lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()])
-
-
-def cell(curve: Curve) -> str:
-    """The iterations, or what is left where it is more than half."""
-    left = 100 * curve.median[-1] / curve.median[0]
-    return iterations(curve.half) if curve.half is not None else f"{left:.0f} % left"
-
-
-def bullets(found: tuple[Claim, ...]) -> str:
-    """Claims as a list."""
-    return "\n".join(f"- {each.text}: {'holds' if each.holds else 'does not hold'} ({each.found})" for each in found)
 
 
 def drawing_name(figure: ScalarFigure) -> str:

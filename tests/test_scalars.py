@@ -11,6 +11,7 @@ import torch
 
 from slimnet.errors import UsageError
 from slimnet.paper.scalar_drawing import draw_scalars
+from slimnet.paper.scalar_words import markdown
 from slimnet.paper.scalars import (
     FIGURE_4,
     SUPPLEMENTARY_FIGURE_3,
@@ -185,6 +186,16 @@ def test_the_supplementary_figure_has_the_other_five_optimisers():
     figure = supplementary_figure_3(LowGradients(iterations=5, seeds=2), strengths=(1e-3,))
     assert figure.optimisers == SUPPLEMENTARY_FIGURE_3
     assert len(figure.curves) == 10
+
+
+def test_in_words_a_figure_says_when_curves_reach_half_and_what_holds(figure):
+    text = markdown(figure)
+    assert "| half after | λ = 0.01 | λ = 0.001 | λ = 0.0001 | λ = 1e-05 |" in text
+    assert f"| {figure.curve('adam', 'l2', 1e-5).half:,} |" in text
+    assert f"| SGD with L2 | {figure.curve('sgd', 'l2', 1e-2).half} |" in text
+    assert "% left |" in text
+    assert text.count("does not hold") == 1
+    assert "reconstructed" in text
 
 
 def test_drawings_name_every_panel_and_every_lambda():
