@@ -15,6 +15,7 @@ from slimnet_cli.checks import checks
 from slimnet_cli.demo import demo
 from slimnet_cli.export import export
 from slimnet_cli.inspect import inspect
+from slimnet_cli.reproduce import reproduce
 from slimnet_cli.slim import slim
 from slimnet_cli.sweep import sweep
 from slimnet_cli.train import train
@@ -36,7 +37,7 @@ def commands() -> None:
     """Make trained convolutional networks smaller without changing what they compute."""
 
 
-for command in (slim, inspect, export, verify, benchmark, train, analyse, sweep, demo, checks):
+for command in (slim, inspect, export, verify, benchmark, train, analyse, sweep, reproduce, demo, checks):
     commands.add_command(command)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,7 @@ def outcome(job: Job, exit_code: int, output: str, errors: str) -> Outcome:
     if exit_code == INTERRUPTED:
         return Outcome(job.key)
     if exit_code == 0:
-        with suppress(ValueError):
+        with contextlib.suppress(ValueError):
             return Outcome(job.key, json.loads(output))
     lines = [line for line in errors.splitlines() if line.strip()] or [f"it ended with exit code {exit_code}"]
     return Outcome(job.key, error=lines[-1].removeprefix("error: "))
@@ -107,6 +109,57 @@ class Here:
         output, errors = process.communicate()
         self._running.discard(process)
         return outcome(job, process.returncode, output, errors)
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """This very process, which trains one cell after the other: short ones would wait for a new one too long."""
+
+    def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Callable[[], bool]) -> Iterator[Outcome]:
+        """Train the cells in order and say how each ended; an interruption leaves the others to a later run."""
+        interrupted = False
+        for job in jobs:
+            if interrupted or stopped():
+                yield Outcome(job.key)
+                continue
+            begun(job.key)
+            with interrupted_when(stopped):
+                found = self._train(job)
+            interrupted = found.result is None and found.error is None
+            yield found
+
+    @staticmethod
+    def _train(job: Job) -> Outcome:
+        import slimnet_cli
+
+        output, errors = io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(job.origin),
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(errors),
+        ):
+            exit_code = slimnet_cli.run(command(job)[3:])
+        return outcome(job, exit_code, output.getvalue(), errors.getvalue())
+
+
+@contextlib.contextmanager
+def interrupted_when(stopped: Callable[[], bool]) -> Iterator[None]:
+    """Interrupt this process, as Ctrl-C does, once it is to stop."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(POLL_SECONDS):
+            if stopped():
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from slimnet_cli import terminal
 from slimnet_cli.options import Command, json_option
 
 if TYPE_CHECKING:
-    from slimnet_cli.cells import Here, Outcome, Ray
+    from slimnet_cli.cells import Here, Ray
 
     from slimnet.sweep import Row, Store
 
@@ -130,28 +129,12 @@ def sweep(grid: str, out: Path, retry: bool, workforce: Workforce, as_json: bool
 def _run(store: Store, keys: list[str], out: Path, workers: Here | Ray, options: tuple[str, ...]) -> bool:
     """Train what waits; returns whether it was interrupted."""
     from slimnet_cli.cells import Job
-    from slimnet_cli.live import stop_on_interrupt
+    from slimnet_cli.queue import train_waiting
 
     waiting = [row for row in store.rows(keys) if row.state == "waiting"]
     runs = out.absolute() / "runs"
     jobs = [Job(row.key, row.recipe, runs / row.key, Path.cwd(), options) for row in waiting]
-    names = {row.key: row.varied for row in waiting}
-    stop = threading.Event()
-    with stop_on_interrupt(stop.set), terminal.progress("Training cells", len(jobs)) as advance:
-        for number, outcome in enumerate(workers.run(jobs, store.begin, stop.is_set), 1):
-            _keep(store, outcome)
-            advance(number, names[outcome.key])
-    return stop.is_set()
-
-
-def _keep(store: Store, outcome: Outcome) -> None:
-    """Write down how a cell ended."""
-    if outcome.result is not None:
-        store.finish(outcome.key, outcome.result)
-    elif outcome.error is not None:
-        store.fail(outcome.key, outcome.error)
-    else:
-        store.leave(outcome.key)
+    return train_waiting(store, jobs, {row.key: row.varied for row in waiting}, workers)
 
 
 def _show(rows: list[Row], out: Path, as_json: bool) -> None:

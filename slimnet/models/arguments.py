@@ -35,6 +35,17 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def scaled(widths: Sequence[int], factor: float) -> tuple[int, ...]:
+    """Widths times a factor, rounded, none of them below 1.
+
+    Raises:
+        ArchitectureError: the factor is no number above 0.
+    """
+    if not is_number(factor) or factor <= 0:
+        raise ArchitectureError(f"width must be a factor above 0, got {factor!r}")
+    return tuple(max(1, round(factor * channels)) for channels in widths)
+
+
 def hidden_widths(hidden: Sequence[int] | str, heads: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     """The widths of a classifier's hidden layers, from a list of them or one of the names in `heads`.
 

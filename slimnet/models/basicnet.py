@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from slimnet.errors import ArchitectureError
-from slimnet.models.arguments import hidden_widths, is_number, require_positive, require_sizes
+from slimnet.models.arguments import hidden_widths, is_number, require_positive, require_sizes, scaled
 from slimnet.models.vgg import initialise
 
 WIDTHS = {
@@ -88,12 +88,10 @@ def _scaled(widths: Sequence[int] | str, factor: float) -> tuple[int, ...]:
             known = ", ".join(WIDTHS)
             raise ArchitectureError(f"there are no widths named {widths!r}; use {known} or a list of numbers")
         widths = WIDTHS[widths]
-    if not is_number(factor) or factor <= 0:
-        raise ArchitectureError(f"width must be a factor above 0, got {factor!r}")
     require_sizes(widths=widths)
     if not widths:
         raise ArchitectureError("widths must name at least one convolution, got none")
-    return tuple(max(1, round(factor * channels)) for channels in widths)
+    return scaled(widths, factor)
 
 
 def _check_pools(pool_after: Sequence[int], convolutions: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from slimnet.errors import ArchitectureError
-from slimnet.models.arguments import hidden_widths, require_positive
+from slimnet.models.arguments import hidden_widths, require_positive, scaled
 
 STAGES: dict[int, tuple[tuple[int, ...], ...]] = {
     11: ((64,), (128,), (256, 256), (512, 512), (512, 512)),
@@ -47,19 +47,28 @@ class VGG(nn.Module):
       of 224 × 224 images. With 1000 classes VGG-11 has 132,866,088 parameters (Liu's table 2: 132.9 M) and
       7,609,090,048 MACs (their 4.57e10 FLOPs is 6 × that).
 
+    `width` is a factor on the widths of the convolutions, rounded, at least one channel each.
+
     Raises:
         ArchitectureError: a depth that VGG does not have, or a size that makes no sense.
     """
 
     def __init__(
-        self, depth: int = 16, num_classes: int = 10, hidden: Sequence[int] | str = (512,), in_channels: int = 3
+        self,
+        depth: int = 16,
+        num_classes: int = 10,
+        hidden: Sequence[int] | str = (512,),
+        in_channels: int = 3,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         require_positive(depth=depth, num_classes=num_classes, in_channels=in_channels)
         if depth not in STAGES:
             raise ArchitectureError(f"depth must be one of {', '.join(map(str, STAGES))}, got {depth!r}")
-        widths, channels = hidden_widths(hidden, HEADS), STAGES[depth][-1][-1]
-        self.features = nn.Sequential(*convolutions(STAGES[depth], in_channels))
+        widths = hidden_widths(hidden, HEADS)
+        stages = [scaled(stage, width) for stage in STAGES[depth]]
+        channels = stages[-1][-1]
+        self.features = nn.Sequential(*convolutions(stages, in_channels))
         if hidden == "imagenet":
             self.pool = nn.AdaptiveAvgPool2d(IMAGENET_SIDE)
             self.classifier = nn.Sequential(*imagenet_head((channels * IMAGENET_SIDE**2, *widths), num_classes))

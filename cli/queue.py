@@ -1,0 +1,53 @@
+"""Training the cells of a sweep that wait, and writing down how each ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from slimnet_cli import terminal
+from slimnet_cli.live import stop_on_interrupt
+
+if TYPE_CHECKING:
+    from slimnet_cli.cells import Here, InTurn, Job, Outcome, Ray
+
+    from slimnet.sweep import Store
+
+Finished = Callable[[str], None]
+
+
+def train_waiting(
+    store: Store,
+    jobs: Sequence[Job],
+    names: Mapping[str, str],
+    workers: Here | InTurn | Ray,
+    *,
+    finished: Finished | None = None,
+    stop: threading.Event | None = None,
+) -> bool:
+    """Train the jobs and keep how each ended in the store; returns whether any was left for a later run.
+
+    `names` are what people know the cells by. `finished` is told the key of each cell that came to a result.
+    Setting `stop`, or Ctrl-C, lets the runs at hand save and leave.
+    """
+    stop = stop or threading.Event()
+    left = False
+    with stop_on_interrupt(stop.set), terminal.progress("Training cells", len(jobs)) as advance:
+        for number, outcome in enumerate(workers.run(jobs, store.begin, stop.is_set), 1):
+            keep(store, outcome)
+            if outcome.result is not None and finished is not None:
+                finished(outcome.key)
+            left = left or (outcome.result is None and outcome.error is None)
+            advance(number, names[outcome.key])
+    return left or stop.is_set()
+
+
+def keep(store: Store, outcome: Outcome) -> None:
+    """Write down how a cell ended."""
+    if outcome.result is not None:
+        store.finish(outcome.key, outcome.result)
+    elif outcome.error is not None:
+        store.fail(outcome.key, outcome.error)
+    else:
+        store.leave(outcome.key)

@@ -1,0 +1,145 @@
+"""The paper's tables with ours beside them, as Markdown and as JSON."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from slimnet.paper import results as kept
+from slimnet.paper.catalogue import READINGS, Entry, Table, Value, datasets, printed
+from slimnet.paper.results import Result
+from slimnet.paper.scales import Scale, shortened
+from slimnet.paper.trends import Verdict, verdicts
+
+Results = Mapping[str, Result]
+NOTHING = "–"
+LOSSES = ("train_loss", "test_loss")
+COUNTS = ("features_pruned",)
+
+
+def document(names: Sequence[str], results: Results, scale: Scale) -> dict[str, Any]:
+    """Everything that was found, for machines: each printed number, ours, and the difference."""
+    machines = kept.environments(results.values())
+    return {
+        "scale": scale,
+        "about": shortened(scale),
+        "cells": [_cell(entry, results.get(entry.name)) for name in names for entry in printed(name).entries],
+        "trends": [verdict.__dict__ | {"values": list(verdict.values)} for verdict in verdicts(results)],
+        "machines": [dict(each) for each in machines],
+    }
+
+
+def _cell(entry: Entry, result: Result | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"cell": entry.name, "table": entry.table, "row": entry.row, "data": entry.data}
+    if result is None:
+        return found | {"paper": dict(entry.paper), "ours": None}
+    ours = {name: result.mean(name) for name in READINGS}
+    differences = {name: difference(ours[name], value) for name, value in entry.paper.items()}
+    return found | {
+        "scale": result.scale,
+        "paper": dict(entry.paper),
+        "ours": ours,
+        "difference": differences,
+        "spread": {name: result.spread(name) for name in READINGS},
+        "seeds": list(result.seeds),
+        "iterations": result.iterations,
+        "macs_left": macs_left(result),
+        "hardware": sorted({kept.hardware(run.environment) for run in result.runs}),
+    }
+
+
+def difference(ours: Value, paper: Value) -> Value | None:
+    """Ours less the paper's; of each layer where both have as many, None where they do not."""
+    if isinstance(ours, tuple) or isinstance(paper, tuple):
+        if not (isinstance(ours, tuple) and isinstance(paper, tuple) and len(ours) == len(paper)):
+            return None
+        return tuple(mine - theirs for mine, theirs in zip(ours, paper, strict=True))
+    return ours - paper
+
+
+def macs_left(result: Result) -> float:
+    """The share of multiply-accumulates, in per cent, that pruning leaves: the mean over the runs."""
+    return sum(100 * run.macs[1] / run.macs[0] for run in result.runs) / len(result.runs)
+
+
+def markdown(names: Sequence[str], results: Results, scale: Scale) -> str:
+    """The tables that were asked for, one after the other, with trends and machines below."""
+    machines = [kept.hardware(each) for each in kept.environments(results.values())]
+    parts = [shortened(scale)]
+    for name in names:
+        shown = printed(name)
+        if isinstance(shown, Table):
+            parts.append(table(shown, results, machines))
+        else:
+            parts.append(f"### {shown.name}: {shown.title}\n\nDrawn in the report. {' '.join(shown.notes)}")
+    found = [line(each, scale) for each in verdicts(results) if each.holds is not None]
+    if found:
+        parts.append("### Trends\n\n" + "\n".join(f"- {each}" for each in found))
+    if machines:
+        parts.append("\n".join(f"{letter(number)}: {each}" for number, each in enumerate(machines)))
+    return "\n\n".join(parts)
+
+
+def line(verdict: Verdict, scale: Scale) -> str:
+    """A trend in one line."""
+    outcome = "holds" if verdict.holds else "does not hold"
+    ours = ", ".join(f"{value:.1f}" for value in verdict.values)
+    paper = ", ".join(f"{value:g}" for value in verdict.paper)
+    printed = f"; the paper's {paper}" if paper else ""
+    return f"{verdict.claim}: **{outcome}** ({scale}: {ours} %{printed})"
+
+
+def table(which: Table, results: Results, machines: Sequence[str]) -> str:
+    """One table: paper, ours, difference, seeds, iterations, hardware; numbers stand in the order of its heading."""
+    shown = which.readings
+    lines = [
+        f"### {which.name}: {which.title}",
+        "",
+        f"In this order: {'; '.join(READINGS[name] for name in shown)}.",
+        "",
+        "| row | data | paper | ours | difference | MACs left | seeds | iterations | hardware |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for entry in which.entries:
+        cells = [entry.row, datasets()[entry.data].title, values(entry.paper, shown)]
+        lines.append("| " + " | ".join(cells + ours(entry, results.get(entry.name), shown, machines)) + " |")
+    lines += ["", *(f"- {note}" for note in which.notes)]
+    return "\n".join(lines)
+
+
+def ours(entry: Entry, result: Result | None, shown: Sequence[str], machines: Sequence[str]) -> list[str]:
+    """The columns that we fill."""
+    if result is None:
+        why = f"quoted from {entry.of}" if entry.of else "not run"
+        return [why, *[NOTHING] * 5]
+    means = {name: result.mean(name) for name in READINGS}
+    marked = values(means, shown) if result.scale == "full" else f"{result.scale}: {values(means, shown)}"
+    apart = {name: difference(means[name], value) for name, value in entry.paper.items()}
+    known = {name: letter(place) for place, name in enumerate(machines)}
+    where = sorted({known.get(kept.hardware(run.environment), NOTHING) for run in result.runs})
+    return [
+        marked,
+        values(apart, shown, signed=True),
+        f"{macs_left(result):.0f} %",
+        str(len(result.runs)),
+        f"{result.iterations:,}",
+        ", ".join(where),
+    ]
+
+
+def values(found: Mapping[str, Value | None], shown: Sequence[str], *, signed: bool = False) -> str:
+    """Numbers in the order of the columns, with a stroke between them."""
+    return " / ".join(number(name, found.get(name), signed=signed) for name in shown)
+
+
+def number(name: str, value: Value | None, *, signed: bool = False) -> str:
+    """A reading for people, with as many digits as the paper prints."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, tuple):
+        return " ".join(number(name, each, signed=signed) for each in value)
+    digits = 2 if name in LOSSES else 0 if name in (*COUNTS, "layers") else 1
+    return f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+def letter(place: int) -> str:
+    """A, B, C, ... for machines."""
+    return chr(ord("A") + place)

@@ -1,0 +1,171 @@
+"""What was found, one JSON file for each network of the paper and scale, with where and how it was found."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimnet.errors import SlimnetError, UsageError
+from slimnet.files import whole_file
+from slimnet.paper.catalogue import Value
+from slimnet.paper.measure import Measured
+from slimnet.paper.scales import Scale
+from slimnet.training import Recipe
+
+DIGITS = 5
+"""Significant digits that are kept; the fifth is noise already."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained network: its seed, what was measured, and where it was trained and how fast.
+
+    `images_per_second` counts training alone; `environment` is as `slimnet.benchmark.Environment.rows` has it, with
+    the device and its threads.
+    """
+
+    seed: int
+    readings: Mapping[str, Any]
+    layers: Sequence[Mapping[str, Any]]
+    macs: tuple[int, int]
+    removed: int
+    difference: float
+    seconds: float
+    images_per_second: float
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """All runs of one recipe. `names` are the networks of the paper that it stands for; seeds are in `runs`."""
+
+    names: tuple[str, ...]
+    scale: Scale
+    recipe: Mapping[str, Any]
+    runs: tuple[Run, ...]
+
+    @property
+    def iterations(self) -> int:
+        """Of each run."""
+        return int(self.recipe["iterations"])
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the runs."""
+        return tuple(run.seed for run in self.runs)
+
+    def mean(self, reading: str) -> Value:
+        """A reading, as the mean over the runs; of each layer where it has one for each."""
+        values = [run.readings[reading] for run in self.runs]
+        if isinstance(values[0], list | tuple):
+            return tuple(statistics.fmean(each) for each in zip(*values, strict=True))
+        return statistics.fmean(values)
+
+    def spread(self, reading: str) -> float | None:
+        """Half the distance between the smallest and the largest of a reading; None with fewer than two runs."""
+        values = [run.readings[reading] for run in self.runs]
+        if len(values) < 2 or isinstance(values[0], list | tuple):
+            return None
+        return (max(values) - min(values)) / 2
+
+
+def run_of(measured: Measured, recipe: Recipe, seconds: float, environment: Mapping[str, str]) -> Run:
+    """A run, from what was measured and how long the training took."""
+    images = recipe.iterations * recipe.batch_size
+    return Run(
+        recipe.seed,
+        measured.readings,
+        measured.layers,
+        measured.macs,
+        measured.removed,
+        measured.difference,
+        seconds,
+        images / seconds,
+        environment,
+    )
+
+
+def without_seed(recipe: Recipe) -> dict[str, Any]:
+    """What all runs of a result share."""
+    return {name: value for name, value in json.loads(recipe.to_json()).items() if name != "seed"}
+
+
+def file_name(names: Sequence[str], scale: Scale) -> str:
+    """Where a result is kept: under the first of its names."""
+    return f"{names[0]}{'' if scale == 'full' else f'-{scale}'}.json"
+
+
+def add(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe, run: Run) -> Result:
+    """Write a run down beside the others of its recipe; one of the same seed is replaced.
+
+    Raises:
+        SlimnetError: the disk refuses it.
+    """
+    path, shared = folder / file_name(names, scale), without_seed(recipe)
+    earlier = read(path) if path.exists() else None
+    others = earlier.runs if earlier is not None and earlier.recipe == shared else ()
+    runs = sorted([*(each for each in others if each.seed != run.seed), run], key=lambda each: each.seed)
+    result = Result(tuple(names), scale, shared, tuple(runs))
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(path, SlimnetError) as file:
+        file.write_text(json.dumps(_short(dataclasses.asdict(result)), ensure_ascii=False) + "\n", encoding="utf-8")
+    return result
+
+
+def read(path: Path) -> Result:
+    """Read a result.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        runs = tuple(Run(**{**run, "macs": tuple(run["macs"])}) for run in content["runs"])
+        return Result(tuple(content["names"]), content["scale"], content["recipe"], runs)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} holds no result ({error}); delete it, and run its cell again") from error
+
+
+def read_all(folder: Path, scale: Scale) -> dict[str, Result]:
+    """The results of a scale by the name of every network that they stand for.
+
+    Raises:
+        UsageError: a file is no result.
+    """
+    found = [read(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
+    return {name: result for result in found if result.scale == scale for name in result.names}
+
+
+def holds(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe) -> bool:
+    """Whether a run is written down already."""
+    path = folder / file_name(names, scale)
+    if not path.exists():
+        return False
+    known = read(path)
+    return known.recipe == without_seed(recipe) and recipe.seed in known.seeds
+
+
+def environments(results: Iterable[Result]) -> list[Mapping[str, str]]:
+    """What all the runs were made on, each once, apart from when."""
+    found: dict[str, Mapping[str, str]] = {}
+    for result in results:
+        for run in result.runs:
+            found.setdefault(hardware(run.environment), run.environment)
+    return list(found.values())
+
+
+def hardware(environment: Mapping[str, str]) -> str:
+    """A machine in a few words."""
+    return ", ".join(environment[name] for name in ("Device", "Processor", "Threads") if environment.get(name))
+
+
+def _short(value: Any) -> Any:
+    """Numbers with as many digits as mean something."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {name: _short(each) for name, each in value.items()}
+    return [_short(each) for each in value] if isinstance(value, list | tuple) else value

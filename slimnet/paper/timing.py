@@ -1,0 +1,107 @@
+"""How long cells will take, and which of them fit into a time."""
+
+import math
+import re
+import statistics
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from slimnet.data import ImageData
+from slimnet.errors import UsageError
+from slimnet.training import Recipe, train
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+TRIED = 4
+"""Images of the first step that is timed; where a whole batch would take long, the rest is reckoned from it."""
+
+LONG = 1.5
+"""Seconds that a timed step may take."""
+
+STEPS = {"cpu": 5, "cuda": 150}
+"""Timed steps; a GPU needs enough of them to have captured its graph."""
+
+
+def seconds_in(text: str) -> float:
+    """The seconds in a duration such as "90s", "25m", "1h30m" or "2d".
+
+    Raises:
+        UsageError: it is none, or nothing.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", text.lower())
+    left = re.sub(r"(\d+(?:\.\d+)?)\s*([smhd])", "", text.lower()).strip()
+    total = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if left or not total:
+        raise UsageError(f"a budget of {text!r} is no time; say it as 90s, 25m, 1h30m or 2d")
+    return total
+
+
+def shape_of(recipe: Recipe) -> Hashable:
+    """What decides how long a step takes, for all that matters here."""
+    arguments = tuple(sorted((name, str(value)) for name, value in recipe.arch_args.items() if name != "num_classes"))
+    return recipe.arch, arguments, recipe.batch_size, recipe.precision, recipe.data, recipe.image_size
+
+
+def step_seconds(recipe: Recipe, size: int, *, device: str = "cpu", threads: int | None = None) -> float:
+    """Time a few steps of a recipe on random images of `size` pixels; returns the median of one, in seconds."""
+    few = min(recipe.batch_size, TRIED)
+    first = _timed(replace(recipe, batch_size=few), size, device, threads, 2)
+    if device == "cpu" and first * recipe.batch_size / few > LONG:
+        return first * recipe.batch_size / few
+    return _timed(recipe, size, device, threads, STEPS["cpu" if device == "cpu" else "cuda"])
+
+
+def _timed(recipe: Recipe, size: int, device: str, threads: int | None, steps: int) -> float:
+    classes = int(recipe.arch_args["num_classes"])
+    count = max(2, recipe.batch_size)
+    images = torch.randint(256, (count, size, size, 3), dtype=torch.uint8)
+    pair = images, torch.randint(classes, (count,))
+    data = ImageData.of("random", pair, pair, [str(each) for each in range(classes)])
+    every = 1 if device == "cpu" else 25
+    short = replace(recipe, iterations=steps + every, drops=(), warm_start=None, warm_start_sha256=None)
+    times = [progress.seconds for progress in train(short, data, device=device, threads=threads, every=every)]
+    return statistics.median(after - before for before, after in pairwise(times)) / every
+
+
+def chosen(costs: Mapping[str, float], budget: float | None) -> tuple[str, ...]:
+    """The cells, the most telling of them first, that fit into a time in seconds; all of them without one.
+
+    One that does not fit is passed over for the next that does. Where none fits, it is the first: what it gets
+    done counts the next time.
+    """
+    if budget is None:
+        return tuple(costs)
+    left, found = budget, []
+    for name, cost in costs.items():
+        if cost <= left:
+            found.append(name)
+            left -= cost
+    return tuple(found) or tuple(costs)[:1]
+
+
+def in_words(seconds: float) -> str:
+    """A duration for people, such as "40 s", "25 min", "3.5 h" or "12 days"."""
+    if not math.isfinite(seconds):
+        return "–"
+    for limit, unit, name in ((100, 1, "s"), (100 * 60, 60, "min"), (48 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.2g} {name}" if seconds / unit < 9.5 else f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86400:.0f} days"
+
+
+def reckoned(recipes: Sequence[Recipe], per_step: Mapping[Hashable, float]) -> list[float]:
+    """The seconds that each recipe will take."""
+    return [recipe.iterations * per_step[shape_of(recipe)] for recipe in recipes]
+
+
+def known_steps(rows: Sequence[Any]) -> dict[Hashable, float]:
+    """Seconds per step by shape, from the finished rows of a sweep's store."""
+    found = {}
+    for row in rows:
+        if row.result is not None:
+            recipe = Recipe.from_json(row.recipe)
+            found[shape_of(recipe)] = row.result["seconds"] / recipe.iterations
+    return found

@@ -1,0 +1,180 @@
+"""slimnet reproduce as a person runs it: a plan, a budget, tiny runs that go on, a report; and what it refuses."""
+
+import json
+import sqlite3
+
+import numpy as np
+import pytest
+import slimnet_cli
+from pages import Tags, check_ids
+
+from slimnet.paper import catalogue
+
+
+def write_data(root, names=("cifar10", "cifar100")):
+    """Data sets of a few random images in the layout that people have them in."""
+    root.mkdir()
+    random = np.random.default_rng(0)
+    for name in names:
+        classes = catalogue.datasets()[name].classes
+        arrays = {}
+        for split, count in (("train", 240), ("test", 120)):
+            arrays[f"x_{split}"] = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+            arrays[f"y_{split}"] = np.arange(count) % classes
+        np.savez(root / f"{name}.npz", classes=np.asarray([f"class {n}" for n in range(classes)]), **arrays)
+    return root
+
+
+@pytest.fixture(scope="module")
+def short():
+    """The small scale, so short that a run is over at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        settings = {"iterations": 4, "train_images": 60, "test_images": 40, "width": 0.05}
+        for name, value in settings.items():
+            patch.setitem(catalogue.document("experiments.json")["small"], name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, short):
+    """A folder with data, in which table 4 has been begun within a budget."""
+    folder = tmp_path_factory.mktemp("world")
+    write_data(folder / "data")
+    return folder
+
+
+def reproduce(world, *arguments):
+    own = ["-o", str(world / "out"), "--data-root", str(world / "data"), "--scale", "small"]
+    return slimnet_cli.run(["reproduce", *arguments, *own, "--threads", "1", "--device", "cpu"])
+
+
+def runs(world):
+    """The state of every run, from the table in which a sweep keeps them."""
+    with sqlite3.connect(world / "out" / "sweep.sqlite") as table:
+        return dict(table.execute("SELECT varied, state FROM cells").fetchall())
+
+
+def test_a_plan_lists_every_cell_and_runs_nothing(world, capsys):
+    assert reproduce(world, "table4", "table10", "--dry-run", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [cell["table"] for cell in told["cells"]] == ["table4"] * 6 + ["table10"] * 6
+    assert told["runs"] == 10
+    assert all(cell["seconds"] > 0 for cell in told["cells"] if cell["runs"])
+    assert [cell["row"] for cell in told["cells"] if not cell["runs"]] == ["Liu et al. 2017"] * 2
+    assert told["seconds"] == pytest.approx(sum(cell["seconds"] or 0 for cell in told["cells"]))
+    assert not (world / "out").exists()
+
+
+def test_a_plan_for_people_says_what_is_missing(world, capsys):
+    assert reproduce(world, "table5", "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "tiny-imagenet-200/" in told
+    assert "4 runs stand for these 4 cells" in told
+
+
+def test_a_budget_is_begun_with_what_is_worth_most_and_the_rest_follows(world, capsys):
+    """Then nothing is done twice: the runs of the first call keep their models, and a third call trains none."""
+    assert reproduce(world, "table4", "--budget", "0.01s") == 0
+    begun = capsys.readouterr()
+    assert "1 of 6 runs" in begun.err
+    assert reproduce(world, "table4", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    states = runs(world)
+    assert len(states) == 6
+    assert set(states.values()) == {"done"}
+    assert all(cell["ours"] is not None for cell in told["cells"])
+    for cell in told["cells"]:
+        assert cell["difference"]["gamma"] == pytest.approx(cell["ours"]["gamma"] - cell["paper"]["gamma"])
+        assert (cell["scale"], cell["seeds"], cell["iterations"]) == ("small", [0], 4)
+    models = {path: path.stat().st_mtime_ns for path in (world / "out" / "runs").glob("*/model.pt")}
+    assert len(models) == 6
+    assert reproduce(world, "table4") == 0
+    assert models == {path: path.stat().st_mtime_ns for path in (world / "out" / "runs").glob("*/model.pt")}
+
+
+def test_a_run_that_stands_in_two_tables_is_made_once(world, capsys):
+    """Of the four batch sizes in figure 5 one is table 4's ordinary run, which is there already."""
+    before = set(runs(world))
+    assert reproduce(world, "fig5", "--json") == 0
+    capsys.readouterr()
+    assert before < set(runs(world))
+    assert len(set(runs(world)) - before) == 3
+    files = [json.loads(path.read_text()) for path in (world / "out" / "results").glob("*.json")]
+    shared = [each for each in files if "table4-64-1x-cifar10" in each["names"]]
+    assert len(shared) == 1
+    assert {"table1-adam-l2-1e-4-cifar10", "table3-l2-1e-4-batch-40-cifar10"} <= set(shared[0]["names"])
+    assert len(files) == 9
+
+
+def test_another_seed_joins_the_first(world, capsys):
+    assert reproduce(world, "table4", "--seeds", "2", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert all(cell["seeds"] == [0, 1] for cell in told["cells"])
+
+
+def test_every_number_of_the_small_scale_says_so(world, capsys):
+    assert reproduce(world, "table4", "fig5") == 0
+    text = capsys.readouterr().out
+    assert text == (world / "out" / "report.md").read_text()
+    assert text.startswith("Small scale, which is not the paper's")
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "CIFAR" in line]
+    assert len(lines) == 6
+    assert all("| small: " in line for line in lines)
+    trends = [line for line in text.splitlines() if "**holds**" in line or "**does not hold**" in line]
+    assert trends
+    assert all("(small: " in line for line in trends)
+    page = (world / "out" / "report.html").read_text()
+    check_ids(page)
+    parsed = Tags(page)
+    assert not parsed.open
+    assert "L2 1e-4, batch 160" in parsed.text
+    assert {each.get("id") for _, each in parsed.found} >= {"table4", "fig5"}
+
+
+def test_figure_2_is_drawn_from_what_the_runs_kept(world, capsys):
+    assert reproduce(world, "fig2") == 0
+    capsys.readouterr()
+    parsed = Tags((world / "out" / "report.html").read_text())
+    assert "fig2" in {each.get("id") for _, each in parsed.found}
+
+
+@pytest.mark.sweep
+def test_several_at_a_time_are_processes_of_their_own_with_the_same_results(world, tmp_path, capsys):
+    """Oracle: the readings of the same runs, one after the other in this process."""
+    (tmp_path / "data").symlink_to(world / "data")
+    assert reproduce(tmp_path, "table4", "--concurrent", "2") == 0
+    capsys.readouterr()
+    for path in (tmp_path / "out" / "results").glob("*.json"):
+        both = [json.loads(each.read_text()) for each in (path, world / "out" / "results" / path.name)]
+        assert both[0]["runs"][0]["readings"] == both[1]["runs"][0]["readings"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["tabel1"], "did you mean table1?"),
+        (["table1", "--budget", "soon"], "say it as 90s, 25m"),
+        (["table1", "--seeds", "0"], "--seeds"),
+        ([], "Missing argument"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(world, arguments, told, capsys):
+    assert reproduce(world, *arguments) == 2
+    captured = capsys.readouterr()
+    assert told in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_there_are_two_scales(capsys):
+    assert slimnet_cli.run(["reproduce", "table1", "--scale", "medium"]) == 2
+    assert "'full', 'small'" in capsys.readouterr().err
+
+
+def test_without_data_it_says_what_to_provide(world, tmp_path, capsys):
+    arguments = ["reproduce", "table5", "--data-root", str(tmp_path), "-o", str(tmp_path / "out")]
+    assert slimnet_cli.run(arguments) == 2
+    captured = capsys.readouterr()
+    assert "TinyImageNet is not in" in captured.err
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
