@@ -12,6 +12,7 @@ from slimnet_cli import terminal
 from slimnet_cli.analyse import analyse
 from slimnet_cli.benchmark import benchmark
 from slimnet_cli.checks import checks
+from slimnet_cli.compare import compare
 from slimnet_cli.demo import demo
 from slimnet_cli.export import export
 from slimnet_cli.inspect import inspect
@@ -37,7 +38,7 @@ def commands() -> None:
     """Make trained convolutional networks smaller without changing what they compute."""
 
 
-for command in (slim, inspect, export, verify, benchmark, train, analyse, sweep, reproduce, demo, checks):
+for command in (slim, inspect, export, verify, benchmark, compare, train, analyse, sweep, reproduce, demo, checks):
     commands.add_command(command)
 
 

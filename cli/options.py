@@ -54,14 +54,14 @@ def architecture_options(*, required: bool) -> Callable[[Command], Command]:
     return lambda command: arch(arch_args(command))
 
 
-def architecture_option(command: Command) -> Command:
-    """Add `--arch` and `--arch-args`, which may be left out; the command gets them as one `network`."""
+def architecture_option(command: Command, *, required: bool = False) -> Command:
+    """Add `--arch` and `--arch-args`; the command gets them as one `network`."""
 
     @functools.wraps(command)
     def with_network(arch: str | None, arch_args: dict[str, Any], **others: Any) -> Any:
         return command(network=Network(arch, arch_args), **others)
 
-    return architecture_options(required=False)(with_network)
+    return architecture_options(required=required)(with_network)
 
 
 def network_options(*, required: bool = True) -> Callable[[Command], Command]:

@@ -1,5 +1,6 @@
 """The training loop: ordinary on purpose, because sparsity comes out of ordinary training."""
 
+import copy
 import dataclasses
 import math
 import time
@@ -46,6 +47,9 @@ class TrainingRun(Iterator[Progress]):
     Runs of one recipe on the same data, machine and number of threads end with the same bits, whatever else
     draws random numbers in between.
 
+    `model` is a network to train in place of the one that the recipe builds: a copy of it is trained, whatever its
+    widths. A run that goes on needs one of the same shapes again.
+
     Attributes:
         recipe: what is being done.
         data: what it is done on.
@@ -68,6 +72,7 @@ class TrainingRun(Iterator[Progress]):
         every: int | None = None,
         tuning: Tuning | None = None,
         ranks: Ranks = ALONE,
+        model: nn.Module | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         if every is not None and every < 1:
@@ -82,19 +87,22 @@ class TrainingRun(Iterator[Progress]):
         self._wish_to_stop = self._stopping = False
         ranks.check(recipe, self.device)
         self._tally = Tally(self.device)
-        self.model = self._built(resumed=state is not None)
+        self.model = self._built(model, resumed=state is not None)
         check_fits(self.model, data)
         self._step = self._make_step()
         self._advance = self._make_advance()
         if state is not None:
             self._restore(state)
 
-    def _built(self, *, resumed: bool) -> nn.Module:
+    def _built(self, given: nn.Module | None, *, resumed: bool) -> nn.Module:
         """The network with its first weights, the same in every process; the random streams part after it."""
         with torch.random.fork_rng(self._cuda_devices()):
             torch.manual_seed(self.recipe.seed)
-            # What a run that goes on began with may be gone by now.
-            model = build(self.recipe.arch, self.recipe.arch_args) if resumed else first_network(self.recipe)
+            if given is not None:
+                model = copy.deepcopy(given)
+            else:
+                # What a run that goes on began with may be gone by now.
+                model = build(self.recipe.arch, self.recipe.arch_args) if resumed else first_network(self.recipe)
             model.to(self.device).train()
             if not self.ranks.first:
                 torch.manual_seed(_mixed(self.recipe.seed, self.ranks.number))

@@ -1,0 +1,136 @@
+"""The folder of a comparison: whatever is done lies there whole, so that nothing is ever done twice."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from slimnet.baselines import Selection
+from slimnet.comparison.outcome import Dense, Outcome, Size
+from slimnet.comparison.settings import Cell
+from slimnet.errors import SlimnetError, UsageError
+from slimnet.files import told, whole_file
+
+CONDITIONS = "comparison.json"
+UNTOUCHED = (CONDITIONS, "lock")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where everything of a comparison lies.
+
+    `comparison.json` says under which conditions it was begun, `dense.json` and `dense.onnx` are the dense network,
+    `cells/KEY.json` is a finished row, `networks/KEY.onnx` the slim network as it was judged in the end, and
+    `under_way/KEY` holds what an unfinished cell needs to go on.
+    """
+
+    path: Path
+
+    def begin(self, conditions: Mapping[str, Any], environment: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Write the conditions into a new folder, or check that those of an old one are the same.
+
+        Returns the environment in which it was begun.
+
+        Raises:
+            UsageError: they differ, or the folder holds something else.
+        """
+        file = self.path / CONDITIONS
+        if not file.exists():
+            strange = sorted(each.name for each in self.path.iterdir() if each.name not in UNTOUCHED)
+            if strange:
+                raise UsageError(f"{self.path} holds {strange[0]} and no comparison; name another folder")
+            write(file, {"conditions": conditions, "environment": environment})
+        begun = read(file)
+        for name, value in conditions.items():
+            was = begun["conditions"].get(name)
+            if was != value:
+                raise UsageError(
+                    f"{self.path} was begun with {name} {was!r}, not {value!r}: rows would not be comparable; "
+                    "go on with the old one, or name another folder"
+                )
+        found: Mapping[str, Any] = begun["environment"]
+        return found
+
+    @property
+    def dense_onnx(self) -> Path:
+        """The dense network's ONNX file."""
+        return self.path / "dense.onnx"
+
+    def dense(self) -> Dense | None:
+        """The dense network's row, if it is there."""
+        file = self.path / "dense.json"
+        if not file.exists():
+            return None
+        document = read(file)
+        return Dense(Size(**document["size"]), document["error"])
+
+    def keep_dense(self, dense: Dense) -> None:
+        """Write the dense network's row."""
+        write(self.path / "dense.json", asdict(dense))
+
+    def outcome(self, cell: Cell) -> Outcome | None:
+        """A cell's row, if it is finished."""
+        file = self._row(cell)
+        return Outcome.from_dict(read(file)) if file.exists() else None
+
+    def finish(self, cell: Cell, outcome: Outcome) -> None:
+        """Write a cell's row, and forget what it needed to get there."""
+        write(self._row(cell), outcome.to_dict())
+        shutil.rmtree(self.under_way(cell), ignore_errors=True)
+
+    def under_way(self, cell: Cell) -> Path:
+        """The folder of what an unfinished cell needs to go on."""
+        return self._made("under_way", cell.key)
+
+    def onnx(self, cell: Cell) -> Path:
+        """Where the cell's slim network goes."""
+        return self._made("networks") / f"{cell.key}.onnx"
+
+    def selection(self, cell: Cell) -> Selection | None:
+        """What a cell's method has chosen, if it has."""
+        file = self.under_way(cell) / "selection.json"
+        if not file.exists():
+            return None
+        document = read(file)
+        channels = {layer: tuple(numbers) for layer, numbers in document["channels"].items()}
+        return Selection(**document | {"channels": channels})
+
+    def keep_selection(self, cell: Cell, selection: Selection) -> None:
+        """Write down what a cell's method has chosen."""
+        write(self.under_way(cell) / "selection.json", asdict(selection))
+
+    def _row(self, cell: Cell) -> Path:
+        return self._made("cells") / f"{cell.key}.json"
+
+    def _made(self, *names: str) -> Path:
+        path = self.path.joinpath(*names)
+        with told(path, SlimnetError):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def write(path: Path, document: Mapping[str, Any]) -> None:
+    """Write JSON, all of it or nothing.
+
+    Raises:
+        SlimnetError: the system refuses it.
+    """
+    with whole_file(path, SlimnetError) as file:
+        file.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read what `write` wrote.
+
+    Raises:
+        UsageError: it is missing or something else.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); delete it, and it is made again") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} holds no JSON object; delete it, and it is made again")
+    return document

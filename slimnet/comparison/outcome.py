@@ -1,0 +1,160 @@
+"""What came out of a comparison: a row for every slim network, and the network that all of them come from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from slimnet.baselines import Budget
+from slimnet.benchmark import Environment, Interval, Latency
+from slimnet.errors import UsageError
+from slimnet.training import Recipe
+from slimnet.training.finetune import Point
+
+
+@dataclass(frozen=True)
+class Size:
+    """Channels of all convolutions and linear layers, parameters, and MACs of one image."""
+
+    channels: int
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The network that channels are removed from; `error` is that on the test images, 0..1."""
+
+    size: Size
+    error: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A slim network, as it was judged; errors are those on the test images, 0..1.
+
+    Attributes:
+        method: what chose its channels.
+        budget: what was to be left; None where only what was dead went.
+        size: what is left.
+        error: after the removal, before any fine-tuning.
+        difference: of the outputs, relative to the largest: to those of the dense network without a budget, where
+            it is the price of the threshold, and to the network with the chosen channels silenced with one.
+        course: the error in the course of the fine-tuning, the last one at its end; empty without.
+        latency: dense (first) and slim under onnxruntime, in turns; None where it was not measured.
+        seconds: of removing, testing, training and measuring, since it was last taken up.
+    """
+
+    method: str
+    budget: Budget | None
+    size: Size
+    error: float
+    difference: float
+    course: tuple[Point, ...] = ()
+    latency: Latency | None = None
+    seconds: float = 0.0
+
+    @property
+    def last(self) -> Point | None:
+        """The error at the end of the fine-tuning."""
+        return self.course[-1] if self.course else None
+
+    @property
+    def best(self) -> Point | None:
+        """The lowest error in the course of it; choosing it by the test images flatters every method a little."""
+        return min(self.course, key=lambda point: point.error, default=None)
+
+    @property
+    def speedup(self) -> Interval | None:
+        """How many times faster than the dense network."""
+        return self.latency.speedup() if self.latency else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, raw samples included, with what follows from them beside them."""
+        document = asdict(self)
+        document["last"] = asdict(self.last) if self.last else None
+        document["best"] = asdict(self.best) if self.best else None
+        document["speedup"] = asdict(self.speedup) if self.speedup else None
+        return document
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "Outcome":
+        """Read what `to_dict` wrote."""
+        budget, latency = document["budget"], document["latency"]
+        return cls(
+            method=document["method"],
+            budget=Budget(**budget) if budget else None,
+            size=Size(**document["size"]),
+            error=document["error"],
+            difference=document["difference"],
+            course=tuple(Point(**point) for point in document["course"]),
+            latency=_latency(latency) if latency else None,
+            seconds=document["seconds"],
+        )
+
+
+def _latency(document: Mapping[str, Any]) -> Latency:
+    samples = tuple(tuple(row) for row in document["samples_ms"])
+    return Latency(**{**document, "names": tuple(document["names"]), "samples_ms": samples})
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole comparison, or as much of it as there is.
+
+    Attributes:
+        network: what the dense network is called.
+        data: what the data is called.
+        images: how many test images the errors are measured on.
+        dense: the dense network.
+        outcomes: the slim ones.
+        finetuning: how they were trained further, if at all.
+        environment: where all of this was measured.
+    """
+
+    network: str
+    data: str
+    images: int
+    dense: Dense
+    outcomes: tuple[Outcome, ...]
+    finetuning: Recipe | None
+    environment: Environment
+
+    def left(self, outcome: Outcome) -> float:
+        """The share of the dense network's MACs that a slim one has, 0..1."""
+        return outcome.size.macs / self.dense.size.macs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, which JSON knows."""
+        return {
+            "network": self.network,
+            "data": self.data,
+            "images": self.images,
+            "dense": asdict(self.dense),
+            "outcomes": [outcome.to_dict() | {"macs_left": self.left(outcome)} for outcome in self.outcomes],
+            "finetuning": json.loads(self.finetuning.to_json()) if self.finetuning else None,
+            "environment": asdict(self.environment),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "Results":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        try:
+            dense, recipe = document["dense"], document["finetuning"]
+            return cls(
+                network=document["network"],
+                data=document["data"],
+                images=document["images"],
+                dense=Dense(Size(**dense["size"]), dense["error"]),
+                outcomes=tuple(map(Outcome.from_dict, document["outcomes"])),
+                finetuning=Recipe.from_json(json.dumps(recipe)) if recipe else None,
+                environment=Environment(**document["environment"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"not the results of a comparison: {error!r}; give what 'slimnet compare' wrote"
+            ) from error

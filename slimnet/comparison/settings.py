@@ -1,0 +1,94 @@
+"""What is to be compared: methods, budgets, and how every slim network is judged."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from slimnet.baselines import Budget
+from slimnet.baselines.ranking import named
+from slimnet.benchmark import usable_cores
+from slimnet.errors import UsageError
+from slimnet.sparsity import check_threshold
+from slimnet.training import Recipe
+from slimnet.training.finetune import EVALUATIONS
+
+OURS = "implicit"
+"""The method that needs no budget: what is dead by the threshold goes, and nothing changes."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One slim network: what a method leaves within a budget, or without one what it removes exactly."""
+
+    method: str
+    budget: Budget | None
+
+    @property
+    def key(self) -> str:
+        """Its name in a folder."""
+        return f"{self.method}-{self.budget.unit}-{self.budget.left:g}" if self.budget else f"{self.method}-exact"
+
+    def __str__(self) -> str:
+        return f"{self.method}, {self.budget.left:g} of the {self.budget.unit}" if self.budget else self.method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Methods and budgets, and the conditions, which are the same for all of them.
+
+    Attributes:
+        methods: of `slimnet.baselines.METHODS`; "implicit" also gets a row of its own without a budget.
+        budgets: what may be left, each for every method.
+        finetuning: how each slim network is trained further; None where it is not.
+        evaluations: how often it is tested meanwhile.
+        threshold: |γ| below this is dead, for "implicit".
+        seed: of "random".
+        batch: images at a time when latency is measured.
+        threads: of training, testing and latency.
+        seconds: how long each latency is measured; 0 leaves it out.
+
+    Raises:
+        UsageError: an unknown method, nothing to compare, or a number out of its range.
+    """
+
+    methods: tuple[str, ...]
+    budgets: tuple[Budget, ...] = ()
+    finetuning: Recipe | None = None
+    evaluations: int = EVALUATIONS
+    threshold: float = 1e-3
+    seed: int = 0
+    batch: int = 1
+    threads: int = field(default_factory=usable_cores)
+    seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            named(method)
+        check_threshold(self.threshold)
+        if not self.cells():
+            raise UsageError(
+                f"{', '.join(self.methods) or 'no method'} without a budget is nothing to compare: "
+                "give budgets, such as 0.5 (half of the MACs)"
+            )
+        if self.evaluations < 1 or self.batch < 1 or self.threads < 1 or not self.seconds >= 0:
+            raise UsageError(
+                f"{self.evaluations} evaluations, batch {self.batch}, {self.threads} threads and {self.seconds} s "
+                "must be at least 1, and the seconds at least 0"
+            )
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Every slim network, in the order in which they are made; equal ones once."""
+        exact = [Cell(OURS, None)] if OURS in self.methods else []
+        ranked = [Cell(method, budget) for budget in self.budgets for method in self.methods]
+        return tuple(dict.fromkeys([*exact, *ranked]))
+
+    def conditions(self) -> dict[str, Any]:
+        """What has to be the same for all that is compared, as JSON knows it."""
+        return {
+            "finetuning": self.finetuning and self.finetuning.to_json(),
+            "evaluations": self.evaluations,
+            "threshold": self.threshold,
+            "seed": self.seed,
+            "batch": self.batch,
+            "threads": self.threads,
+            "seconds": self.seconds,
+        }

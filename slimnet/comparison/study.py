@@ -1,0 +1,245 @@
+"""A comparison of methods: the same surgery removes what each chooses, the same training and clock judge them."""
+
+import copy
+import hashlib
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimnet.baselines import rank, remove, within
+from slimnet.benchmark import Contender, Environment, Latency, environment, measure
+from slimnet.benchmark import Settings as Clock
+from slimnet.comparison.folder import Folder
+from slimnet.comparison.outcome import Dense, Outcome, Results, Size
+from slimnet.comparison.settings import Cell, Settings
+from slimnet.data import ImageData
+from slimnet.errors import DataError, UsageError
+from slimnet.export import export_onnx
+from slimnet.files import held
+from slimnet.pipeline import Slimmed, slim
+from slimnet.threads import torch_threads
+from slimnet.training import evaluate
+from slimnet.training.finetune import Finetuning, Point
+from slimnet.training.metrics import check_fits
+from slimnet.training.resuming import fingerprint
+from slimnet.training.saving import weights_of
+
+EXAMPLES = 64
+"""Test images that plans are certified on."""
+
+RANKING_BATCHES, RANKING_BATCH = 8, 64
+"""Training images that "taylor" takes gradients on."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a comparison stands: so many cells are `done`, and what it is `doing`."""
+
+    done: int
+    total: int
+    doing: str
+
+
+class Study:
+    """A comparison of methods on one network, kept in a folder: iterate over it for where it stands.
+
+    However it was ended, a study of the same network, data and conditions goes on from its folder; methods and
+    budgets may have been added. The network is not touched.
+
+    Attributes:
+        settings: what is compared.
+        cells: the slim networks, in the order in which they are made.
+
+    Raises:
+        DataError: the network does not take the data, or has another number of classes.
+        UsageError: the folder belongs to another study, or to another process.
+    """
+
+    def __init__(self, name: str, model: nn.Module, data: ImageData, settings: Settings, folder: str | Path) -> None:
+        self.settings, self.cells = settings, settings.cells()
+        self._name, self._model, self._data = name, copy.deepcopy(model).eval(), data
+        self._folder = Folder(Path(folder))
+        check_classes(self._model, data)
+        self._inputs, _ = next(data.batches("test", EXAMPLES))
+
+    def __iter__(self) -> Iterator[Moment]:
+        """Do what is missing, and say where it stands.
+
+        Raises:
+            UsageError: a method cannot meet its budget; it says what the smallest is. Nothing has been trained then.
+            DivergedError: fine-tuning diverged.
+        """
+        self._folder.path.mkdir(parents=True, exist_ok=True)
+        with held(self._folder.path, UsageError, "comparing"), torch_threads(self.settings.threads):
+            self._environment = self._begin()
+            yield self._now("the dense network")
+            self._measure_dense()
+            waiting = [cell for cell in self.cells if self._folder.outcome(cell) is None]
+            for cell in waiting:
+                yield self._now(f"choosing channels: {cell}")
+                self._choose(cell)
+            for cell in waiting:
+                yield from self._judge(cell)
+        yield self._now("done")
+
+    def results(self) -> Results:
+        """What there is by now.
+
+        Raises:
+            UsageError: the study has not been begun.
+        """
+        dense = self._folder.dense()
+        if dense is None:
+            raise UsageError(f"{self._folder.path} holds no results yet; iterate over the study first")
+        found = [self._folder.outcome(cell) for cell in self.cells]
+        return Results(
+            network=self._name,
+            data=self._data.name,
+            images=len(self._data.y_test),
+            dense=dense,
+            outcomes=tuple(outcome for outcome in found if outcome is not None),
+            finetuning=self.settings.finetuning,
+            environment=Environment(**self._environment),
+        )
+
+    def _begin(self) -> Any:
+        here = asdict(environment())
+        machine = {name: here[name] for name in ("cpu", "torch", "onnxruntime")}
+        conditions = {"weights": digest(self._model), "data": fingerprint(self._data), **self.settings.conditions()}
+        return self._folder.begin(conditions | machine, here)
+
+    def _now(self, doing: str) -> Moment:
+        done = sum(self._folder.outcome(cell) is not None for cell in self.cells)
+        return Moment(done, len(self.cells), doing)
+
+    def _measure_dense(self) -> None:
+        if self.settings.seconds and not self._folder.dense_onnx.exists():
+            export_onnx(self._model, self._inputs, self._folder.dense_onnx)
+        if self._folder.dense() is None:
+            untouched = slim(self._model, self._inputs, 0.0, tolerance=float("inf"))
+            layers = untouched.plan.layers
+            plan = untouched.plan
+            size = Size(sum(layer.channels_before for layer in layers), plan.params_before, plan.macs_before)
+            self._folder.keep_dense(Dense(size, self._error(self._model)))
+
+    def _error(self, model: nn.Module) -> float:
+        return 1 - evaluate(model, self._data).top1
+
+    def _choose(self, cell: Cell) -> None:
+        """Let a cell's method choose, unless it has."""
+        if cell.budget is None or self._folder.selection(cell) is not None:
+            return
+        batches = itertools.islice(self._data.batches("train", RANKING_BATCH), RANKING_BATCHES)
+        ranking = rank(
+            cell.method,
+            self._model,
+            self._inputs,
+            batches=batches,
+            seed=self.settings.seed,
+            threshold=self.settings.threshold,
+        )
+        chosen = within(self._model, self._inputs, ranking, cell.budget, latency=self._latency_left)
+        self._folder.keep_selection(cell, chosen)
+
+    def _removed(self, cell: Cell) -> Slimmed:
+        """The cell's slim network, before any training."""
+        if cell.budget is None:
+            # Whether a threshold holds is for the table to show, not a reason to stop.
+            return slim(self._model, self._inputs, self.settings.threshold, tolerance=float("inf"))
+        selection = self._folder.selection(cell)
+        assert selection is not None, "chosen before anything is judged"
+        return remove(self._model, self._inputs, selection)
+
+    def _judge(self, cell: Cell) -> Iterator[Moment]:
+        """Remove, test, train, test, and time; then write the row."""
+        start = time.perf_counter()
+        yield self._now(f"{cell}: removing channels")
+        slimmed = self._removed(cell)
+        yield self._now(f"{cell}: testing")
+        error = self._error(slimmed.model)
+        model = slimmed.model
+        course: tuple[Point, ...] = ()
+        if self.settings.finetuning is not None:
+            tuning = self._finetuning(cell, slimmed.model)
+            for progress in tuning:
+                yield self._now(f"{cell}: fine-tuning {progress.iteration}/{progress.total}, loss {progress.loss:.3f}")
+            model, course = tuning.model.eval(), tuple(tuning.course)
+        latency = None
+        if self.settings.seconds:
+            yield self._now(f"{cell}: measuring latency")
+            latency = self._latency(model, self._folder.onnx(cell), cell.key)
+        self._folder.finish(
+            cell,
+            Outcome(
+                method=cell.method,
+                budget=cell.budget,
+                size=size_of(slimmed),
+                error=error,
+                difference=slimmed.certificate.max_rel_difference,
+                course=course,
+                latency=latency,
+                seconds=time.perf_counter() - start,
+            ),
+        )
+
+    def _finetuning(self, cell: Cell, model: nn.Module) -> Finetuning:
+        assert self.settings.finetuning is not None
+        return Finetuning(
+            model,
+            self.settings.finetuning,
+            self._data,
+            evaluations=self.settings.evaluations,
+            folder=self._folder.under_way(cell),
+            threads=self.settings.threads,
+        )
+
+    def _latency(self, model: nn.Module, path: Path, name: str) -> Latency:
+        """Dense and slim in turns, under onnxruntime."""
+        export_onnx(model, self._inputs, path)
+        pair = [Contender("dense", onnx=self._folder.dense_onnx), Contender(name, onnx=path)]
+        clock = Clock((self.settings.batch,), self.settings.threads, self.settings.seconds)
+        return next(iter(measure(pair, self._inputs, clock)))
+
+    def _latency_left(self, model: nn.Module) -> float:
+        """A slim network's latency over the dense one's."""
+        if not self.settings.seconds:
+            raise UsageError("a budget of latency needs time to measure it; give seconds above 0")
+        return 1 / self._latency(model, self._folder.path / "tried.onnx", "tried").speedup().value
+
+
+def size_of(slimmed: Slimmed) -> Size:
+    """What is left of a network."""
+    plan = slimmed.plan
+    return Size(sum(layer.channels_after for layer in plan.layers), plan.params_after, plan.macs_after)
+
+
+def check_classes(model: nn.Module, data: ImageData) -> None:
+    """Refuse data of other images or classes than the network was made for.
+
+    Raises:
+        DataError: it is.
+    """
+    check_fits(model, data)
+    images, _ = next(data.batches("test", 1))
+    with torch.no_grad():
+        scores = model(images).shape[1]
+    if scores != len(data.classes):
+        raise DataError(
+            f"the network tells {scores} classes apart, but {data.name} has {len(data.classes)}; "
+            "give the data that it was trained on"
+        )
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 of a network's weights and their names."""
+    found = hashlib.sha256()
+    for name, tensor in weights_of(model).items():
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return found.hexdigest()

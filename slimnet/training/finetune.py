@@ -1,0 +1,110 @@
+"""Fine-tuning: train a network that has lost channels a little further, in one way whatever chose them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimnet.data import ImageData
+from slimnet.errors import UsageError
+from slimnet.training import checkpoints
+from slimnet.training.loop import TrainingRun
+from slimnet.training.metrics import evaluate
+from slimnet.training.progress import Progress
+from slimnet.training.recipe import Recipe
+from slimnet.training.tuning import Tuning
+
+EVALUATIONS = 4
+"""How often a fine-tuned network is tested, evenly spread over its iterations, the last time at their end."""
+
+RETRAINING: dict[str, Any] = {"optimiser": "sgd", "lr": 1e-3, "momentum": 0.9, "l2": 1e-4, "batch_size": 128}
+"""Li et al.'s retraining (section 4): SGD at a constant 1e-3; momentum, L2 and batch size are He et al.'s."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """The error, 0..1, on the test images after so many iterations of fine-tuning."""
+
+    iteration: int
+    error: float
+
+
+def retraining(arch: str, data: str, iterations: int, **changes: Any) -> Recipe:
+    """The recipe of Li et al.'s retraining over so many iterations, with what is to be different.
+
+    `arch` is only what the network is called: a slim one is none that a recipe could build.
+
+    Raises:
+        UsageError: a value out of its range.
+    """
+    if changes.get("optimiser", "sgd") != "sgd":
+        # Another optimiser has settings of its own.
+        changes = {"lr": None, "momentum": None} | changes
+    return Recipe(arch=arch, data=data, iterations=iterations, **RETRAINING | changes)
+
+
+class Finetuning(Iterator[Progress]):
+    """A copy of a network in further training: iterate over it as over a `TrainingRun`, then take `model`.
+
+    In a `folder` it keeps a checkpoint at every evaluation, and goes on from the newest one there.
+
+    Attributes:
+        run: the training run.
+        course: the error at each evaluation so far.
+
+    Raises:
+        DataError: the network does not take the data.
+        UsageError: the folder holds the checkpoint of another recipe, or fewer than one evaluation is wanted.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        data: ImageData,
+        *,
+        evaluations: int = EVALUATIONS,
+        folder: Path | None = None,
+        threads: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if evaluations < 1:
+            raise UsageError(f"{evaluations} evaluations of a fine-tuned network say nothing; there must be at least 1")
+        found = checkpoints.newest(folder) if folder is not None else None
+        state = found.state if found else None
+        self.run = TrainingRun(recipe, data, device=device, tuning=Tuning(threads=threads), model=model, state=state)
+        self.course = [Point(*each) for each in state["course"]] if state else []
+        self._evaluations = evaluations
+        self._folder = folder
+
+    @property
+    def model(self) -> nn.Module:
+        """The network as it is now."""
+        return self.run.model
+
+    def __next__(self) -> Progress:
+        """Train until the next report, and evaluate and save where that is due.
+
+        Raises:
+            StopIteration: the recipe's iterations are done.
+            DivergedError: the loss is no longer finite.
+        """
+        before = self._due()
+        progress = next(self.run)
+        if self._due() > before:
+            error = 1 - evaluate(self.run.model, self.run.data).top1
+            self.course.append(Point(progress.iteration, error))
+            self._save()
+        return progress
+
+    def _due(self) -> int:
+        """How many evaluations there should have been by now."""
+        return self.run.iteration * self._evaluations // self.run.recipe.iterations
+
+    def _save(self) -> None:
+        if self._folder is not None:
+            course = [[point.iteration, point.error] for point in self.course]
+            checkpoints.save(self._folder, self.run.state() | {"course": course})

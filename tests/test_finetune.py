@@ -1,0 +1,82 @@
+"""Fine-tuning trains the very network it is given, tests it on the way, and goes on where it was."""
+
+import pytest
+import torch
+from runs import TINY, finished, images, recipe, same
+
+from slimnet.errors import UsageError
+from slimnet.models import build
+from slimnet.training import TrainingRun, evaluate
+from slimnet.training.finetune import Finetuning, Point, retraining
+from slimnet.training.warm_start import first_network
+
+
+def network(seed: int = 0, **changes: object) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return build("basicnet", TINY | changes)
+
+
+def test_a_network_that_is_given_is_trained_like_the_one_a_recipe_builds():
+    """Oracle: the run that builds its network itself; the same weights to begin with."""
+    plan = recipe()
+    torch.manual_seed(plan.seed)
+    given = first_network(plan)
+    before = {name: tensor.clone() for name, tensor in given.state_dict().items()}
+    assert same(finished(TrainingRun(plan, images(), model=given)), finished(TrainingRun(plan, images())))
+    assert same(given.state_dict(), before), "the network that was given is not touched"
+
+
+def test_a_network_of_widths_that_no_recipe_names_is_trained():
+    slim = network(widths=[3, 5])
+    tuning = Finetuning(slim, recipe(), images(), threads=1)
+    list(tuning)
+    assert [tuple(each.shape) for each in tuning.model.parameters()] == [tuple(p.shape) for p in slim.parameters()]
+    assert not torch.equal(tuning.model.features.conv1.weight, slim.features.conv1.weight)
+
+
+def test_it_is_tested_evenly_and_at_the_end():
+    """Oracle: the accuracy of the network as it is then."""
+    tuning = Finetuning(network(), recipe(iterations=10), images(), evaluations=3, threads=1)
+    seen = []
+    for progress in tuning:
+        if tuning.course and tuning.course[-1].iteration == progress.iteration:
+            seen.append(Point(progress.iteration, 1 - evaluate(tuning.model, tuning.run.data).top1))
+    assert tuning.course == seen
+    assert [point.iteration for point in seen] == [4, 7, 10]
+
+
+def test_interrupted_it_goes_on_from_its_folder_with_the_same_bits(tmp_path):
+    plan = recipe(iterations=10)
+    whole = Finetuning(network(), plan, images(), threads=1)
+    list(whole)
+    first = Finetuning(network(), plan, images(), folder=tmp_path, threads=1)
+    while len(first.course) < 2:
+        next(first)
+    again = Finetuning(network(seed=5), plan, images(), folder=tmp_path, threads=1)
+    assert again.run.iteration == 5
+    list(again)
+    assert same(again.model.state_dict(), whole.model.state_dict())
+    assert again.course == whole.course
+
+
+def test_it_does_not_go_on_from_another_recipe(tmp_path):
+    list(Finetuning(network(), recipe(), images(), folder=tmp_path, threads=1))
+    with pytest.raises(UsageError, match="was begun with lr"):
+        Finetuning(network(), recipe(lr=0.5), images(), folder=tmp_path)
+
+
+def test_without_a_test_it_is_refused():
+    with pytest.raises(UsageError, match="at least 1"):
+        Finetuning(network(), recipe(), images(), evaluations=0)
+
+
+def test_retraining_is_that_of_li_et_al():
+    """Oracle: the paper's section 4: SGD at a constant learning rate of 1e-3."""
+    plan = retraining("resnet56", "cifar10", 500)
+    assert (plan.optimiser, plan.lr, plan.drops, plan.iterations) == ("sgd", 1e-3, (), 500)
+
+
+def test_retraining_with_adam_takes_its_own_learning_rate():
+    plan = retraining("vgg16", "cifar10", 10, optimiser="adam", flips=True)
+    assert (plan.optimiser, plan.lr, plan.flips) == ("adam", 1e-3, True)
+    assert retraining("vgg16", "cifar10", 10, optimiser="adam", lr=0.01).lr == 0.01
