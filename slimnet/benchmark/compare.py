@@ -4,7 +4,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from slimnet.benchmark.accuracy import accuracies
 from slimnet.benchmark.contender import (
+    ALL,
     ONNX,
     Cell,
     Contender,
@@ -13,18 +15,23 @@ from slimnet.benchmark.contender import (
     cells,
     contenders_of,
     count,
+    shared_runtimes,
     with_onnx,
 )
 from slimnet.benchmark.counts import batched
 from slimnet.benchmark.environment import environment
 from slimnet.benchmark.latency import Latency, interleave
+from slimnet.benchmark.layers import has_layers, profile
 from slimnet.benchmark.memory import peak_memory
-from slimnet.benchmark.results import Comparison, Memory
+from slimnet.benchmark.profile import Profile
+from slimnet.benchmark.results import Accuracies, Comparison, Memory
 from slimnet.benchmark.runs import check_alike, prepared, quiet_place
+from slimnet.data import ImageData
 from slimnet.inputs import ExampleInputs, Inputs
 
+Measured = Latency | Accuracies | Profile
 Progress = Callable[[int, int, str], None]
-"""Told how many latencies are measured, of how many, and which was the last."""
+"""Told how much is measured, of how much, and what was the last."""
 
 
 def compare(
@@ -32,32 +39,64 @@ def compare(
     example: ExampleInputs | Inputs,
     settings: Settings | None = None,
     *,
+    data: ImageData | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Measure two or more networks against the first of them.
 
     `models` maps names to modules or ONNX files, or is a list of contenders that have both. Where onnxruntime is
     asked for by name, modules without an ONNX file are exported into a temporary one. Modules are copied and put
-    into eval mode; the ones given stay as they are, and so do torch's threads.
+    into eval mode; the ones given stay as they are, and so do torch's threads. With `data` the accuracy on its test
+    images is measured, in torch and through onnxruntime.
 
     Raises:
         UsageError: no runtime can run them all, they are of different tasks, or fewer than two were given.
+        DataError: a network does not take the data, or knows other classes.
     """
     settings = settings or Settings()
     contenders = contenders_of(models)
     with tempfile.TemporaryDirectory() as folder:
-        if ONNX in settings.runtimes:
+        if {ONNX, ALL} & set(settings.runtimes):
             contenders = [with_onnx(each, example, Path(folder)) for each in contenders]
-        total = len(cells(contenders, settings))
+        total = steps(contenders, settings, data)
         where = environment(settings.devices)
-        latencies: list[Latency] = []
-        for latency in measure(contenders, example, settings):
-            latencies.append(latency)
+        rows: list[Measured] = []
+        for row in everything(contenders, example, settings, data):
+            rows.append(row)
             if progress is not None:
-                progress(len(latencies), total, latency.label)
+                progress(len(rows), total, row.label)
         return Comparison(
-            count(contenders, example), tuple(latencies), where, tuple(memories(contenders, example, settings))
+            count(contenders, example),
+            tuple(row for row in rows if isinstance(row, Latency)),
+            where,
+            tuple(memories(contenders, example, settings)),
+            tuple(row for row in rows if isinstance(row, Accuracies)),
+            tuple(row for row in rows if isinstance(row, Profile)),
         )
+
+
+def steps(contenders: Sequence[Contender], settings: Settings, data: ImageData | None = None) -> int:
+    """How much there is to measure, as `compare` tells its progress.
+
+    Raises:
+        UsageError: as `compare`.
+    """
+    places = cells(contenders, settings)
+    profiles = sum(map(has_layers, places)) if settings.layers else 0
+    return len(places) + profiles + (0 if data is None else len(shared_runtimes(contenders)))
+
+
+def everything(
+    contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings, data: ImageData | None = None
+) -> Iterator[Measured]:
+    """Yield what takes time as it is measured: accuracy where there is data, latency, and layers where asked for."""
+    places = cells(contenders, settings)
+    if data is not None:
+        yield from accuracies(contenders, data, max(settings.thread_counts))
+    for cell in places:
+        yield measure_cell(contenders, batched(example, cell.batch), cell, settings.seconds)
+        if settings.layers and has_layers(cell):
+            yield profile(contenders, example, cell, settings.seconds)
 
 
 def measure(contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings) -> Iterator[Latency]:

@@ -23,12 +23,13 @@ from slimnet.errors import InputError, UsageError
 from slimnet.inputs import ExampleInputs, Inputs
 
 FLOPS_PER_MAC = 2
-LINEAR_AND_CONV = (
-    torch.ops.aten.convolution,
-    torch.ops.aten._convolution,
-    torch.ops.aten.mm,
-    torch.ops.aten.addmm,
-)
+COUNTED = {
+    "conv": (torch.ops.aten.convolution, torch.ops.aten._convolution),
+    "linear": (torch.ops.aten.mm, torch.ops.aten.addmm),
+}
+"""The operations that are counted, by the kind of layer."""
+LAYER_OPERATORS = {"Conv": "conv", "ConvTranspose": "conv", "Gemm": "linear", "MatMul": "linear"}
+"""The same of ONNX."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,13 @@ def macs(model: nn.Module, example: ExampleInputs | Inputs) -> int:
     inputs = batched(example, 1)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         inputs.call(model)
-    flops = counter.get_flop_counts()["Global"]
-    return sum(int(flops.get(op, 0)) for op in LINEAR_AND_CONV) // FLOPS_PER_MAC
+    return sum(counted(counter).values())
+
+
+def counted(counter: FlopCounterMode) -> dict[str, int]:
+    """The multiply-accumulates that a counter has seen so far, by kind of layer."""
+    flops = counter.get_flop_counts().get("Global", {})
+    return {kind: sum(int(flops.get(op, 0)) for op in ops) // FLOPS_PER_MAC for kind, ops in COUNTED.items()}
 
 
 def batched(example: ExampleInputs | Inputs, batch: int) -> Inputs:
@@ -119,6 +125,13 @@ def onnx_macs(path: Path) -> int | None:
 
     None where a shape depends on the data. A product of two activations (attention) is not a linear layer.
     """
+    counts = [count for _, count in onnx_node_macs(path)]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def onnx_node_macs(path: Path) -> list[tuple[onnx.NodeProto, int | None]]:
+    """Every node of an ONNX graph with its multiply-accumulates, as `onnx_macs` counts them."""
     model = read_onnx(path)
     for value in model.graph.input:
         dimensions = value.type.tensor_type.shape.dim
@@ -129,9 +142,7 @@ def onnx_macs(path: Path) -> int | None:
         value.type.tensor_type.ClearField("shape")
     shapes = _shapes(shape_inference.infer_shapes(model, data_prop=True).graph)
     weights = _weights(model.graph)
-    counts = [_node_macs(node, shapes, weights) for node in model.graph.node]
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+    return [(node, _node_macs(node, shapes, weights)) for node in model.graph.node]
 
 
 def _stored(graph: onnx.GraphProto) -> int:
@@ -165,7 +176,7 @@ def _weights(graph: onnx.GraphProto) -> set[str]:
 
 
 def _node_macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]], weights: set[str]) -> int | None:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+    if node.op_type not in LAYER_OPERATORS:
         return 0
     left, right = node.input[:2]
     if left not in weights and right not in weights:

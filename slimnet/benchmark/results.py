@@ -41,6 +41,11 @@ class Accuracies:
     names: tuple[str, ...]
     values: tuple[Accuracy, ...]
 
+    @property
+    def label(self) -> str:
+        """What was measured, in words."""
+        return f"accuracy, {self.runtime}"
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -1,0 +1,90 @@
+"""The accuracy of every contender on the same images: in torch, and again through onnxruntime."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from slimnet.benchmark.contender import ONNX, TORCH, Contender, shared_runtimes
+from slimnet.benchmark.results import Accuracies
+from slimnet.benchmark.runs import feeds_of, onnx_session
+from slimnet.data import ImageData
+from slimnet.errors import DataError
+from slimnet.inputs import Inputs
+from slimnet.models.architecture import reason
+from slimnet.threads import torch_threads
+from slimnet.training.metrics import evaluate, evaluating
+
+BATCH = 64
+
+
+class OnnxClassifier(nn.Module):
+    """An ONNX file under onnxruntime on the CPU, as a module that scores images."""
+
+    def __init__(self, path: Path, threads: int):
+        super().__init__()
+        self.path = path
+        self.session = onnx_session(path, threads)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Scores `(N, classes)` of images `(N, C, H, W)`.
+
+        Raises:
+            ValueError: onnxruntime does not take them.
+        """
+        feeds = feeds_of(self.session, self.path, Inputs.of(images))
+        try:
+            return torch.from_numpy(self.session.run(None, feeds)[0])
+        except Exception as error:  # onnxruntime's exceptions have no type in common
+            raise ValueError(reason(error)) from error
+
+
+def accuracies(contenders: Sequence[Contender], data: ImageData, threads: int) -> Iterator[Accuracies]:
+    """Yield the accuracy of all contenders on the test images, through each runtime that has them all.
+
+    Raises:
+        DataError: a contender does not take the images, or knows other classes.
+    """
+    names = tuple(contender.name for contender in contenders)
+    for runtime in shared_runtimes(contenders):
+        values = []
+        for contender in contenders:
+            network = scorer(contender, runtime, threads)
+            check_classes(contender.name, network, data)
+            with torch_threads(threads):
+                values.append(evaluate(network, data, batch_size=BATCH))
+        yield Accuracies(runtime, data.name, names, tuple(values))
+
+
+def scorer(contender: Contender, runtime: str, threads: int) -> nn.Module:
+    """What scores images: the module itself, or its ONNX file."""
+    if runtime == ONNX:
+        assert contender.onnx is not None
+        return OnnxClassifier(contender.onnx, threads)
+    assert runtime == TORCH
+    assert contender.model is not None
+    return contender.model
+
+
+def check_classes(name: str, network: nn.Module, data: ImageData) -> None:
+    """Refuse images that a network does not take, and data with other classes than it scores.
+
+    Raises:
+        DataError: naming the network and what differs.
+    """
+    images, _ = next(data.batches("test", 1))
+    kind = f"{data.name} ({' x '.join(map(str, images.shape[1:]))}, channels first)"
+    try:
+        with evaluating(network), torch.inference_mode():
+            scores = network(images)
+    except Exception as error:  # whatever the network's own code raises
+        raise DataError(
+            f"{name} does not take the images of {kind}: {reason(error)}; name the data it is for"
+        ) from error
+    if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or scores.shape[1] != len(data.classes):
+        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise DataError(
+            f"{name} answers an image of {kind} with {found}, but the data has {len(data.classes)} classes; "
+            "name the data it was trained on"
+        )

@@ -1,0 +1,123 @@
+"""The time of every layer of every contender, measured while they take turns."""
+
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slimnet.benchmark.contender import ONNX, TORCH, Cell, Contender
+from slimnet.benchmark.counts import batched
+from slimnet.benchmark.latency import FEWEST_ROUNDS, WARM_UP_CALLS
+from slimnet.benchmark.profile import OTHER, LayerTimes, Profile
+from slimnet.benchmark.runs import check_alike, quiet_place
+from slimnet.inputs import ExampleInputs, Inputs
+
+MOST_FORWARDS = 200
+SAMPLES = 50
+"""Forwards in a row are averaged so that no more samples are left: onnxruntime counts whole microseconds."""
+LEAST_MS = 1e-6
+"""A time that was too short for the clock."""
+
+Key = tuple[str, str]
+"""The name and the kind of a row."""
+Forward = Mapping[Key, float]
+"""Milliseconds of one forward, by row."""
+
+
+class LayerTimer(ABC):
+    """A contender that notes how long each of its layers takes."""
+
+    macs: Mapping[Key, int | None]
+    """Multiply-accumulates of every convolution and linear layer, for one example, in order."""
+
+    @abstractmethod
+    def run(self) -> object:
+        """One forward."""
+
+    @abstractmethod
+    def forwards(self) -> list[Forward]:
+        """What was noted, a mapping for each forward; nothing is noted afterwards."""
+
+
+def has_layers(cell: Cell) -> bool:
+    """Whether layers can be told apart there: by torch's modules, or by onnxruntime's profile on the CPU.
+
+    On a GPU onnxruntime's profile has the launches alone.
+    """
+    return cell.runtime == TORCH or (cell.runtime == ONNX and cell.device == "cpu")
+
+
+def profile(contenders: Sequence[Contender], example: ExampleInputs | Inputs, cell: Cell, seconds: float) -> Profile:
+    """The time of every layer in one place, for about `seconds` in all.
+
+    In torch a module's time is that in its own forward less what its submodules take; what containers do between
+    their modules is listed under the class of the container. On the CPU that includes the noting, about 2 µs for
+    each module; on a GPU times are those of events in the stream. onnxruntime's are from its own profile of the
+    graph as it optimised it, where additions and activations can be part of the convolution before them.
+
+    Raises:
+        UsageError: a contender does not run on these inputs.
+    """
+    inputs = batched(example, cell.batch)
+    with quiet_place(cell), tempfile.TemporaryDirectory() as folder:
+        timers = [_timer(contender, cell, inputs, Path(folder) / str(i)) for i, contender in enumerate(contenders)]
+        check_alike(contenders, [timer.run for timer in timers], inputs, cell.runtime)
+        warm = 1 + _take_turns(timers, seconds)
+        noted = [_averaged(timer.forwards()[warm:]) for timer in timers]
+    names = tuple(contender.name for contender in contenders)
+    rows = rows_of([timer.macs for timer in timers], noted)
+    return Profile(cell.runtime, cell.batch, cell.threads, names, rows, cell.device)
+
+
+def _timer(contender: Contender, cell: Cell, inputs: Inputs, prefix: Path) -> LayerTimer:
+    if cell.runtime == ONNX:
+        from slimnet.benchmark.layers_onnx import OnnxLayers
+
+        assert contender.onnx is not None
+        return OnnxLayers(contender.onnx, inputs, cell.threads, prefix)
+    from slimnet.benchmark.layers_torch import TorchLayers
+
+    assert contender.model is not None
+    return TorchLayers(contender.model, inputs, cell.device)
+
+
+def _take_turns(timers: Sequence[LayerTimer], seconds: float) -> int:
+    """Run all of them in turn; returns how many forwards of each were to warm up."""
+    for timer in timers:
+        for _ in range(WARM_UP_CALLS):
+            timer.run()
+    end, rounds = time.perf_counter() + seconds, 0
+    while rounds < FEWEST_ROUNDS or (time.perf_counter() < end and rounds < MOST_FORWARDS):
+        for timer in timers if rounds % 2 else reversed(timers):
+            timer.run()
+        rounds += 1
+    return WARM_UP_CALLS
+
+
+def _averaged(forwards: Sequence[Forward]) -> dict[Key, tuple[float, ...]]:
+    """The samples of every row: means over neighbouring forwards, in milliseconds."""
+    keys = list(dict.fromkeys(key for forward in forwards for key in forward))
+    block = max(1, len(forwards) // SAMPLES)
+    whole = len(forwards) // block * block
+    table = np.array([[forward.get(key, 0.0) for key in keys] for forward in forwards[:whole]])
+    means = np.maximum(table.reshape(-1, block, len(keys)).mean(axis=1), LEAST_MS)
+    return {key: tuple(means[:, column].tolist()) for column, key in enumerate(keys)}
+
+
+def rows_of(
+    macs: Sequence[Mapping[Key, int | None]], noted: Sequence[Mapping[Key, tuple[float, ...]]]
+) -> tuple[LayerTimes, ...]:
+    """The rows of all contenders side by side, those of the same name and kind together."""
+    layers = dict.fromkeys(key for each in (*macs, *noted) for key in each if key[1] != OTHER)
+    others = dict.fromkeys(key for each in noted for key in each if key[1] == OTHER)
+    found = [
+        LayerTimes(*key, tuple(each.get(key) for each in macs), tuple(each.get(key) for each in noted))
+        for key in layers
+        if any(key in each for each in noted)
+    ]
+    nothing = tuple(0 for _ in noted)
+    rest = [LayerTimes(*key, nothing, tuple(each.get(key) for each in noted)) for key in others]
+    return (*found, *sorted(rest, key=lambda row: -max(row.median_ms(i) or 0.0 for i in range(len(noted)))))
