@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 from slimnet_cli import terminal
+from slimnet_cli.comparison_tables import less, rows
 
 if TYPE_CHECKING:
     from slimnet import Slimmed
@@ -22,22 +23,12 @@ Row = tuple[str, str, str, str]
 
 def table(slimmed: Slimmed, accuracies: Accuracies | None, comparison: Comparison | None = None) -> Table:
     """Size, accuracy and speed before and after."""
-    rows = [*_sizes(slimmed), *(_measured(comparison) if comparison else ()), *_accuracy(accuracies)]
-    return _grid(rows)
+    return _grid([*_sizes(slimmed), *(_measured(comparison) if comparison else ()), *_accuracy(accuracies)])
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """Size and speed of two networks of which no more is known."""
-    dense, slim = comparison.counts[0], comparison.counts[-1]
-    rows = [_row("parameters", dense.params, slim.params)]
-    if dense.macs is not None and slim.macs is not None:
-        rows.append(_row("multiply-accumulates", dense.macs, slim.macs))
-    return _grid([*rows, *_measured(comparison)])
-
-
-def _grid(rows: list[Row]) -> Table:
+def _grid(lines: list[Row]) -> Table:
     cells = [
-        (name, before, Text(after, style="bold"), Text(change, style="green")) for name, before, after, change in rows
+        (name, before, Text(after, style="bold"), Text(change, style="green")) for name, before, after, change in lines
     ]
     return terminal.table(("", "dense", "slim", ""), cells, right=(1, 2))
 
@@ -75,37 +66,15 @@ def _sizes(slimmed: Slimmed) -> list[Row]:
 
 
 def _row(name: str, before: int, after: int) -> Row:
-    from slimnet.report.wording import percent
-
-    if before == after or not before:
-        change = "unchanged"
-    else:
-        change = f"{percent(abs(after - before) / before)} {'less' if after < before else 'more'}"
-    return (name, f"{before:,}", f"{after:,}", change)
+    return (name, f"{before:,}", f"{after:,}", less(before, after))
 
 
 def _measured(comparison: Comparison) -> list[Row]:
-    """File sizes, and the latency on every runtime at every batch size."""
-    from slimnet.report.verdict import FILE_KINDS
-    from slimnet.report.wording import duration, size
-
-    rows: list[Row] = []
-    before, after = comparison.counts[0].file_bytes, comparison.counts[-1].file_bytes
-    for kind, name in FILE_KINDS.items():
-        if before.get(kind) and kind in after:
-            *_, change = _row(name, before[kind], after[kind])
-            rows.append((name, size(before[kind]), size(after[kind]), change))
-    for latency in comparison.latencies:
-        interval = latency.speedup()
-        rows.append(
-            (
-                f"{latency.runtime}, batch {latency.batch}",
-                duration(latency.median_ms(0)),
-                duration(latency.median_ms(-1)),
-                str(interval),
-            )
-        )
-    return rows
+    """File sizes, memory, and the latency on every runtime at every batch size."""
+    told = {"parameters", "multiply-accumulates"}
+    return [
+        (name, before, after, change) for name, ((before, _), (after, change)) in rows(comparison) if name not in told
+    ]
 
 
 def _accuracy(accuracies: Accuracies | None) -> list[Row]:

@@ -1,4 +1,4 @@
-"""slimnet benchmark: what a slim network gains on this machine."""
+"""slimnet benchmark: what slim networks gain on this machine."""
 
 from __future__ import annotations
 
@@ -7,69 +7,96 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from slimnet_cli import before_after, terminal
-from slimnet_cli.contenders import contender, example_for, measured
+from slimnet_cli import comparison_tables, terminal
+from slimnet_cli.contenders import contender, example_for, measured, named, write_report
+from slimnet_cli.grouping import GroupedCommand
+from slimnet_cli.measuring import Measuring, measuring_options
 from slimnet_cli.network import Network
-from slimnet_cli.options import json_option, network_options, positive_numbers
+from slimnet_cli.options import json_option, network_options
+from slimnet_cli.reading import Labelled, data_options
 
 if TYPE_CHECKING:
-    from slimnet.benchmark import Comparison, Settings
+    import torch
+
+    from slimnet.benchmark import Comparison, Contender, Settings
+    from slimnet.data import ImageData
 
 EXAMPLES = """\b
 Examples:
-  slimnet benchmark runs/demo/dense/model.onnx runs/demo/slim/model.onnx
-  slimnet benchmark resnet56.th slim/ --arch resnet56 --batch 1,8,32 --threads 1
+  slimnet benchmark runs/demo/dense/model.onnx runs/demo/slim/model.onnx --layers
+  slimnet benchmark resnet56.th slim/ --arch resnet56 --data cifar10 --report report.html
+  slimnet benchmark dense.pt slim/ li=pruned/ --arch vgg16 --batch 1,8,32 --threads 1,all --runtime all
 """
 
 
-@click.command(epilog=EXAMPLES, short_help="Compare two networks: size, MACs, latency.")
-@click.argument("dense")
-@click.argument("slim")
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Compare networks: size, speed, accuracy.")
+@click.argument("networks", nargs=-1, metavar="DENSE SLIM [MORE]...")
 @network_options(required=False)
-@click.option("--batch", "batches", default="1,32", show_default=True, callback=positive_numbers, help="Batch sizes.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads to run on.  [default: every core]")
-@click.option("--seconds", type=float, default=4.0, show_default=True, help="Time for each runtime and batch size.")
+@measuring_options
+@data_options
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML report.")
 @json_option
 def benchmark(
-    dense: str,
-    slim: str,
+    networks: tuple[str, ...],
     network: Network,
-    batches: tuple[int, ...],
-    threads: int | None,
-    seconds: float,
+    measuring: Measuring,
+    data: Labelled,
+    report: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare two networks: size, multiply-accumulates and latency.
+    """Compare networks: size, multiply-accumulates, memory, latency and accuracy.
 
-    DENSE and SLIM are bundles, .onnx files, or checkpoints of the network that --arch names. torch and
-    onnxruntime are timed on the CPU, the two networks taking turns, wherever both can run.
+    DENSE, SLIM and MORE are bundles, .onnx files, or checkpoints of the network that --arch names; NAME=PATH gives
+    one a name. They take turns on every runtime that can run them all, and each is compared with the first. The
+    efficiency is the speed-up over the MACs reduction: 1 where the time fell as the work did. With --data the
+    accuracy on the test images is measured in torch and again through onnxruntime.
     """
-    from slimnet.benchmark import Settings, shared_runtimes, usable_cores, with_onnx
-
-    settings = Settings(batches, threads or usable_cores(), seconds)
+    if len(networks) < 2:
+        raise click.UsageError("name at least two networks: DENSE SLIM")
+    settings = measuring.settings()
+    if report is not None and not report.parent.is_dir():
+        raise click.UsageError(f"cannot write {report}: there is no folder {report.parent}; make it first")
+    images = data.load()
     with tempfile.TemporaryDirectory() as folder:
-        with terminal.working("Loading"):
-            pair = [contender("dense", dense, network), contender("slim", slim, network)]
-            shared_runtimes(pair)
-            example = example_for(pair, network)
-            pair = [with_onnx(each, example, Path(folder)) for each in pair]
-        comparison = measured(pair, example, settings)
+        contenders, example = _ready(networks, network, images, Path(folder))
+        comparison = measured(contenders, example, settings, images)
+    if report is not None:
+        with terminal.working("Drawing the report"):
+            write_report(report, named(networks)[1][1], contenders, example, comparison)
     if as_json:
         terminal.emit(comparison.to_dict())
     else:
         _show(comparison, settings)
+        if report is not None:
+            terminal.note(f"the report is {report}")
+
+
+def _ready(
+    networks: tuple[str, ...], network: Network, images: ImageData | None, folder: Path
+) -> tuple[list[Contender], torch.Tensor]:
+    """The contenders, each with an ONNX file where all can have one, and inputs for them."""
+    from slimnet.benchmark import shared_runtimes, with_onnx
+
+    with terminal.working("Loading"):
+        contenders = [contender(name, path, network) for name, path in named(networks)]
+        shared_runtimes(contenders)
+        example = example_for(contenders, network, images)
+        return [with_onnx(each, example, folder) for each in contenders], example
 
 
 def _show(comparison: Comparison, settings: Settings) -> None:
     console = terminal.result()
-    console.print(before_after.comparison_table(comparison))
+    console.print(comparison_tables.overview(comparison))
+    for title, table in comparison_tables.layers(comparison):
+        console.print(f"\n{title}\n", soft_wrap=True)
+        console.print(table)
     where = comparison.environment
-    threads = f"{settings.threads} of {where.cores} cores of {where.cpu}"
-    console.print(
-        f"\nmedians on {threads}; in brackets the 95 % interval of the ratio\n"
+    counts = " and ".join(map(str, settings.thread_counts))
+    lines = [
+        f"medians on {counts} of {where.cores} cores of {where.cpu}; in brackets the 95 % interval of the ratio",
         f"torch {where.torch}, onnxruntime {where.onnxruntime}, Python {where.python}, {where.os}",
-        style="dim",
-        soft_wrap=True,
-    )
+        *([f"{where.gpu}, {where.driver}"] if where.gpu else []),
+    ]
+    console.print("\n" + "\n".join(lines), style="dim", soft_wrap=True)
     if where.busy:
         terminal.note(f"other programs kept {where.other_work} cores busy: the times are too long, the ratios fair")

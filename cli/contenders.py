@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 from slimnet_cli import terminal
-from slimnet_cli.network import Network, noise, usual_shape
+from slimnet_cli.network import EXAMPLES, Network, noise, usual_shape
 
 if TYPE_CHECKING:
     import torch
 
     from slimnet.benchmark import Comparison, Contender, Settings
+    from slimnet.data import ImageData
     from slimnet.inputs import ExampleInputs, Inputs
 
 
@@ -36,10 +37,38 @@ def contender(name: str, source: str, network: Network) -> Contender:
     return Contender(name, network.load(source), None, {"weights": path})
 
 
-def example_for(contenders: Sequence[Contender], network: Network) -> torch.Tensor:
-    """A few inputs of the shape asked for, else of the one an ONNX file has, else of the architecture's."""
+def named(sources: Sequence[str]) -> list[tuple[str, str]]:
+    """A name for every network on the command line, and its path.
+
+    NAME=PATH names itself; of two the first is "dense" and the second "slim", and others are called as their files.
+
+    Raises:
+        click.UsageError: two have the same name.
+    """
+    found = []
+    for index, source in enumerate(sources):
+        name, equals, path = source.partition("=")
+        if equals and name and "/" not in name and not Path(source).exists():
+            found.append((name, path))
+        else:
+            found.append((("dense", "slim")[index] if len(sources) == 2 else _called(source), source))
+    for index, (name, path) in enumerate(found):
+        if any(name == other for other, _ in found[:index]):
+            raise click.UsageError(f"two networks are called {name}; give one another name: NAME={path}")
+    return found
+
+
+def _called(source: str) -> str:
+    path = Path(source)
+    return path.parent.name if path.name == "model.onnx" and path.parent.name else path.name or source
+
+
+def example_for(contenders: Sequence[Contender], network: Network, images: ImageData | None = None) -> torch.Tensor:
+    """A few inputs: images where there are some, else noise of the shape asked for, of an ONNX file, or usual."""
     from slimnet.benchmark import onnx_input_shape
 
+    if images is not None:
+        return next(images.batches("test", EXAMPLES))[0]
     shape = network.input_shape
     for each in contenders:
         if shape is None and each.onnx is not None:
@@ -51,9 +80,40 @@ def example_for(contenders: Sequence[Contender], network: Network) -> torch.Tens
     return noise(shape)
 
 
-def measured(contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings) -> Comparison:
+def measured(
+    contenders: Sequence[Contender],
+    example: ExampleInputs | Inputs,
+    settings: Settings,
+    images: ImageData | None = None,
+) -> Comparison:
     """Compare contenders, showing how far it is."""
-    from slimnet.benchmark import cells, compare
+    from slimnet.benchmark import compare, steps
 
-    with terminal.progress("Measuring", len(cells(contenders, settings))) as advance:
-        return compare(contenders, example, settings, progress=lambda done, _, label: advance(done, label))
+    with terminal.progress("Measuring", steps(contenders, settings, images)) as advance:
+        return compare(contenders, example, settings, data=images, progress=lambda done, _, label: advance(done, label))
+
+
+def write_report(
+    path: Path, source: str, contenders: Sequence[Contender], example: torch.Tensor, comparison: Comparison
+) -> Path:
+    """Write the page about what was measured; of two networks, about the plan as well where the second is a bundle.
+
+    Raises:
+        SlimnetError: it cannot be written there.
+    """
+    import slimnet
+    from slimnet import bundle, report
+    from slimnet.formats.manifest import CERTIFICATE
+
+    folder, dense = Path(source), contenders[0].model
+    told = len(contenders) == 2 and folder.is_dir()
+    layers = slimnet.inspect(dense, example).layers if told and dense is not None else ()
+    page = report.Report(
+        title=folder.resolve().name,
+        plan=bundle.read_blueprint(folder).plan if told else None,
+        certificate=bundle.read_certificate(folder / CERTIFICATE) if told else None,
+        environment=comparison.environment,
+        gammas={layer.name: layer.gammas for layer in layers if layer.gammas},
+        comparison=comparison,
+    )
+    return report.write_report(page, path)

@@ -116,7 +116,7 @@ def test_contenders_take_turns_and_the_order_turns_too():
     clock = Clock()
     samples = interleave([clock.run("a", 0.004), clock.run("b", 0.008)], 1.0, clock)
     timed = "".join(clock.calls)[-4 * (samples.shape[1] // 2) :]
-    assert {timed[offset : offset + 4] for offset in range(0, len(timed), 4)} in ({"abba"}, {"baab"})
+    assert {timed[offset : offset + 4] for offset in range(0, len(timed), 4)} == {"abba", "baab"}
     assert np.allclose(samples, [[4.0], [8.0]])
 
 

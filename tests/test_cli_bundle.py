@@ -238,3 +238,28 @@ def test_benchmark_compares_bundles_that_cannot_be_built_again(coded, nameless, 
     command = ["benchmark", str(nameless.folder), str(coded.folder), "--batch", "1", "--seconds", "0.05"]
     found = document([*command, "--threads", "1"], capsys)
     assert {each["runtime"] for each in found["latencies"]} == {"onnxruntime"}
+
+
+def test_benchmark_writes_a_report_of_the_bundle(slimmed, checkpoint, tmp_path, capsys):
+    """Oracle: the plan that the bundle holds, and γ of the checkpoint."""
+    page = tmp_path / "report.html"
+    options = ["--batch", "1", "--seconds", "0.02", "--threads", "1", "--runtime", "torch", *ARCH, *INPUT]
+    document(["benchmark", str(checkpoint), str(slimmed), *options, "--report", str(page)], capsys)
+    text = page.read_text(encoding="utf-8")
+    plan = bundle.read_blueprint(slimmed).plan
+    assert plan.digest[:16] in text
+    assert "torch, batch 1" in text
+    assert "Which channels are dead" in text
+
+
+def test_benchmark_refuses_a_bundle_without_weights(slimmed, tmp_path, capsys):
+    folder = Path(shutil.copytree(slimmed, tmp_path / "slim"))
+    (folder / "model.safetensors").unlink()
+    told = refused(["benchmark", str(slimmed), str(folder), "--seconds", "0.01", "--batch", "1"], 1, capsys)
+    assert "model.safetensors" in told
+
+
+def test_benchmark_refuses_networks_for_other_inputs(slimmed, capsys):
+    """The bundle takes grey images."""
+    command = ["benchmark", str(slimmed), str(slimmed), "--seconds", "0.01", "--batch", "1", "--input-shape", "3,9,9"]
+    assert "dense" in refused(command, 2, capsys)

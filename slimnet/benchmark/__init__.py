@@ -1,6 +1,6 @@
 """Measure what was gained: size, multiply-accumulates, memory, accuracy and latency, two networks or more."""
 
-from slimnet.benchmark.compare import compare, measure, memories
+from slimnet.benchmark.compare import compare, measure, memories, steps
 from slimnet.benchmark.contender import RUNTIMES, Cell, Contender, Settings, cells, count, shared_runtimes, with_onnx
 from slimnet.benchmark.counts import Counts, macs, onnx_input_shape, onnx_macs, parameters
 from slimnet.benchmark.environment import Environment, environment, installed_version, usable_cores
@@ -39,6 +39,7 @@ __all__ = [
     "peak_memory",
     "ratio_interval",
     "shared_runtimes",
+    "steps",
     "usable_cores",
     "with_onnx",
 ]

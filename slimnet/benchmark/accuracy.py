@@ -1,5 +1,6 @@
 """The accuracy of every contender on the same images: in torch, and again through onnxruntime."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from slimnet.errors import DataError
 from slimnet.inputs import Inputs
 from slimnet.models.architecture import reason
 from slimnet.threads import torch_threads
-from slimnet.training.metrics import evaluate, evaluating
+from slimnet.training.metrics import device_of, evaluate, evaluating
 
 BATCH = 64
 
@@ -40,8 +41,12 @@ class OnnxClassifier(nn.Module):
             raise ValueError(reason(error)) from error
 
 
-def accuracies(contenders: Sequence[Contender], data: ImageData, threads: int) -> Iterator[Accuracies]:
+def accuracies(
+    contenders: Sequence[Contender], data: ImageData, threads: int, device: str = "cpu"
+) -> Iterator[Accuracies]:
     """Yield the accuracy of all contenders on the test images, through each runtime that has them all.
+
+    torch computes on `device`, onnxruntime on the CPU.
 
     Raises:
         DataError: a contender does not take the images, or knows other classes.
@@ -50,21 +55,21 @@ def accuracies(contenders: Sequence[Contender], data: ImageData, threads: int) -
     for runtime in shared_runtimes(contenders):
         values = []
         for contender in contenders:
-            network = scorer(contender, runtime, threads)
+            network = scorer(contender, runtime, threads, device)
             check_classes(contender.name, network, data)
             with torch_threads(threads):
                 values.append(evaluate(network, data, batch_size=BATCH))
         yield Accuracies(runtime, data.name, names, tuple(values))
 
 
-def scorer(contender: Contender, runtime: str, threads: int) -> nn.Module:
-    """What scores images: the module itself, or its ONNX file."""
+def scorer(contender: Contender, runtime: str, threads: int, device: str) -> nn.Module:
+    """What scores images: a copy of the module, or its ONNX file."""
     if runtime == ONNX:
         assert contender.onnx is not None
         return OnnxClassifier(contender.onnx, threads)
     assert runtime == TORCH
     assert contender.model is not None
-    return contender.model
+    return copy.deepcopy(contender.model).to(device)
 
 
 def check_classes(name: str, network: nn.Module, data: ImageData) -> None:
@@ -73,7 +78,7 @@ def check_classes(name: str, network: nn.Module, data: ImageData) -> None:
     Raises:
         DataError: naming the network and what differs.
     """
-    images, _ = next(data.batches("test", 1))
+    images, _ = next(data.batches("test", 1, device_of(network)))
     kind = f"{data.name} ({' x '.join(map(str, images.shape[1:]))}, channels first)"
     try:
         with evaluating(network), torch.inference_mode():

@@ -92,7 +92,7 @@ def everything(
     """Yield what takes time as it is measured: accuracy where there is data, latency, and layers where asked for."""
     places = cells(contenders, settings)
     if data is not None:
-        yield from accuracies(contenders, data, max(settings.thread_counts))
+        yield from accuracies(contenders, data, max(settings.thread_counts), settings.devices[-1])
     for cell in places:
         yield measure_cell(contenders, batched(example, cell.batch), cell, settings.seconds)
         if settings.layers and has_layers(cell):

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,10 +91,10 @@ class Cell:
 
 
 def contenders_of(models: Models) -> list[Contender]:
-    """Contenders with different names.
+    """Contenders, at least two.
 
     Raises:
-        UsageError: fewer than two, two of the same name, or something that is no network.
+        UsageError: fewer than two, or something that is no network.
     """
     if isinstance(models, Mapping):
         found = [_contender(name, source) for name, source in models.items()]
@@ -170,8 +171,9 @@ def shared_runtimes(contenders: Sequence[Contender]) -> tuple[str, ...]:
 def count(contenders: Sequence[Contender], example: ExampleInputs | Inputs) -> tuple[Counts, ...]:
     """Parameters, MACs and file sizes of every contender, all counted in the same way."""
     if all(contender.model is not None for contender in contenders):
+        on_cpu = Inputs.of(example).map(lambda tensor: tensor.cpu())
         return tuple(
-            count_module(contender.name, copy.deepcopy(contender.model).eval(), example, contender.files)
+            count_module(contender.name, copy.deepcopy(contender.model).eval().cpu(), on_cpu, contender.files)
             for contender in contenders
             if contender.model is not None
         )
@@ -186,7 +188,8 @@ def with_onnx(contender: Contender, example: ExampleInputs | Inputs, folder: Pat
     """The contender with an ONNX file, exported into `folder` where it has none."""
     if contender.onnx is not None or contender.model is None:
         return contender
-    path = export_onnx(contender.model, example, folder / f"{contender.name}.onnx").path
+    # In a folder of its own: a name need not be fit for a file, and two may have the same.
+    path = export_onnx(contender.model, example, Path(tempfile.mkdtemp(dir=folder)) / "model.onnx").path
     return replace(contender, onnx=path, files={**contender.files, "onnx": path})
 
 

@@ -2,8 +2,9 @@
 
 MACs are those of convolutions and linear layers for one example, and nothing else. A module's are counted
 while its own forward runs, with torch's counter (which counts floating-point operations, two to a
-multiply-accumulate); an ONNX graph's from its shapes. Both contenders of a comparison are always counted
-the same way.
+multiply-accumulate); an ONNX graph's from its shapes. All contenders of a comparison are always counted
+the same way. fvcore's "conv" and "linear" are the same numbers (it calls a multiply-accumulate a flop); its totals
+are larger by what it counts for normalisation and pooling.
 """
 
 import math

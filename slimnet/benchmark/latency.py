@@ -1,8 +1,8 @@
 """Latency that can be believed: contenders timed in turn, medians, and an interval around their ratio.
 
-One round times every contender once, in an order that turns round from round to round, so that whatever the
-machine does meanwhile (another process, a clock that falls as it warms) meets all of them alike. A ratio is
-resampled by whole rounds, for the same reason.
+One round times every contender once, in an order that is drawn, and the next in the reverse of it, so that whatever
+the machine does meanwhile (another process, a clock that falls as it warms, a scheduler that takes its turns) meets
+all of them alike. A ratio is resampled by whole rounds, for the same reason.
 """
 
 import gc
@@ -142,10 +142,15 @@ def interleave(
     timed = stopwatch or wall_clock(clock)
     repeats = [_repeats(run, clock, timed) for run in runs]
     rounds: list[list[float]] = []
+    order: list[int] = []
+    dice = np.random.default_rng(0)
     with _no_garbage_collection():
         end = clock() + seconds
         while len(rounds) < FEWEST_ROUNDS or (clock() < end and len(rounds) < MOST_ROUNDS):
-            rounds.append(_round(runs, repeats, timed, backwards=len(rounds) % 2 == 1))
+            if len(rounds) % 2 == 0:
+                order = dice.permutation(len(runs)).tolist()
+            rounds.append(_round(runs, repeats, timed, order))
+            order.reverse()
     return np.array(rounds).T * 1e3
 
 
@@ -161,10 +166,9 @@ def wall_clock(clock: Clock = time.perf_counter) -> Stopwatch:
     return timed
 
 
-def _round(runs: Sequence[Run], repeats: Sequence[int], timed: Stopwatch, *, backwards: bool) -> list[float]:
+def _round(runs: Sequence[Run], repeats: Sequence[int], timed: Stopwatch, order: Sequence[int]) -> list[float]:
     times = [0.0] * len(runs)
-    order = range(len(runs))
-    for index in reversed(order) if backwards else order:
+    for index in order:
         times[index] = timed(runs[index], repeats[index])
     return times
 

@@ -116,7 +116,6 @@ def rows_of(
     found = [
         LayerTimes(*key, tuple(each.get(key) for each in macs), tuple(each.get(key) for each in noted))
         for key in layers
-        if any(key in each for each in noted)
     ]
     nothing = tuple(0 for _ in noted)
     rest = [LayerTimes(*key, nothing, tuple(each.get(key) for each in noted)) for key in others]

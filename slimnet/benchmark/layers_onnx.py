@@ -5,6 +5,7 @@ value which the activation returned. From that name the original graph leads bac
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import onnx
 
-from slimnet.benchmark.counts import LAYER_OPERATORS, onnx_node_macs
+from slimnet.benchmark.counts import LAYER_OPERATORS, onnx_node_macs, read_onnx
 from slimnet.benchmark.layers import Forward, Key, LayerTimer
 from slimnet.benchmark.profile import OTHER
 from slimnet.benchmark.runs import feeds_of, onnx_session
@@ -26,9 +27,10 @@ class OnnxLayers(LayerTimer):
     """A session that writes a profile; its files begin with `prefix`."""
 
     def __init__(self, path: Path, inputs: Inputs, threads: int, prefix: Path):
-        self.names = LayerNames(path)
+        named = with_names(path, prefix.with_suffix(".onnx"))
+        self.names = LayerNames(named)
         self.macs = self.names.macs
-        self.session = onnx_session(path, threads, profile=prefix)
+        self.session = onnx_session(named, threads, profile=prefix)
         self.feeds = feeds_of(self.session, path, inputs)
 
     def run(self) -> object:
@@ -41,10 +43,22 @@ class OnnxLayers(LayerTimer):
         return by_run(events, self.names)
 
 
+def with_names(path: Path, copy: Path) -> Path:
+    """The ONNX file, or a copy of it in which every node has a name, since a fused one is named after what it was."""
+    model = read_onnx(path)
+    nameless = [(index, node) for index, node in enumerate(model.graph.node) if not node.name]
+    if not nameless:
+        return path
+    for index, node in nameless:
+        node.name = f"unnamed_{node.op_type}_{index}"
+    onnx.save(model, copy)
+    return copy
+
+
 class LayerNames:
     """The convolutions and linear layers of an ONNX file, and the way back to them from onnxruntime's names.
 
-    A layer is named as its weight, without ".weight", as slimnet's exports name it; else as its node.
+    A layer is named as its weight, without ".weight", as slimnet's exports name it; else as what it returns.
     """
 
     def __init__(self, path: Path):
@@ -69,18 +83,27 @@ class LayerNames:
         return (operator, OTHER) if plain == "MatMul" else (node, LAYER_OPERATORS[plain])
 
     def layer_behind(self, node: str) -> Key | None:
-        """The layer that a fused node was made from: the nearest before the value that it is named after."""
-        known = [name for name in self.values if name in node]
+        """The layer that a fused node was made from: the nearest before the value that it is named after.
+
+        None for a product of two activations, which is no layer.
+        """
+        known = [name for name in self.values if words(name) in words(node)]
         value = self.values[max(known, key=len)] if known else ""
         while value in self.makers and value not in self.keys:
-            value = self.makers[value].input[0] if self.makers[value].input else ""
+            maker = self.makers[value]
+            value = maker.input[0] if maker.input and maker.op_type not in LAYER_OPERATORS else ""
         return self.keys.get(value)
+
+
+def words(name: str) -> str:
+    """A name between marks, with marks for all that is neither letter nor digit: one name is found in another whole."""
+    return f"_{re.sub('[^A-Za-z0-9]', '_', name)}_"
 
 
 def layer_key(node: onnx.NodeProto) -> Key:
     """Name and kind of a layer in an ONNX file."""
     weights = [name for name in node.input[:2] if name.endswith(".weight")]
-    name = weights[0].removesuffix(".weight") if weights else node.name or node.output[0]
+    name = weights[0].removesuffix(".weight") if weights else node.output[0]
     return (name, LAYER_OPERATORS[node.op_type])
 
 

@@ -24,8 +24,8 @@ class TorchLayers(LayerTimer):
     """A copy of a network, in eval mode on a device, that notes when every module begins and ends."""
 
     def __init__(self, model: nn.Module, inputs: Inputs, device: str):
-        self.model = copy.deepcopy(model).eval()
-        found = own_macs(self.model, inputs)
+        self.model = copy.deepcopy(model).eval().cpu()
+        found = own_macs(self.model, inputs.map(lambda tensor: tensor.cpu()))
         self.macs = {(path, kind): count for path, (kind, count) in found.items()}
         self.keys: dict[str, Key] = {
             path: (path, found[path][0]) if path in found else (type(module).__name__, OTHER)
