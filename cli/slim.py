@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli import before_after, terminal
+from slimnet_cli.grouping import GroupedCommand
 from slimnet_cli.network import Network
 from slimnet_cli.options import json_option, network_options
 from slimnet_cli.reading import Labelled, data_options
 from slimnet_cli.removing import Removing, removing_options
+from slimnet_cli.targets import Target, target_options, warning
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from slimnet import Slimmed
+    from slimnet.baselines import Selection
+    from slimnet.data import ImageData
 
 EXAMPLES = """\b
 Examples:
   slimnet slim resnet56.th --arch resnet56 -o slim/
   slimnet slim resnet56.th --arch resnet56 --dry-run
+  slimnet slim resnet56.th --arch resnet56 --target-macs 0.5 --data cifar10 -o half/
   slimnet slim net.pt --arch basicnet --arch-args '{"in_channels": 1}' --data digits -o slim/
 """
 
 
-@click.command(epilog=EXAMPLES, short_help="Remove the dead channels of a network.")
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Remove the dead channels of a network.")
 @click.argument("checkpoint", metavar="CKPT")
 @network_options()
 @click.option("-o", "--out", metavar="DIR", help="The folder to write the bundle to; it must not exist yet.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @removing_options
+@target_options
 @data_options
 @json_option
 def slim(
@@ -34,6 +48,7 @@ def slim(
     out: str | None,
     dry_run: bool,
     removing: Removing,
+    target: Target | None,
     data: Labelled,
     as_json: bool,
 ) -> None:
@@ -42,50 +57,95 @@ def slim(
     CKPT is a checkpoint (.pt, .pth, .th, .safetensors). Writes a bundle: the slim weights, an ONNX model,
     the plan and the certificate. With --data the certificate is measured on the test images and their
     accuracy is shown; without, on random inputs.
+
+    With a budget, channels that compute something go as well, those first that matter least for what they cost. That
+    is no longer exact, and the accuracy shown is what is left before any fine-tuning.
     """
     if dry_run:
-        _show_plan(checkpoint, network, removing, as_json)
+        _show_plan(checkpoint, network, removing, target, data, as_json)
     elif out is None:
         raise click.UsageError("say where the bundle goes with -o DIR, or print the plan alone with --dry-run")
     else:
-        _write_bundle(checkpoint, network, removing, data, out, as_json)
+        _write_bundle(checkpoint, network, removing, target, data, out, as_json)
 
 
-def _show_plan(checkpoint: str, network: Network, removing: Removing, as_json: bool) -> None:
+def _show_plan(
+    checkpoint: str, network: Network, removing: Removing, target: Target | None, data: Labelled, as_json: bool
+) -> None:
     import slimnet
+    from slimnet.baselines import plan_for
 
+    images = data.load() if target else None
+    if target:
+        target.check(images)
+    selection = None
     with terminal.working("Planning"):
         model = network.load(checkpoint)
-        plan = slimnet.inspect(model, network.example(model), removing.threshold, round_to=removing.round_to).plan
+        example = network.example(model, images)
+        if target:
+            selection = target.choose(model, example, images, removing)
+            plan = plan_for(model, example, selection, round_to=removing.round_to)
+        else:
+            plan = slimnet.inspect(model, example, removing.threshold, round_to=removing.round_to).plan
     if as_json:
         terminal.emit(json.loads(plan.to_json()))
-    else:
-        terminal.result().print(str(plan), soft_wrap=True)
+        return
+    terminal.result().print(str(plan), soft_wrap=True)
+    if selection is not None:
+        terminal.result().print(f"\n{warning(selection, measured=False)}", soft_wrap=True)
 
 
 def _write_bundle(
-    checkpoint: str, network: Network, removing: Removing, data: Labelled, out: str, as_json: bool
+    checkpoint: str,
+    network: Network,
+    removing: Removing,
+    target: Target | None,
+    data: Labelled,
+    out: str,
+    as_json: bool,
 ) -> None:
-    import slimnet
     from slimnet.bundle import check_free, save
     from slimnet.training import evaluate
 
     check_free(Path(out))
     images = data.load()
+    if target:
+        target.check(images)
     with terminal.working("Slimming"):
         dense = network.load(checkpoint)
-        slimmed = slimnet.slim(
-            dense,
-            network.example(dense, images),
-            removing.threshold,
-            round_to=removing.round_to,
-            loader=list(images.batches("test")) if images else None,
-            tolerance=removing.tolerance,
-        )
+        slimmed, selection = _slimmed(dense, network.example(dense, images), removing, target, images)
         accuracies = (evaluate(dense, images), evaluate(slimmed.model, images)) if images else None
         folder = save(slimmed, out, source=Path(checkpoint).name)
     if as_json:
-        terminal.emit(before_after.document(slimmed, accuracies) | {"bundle": str(folder)})
+        chosen = {} if selection is None else {"target": _document(target, selection)}
+        terminal.emit(before_after.document(slimmed, accuracies) | chosen | {"bundle": str(folder)})
         return
-    terminal.result().print(before_after.table(slimmed, accuracies))
-    terminal.result().print(f"\n{slimmed.certificate}\n\nwritten to {folder}", soft_wrap=True)
+    console = terminal.result()
+    console.print(before_after.table(slimmed, accuracies))
+    if selection is not None:
+        console.print(f"\n{warning(selection, accuracies is not None)}", soft_wrap=True)
+    console.print(f"\n{slimmed.certificate}\n\nwritten to {folder}", soft_wrap=True)
+
+
+def _slimmed(
+    dense: nn.Module, example: torch.Tensor, removing: Removing, target: Target | None, images: ImageData | None
+) -> tuple[Slimmed, Selection | None]:
+    """The slim network, exactly or to a budget, and what was chosen for the budget."""
+    import slimnet
+    from slimnet.baselines import remove
+
+    limits: dict[str, Any] = {
+        "loader": list(images.batches("test")) if images else None,
+        "round_to": removing.round_to,
+        "tolerance": removing.tolerance,
+    }
+    if target is None:
+        return slimnet.slim(dense, example, removing.threshold, **limits), None
+    selection = target.choose(dense, example, images, removing)
+    return remove(dense, example, selection, **limits), selection
+
+
+def _document(target: Target | None, selection: Selection) -> dict[str, Any]:
+    """What was asked for and what was chosen, for machines."""
+    assert target is not None, "there is a selection"
+    return dataclasses.asdict(target) | {"chosen_channels": selection.count, "exact": not selection.count}

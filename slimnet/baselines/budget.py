@@ -1,7 +1,7 @@
 """within: give up as few channels of a ranking as a budget allows, by plans that are really made."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
@@ -56,6 +56,7 @@ def within(
     budget: Budget,
     *,
     scope: Scope = "global",
+    round_to: int | Mapping[str, int] | None = None,
     latency: LatencyLeft | None = None,
 ) -> Selection:
     """The fewest channels, lowest scores first, without which the network is within the budget.
@@ -64,7 +65,7 @@ def within(
     could not be removed is not chosen, and no layer loses its last channel. `scope` "global" holds all scores
     against one threshold, "uniform" takes the same share of every layer. The number is found by bisection around
     what arithmetic expects, with the plan really made for each try; `latency` measures the slim network where the
-    budget is one of latency.
+    budget is one of latency. `round_to` is that of `slimnet.slim`, and of the `remove` that follows.
 
     Raises:
         UsageError: the budget cannot be met, and it says the smallest that can; scores that do not fit the network;
@@ -73,7 +74,7 @@ def within(
     """
     if budget.unit == "latency" and latency is None:
         raise UsageError("a budget of latency needs latency=, which measures a slim network")
-    search = Search(model, check_inputs(model, inputs), ranking, scope, budget, latency)
+    search = Search(model, check_inputs(model, inputs), ranking, scope, round_to, budget, latency)
     return search.find()
 
 
@@ -85,6 +86,7 @@ class Search:
     inputs: Inputs
     ranking: Ranking
     scope: Scope
+    round_to: int | Mapping[str, int] | None
     budget: Budget
     latency: LatencyLeft | None
     tried: dict[int, float] = field(default_factory=dict)
@@ -133,7 +135,7 @@ class Search:
     def left(self, count: int) -> float:
         """What is left, in the budget's unit, when the first `count` sets go."""
         if count not in self.tried:
-            _, narrow, plan = cut(self.model, self.inputs, self.channels, self.selection(count))
+            _, narrow, plan = cut(self.model, self.inputs, self.channels, self.selection(count), self.round_to)
             self.tried[count] = self.measured(narrow, plan)
         return self.tried[count]
 

@@ -76,7 +76,7 @@ def rank(
         UsageError: an unknown method, a network with nothing for it to rank, or "taylor" without batches.
         TraceError, InputError: as `slimnet.slim` does.
     """
-    score = named(method)
+    score = require_method(method, with_batches=batches is not None)
     channels = Channels.of(model, check_inputs(model, inputs))
     scores = score(Task(model, channels, batches, seed, cost))
     if not scores:
@@ -84,12 +84,14 @@ def rank(
     return Ranking(method, scores, check_threshold(threshold) if method == "implicit" else 0.0)
 
 
-def named(method: str) -> Callable[[Task], Scores]:
+def require_method(method: str, *, with_batches: bool) -> Callable[[Task], Scores]:
     """The function behind the name of a method.
 
     Raises:
-        UsageError: there is none; it suggests the nearest.
+        UsageError: there is none, and it suggests the nearest; or the method needs batches that are not there.
     """
+    if method in NEED_BATCHES and not with_batches:
+        raise UsageError(f"{method} needs labelled images, on which it takes gradients; pass batches= (--data)")
     if method in SCORES:
         return SCORES[method]
     raise UsageError(f"there is no method {method!r}; {nearest_name(method, SCORES)}")
@@ -193,12 +195,11 @@ def taylor(task: Task) -> Scores:
     """The first-order effect of a filter on the loss, by torch-pruning.
 
     Raises:
-        UsageError, DataError: there are no labelled batches, or none that the network takes.
+        DataError: there is nothing in the batches.
     """
     from slimnet.baselines.importance import importance
 
-    if task.batches is None:
-        raise UsageError("taylor needs labelled images, on which it takes gradients; pass batches= (--data)")
+    assert task.batches is not None, "refused before"
     return importance("TaylorImportance", with_gradients(task.model, task.batches), task.channels)
 
 
@@ -229,3 +230,4 @@ SCORES: dict[str, Callable[[Task], Scores]] = {
     "taylor": taylor,
 }
 METHODS = tuple(SCORES)
+NEED_BATCHES = frozenset(["taylor"])

@@ -14,7 +14,7 @@ from slimnet.certify import DENSE, SILENCED
 from slimnet.errors import UsageError
 from slimnet.graph import Depthwise, Reader
 from slimnet.inputs import ExampleInputs, Inputs
-from slimnet.pipeline import Slimmed, check_inputs, operate, prove
+from slimnet.pipeline import Slimmed, as_rounding, check_inputs, operate, prove
 from slimnet.plan import SurgeryPlan
 from slimnet.skeleton import copy_with, named_tensors
 from slimnet.sparsity import dead_by_scale
@@ -66,6 +66,7 @@ def remove(
     selection: Selection,
     *,
     loader: Iterable[Any] | None = None,
+    round_to: int | Mapping[str, int] | None = None,
     tolerance: float | None = None,
     float64: bool = False,
 ) -> Slimmed:
@@ -80,25 +81,35 @@ def remove(
         UsageError, TraceError, InputError: as `silenced`.
     """
     given = check_inputs(model, inputs)
-    quiet, narrow, plan = cut(model, given, Channels.of(model, given), selection)
+    quiet, narrow, plan = cut(model, given, Channels.of(model, given), selection, round_to)
     slimmed = prove(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
     reference = SILENCED if selection.count else DENSE
     certificate = dataclasses.replace(slimmed.certificate, reference=reference)
     return dataclasses.replace(slimmed, certificate=certificate)
 
 
-def plan_for(model: nn.Module, inputs: ExampleInputs, selection: Selection) -> SurgeryPlan:
+def plan_for(
+    model: nn.Module,
+    inputs: ExampleInputs,
+    selection: Selection,
+    *,
+    round_to: int | Mapping[str, int] | None = None,
+) -> SurgeryPlan:
     """The plan that `remove` follows; nothing is run.
 
     Raises:
         UsageError, TraceError, InputError: as `silenced`.
     """
     given = check_inputs(model, inputs)
-    return cut(model, given, Channels.of(model, given), selection)[2]
+    return cut(model, given, Channels.of(model, given), selection, round_to)[2]
 
 
 def cut(
-    model: nn.Module, inputs: Inputs, channels: Channels, selection: Selection
+    model: nn.Module,
+    inputs: Inputs,
+    channels: Channels,
+    selection: Selection,
+    round_to: int | Mapping[str, int] | None,
 ) -> tuple[nn.Module, nn.Module, SurgeryPlan]:
     """The silenced network, the slim one, and the plan between them."""
     quiet = silence(model, channels, selection)
@@ -106,6 +117,7 @@ def cut(
         quiet,
         inputs,
         lambda graph: dataclasses.replace(dead_by_scale(graph, quiet, selection.threshold), criterion=str(selection)),
+        as_rounding(round_to),
     )
     return quiet, narrow, plan
 
