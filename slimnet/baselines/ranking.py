@@ -85,13 +85,23 @@ def rank(
 
 
 def require_method(method: str, *, with_batches: bool) -> Callable[[Task], Scores]:
+    """The function behind the name of a method, where what it needs is there.
+
+    Raises:
+        UsageError: there is none, or it needs batches.
+    """
+    score = named(method)
+    if method in NEED_BATCHES and not with_batches:
+        raise UsageError(f"{method} needs labelled images, on which it takes gradients; pass batches= (--data)")
+    return score
+
+
+def named(method: str) -> Callable[[Task], Scores]:
     """The function behind the name of a method.
 
     Raises:
-        UsageError: there is none, and it suggests the nearest; or the method needs batches that are not there.
+        UsageError: there is none; it suggests the nearest.
     """
-    if method in NEED_BATCHES and not with_batches:
-        raise UsageError(f"{method} needs labelled images, on which it takes gradients; pass batches= (--data)")
     if method in SCORES:
         return SCORES[method]
     raise UsageError(f"there is no method {method!r}; {nearest_name(method, SCORES)}")
