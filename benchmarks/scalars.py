@@ -21,7 +21,6 @@ from slimnet.benchmark.environment import environment
 from slimnet.paper.scalar_drawing import draw_scalars
 from slimnet.paper.scalar_words import bullets, halves
 from slimnet.paper.scalars import (
-    Curve,
     LowGradients,
     ScalarFigure,
     claims,
@@ -51,16 +50,7 @@ def as_data(figures: tuple[ScalarFigure, ...]) -> dict[str, Any]:
 
 def read(results: dict[str, Any]) -> tuple[ScalarFigure, ...]:
     """The figures that `as_data` wrote."""
-    figures = []
-    for each in results["figures"]:
-        curves = [Curve(**{name: frozen(value) for name, value in curve.items()}) for curve in each["curves"]]
-        figures.append(ScalarFigure(each["title"], LowGradients(**each["gradients"]), tuple(curves)))
-    return tuple(figures)
-
-
-def frozen(value: Any) -> Any:
-    """A list as the tuple that it was."""
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(ScalarFigure.from_dict(each) for each in results["figures"])
 
 
 def table(results: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from rich.text import Text
 from slimnet_cli import terminal
 from slimnet_cli.options import Command, json_option
 from slimnet_cli.reproduction import Reproduction, Task, tasks_of
+from slimnet_cli.simulated import FIGURES, simulate
 from slimnet_cli.sweep import Workforce, worker_options
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ def reproduce(
 ) -> None:
     """Train the networks of the paper's tables and figures, and set what came of them beside what is printed.
 
-    NAME is table1 ... table10, supp-table1 ... supp-table4, fig2, fig3, fig5, supp-fig1, supp-fig2, or all.
+    NAME is table1 ... table10, supp-table1 ... supp-table4, fig2 ... fig5, supp-fig1 ... supp-fig3, or all.
+
+    Figure 4 and supplementary figure 3 are simulated, in full at either scale, in about a minute.
 
     Each cell is a run in a folder of its own under DIR. The same command goes on where an earlier one stopped, a
     run that stands in two tables is made once, and Ctrl-C or the end of the --budget lets the runs at hand save
@@ -110,14 +113,23 @@ def reproduce(
     """
     from slimnet.paper.catalogue import wanted
 
-    chosen = wanted(names)
+    asked = wanted(names, FIGURES)
+    chosen, simulated = ([each for each in asked if (each in FIGURES) == drawn] for drawn in (False, True))
     tasks = tasks_of(entries_of(chosen), extent.scale, extent.seeds)
     reproduction = Reproduction(out, data_root, extent.scale, workforce)
     if dry_run:
-        forecast(reproduction, tasks, chosen, as_json)
+        if chosen or as_json:
+            forecast(reproduction, tasks, chosen, as_json)
+        for name in simulated:
+            terminal.note(f"{name} is simulated: no images, no training, about half a minute")
+        return
+    found = simulate(simulated, out, quiet=as_json)
+    if not chosen:
+        if as_json:
+            terminal.emit({"simulated": found})
         return
     left = run(reproduction, tasks, extent.budget)
-    show(reproduction, tasks, chosen, as_json)
+    show(reproduction, tasks, chosen, as_json, found)
     if left:
         terminal.note(f"some of it is left; the same command goes on where it stopped, in {out}")
     if left and extent.budget is None:
@@ -155,8 +167,10 @@ def run(reproduction: Reproduction, tasks: Sequence[Task], budget: float | None)
     return reproduction.train(possible, budget) if possible else False
 
 
-def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool) -> None:
-    """Write the report in its three forms, and show its tables."""
+def show(
+    reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool, simulated: dict[str, Any]
+) -> None:
+    """Write the report in its three forms, and show its tables; as JSON, with what was simulated."""
     from slimnet.paper.markdown import document, markdown
     from slimnet.paper.results import read_all
     from slimnet.report.paper_page import write_paper_report
@@ -170,7 +184,7 @@ def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str]
     with terminal.working("Drawing the report"):
         page = write_paper_report(names, results, histories, scale, reproduction.out / "report.html")
     if as_json:
-        terminal.emit(known)
+        terminal.emit(known | ({"simulated": simulated} if simulated else {}))
     else:
         click.echo(text)
     terminal.note(f"report: {page}")

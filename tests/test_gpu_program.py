@@ -167,6 +167,11 @@ def test_cells_say_what_they_need(monkeypatch, tmp_path):
     assert "pass --data-root" in json.loads((tmp_path / "found.json").read_text())["reproduce"]["error"]
 
 
+def test_cells_that_are_left_make_the_step_go_on_next_time():
+    assert gpu_steps.of_report({"cells": [{"ours": {}}, {"ours": None}]})["error"] == "1 of 2 cells are left"
+    assert "error" not in gpu_steps.of_report({"cells": [{"ours": {}}]})
+
+
 def test_the_table_shows_errors_speeds_and_latencies():
     latency = {"median_ms": [2.0, 1.0], "device": "cuda", "runtime": "torch", "batch": 1, "speedup": [{}, {"value": 2}]}
     speed = {"images_per_second": {"plain": 100, "slimnet": 250}, "ratio": {"median": 2.5}}

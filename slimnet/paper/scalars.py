@@ -5,9 +5,9 @@ update it. The paper prints these figures as images, so what they were drawn wit
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -118,6 +118,19 @@ class ScalarFigure:
                 return each
         raise UsageError(f"{self.title} has no curve of {optimiser} with {regulariser} {strength:g}")
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "ScalarFigure":
+        """What `dataclasses.asdict` made of a figure, written as JSON and read again.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        try:
+            curves = [{name: _frozen(value) for name, value in curve.items()} for curve in data["curves"]]
+            return cls(data["title"], LowGradients(**data["gradients"]), tuple(Curve(**curve) for curve in curves))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"not a simulated figure: {error}") from error
+
     @property
     def optimisers(self) -> tuple[OptimiserName, ...]:
         """The optimisers, in the order in which they are drawn."""
@@ -133,6 +146,10 @@ class ScalarFigure:
         never = self.gradients.iterations + 1
         curves = (each for each in self.curves if each.strength == strength)
         return tuple(sorted(curves, key=lambda each: (never if each.half is None else each.half, each.median[-1])))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def figure_4(gradients: LowGradients | None = None, strengths: Sequence[float] = STRENGTHS) -> ScalarFigure:

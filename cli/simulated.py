@@ -1,0 +1,81 @@
+"""The figures of the paper that are simulated, for `slimnet reproduce`: they need no images and no training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli import terminal
+
+if TYPE_CHECKING:
+    from slimnet.paper.scalars import ScalarFigure
+
+FIGURES = ("fig4", "supp-fig3")
+"""Their names."""
+
+
+def simulate(names: Sequence[str], out: Path, *, quiet: bool) -> dict[str, Any]:
+    """Simulate the figures, draw each beside the report, and show it in words unless told not to; returns their data.
+
+    What stands beside the report already is not simulated again.
+
+    Raises:
+        SlimnetError: the disk refuses a file.
+    """
+    from slimnet.paper.scalar_drawing import draw_scalars
+    from slimnet.report.drawing import standalone
+
+    found = {}
+    for name in names:
+        with terminal.working(f"Simulating {name}"):
+            figure = known(out / f"{name}.json") or figure_of(name)
+            write(out / f"{name}.json", json.dumps(dataclasses.asdict(figure)) + "\n")
+            drawn = write(out / f"{name}.svg", standalone(draw_scalars(figure)["wide"]))
+        found[name] = dataclasses.asdict(figure)
+        if not quiet:
+            from slimnet.paper.scalar_words import markdown
+
+            click.echo(markdown(figure))
+        terminal.note(f"{name}: {drawn}")
+    return found
+
+
+def figure_of(name: str) -> ScalarFigure:
+    """Simulate one."""
+    from slimnet.paper.scalars import figure_4, supplementary_figure_3
+
+    return figure_4() if name == "fig4" else supplementary_figure_3()
+
+
+def known(path: Path) -> ScalarFigure | None:
+    """One that was simulated before, with the settings of now; None where there is none."""
+    from slimnet.errors import UsageError
+    from slimnet.paper.scalars import LowGradients, ScalarFigure
+
+    try:
+        figure = ScalarFigure.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, UsageError):
+        return None
+    return figure if figure.gradients == LowGradients() else None
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a file beside the report, whole.
+
+    Raises:
+        SlimnetError: the disk refuses it.
+    """
+    from slimnet.errors import SlimnetError
+    from slimnet.files import whole_file
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SlimnetError(f"cannot make {path.parent}: {error.strerror}; choose another place with -o") from error
+    with whole_file(path, SlimnetError) as file:
+        file.write_text(text, encoding="utf-8")
+    return path
