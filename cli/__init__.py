@@ -16,6 +16,7 @@ from slimnet_cli.compare import compare
 from slimnet_cli.demo import demo
 from slimnet_cli.export import export
 from slimnet_cli.inspect import inspect
+from slimnet_cli.report import report
 from slimnet_cli.reproduce import reproduce
 from slimnet_cli.slim import slim
 from slimnet_cli.sweep import sweep
@@ -38,7 +39,21 @@ def commands() -> None:
     """Make trained convolutional networks smaller without changing what they compute."""
 
 
-for command in (slim, inspect, export, verify, benchmark, compare, train, analyse, sweep, reproduce, demo, checks):
+for command in (
+    slim,
+    inspect,
+    export,
+    verify,
+    benchmark,
+    report,
+    compare,
+    train,
+    analyse,
+    sweep,
+    reproduce,
+    demo,
+    checks,
+):
     commands.add_command(command)
 
 

@@ -15,10 +15,11 @@ from slimnet_cli.contest import Contest, contest_options
 from slimnet_cli.grouping import GroupedCommand
 from slimnet_cli.network import Network
 from slimnet_cli.options import architecture_option, json_option
+from slimnet_cli.outputs import refuse_missing_folder
 from slimnet_cli.reading import Labelled, data_options
 
 if TYPE_CHECKING:
-    from slimnet.comparison import Study
+    from slimnet.comparison import Results, Study
 
 EXAMPLES = """\b
 Examples:
@@ -34,6 +35,7 @@ Examples:
 @data_options
 @contest_options
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep everything here, to go on.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Draw a page about it as well.")
 @json_option
 def compare(
     checkpoint: str,
@@ -41,6 +43,7 @@ def compare(
     data: Labelled,
     contest: Contest,
     out: Path | None,
+    report: Path | None,
     as_json: bool,
 ) -> None:
     """Compare what methods of choosing channels leave of a trained network, like for like.
@@ -49,11 +52,15 @@ def compare(
     surgery removes them, the same fine-tuning follows, and error and latency are measured in the same way.
     implicit, ours, also gets a row without a budget: only dead channels go, and nothing changes.
 
-    DIR keeps one JSON file for each row, the slim networks as ONNX, and what an unfinished row needs. After
-    Ctrl-C or a crash the same command goes on where it was, and more methods and budgets may be added.
+    DIR keeps one JSON file for each row, all of them together in results.json, the slim networks as ONNX, and what
+    an unfinished row needs. After Ctrl-C or a crash the same command goes on where it was, and more methods and
+    budgets may be added.
     """
     from slimnet.comparison import Study
+    from slimnet.comparison.folder import RESULTS, write
 
+    if report is not None:
+        refuse_missing_folder(str(report))
     if data.source is None:
         raise click.UsageError("say with --data which images to judge by")
     settings = contest.settings(network.arch or "", data.source)
@@ -71,10 +78,23 @@ def compare(
                 terminal.note(f"interrupted; the same command goes on where it stopped, in {out}")
             raise
         results = study.results()
+        if out is not None:
+            write(out / RESULTS, results.to_dict())
+    if report is not None:
+        draw(results, report)
     if as_json:
         terminal.emit(results.to_dict())
     else:
         standings.show(terminal.result(), results)
+
+
+def draw(results: Results, path: Path) -> None:
+    """Write the page about a comparison."""
+    from slimnet.report import write_methods_report
+
+    with terminal.working("Drawing the report"):
+        write_methods_report(results, path)
+    terminal.note(f"report written to {path}")
 
 
 def watch(study: Study) -> None:

@@ -14,6 +14,7 @@ from slimnet.errors import SlimnetError, UsageError
 from slimnet.files import told, whole_file
 
 CONDITIONS = "comparison.json"
+RESULTS = "results.json"
 UNTOUCHED = (CONDITIONS, "lock")
 
 
@@ -22,8 +23,8 @@ class Folder:
     """Where everything of a comparison lies.
 
     `comparison.json` says under which conditions it was begun, `dense.json` and `dense.onnx` are the dense network,
-    `cells/KEY.json` is a finished row, `networks/KEY.onnx` the slim network as it was judged in the end, and
-    `under_way/KEY` holds what an unfinished cell needs to go on.
+    `cells/KEY.json` is a finished row, `results.json` all of them in the end, `networks/KEY.onnx` the slim network as
+    it was judged, and `under_way/KEY` holds what an unfinished cell needs to go on.
     """
 
     path: Path

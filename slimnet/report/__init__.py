@@ -1,6 +1,7 @@
-"""Offline HTML pages: about a slimmed network the verdict and the evidence, about a training run how it went."""
+"""Offline HTML pages: the verdict and the evidence about a slimmed network, about methods, about a training run."""
 
 from slimnet.report.content import Report, Training
+from slimnet.report.methods import render_methods, write_methods_report
 from slimnet.report.page import render, write_report
 from slimnet.report.training_page import render_training, write_training_report
 from slimnet.report.training_record import TrainingRecord
@@ -10,7 +11,9 @@ __all__ = [
     "Training",
     "TrainingRecord",
     "render",
+    "render_methods",
     "render_training",
+    "write_methods_report",
     "write_report",
     "write_training_report",
 ]

@@ -48,8 +48,15 @@ def render(report: Report) -> str:
         rows=contenders.contender_rows(report.comparison) if report.comparison and report.several else (),
         speeds=contenders.speed_rows(report.comparison) if report.comparison else (),
         profiles=report.comparison.profiles[:1] if report.comparison else (),
+        environment_rows=environment_rows(report),
         drawings=drawings(report),
     )
+
+
+def environment_rows(report: Report) -> list[tuple[str, str]]:
+    """Where it was measured, and by which plan the network was cut."""
+    plan = [] if report.plan is None else [("Plan", report.plan.digest[:16])]
+    return [*report.environment.rows(), *plan]
 
 
 def write_page(page: str, path: Path) -> Path:
