@@ -19,6 +19,7 @@ from typing import Any
 
 INTERRUPTED = 130
 POLL_SECONDS = 0.2
+UNTIL_INPUT_ENDS = "--until-input-ends"
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,24 @@ def outcome(job: Job, exit_code: int, output: str, errors: str) -> Outcome:
     return Outcome(job.key, error=lines[-1].removeprefix("error: "))
 
 
+@contextlib.contextmanager
+def lifeline() -> Iterator[dict[str, Any]]:
+    """How to start a process of a cell, so that it saves and leaves when this one is gone, however that came about.
+
+    Its standard input is a pipe that nothing is written to. The other end is ours alone, and closes with us.
+    """
+    theirs, ours = os.pipe()
+    try:
+        yield {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
 def train_elsewhere(job: Job) -> Outcome:
     """Train one cell to its end; what a Ray worker does."""
-    ended = subprocess.run(command(job), cwd=job.origin, capture_output=True, text=True, check=False)
+    with lifeline() as pipes:
+        ended = subprocess.run([*command(job), UNTIL_INPUT_ENDS], cwd=job.origin, check=False, **pipes)
     return outcome(job, ended.returncode, ended.stdout, ended.stderr)
 
 
@@ -96,18 +112,14 @@ class Here:
         if stopped():
             return Outcome(job.key)
         begun(job.key)
-        # In a session of its own, so that a Ctrl-C reaches it once, from us, and not from the terminal as well.
-        process = subprocess.Popen(
-            command(job),
-            cwd=job.origin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self._running.add(process)
-        output, errors = process.communicate()
-        self._running.discard(process)
+        with lifeline() as pipes:
+            # In a session of its own, so that a Ctrl-C reaches it once, from us, and not from the terminal as well.
+            process = subprocess.Popen(
+                [*command(job), UNTIL_INPUT_ENDS], cwd=job.origin, start_new_session=True, **pipes
+            )
+            self._running.add(process)
+            output, errors = process.communicate()
+            self._running.discard(process)
         return outcome(job, process.returncode, output, errors)
 
 

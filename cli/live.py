@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
 from slimnet_cli import terminal
 
 if TYPE_CHECKING:
@@ -82,3 +86,26 @@ def stop_on_interrupt(stop: Callable[[], None], *, patient: bool = False) -> Ite
         yield
     finally:
         restored()
+
+
+def leave_when_input_ends(_: click.Context, __: click.Parameter, wanted: bool) -> None:
+    """Ask this process to terminate once its standard input ends, as a pipe from a process that is gone does."""
+
+    def wait() -> None:
+        while os.read(stdin, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if wanted:
+        stdin = sys.stdin.fileno()
+        threading.Thread(target=wait, name="slimnet-lifeline", daemon=True).start()
+
+
+until_input_ends_option = click.option(
+    "--until-input-ends",
+    is_flag=True,
+    hidden=True,
+    expose_value=False,
+    callback=leave_when_input_ends,
+    help="Save and leave when standard input ends; for programs that start this one.",
+)

@@ -12,6 +12,7 @@ import click
 from slimnet_cli import terminal
 from slimnet_cli.grouping import GroupedCommand, in_group
 from slimnet_cli.keeping import Keeping, keeping_options
+from slimnet_cli.live import until_input_ends_option
 from slimnet_cli.machine import Machine, machine_options
 from slimnet_cli.options import json_option
 from slimnet_cli.outputs import refuse_missing_folder
@@ -42,6 +43,7 @@ output = in_group("Output")
 @recipe_options
 @reading_options
 @machine_options
+@until_input_ends_option
 @json_option
 def train(
     data: str | None,

@@ -18,10 +18,20 @@ def forkserver() -> ForkServerContext:
 def below(pid: int) -> list[int]:
     """The processes that a process has started, and those that they have."""
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        # Each thread has children of its own.
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:
         return []
+    children = " ".join(lists).split()
     return [each for child in map(int, children) for each in (child, *below(child))]
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is at work; one that has ended and that nobody has asked about is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def environment_of(pid: int) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import slimnet_cli
+from processes import below, runs
 from slimnet_cli.cells import Job, command, outcome
 
 GRID = """
@@ -122,11 +123,20 @@ def test_ctrl_c_lets_the_cell_at_hand_save_and_the_next_sweep_goes_on(tmp_path, 
     assert command(job)[4:6] == ["--resume", str(folder)]
 
 
-def test_a_folder_is_swept_by_one_process_at_a_time(tmp_path, capsys):
+def test_a_sweep_keeps_others_out_and_its_cell_saves_and_leaves_when_it_is_killed(tmp_path, capsys):
     grid(tmp_path, iterations=4000)
-    with begun(tmp_path):
+    with begun(tmp_path) as process:
         assert run(tmp_path) == 2
         assert "in use: another process is sweeping there" in capsys.readouterr().err
+        (cell,) = below(process.pid)
+        process.kill()
+        deadline = time.monotonic() + 60
+        while runs(cell):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    (folder,) = [path.parent for path in (tmp_path / "sweep" / "runs").glob("*/recipe.json")]
+    reached = max(int(path.stem) for path in (folder / "checkpoints").glob("*.pt"))
+    assert 0 < reached < 4000
 
 
 @pytest.mark.parametrize(
