@@ -8,7 +8,11 @@ what they reach in a large matrix product measured in the same run.
 
     python benchmarks/train_throughput.py [--arch basicnet] [--width 1.0] [--batch 40] [--threads 1] [--bf16]
     python benchmarks/train_throughput.py --device cuda --concurrent 8
+    python benchmarks/train_throughput.py --dead 0.7
     python benchmarks/train_throughput.py --table
+
+With `--dead` a share of the filters of each layer begins as Adam and L2 leave dead ones in the end: γ and β, which no
+image moves any more, are denormal numbers. The plain loop computes with them; slimnet's takes them for zero.
 
 Images are random bytes of CIFAR's shape, since speed does not depend on what they show.
 """
@@ -33,6 +37,7 @@ from torch.utils.data import DataLoader, Dataset
 from slimnet.benchmark import environment, macs
 from slimnet.compat import torchvision
 from slimnet.data import ImageData
+from slimnet.denormals import DENORMAL
 from slimnet.models import build
 from slimnet.training import Recipe, train
 from slimnet.training.tuning import Tuning
@@ -65,10 +70,11 @@ Turn = Callable[[int], None]
 """Train for a number of steps."""
 
 
-def plain_loop(recipe: Recipe, images: ImageData, device: str, workers: int) -> Turn:
+def plain_loop(recipe: Recipe, images: ImageData, device: str, workers: int, dead: float) -> Turn:
     """The loop of the tutorials."""
     torch.manual_seed(recipe.seed)
     model = build(recipe.arch, recipe.arch_args).to(device).train()
+    kill(model, dead)
     optimiser = torch.optim.Adam(model.parameters(), recipe.lr, recipe.betas, weight_decay=recipe.l2)
     batches = endless(
         DataLoader(
@@ -100,7 +106,7 @@ def endless(loader: DataLoader[Any]) -> Iterator[tuple[torch.Tensor, torch.Tenso
         yield from loader
 
 
-def our_loop(recipe: Recipe, images: ImageData, device: str, tuning: Tuning) -> Turn:
+def our_loop(recipe: Recipe, images: ImageData, device: str, tuning: Tuning, dead: float = 0.0) -> Turn:
     """slimnet's."""
     recipe = dataclasses.replace(recipe, iterations=10**9)
     runs: dict[int, Any] = {}
@@ -108,10 +114,21 @@ def our_loop(recipe: Recipe, images: ImageData, device: str, tuning: Tuning) -> 
     def turn(steps: int) -> None:
         if steps not in runs:
             runs[steps] = train(recipe, images, device=device, every=steps, tuning=tuning)
+            kill(runs[steps].model, dead)
         next(runs[steps])
         finished(device)
 
     return turn
+
+
+def kill(model: nn.Module, share: float) -> None:
+    """Let the first channels of each BatchNorm be dead and stay so."""
+    for module in model.modules() if share else ():
+        if isinstance(module, nn.BatchNorm2d):
+            alive = torch.arange(module.num_features) >= share * module.num_features
+            for parameter in (module.weight, module.bias):
+                parameter.data[~alive] = DENORMAL
+                parameter.register_hook(lambda gradient, alive=alive: gradient * alive.to(gradient))
 
 
 def finished(device: str) -> None:
@@ -202,8 +219,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     tuning = Tuning(threads=options.threads, compiled=options.compile, tf32=options.tf32)
     turns = {
-        "plain": plain_loop(dataclasses.replace(recipe, precision="fp32"), images, options.device, options.workers),
-        "slimnet": our_loop(recipe, images, options.device, tuning),
+        "plain": plain_loop(
+            dataclasses.replace(recipe, precision="fp32"), images, options.device, options.workers, options.dead
+        ),
+        "slimnet": our_loop(recipe, images, options.device, tuning, options.dead),
     }
     seconds = raced(turns, options.steps, options.repeats)
     per_turn = options.steps * options.batch
@@ -235,9 +254,17 @@ def network_macs(recipe: Recipe) -> int:
 def title(options: argparse.Namespace) -> str:
     """What a configuration is called."""
     width = f" width {options.width:g}" if options.arch == "basicnet" else ""
+    dead = [f"{100 * options.dead:.0f} % dead"] if options.dead else []
     extras = [name for name in ("bf16", "tf32", "compile") if getattr(options, name)]
     return ", ".join(
-        [f"{options.arch}{width}", f"batch {options.batch}", options.device, f"{options.threads} threads", *extras]
+        [
+            f"{options.arch}{width}",
+            f"batch {options.batch}",
+            options.device,
+            f"{options.threads} threads",
+            *extras,
+            *dead,
+        ]
     )
 
 
@@ -271,6 +298,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="steps of a turn")
     parser.add_argument("--repeats", type=int, default=7, help="turns of each contender")
     parser.add_argument("--concurrent", type=int, help="measure so many independent runs at a time, too")
+    parser.add_argument("--dead", type=float, default=0.0, help="share of the filters that begin dead")
     for name in ("bf16", "tf32", "compile"):
         parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)

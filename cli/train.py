@@ -68,11 +68,12 @@ def train(
     DIR becomes the run's folder: recipe, metrics, checkpoints, the trained model.pt and a report. Ctrl-C finishes
     the step at hand, saves and leaves; after that, or a crash, --resume goes on as if nothing had happened.
     """
+    from slimnet.denormals import denormals_flushed
     from slimnet.training.distributed import joined, lost_ones_told
 
     path, folder = _destination(out, resume)
     keeping.refuse_impossible(folder=folder)
-    with joined(machine.chosen_device()) as ranks, one_voice(ranks), lost_ones_told(ranks):
+    with denormals_flushed(), joined(machine.chosen_device()) as ranks, one_voice(ranks), lost_ones_told(ranks):
         request = Request(data, path, resume is not None, wishes, reading, machine, keeping, ranks)
         finished = request.in_folder() if folder else request.to_file()
         if finished is not None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from slimnet.data import ImageData
+from slimnet.denormals import denormals_flushed
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.models import build
 from slimnet.threads import torch_threads
@@ -110,9 +111,8 @@ class TrainingRun(Iterator[Progress]):
         set_initial_values(self.recipe, model)
         if self.recipe.sync_batchnorm and self.ranks.count > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        if self.device.type == "cuda":
-            # On a CPU contiguous parameters are as fast: convolutions follow the layout of their input.
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # As the images lie; casting weights to bfloat16 is then a copy, without a transposition.
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
     def _make_step(self) -> Step:
@@ -224,6 +224,7 @@ class TrainingRun(Iterator[Progress]):
         """What holds while steps are taken, and is undone for the caller."""
         with (
             torch_threads(self.tuning.threads),
+            denormals_flushed(),
             gpu_settings(self.tuning, self.device),
             compiler_told(self.tuning),
             self._own_randomness(),
