@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import slimnet_cli
 from processes import below, runs
-from slimnet_cli.cells import Job, command, outcome
+from slimnet_cli.cells import Here, Job, Outcome, command, outcome
 
 GRID = """
 [base]
@@ -72,15 +72,24 @@ def seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"recipe_seed": row["result"]["recipe"]["seed"]} for row in rows]
 
 
-def test_a_cell_that_fails_is_told_and_does_not_stop_the_others(tmp_path, capsys):
+def test_a_cell_that_fails_is_told_does_not_stop_the_others_and_is_tried_again_alone(tmp_path, capsys, monkeypatch):
     grid(tmp_path, '[[cells]]\narch = "torchvision:nonesuch"\narch_args = {}\n[[cells]]\nseed = 1\n')
     assert run(tmp_path) == 1
     failed, done = json.loads(capsys.readouterr().out)
     assert (failed["state"], done["state"]) == ("failed", "done")
     assert "nonesuch" in failed["error"]
     assert "\n" not in failed["error"]
+    tried = []
+
+    def train(self: Here, job: Job, *_: object) -> Outcome:
+        tried.append(job.key)
+        return Outcome(job.key, error="it is still not there")
+
+    monkeypatch.setattr(Here, "_train", train)
+    assert run(tmp_path) == 1
+    assert tried == []
     assert run(tmp_path, "--retry") == 1
-    assert json.loads(capsys.readouterr().out)[0]["state"] == "failed"
+    assert tried == [failed["key"]]
 
 
 @contextlib.contextmanager

@@ -111,8 +111,9 @@ class TrainingRun(Iterator[Progress]):
         set_initial_values(self.recipe, model)
         if self.recipe.sync_batchnorm and self.ranks.count > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        # As the images lie; casting weights to bfloat16 is then a copy, without a transposition.
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cuda" or self.recipe.precision == "bf16":
+            # As the images lie. In float32 a CPU gains nothing: its weight gradients do not come like that.
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
     def _make_step(self) -> Step:

@@ -51,11 +51,7 @@ def _constructed(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Op
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
     """Take `lr`, times each group's own factor, from the next step on."""
     for group in optimiser.param_groups:
-        scaled = lr * group[LR_SCALE]
-        if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(scaled)  # a captured CUDA graph reads it where it lies
-        else:
-            group["lr"] = scaled
+        group["lr"] = lr * group[LR_SCALE]
 
 
 class ScalesAndShifts:
