@@ -21,6 +21,9 @@ class Forecaster:
 
     The plan is made on meta tensors: it computes nothing, draws no random numbers, and reads γ and β where they
     are. A network that cannot be traced has no forecast.
+
+    It is made between two reports and not in a thread beside them: planning is Python throughout and holds Python's
+    global lock, so the steps would wait for it all the same, and it would read weights that are changing.
     """
 
     def __init__(self, run: TrainingRun) -> None:
