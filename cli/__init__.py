@@ -16,6 +16,7 @@ from slimnet_cli.compare import compare
 from slimnet_cli.demo import demo
 from slimnet_cli.export import export
 from slimnet_cli.inspect import inspect
+from slimnet_cli.ladder import ladder
 from slimnet_cli.report import report
 from slimnet_cli.reproduce import reproduce
 from slimnet_cli.slim import slim
@@ -41,6 +42,7 @@ def commands() -> None:
 
 for command in (
     slim,
+    ladder,
     inspect,
     export,
     verify,

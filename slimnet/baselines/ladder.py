@@ -1,0 +1,176 @@
+"""climb: several compact networks out of one training, each a bundle, the first of them exact."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from slimnet.baselines.budget import Budget, Unit, within
+from slimnet.baselines.ranking import Ranking
+from slimnet.baselines.selection import Selection, remove
+from slimnet.bundle import save
+from slimnet.certify import DENSE
+from slimnet.data import ImageData
+from slimnet.errors import SlimnetError, UsageError
+from slimnet.files import held, whole_file
+from slimnet.formats.manifest import read_manifest
+from slimnet.inputs import ExampleInputs
+from slimnet.training import evaluate
+
+RECORD, PAGE = "ladder.json", "ladder.html"
+MAKER = "slimnet ladder"
+EXACT = "exact"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One network of a ladder: the dense one, a compact one, or a budget that made none (`note` says why).
+
+    `name` is also its bundle's folder. `reference` is what the certificate is relative to, and `difference` the
+    largest relative one to it. `accuracy` is that on `images` test images, before any fine-tuning.
+    """
+
+    name: str
+    params: int | None = None
+    macs: int | None = None
+    removed: int = 0
+    reference: str = DENSE
+    difference: float | None = None
+    accuracy: float | None = None
+    images: int = 0
+    note: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing was removed that computed anything."""
+        return self.reference == DENSE and not self.note
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Where the rungs of one network lie, and how they are made; `conditions` are what all of them share."""
+
+    folder: Path
+    model: nn.Module
+    inputs: ExampleInputs
+    images: ImageData | None
+    conditions: Mapping[str, Any]
+    source: str | None = None
+
+    def climb(
+        self, steps: Sequence[float], unit: Unit, threshold: float, ranking: Callable[[], Ranking]
+    ) -> Iterator[Rung]:
+        """Yield the dense network, the exact rung, and one for each step; what lies there already is not made again.
+
+        `steps` are budgets in `unit`. A step that cannot be met, or that the exact rung meets, makes no network.
+
+        Raises:
+            UsageError: a step that is no budget, or a folder that holds something else.
+        """
+        budgets = [Budget(unit, step) for step in sorted(set(steps), reverse=True)]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with held(self.folder, SlimnetError, "climbing a ladder"):
+            kept = self.begun()
+            dense = kept.get("dense") or self.keep(kept, self.measured("dense"))
+            yield dense
+            exact = Selection("implicit", {}, threshold)
+            yield self.rung(kept, EXACT, lambda: exact)
+            ranked: list[Ranking] = []
+            for budget in budgets:
+
+                def choose(budget: Budget = budget) -> Selection:
+                    if not ranked:
+                        ranked.append(ranking())
+                    return within(self.model, self.inputs, ranked[0], budget)
+
+                yield self.rung(kept, f"{unit}-{budget.left:g}", choose)
+
+    def rung(self, kept: dict[str, Rung], name: str, choose: Callable[[], Selection]) -> Rung:
+        """One rung: as it was kept, or made now."""
+        if name in kept and (kept[name].note or self.is_whole(name)):
+            return kept[name]
+        try:
+            selection = choose()
+        except UsageError as error:
+            return self.keep(kept, Rung(name, note=str(error)))
+        if name != EXACT and not selection.count:
+            return self.keep(kept, Rung(name, note=f"the rung {EXACT} is within it"))
+        loader = None if self.images is None else list(self.images.batches("test"))
+        slimmed = remove(self.model, self.inputs, selection, loader=loader)
+        rung = self.measured(
+            name,
+            slimmed.model,
+            removed=slimmed.plan.removed_channels,
+            reference=slimmed.certificate.reference,
+            difference=slimmed.certificate.max_rel_difference,
+            macs=slimmed.plan.macs_after,
+        )
+        if "dense" in kept and kept["dense"].macs is None:
+            self.keep(kept, Rung(**asdict(kept["dense"]) | {"macs": slimmed.plan.macs_before}))
+        # What is kept of a rung counts once its bundle is there too.
+        self.keep(kept, rung)
+        save(slimmed, self.folder / name, source=self.source)
+        return rung
+
+    def measured(self, name: str, model: nn.Module | None = None, **values: Any) -> Rung:
+        """A rung with its size, and its accuracy where there are images."""
+        network = self.model if model is None else model
+        params = sum(parameter.numel() for parameter in network.parameters())
+        if self.images is not None:
+            accuracy = evaluate(network, self.images)
+            values |= {"accuracy": accuracy.top1, "images": accuracy.n}
+        return Rung(name, params=params, **values)
+
+    def is_whole(self, name: str) -> bool:
+        """Whether a rung's bundle lies there as it was written."""
+        if not (self.folder / name).is_dir():
+            return False
+        read_manifest(self.folder / name)
+        return True
+
+    def begun(self) -> dict[str, Rung]:
+        """The rungs that are kept, by name.
+
+        Raises:
+            UsageError: the folder holds another ladder, or something else.
+        """
+        file = self.folder / RECORD
+        if not file.exists():
+            strange = sorted(path.name for path in self.folder.iterdir() if path.name != "lock")
+            if strange:
+                raise UsageError(f"{self.folder} holds {strange[0]} and no ladder; name another folder")
+            return {}
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+            conditions, rungs = document["conditions"], [Rung(**rung) for rung in document["rungs"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"{file} is no ladder ({error}); name another folder") from error
+        for name, value in json.loads(json.dumps(self.conditions)).items():
+            if conditions.get(name) != value:
+                raise UsageError(
+                    f"{self.folder} is a ladder with {name} {conditions.get(name)!r}, not {value!r}; "
+                    "go on with that, or name another folder"
+                )
+        return {rung.name: rung for rung in rungs}
+
+    def keep(self, kept: dict[str, Rung], rung: Rung) -> Rung:
+        """Write a rung down beside the others."""
+        kept[rung.name] = rung
+        document = {"made_by": MAKER, "conditions": self.conditions, "rungs": [asdict(each) for each in kept.values()]}
+        with whole_file(self.folder / RECORD, SlimnetError) as file:
+            file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        return rung
+
+
+def front(rungs: Sequence[Rung]) -> set[str]:
+    """The names of the networks that no other betters: none with fewer MACs errs as seldom (the Pareto front)."""
+    known = [rung for rung in rungs if rung.macs is not None and rung.accuracy is not None]
+
+    def betters(other: Rung, one: Rung) -> bool:
+        ours, theirs = (one.macs or 0, -(one.accuracy or 0)), (other.macs or 0, -(other.accuracy or 0))
+        return theirs != ours and theirs[0] <= ours[0] and theirs[1] <= ours[1]
+
+    return {one.name for one in known if not any(betters(other, one) for other in known)}
