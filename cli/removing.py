@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from slimnet_cli import terminal
 from slimnet_cli.options import Command, threshold_option
+
+if TYPE_CHECKING:
+    from slimnet.pipeline import RoundTo
+
+AUTO = ("auto", "auto:torch", "auto:onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -16,20 +24,48 @@ class Removing:
 
     threshold: float
     tolerance: float | None
-    round_to: int | None
+    round_to: int | str | None
+
+    @property
+    def multiple(self) -> int | None:
+        """The number, where networks are made until they meet a budget.
+
+        Raises:
+            click.UsageError: widths are to be measured.
+        """
+        if isinstance(self.round_to, str):
+            raise click.UsageError("--round auto measures one network, and a budget tries many; give a number")
+        return self.round_to
+
+    @contextmanager
+    def at_work(self, what: str) -> Iterator[RoundTo]:
+        """Show that something is being done, and what is tried where widths are measured; yields what `slim` takes."""
+        from slimnet.widths import CANDIDATES, Auto
+
+        if not isinstance(self.round_to, str):
+            with terminal.working(what):
+                yield self.round_to
+            return
+        runtime = self.round_to.partition(":")[2] or Auto.runtime
+        with terminal.progress("Trying widths", 1 + len(CANDIDATES)) as advance:
+            yield Auto(runtime=runtime, progress=lambda done, _, name: advance(done, name))
 
 
 class Multiple(click.ParamType):
-    """A positive whole number, or "none"."""
+    """A positive whole number, "auto" with or without a runtime, or "none"."""
 
     name = "multiple"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str | None:
         """Turn "16" into 16 and "none" into None."""
         if value is None or value == "none":
             return None
+        if value in AUTO:
+            return str(value)
         if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"{value!r} is no width to round to; give a number such as 16, or none", param, ctx)
+            self.fail(
+                f"{value!r} is no width to round to; give a number such as 16, {', '.join(AUTO)} or none", param, ctx
+            )
         return int(value)
 
 
@@ -45,8 +81,9 @@ OPTIONS = (
         "--round",
         "round_to",
         type=Multiple(),
-        metavar="N|none",
-        help="Keep a few removable channels, so that widths are multiples of N.  [default: none]",
+        metavar="N|auto|none",
+        help="Keep a few removable channels, so that widths are multiples of N; auto measures what is fastest on "
+        "onnxruntime (auto:torch: on torch).  [default: none]",
     ),
 )
 
@@ -55,7 +92,7 @@ def removing_options(command: Command) -> Command:
     """Add the options; the command gets them as one `removing`."""
 
     @functools.wraps(command)
-    def with_removing(threshold: float, tolerance: float | None, round_to: int | None, **others: Any) -> Any:
+    def with_removing(threshold: float, tolerance: float | None, round_to: int | str | None, **others: Any) -> Any:
         return command(removing=Removing(threshold, tolerance, round_to), **others)
 
     return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_removing)

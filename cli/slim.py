@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from slimnet import Slimmed
     from slimnet.baselines import Selection
     from slimnet.data import ImageData
+    from slimnet.pipeline import RoundTo
 
 EXAMPLES = """\b
 Examples:
   slimnet slim resnet56.th --arch resnet56 -o slim/
   slimnet slim resnet56.th --arch resnet56 --dry-run
   slimnet slim resnet56.th --arch resnet56 --target-macs 0.5 --data cifar10 -o half/
+  slimnet slim mobilenet.pt --arch torchvision:mobilenet_v2 --round auto -o slim/
   slimnet slim net.pt --arch basicnet --arch-args '{"in_channels": 1}' --data digits -o slim/
 """
 
@@ -56,7 +58,8 @@ def slim(
 
     CKPT is a checkpoint (.pt, .pth, .th, .safetensors). Writes a bundle: the slim weights, an ONNX model,
     the plan and the certificate. With --data the certificate is measured on the test images and their
-    accuracy is shown; without, on random inputs.
+    accuracy is shown; without, on random inputs. With --round auto the widths are those that are fastest on
+    this machine, and the dense network is one of the candidates.
 
     With a budget, channels that compute something go as well, those first that matter least for what they cost. That
     is no longer exact, and the accuracy shown is what is left before any fine-tuning.
@@ -79,14 +82,14 @@ def _show_plan(
     if target:
         target.check(images)
     selection = None
-    with terminal.working("Planning"):
+    with removing.at_work("Planning") as round_to:
         model = network.load(checkpoint)
         example = network.example(model, images)
         if target:
             selection = target.choose(model, example, images, removing)
-            plan = plan_for(model, example, selection, round_to=removing.round_to)
+            plan = plan_for(model, example, selection, round_to=removing.multiple)
         else:
-            plan = slimnet.inspect(model, example, removing.threshold, round_to=removing.round_to).plan
+            plan = slimnet.inspect(model, example, removing.threshold, round_to=round_to).plan
     if as_json:
         terminal.emit(json.loads(plan.to_json()))
         return
@@ -111,9 +114,9 @@ def _write_bundle(
     images = data.load()
     if target:
         target.check(images)
-    with terminal.working("Slimming"):
+    with removing.at_work("Slimming") as round_to:
         dense = network.load(checkpoint)
-        slimmed, selection = _slimmed(dense, network.example(dense, images), removing, target, images)
+        slimmed, selection = _slimmed(dense, network.example(dense, images), removing, round_to, target, images)
         accuracies = (evaluate(dense, images), evaluate(slimmed.model, images)) if images else None
         folder = save(slimmed, out, source=Path(checkpoint).name)
     if as_json:
@@ -128,7 +131,12 @@ def _write_bundle(
 
 
 def _slimmed(
-    dense: nn.Module, example: torch.Tensor, removing: Removing, target: Target | None, images: ImageData | None
+    dense: nn.Module,
+    example: torch.Tensor,
+    removing: Removing,
+    round_to: RoundTo,
+    target: Target | None,
+    images: ImageData | None,
 ) -> tuple[Slimmed, Selection | None]:
     """The slim network, exactly or to a budget, and what was chosen for the budget."""
     import slimnet
@@ -136,13 +144,12 @@ def _slimmed(
 
     limits: dict[str, Any] = {
         "loader": list(images.batches("test")) if images else None,
-        "round_to": removing.round_to,
         "tolerance": removing.tolerance,
     }
     if target is None:
-        return slimnet.slim(dense, example, removing.threshold, **limits), None
+        return slimnet.slim(dense, example, removing.threshold, round_to=round_to, **limits), None
     selection = target.choose(dense, example, images, removing)
-    return remove(dense, example, selection, **limits), selection
+    return remove(dense, example, selection, round_to=removing.multiple, **limits), selection
 
 
 def _document(target: Target | None, selection: Selection) -> dict[str, Any]:

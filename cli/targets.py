@@ -80,7 +80,7 @@ class Target:
         from slimnet.baselines.stopwatch import stopwatch
 
         ranking = ranked(self.method, dense, example, images, self.unit, removing.threshold)
-        round_to = removing.round_to
+        round_to = removing.multiple
         if self.unit != "latency":
             return within(dense, example, ranking, self.budget, round_to=round_to)
         with stopwatch(dense, example, self.runtime) as latency:

@@ -1,7 +1,6 @@
 """inspect: what is dead in a network, what could be removed, and why the rest could not."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +9,13 @@ from torch import nn
 
 from slimnet.graph import ChannelGraph
 from slimnet.inputs import ExampleInputs
-from slimnet.pipeline import as_rounding, check_inputs
+from slimnet.pipeline import RoundTo, as_rounding, check_inputs, operate
 from slimnet.plan import SurgeryPlan
 from slimnet.planning import make_plan
 from slimnet.skeleton import state
 from slimnet.sparsity import dead_by_scale
 from slimnet.trace import trace
+from slimnet.widths import Auto
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def inspect(
     example_inputs: ExampleInputs,
     threshold: float = 1e-3,
     *,
-    round_to: int | Mapping[str, int] | None = None,
+    round_to: RoundTo = None,
 ) -> Inspection:
     """Look at every layer's channels: dead, removable, and why not. Nothing is changed.
 
@@ -69,7 +69,11 @@ def inspect(
     """
     inputs = check_inputs(model, example_inputs)
     graph = trace(model, inputs)
-    plan = make_plan(model, inputs, graph, dead_by_scale(graph, model, threshold), rounding=as_rounding(round_to))
+    rounding = as_rounding(round_to)
+    if isinstance(rounding, Auto):
+        plan = operate(model, inputs, lambda graph: dead_by_scale(graph, model, threshold), rounding)[1]
+    else:
+        plan = make_plan(model, inputs, graph, dead_by_scale(graph, model, threshold), rounding=rounding)
     reasons: dict[str, Counter[str]] = {}
     for kept in plan.kept:
         reasons.setdefault(kept.layer, Counter())[kept.reason] += len(kept.channels)

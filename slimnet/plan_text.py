@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from slimnet.plan import LayerPlan, SurgeryPlan
+from slimnet.plan import LayerPlan, SurgeryPlan, WidthTrial
 
 
 def describe(plan: SurgeryPlan) -> str:
@@ -13,6 +13,9 @@ def describe(plan: SurgeryPlan) -> str:
         f"parameters {plan.params_before:,} → {plan.params_after:,} ({change(plan.params_before, plan.params_after)}), "
         f"MACs {plan.macs_before:,} → {plan.macs_after:,} ({change(plan.macs_before, plan.macs_after)})",
     ]
+    if plan.rounding != "none":
+        lines.append(f"  widths rounded up: {plan.rounding}")
+    lines += [trial_line(trial) for trial in plan.trials]
     changed = [layer for layer in plan.layers if layer.channels_after != layer.channels_before]
     lines += [layer_line(layer) for layer in changed]
     if not changed:
@@ -28,6 +31,14 @@ def describe(plan: SurgeryPlan) -> str:
         reasons[kept.reason] += len(kept.channels)
     lines += [f"  {count} dead channels kept: {reason}" for reason, count in reasons.most_common()]
     return "\n".join(lines)
+
+
+def trial_line(trial: WidthTrial) -> str:
+    """One way to round the widths that was measured."""
+    return (
+        f"    {trial.rounding}: {trial.median_ms:.3g} ms at batch {trial.batch} on {trial.threads} threads, "
+        f"{trial.low:.2f} to {trial.high:.2f} times as fast as dense, {trial.macs:,} MACs"
+    )
 
 
 def layer_line(layer: LayerPlan) -> str:

@@ -143,6 +143,10 @@ def test_slim_rounds_widths_where_it_is_asked_to(checkpoint, capsys):
     assert plan.rounding == "multiples of 8"
     assert plan.removed_channels > 0
     assert all(each.channels_after % 8 == 0 or each.channels_after == each.channels_before for each in plan.layers)
+    assert slimnet_cli.run(["slim", checkpoint, *ARCH, "--dry-run", "--json", "--round", "auto:torch"]) == 0
+    chosen = SurgeryPlan.from_json(capsys.readouterr().out)
+    assert chosen.trials[0].rounding == "dense"
+    assert chosen.trials[0].runtime == "torch"
     assert slimnet_cli.run(["slim", checkpoint, *ARCH, "--dry-run", "--json", "--round", "none"]) == 0
     assert SurgeryPlan.from_json(capsys.readouterr().out).rounding == "none"
 

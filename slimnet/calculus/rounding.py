@@ -26,7 +26,9 @@ class Rounding:
     def __post_init__(self) -> None:
         for multiple in (self.multiple, *self.layers.values()):
             if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
-                raise UsageError(f"widths cannot be rounded to multiples of {multiple!r}; it must be 1 or more")
+                raise UsageError(
+                    f'widths cannot be rounded to multiples of {multiple!r}; it must be 1 or more, or "auto"'
+                )
 
     def of(self, layer: str) -> int:
         """The multiple for one layer's outputs."""
