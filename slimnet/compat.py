@@ -52,11 +52,7 @@ def timm() -> ModuleType:
     Raises:
         UsageError: timm is not installed (it is an optional extra), or broken.
     """
-    torchvision()
-    try:
-        return _fresh_import("timm")
-    except RuntimeError as error:
-        raise UsageError(_broken("timm", str(error))) from error
+    return _behind_torchvision("timm")
 
 
 def torch_pruning() -> ModuleType:
@@ -65,11 +61,16 @@ def torch_pruning() -> ModuleType:
     Raises:
         UsageError: it is not installed (it is an optional extra), or broken.
     """
+    return _behind_torchvision("torch_pruning")
+
+
+def _behind_torchvision(name: str) -> ModuleType:
+    """Import a package that imports torchvision itself."""
     torchvision()
     try:
-        return _fresh_import("torch_pruning")
+        return _fresh_import(name)
     except RuntimeError as error:
-        raise UsageError(_broken("torch_pruning", str(error))) from error
+        raise UsageError(_broken(name, str(error))) from error
 
 
 def _fresh_import(name: str) -> ModuleType:
