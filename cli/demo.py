@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.text import Text
-from slimnet_cli import before_after, terminal
+from slimnet_cli import before_after, standings, terminal
 from slimnet_cli.contenders import measured
 from slimnet_cli.options import json_option
 from slimnet_cli.outputs import refuse_strangers, whole_folder
@@ -17,6 +18,7 @@ from slimnet_cli.outputs import refuse_strangers, whole_folder
 if TYPE_CHECKING:
     from slimnet import Slimmed
     from slimnet.benchmark import Comparison
+    from slimnet.comparison import Results, Settings
     from slimnet.data import ImageData
     from slimnet.training import Accuracy, TrainingRun
 
@@ -26,6 +28,8 @@ Examples:
   slimnet demo --out runs/demo --json > demo.json
 """
 MAKER = "slimnet demo"
+TUNED_FOR = 150
+"""Iterations of fine-tuning, for every method; a few seconds in all."""
 NAMES = ("demo.json", "report.html", "dense", "slim")
 
 
@@ -37,6 +41,7 @@ class Outcome:
     slimmed: Slimmed
     accuracies: tuple[Accuracy, Accuracy]
     comparison: Comparison
+    methods: Results
 
 
 @click.command(epilog=EXAMPLES, short_help="The whole story on real images, in minutes.")
@@ -54,7 +59,7 @@ def demo(out: Path, as_json: bool) -> None:
 
     Adam with L2 regularisation trains a narrow network on scikit-learn's digits until filters have died.
     They are removed, a certificate shows that nothing changed, and dense and slim are timed against each
-    other.
+    other. At last other methods of choosing channels are given the same share of the MACs, and half of it.
     """
     refuse_strangers(out, MAKER, NAMES)
     with whole_folder(out, MAKER, NAMES) as folder:
@@ -77,7 +82,8 @@ def _play(folder: Path) -> Outcome:
     with terminal.working("Slimming and exporting"):
         slimmed, accuracies = _slim(run, images, folder)
     comparison = _measure(run, slimmed, folder)
-    outcome = Outcome(run, slimmed, accuracies, comparison)
+    methods = _compare(run, slimmed, images)
+    outcome = Outcome(run, slimmed, accuracies, comparison, methods)
     with terminal.working("Drawing the report"):
         _report(outcome, folder / "report.html")
     return outcome
@@ -133,6 +139,35 @@ def _measure(run: TrainingRun, slimmed: Slimmed, folder: Path) -> Comparison:
     return measured(contenders, slimmed.example_inputs, Settings(threads=1))
 
 
+def _compare(run: TrainingRun, slimmed: Slimmed, images: ImageData) -> Results:
+    """What other methods leave of the same network, within the MACs that are left without dead channels."""
+    from slimnet_cli.compare import watch
+
+    from slimnet.comparison import Study
+
+    with tempfile.TemporaryDirectory() as folder:
+        study = Study("the demo's network", run.model, images, contest(slimmed), folder)
+        watch(study)
+        return study.results()
+
+
+def contest(slimmed: Slimmed) -> Settings:
+    """Four methods at the MACs that a slim network has, and at half of them, with a short fine-tuning."""
+    from slimnet.baselines import Budget
+    from slimnet.comparison import Settings
+    from slimnet.training import DIGITS_DEMO
+    from slimnet.training.finetune import retraining
+
+    left = slimmed.plan.macs_after / slimmed.plan.macs_before
+    return Settings(
+        methods=("implicit", "li2017", "liu2017", "random"),
+        budgets=(Budget("macs", left), Budget("macs", left / 2)),
+        finetuning=retraining(DIGITS_DEMO.arch, DIGITS_DEMO.data, TUNED_FOR, optimiser="adam", batch_size=32),
+        threads=1,
+        seconds=0.5,
+    )
+
+
 def _report(outcome: Outcome, path: Path) -> None:
     import slimnet
     from slimnet.report import Report, Training, write_report
@@ -159,6 +194,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
         "training_seconds": outcome.run.history[-1].progress.seconds,
         **before_after.document(outcome.slimmed, outcome.accuracies),
         "comparison": outcome.comparison.to_dict(),
+        "methods": outcome.methods.to_dict(),
     }
 
 
@@ -173,5 +209,7 @@ def _show(outcome: Outcome, out: Path) -> None:
     )
     console.print()
     console.print(str(outcome.slimmed.certificate), soft_wrap=True)
+    console.print()
+    standings.show(console, outcome.methods)
     console.print()
     console.print(terminal.table(("", ""), [(Text(f"{out / name}", style="bold"), what) for name, what in places]))

@@ -17,7 +17,10 @@ from slimnet.data import load_data
 from slimnet.models import build
 from slimnet.plan import SurgeryPlan
 
-COMMANDS = ("slim", "inspect", "export", "verify", "benchmark", "train", "analyse", "sweep", "demo", "checks")
+COMMANDS = (
+    *("slim", "inspect", "export", "verify", "benchmark", "compare"),
+    *("train", "analyse", "sweep", "demo", "checks"),
+)
 ARGS = {"in_channels": 1, "width": 0.125, "hidden": 24}
 ARCH = ("--arch", "basicnet", "--arch-args", json.dumps(ARGS), "--input-shape", "1,16,16")
 

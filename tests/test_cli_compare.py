@@ -10,7 +10,9 @@ import pytest
 import slimnet_cli
 import torch
 from slimnet_cli.contest import names, shares
+from slimnet_cli.demo import TUNED_FOR, contest
 
+import slimnet
 from slimnet.comparison import Results
 from slimnet.models import build
 from slimnet.training import Recipe, save_checkpoint
@@ -54,7 +56,9 @@ def test_for_people_it_is_one_table_that_says_how_it_was_measured(checkpoint, ca
 
 
 def test_for_machines_it_is_json_that_the_library_reads_back(checkpoint, tmp_path, capsys):
-    assert run(checkpoint, *SHORT, "--finetune", 2, "-o", tmp_path / "out", "--json") == 0
+    page = tmp_path / "page.html"
+    assert run(checkpoint, *SHORT, "--finetune", 2, "-o", tmp_path / "out", "--report", page, "--json") == 0
+    assert page.read_text().startswith("<!doctype html>")
     document = json.loads(capsys.readouterr().out)
     results = Results.from_dict(document)
     assert [outcome.method for outcome in results.outcomes] == ["implicit", "implicit", "li2017"]
@@ -131,6 +135,22 @@ def test_data_with_other_classes_is_refused(tmp_path, capsys):
 def test_without_data_it_says_so(checkpoint, capsys):
     assert slimnet_cli.run(["compare", str(checkpoint), *NETWORK, "--budget", "0.5"]) == 2
     assert "--data" in refusal(capsys)
+
+
+def test_the_demo_gives_every_method_the_macs_that_are_left_without_dead_channels():
+    """Oracle: the share of the MACs that the exact removal left."""
+    torch.manual_seed(0)
+    model = build("basicnet", ARGUMENTS).eval()
+    with torch.no_grad():
+        model.features.bn1.weight[:3] = 0
+        model.features.bn1.bias[:3] = -1
+    slimmed = slimnet.slim(model, torch.randn(2, 1, 16, 16))
+    settings = contest(slimmed)
+    assert [budget.left for budget in settings.budgets] == [
+        slimmed.certificate.macs_after / slimmed.certificate.macs_before / part for part in (1, 2)
+    ]
+    assert settings.finetuning.iterations == TUNED_FOR
+    assert len(settings.cells()) == 9
 
 
 def test_lists_are_read_once_each():

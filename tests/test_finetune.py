@@ -7,7 +7,7 @@ from runs import TINY, finished, images, recipe, same
 from slimnet.errors import UsageError
 from slimnet.models import build
 from slimnet.training import TrainingRun, evaluate
-from slimnet.training.finetune import Finetuning, Point, retraining
+from slimnet.training.finetune import Finetuning, Point, retraining, without_dust
 from slimnet.training.warm_start import first_network
 
 
@@ -57,6 +57,23 @@ def test_interrupted_it_goes_on_from_its_folder_with_the_same_bits(tmp_path):
     list(again)
     assert same(again.model.state_dict(), whole.model.state_dict())
     assert again.course == whole.course
+
+
+def test_what_is_left_of_a_dead_filter_is_zero_and_stays_so():
+    """A dead channel that was kept for its constant: γ is 0, its filter far below rounding, its β alive."""
+    model = network()
+    with torch.no_grad():
+        model.features.conv1.weight[0] *= 1e-20
+        model.features.bn1.weight[0], model.features.bn1.bias[0] = 0, 0.3
+    clean, example = without_dust(model).eval(), torch.randn(4, 2, 8, 8)
+    torch.testing.assert_close(clean(example), model.eval()(example))
+    tuning = Finetuning(model, recipe(l2=1e-2), images(), threads=1)
+    list(tuning)
+    trained = tuning.model.features
+    assert not trained.conv1.weight[0].any()
+    assert not trained.bn1.weight[0].any()
+    assert trained.bn1.bias[0] != 0.3
+    assert model.features.conv1.weight[0].any(), "the network that was given is not touched"
 
 
 def test_it_does_not_go_on_from_another_recipe(tmp_path):
