@@ -4,6 +4,7 @@ python benchmarks/tables.py
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import cost_aware
 import decoding
 import gpu
 import latency
+import paper
 import phenomenon
 import scalars
 import surgery_speed
@@ -28,16 +30,6 @@ SECTIONS = (
         "counts convolution channels. *Ratio* is slimnet's time over torch-pruning's (trace, plan and apply against "
         "graph, groups and pruning). *Memory* is the peak of `slim` with its certificate, over the network's size.",
         lambda results: f"```\n{surgery_speed.table(results)}\n```",
-    ),
-    (
-        "The phenomenon on CIFAR-10",
-        "phenomenon",
-        "A shortened, narrower and smaller version of the paper's tables 1 and 3: BasicNet at a quarter of its width, "
-        "images of half the resolution (16×16), 6,000 iterations instead of 406,250. Sparsity by γ, sparsity by "
-        "activation and test error in per cent; *MACs left* are those of the slim network. That smaller batches kill "
-        "more is a matter of long runs, in which every batch size has stopped learning; here a batch of 20 has seen "
-        "the training set 2.4 times and one of 80 9.6 times, and filters die once there is little left to learn.",
-        phenomenon.table,
     ),
     (
         "A number under low gradients",
@@ -98,6 +90,25 @@ SECTIONS = (
 """Heading, script and result file, what the table shows, and what draws it."""
 
 
+PAPER = (
+    (
+        "The phenomenon on CIFAR-10 and CIFAR-100",
+        "phenomenon",
+        "The most telling cells of the paper's tables 1 and 3 at the small scale: sparsity by γ, sparsity by "
+        "activation and test error in per cent; *MACs left* are those of the slim network.",
+        lambda: phenomenon.table(dict(paper.found("small").results)),
+    ),
+    (
+        "The paper's tables",
+        "paper",
+        "Every row of every table of the paper is a cell of `slimnet reproduce`: which were run in full, which at the "
+        "small scale and which not at all, how long a cell takes, which of the paper's trends hold, and the tables.",
+        paper.page,
+    ),
+)
+"""The same, of tables that are made from a folder of results, results/paper."""
+
+
 def section(heading: str, name: str, words: str, table: Any) -> str:
     """One table with the command that makes it and the machine that it was measured on."""
     path = FOLDER / "results" / f"{name}.json"
@@ -114,6 +125,11 @@ def section(heading: str, name: str, words: str, table: Any) -> str:
     return "\n".join(lines)
 
 
+def paper_section(heading: str, name: str, words: str, table: Callable[[], str]) -> str:
+    """A table from the paper's results, in which every row says what it was measured on."""
+    return "\n".join([f"## {heading}", "", words, "", table(), "", f"`python benchmarks/{name}.py`.", ""])
+
+
 def machine(results: dict[str, Any]) -> str:
     """What a table was measured on."""
     known = results.get("environment") or next(iter(results["configurations"].values()))["environment"]
@@ -127,7 +143,7 @@ def main() -> None:
         "# Benchmarks\n\n<!-- Made by tables.py from results/*.json; do not edit. -->\n\n"
         "Each table is made by a program here and can be made again; what a table was measured on stands under it.\n"
     )
-    page = "\n".join([intro, *(section(*each) for each in SECTIONS)])
+    page = "\n".join([intro, *(section(*each) for each in SECTIONS), *(paper_section(*each) for each in PAPER)])
     (FOLDER / "README.md").write_text(page.rstrip() + "\n", encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from slimnet_cli import terminal
 from slimnet_cli.options import Command, json_option
 from slimnet_cli.reproduction import Reproduction, Task, tasks_of
-from slimnet_cli.simulated import FIGURES, simulate
+from slimnet_cli.simulated import simulate, write
 from slimnet_cli.sweep import Workforce, worker_options
 
 if TYPE_CHECKING:
@@ -113,23 +113,14 @@ def reproduce(
     """
     from slimnet.paper.catalogue import wanted
 
-    asked = wanted(names, FIGURES)
-    chosen, simulated = ([each for each in asked if (each in FIGURES) == drawn] for drawn in (False, True))
+    chosen = wanted(names)
     tasks = tasks_of(entries_of(chosen), extent.scale, extent.seeds)
     reproduction = Reproduction(out, data_root, extent.scale, workforce)
     if dry_run:
-        if chosen or as_json:
-            forecast(reproduction, tasks, chosen, as_json)
-        for name in simulated:
-            terminal.note(f"{name} is simulated: no images, no training, about half a minute")
-        return
-    found = simulate(simulated, out, quiet=as_json)
-    if not chosen:
-        if as_json:
-            terminal.emit({"simulated": found})
+        forecast(reproduction, tasks, chosen, as_json)
         return
     left = run(reproduction, tasks, extent.budget)
-    show(reproduction, tasks, chosen, as_json, found)
+    show(reproduction, tasks, chosen, as_json)
     if left:
         terminal.note(f"some of it is left; the same command goes on where it stopped, in {out}")
     if left and extent.budget is None:
@@ -140,7 +131,7 @@ def entries_of(names: Sequence[str]) -> list[Entry]:
     """The networks in these tables and figures."""
     from slimnet.paper.catalogue import printed
 
-    return [entry for name in names for entry in printed(name).entries]
+    return [entry for each in printed(names) for entry in each.entries]
 
 
 def run(reproduction: Reproduction, tasks: Sequence[Task], budget: float | None) -> bool:
@@ -167,24 +158,23 @@ def run(reproduction: Reproduction, tasks: Sequence[Task], budget: float | None)
     return reproduction.train(possible, budget) if possible else False
 
 
-def show(
-    reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool, simulated: dict[str, Any]
-) -> None:
-    """Write the report in its three forms, and show its tables; as JSON, with what was simulated."""
-    from slimnet.paper.markdown import document, markdown
+def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool) -> None:
+    """Write the report in its three forms, and show its tables."""
+    from slimnet.paper.markdown import Found, document, markdown
     from slimnet.paper.results import read_all
     from slimnet.report.paper_page import write_paper_report
 
-    scale = reproduction.scale
-    results = read_all(reproduction.results, scale)
-    text, known = markdown(names, results, scale), document(names, results, scale)
-    histories = reproduction.histories(tasks, names)
-    reproduction.write("report.md", text + "\n")
-    reproduction.write("report.json", json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+    simulations = simulate(names, reproduction.out)
     with terminal.working("Drawing the report"):
-        page = write_paper_report(names, results, histories, scale, reproduction.out / "report.html")
+        results = read_all(reproduction.results, reproduction.scale)
+        found = Found(tuple(names), reproduction.scale, results, simulations)
+        text, known = markdown(found), document(found)
+        write(reproduction.out / "report.md", text + "\n")
+        write(reproduction.out / "report.json", json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+        histories = reproduction.histories(tasks, names)
+        page = write_paper_report(found, histories, reproduction.out / "report.html")
     if as_json:
-        terminal.emit(known | ({"simulated": simulated} if simulated else {}))
+        terminal.emit(known)
     else:
         click.echo(text)
     terminal.note(f"report: {page}")
@@ -192,8 +182,13 @@ def show(
 
 def forecast(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool) -> None:
     """List the cells with what each needs, where it stands and how long it will take."""
+    from slimnet.paper.catalogue import SIMULATED
     from slimnet.paper.timing import in_words
 
+    for name in (each for each in names if each in SIMULATED):
+        terminal.note(f"{name} is simulated: no images, no training, about half a minute")
+    if not tasks and not as_json:
+        return
     costs = reproduction.seconds(tasks)
     rows = [_cell(reproduction, entry, tasks, costs) for entry in entries_of(names)]
     unique = {task.key: costs[task.key] for task in tasks}

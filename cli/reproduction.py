@@ -81,19 +81,6 @@ class Reproduction:
         """Where results are kept."""
         return self.out / RESULTS
 
-    def write(self, name: str, text: str) -> None:
-        """Write a file of the report, whole.
-
-        Raises:
-            SlimnetError: the disk refuses it.
-        """
-        from slimnet.errors import SlimnetError
-        from slimnet.files import whole_file
-
-        self.out.mkdir(parents=True, exist_ok=True)
-        with whole_file(self.out / name, SlimnetError) as file:
-            file.write_text(text, encoding="utf-8")
-
     def done(self, task: Task) -> bool:
         """Whether a run has been measured."""
         from slimnet.paper.results import holds

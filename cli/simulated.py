@@ -6,41 +6,31 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
 from slimnet_cli import terminal
 
 if TYPE_CHECKING:
     from slimnet.paper.scalars import ScalarFigure
 
-FIGURES = ("fig4", "supp-fig3")
-"""Their names."""
-
-
-def simulate(names: Sequence[str], out: Path, *, quiet: bool) -> dict[str, Any]:
-    """Simulate the figures, draw each beside the report, and show it in words unless told not to; returns their data.
+def simulate(names: Sequence[str], out: Path) -> dict[str, ScalarFigure]:
+    """Simulate those of the figures that need it, and draw each beside the report.
 
     What stands beside the report already is not simulated again.
 
     Raises:
         SlimnetError: the disk refuses a file.
     """
+    from slimnet.paper.catalogue import SIMULATED
     from slimnet.paper.scalar_drawing import draw_scalars
     from slimnet.report.drawing import standalone
 
     found = {}
-    for name in names:
+    for name in (each for each in names if each in SIMULATED):
         with terminal.working(f"Simulating {name}"):
-            figure = known(out / f"{name}.json") or figure_of(name)
-            write(out / f"{name}.json", json.dumps(dataclasses.asdict(figure)) + "\n")
-            drawn = write(out / f"{name}.svg", standalone(draw_scalars(figure)["wide"]))
-        found[name] = dataclasses.asdict(figure)
-        if not quiet:
-            from slimnet.paper.scalar_words import markdown
-
-            click.echo(markdown(figure))
-        terminal.note(f"{name}: {drawn}")
+            found[name] = known(out / f"{name}.json") or figure_of(name)
+            write(out / f"{name}.json", json.dumps(dataclasses.asdict(found[name])) + "\n")
+            write(out / f"{name}.svg", standalone(draw_scalars(found[name])["wide"]))
     return found
 
 

@@ -25,6 +25,7 @@ def test_a_simulated_figure_is_drawn_told_and_kept(made, tmp_path, capsys):
     assert slimnet_cli.run(["reproduce", "fig4", "-o", str(tmp_path / "out")]) == 0
     assert "| Adam with L2 |" in capsys.readouterr().out
     assert "λ = 0.001" in (tmp_path / "out" / "fig4.svg").read_text(encoding="utf-8")
+    assert 'id="fig4"' in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert slimnet_cli.run(["reproduce", "fig4", "--json", "-o", str(tmp_path / "out")]) == 0
     found = json.loads(capsys.readouterr().out)["simulated"]["fig4"]
     assert ScalarFigure.from_dict(found).order(1e-3)

@@ -4,6 +4,8 @@ import json
 import sqlite3
 
 import numpy as np
+import paper
+import phenomenon
 import pytest
 import slimnet_cli
 from pages import Tags, check_ids
@@ -136,6 +138,20 @@ def test_figure_2_is_drawn_from_what_the_runs_kept(world, capsys):
     capsys.readouterr()
     parsed = Tags((world / "out" / "report.html").read_text())
     assert "fig2" in {each.get("id") for _, each in parsed.found}
+
+
+def test_results_are_taken_over_and_make_a_page(world, tmp_path, monkeypatch):
+    """benchmarks/README.md says of every table how much of it was run, and at which scale."""
+    monkeypatch.setattr(paper, "RESULTS", tmp_path)
+    kept = paper.keep(world / "out")
+    assert len(kept) == 13
+    page = paper.page()
+    assert "| table4 | 6 | 0 | 6 | 0 | 0 |" in page
+    assert "| table10 | 6 | 0 | 0 | 4 | 2 |" in page
+    assert "### At small scale" in page
+    assert "### At full scale" not in page
+    assert "| 32-0.25x | CIFAR-100 | 0.0 / 0.51 / 2.05 / 43.4 | small: " in page
+    assert "| L2 1e-4, batch 160 |" not in phenomenon.table(dict(paper.found("small").results))
 
 
 @pytest.mark.sweep

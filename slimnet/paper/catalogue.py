@@ -30,6 +30,10 @@ READINGS = {
 """Everything that a table can say about a network, in the order of its columns."""
 
 
+SIMULATED = ("fig4", "supp-fig3")
+"""The figures that no network is trained for: see `slimnet.paper.scalars`."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One network of a table: a row on one data set.
@@ -171,9 +175,9 @@ def datasets() -> Mapping[str, Dataset]:
     return {name: Dataset(name, **content | {"places": tuple(content["places"])}) for name, content in found.items()}
 
 
-def printed(name: str) -> Table | Figure:
-    """The table or figure of this name; see `wanted`."""
-    return tables()[name] if name in tables() else figures()[name]
+def printed(names: Sequence[str]) -> list[Table | Figure]:
+    """The tables and figures of these names, without those that are simulated."""
+    return [tables()[name] if name in tables() else figures()[name] for name in names if name not in SIMULATED]
 
 
 def entry(table: str, row: str, data: str) -> Entry:
@@ -198,15 +202,13 @@ def by_worth() -> tuple[Entry, ...]:
     return tuple(ranked.values())
 
 
-def wanted(names: Sequence[str], others: Sequence[str] = ()) -> tuple[str, ...]:
+def wanted(names: Sequence[str]) -> tuple[str, ...]:
     """The tables and figures that `names` ask for, in the paper's order, each once; "all" is all of them.
-
-    `others` are names that somebody else knows what to do with.
 
     Raises:
         UsageError: one is unknown; the nearest is suggested.
     """
-    known = [*tables(), *sorted([*figures(), *others], key=lambda name: (name.startswith("supp"), name))]
+    known = [*tables(), *sorted([*figures(), *SIMULATED], key=lambda name: (name.startswith("supp"), name))]
     for name in names:
         if name != "all" and name not in known:
             close = difflib.get_close_matches(name.lower(), [*known, "all"], n=1, cutoff=0.4)

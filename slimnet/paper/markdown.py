@@ -1,29 +1,44 @@
 """The paper's tables with ours beside them, as Markdown and as JSON."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from slimnet.paper import results as kept
+from slimnet.paper import scalar_words
 from slimnet.paper.catalogue import READINGS, Entry, Table, Value, datasets, printed
 from slimnet.paper.results import Result
+from slimnet.paper.scalars import ScalarFigure
 from slimnet.paper.scales import Scale, shortened
 from slimnet.paper.trends import Verdict, verdicts
 
-Results = Mapping[str, Result]
 NOTHING = "–"
 LOSSES = ("train_loss", "test_loss")
 COUNTS = ("features_pruned",)
 
 
-def document(names: Sequence[str], results: Results, scale: Scale) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Found:
+    """What is told of the paper: which of its tables and figures, at which scale, and all that was found."""
+
+    names: tuple[str, ...]
+    scale: Scale
+    results: Mapping[str, Result]
+    simulations: Mapping[str, ScalarFigure]
+
+
+def document(found: Found) -> dict[str, Any]:
     """Everything that was found, for machines: each printed number, ours, and the difference."""
-    machines = kept.environments(results.values())
     return {
-        "scale": scale,
-        "about": shortened(scale),
-        "cells": [_cell(entry, results.get(entry.name)) for name in names for entry in printed(name).entries],
-        "trends": [verdict.__dict__ | {"values": list(verdict.values)} for verdict in verdicts(results)],
-        "machines": [dict(each) for each in machines],
+        "scale": found.scale,
+        "about": shortened(found.scale),
+        "cells": [
+            _cell(entry, found.results.get(entry.name)) for each in printed(found.names) for entry in each.entries
+        ],
+        "trends": [dataclasses.asdict(verdict) for verdict in verdicts(found.results)],
+        "simulated": {name: dataclasses.asdict(figure) for name, figure in found.simulations.items()},
+        "machines": [dict(each) for each in kept.environments(found.results.values())],
     }
 
 
@@ -60,19 +75,19 @@ def macs_left(result: Result) -> float:
     return sum(100 * run.macs[1] / run.macs[0] for run in result.runs) / len(result.runs)
 
 
-def markdown(names: Sequence[str], results: Results, scale: Scale) -> str:
+def markdown(found: Found) -> str:
     """The tables that were asked for, one after the other, with trends and machines below."""
-    machines = [kept.hardware(each) for each in kept.environments(results.values())]
-    parts = [shortened(scale)]
-    for name in names:
-        shown = printed(name)
+    machines = [kept.hardware(each) for each in kept.environments(found.results.values())]
+    parts = [shortened(found.scale)]
+    for shown in printed(found.names):
         if isinstance(shown, Table):
-            parts.append(table(shown, results, machines))
+            parts.append(table(shown, found.results, machines))
         else:
             parts.append(f"### {shown.name}: {shown.title}\n\nDrawn in the report. {' '.join(shown.notes)}")
-    found = [line(each, scale) for each in verdicts(results) if each.holds is not None]
-    if found:
-        parts.append("### Trends\n\n" + "\n".join(f"- {each}" for each in found))
+    parts += [f"### {name}\n\n{scalar_words.markdown(figure)}" for name, figure in found.simulations.items()]
+    known = [line(each, found.scale) for each in verdicts(found.results) if each.holds is not None]
+    if known:
+        parts.append("### Trends\n\n" + "\n".join(f"- {each}" for each in known))
     if machines:
         parts.append("\n".join(f"{letter(number)}: {each}" for number, each in enumerate(machines)))
     return "\n\n".join(parts)
@@ -87,7 +102,7 @@ def line(verdict: Verdict, scale: Scale) -> str:
     return f"{verdict.claim}: **{outcome}** ({scale}: {ours} %{printed})"
 
 
-def table(which: Table, results: Results, machines: Sequence[str]) -> str:
+def table(which: Table, results: Mapping[str, Result], machines: Sequence[str]) -> str:
     """One table: paper, ours, difference, seeds, iterations, hardware; numbers stand in the order of its heading."""
     shown = which.readings
     lines = [

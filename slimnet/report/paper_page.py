@@ -7,9 +7,11 @@ from typing import Any
 from markupsafe import Markup
 
 from slimnet.benchmark.environment import installed_version
-from slimnet.paper.catalogue import READINGS, Entry, Figure, Table, datasets, figures, tables
-from slimnet.paper.markdown import Results, ours, values
+from slimnet.paper.catalogue import READINGS, Entry, Figure, Table, datasets, printed
+from slimnet.paper.markdown import Found, ours, values
 from slimnet.paper.results import Result, environments
+from slimnet.paper.scalar_drawing import draw_scalars
+from slimnet.paper.scalars import ScalarFigure, claims
 from slimnet.paper.scales import Scale, shortened
 from slimnet.paper.trends import Verdict, verdicts
 from slimnet.report import paper_figures
@@ -28,32 +30,33 @@ Histories = Mapping[str, Moved]
 """How γ and β moved in the runs that are at hand, by the network's name."""
 
 
-def write_paper_report(names: Sequence[str], results: Results, histories: Histories, scale: Scale, path: Path) -> Path:
+def write_paper_report(found: Found, histories: Histories, path: Path) -> Path:
     """Write the tables and figures that were asked for as one HTML file that needs nothing else.
 
     Raises:
         SlimnetError: it cannot be written there.
     """
-    return write_page(render_paper(names, results, histories, scale), path)
+    return write_page(render_paper(found, histories), path)
 
 
-def render_paper(names: Sequence[str], results: Results, histories: Histories, scale: Scale) -> str:
+def render_paper(found: Found, histories: Histories) -> str:
     """The report as HTML text; every name in it is escaped."""
-    found = [each for each in verdicts(results) if each.holds is not None]
-    printed = [tables()[name] for name in names if name in tables()]
-    drawn = [figures()[name] for name in names if name in figures()]
+    known = [each for each in verdicts(found.results) if each.holds is not None]
+    shown = printed(found.names)
+    drawn = [each for each in shown if isinstance(each, Figure)]
     return fill(
         "paper.html.jinja",
         title="On Implicit Filter Level Sparsity in Convolutional Neural Networks",
         version=installed_version("slimnet"),
         headline="The paper, run again",
-        sentences=sentences(found, scale),
-        mark="" if scale == "full" else " Ours are of the small scale.",
-        trends=[trend(each, scale) for each in found],
-        tables=[table(each, results) for each in printed],
+        sentences=sentences(known, found.scale),
+        mark="" if found.scale == "full" else " Ours are of the small scale.",
+        trends=[trend(each, found.scale) for each in known],
+        tables=[table(each, found.results) for each in shown if isinstance(each, Table)],
         figures=[{"name": each.name, "heading": heading(each), "caption": caption(each)} for each in drawn],
-        machines=[list(each.items()) for each in environments(results.values())],
-        drawings=drawings(printed, drawn, results, histories),
+        simulated=[simulation(name, figure) for name, figure in found.simulations.items()],
+        machines=[list(each.items()) for each in environments(found.results.values())],
+        drawings=drawings(found, histories),
     )
 
 
@@ -64,9 +67,9 @@ def sentences(found: Sequence[Verdict], scale: Scale) -> list[str]:
     return [*counted, shortened(scale)]
 
 
-def heading(printed: Table | Figure) -> str:
+def heading(which: Table | Figure) -> str:
     """The name of a table or figure with its subject."""
-    return f"{printed.source[0].upper()}{printed.source[1:]}: {printed.title}"
+    return f"{which.source[0].upper()}{which.source[1:]}: {which.title}"
 
 
 def caption(figure: Figure) -> str:
@@ -85,15 +88,15 @@ def trend(verdict: Verdict, scale: Scale) -> dict[str, Any]:
     }
 
 
-def table(printed: Table, results: Results) -> dict[str, Any]:
+def table(which: Table, results: Mapping[str, Result]) -> dict[str, Any]:
     """A table as the template takes it."""
-    shown = printed.readings
+    shown = which.readings
     return {
-        "name": printed.name,
-        "heading": heading(printed),
+        "name": which.name,
+        "heading": heading(which),
         "readings": [READINGS[name] for name in shown],
-        "notes": printed.notes,
-        "rows": [_row(entry, results.get(entry.name), shown) for entry in printed.entries],
+        "notes": which.notes,
+        "rows": [_row(entry, results.get(entry.name), shown) for entry in which.entries],
     }
 
 
@@ -102,28 +105,45 @@ def _row(entry: Entry, result: Result | None, shown: Sequence[str]) -> list[str]
     return [entry.row, datasets()[entry.data].title, values(entry.paper, shown), mine, apart, seeds, iterations]
 
 
-def drawings(
-    printed: Sequence[Table], drawn: Sequence[Figure], results: Results, histories: Histories
-) -> dict[str, dict[str, Markup]]:
+def simulation(name: str, figure: ScalarFigure) -> dict[str, Any]:
+    """A simulated figure as the template takes it."""
+    told = claims(figure) if {"adam", "sgd"} <= set(figure.optimisers) else ()
+    outcomes = [f"{each.text}: {'holds' if each.holds else 'does not hold'}." for each in told]
+    return {
+        "name": name,
+        "heading": f"{figure.title}: what each regulariser does to a number under low gradients",
+        "caption": " ".join(
+            [
+                "Lines are medians over the seeds, bands the middle eighty per cent of them; in full, with the "
+                "trainer's own optimisers. How low the gradients are is reconstructed.",
+                *outcomes,
+            ]
+        ),
+    }
+
+
+def drawings(found: Found, histories: Histories) -> dict[str, dict[str, Markup]]:
     """The figures that there are results for, by name, each wide and narrow."""
-    found = {}
-    for each in printed:
-        if any(entry.name in results for entry in each.entries):
-            found[each.name] = paper_figures.comparison(each.name, bars(each, results))
-    for figure in drawn:
-        known = [entry for entry in figure.entries if entry.name in (histories if figure.layer else results)]
-        if known and figure.layer:
-            found[figure.name] = paper_figures.history(figure.name, [histories[entry.name] for entry in known])
+    drawn = {name: draw_scalars(figure) for name, figure in found.simulations.items()}
+    for each in printed(found.names):
+        known = [entry for entry in each.entries if entry.name in found.results]
+        if isinstance(each, Table):
+            if known:
+                drawn[each.name] = paper_figures.comparison(each.name, bars(each, found.results))
+        elif each.kind == "history":
+            moved = [histories[entry.name] for entry in each.entries if entry.name in histories]
+            if moved:
+                drawn[each.name] = paper_figures.history(each.name, moved)
         elif known:
-            layers = {f"{entry.row}": results[entry.name].runs[0].layers for entry in known}
-            found[figure.name] = paper_figures.universality(figure.name, layers)
-    return marked(found)
+            layers = {entry.row: found.results[entry.name].runs[0].layers for entry in known}
+            drawn[each.name] = paper_figures.universality(each.name, layers)
+    return marked(drawn)
 
 
-def bars(printed: Table, results: Results) -> dict[str, list[Bar]]:
+def bars(which: Table, results: Mapping[str, Result]) -> dict[str, list[Bar]]:
     """Sparsity by γ, the paper's and ours, by data set."""
     found: dict[str, list[Bar]] = {}
-    for entry in printed.entries:
+    for entry in which.entries:
         mine = results[entry.name].mean("gamma") if entry.name in results else None
         paper = entry.paper.get("gamma")
         found.setdefault(datasets()[entry.data].title, []).append(Bar(entry.row, _one(paper), _one(mine)))

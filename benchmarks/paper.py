@@ -1,0 +1,149 @@
+"""The paper's tables with ours beside them, from results that `slimnet reproduce` left.
+
+slimnet reproduce table1 --scale small --data-root data -o runs/paper
+python benchmarks/paper.py --keep runs/paper        # take the results over, one file a cell
+slimnet reproduce all --dry-run --json > benchmarks/results/paper_plan.json
+python benchmarks/paper.py                          # the tables in Markdown
+"""
+
+import argparse
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from slimnet.paper.catalogue import Entry, datasets, tables
+from slimnet.paper.markdown import Found, letter, line, table
+from slimnet.paper.results import Result, environments, hardware, read, read_all
+from slimnet.paper.scales import Scale, shortened
+from slimnet.paper.timing import in_words
+from slimnet.paper.trends import verdicts
+
+RESULTS = Path(__file__).parent / "results" / "paper"
+PLAN = Path(__file__).parent / "results" / "paper_plan.json"
+SCALES: tuple[Scale, ...] = ("full", "small")
+
+
+def keep(run: Path) -> list[Path]:
+    """Take the results of a reproduction over; what is there of the same cells is replaced."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    found = sorted((run / "results").glob("*.json"))
+    for path in found:
+        read(path)
+        shutil.copyfile(path, RESULTS / path.name)
+    return [RESULTS / path.name for path in found]
+
+
+def found(scale: Scale) -> Found:
+    """All that has been run at a scale."""
+    return Found(tuple(tables()), scale, read_all(RESULTS, scale), {})
+
+
+def page() -> str:
+    """What has been run and what has not, the trends, and every table, in Markdown."""
+    parts = [coverage(), times()]
+    for scale in SCALES:
+        known = found(scale)
+        if known.results:
+            parts += [f"### At {scale} scale", shortened(scale), trends(known), *chapters(known), machines(known)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def trends(known: Found) -> str:
+    """Which of the paper's trends hold, and which do not."""
+    looked = [each for each in verdicts(known.results) if each.holds is not None]
+    held = sum(bool(each.holds) for each in looked)
+    lines = [f"- {line(each, known.scale)}" for each in looked]
+    return "\n".join([f"**{held} of {len(looked)} trends hold.**", "", *lines])
+
+
+def chapters(known: Found) -> list[str]:
+    """The tables of which something has been run."""
+    names = [hardware(each) for each in environments(known.results.values())]
+    every = tables().values()
+    return [
+        f"#{table(each, known.results, names)}"
+        for each in every
+        if any(entry.name in known.results for entry in each.entries)
+    ]
+
+
+def machines(known: Found) -> str:
+    """What the letters stand for."""
+    lines = []
+    for number, each in enumerate(environments(known.results.values())):
+        more = ", ".join(f"{name} {each[name]}" for name in ("Cores", "torch", "Python", "slimnet") if name in each)
+        lines.append(f"{letter(number)}: {hardware(each)} ({more})")
+    return "\n".join([*lines, "", speed(known.results.values())])
+
+
+def speed(results: Any) -> str:
+    """How fast networks were trained, by kind and batch size."""
+    rates: dict[tuple[str, int], list[float]] = {}
+    for result in results:
+        kind = (result.recipe["arch"], result.recipe["batch_size"])
+        rates.setdefault(kind, []).extend(run.images_per_second for run in result.runs)
+    told = [f"{arch} at batch {batch} {median(each):,.0f}" for (arch, batch), each in sorted(rates.items())]
+    return f"Images trained a second, the median over runs, beside whatever else the machine did: {', '.join(told)}."
+
+
+def median(values: list[float]) -> float:
+    """The middle one."""
+    return sorted(values)[len(values) // 2]
+
+
+def coverage() -> str:
+    """How many cells of each table were run in full, small, or not at all."""
+    known = {scale: read_all(RESULTS, scale) for scale in SCALES}
+    lines = ["| table | cells | in full | small | not at all | quoted from others |", "|---|---|---|---|---|---|"]
+    for name, each in tables().items():
+        counts = Counter(state(entry, known) for entry in each.entries)
+        cells = [counts[state] for state in ("full", "small", "neither", "quoted")]
+        lines.append(f"| {name} | {len(each.entries)} | {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def state(entry: Entry, known: dict[Scale, dict[str, Result]]) -> str:
+    """How far a cell has come."""
+    if entry.of is not None:
+        return "quoted"
+    return next((scale for scale in SCALES if entry.name in known[scale]), "neither")
+
+
+def times() -> str:
+    """How long the cells of each table take in full on the machine that the plan was made on."""
+    if not PLAN.exists():
+        return ""
+    plan = json.loads(PLAN.read_text())
+    seconds = {cell["cell"]: cell["seconds"] for cell in plan["cells"]}
+    lines = ["| table | data | one cell in full |", "|---|---|---|"]
+    for name, each in tables().items():
+        for data in dict.fromkeys(entry.data for entry in each.entries):
+            own = [seconds.get(entry.name) for entry in each.entries if entry.data == data]
+            told = sorted(value for value in own if value is not None)
+            if told:
+                span = in_words(told[0]) if told[0] == told[-1] else f"{in_words(told[0])} to {in_words(told[-1])}"
+                lines.append(f"| {name} | {datasets()[data].title} | {span} |")
+    machine = plan["machine"]
+    about = (
+        f"How long a cell takes in full, reckoned from a few timed steps: {hardware(machine)} threads, "
+        f"{machine['torch']}, {machine['Measured']}. All {plan['runs']} runs: {in_words(plan['seconds'])}."
+    )
+    return "\n".join([about, "", *lines])
+
+
+def main() -> None:
+    """Take results over, or print the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="the folder of a reproduction")
+    options = parser.parse_args()
+    if options.keep is None:
+        print(page())
+        return
+    for path in keep(options.keep):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
