@@ -99,7 +99,8 @@ def line(verdict: Verdict, scale: Scale) -> str:
     ours = ", ".join(f"{value:.1f}" for value in verdict.values)
     paper = ", ".join(f"{value:g}" for value in verdict.paper)
     printed = f"; the paper's {paper}" if paper else ""
-    return f"{verdict.claim}: **{outcome}** ({scale}: {ours} %{printed})"
+    why = f"; {verdict.why}" if verdict.why else ""
+    return f"{verdict.claim}: **{outcome}** ({scale}: {ours} %{printed}){why}"
 
 
 def table(which: Table, results: Mapping[str, Result], machines: Sequence[str]) -> str:

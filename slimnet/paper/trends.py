@@ -14,13 +14,15 @@ from slimnet.paper.results import Result
 class Verdict:
     """A claim: whether it holds among our results, None where some of them are missing.
 
-    `values` are ours in the order in which they ought to fall, `paper` the printed ones likewise.
+    `values` are ours in the order in which they ought to fall, `paper` the printed ones likewise; `why` says, where
+    it does not hold, what we take to be the reason.
     """
 
     claim: str
     holds: bool | None
     values: tuple[float, ...]
     paper: tuple[float, ...]
+    why: str = ""
 
 
 def verdicts(results: Mapping[str, Result]) -> list[Verdict]:
@@ -45,7 +47,7 @@ def _of_cells(trend: Mapping[str, Any], results: Mapping[str, Result]) -> Verdic
     if any(each.name not in results for each in entries):
         return Verdict(trend["claim"], None, (), paper)
     values = tuple(_number(results[each.name].mean(reading)) for each in entries)
-    return Verdict(trend["claim"], falls(values), values, paper)
+    return Verdict(trend["claim"], falls(values), values, paper, _why(trend, values, results[entries[0].name]))
 
 
 def _of_layers(trend: Mapping[str, Any], results: Mapping[str, Result]) -> Verdict:
@@ -56,7 +58,12 @@ def _of_layers(trend: Mapping[str, Any], results: Mapping[str, Result]) -> Verdi
     layers = results[name].mean("layers")
     assert isinstance(layers, tuple)
     values = tuple(statistics.fmean(layers[place - 1] for place in trend[side]) for side in ("more", "less"))
-    return Verdict(trend["claim"], falls(values), values, ())
+    return Verdict(trend["claim"], falls(values), values, (), _why(trend, values, results[name]))
+
+
+def _why(trend: Mapping[str, Any], values: Sequence[float], result: Result) -> str:
+    """The reason that is written down for the small scale, where the claim does not hold at it."""
+    return "" if falls(values) or result.scale == "full" else trend.get("why_small", "")
 
 
 def _number(value: Any) -> float:

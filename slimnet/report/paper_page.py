@@ -81,7 +81,7 @@ def trend(verdict: Verdict, scale: Scale) -> dict[str, Any]:
     """A claim as the template takes it."""
     mark = "" if scale == "full" else f"{scale}: "
     return {
-        "claim": verdict.claim,
+        "claim": f"{verdict.claim} ({verdict.why})" if verdict.why else verdict.claim,
         "holds": verdict.holds,
         "ours": mark + ", ".join(f"{value:.0f}" for value in verdict.values),
         "paper": ", ".join(f"{value:g}" for value in verdict.paper),
