@@ -13,6 +13,7 @@ from slimnet_cli import terminal
 if TYPE_CHECKING:
     from slimnet.paper.scalars import ScalarFigure
 
+
 def simulate(names: Sequence[str], out: Path) -> dict[str, ScalarFigure]:
     """Simulate those of the figures that need it, and draw each beside the report.
 
