@@ -2,7 +2,8 @@
 
 slimnet reproduce table1 --scale small --data-root data -o runs/paper
 python benchmarks/paper.py --keep runs/paper        # take the results over, one file a cell
-slimnet reproduce all --dry-run --json > benchmarks/results/paper_plan.json
+slimnet reproduce all --dry-run --json > plan.json
+python benchmarks/paper.py --plan plan.json         # and how long each cell would take
 python benchmarks/paper.py                          # the tables in Markdown
 """
 
@@ -33,6 +34,15 @@ def keep(run: Path) -> list[Path]:
         read(path)
         shutil.copyfile(path, RESULTS / path.name)
     return [RESULTS / path.name for path in found]
+
+
+def keep_plan(path: Path) -> Path:
+    """Take over how long each cell takes in full, as a dry run told it."""
+    plan = json.loads(path.read_text(encoding="utf-8"))
+    seconds = {cell["cell"]: round(cell["seconds"]) for cell in plan["cells"] if cell["seconds"] is not None}
+    kept = {"machine": plan["machine"], "runs": plan["runs"], "seconds": round(plan["seconds"]), "cells": seconds}
+    PLAN.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    return PLAN
 
 
 def found(scale: Scale) -> Found:
@@ -116,18 +126,17 @@ def times() -> str:
     if not PLAN.exists():
         return ""
     plan = json.loads(PLAN.read_text())
-    seconds = {cell["cell"]: cell["seconds"] for cell in plan["cells"]}
     lines = ["| table | data | one cell in full |", "|---|---|---|"]
     for name, each in tables().items():
         for data in dict.fromkeys(entry.data for entry in each.entries):
-            own = [seconds.get(entry.name) for entry in each.entries if entry.data == data]
+            own = [plan["cells"].get(entry.name) for entry in each.entries if entry.data == data]
             told = sorted(value for value in own if value is not None)
             if told:
                 span = in_words(told[0]) if told[0] == told[-1] else f"{in_words(told[0])} to {in_words(told[-1])}"
                 lines.append(f"| {name} | {datasets()[data].title} | {span} |")
     machine = plan["machine"]
     about = (
-        f"How long a cell takes in full, reckoned from a few timed steps: {hardware(machine)} threads, "
+        f"How long a cell takes in full, reckoned from a few timed steps: {hardware(machine)}, torch "
         f"{machine['torch']}, {machine['Measured']}. All {plan['runs']} runs: {in_words(plan['seconds'])}."
     )
     return "\n".join([about, "", *lines])
@@ -137,12 +146,10 @@ def main() -> None:
     """Take results over, or print the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", type=Path, metavar="DIR", help="the folder of a reproduction")
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="what a dry run of all of it told as JSON")
     options = parser.parse_args()
-    if options.keep is None:
-        print(page())
-        return
-    for path in keep(options.keep):
-        print(path)
+    kept = [*(keep(options.keep) if options.keep else ()), *([keep_plan(options.plan)] if options.plan else ())]
+    print("\n".join(map(str, kept)) if kept else page())
 
 
 if __name__ == "__main__":

@@ -141,13 +141,24 @@ def test_figure_2_is_drawn_from_what_the_runs_kept(world, capsys):
 
 
 def test_results_are_taken_over_and_make_a_page(world, tmp_path, monkeypatch):
-    """benchmarks/README.md says of every table how much of it was run, and at which scale."""
-    monkeypatch.setattr(paper, "RESULTS", tmp_path)
+    """benchmarks/README.md says of every table how much of it was run, at which scale, and how long it would take."""
+    monkeypatch.setattr(paper, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(paper, "PLAN", tmp_path / "plan.json")
+    machine = {"Device": "CPU", "Processor": "P", "Threads": "1", "torch": "2", "Measured": "today"}
+    cells = [
+        {"cell": "table4-64-1x-cifar10", "seconds": 9000.0},
+        {"cell": "table10-liu-et-al.-2017-cifar10", "seconds": None},
+    ]
+    told = {"machine": machine, "runs": 1, "seconds": 9000.0, "cells": cells}
+    (tmp_path / "told.json").write_text(json.dumps(told))
+    assert paper.keep_plan(tmp_path / "told.json") == paper.PLAN
     kept = paper.keep(world / "out")
     assert len(kept) == 13
     page = paper.page()
     assert "| table4 | 6 | 0 | 6 | 0 | 0 |" in page
     assert "| table10 | 6 | 0 | 0 | 4 | 2 |" in page
+    assert "CPU, P, 1 thread, torch 2, today. All 1 runs: 2.5 h." in page
+    assert "| table4 | CIFAR-10 | 2.5 h |" in page
     assert "### At small scale" in page
     assert "### At full scale" not in page
     assert "| 32-0.25x | CIFAR-100 | 0.0 / 0.51 / 2.05 / 43.4 | small: " in page

@@ -57,6 +57,10 @@ class Result:
         """Of the runs."""
         return tuple(run.seed for run in self.runs)
 
+    def is_of(self, recipe: Recipe) -> bool:
+        """Whether it is of this recipe but for the seed; fields that recipes have got since then have their default."""
+        return Recipe(**{**self.recipe, "seed": recipe.seed}) == recipe
+
     def mean(self, reading: str) -> Value:
         """A reading, as the mean over the runs; of each layer where it has one for each."""
         values = [run.readings[reading] for run in self.runs]
@@ -106,7 +110,7 @@ def add(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe, run: R
     """
     path, shared = folder / file_name(names, scale), without_seed(recipe)
     earlier = read(path) if path.exists() else None
-    others = earlier.runs if earlier is not None and earlier.recipe == shared else ()
+    others = earlier.runs if earlier is not None and earlier.is_of(recipe) else ()
     runs = sorted([*(each for each in others if each.seed != run.seed), run], key=lambda each: each.seed)
     result = Result(tuple(names), scale, shared, tuple(runs))
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +149,7 @@ def holds(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe) -> b
     if not path.exists():
         return False
     known = read(path)
-    return known.recipe == without_seed(recipe) and recipe.seed in known.seeds
+    return known.is_of(recipe) and recipe.seed in known.seeds
 
 
 def environments(results: Iterable[Result]) -> list[Mapping[str, str]]:
@@ -158,8 +162,9 @@ def environments(results: Iterable[Result]) -> list[Mapping[str, str]]:
 
 
 def hardware(environment: Mapping[str, str]) -> str:
-    """A machine in a few words."""
-    return ", ".join(environment[name] for name in ("Device", "Processor", "Threads") if environment.get(name))
+    """A machine in a few words, such as "CPU, Intel(R) Xeon(R) Processor, 1 thread"."""
+    threads = environment["Threads"]
+    return f"{environment['Device']}, {environment['Processor']}, {threads} thread{'' if threads == '1' else 's'}"
 
 
 def _short(value: Any) -> Any:
