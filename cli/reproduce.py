@@ -125,6 +125,11 @@ def reproduce(
         terminal.note(f"some of it is left; the same command goes on where it stopped, in {out}")
     if left and extent.budget is None:
         raise click.Abort
+    troubles = reproduction.troubles(tasks)
+    for trouble in troubles:
+        terminal.note(trouble)
+    if troubles:
+        raise click.exceptions.Exit(1)
 
 
 def entries_of(names: Sequence[str]) -> list[Entry]:

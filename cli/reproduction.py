@@ -132,7 +132,7 @@ class Reproduction:
         """Train and measure what is missing; returns whether something was left for a later run.
 
         Raises:
-            SlimnetError: a network cannot be measured, or the disk refuses something.
+            SlimnetError: the disk refuses something, or another process is at work in the folder.
         """
         from slimnet.errors import UsageError
         from slimnet.files import held
@@ -148,7 +148,7 @@ class Reproduction:
             # What an earlier run trained but did not come to measure.
             for row in store.rows(by_key):
                 if row.state == "done" and not self.done(by_key[row.key]):
-                    self._measure(store, by_key[row.key])
+                    self._try_to_measure(store, by_key[row.key])
             return self._train(store, by_key, budget)
 
     def _train(self, store: Store, by_key: Mapping[str, Task], budget: float | None) -> bool:
@@ -165,11 +165,21 @@ class Reproduction:
                 [self._job(row, by_key[row.key]) for row in waiting],
                 {row.key: row.varied for row in waiting},
                 self._workers(),
-                finished=lambda key: self._measure(store, by_key[key]),
+                finished=lambda key: self._try_to_measure(store, by_key[key]),
                 stop=stop,
             )
         finally:
             timer.cancel()
+
+    def troubles(self, tasks: Sequence[Task]) -> list[str]:
+        """Why runs have no result though they were tried, each in a line."""
+        from slimnet.sweep import Store
+
+        by_key = {task.key: task for task in tasks}
+        rows = Store(self.out / STORE).rows(by_key) if (self.out / STORE).exists() else []
+        failed = [f"{row.varied} failed: {row.error}" for row in rows if row.state == "failed"]
+        unmeasured = [row.varied for row in rows if row.state == "done" and not self.done(by_key[row.key])]
+        return failed + [f"{name} was trained, but not measured" for name in unmeasured]
 
     def _workers(self) -> Here | InTurn | Ray:
         from slimnet_cli.cells import InTurn
@@ -209,6 +219,15 @@ class Reproduction:
                 with terminal.working(f"Making {path.name}"):
                     images = load_data(source, image_size=size if Path(source).is_dir() else None)
                     write_small(images, path, size=size, **small_counts())
+
+    def _try_to_measure(self, store: Store, task: Task) -> None:
+        """Measure, or say why that cannot be done and leave the others their turn."""
+        from slimnet.errors import SlimnetError
+
+        try:
+            self._measure(store, task)
+        except SlimnetError as error:
+            terminal.note(f"{task.names[0]} cannot be measured: {error}")
 
     def _measure(self, store: Store, task: Task) -> None:
         """Read off what a trained network is, and write it down."""

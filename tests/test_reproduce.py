@@ -140,6 +140,29 @@ def test_figure_2_is_drawn_from_what_the_runs_kept(world, capsys):
     assert "fig2" in {each.get("id") for _, each in parsed.found}
 
 
+def test_a_run_that_fails_leaves_the_others_their_turn(world, tmp_path, capsys, monkeypatch):
+    """A learning rate at which one optimiser diverges; the other row has its result, and the exit code is 1."""
+    small = catalogue.document("experiments.json")["small"]
+    monkeypatch.setitem(small, "lr", {"amsgrad": 1e30})
+    (tmp_path / "data").symlink_to(world / "data")
+    assert reproduce(tmp_path, "supp-table2") == 1
+    captured = capsys.readouterr()
+    assert "supp-table2-amsgrad-relu-l2-1e-2-cifar100, seed 0 failed: the loss became" in captured.err
+    states = list(runs(tmp_path).values())
+    assert (states.count("failed"), states.count("done")) == (3, 5)
+    assert "| AMSGrad, ReLU, L2 1e-4 | CIFAR-100 |" in captured.out
+
+
+def test_the_end_of_a_budget_lets_the_run_at_hand_save_and_leave(world, tmp_path, capsys, monkeypatch):
+    """The one run, which would take hours, waits to go on from its checkpoint."""
+    monkeypatch.setitem(catalogue.document("experiments.json")["small"], "iterations", 1_000_000)
+    (tmp_path / "data").symlink_to(world / "data")
+    assert reproduce(tmp_path, "table4", "--budget", "2s") == 0
+    assert "the same command goes on" in capsys.readouterr().err
+    assert list(runs(tmp_path).values()) == ["waiting"]
+    assert len(list((tmp_path / "out" / "runs").glob("*/checkpoints/*.pt"))) == 1
+
+
 def test_results_are_taken_over_and_make_a_page(world, tmp_path, monkeypatch):
     """benchmarks/README.md says of every table how much of it was run, at which scale, and how long it would take."""
     monkeypatch.setattr(paper, "RESULTS", tmp_path / "results")
