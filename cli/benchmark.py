@@ -99,4 +99,4 @@ def _show(comparison: Comparison, settings: Settings) -> None:
     ]
     console.print("\n" + "\n".join(lines), style="dim", soft_wrap=True)
     if where.busy:
-        terminal.note(f"other programs kept {where.other_work} cores busy: the times are too long and the ratios rough")
+        terminal.note(f"other programs kept {where.other_work} cores busy: the times are too long, the ratios fair")

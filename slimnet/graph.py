@@ -5,7 +5,7 @@ apart step by step; labels that must be cut together are joined by edges into *s
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -20,8 +20,11 @@ Constants = torch.Tensor
 """The values of some channels, float64; NaN where a value is not the same for every input."""
 
 
-@dataclass(frozen=True)
-class Pointwise:
+Value = Callable[[], torch.Tensor]
+"""How to compute a tensor that does not depend on the network's input."""
+
+
+class Pointwise(NamedTuple):
     """An op that computes each channel of its output from the same channel of its operands.
 
     `operands[k][j]` and `out[j]` are labels. `constant` maps the operands' constants to the output's.
@@ -32,8 +35,26 @@ class Pointwise:
     constant: Callable[[Sequence[Constants]], Constants]
 
 
-@dataclass(frozen=True)
-class Reader:
+class Norm(NamedTuple):
+    """A BatchNorm: y = (x − μ) / √(σ² + ε) · γ + β for each channel, with the labels of x and y.
+
+    `vectors` are γ, β, μ and σ², None where it has none of its own (μ and σ² neither where it takes the batch's).
+    `scale` is the name of γ where that is a parameter.
+    """
+
+    inputs: Labels
+    out: Labels
+    vectors: tuple[Value | None, ...]
+    eps: float
+    scale: str | None
+
+    @property
+    def operands(self) -> tuple[Labels, ...]:
+        """What it reads: x alone, as a pointwise op."""
+        return (self.inputs,)
+
+
+class Reader(NamedTuple):
     """A convolution or linear layer that mixes channels: a fold site for every channel it reads.
 
     `inputs` are K labels and `outputs` O; the weight has O × K / groups taps per kernel position, with the input
@@ -48,8 +69,8 @@ class Reader:
     uniform: bool
     weight: str | None
     in_axis: int
-    value: Callable[[], torch.Tensor] = field(repr=False)
-    bias: Labels | None
+    value: Value
+    bias: Value | None
     bias_name: str | None
     module: str
     kind: str
@@ -64,21 +85,28 @@ class Reader:
         return per_group.transpose(1, 2).reshape(self.outputs.size, weight.shape[0] // self.groups, -1)
 
 
-@dataclass(frozen=True)
-class Depthwise:
+class Depthwise(NamedTuple):
     """A convolution with one input channel per group: what happens to a channel stays in it."""
 
     inputs: Labels
     outputs: Labels
     uniform: bool
-    value: Callable[[], torch.Tensor] = field(repr=False)
-    bias: Labels | None
+    value: Value
+    bias: Value | None
     weight: str | None
     module: str
     macs: int
 
 
-Step = Pointwise | Reader | Depthwise
+Step = Pointwise | Norm | Reader | Depthwise
+
+
+class Known(NamedTuple):
+    """Labels with the values of a tensor, of which `parameter` is the name where it is one."""
+
+    labels: Labels
+    tensor: torch.Tensor
+    parameter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,15 +127,6 @@ class Parts:
     rows: Labels
     where: str
     op: int
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A BatchNorm's γ: the parameter, its labels `(C,)`, and those of the channels it scales."""
-
-    parameter: str
-    labels: Labels
-    inputs: Labels
 
 
 ActivationKey = tuple[str, str, int]
@@ -147,19 +166,18 @@ class Op(NamedTuple):
 class ChannelGraph:
     """Everything one forward showed about the channels of a network.
 
-    `vectors` holds the labels `(C,)` of each parameter axis that carries channels, `known` the values of labels that
-    belong to parameters, `macs` the multiply-accumulates of convolutions and linear layers for one example, `used`
-    the parameters and buffers that any op touched.
+    `vectors` holds for each parameter axis that carries channels labels `(C,)` that it is cut with, `macs` the
+    multiply-accumulates of convolutions and linear layers for one example, `used` the parameters and buffers that any
+    op touched.
     """
 
     size: int
-    known: Constants
+    known: tuple[Known, ...]
     edges: tuple[np.ndarray, np.ndarray]
     vectors: dict[tuple[str, int], Labels]
     steps: tuple[Step, ...]
     pins: tuple[Pin, ...]
     parts: tuple[Parts, ...]
-    scales: tuple[Scale, ...]
     used: frozenset[str]
     activations: tuple[Activation, ...]
     paddings: tuple[Padding, ...]
@@ -170,13 +188,32 @@ class ChannelGraph:
     @cached_property
     def layers(self) -> tuple[Reader | Depthwise, ...]:
         """Convolutions and linear layers in execution order."""
-        return tuple(step for step in self.steps if not isinstance(step, Pointwise))
+        return tuple(step for step in self.steps if isinstance(step, Reader | Depthwise))
 
     @cached_property
     def readers(self) -> tuple[Reader, ...]:
         """The fold sites in execution order."""
         return tuple(step for step in self.steps if isinstance(step, Reader))
 
+    @cached_property
+    def axes(self) -> tuple[tuple[str, Labels], ...]:
+        """Every array of labels in `vectors` once, with the first parameter that it stands for."""
+        found: dict[int, tuple[str, Labels]] = {}
+        for (name, _), labels in self.vectors.items():
+            found.setdefault(id(labels), (name, labels))
+        return tuple(found.values())
+
+    @cached_property
+    def norms(self) -> tuple[tuple[str, Norm], ...]:
+        """The BatchNorms whose γ is a parameter, with its name, in execution order."""
+        return tuple((step.scale, step) for step in self.steps if isinstance(step, Norm) and step.scale is not None)
+
+    @property
+    def scales(self) -> dict[str, Value]:
+        """Every γ that is a parameter, by name."""
+        return {name: norm.vectors[0] for name, norm in self.norms if norm.vectors[0] is not None}
+
+    @cached_property
     def sets(self) -> np.ndarray:
         """For every label the number of the set it is cut with; set of label 0 first."""
         left, right = self.edges

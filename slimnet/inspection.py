@@ -71,9 +71,9 @@ def inspect(
     graph = trace(model, inputs)
     rounding = as_rounding(round_to)
     if isinstance(rounding, Auto):
-        plan = operate(model, inputs, lambda graph: dead_by_scale(graph, model, threshold), rounding)[1]
+        plan = operate(model, inputs, lambda graph: dead_by_scale(graph, threshold), rounding)[1]
     else:
-        plan = make_plan(model, inputs, graph, dead_by_scale(graph, model, threshold), rounding=rounding)
+        plan = make_plan(model, inputs, graph, dead_by_scale(graph, threshold), rounding=rounding)
     reasons: dict[str, Counter[str]] = {}
     for kept in plan.kept:
         reasons.setdefault(kept.layer, Counter())[kept.reason] += len(kept.channels)
@@ -97,7 +97,7 @@ def inspect(
 def scales_behind(graph: ChannelGraph, model: nn.Module) -> dict[str, tuple[float, ...]]:
     """|γ| of the BatchNorm that reads exactly a layer's outputs, by layer."""
     tensors = state(model)
-    by_input = {scale.inputs.tobytes(): scale.parameter for scale in graph.scales}
+    by_input = {norm.inputs.tobytes(): gamma for gamma, norm in graph.norms}
     found: dict[str, tuple[float, ...]] = {}
     for layer in graph.layers:
         parameter = by_input.get(np.ascontiguousarray(layer.outputs).tobytes())

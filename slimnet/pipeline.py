@@ -179,7 +179,7 @@ def find_dead(
     """
     check_threshold(threshold)
     if criterion == "gamma":
-        return dead_by_scale(graph, model, threshold)
+        return dead_by_scale(graph, threshold)
     if criterion != "activation":
         raise UsageError(f"criterion is {criterion!r}; it must be 'gamma' or 'activation'")
     if loader is None:

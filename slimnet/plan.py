@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
 
 from slimnet.errors import PlanError
-from slimnet.skeleton import state
 
 FORMAT = 1
 """The version of the JSON that `to_json` writes."""
@@ -186,19 +185,19 @@ class SurgeryPlan:
             raise PlanError(f"the plan is not a slimnet plan of version {FORMAT}; make it again with this slimnet")
         return parse(cls, data, "plan")
 
-    def check_fits(self, model: nn.Module) -> None:
-        """Refuse a network whose tensors are not those the plan was made for.
+    def check_fits(self, network: str, state: Mapping[str, torch.Tensor]) -> None:
+        """Refuse a network whose parameters and buffers are not those the plan was made for.
 
         Raises:
             PlanError: naming the first tensor that differs.
         """
-        present = {name: tuple(tensor.shape) for name, tensor in state(model).items()}
+        present = {name: tuple(tensor.shape) for name, tensor in state.items()}
         for name, shape in self.shapes.items():
             if present.get(name) != tuple(shape):
                 found = f"has {present[name]}" if name in present else "has no such tensor"
                 raise PlanError(
                     f"the plan was made for another network: it expects {name} of shape {tuple(shape)}, "
-                    f"{type(model).__name__} {found}"
+                    f"{network} {found}"
                 )
         extra = next((name for name in present if name not in self.shapes), None)
         if extra is not None:

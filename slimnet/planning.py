@@ -1,6 +1,6 @@
 """make_plan: decide what goes, check the network's own code against it, and write it down."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from slimnet.graph import ChannelGraph, Depthwise, Op
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.plan import SurgeryPlan
 from slimnet.refit import refit, set_padding
-from slimnet.skeleton import gather, named_tensors, skeleton
+from slimnet.skeleton import gather, skeleton
 from slimnet.sparsity import DeadChannels
 from slimnet.trace import InterruptedForwardError, trace_structure
 from slimnet.tracing.labels import Labels
@@ -96,20 +96,22 @@ def make_plan(
     rounding = rounding or Rounding()
     rounding.check_against(graph)
     dead_outputs = np.array(dead.outputs, dtype=np.int64)
-    constants = propagate(graph, scale_labels(graph, dead), dead_outputs)
+    constants = propagate(graph, dead.scales, dead_outputs)
     needed = needs(graph, constants, dead_outputs)
+    tensors = gather(model)
+    network = type(model).__name__
     pins: list[ExtraPin] = []
     packing_allowed = True
     for _ in range(MAX_ROUNDS):
         draft = make_draft(removable(graph, constants, needed, pins), packing_allowed, rounding)
         removal = draft.removal
         if not tried and is_plain(graph):
-            narrow = foreseen(gather(model)[0], removal)
-            return write_plan(model, narrow, removal, natural_orders(removal), dead, str(rounding))
+            narrow = foreseen(tensors.parameters, removal)
+            return write_plan(network, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
         try:
-            structure, slim = trace_slim(model, inputs, draft)
+            structure, slim = trace_slim(model, tensors.named, inputs, draft)
             orders = match(removal, slim, draft.rank)
-            return write_plan(model, measured(structure, slim), removal, orders, dead, str(rounding))
+            return write_plan(network, tensors, measured(structure, slim), removal, orders, dead, str(rounding))
         except MixedChannelsError as mixed:
             if draft.packings and packing_allowed:
                 packing_allowed = False
@@ -117,15 +119,7 @@ def make_plan(
                 pins.append(pin_sets(removal, mixed.sets, mixed.where))
         except InterruptedForwardError as stop:
             pins.append(pin_op(graph, removal, stop))
-    raise TraceError(f"{type(model).__name__}'s own code does not follow any narrower width; nothing can be removed")
-
-
-def scale_labels(graph: ChannelGraph, dead: DeadChannels) -> Labels:
-    """The labels of every dead γ."""
-    found = [
-        scale.labels[list(dead.scales[scale.parameter])] for scale in graph.scales if scale.parameter in dead.scales
-    ]
-    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+    raise TraceError(f"{network}'s own code does not follow any narrower width; nothing can be removed")
 
 
 def make_draft(removal: Removal, packing_allowed: bool, rounding: Rounding) -> Draft:
@@ -140,31 +134,32 @@ def make_draft(removal: Removal, packing_allowed: bool, rounding: Rounding) -> D
     return Draft(removal, tuple(packings))
 
 
-def trace_slim(model: nn.Module, inputs: Inputs, draft: Draft) -> tuple[nn.Module, ChannelGraph]:
+def trace_slim(
+    model: nn.Module, tensors: Mapping[str, torch.Tensor], inputs: Inputs, draft: Draft
+) -> tuple[nn.Module, ChannelGraph]:
     """Trace the network once more with every tensor at its new size; returns its skeleton too.
 
     Raises:
         InterruptedForwardError: its forward raised.
     """
     graph = draft.removal.graph
-    shapes = new_shapes(model, draft)
+    shapes = new_shapes(tensors, draft)
     groups = {graph.readers[p.reader].weight or "": len(p.bins) for p in draft.packings}
-    structure = skeleton(model, shapes)
+    structure = skeleton(model, tensors, shapes)
     refit(structure, groups)
     for padding in graph.paddings:
-        before, after = (int((~draft.removal.gone(side)).sum()) for side in (padding.before, padding.after))
+        before, after = draft.removal.left(padding.before), draft.removal.left(padding.after)
         set_padding(structure, padding.module, before, after)
     depthwise = [isinstance(layer, Depthwise) for layer in graph.layers]
-    return structure, trace_structure(structure, named_tensors(model), inputs, depthwise)
+    return structure, trace_structure(structure, tensors, inputs, depthwise)
 
 
-def new_shapes(model: nn.Module, draft: Draft) -> dict[str, tuple[int, ...]]:
+def new_shapes(tensors: Mapping[str, torch.Tensor], draft: Draft) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor that changes."""
     removal, graph = draft.removal, draft.removal.graph
-    tensors = named_tensors(model)
     shapes: dict[str, tuple[int, ...]] = {}
     for (name, axis), labels in graph.vectors.items():
-        kept = int((~removal.gone(labels)).sum())
+        kept = removal.left(labels)
         if kept != labels.size:
             shape = list(shapes.get(name, tensors[name].shape))
             shape[axis] = kept
@@ -173,7 +168,7 @@ def new_shapes(model: nn.Module, draft: Draft) -> dict[str, tuple[int, ...]]:
     for index, reader in enumerate(graph.readers):
         if reader.groups > 1 and reader.weight is not None and reader.in_axis == 1:
             groups = len(packed[index].bins) if index in packed else reader.groups
-            kept = int((~removal.gone(reader.inputs)).sum())
+            kept = removal.left(reader.inputs)
             shape = list(shapes.get(reader.weight, tensors[reader.weight].shape))
             shape[1] = kept // groups
             shapes[reader.weight] = tuple(shape)

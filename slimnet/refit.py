@@ -7,6 +7,7 @@ from torch import nn
 
 from slimnet.errors import PlanError
 from slimnet.models.cifar_resnet import PadShortcut
+from slimnet.skeleton import modules_of
 
 
 def refit(model: nn.Module, groups: Mapping[str, int]) -> None:
@@ -14,7 +15,9 @@ def refit(model: nn.Module, groups: Mapping[str, int]) -> None:
 
     `groups` gives the new number of groups of some weights by name.
     """
-    for path, module in model.named_modules():
+    for path, module in modules_of(model).items():
+        if not module._parameters and not module._buffers:
+            continue
         prefix = f"{path}." if path else ""
         if isinstance(module, nn.modules.conv._ConvNd):
             weight = next((groups[n] for n in (f"{prefix}weight", f"{prefix}weight_orig") if n in groups), None)

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,12 +18,12 @@ TensorMap = Callable[[str, torch.Tensor], torch.Tensor]
 def copy_with(model: nn.Module, replace: TensorMap, tensors: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
     """Copy the module's structure, taking each tensor from `replace(name, tensor)`.
 
-    `tensors` are the module's `named_tensors`, for callers that have them already.
+    `tensors` are all of the module's by name, for callers that have them already.
     Parameters and buffers that are shared inside the module stay shared. Plain tensor attributes (such as the
     `weight` that `torch.nn.utils.prune` recomputes before every forward) are replaced too, under their path.
     """
     copier = Copier()
-    for name, tensor in (named_tensors(model) if tensors is None else tensors).items():
+    for name, tensor in (gather(model).named if tensors is None else tensors).items():
         if id(tensor) in copier.memo:
             continue
         new = replace(name, tensor)
@@ -109,26 +109,34 @@ def copies_itself(kind: type) -> bool:
     return False
 
 
-def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter, then every buffer, then every plain tensor attribute with its path.
-
-    Shared parameters and buffers stand under each of their names.
-    """
-    parameters, buffers, plain = gather(model)
-    return {**parameters, **buffers, **plain}
-
-
-def state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters and buffers of a module by name, shared ones under each of their names."""
-    parameters, buffers, _ = gather(model)
-    return {**parameters, **buffers}
-
-
 Named = dict[str, torch.Tensor]
 
 
-def gather(model: nn.Module) -> tuple[Named, Named, Named]:
-    """The parameters, the buffers and the plain tensor attributes of a module, by path, in one walk."""
+class Tensors(NamedTuple):
+    """A module's tensors by path; shared parameters and buffers stand under each of their names."""
+
+    parameters: Named
+    buffers: Named
+    plain: Named
+
+    @property
+    def state(self) -> Named:
+        """The parameters, then the buffers."""
+        return {**self.parameters, **self.buffers}
+
+    @property
+    def named(self) -> Named:
+        """The parameters, then the buffers, then the plain tensor attributes."""
+        return {**self.parameters, **self.buffers, **self.plain}
+
+
+def state(model: nn.Module) -> Named:
+    """The parameters and buffers of a module by name, shared ones under each of their names."""
+    return gather(model).state
+
+
+def gather(model: nn.Module) -> Tensors:
+    """The parameters, the buffers and the plain tensor attributes of a module, in one walk."""
     parameters: Named = {}
     buffers: Named = {}
     plain: Named = {}
@@ -143,15 +151,15 @@ def gather(model: nn.Module) -> tuple[Named, Named, Named]:
                 buffers[prefix + name] = buffer
         if id(module) not in seen:
             seen.add(id(module))
-            for name, value in vars(module).items():
-                if name not in OWN and isinstance(value, torch.Tensor):
-                    plain[prefix + name] = value
+            attributes = vars(module)
+            for name in sorted(n for n in attributes.keys() - OWN if isinstance(attributes[n], torch.Tensor)):
+                plain[prefix + name] = attributes[name]
         for name, child in module._modules.items():
             if child is not None:
                 visit(child, f"{prefix}{name}.")
 
     visit(model, "")
-    return parameters, buffers, plain
+    return Tensors(parameters, buffers, plain)
 
 
 def modules_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -172,12 +180,12 @@ def modules_of(model: nn.Module) -> dict[str, nn.Module]:
 
 def skeleton(
     model: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
     shapes: Mapping[str, tuple[int, ...]] | None = None,
-    tensors: Mapping[str, torch.Tensor] | None = None,
 ) -> nn.Module:
     """The module with every tensor on the `meta` device: its code and shapes without its weights.
 
-    `shapes` overrides the shapes of some tensors by name; `tensors` are the module's `named_tensors`, if at hand.
+    `tensors` are all of the module's by name; `shapes` overrides the shapes of some.
     """
     resized = shapes or {}
     meta = torch.device("meta")

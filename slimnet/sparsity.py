@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,7 +15,7 @@ from slimnet.errors import DataError, UsageError
 from slimnet.graph import ActivationKey, ChannelGraph
 from slimnet.inputs import Inputs
 from slimnet.places import device_of
-from slimnet.skeleton import gather, module_paths, shared_copy
+from slimnet.skeleton import module_paths, shared_copy
 from slimnet.tracing.ops.pointwise import ACTIVATIONS
 
 ACTIVATION_LIMIT = 1e-12
@@ -52,16 +53,15 @@ def check_threshold(threshold: float) -> float:
     return float(threshold)
 
 
-def dead_by_scale(graph: ChannelGraph, model: nn.Module, threshold: float = 1e-3) -> DeadChannels:
+def dead_by_scale(graph: ChannelGraph, threshold: float = 1e-3) -> DeadChannels:
     """Channels whose BatchNorm has |γ| < `threshold` (paper, section 2.1), or γ = 0."""
     check_threshold(threshold)
-    tensors = gather(model)[0]
     found = {}
-    for scale in graph.scales:
-        gamma = tensors[scale.parameter].detach().abs()
-        dead = torch.nonzero((gamma < threshold) | (gamma == 0)).reshape(-1).tolist()
-        if dead:
-            found[scale.parameter] = tuple(dead)
+    for name, gamma in graph.scales.items():
+        size = gamma().detach().abs()
+        dead = np.flatnonzero((size < threshold if threshold else size == 0).cpu().numpy())
+        if dead.size:
+            found[name] = tuple(dead.tolist())
     return DeadChannels(f"|γ| < {threshold:g}", threshold, found)
 
 

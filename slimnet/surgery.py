@@ -1,6 +1,7 @@
 """apply_plan: make the slim network; the dense one is never touched."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,10 +22,11 @@ def apply_plan(model: nn.Module, plan: SurgeryPlan) -> nn.Module:
     Raises:
         PlanError: the plan was made for another network, or is not consistent.
     """
-    plan.check_fits(model)
-    surgeon = Surgeon(plan, gather(model)[0])
+    tensors = gather(model)
+    plan.check_fits(type(model).__name__, tensors.state)
+    surgeon = Surgeon(plan, tensors.parameters)
     with torch.no_grad():
-        slim = copy_with(model, surgeon.operate)
+        slim = copy_with(model, surgeon.operate, tensors.named)
         surgeon.add_biases(slim)
     refit(slim, {group.weight: group.groups_after for group in plan.groups})
     for padding in plan.paddings:
@@ -41,7 +43,7 @@ class Surgeon:
         self.cuts: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
         for cut in plan.cuts:
             self.cuts.setdefault(cut.tensor, []).append((cut.axis, cut.keep))
-        self.indices: dict[int, torch.Tensor] = {}
+        self.indices: dict[tuple[int, torch.device], torch.Tensor] = {}
         self.groups = {group.weight: group for group in plan.groups}
         self.merges = {merge.weight: merge for merge in plan.merges}
         self.zeroed = {zeroed.tensor: list(zeroed.channels) for zeroed in plan.zeroed}
@@ -49,27 +51,27 @@ class Surgeon:
 
     def operate(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor as the slim network has it."""
-        new = tensor.detach()
+        new = tensor
         if name in self.zeroed:
-            new = new.clone()
+            new = tensor.clone()
             new.view(-1)[self.zeroed[name]] = 0
         if name in self.merges:
             new = merged(new, self.merges[name], self.groups.get(name))
         if name in self.groups:
             new = regrouped(new, self.groups[name])
-        for axis, keep in self.cuts.get(name, []):
-            new = new.index_select(axis, self.index(keep).to(new.device))
+        new = selected(new, [(axis, self.index(keep, new.device)) for axis, keep in self.cuts.get(name, [])])
         if name in self.folds:
             new = new + self.increments(name, new.numel()).to(new.device, new.dtype)
-        if new.data_ptr() == tensor.data_ptr() or new._is_view():
-            new = new.clone()
+        if new is tensor or new._is_view():
+            new = new.detach().clone()
         return as_laid_out(new, tensor)
 
-    def index(self, keep: tuple[int, ...]) -> torch.Tensor:
+    def index(self, keep: tuple[int, ...], device: torch.device) -> torch.Tensor:
         """Positions to keep as an index; most axes are cut like others, and share one tuple."""
-        if id(keep) not in self.indices:
-            self.indices[id(keep)] = torch.from_numpy(np.array(keep, dtype=np.int64))
-        return self.indices[id(keep)]
+        index = self.indices.get((id(keep), device))
+        if index is None:
+            index = self.indices[id(keep), device] = torch.from_numpy(np.array(keep, dtype=np.int64)).to(device)
+        return index
 
     def increments(self, bias: str, count: int) -> torch.Tensor:
         """What the removed constants add to a bias of `count` channels, float64."""
@@ -129,6 +131,20 @@ def regrouped(weight: torch.Tensor, group: GroupCut) -> torch.Tensor:
     taps = weight[o.to(weight.device), i.to(weight.device)]
     mask = same_block.to(weight.device).reshape(*same_block.shape, *[1] * (weight.ndim - 2))
     return torch.where(mask, taps, 0).reshape(outputs.numel(), inputs.shape[2], *weight.shape[2:])
+
+
+def selected(tensor: torch.Tensor, cuts: Sequence[tuple[int, torch.Tensor]]) -> torch.Tensor:
+    """A tensor cut along some axes. Kernels of several taps are copied whole, once for both of their channel axes."""
+    several = len(cuts) == 2 and tensor.is_contiguous() and math.prod(tensor.shape[2:]) > 1
+    if not several or (cuts[0][0], cuts[1][0]) != (0, 1):
+        for axis, index in cuts:
+            tensor = tensor.index_select(axis, index)
+        return tensor
+    (_, rows), (_, columns) = cuts
+    kernels = (rows[:, None] * tensor.shape[1] + columns).reshape(-1)
+    new = tensor.new_empty((rows.numel(), columns.numel(), *tensor.shape[2:]))
+    torch.index_select(tensor.flatten(0, 1), 0, kernels, out=new.flatten(0, 1))
+    return new
 
 
 def as_laid_out(new: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

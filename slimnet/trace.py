@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.errors import InputError, SlimnetError, TraceError
 from slimnet.garbage import collection_paused
-from slimnet.graph import ChannelGraph, Op, Pointwise, Step
+from slimnet.graph import ChannelGraph, Depthwise, Op, Reader, Step
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
-from slimnet.skeleton import module_paths, modules_of, named_tensors, place_of, skeleton
+from slimnet.skeleton import gather, module_paths, modules_of, place_of, skeleton
 from slimnet.tracing import shapes
 from slimnet.tracing.aliases import write_through
 from slimnet.tracing.labels import Labels
@@ -45,8 +45,8 @@ def trace(model: nn.Module, inputs: ExampleInputs | Inputs) -> ChannelGraph:
         InputError: the forward does not take these inputs.
     """
     try:
-        real = named_tensors(model)
-        return trace_structure(skeleton(model, tensors=real), real, Inputs.of(inputs))
+        real = gather(model).named
+        return trace_structure(skeleton(model, real), real, Inputs.of(inputs))
     except InterruptedForwardError as stop:
         raise stop.cause from stop.__cause__
 
@@ -81,7 +81,7 @@ def inference_macs(with_training: ChannelGraph, inference: ChannelGraph) -> tupl
     """The steps of a trace that ran what only training runs, which costs inference nothing."""
     needed = {layer.module for layer in inference.layers}
     return tuple(
-        step if isinstance(step, Pointwise) or step.module in needed else replace(step, macs=0)
+        step._replace(macs=0) if isinstance(step, Reader | Depthwise) and step.module not in needed else step
         for step in with_training.steps
     )
 
@@ -286,17 +286,16 @@ def finish(recorder: Recorder, batch: int) -> ChannelGraph:
     edges = recorder.joined()
     return ChannelGraph(
         size=recorder.size,
-        known=recorder.known_values(),
+        known=tuple(recorder.known),
         edges=edges,
         vectors=recorder.vectors,
         steps=tuple(recorder.steps),
         pins=tuple(recorder.pins),
         parts=tuple(recorder.parts),
-        scales=tuple(recorder.scales),
         used=frozenset(recorder.used),
         activations=tuple(recorder.activations),
         paddings=tuple(recorder.paddings),
         ops=tuple(recorder.ops),
-        macs=sum(step.macs for step in recorder.steps if not isinstance(step, Pointwise)) // batch,
+        macs=sum(step.macs for step in recorder.steps if isinstance(step, Reader | Depthwise)) // batch,
         batch=batch,
     )

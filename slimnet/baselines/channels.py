@@ -32,7 +32,7 @@ class Channels:
             TraceError, InputError: as `slimnet.slim` does.
         """
         graph = trace(model, inputs)
-        sets = graph.sets()
+        sets = graph.sets
         layers: dict[str, np.ndarray] = {}
         for layer in graph.layers:
             layers.setdefault(layer.module, sets[layer.outputs])

@@ -16,7 +16,7 @@ from slimnet.graph import Reader
 from slimnet.inputs import ExampleInputs
 from slimnet.pipeline import check_inputs
 from slimnet.places import device_of
-from slimnet.skeleton import copy_with, named_tensors
+from slimnet.skeleton import copy_with, gather
 from slimnet.sparsity import check_threshold
 from slimnet.training.cost import layer_macs, parameter_sizes, savings
 from slimnet.training.recipe import Cost
@@ -140,13 +140,13 @@ def gamma_of_sets(task: Task) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UsageError: there is no BatchNorm with a γ.
     """
-    channels, tensors = task.channels, named_tensors(task.model)
+    channels, tensors = task.channels, gather(task.model).parameters
     if not channels.graph.scales:
         raise UsageError(
             f"{type(task.model).__name__} has no BatchNorm whose γ could be ranked; take li2017, fpgm, taylor or random"
         )
-    members = np.concatenate([channels.sets[scale.labels] for scale in channels.graph.scales])
-    gammas = torch.cat([tensors[scale.parameter].detach().abs().double().cpu() for scale in channels.graph.scales])
+    members = np.concatenate([channels.sets[norm.out] for _, norm in channels.graph.norms])
+    gammas = torch.cat([tensors[gamma].detach().abs().double().cpu() for gamma, _ in channels.graph.norms])
     count = np.bincount(members, minlength=channels.pinned.size)
     total = np.bincount(members, gammas.numpy(), minlength=channels.pinned.size)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan), count
@@ -178,7 +178,7 @@ def filter_norms(model: nn.Module, channels: Channels, layer: str) -> np.ndarray
     """The sum of absolute weights of every filter of a layer, float64 `(C,)`."""
     step = channels.steps[layer]
     assert step.weight is not None, "layers whose weight is computed are pinned"
-    weight = by_output(named_tensors(model)[step.weight].detach(), step)
+    weight = by_output(gather(model).named[step.weight].detach(), step)
     return weight.abs().double().flatten(1).sum(1).cpu().numpy()
 
 

@@ -16,7 +16,7 @@ from slimnet.graph import Depthwise, Reader
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.pipeline import Slimmed, as_rounding, check_inputs, operate, prove
 from slimnet.plan import SurgeryPlan
-from slimnet.skeleton import copy_with, named_tensors
+from slimnet.skeleton import copy_with, gather
 from slimnet.sparsity import dead_by_scale
 from slimnet.tracing.labels import Labels
 
@@ -116,7 +116,7 @@ def cut(
     narrow, plan = operate(
         quiet,
         inputs,
-        lambda graph: dataclasses.replace(dead_by_scale(graph, quiet, selection.threshold), criterion=str(selection)),
+        lambda graph: dataclasses.replace(dead_by_scale(graph, selection.threshold), criterion=str(selection)),
         as_rounding(round_to),
     )
     return quiet, narrow, plan
@@ -128,7 +128,7 @@ def silence(model: nn.Module, channels: Channels, selection: Selection, *, share
     Raises:
         UsageError: as `silenced`.
     """
-    tensors = named_tensors(model)
+    tensors = gather(model).named
     quiet: dict[int, torch.Tensor] = {}
 
     def zero(name: str, rows: np.ndarray, view: Any) -> None:
@@ -196,10 +196,10 @@ def chosen_scales(channels: Channels, selection: Selection) -> Iterator[tuple[st
     labels: Labels = np.concatenate([np.zeros(0, dtype=np.int64), *outputs])
     members = np.bincount(sets[labels], minlength=channels.pinned.size)
     whole = (members > 0) & (members >= channels.writers)
-    for scale in graph.scales:
-        rows = np.flatnonzero(np.isin(scale.inputs, labels) | whole[sets[scale.labels]])
+    for gamma, norm in graph.norms:
+        rows = np.flatnonzero(np.isin(norm.inputs, labels) | whole[sets[norm.out]])
         if rows.size:
-            yield scale.parameter, rows
+            yield gamma, rows
 
 
 def sibling(name: str, other: str) -> str:

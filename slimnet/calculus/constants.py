@@ -1,25 +1,31 @@
 """Which channels have a known constant value, and which values anybody needs."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from slimnet.graph import ChannelGraph, Constants, Depthwise, Pointwise, Reader
+from slimnet.graph import ChannelGraph, Depthwise, Norm, Pointwise, Reader
 from slimnet.tracing.labels import Labels
+
+DeadScales = Mapping[str, Sequence[int]]
+"""The dead positions of each γ by name."""
 
 CHUNK = 4
 """How many columns of a weight are looked at together in the search for zeros."""
 
 
-def propagate(graph: ChannelGraph, dead_scales: Labels, dead_outputs: Labels) -> Constants:
+def propagate(graph: ChannelGraph, dead_scales: DeadScales, dead_outputs: Labels) -> np.ndarray:
     """The constant of every label, NaN where its value depends on the input.
 
-    `dead_scales` are labels of γ to be taken as zero; `dead_outputs` are activation outputs to be taken as zero.
+    `dead_scales` says which positions of a γ are to be taken as zero; `dead_outputs` are labels of activation outputs
+    to be taken as zero.
     """
-    constants = graph.known.clone()
-    values = constants.numpy()
-    values[dead_scales] = 0.0
+    values = np.full(graph.size, np.nan)
+    for known in graph.known:
+        values[known.labels] = as_float64(known.tensor)
+        values[known.labels[list(dead_scales.get(known.parameter or "", ()))]] = 0.0
     forced = np.zeros(graph.size, dtype=bool)
     forced[dead_outputs] = True
     for step in graph.steps:
@@ -28,11 +34,34 @@ def propagate(graph: ChannelGraph, dead_scales: Labels, dead_outputs: Labels) ->
             values[step.out] = step.constant(operands).numpy()
             if dead_outputs.size:
                 values[step.out[forced[step.out]]] = 0.0
+        elif isinstance(step, Norm):
+            values[step.out] = normed_constant(step, values[step.inputs], dead_scales.get(step.scale or "", ()))
         elif isinstance(step, Reader):
             values[step.outputs] = mixed_constant(step, values)
         else:
             values[step.outputs] = filtered_constant(step, values)
-    return constants
+    return values
+
+
+def as_float64(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor's values in one row."""
+    return tensor.detach().to("cpu", torch.float64).numpy().reshape(-1)
+
+
+def normed_constant(norm: Norm, inputs: np.ndarray, dead: Sequence[int]) -> np.ndarray:
+    """The constants of a BatchNorm's outputs; a constant is its own mean in a batch's statistics."""
+    gamma, beta, mean, variance = norm.vectors
+    result = inputs
+    if not np.isnan(inputs).all():
+        if mean is None or variance is None:
+            result = np.where(np.isnan(inputs), inputs, 0.0)
+        else:
+            result = (inputs - as_float64(mean())) / np.sqrt(as_float64(variance()) + norm.eps)
+    if gamma is not None:
+        scale = as_float64(gamma())
+        result = np.where(scale == 0, 0.0, result * scale)
+        result[list(dead)] = 0.0
+    return result if beta is None else result + as_float64(beta())
 
 
 def mixed_constant(reader: Reader, values: np.ndarray) -> np.ndarray:
@@ -45,7 +74,7 @@ def mixed_constant(reader: Reader, values: np.ndarray) -> np.ndarray:
         group = np.arange(reader.groups).repeat(reader.outputs.size // reader.groups)[closed]
         sums = reader.taps()[torch.from_numpy(closed)].sum(2, dtype=torch.float64).cpu().numpy()
         result[closed] = (sums * np.nan_to_num(inputs)[group]).sum(1)
-    return result if reader.bias is None else result + values[reader.bias]
+    return result if reader.bias is None else result + as_float64(reader.bias())
 
 
 def grouped_taps(reader: Reader) -> torch.Tensor:
@@ -81,8 +110,12 @@ def filtered_constant(layer: Depthwise, values: np.ndarray) -> np.ndarray:
     inputs = values[layer.inputs].repeat(layer.outputs.size // layer.inputs.size)
     taps = layer.value().detach().reshape(layer.outputs.size, -1).cpu()
     spread = inputs * taps.sum(1, dtype=torch.float64).numpy() if layer.uniform else np.where(inputs == 0, 0, np.nan)
-    result = np.where((taps == 0).all(1).numpy(), 0.0, spread)
-    return result if layer.bias is None else result + values[layer.bias]
+    # One tap rules out nearly every filter of a dense weight.
+    empty = (taps[:, 0] == 0).numpy()
+    if empty.any():
+        empty = (taps == 0).all(1).numpy()
+    result = np.where(empty, 0.0, spread)
+    return result if layer.bias is None else result + as_float64(layer.bias())
 
 
 @dataclass(frozen=True)
@@ -93,7 +126,7 @@ class Needs:
     reads: tuple[np.ndarray, ...]
 
 
-def needs(graph: ChannelGraph, constants: Constants, dead_outputs: Labels) -> Needs:
+def needs(graph: ChannelGraph, constants: np.ndarray, dead_outputs: Labels) -> Needs:
     """Walk back from the outputs: a value is needed if something needs what is computed from it.
 
     A constant needs only the constants it is computed from (zeros too: they must stay zero): with γ = 0 the input of
@@ -105,10 +138,10 @@ def needs(graph: ChannelGraph, constants: Constants, dead_outputs: Labels) -> Ne
     seen[dead_outputs] = True
     for pin in graph.pins:
         live[pin.labels] = True
-    varies = np.isnan(constants.numpy())
+    varies = np.isnan(constants)
     reads: list[np.ndarray] = []
     for step in reversed(graph.steps):
-        if isinstance(step, Pointwise):
+        if isinstance(step, Pointwise | Norm):
             needed = live[step.out]
             if needed.any():
                 moving = varies[step.out] | seen[step.out]

@@ -36,7 +36,7 @@ class Matching:
 
     def __init__(self, removal: Removal, slim: ChannelGraph, rank: Mapping[int, int]):
         self.removal = removal
-        self.slim_sets = slim.sets()
+        self.slim_sets = slim.sets
         self.dense_set = np.full(int(self.slim_sets.max()) + 1, -1, dtype=np.int64)
         self.rank = rank
 

@@ -48,7 +48,7 @@ class Narrow:
 def measured(structure: nn.Module, slim: ChannelGraph) -> Narrow:
     """The numbers of a narrow skeleton and of its trace."""
     return Narrow(
-        params=count_elements(gather(structure)[0]),
+        params=count_elements(gather(structure).parameters),
         macs=slim.macs,
         layer_macs=tuple(layer.macs for layer in slim.layers),
         groups=tuple(reader.groups for reader in slim.readers),
@@ -79,19 +79,20 @@ def foreseen(parameters: Mapping[str, torch.Tensor], removal: Removal) -> Narrow
 
 def macs_left(layer: Reader | Depthwise, removal: Removal) -> int:
     """MACs of one layer without the channels that go; every pair of channels has the same share."""
-    outputs = int((~removal.gone(layer.outputs)).sum())
+    outputs = removal.left(layer.outputs)
     if isinstance(layer, Depthwise):
         return layer.macs // layer.outputs.size * outputs
-    inputs = int((~removal.gone(layer.inputs)).sum())
+    inputs = removal.left(layer.inputs)
     return layer.macs // (layer.outputs.size * layer.inputs.size) * outputs * inputs
 
 
 def count_left(parameters: Mapping[str, torch.Tensor], removal: Removal) -> int:
     """How many elements the parameters have without the channels that go; shared ones count once."""
     left: dict[str, list[int]] = {name: list(parameter.shape) for name, parameter in distinct(parameters).items()}
+    kept = {id(labels): removal.left(labels) for _, labels in removal.graph.axes}
     for (name, axis), labels in removal.graph.vectors.items():
         if name in left:
-            left[name][axis] = int((~removal.gone(labels)).sum())
+            left[name][axis] = kept[id(labels)]
     return sum(math.prod(shape) for shape in left.values())
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from slimnet.calculus.constants import Needs
-from slimnet.graph import ChannelGraph, Constants, Reader
+from slimnet.graph import ChannelGraph, Reader
 from slimnet.tracing.labels import Labels
 
 
@@ -34,8 +34,8 @@ class Width:
 class Removal:
     """The sets of channels that go, while it is being worked out; only ever restored, so that it ends.
 
-    `removed[set]`; `reason[set]` says why a set stays; `weight[set]` counts the parameters it holds. `equal` are the
-    parts of axes that must stay of equal size, `widths` what is rounded up.
+    `removed[set]`; `why[set]` is the number, among `reasons`, of why a set stays; `weight[set]` counts the parameters
+    it holds. `equal` are the parts of axes that must stay of equal size, `widths` what is rounded up.
     """
 
     graph: ChannelGraph
@@ -44,7 +44,8 @@ class Removal:
     needs: Needs
     removed: np.ndarray
     weight: np.ndarray
-    reason: dict[int, str]
+    why: np.ndarray
+    reasons: dict[str, int]
     pinned: np.ndarray
     equal: list[tuple[Labels, str]] = field(default_factory=list)
     widths: list[Width] = field(default_factory=list)
@@ -53,49 +54,55 @@ class Removal:
         """Which of these labels go."""
         return self.removed[self.sets[labels]]
 
+    def left(self, labels: Labels) -> int:
+        """How many of these labels stay."""
+        return labels.size - int(np.count_nonzero(self.gone(labels)))
+
     def restore(self, sets: np.ndarray | Sequence[int], reason: str) -> None:
         """Keep these sets after all."""
-        for number in np.atleast_1d(sets):
-            if self.removed[number]:
-                self.removed[number] = False
-                self.reason[int(number)] = reason
+        back = np.atleast_1d(sets)
+        back = back[self.removed[back]]
+        if back.size:
+            self.removed[back] = False
+            self.why[back] = self.reasons.setdefault(reason, len(self.reasons))
 
 
 def removable(
-    graph: ChannelGraph, constants: Constants, needed: Needs, extra_pins: Iterable[tuple[Labels, str]] = ()
+    graph: ChannelGraph, constants: np.ndarray, needed: Needs, extra_pins: Iterable[tuple[Labels, str]] = ()
 ) -> Removal:
     """Every set of channels that nothing pins and whose constants are known wherever they are read.
 
     `extra_pins` are labels that stay because the network's code did not follow an earlier plan.
     """
-    sets = graph.sets()
+    sets = graph.sets
     count = int(sets.max()) + 1
-    values = constants.numpy()
     blocked = np.zeros(count, dtype=bool)
     blocked[sets[0]] = True
-    reason: dict[int, str] = {}
+    why = np.zeros(count, dtype=np.int32)
+    reasons = {"unknown": 0}
 
-    def block(labels: Labels, why: str) -> None:
+    def block(labels: Labels, reason: str) -> None:
         numbers = sets[labels]
         new = numbers[~blocked[numbers]]
-        blocked[new] = True
-        reason.update(dict.fromkeys(new.tolist(), why))
+        if new.size:
+            blocked[new] = True
+            why[new] = reasons.setdefault(reason, len(reasons))
 
     for pin in graph.pins:
         block(pin.labels, pin.reason)
-    for labels, why in extra_pins:
-        block(labels[labels > 0], why)
+    for labels, reason in extra_pins:
+        block(labels[labels > 0], reason)
     pinned = blocked.copy()
     for reader, reads in zip(graph.readers, needed.reads, strict=True):
-        block(reader.inputs[reads & np.isnan(values[reader.inputs])], f"varies where {reader.module} reads it")
+        block(reader.inputs[reads & np.isnan(constants[reader.inputs])], f"varies where {reader.module} reads it")
     for group in same_weight(graph):
-        for labels, why in unfoldable(graph, group, values, needed):
-            block(labels, why)
+        for labels, reason in unfoldable(graph, group, constants, needed):
+            block(labels, reason)
     vectors = list(graph.vectors.values())
     shares = [elements_per_channel(graph, name, axis) for name, axis in graph.vectors]
     elements = np.repeat(shares, [labels.size for labels in vectors])
     weight = np.bincount(sets[np.concatenate(vectors)], elements, count) if vectors else np.zeros(count)
-    return Removal(graph, sets, values, needed, (weight > 0) & ~blocked, weight, reason, pinned)
+    return Removal(graph, sets, constants, needed, (weight > 0) & ~blocked, weight, why, reasons, pinned)
 
 
 def elements_per_channel(graph: ChannelGraph, name: str, axis: int) -> float:
@@ -138,9 +145,8 @@ def bias_is_own(graph: ChannelGraph, reader: Reader, group: list[int]) -> bool:
         return False
     if reader.bias is None:
         return True
-    labels = graph.vectors.get((reader.bias_name, 0))
     users = [i for i, other in enumerate(graph.readers) if other.bias_name == reader.bias_name]
-    return labels is not None and np.array_equal(labels, reader.bias) and set(users) <= set(group)
+    return set(users) <= set(group)
 
 
 def carrier_groups(reader: Reader) -> np.ndarray:

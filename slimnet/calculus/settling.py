@@ -17,13 +17,13 @@ def settle(removal: Removal) -> None:
 
 def keep_one(removal: Removal) -> None:
     """An axis never loses its last channel; of several the one that holds the fewest parameters stays."""
-    vectors = list(removal.graph.vectors.items())
-    if not vectors:
+    axes = removal.graph.axes
+    if not axes:
         return
-    gone = removal.gone(np.concatenate([labels for _, labels in vectors]))
-    starts = np.cumsum([0, *(labels.size for _, labels in vectors[:-1])])
+    gone = removal.gone(np.concatenate([labels for _, labels in axes]))
+    starts = np.cumsum([0, *(labels.size for _, labels in axes[:-1])])
     for index in np.flatnonzero(np.logical_and.reduceat(gone, starts)):
-        (name, _), labels = vectors[index]
+        name, labels = axes[index]
         sets = removal.sets[labels]
         if removal.removed[sets].all():
             cheapest = sets[np.argmin(removal.weight[sets])]

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from torch import nn
 
 from slimnet.calculus.matching import MixedChannelsError, Orders
 from slimnet.calculus.narrowing import Narrow, count_elements
@@ -19,12 +18,13 @@ from slimnet.plan import (
     SurgeryPlan,
     Zeroed,
 )
-from slimnet.skeleton import gather
+from slimnet.skeleton import Tensors
 from slimnet.sparsity import DeadChannels
 
 
 def write_plan(
-    model: nn.Module,
+    network: str,
+    tensors: Tensors,
     narrow: Narrow,
     removal: Removal,
     orders: Orders,
@@ -39,15 +39,14 @@ def write_plan(
     graph = removal.graph
     groups = group_cuts(narrow, removal, orders)
     folds, merges = fold_constants(removal, orders)
-    parameters, buffers, _ = gather(model)
-    tensors = {**parameters, **buffers}
-    added = sum(len(fold.increments) for fold in folds if fold.bias not in tensors)
+    state = tensors.state
+    added = sum(len(fold.increments) for fold in folds if fold.bias not in state)
     layers = layer_plans(narrow, removal)
     return SurgeryPlan(
-        network=type(model).__name__,
+        network=network,
         criterion=dead.criterion,
         threshold=dead.threshold,
-        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
         cuts=tuple(axis_cuts(removal, orders, {group.weight for group in groups})),
         groups=tuple(groups),
         folds=tuple(folds),
@@ -56,7 +55,7 @@ def write_plan(
         paddings=tuple(padding_cuts(removal)),
         kept=tuple(kept_dead(removal)),
         layers=tuple(layers),
-        params_before=count_elements(parameters),
+        params_before=count_elements(tensors.parameters),
         params_after=narrow.params + added,
         macs_before=graph.macs,
         macs_after=narrow.macs,
@@ -68,17 +67,26 @@ def axis_cuts(removal: Removal, orders: Orders, grouped_weights: set[str]) -> li
     """The kept positions of every parameter axis that loses some, or whose order changes."""
     cuts = []
     # Most axes are cut like others; they share one tuple, which is then checked and made an index only once.
-    keeps: dict[bytes, tuple[int, ...]] = {}
+    shared: dict[bytes, tuple[int, ...]] = {}
+    natural: dict[int, tuple[int, ...]] = {}
+
+    def positions(keep: np.ndarray, size: int) -> tuple[int, ...]:
+        """What stays as a tuple, empty where all do in their order."""
+        if keep.size == size and bool((keep[1:] > keep[:-1]).all()):
+            return ()
+        return shared.setdefault(keep.tobytes(), tuple(keep.tolist()))
+
     for (name, axis), labels in removal.graph.vectors.items():
-        keep = orders.axes.get((name, axis))
-        if keep is None:
-            keep = np.flatnonzero(~removal.gone(labels))
-        unchanged = keep.size == labels.size and bool((keep[1:] > keep[:-1]).all())
-        if name not in grouped_weights and not unchanged:
-            positions = keeps.get(keep.tobytes())
-            if positions is None:
-                positions = keeps[keep.tobytes()] = tuple(keep.tolist())
-            cuts.append(AxisCut(name, axis, positions))
+        if name in grouped_weights:
+            continue
+        if (name, axis) in orders.axes:
+            keep = positions(orders.axes[name, axis], labels.size)
+        elif id(labels) in natural:
+            keep = natural[id(labels)]
+        else:
+            keep = natural[id(labels)] = positions(np.flatnonzero(~removal.gone(labels)), labels.size)
+        if keep:
+            cuts.append(AxisCut(name, axis, keep))
     return cuts
 
 
@@ -148,8 +156,8 @@ def bias_increments(reader: Reader, values: np.ndarray) -> np.ndarray:
         columns = np.flatnonzero(constants)
         if columns.size:
             block = slice(group * rows, (group + 1) * rows)
-            sums = taps[block, torch.from_numpy(columns)].double().sum(2).cpu().numpy()
-            increments[block] = sums @ constants[columns]
+            read = taps[block].index_select(1, torch.from_numpy(columns).to(taps.device))
+            increments[block] = read.sum(2, dtype=torch.float64).cpu().numpy() @ constants[columns]
     return increments
 
 
@@ -174,7 +182,7 @@ def padding_cuts(removal: Removal) -> list[PaddingCut]:
     """How many zero channels each `PadShortcut` still adds, where that changes."""
     cuts = []
     for padding in removal.graph.paddings:
-        before, after = (int((~removal.gone(side)).sum()) for side in (padding.before, padding.after))
+        before, after = removal.left(padding.before), removal.left(padding.after)
         if (before, after) != (padding.before.size, padding.after.size):
             cuts.append(PaddingCut(padding.module, before, after))
     return cuts
@@ -187,12 +195,13 @@ def is_dead(removal: Removal, labels: np.ndarray) -> np.ndarray:
 
 def kept_dead(removal: Removal) -> list[Kept]:
     """Dead channels that stay, by layer and reason."""
+    reasons = list(removal.reasons)
     kept: dict[tuple[str, str], list[int]] = {}
     for layer in removal.graph.layers:
         stay = np.flatnonzero(is_dead(removal, layer.outputs) & ~removal.gone(layer.outputs))
-        numbers = removal.sets[layer.outputs[stay]]
-        for channel, number in zip(stay.tolist(), numbers.tolist(), strict=True):
-            kept.setdefault((layer.module, removal.reason.get(number, "unknown")), []).append(channel)
+        codes = removal.why[removal.sets[layer.outputs[stay]]]
+        for code in np.unique(codes).tolist():
+            kept.setdefault((layer.module, reasons[code]), []).extend(stay[codes == code].tolist())
     return [Kept(layer, reason, tuple(sorted(set(channels)))) for (layer, reason), channels in kept.items()]
 
 
@@ -207,6 +216,6 @@ def layer_plans(narrow: Narrow, removal: Removal) -> list[LayerPlan]:
             macs = (macs[0] + seen.macs_before, macs[1] + seen.macs_after)
         dead = int(is_dead(removal, dense.outputs).sum())
         kind = dense.kind if isinstance(dense, Reader) else "depthwise"
-        after = int((~removal.gone(dense.outputs)).sum())
+        after = removal.left(dense.outputs)
         plans[dense.module] = LayerPlan(dense.module, kind, dense.outputs.size, after, dead, *macs)
     return list(plans.values())

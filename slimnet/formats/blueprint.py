@@ -17,8 +17,8 @@ from slimnet.formats.input_spec import describe_inputs
 from slimnet.formats.manifest import json_object
 from slimnet.models.architecture import Architecture, reason
 from slimnet.pipeline import Slimmed
-from slimnet.plan import SurgeryPlan, parse_field, state
-from slimnet.skeleton import copy_with
+from slimnet.plan import SurgeryPlan, parse_field
+from slimnet.skeleton import copy_with, state
 from slimnet.surgery import apply_plan
 
 FORMAT = 1

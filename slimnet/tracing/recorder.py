@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimnet.graph import Activation, Constants, Op, Padding, Parts, Pin, Pointwise, Scale, Step
-from slimnet.skeleton import modules_of, named_tensors
+from slimnet.graph import Activation, Constants, Known, Op, Padding, Parts, Pin, Pointwise, Step, Value
+from slimnet.skeleton import gather, modules_of
 from slimnet.tracing.labels import Labels, align, along, common_shape, varying_axes
 from slimnet.tracing.tag import PLAIN, Tag
 
@@ -62,18 +62,17 @@ class Recorder:
 
     def __init__(self, structure: nn.Module, real: Mapping[str, torch.Tensor], depthwise: Sequence[bool] = ()):
         self.depthwise = iter(depthwise)
-        self.meta = named_tensors(structure)
+        self.meta = gather(structure).named
         self.parameters = {id(tensor): name for name, tensor in reversed(self.meta.items())}
         self.real = real
         self.modules = modules_of(structure)
         self.size = 1
-        self.known: list[tuple[Labels, torch.Tensor]] = []
+        self.known: list[Known] = []
         self.joins: list[tuple[Labels, Labels, str]] = []
         self.vectors: dict[tuple[str, int], Labels] = {}
         self.steps: list[Step] = []
         self.pins: list[Pin] = []
         self.parts: list[Parts] = []
-        self.scales: list[Scale] = []
         self.activations: list[Activation] = []
         self.activation_calls: Counter[tuple[str, str]] = Counter()
         self.paddings: list[Padding] = []
@@ -102,14 +101,35 @@ class Recorder:
         self.size += math.prod(shape)
         return np.arange(start, self.size, dtype=np.int64).reshape(shape)
 
-    def vector(self, name: str, axis: int) -> Labels:
-        """The labels `(C,)` of one axis of a parameter; always the same ones, so that uses are joined."""
-        labels = self.vectors.get((name, axis))
-        if labels is None:
-            labels = self.vectors[name, axis] = self.fresh((self.meta[name].shape[axis],))
-            if self.real[name].numel() == labels.size:
-                self.known.append((labels, self.real[name]))
-        return labels
+    def named(self, labels: Labels, reason: str) -> Labels:
+        """These labels with new ones where they are 0; what has no channel that we know of stays."""
+        if labels.all():
+            return labels
+        new = self.fresh(labels.shape)
+        self.pin(new[labels == 0], reason)
+        return np.where(labels == 0, new, labels)
+
+    def cut(self, name: str, axis: int, labels: Labels, reason: str) -> None:
+        """Cut one axis of a parameter together with the channels `(C,)` it belongs to, as with those of other uses."""
+        present = self.vectors.setdefault((name, axis), labels)
+        if present is not labels:
+            self.join(labels, present, reason)
+
+    def parameter(self, tensor: torch.Tensor) -> str | None:
+        """The name of a parameter or buffer that the forward has not written to."""
+        name = self.parameters.get(id(tensor))
+        entry = self.tags.get(id(tensor))
+        return name if entry is None or entry[1].parameter == name else None
+
+    def attach(self, tensor: torch.Tensor, channels: Labels, reason: str) -> Value | None:
+        """Cut a vector that a layer applies to its channels `(C,)` together with them; returns how to compute it."""
+        name = self.parameter(tensor)
+        if name is not None:
+            self.cut(name, 0, channels, reason)
+        else:
+            own = self.channels(tensor, 0, reason)
+            self.join(channels, np.zeros_like(channels) if own is None else own, reason)
+        return self.value(tensor)
 
     def tag(self, tensor: torch.Tensor) -> Tag:
         """What is known about a tensor; a parameter gets a face for each axis longer than 1."""
@@ -119,10 +139,16 @@ class Recorder:
         name = self.parameters.get(id(tensor))
         if name is None:
             return PLAIN
-        ndim = tensor.ndim
-        faces = tuple(along(self.vector(name, a), a, ndim) for a in range(ndim) if tensor.shape[a] > 1)
         real = self.real[name]
-        tag = Tag(faces, name, tuple(range(ndim)), value=lambda: real)
+        faces = []
+        for axis, size in enumerate(tensor.shape):
+            if size > 1:
+                labels = self.fresh((size,))
+                self.cut(name, axis, labels, name)
+                if real.numel() == size:
+                    self.known.append(Known(labels, real, name))
+                faces.append(along(labels, axis, tensor.ndim))
+        tag = Tag(tuple(faces), name, tuple(range(tensor.ndim)), value=lambda: real)
         self.tags[id(tensor)] = (tensor, tag)
         return tag
 
@@ -140,14 +166,16 @@ class Recorder:
         """The tensors seen so far that share this one's memory."""
         return list(self.families.get(tensor.untyped_storage()._cdata, []))
 
-    def value(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor] | None:
+    def value(self, tensor: torch.Tensor) -> Value | None:
         """How to compute a tensor that does not depend on the input, without giving it labels."""
-        name = self.parameters.get(id(tensor))
-        if name is not None:
-            real = self.real[name]
-            return lambda: real
         entry = self.tags.get(id(tensor))
-        return entry[1].value if entry else None
+        if entry is not None:
+            return entry[1].value
+        name = self.parameters.get(id(tensor))
+        if name is None:
+            return None
+        real = self.real[name]
+        return lambda: real
 
     # Facts
 
@@ -194,9 +222,6 @@ class Recorder:
         None where the axis has no labels; then nothing of the tensor may be removed.
         """
         count = tensor.shape[axis]
-        name = self.parameters.get(id(tensor))
-        if name is not None and tensor.ndim == 1 and count > 1 and id(tensor) not in self.tags:
-            return self.vector(name, 0)
         faces = self.tag(tensor).faces
         if len(faces) == 1 and faces[0].ndim == tensor.ndim and faces[0].size == faces[0].shape[axis] == count:
             return faces[0].reshape(-1)
@@ -251,15 +276,6 @@ class Recorder:
             alone = (one == 0) | (other == 0)
             self.pin(np.concatenate([one[alone], other[alone]]), reason)
         return left[both], right[both]
-
-    def known_values(self) -> Constants:
-        """The value of every label that belongs to a parameter or buffer with one value a channel, NaN for others."""
-        values = torch.full((self.size,), torch.nan, dtype=torch.float64)
-        for dtype, device in {(real.dtype, real.device) for _, real in self.known}:
-            own = [(labels, real) for labels, real in self.known if (real.dtype, real.device) == (dtype, device)]
-            labels = torch.from_numpy(np.concatenate([labels for labels, _ in own]))
-            values[labels] = torch.cat([real.detach().reshape(-1) for _, real in own]).to("cpu", torch.float64)
-        return values
 
 
 def place(frame: FrameType) -> str:

@@ -195,6 +195,13 @@ def average_pool(
     return new(shape, x) if shape else None
 
 
+def resized(x: torch.Tensor, output_size: Sequence[int] | None, *_: Any) -> torch.Tensor | None:
+    """Planes of a given size, by interpolation or by adaptive pooling."""
+    if output_size is None or not alike(x) or x.ndim != len(output_size) + 2:
+        return None
+    return new((*x.shape[:2], *output_size), x)
+
+
 def pooled_shape(
     x: torch.Tensor,
     kernel_size: Sequence[int],
@@ -250,4 +257,5 @@ RULES: dict[str, Rule] = {
     "mm": mm,
     "max_pool2d_with_indices": max_pool,
     "avg_pool2d": average_pool,
+    **dict.fromkeys(["upsample_bilinear2d", "upsample_nearest2d", "_adaptive_avg_pool2d"], resized),
 }

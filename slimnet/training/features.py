@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from slimnet.graph import ActivationKey, ChannelGraph, Depthwise, Pointwise, Reader
+from slimnet.graph import ActivationKey, ChannelGraph, Depthwise, Norm, Pointwise, Reader
 from slimnet.tracing.labels import Labels
 
 
@@ -49,11 +49,10 @@ class Walker:
 
     def __init__(self, graph: ChannelGraph) -> None:
         self.graph = graph
-        self.scales = {_key(scale.inputs, scale.labels): scale.parameter for scale in graph.scales}
         self.activations = {_key(each.labels): each.key for each in graph.activations}
-        self.readers: dict[bytes, list[Pointwise]] = {}
+        self.readers: dict[bytes, list[Pointwise | Norm]] = {}
         for step in graph.steps:
-            if isinstance(step, Pointwise):
+            if isinstance(step, Pointwise | Norm):
                 for operand in step.operands:
                     self.readers.setdefault(_key(operand), []).append(step)
 
@@ -62,9 +61,9 @@ class Walker:
         convolutional = np.zeros(self.graph.size, dtype=bool)
         claimed: set[int] = set()
         for step in self.graph.steps:
-            if isinstance(step, Pointwise):
+            if isinstance(step, Pointwise | Norm):
                 convolutional[step.out] = np.any([convolutional[operand] for operand in step.operands], axis=0)
-                gamma = self.gamma_of(step)
+                gamma = gamma_of(step)
                 if gamma is not None and id(step) not in claimed and convolutional[step.operands[0]].any():
                     path = gamma.rpartition(".")[0]
                     yield ("γ", gamma), FeatureLayer(path, step.out.size, gamma, self.activated(step.out))
@@ -78,21 +77,17 @@ class Walker:
         norm = self.norm_behind(layer.outputs)
         if norm is not None:
             claimed.add(id(norm))
-            gamma = self.gamma_of(norm)
+            gamma = gamma_of(norm)
             assert gamma is not None
             keys = self.activated(norm.out) or self.activated(layer.outputs)
             yield ("γ", gamma), FeatureLayer(layer.module, layer.outputs.size, gamma, keys)
         elif keys := self.activated(layer.outputs):
             yield ("weight", layer.weight or layer.module), FeatureLayer(layer.module, layer.outputs.size, None, keys)
 
-    def gamma_of(self, step: Pointwise) -> str | None:
-        """The γ of a BatchNorm's step; None for any other."""
-        return self.scales.get(_key(*step.operands[:2])) if len(step.operands) > 1 else None
-
-    def norm_behind(self, labels: Labels) -> Pointwise | None:
+    def norm_behind(self, labels: Labels) -> Pointwise | Norm | None:
         """The step of the BatchNorm that reads exactly these channels."""
         for step in self.steps_behind(labels):
-            if self.gamma_of(step) is not None:
+            if gamma_of(step) is not None:
                 return step
         return None
 
@@ -102,19 +97,24 @@ class Walker:
             key = self.activations.get(_key(step.out))
             if key is not None:
                 return (key,)
-            if self.gamma_of(step) is not None:
+            if gamma_of(step) is not None:
                 return ()
         return ()
 
-    def steps_behind(self, labels: Labels) -> Iterator[Pointwise]:
+    def steps_behind(self, labels: Labels) -> Iterator[Pointwise | Norm]:
         """What reads these channels one after the other, until something else comes in or they part."""
         waiting = [labels]
         while waiting:
             for step in self.readers.get(_key(waiting.pop()), []):
                 yield step
-                if len(step.operands) == 1:
+                if isinstance(step, Pointwise) and len(step.operands) == 1:
                     waiting.append(step.out)
 
 
-def _key(*labels: Labels) -> bytes:
-    return b"|".join(np.ascontiguousarray(each).tobytes() for each in labels)
+def gamma_of(step: Pointwise | Norm) -> str | None:
+    """The γ of a BatchNorm; None for any other step."""
+    return step.scale if isinstance(step, Norm) else None
+
+
+def _key(labels: Labels) -> bytes:
+    return np.ascontiguousarray(labels).tobytes()

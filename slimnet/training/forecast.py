@@ -51,5 +51,5 @@ class Forecaster:
     def _macs(self) -> tuple[int, int]:
         model = self._run.model
         graph = trace(model, self._example)
-        plan = make_plan(model, self._example, graph, dead_by_scale(graph, model, DEAD_BELOW))
+        plan = make_plan(model, self._example, graph, dead_by_scale(graph, DEAD_BELOW))
         return plan.macs_before, plan.macs_after

@@ -59,16 +59,14 @@ def pin_both(recorder: Recorder, x: torch.Tensor, weight: torch.Tensor, reason: 
 def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer: Layer) -> Labels:
     """Record one layer that reads `inputs` `(K,)`; returns its output labels `(O,)`."""
     here = recorder.here(call)
-    inputs = np.zeros(width, dtype=np.int64) if inputs is None else inputs
+    inputs = recorder.named(np.zeros(width, dtype=np.int64) if inputs is None else inputs, here)
     outputs = recorder.fresh((layer.outputs,))
     depthwise = recorder.is_depthwise(layer.groups > 1 and layer.groups == width)
     join_weight(recorder, inputs, outputs, layer, depthwise, here)
-    bias = None
-    if layer.bias is not None:
-        labels = recorder.channels(layer.bias, 0, here)
-        bias = np.zeros(layer.outputs, dtype=np.int64) if labels is None else labels
-        recorder.join(outputs, bias, here)
-    name = recorder.parameters.get(id(layer.weight))
+    bias = None if layer.bias is None else recorder.attach(layer.bias, outputs, here)
+    if layer.bias is not None and bias is None:
+        recorder.pin(outputs, f"a bias computed from data at {here}")
+    name = recorder.parameter(layer.weight)
     value = recorder.value(layer.weight)
     assert value is not None, "a layer's weight does not depend on the input"
     path = recorder.module if name is None else name.rpartition(".")[0]
@@ -76,7 +74,7 @@ def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer
         recorder.join(outputs, np.repeat(inputs, layer.outputs // width), here)
         recorder.steps.append(Depthwise(inputs, outputs, layer.uniform, value, bias, name, path, layer.macs))
         return outputs
-    bias_name = recorder.parameters.get(id(layer.bias)) if layer.bias is not None else None
+    bias_name = None if layer.bias is None else recorder.parameter(layer.bias)
     if layer.bias is None and can_take_bias(recorder, path, name):
         bias_name = f"{path}.bias" if path else "bias"
     recorder.steps.append(
@@ -91,20 +89,21 @@ def join_weight(recorder: Recorder, inputs: Labels, outputs: Labels, layer: Laye
     in_axis, out_axis = layer.axes
     plain = layer.groups == 1 and not depthwise
     if plain or out_axis == 0:
-        recorder.join(outputs, weight_vector(recorder, layer.weight, out_axis, here), here)
+        cut_weight(recorder, layer.weight, out_axis, outputs, here)
     if plain or (depthwise and in_axis == 0):
-        recorder.join(inputs, weight_vector(recorder, layer.weight, in_axis, here), here)
+        cut_weight(recorder, layer.weight, in_axis, inputs, here)
     per_group = layer.weight.shape[out_axis] if out_axis == 1 else 1
-    computed = recorder.parameters.get(id(layer.weight)) is None
+    computed = recorder.parameter(layer.weight) is None
     if not plain and ((in_axis == 0 and not (depthwise and per_group == 1)) or (computed and not depthwise)):
         recorder.pin(np.concatenate([inputs, outputs]), f"grouped weight of an unsupported kind at {here}")
 
 
-def weight_vector(recorder: Recorder, weight: torch.Tensor, axis: int, reason: str) -> Labels:
-    """The labels of one axis of a weight; the other axes of a computed weight are pinned."""
-    name = recorder.parameters.get(id(weight))
+def cut_weight(recorder: Recorder, weight: torch.Tensor, axis: int, channels: Labels, reason: str) -> None:
+    """Cut one axis of a weight together with channels `(C,)`; the other axes of a computed weight are pinned."""
+    name = recorder.parameter(weight)
     if name is not None:
-        return recorder.vector(name, axis)
+        recorder.cut(name, axis, channels, reason)
+        return
     labels = np.zeros(weight.shape[axis], dtype=np.int64)
     for face in recorder.tag(weight).faces:
         axes = varying_axes(face)
@@ -112,7 +111,7 @@ def weight_vector(recorder: Recorder, weight: torch.Tensor, axis: int, reason: s
             labels = face.reshape(-1)
         elif any(a > 1 for a in axes) or len(axes) > 1:
             recorder.pin(face, f"weight computed at {reason}")
-    return labels
+    recorder.join(channels, labels, reason)
 
 
 def can_take_bias(recorder: Recorder, path: str, name: str | None) -> bool:

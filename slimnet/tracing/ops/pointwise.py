@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from slimnet.graph import Activation, Constants, Scale
+from slimnet.graph import Activation, Constants, Norm, Pointwise
 from slimnet.tracing.labels import Labels, align, along, common_shape, varying_axes
 from slimnet.tracing.recorder import Call, Constant, Recorder, opaque, same
 from slimnet.tracing.tag import Tag
@@ -127,6 +127,10 @@ def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants
         return
     if any(len(tag.faces) > 1 for tag in tags):
         combine_weights(recorder, call, tags)
+        return
+    if len(tags) == 1:
+        labels = recorder.pointwise(tags[0].faces, rule(call, [None]), reason=lazy_here(recorder, call))
+        recorder.set(out, Tag((labels,)))
         return
     shape = common_shape([align(tag.faces[0], out.ndim) for tag in tags if tag.faces])
     arrays: list[Labels] = []
@@ -264,52 +268,27 @@ def note_activation(recorder: Recorder, call: Call, labels: Labels | None) -> No
 
 
 def batch_norm(recorder: Recorder, call: Call) -> None:
-    """y = (x − μ) / √(σ² + ε) · γ + β per channel; γ = 0 makes it β whatever comes in."""
+    """BatchNorm, in evaluation or with the batch's statistics: γ = 0 makes a channel β whatever comes in."""
     x, out = call.args[0], call.outputs[0]
     where = lazy_here(recorder, call)
     labels = recorder.channels(x, 1, where)
+    inputs = np.zeros(x.shape[1], dtype=np.int64) if labels is None else labels
+    outputs = recorder.fresh((x.shape[1],))
+    recorder.join(outputs, inputs, where)
+    own = [tensor if tensor is None else recorder.attach(tensor, outputs, where) for tensor in call.args[1:5]]
+    gamma, beta, mean, variance = own
     if call.name in ("_native_batch_norm_legit_no_training", "_batch_norm_no_update"):
         training, eps = False, call.args[-1]
     else:
         training, eps = bool(call.args[5]), call.args[7]
-    parameters = [call.args[i] for i in (1, 2, 3, 4)]
-    count = x.shape[1]
-    zero = np.zeros(count, dtype=np.int64)
-    operands = [labels if labels is not None else zero]
-    present = []
-    for tensor in parameters:
-        vector = recorder.channels(tensor, 0, where) if tensor is not None else None
-        present.append(tensor is not None)
-        if tensor is not None:
-            operands.append(vector if vector is not None else zero)
-    constant = affine(present, training, float(eps))
-    result = recorder.pointwise(operands, constant, reason=where)
-    recorder.set(out, Tag((along(result.reshape(-1), 1, x.ndim),)))
-    gamma = recorder.parameters.get(id(parameters[0])) if parameters[0] is not None else None
-    if gamma is not None and count > 1:
-        recorder.scales.append(Scale(gamma, recorder.vector(gamma, 0), operands[0]))
-
-
-def affine(present: list[bool], training: bool, eps: float) -> Constant:
-    """The constant of BatchNorm for the operands x and those present of γ, β, μ, σ²."""
-
-    def constant(values: Sequence[Constants]) -> Constants:
-        x, *others = (value.numpy() for value in values)
-        remaining = iter(others)
-        gamma, beta, mean, var = (next(remaining) if there else None for there in present)
-        unknown = np.isnan(x)
-        with np.errstate(all="ignore"):
-            if unknown.all():
-                result = x
-            elif training or mean is None or var is None:
-                result = np.where(unknown, x, 0.0)
-            else:
-                result = (x - mean) / np.sqrt(var + eps)
-            if gamma is not None:
-                result = np.where(gamma == 0, 0.0, result * gamma)
-            return torch.from_numpy(result if beta is None else result + beta)
-
-    return constant
+    if training:
+        mean = variance = None
+    if [value is None for value in own] == [tensor is None for tensor in call.args[1:5]]:
+        scale = None if gamma is None else recorder.parameter(call.args[1])
+        recorder.steps.append(Norm(inputs, outputs, (gamma, beta, mean, variance), float(eps), scale))
+    else:
+        recorder.steps.append(Pointwise((inputs,), outputs, opaque))
+    recorder.set(out, Tag((along(outputs, 1, x.ndim),)))
 
 
 def opaque_elementwise(recorder: Recorder, call: Call) -> None:

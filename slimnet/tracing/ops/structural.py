@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from slimnet.graph import Padding, Parts
+from slimnet.graph import Known, Padding, Parts
 from slimnet.models.cifar_resnet import PadShortcut
 from slimnet.tracing.labels import Labels, align, compress, expand_fully, matching_runs, reshape, varying_axes
 from slimnet.tracing.recorder import Call, Recorder, opaque, same
@@ -242,7 +242,7 @@ def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, amount
     value = float(call.arg(2, "value", 0) or 0)
     before, after = recorder.fresh((max(0, amount[0]),)), recorder.fresh((max(0, amount[1]),))
     for added in (before, after):
-        recorder.known.append((added, torch.full((added.size,), value, dtype=torch.float64)))
+        recorder.known.append(Known(added, torch.full((added.size,), value, dtype=torch.float64)))
     added_labels = np.concatenate([before, after])
     owned = isinstance(recorder.modules.get(recorder.module), PadShortcut)
     if owned and min(amount) >= 0 and set(varying_axes(face)) == {axis}:
