@@ -358,3 +358,48 @@ def test_a_network_inside_no_grad_or_inference_mode_is_slimmed_alike():
     with torch.inference_mode():
         second = slimnet.slim(model, x).plan
     assert first == second == slim(model, x).plan
+
+
+# Vectors that are no parameters
+
+
+def test_a_bias_and_a_scale_computed_from_the_input_are_not_taken_for_constants():
+    """Oracle: the masked network. A filter of zeros with such a bias varies, and what computes the bias stays."""
+
+    def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        gate = model.gate(x.mean((2, 3)).mean(0, keepdim=True))[0]
+        y = functional.conv2d(x, model.first.weight, gate).relu()
+        y = functional.batch_norm(model.second(y), model.norm.running_mean, model.norm.running_var, gate, gate)
+        return model.last(model.after(y).relu())
+
+    model = wired(
+        forward,
+        gate=nn.Linear(2, 6),
+        first=nn.Conv2d(2, 6, 3),
+        second=nn.Conv2d(6, 6, 1),
+        norm=norm(6),
+        after=norm(6, [4], 1.0),
+        last=nn.Conv2d(6, 3, 1),
+    )
+    with torch.no_grad():
+        model.first.weight[[1, 3]] = 0.0
+    slim(model, planes())
+
+
+def test_a_scale_that_the_forward_overwrites_is_taken_as_it_is_then():
+    """Oracle: the dense network. γ of channel 1 is zero until the forward adds to it, that of channel 2 afterwards."""
+
+    def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        gamma = model.norm.weight.clone()
+        gamma.add_(1.0)
+        y = functional.batch_norm(
+            model.first(x), model.norm.running_mean, model.norm.running_var, gamma, model.norm.bias
+        )
+        return model.last(y.relu())
+
+    model = wired(forward, first=nn.Conv2d(2, 5, 3), norm=norm(5, [1]), last=nn.Conv2d(5, 3, 1))
+    with torch.no_grad():
+        model.norm.weight[2] = -1.0
+        model.norm.bias[2] = -2.0
+    slimmed = slim(model, planes())
+    assert torch.equal(slimmed.model.first.weight, model.first.weight[[0, 1, 3, 4]])

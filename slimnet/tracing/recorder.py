@@ -122,14 +122,20 @@ class Recorder:
         return name if entry is None or entry[1].parameter == name else None
 
     def attach(self, tensor: torch.Tensor, channels: Labels, reason: str) -> Value | None:
-        """Cut a vector that a layer applies to its channels `(C,)` together with them; returns how to compute it."""
+        """Cut a vector that a layer applies to its channels `(C,)` together with them; returns how to compute it.
+
+        None where it depends on the input; then all it is computed from stays.
+        """
         name = self.parameter(tensor)
         if name is not None:
             self.cut(name, 0, channels, reason)
         else:
             own = self.channels(tensor, 0, reason)
             self.join(channels, np.zeros_like(channels) if own is None else own, reason)
-        return self.value(tensor)
+        value = self.value(tensor)
+        if value is None:
+            self.pin_tensor(tensor, reason)
+        return value
 
     def tag(self, tensor: torch.Tensor) -> Tag:
         """What is known about a tensor; a parameter gets a face for each axis longer than 1."""

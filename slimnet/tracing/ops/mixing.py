@@ -63,9 +63,8 @@ def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer
     outputs = recorder.fresh((layer.outputs,))
     depthwise = recorder.is_depthwise(layer.groups > 1 and layer.groups == width)
     join_weight(recorder, inputs, outputs, layer, depthwise, here)
-    bias = None if layer.bias is None else recorder.attach(layer.bias, outputs, here)
-    if layer.bias is not None and bias is None:
-        recorder.pin(outputs, f"a bias computed from data at {here}")
+    unknown = torch.full((layer.outputs,), torch.nan)
+    bias = None if layer.bias is None else recorder.attach(layer.bias, outputs, here) or (lambda: unknown)
     name = recorder.parameter(layer.weight)
     value = recorder.value(layer.weight)
     assert value is not None, "a layer's weight does not depend on the input"
