@@ -1,0 +1,316 @@
+"""Error against MACs of a published ResNet-56 on the whole CIFAR-10 test set, for every method and the rival engine.
+
+The checkpoint is akamaster's ResNet-56 (resnet56-4bfd9763.th), whose images are normalised as ImageNet's. Each method
+ranks channels, the same surgery removes the fewest that bring the network within a budget of MACs, and the error on the
+10,000 test images is measured, as it is and, at some budgets, after a short fine-tuning that is the same for all.
+torch-pruning's own pruners choose and cut by themselves, to the same MACs: see rivals.py. Li et al.'s recipes A and B
+are single points.
+
+Networks are tested in bfloat16 with BatchNorm folded into the convolutions, and images whose two best scores are
+closer than a twentieth of the largest one are looked at again in float32, so that predictions are those of float32 at a
+third of the time; for the dense network both are computed and must agree on every image. Fine-tuning computes in
+bfloat16 over float32 weights. Every point is tested first, and fine-tuned after that.
+
+    python benchmarks/resnet56_curves.py CHECKPOINT CIFAR10.npz [--iterations 100] [--out FILE.json]
+    python benchmarks/resnet56_curves.py --table
+
+Points that are in the output file already are not computed again, so that an interrupted run goes on where it was. The
+plot is drawn beside it, as docs/resnet56-curves.svg.
+"""
+
+import argparse
+import copy
+import dataclasses
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import rivals
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+import slimnet
+from slimnet.baselines import METHODS, Budget, Ranking, published, rank, remove, within
+from slimnet.benchmark.environment import environment
+from slimnet.data import load_data
+from slimnet.data.normalisation import normalised
+from slimnet.training import Recipe, TrainingRun
+from slimnet.training.finetune import retraining
+
+ARCH = "resnet56"
+DOUBT = 0.05
+"""Where two scores are closer than this share of the largest one, bfloat16 is not trusted to tell them apart."""
+BUDGETS = (0.9, 0.75, 0.6, 0.5, 0.4)
+FINETUNED = (0.5, 0.75)
+PUBLISHED = ("ResNet-56-A", "ResNet-56-B")
+FOLDER = Path(__file__).parent
+PLOT = FOLDER.parent / "docs" / "resnet56-curves.svg"
+COLOURS = {
+    "implicit": "#0b6e4f",
+    "implicit, exact": "#0b6e4f",
+    "li2017": "#c8553d",
+    "liu2017": "#2e5eaa",
+    "random": "#8d8d8d",
+    "fpgm": "#b98a1b",
+    "taylor": "#8a4b86",
+    "ResNet-56-A": "#c8553d",
+    "ResNet-56-B": "#7d2c1b",
+    "BNScalePruner": "#6fa0d8",
+    "MagnitudePruner": "#e08fb0",
+}
+
+
+Job = tuple[Callable[..., dict[str, Any]], tuple[str, float | None]]
+
+
+class Bench:
+    """The network, its data, and how a slim network is judged."""
+
+    def __init__(self, checkpoint: str, data: str, recipe: Recipe) -> None:
+        self.model = slimnet.load_checkpoint(checkpoint, ARCH).eval()
+        self.data = normalised(load_data(data), "imagenet")
+        self.recipe = recipe
+        self.inputs, _ = next(self.data.batches("test", 8))
+        self.macs = rivals.counted(self.model, self.inputs[:1])
+
+    def error(self, model: nn.Module) -> float:
+        """The share of the test images that are classified wrongly."""
+        return float((self.predictions(model) != self.data.y_test).double().mean())
+
+    @torch.no_grad()
+    def predictions(self, model: nn.Module) -> torch.Tensor:
+        """The class of every test image `(N,)`: in bfloat16 where that is beyond doubt, else in float32."""
+        model, quick = model.eval(), in_bfloat16(model)
+        found = []
+        for images, _ in self.data.batches("test", 200):
+            scores = quick(images.bfloat16()).float()
+            best = scores.topk(2, dim=1).values
+            doubtful = best[:, 0] - best[:, 1] < DOUBT * scores.abs().amax()
+            if doubtful.any():
+                scores[doubtful] = model(images[doubtful])
+            found.append(scores.argmax(1))
+        return torch.cat(found)
+
+    @torch.no_grad()
+    def certain_predictions(self, model: nn.Module) -> torch.Tensor:
+        """The class of every test image `(N,)`, all in float32."""
+        return torch.cat([model.eval()(images).argmax(1) for images, _ in self.data.batches("test", 50)])
+
+    def finetuned(self, model: nn.Module) -> nn.Module:
+        """The network after the fine-tuning."""
+        run = TrainingRun(self.recipe, self.data, model=model)
+        for progress in run:
+            print(f"  {progress.iteration}/{progress.total}, loss {progress.loss:.3f}", file=sys.stderr, flush=True)
+        return run.model.eval()
+
+    def ranking(self, method: str) -> Ranking:
+        """What a method thinks of the channels; taylor looks at 512 training images."""
+        batches = itertools.islice(self.data.batches("train", 64), 8)
+        return rank(method, self.model, self.inputs, batches=batches)
+
+
+def in_bfloat16(model: nn.Module) -> nn.Module:
+    """A copy with BatchNorm folded into the convolutions, in bfloat16."""
+    model = copy.deepcopy(model).eval()
+    for module in model.modules():
+        for number in ("1", "2"):
+            names = f"conv{number}", f"bn{number}"
+            if all(isinstance(getattr(module, name, None), nn.Module) for name in names):
+                conv, norm = (getattr(module, name) for name in names)
+                setattr(module, names[0], fuse_conv_bn_eval(conv, norm))
+                setattr(module, names[1], nn.Identity())
+    return model.to(torch.bfloat16)
+
+
+def points() -> Iterator[tuple[str, float | None]]:
+    """Every point of every curve: the method, and the share of the MACs that it may leave."""
+    for method in ("dense", "implicit, exact", *PUBLISHED):
+        yield method, None
+    for budget in (*FINETUNED, *(left for left in BUDGETS if left not in FINETUNED)):
+        for method in (*METHODS, *rivals.PRUNERS):
+            yield method, budget
+
+
+def network(bench: Bench, method: str, budget: float | None) -> tuple[nn.Module, dict[str, Any]]:
+    """The slim network of a point, and what there is to say about how it came about."""
+    if method == "dense":
+        return bench.model, {"macs": bench.macs, "params": parameters(bench.model)}
+    if method in rivals.PRUNERS:
+        assert budget is not None
+        convertible = rivals.with_projections(bench.model)
+        cut = rivals.brought_to(method, convertible, bench.inputs[:1], budget * bench.macs)
+        return cut.model, {"macs": cut.macs, "params": parameters(cut.model), "ratio": cut.ratio}
+    if method == "implicit, exact":
+        slimmed = slimnet.slim(bench.model, bench.inputs)
+    elif budget is None:
+        slimmed = remove(bench.model, bench.inputs, published(method, bench.model, bench.inputs))
+    else:
+        chosen = within(bench.model, bench.inputs, bench.ranking(method), Budget("macs", budget))
+        slimmed = remove(bench.model, bench.inputs, chosen)
+    plan = slimmed.plan
+    return slimmed.model, {
+        "macs": plan.macs_after,
+        "params": plan.params_after,
+        "removed": plan.removed_channels,
+        "difference": slimmed.certificate.max_rel_difference,
+    }
+
+
+def parameters(model: nn.Module) -> int:
+    """Parameters but for those of shortcuts, which only the rival's network has."""
+    return sum(each.numel() for name, each in model.named_parameters() if "shortcut" not in name)
+
+
+def point(bench: Bench, method: str, budget: float | None) -> dict[str, Any]:
+    """One point: what is left, and at what error."""
+    model, found = network(bench, method, budget)
+    found |= {"method": method, "budget": budget, "error": bench.error(model)}
+    if method == "dense":
+        found["images_predicted_otherwise_in_float32"] = int(
+            (bench.predictions(model) != bench.certain_predictions(model)).sum()
+        )
+    return found
+
+
+def tuned(bench: Bench, method: str, budget: float | None) -> dict[str, Any]:
+    """The error of a point after the fine-tuning."""
+    model, _ = network(bench, method, budget)
+    return {"finetuned": bench.error(bench.finetuned(model))}
+
+
+def key(method: str, budget: float | None) -> str:
+    """The name of a point."""
+    return method if budget is None else f"{method} at {budget:g}"
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Replace the results file in one step."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    os.replace(temporary, path)
+
+
+def rows(results: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The points of each method, most MACs first."""
+    methods = dict.fromkeys(method for method, _ in points())
+    found = [(method, [each for each in results["points"].values() if each["method"] == method]) for method in methods]
+    return [(method, sorted(each, key=lambda row: -row["macs"])) for method, each in found if each]
+
+
+def table(results: dict[str, Any]) -> str:
+    """Error in per cent by method and MACs left: as it is, and after an arrow fine-tuned."""
+    dense = results["points"]["dense"]["macs"]
+    lines = [
+        "| Method | " + " | ".join(f"{left:.0%} of the MACs" for left in BUDGETS) + " |",
+        "|---|" + "--:|" * len(BUDGETS),
+    ]
+    singles = []
+    for method, each in rows(results):
+        if each[0]["budget"] is None:
+            singles.append(f"{method}: {each[0]['macs'] / dense:.1%} of the MACs, error {shown(each[0])}")
+            continue
+        by_budget = {row["budget"]: row for row in each}
+        cells = [shown(by_budget[left]) if left in by_budget else "–" for left in BUDGETS]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    words = "; ".join(singles)
+    crashes = "; ".join(f"{name} {said}" for name, said in results["rival_as_it_is"].items())
+    return "\n".join([*lines, "", f"Single points: {words}.", "", f"torch-pruning on the network as it is: {crashes}."])
+
+
+def shown(row: dict[str, Any]) -> str:
+    """An error in per cent, and that after fine-tuning."""
+    after = f" → {100 * row['finetuned']:.2f}" if "finetuned" in row else ""
+    return f"{100 * row['error']:.2f}{after}"
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """The curves, as SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "slimnet"
+    from matplotlib import pyplot
+
+    dense, words = results["points"]["dense"], results["recipe"]["iterations"]
+    titles = {"error": "As it is removed", "finetuned": f"After {words} iterations of fine-tuning"}
+    fields = [field for field in titles if any(field in row and row is not dense for row in results["points"].values())]
+    figure, panels = pyplot.subplots(
+        1, len(fields), figsize=(1.6 + 4.6 * len(fields), 4.6), layout="constrained", squeeze=False
+    )
+    for panel, field in zip(panels[0], fields, strict=True):
+        for method, each in rows(results):
+            places = [row for row in each if field in row and method != "dense"]
+            if places:
+                horizontal = [100 * row["macs"] / dense["macs"] for row in places]
+                panel.plot(horizontal, [100 * row[field] for row in places], label=method, **stroke(places[0]))
+        panel.axhline(100 * dense["error"], color="#444", linewidth=0.8, linestyle=(0, (1, 2)), label="dense")
+        panel.set(title=titles[field], xlabel="MACs left, %", ylabel="error on 10,000 test images, %")
+        panel.invert_xaxis()
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def stroke(row: dict[str, Any]) -> dict[str, Any]:
+    """How a method is drawn: stars are single points, dashes the rival's."""
+    style = {"marker": "o", "markersize": 4, "linewidth": 1.4, "color": COLOURS[row["method"]]}
+    if row["method"] in rivals.PRUNERS:
+        style |= {"linestyle": (0, (4, 2)), "marker": "s"}
+    if row["budget"] is None:
+        style |= {"linestyle": "none", "marker": "*", "markersize": 9}
+    return style
+
+
+def main() -> None:
+    """Compute what is missing, saying how far it is, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", nargs="?")
+    parser.add_argument("data", nargs="?")
+    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--table", action="store_true", help="print what is in the output file and compute nothing")
+    parser.add_argument("--out", type=Path, default=FOLDER / "results" / "resnet56_curves.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results = json.loads(options.out.read_text()) if options.out.exists() else {"points": {}}
+    if not options.table:
+        recipe = retraining(
+            ARCH, "cifar10", options.iterations, batch_size=64, lr=options.lr, flips=True, crop=4, precision="bf16"
+        )
+        compute(Bench(options.checkpoint, options.data, recipe), results, options.out)
+        draw(results, PLOT)
+    print(table(results))
+
+
+def compute(bench: Bench, results: dict[str, Any], out: Path) -> None:
+    """Add what is missing to the results."""
+    settings = {"recipe": dataclasses.asdict(bench.recipe), "threads": 1, "images": len(bench.data.y_test)}
+    if results["points"] and any(results.get(name) != json.loads(json.dumps(settings))[name] for name in settings):
+        sys.exit(f"{out} was computed with other settings; name another file with --out")
+    results |= settings
+    if "rival_as_it_is" not in results:
+        results["rival_as_it_is"] = {
+            name: rivals.crash(name, bench.model, bench.inputs[:1]) or "runs" for name in rivals.PRUNERS
+        }
+    known = results["points"]
+    work: list[Job] = [(point, each) for each in points() if key(*each) not in known]
+    work += [(tuned, each) for each in points() if to_tune(*each) and "finetuned" not in known.get(key(*each), {})]
+    for number, (job, each) in enumerate(work, 1):
+        print(f"{number}/{len(work)} {job.__name__} {key(*each)}", file=sys.stderr, flush=True)
+        known[key(*each)] = known.get(key(*each), {}) | job(bench, *each)
+        results["environment"] = dict(environment().rows())
+        write(out, results)
+
+
+def to_tune(method: str, budget: float | None) -> bool:
+    """Whether a point is to be fine-tuned."""
+    return budget in FINETUNED or method in PUBLISHED
+
+
+if __name__ == "__main__":
+    main()
