@@ -183,6 +183,7 @@ def _report(outcome: Outcome, path: Path) -> None:
         accuracies=outcome.accuracies,
         comparison=outcome.comparison,
         training=Training(run.recipe, run.history),
+        methods=outcome.methods,
     )
     write_report(report, path)
 

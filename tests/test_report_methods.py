@@ -8,7 +8,7 @@ from pages import EVIL, Tags, check_ids, check_isolation, check_themes
 from slimnet.baselines import Budget
 from slimnet.benchmark import Environment, Latency
 from slimnet.comparison import Dense, Outcome, Results, Size
-from slimnet.report import render_methods
+from slimnet.report import Report, render, render_methods
 from slimnet.report.methods import final, headline, method_drawings, method_rows, sentences, tuning
 from slimnet.training.finetune import Point, retraining
 
@@ -80,3 +80,10 @@ def test_nothing_judged_and_nothing_trained_is_said(results):
     assert "No network has been judged yet" in page
     assert Tags(page).open == []
     assert tuning(bare) == ""
+
+
+def test_the_report_about_a_network_has_them_as_a_section(results):
+    page = render(Report("net", None, None, WHERE, methods=results))
+    assert "Beside other methods" in page
+    assert Tags(page).open == []
+    assert "Beside other methods" not in render(Report("net", None, None, WHERE))

@@ -7,6 +7,7 @@ import numpy as np
 
 from slimnet.benchmark import Comparison, Environment
 from slimnet.certify import Certificate
+from slimnet.comparison import Results
 from slimnet.plan import SurgeryPlan
 from slimnet.training import Accuracy, Recipe, Snapshot
 
@@ -52,7 +53,7 @@ class Report:
     A report is about a slimmed network (`plan` and `certificate`), about contenders that were measured against the
     first of them (`comparison`), or about both. `gammas` maps the layers that have a BatchNorm to the |γ| of its
     channels in the dense network; `accuracies` are those of the dense and of the slim network on the same test
-    images.
+    images; `methods` is what other ways to choose channels leave of the dense network.
     """
 
     title: str
@@ -63,6 +64,7 @@ class Report:
     accuracies: tuple[Accuracy, Accuracy] | None = None
     comparison: Comparison | None = None
     training: Training | None = None
+    methods: Results | None = None
 
     @property
     def several(self) -> bool:

@@ -1,14 +1,10 @@
 """Methods of choosing channels against each other, from a comparison's results to words, rows and figures."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from slimnet.benchmark import Interval
-from slimnet.benchmark.environment import installed_version
 from slimnet.comparison import Outcome, Results
 from slimnet.report import wording
-from slimnet.report.page import fill, marked, write_page
 from slimnet.report.tradeoff import Mark, milliseconds, per_cent, tradeoff
 
 UNITS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "latency"}
@@ -25,30 +21,6 @@ class MethodRow:
     error: str
     tuned: str
     speedup: Interval | None
-
-
-def write_methods_report(results: Results, path: Path) -> Path:
-    """Write a comparison of methods as one HTML file that needs nothing else, replacing an earlier one in one step.
-
-    Raises:
-        SlimnetError: it cannot be written there.
-    """
-    return write_page(render_methods(results), Path(path))
-
-
-def render_methods(results: Results) -> str:
-    """The page as HTML text; every name in it is escaped."""
-    return fill(
-        "methods.html.jinja",
-        results=results,
-        title=f"{results.network} on {results.data}",
-        version=installed_version("slimnet"),
-        headline=headline(results),
-        sentences=sentences(results),
-        rows=method_rows(results),
-        tuning=tuning(results),
-        drawings=marked(method_drawings(results)),
-    )
 
 
 def headline(results: Results) -> str:
@@ -118,7 +90,7 @@ def tuning(results: Results) -> str:
     )
 
 
-def method_drawings(results: Results) -> Mapping[str, Mapping[str, str]]:
+def method_drawings(results: Results) -> dict[str, dict[str, str]]:
     """Error against MACs and, where it was measured, against latency, by name, each wide and narrow."""
     if not results.outcomes:
         return {}

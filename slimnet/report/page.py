@@ -13,7 +13,7 @@ from markupsafe import Markup
 from slimnet.benchmark import Comparison
 from slimnet.errors import SlimnetError
 from slimnet.plan import SurgeryPlan
-from slimnet.report import contenders, figures, verdict, wording
+from slimnet.report import contenders, figures, methods, verdict, wording
 from slimnet.report.content import Report
 from slimnet.report.tradeoff import milliseconds, per_cent, tradeoff
 from slimnet.training.metrics import DEAD_BELOW
@@ -49,6 +49,8 @@ def render(report: Report) -> str:
         speeds=contenders.speed_rows(report.comparison) if report.comparison else (),
         profiles=report.comparison.profiles[:1] if report.comparison else (),
         environment_rows=environment_rows(report),
+        methods=methods.method_rows(report.methods) if report.methods else (),
+        tuning=methods.tuning(report.methods) if report.methods else "",
         drawings=drawings(report),
     )
 
@@ -106,6 +108,8 @@ def drawings(report: Report) -> dict[str, dict[str, Markup]]:
     found = _of_plan(report.plan) if report.plan is not None else {}
     if report.comparison is not None:
         found |= _of_comparison(report.comparison)
+    if report.methods is not None:
+        found |= methods.method_drawings(report.methods)
     gammas = list(chain.from_iterable(report.gammas.values()))
     threshold = report.plan.threshold if report.plan is not None else DEAD_BELOW
     if gammas:
