@@ -63,8 +63,8 @@ SECTIONS = (
     (
         "Methods on a published ResNet-56",
         "resnet56_curves",
-        "Error in per cent on all 10,000 test images of CIFAR-10 against MACs left, right after the removal and, where an "
-        "arrow follows, after a short fine-tuning that is the same for all (100 iterations of 64 images, SGD at 1e-3). "
+        "Error in per cent on all 10,000 test images of CIFAR-10 against MACs left, right after the removal and, where "
+        "an arrow follows, after a short fine-tuning, the same for all: 100 iterations of 64 images, SGD at 1e-3. "
         "`implicit` is |γ| over what the channel costs, `liu2017` |γ|, `li2017` Li et al.'s |F| on the channels "
         "between the two convolutions of a block. The checkpoint was trained with SGD, so few of its channels are "
         "dead, and |γ| says little about the others: `implicit` is best at 90 % and behind `li2017` from 75 % down. "
