@@ -13,18 +13,17 @@ takes is decided on a measurement of its own before that, among ours and dense. 
 outputs over the largest output of the masked network.
 
     python benchmarks/latency.py --folder DIR --prepare [NAME ...]        # whatever else runs
-    python benchmarks/latency.py --folder DIR [--seconds 4] [NAME ...]    # while nothing else runs
+    python benchmarks/latency.py --folder DIR [--threads 1] [NAME ...]    # while nothing else runs
     python benchmarks/latency.py --table
 
-The first writes all contenders into DIR, the second measures them and removes them again. Cells already in the output
-file are not measured again, so that an interrupted run goes on where it was.
+The first writes all contenders into DIR, the second measures them. What is already in DIR or in the output file is not
+made again, so that an interrupted run goes on where it was.
 """
 
 import argparse
 import copy
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from itertools import product
@@ -38,7 +37,8 @@ from torch import nn
 from zoo import batch_norms, calibrate, images, network, outputs, relative
 
 import slimnet
-from slimnet.benchmark import Contender, Settings, environment, macs, measure, ratio_interval, with_onnx
+from slimnet.benchmark import Contender, Settings, environment, macs, measure, ratio_interval
+from slimnet.compat import torchvision
 from slimnet.widths import fewest_macs_of_the_fastest
 
 NETWORKS = ("resnet50", "vgg16_bn", "mobilenet_v2", "densenet121", "efficientnet_b0", "regnet_y_400mf")
@@ -47,8 +47,7 @@ PROFILE = (0.41, 0.20, 0.09, 0.33, 0.34, 0.67, 0.55)
 """The dead share of each layer of BasicNet on CIFAR-100, trained with Adam and L2 1e-4 (the paper's table 2)."""
 MULTIPLES = (1, 4, 8, 16, 32)
 THEIRS = "torch-pruning"
-PLACES = (("onnxruntime", 1), ("onnxruntime", 2), ("torch", 1))
-"""Runtimes and numbers of threads."""
+RUNTIMES = ("onnxruntime", "torch")
 SIDE = 224
 FACTS = "facts.json"
 
@@ -104,7 +103,7 @@ def prepare(name: str, dead: int, folder: Path) -> None:
     expected = outputs(dense, fresh)
     folder.mkdir(parents=True, exist_ok=True)
     for each, model in found.items():
-        with_onnx(Contender(each, model), inputs, folder)
+        slimnet.export_onnx(model, inputs, folder / f"{each}.onnx")
         torch.save(model, folder / f"{each}.pt")
     facts = {
         "macs": {each: macs(model, inputs) for each, model in found.items()},
@@ -115,18 +114,24 @@ def prepare(name: str, dead: int, folder: Path) -> None:
     write(folder / FACTS, facts)
 
 
-def cell(folder: Path, seconds: float) -> dict[str, Any]:
-    """Measure the contenders of one cell in every place."""
+def cell(folder: Path, places: Mapping[str, Any], threads: int, seconds: float) -> dict[str, Any]:
+    """Measure the contenders of one cell on every runtime, beside the places where they have been measured before."""
     facts = json.loads((folder / FACTS).read_text())
+    torchvision()  # before its classes are loaded, which needs it whole
     contenders = [
         Contender(each, torch.load(folder / f"{each}.pt", weights_only=False), folder / f"{each}.onnx")
         for each in facts["macs"]
     ]
-    places = {
-        f"{runtime} {threads}": timed(contenders, facts["macs"], Settings((1,), threads, seconds, runtimes=(runtime,)))
-        for runtime, threads in PLACES
+    measured = {
+        place(runtime, threads): timed(contenders, facts["macs"], Settings((1,), threads, seconds, runtimes=(runtime,)))
+        for runtime in RUNTIMES
     }
-    return {**facts, "places": places}
+    return {**facts, "places": {**places, **measured}}
+
+
+def place(runtime: str, threads: int) -> str:
+    """What a runtime with a number of threads is called."""
+    return f"{runtime}, {threads} thread{'s' * (threads > 1)}"
 
 
 def timed(contenders: list[Contender], work: Mapping[str, int], settings: Settings) -> dict[str, Any]:
@@ -153,9 +158,8 @@ def speedup(samples: Mapping[str, list[float]], name: str, over: str = "dense") 
     return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
-def line(name: str, row: dict[str, Any], place: str) -> str:
+def line(name: str, row: dict[str, Any], measured: dict[str, Any]) -> str:
     """One network on one runtime."""
-    measured = row["places"][place]
     samples, work = measured["samples_ms"], row["macs"]
     medians = {each: float(np.median(values)) for each, values in samples.items()}
     auto = measured["auto"]
@@ -179,18 +183,19 @@ def line(name: str, row: dict[str, Any], place: str) -> str:
 def table(results: dict[str, Any]) -> str:
     """One table for each runtime and number of threads, then the errors."""
     parts = []
-    for runtime, threads in PLACES:
+    cells = results["cells"]
+    for where in sorted({each for row in cells.values() for each in row["places"]}):
         parts += [
-            f"{runtime}, {threads} thread{'s' * (threads > 1)}, batch 1:",
+            f"{where}, batch 1:",
             "",
             "| network, % dead | dense ms | MACs ÷ as it falls | speed-up as it falls | best fixed (multiple) | auto "
             "| MACs ÷ auto | efficiency | times faster than torch-pruning's |",
             "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
-            *(line(name, row, f"{runtime} {threads}") for name, row in results["cells"].items()),
+            *(line(name, row, row["places"][where]) for name, row in cells.items() if where in row["places"]),
             "",
         ]
     parts += ["| network, % dead | error of ours, largest | error of torch-pruning's |", "|---|--:|--:|"]
-    for name, row in results["cells"].items():
+    for name, row in cells.items():
         ours = max(value for each, value in row["error"].items() if each != THEIRS)
         rival = row["torch_pruning_failed"] or f"{row['error'][THEIRS]:.0e}"
         parts.append(f"| {name} | {ours:.0e} | {rival} |")
@@ -202,6 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=NETWORKS)
     parser.add_argument("--seconds", type=float, default=4.0, help="time for each of two measurements in each place")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dead", type=int, nargs="*", default=DEAD, help="percentages of dead channels")
     parser.add_argument("--folder", type=Path, help="where the contenders are kept between the two steps")
     parser.add_argument("--prepare", action="store_true", help="make the contenders and measure nothing")
@@ -214,19 +220,19 @@ def main() -> None:
     torch.set_num_threads(1)
     for name, dead in () if options.table else product(options.names, options.dead):
         key = f"{name} {dead}"
-        if key in results["cells"]:
+        places = results["cells"].get(key, {}).get("places", {})
+        if place(RUNTIMES[-1], options.threads) in places:
             continue
         print(key, file=sys.stderr, flush=True)
-        place = options.folder / key.replace(" ", "_")
-        if not (place / FACTS).exists():
-            prepare(name, dead, place)
+        folder = options.folder / key.replace(" ", "_")
+        if not (folder / FACTS).exists():
+            prepare(name, dead, folder)
         if options.prepare:
             continue
-        results["cells"][key] = cell(place, options.seconds)
+        results["cells"][key] = cell(folder, places, options.threads, options.seconds)
         results["environment"] = dict(environment().rows())
         results["settings"] = {"seed": 0, "image": SIDE, "batch": 1, "seconds": options.seconds}
         write(options.out, results)
-        shutil.rmtree(place)
     print(table(results))
 
 
