@@ -68,8 +68,8 @@ SECTIONS = (
         "an arrow follows, after a short fine-tuning, the same for all: 100 iterations of 64 images, SGD at 1e-3. "
         "`implicit` is |γ| over what the channel costs, `liu2017` |γ|, `li2017` Li et al.'s |F| on the channels "
         "between the two convolutions of a block. The checkpoint was trained with SGD, so few of its channels are "
-        "dead, and |γ| says little about the others: `implicit` is best at 90 %, from 75 % down far behind `li2017` and "
-        "`fpgm`, and at 50 % no better than `random`, fine-tuned or not. "
+        "dead, and |γ| says little about the others: `implicit` is best at 90 %, far behind `li2017` and "
+        "`fpgm` from 75 % down, and at 50 % no better than `random`, fine-tuned or not. "
         "torch-pruning's pruners choose and cut by themselves, with their own settings, on the same function.\n\n"
         "![Error against MACs](../docs/resnet56-curves.svg)",
         resnet56_curves.table,
