@@ -43,18 +43,21 @@ def failing() -> None:
 
 
 def test_the_threads_that_begin_meanwhile_do_likewise():
-    """A thread of Python's has helpers of its own; each of the two takes half of so many numbers."""
+    """A thread of Python's has helpers of its own, which begin with it; each of the two takes half of the numbers."""
     left: list[int] = []
 
     def compute() -> None:
         left.append(int((torch.full((1_000_000,), DENORMAL) * 2).view(torch.int32).count_nonzero()))
 
+    def in_a_thread() -> None:
+        thread = threading.Thread(target=compute)
+        thread.start()
+        thread.join()
+
     with torch_threads(2):
         with denormals_flushed():
-            thread = threading.Thread(target=compute)
-            thread.start()
-            thread.join()
-        compute()
+            in_a_thread()
+        in_a_thread()
     assert left == [0, 1_000_000]
 
 
