@@ -1,4 +1,4 @@
-"""One command for a GPU that is lent for minutes: what has to be right there, what is fast, then the paper's cells.
+"""One command for minutes on a GPU: what has to be right there, what is fast, then the cells of the paper.
 
     python benchmarks/gpu.py --budget 9m --out gpu --data-root data
     python benchmarks/gpu.py --budget 60s --out /tmp/gpu --device cpu     # the same steps, tiny, to try the program

@@ -2,7 +2,6 @@
 
 import tempfile
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,9 @@ import numpy as np
 from slimnet.benchmark.contender import ONNX, TORCH, Cell, Contender
 from slimnet.benchmark.counts import batched
 from slimnet.benchmark.latency import FEWEST_ROUNDS, WARM_UP_CALLS
+from slimnet.benchmark.layer_timer import Forward, Key, LayerTimer
+from slimnet.benchmark.layers_onnx import OnnxLayers
+from slimnet.benchmark.layers_torch import TorchLayers
 from slimnet.benchmark.profile import OTHER, LayerTimes, Profile
 from slimnet.benchmark.runs import check_alike, quiet_place
 from slimnet.inputs import ExampleInputs, Inputs
@@ -20,26 +22,6 @@ SAMPLES = 50
 """Forwards in a row are averaged so that no more samples are left: onnxruntime counts whole microseconds."""
 LEAST_MS = 1e-6
 """A time that was too short for the clock."""
-
-Key = tuple[str, str]
-"""The name and the kind of a row."""
-Forward = Mapping[Key, float]
-"""Milliseconds of one forward, by row."""
-
-
-class LayerTimer(ABC):
-    """A contender that notes how long each of its layers takes."""
-
-    macs: Mapping[Key, int | None]
-    """Multiply-accumulates of every convolution and linear layer, for one example, in order."""
-
-    @abstractmethod
-    def run(self) -> object:
-        """One forward."""
-
-    @abstractmethod
-    def forwards(self) -> list[Forward]:
-        """What was noted, a mapping for each forward; nothing is noted afterwards."""
 
 
 def has_layers(cell: Cell) -> bool:
@@ -74,12 +56,8 @@ def profile(contenders: Sequence[Contender], example: ExampleInputs | Inputs, ce
 
 def _timer(contender: Contender, cell: Cell, inputs: Inputs, prefix: Path) -> LayerTimer:
     if cell.runtime == ONNX:
-        from slimnet.benchmark.layers_onnx import OnnxLayers
-
         assert contender.onnx is not None
         return OnnxLayers(contender.onnx, inputs, cell.threads, prefix)
-    from slimnet.benchmark.layers_torch import TorchLayers
-
     assert contender.model is not None
     return TorchLayers(contender.model, inputs, cell.device)
 

@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 
 from slimnet.benchmark.counts import LAYER_OPERATORS, onnx_node_macs, read_onnx
-from slimnet.benchmark.layers import Forward, Key, LayerTimer
+from slimnet.benchmark.layer_timer import Forward, Key, LayerTimer
 from slimnet.benchmark.profile import OTHER
 from slimnet.benchmark.runs import feeds_of, onnx_session
 from slimnet.inputs import Inputs

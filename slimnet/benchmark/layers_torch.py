@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from slimnet.benchmark.counts import batched, counted
-from slimnet.benchmark.layers import Forward, Key, LayerTimer
+from slimnet.benchmark.layer_timer import Forward, Key, LayerTimer
 from slimnet.benchmark.profile import OTHER
 from slimnet.inputs import Inputs
 
