@@ -108,6 +108,7 @@ def _write_bundle(
     as_json: bool,
 ) -> None:
     from slimnet.bundle import check_free, save
+    from slimnet.plan_text import width_lines
     from slimnet.training import evaluate
 
     check_free(Path(out))
@@ -125,6 +126,8 @@ def _write_bundle(
         return
     console = terminal.result()
     console.print(before_after.table(slimmed, accuracies))
+    if lines := width_lines(slimmed.plan):
+        console.print("\n" + "\n".join(line.removeprefix("  ") for line in lines), soft_wrap=True)
     if selection is not None:
         console.print(f"\n{warning(selection, accuracies is not None)}", soft_wrap=True)
     console.print(f"\n{slimmed.certificate}\n\nwritten to {folder}", soft_wrap=True)

@@ -13,9 +13,7 @@ def describe(plan: SurgeryPlan) -> str:
         f"parameters {plan.params_before:,} → {plan.params_after:,} ({change(plan.params_before, plan.params_after)}), "
         f"MACs {plan.macs_before:,} → {plan.macs_after:,} ({change(plan.macs_before, plan.macs_after)})",
     ]
-    if plan.rounding != "none":
-        lines.append(f"  widths rounded up: {plan.rounding}")
-    lines += [trial_line(trial) for trial in plan.trials]
+    lines += width_lines(plan)
     changed = [layer for layer in plan.layers if layer.channels_after != layer.channels_before]
     lines += [layer_line(layer) for layer in changed]
     if not changed:
@@ -31,6 +29,12 @@ def describe(plan: SurgeryPlan) -> str:
         reasons[kept.reason] += len(kept.channels)
     lines += [f"  {count} dead channels kept: {reason}" for reason, count in reasons.most_common()]
     return "\n".join(lines)
+
+
+def width_lines(plan: SurgeryPlan) -> list[str]:
+    """To what the widths were rounded up, and what else was measured before that was chosen."""
+    chosen = [f"  widths rounded up: {plan.rounding}"] if plan.rounding != "none" or plan.trials else []
+    return [*chosen, *(trial_line(trial) for trial in plan.trials)]
 
 
 def trial_line(trial: WidthTrial) -> str:
