@@ -57,7 +57,7 @@ SECTIONS = (
         "profile of the paper's table 2 (seed 0). In brackets the 95 % interval of the ratio of medians. *Auto* is "
         "what `round_to='auto'` takes on that runtime, decided on a measurement of its own: a multiple, none (as the "
         "widths fall) or dense. *Efficiency* is its speed-up over its MACs reduction. Errors are the largest "
-        "difference to the masked network, over the largest output. 30 % of the others, two threads and larger batches "
+        "difference to the masked network, over the largest output. VGG-16 at 30 %, two threads and larger batches "
         "have not been measured yet; the second core was busy with other work.",
         latency.table,
     ),
