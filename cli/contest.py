@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.grouping import in_group
-from slimnet_cli.options import Command
+from slimnet_cli.options import Command, as_one
 
 if TYPE_CHECKING:
     from slimnet.comparison import Settings
@@ -140,12 +139,5 @@ class Contest:
         return normalised(data, self.normalise)
 
 
-def contest_options(command: Command) -> Command:
-    """Add the options; the command gets them as one `contest`."""
-
-    @functools.wraps(command)
-    def with_contest(**given: Any) -> Any:
-        named = {name: given.pop(name) for name in Contest.__dataclass_fields__}
-        return command(contest=Contest(**named), **given)
-
-    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_contest)
+contest_options = as_one("contest", Contest, OPTIONS)
+"""Add the options; the command gets them as one `contest`."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from slimnet_cli import terminal
 from slimnet_cli.grouping import in_group
-from slimnet_cli.options import Command
+from slimnet_cli.options import as_one
 
 if TYPE_CHECKING:
     from slimnet.training import Accuracy, Progress, TrainingRun
@@ -98,12 +97,5 @@ class Keeping:
             return write_training_report(read_history(folder), run.recipe, found, folder / REPORT, accuracy=accuracy)
 
 
-def keeping_options(command: Command) -> Command:
-    """Add the options; the command gets them as one `keeping`."""
-
-    @functools.wraps(command)
-    def with_keeping(**given: Any) -> Any:
-        kept = {name: given.pop(name) for name in Keeping.__dataclass_fields__}
-        return command(keeping=Keeping(**kept), **given)
-
-    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_keeping)
+keeping_options = as_one("keeping", Keeping, OPTIONS)
+"""Add the options; the command gets them as one `keeping`."""

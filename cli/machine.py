@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from slimnet_cli.grouping import in_group
-from slimnet_cli.options import Command
+from slimnet_cli.options import as_one
 
 if TYPE_CHECKING:
     from slimnet.training.tuning import Tuning
@@ -66,12 +65,5 @@ class Machine:
         )
 
 
-def machine_options(command: Command) -> Command:
-    """Add the options; the command gets them as one `machine`."""
-
-    @functools.wraps(command)
-    def with_machine(**given: Any) -> Any:
-        kept = {name: given.pop(name) for name in Machine.__dataclass_fields__}
-        return command(machine=Machine(**kept), **given)
-
-    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_machine)
+machine_options = as_one("machine", Machine, OPTIONS)
+"""Add the options; the command gets them as one `machine`."""

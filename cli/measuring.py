@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from slimnet_cli.grouping import in_group
-from slimnet_cli.options import Command, positive_numbers
+from slimnet_cli.options import as_one, positive_numbers
 
 if TYPE_CHECKING:
     from slimnet.benchmark import Settings
@@ -75,12 +74,5 @@ class Measuring:
         )
 
 
-def measuring_options(command: Command) -> Command:
-    """Add the options; the command gets them as one `measuring`."""
-
-    @functools.wraps(command)
-    def with_measuring(**given: Any) -> Any:
-        kept = {name: given.pop(name) for name in Measuring.__dataclass_fields__}
-        return command(measuring=Measuring(**kept), **given)
-
-    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_measuring)
+measuring_options = as_one("measuring", Measuring, OPTIONS)
+"""Add the options; the command gets them as one `measuring`."""

@@ -1,8 +1,9 @@
 """Options that several commands share, and what their texts are turned into."""
 
+import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -14,6 +15,24 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Write the re
 threshold_option = click.option(
     "--threshold", type=float, default=1e-3, show_default=True, help="A channel with |γ| below this is dead."
 )
+
+
+def as_one(name: str, kind: Callable[..., Any], options: Sequence[Callable[[Command], Command]]) -> Any:
+    """A decorator that adds options, in this order; the command gets the fields of `kind` as one argument, `name`."""
+    fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_one(**given: Any) -> Any:
+            own = {field: given.pop(field) for field in fields}
+            return command(**{name: kind(**own)}, **given)
+
+        added: Command = with_one
+        for option in reversed(options):
+            added = option(added)
+        return added
+
+    return decorate
 
 
 def positive_numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...] | None:

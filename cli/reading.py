@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from slimnet_cli import terminal
 from slimnet_cli.grouping import in_group
-from slimnet_cli.options import Command
+from slimnet_cli.options import Command, as_one
 
 if TYPE_CHECKING:
     from slimnet.data import ImageData
@@ -74,15 +74,8 @@ class Reading:
             return load_data(source, progress=decoded, **options)
 
 
-def reading_options(command: Command) -> Command:
-    """Add the options; the command gets them as one `reading`."""
-
-    @functools.wraps(command)
-    def with_reading(**given: Any) -> Any:
-        kept = {name: given.pop(name) for name in Reading.__dataclass_fields__}
-        return command(reading=Reading(**kept), **given)
-
-    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_reading)
+reading_options = as_one("reading", Reading, OPTIONS)
+"""Add the options; the command gets them as one `reading`."""
 
 
 @dataclass(frozen=True)

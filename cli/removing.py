@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli import terminal
-from slimnet_cli.options import Command, threshold_option
+from slimnet_cli.options import as_one, threshold_option
 
 if TYPE_CHECKING:
     from slimnet.pipeline import RoundTo
@@ -88,11 +87,5 @@ OPTIONS = (
 )
 
 
-def removing_options(command: Command) -> Command:
-    """Add the options; the command gets them as one `removing`."""
-
-    @functools.wraps(command)
-    def with_removing(threshold: float, tolerance: float | None, round_to: int | str | None, **others: Any) -> Any:
-        return command(removing=Removing(threshold, tolerance, round_to), **others)
-
-    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_removing)
+removing_options = as_one("removing", Removing, OPTIONS)
+"""Add the options; the command gets them as one `removing`."""

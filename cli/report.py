@@ -22,7 +22,6 @@ Examples:
   slimnet report speed.json -o speed.html
 """
 IN_FOLDER = "report.html"
-COMPARED = "results.json"
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,15 @@ def report(subject: Path, out: Path | None) -> None:
     RESULTS is what 'slimnet benchmark --json' or 'slimnet compare --json' wrote; its page goes beside it. Nothing is
     measured again: 'slimnet analyse RUN --report FILE' adds what the features of a trained network respond to.
     """
+    from slimnet.comparison.folder import RESULTS
+
     page = out or (subject / IN_FOLDER if subject.is_dir() else subject.with_suffix(".html"))
     refuse_missing_folder(str(page))
     with terminal.working("Drawing the report"):
         if not subject.is_dir():
             _draw_results(_read(subject), subject.stem, page)
-        elif (subject / COMPARED).exists():
-            _draw_results(_read(subject / COMPARED), subject.name, page)
+        elif (subject / RESULTS).exists():
+            _draw_results(_read(subject / RESULTS), subject.name, page)
         else:
             _draw_run(subject, page)
     terminal.result().print(f"written to {page}", soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 from slimnet_cli import terminal
-from slimnet_cli.options import Command, json_option
+from slimnet_cli.options import as_one, json_option
 from slimnet_cli.reproduction import Reproduction, Task, tasks_of
 from slimnet_cli.simulated import simulate, write
 from slimnet_cli.sweep import Workforce, worker_options
@@ -63,15 +62,8 @@ EXTENT = (
 )
 
 
-def extent_options(command: Command) -> Command:
-    """Add the options; the command gets them as one `extent`."""
-
-    @functools.wraps(command)
-    def with_extent(**given: Any) -> Any:
-        named = {name: given.pop(name) for name in Extent.__dataclass_fields__}
-        return command(extent=Extent(**named), **given)
-
-    return functools.reduce(lambda decorated, option: option(decorated), reversed(EXTENT), with_extent)
+extent_options = as_one("extent", Extent, EXTENT)
+"""Add the options; the command gets them as one `extent`."""
 
 
 @click.command(epilog=EXAMPLES, short_help="Run the paper's tables and figures, ours beside theirs.")

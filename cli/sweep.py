@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 from slimnet_cli import terminal
-from slimnet_cli.options import Command, json_option
+from slimnet_cli.options import as_one, json_option
 
 if TYPE_CHECKING:
     from slimnet_cli.cells import Here, Ray
@@ -78,15 +77,8 @@ class Workforce:
         return Ray(self.ray, {"num_cpus": float(self.threads or 1), "num_gpus": self.gpus})
 
 
-def worker_options(command: Command) -> Command:
-    """Add the options; the command gets them as one `workforce`."""
-
-    @functools.wraps(command)
-    def with_workforce(**given: Any) -> Any:
-        named = {name: given.pop(name) for name in Workforce.__dataclass_fields__}
-        return command(workforce=Workforce(**named), **given)
-
-    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_workforce)
+worker_options = as_one("workforce", Workforce, OPTIONS)
+"""Add the options; the command gets them as one `workforce`."""
 
 
 @click.command(epilog=EXAMPLES, short_help="Train every recipe of a grid.")
