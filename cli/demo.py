@@ -105,11 +105,13 @@ def _train(images: ImageData) -> TrainingRun:
 def _slim(run: TrainingRun, images: ImageData, folder: Path) -> tuple[Slimmed, tuple[Accuracy, Accuracy]]:
     import slimnet
     from slimnet.bundle import save
+    from slimnet.data import Batches
     from slimnet.training import evaluate
 
     dense = run.model.eval()
-    loader = list(images.batches("test"))
-    slimmed = slimnet.slim(dense, loader[0][0][:4], loader=loader, float64=True)
+    loader = Batches(images)
+    example, _ = next(images.batches("test", batch_size=4))
+    slimmed = slimnet.slim(dense, example, loader=loader, float64=True)
     accuracies = (evaluate(dense, images), evaluate(slimmed.model, images))
     _save_dense(run, slimmed, folder / "dense")
     save(slimmed, folder / "slim", source="slimnet demo")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,17 +38,21 @@ class Removing:
         return self.round_to
 
     @contextmanager
-    def at_work(self, what: str) -> Iterator[RoundTo]:
-        """Show that something is being done, and what is tried where widths are measured; yields what `slim` takes."""
+    def at_work(self, what: str) -> Iterator[tuple[RoundTo, terminal.Say]]:
+        """Show that something is being done, and what is tried where widths are measured.
+
+        Yields what `slim` takes to round to, and what says how the work stands.
+        """
         from slimnet.widths import CANDIDATES, Auto
 
         if not isinstance(self.round_to, str):
-            with terminal.working(what):
-                yield self.round_to
+            with terminal.working(what) as say:
+                yield self.round_to, say
             return
         runtime = self.round_to.partition(":")[2] or Auto.runtime
-        with terminal.progress("Trying widths", 1 + len(CANDIDATES)) as advance:
-            yield Auto(runtime=runtime, progress=lambda done, _, name: advance(done, name))
+        tries = 1 + len(CANDIDATES)
+        with terminal.progress("Trying widths", tries) as advance:
+            yield Auto(runtime=runtime, progress=lambda done, _, name: advance(done, name)), partial(advance, tries)
 
 
 class Multiple(click.ParamType):

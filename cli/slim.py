@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from slimnet.baselines import Selection
     from slimnet.data import ImageData
     from slimnet.pipeline import RoundTo
+    from slimnet.training import Accuracy
 
 EXAMPLES = """\b
 Examples:
@@ -82,7 +83,7 @@ def _show_plan(
     if target:
         target.check(images)
     selection = None
-    with removing.at_work("Planning") as round_to:
+    with removing.at_work("Planning") as (round_to, _):
         model = network.load(checkpoint)
         example = network.example(model, images)
         if target:
@@ -109,16 +110,16 @@ def _write_bundle(
 ) -> None:
     from slimnet.bundle import check_free, save
     from slimnet.plan_text import width_lines
-    from slimnet.training import evaluate
 
     check_free(Path(out))
     images = data.load()
     if target:
         target.check(images)
-    with removing.at_work("Slimming") as round_to:
+    with removing.at_work("Slimming") as (round_to, say):
         dense = network.load(checkpoint)
-        slimmed, selection = _slimmed(dense, network.example(dense, images), removing, round_to, target, images)
-        accuracies = (evaluate(dense, images), evaluate(slimmed.model, images)) if images else None
+        example = network.example(dense, images)
+        slimmed, selection = _slimmed(dense, example, removing, round_to, target, images, say)
+        accuracies = _accuracies(dense, slimmed.model, images, say) if images else None
         folder = save(slimmed, out, source=Path(checkpoint).name)
     if as_json:
         chosen = {} if selection is None else {"target": _document(target, selection)}
@@ -140,19 +141,29 @@ def _slimmed(
     round_to: RoundTo,
     target: Target | None,
     images: ImageData | None,
+    say: terminal.Say,
 ) -> tuple[Slimmed, Selection | None]:
     """The slim network, exactly or to a budget, and what was chosen for the budget."""
     import slimnet
     from slimnet.baselines import remove
+    from slimnet.data import Batches
 
-    limits: dict[str, Any] = {
-        "loader": list(images.batches("test")) if images else None,
-        "tolerance": removing.tolerance,
-    }
+    loader = Batches(images, progress=terminal.counting(say, "certificate")) if images else None
+    limits: dict[str, Any] = {"loader": loader, "tolerance": removing.tolerance}
     if target is None:
         return slimnet.slim(dense, example, removing.threshold, round_to=round_to, **limits), None
     selection = target.choose(dense, example, images, removing)
     return remove(dense, example, selection, round_to=removing.multiple, **limits), selection
+
+
+def _accuracies(dense: nn.Module, narrow: nn.Module, images: ImageData, say: terminal.Say) -> tuple[Accuracy, Accuracy]:
+    """How much of the test images both networks read."""
+    from slimnet.training import evaluate
+
+    def measured(name: str, model: nn.Module) -> Accuracy:
+        return evaluate(model, images, progress=terminal.counting(say, f"accuracy of the {name} network"))
+
+    return measured("dense", dense), measured("slim", narrow)
 
 
 def _document(target: Target | None, selection: Selection) -> dict[str, Any]:

@@ -20,6 +20,7 @@ PIPED_WIDTH = 120
 SECONDS_BETWEEN_LINES = 10.0
 
 Advance = Callable[[int, str], None]
+Say = Callable[[str], None]
 
 
 def result() -> Console:
@@ -68,15 +69,24 @@ def quiet_libraries() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show that something is being done, where somebody is looking; what libraries print goes to stderr."""
+def working(what: str) -> Iterator[Say]:
+    """Show that something is being done; what libraries print goes to stderr.
+
+    Call what is yielded with a few words on how it stands: they follow `what`, in a terminal at once, else every
+    ten seconds.
+    """
     console = notes()
     with quiet_libraries():
         if console.is_terminal:
-            with console.status(f"{what} …"):
-                yield
+            with console.status(f"{what} …") as status:
+                yield lambda words: status.update(f"{what} … {words}")
         else:
-            yield
+            yield _seldom(lambda words: console.print(f"{what}: {words}", soft_wrap=True))
+
+
+def counting(say: Say, what: str) -> Callable[[int, int], None]:
+    """Something to be told how many are done, of how many, which says it as "certificate: 512 of 10,000 images"."""
+    return lambda done, total: say(f"{what}: {done:,} of {total:,} images")
 
 
 @contextlib.contextmanager
@@ -92,7 +102,8 @@ def progress(what: str, total: int) -> Iterator[Advance]:
                 task = bar.add_task(what, total=total, note="")
                 yield lambda done, note: bar.update(task, completed=done, note=note)
         else:
-            yield _lines(console, what, total)
+            say = _seldom(lambda words: console.print(words, soft_wrap=True))
+            yield lambda done, note: say(f"{what}: {done}/{total}  {note}")
 
 
 def _bar(console: Console) -> Progress:
@@ -108,16 +119,17 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def _lines(console: Console, what: str, total: int) -> Advance:
+def _seldom(say: Say) -> Say:
+    """Say only what comes ten seconds or more after what was said last."""
     last = time.monotonic()
 
-    def advance(done: int, note: str) -> None:
+    def say_seldom(words: str) -> None:
         nonlocal last
         if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            console.print(f"{what}: {done}/{total}  {note}", soft_wrap=True)
+            say(words)
 
-    return advance
+    return say_seldom
 
 
 def note(message: str) -> None:

@@ -36,15 +36,16 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
     or on random inputs. Leaves with 1 where anything differs.
     """
     from slimnet.bundle import read_blueprint, verify_bundle
+    from slimnet.data import Batches
 
     if data.source is not None and dense is None:
         raise click.UsageError("--data is what the dense network is compared on; name its checkpoint with --dense")
     images = data.load()
-    with terminal.working("Verifying"):
+    with terminal.working("Verifying") as say:
         trained = None
         if dense is not None:
             trained = network.or_else(read_blueprint(bundle).architecture).load(dense)
-        loader = list(images.batches("test")) if images else None
+        loader = Batches(images, progress=terminal.counting(say, "certificate")) if images else None
         result = verify_bundle(bundle, network.fresh(), dense=trained, loader=loader)
     if as_json:
         terminal.emit(document(result))

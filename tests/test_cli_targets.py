@@ -29,10 +29,11 @@ def said(capsys, *arguments: str) -> tuple[int, str, str]:
     return code, out, err
 
 
-def test_a_bundle_to_a_budget_says_what_it_is_relative_to(checkpoint, tmp_path, capsys):
+def test_a_bundle_to_a_budget_says_what_it_is_relative_to(checkpoint, tmp_path, capsys, monkeypatch):
     """Accuracy before and after on the digits; the plan records the budget, and the certificate what it is against."""
+    monkeypatch.setattr(slimnet_cli.terminal, "SECONDS_BETWEEN_LINES", 0)
     folder = tmp_path / "half"
-    code, out, _ = said(
+    code, out, err = said(
         capsys, "slim", checkpoint, *NETWORK, "--target-macs", "0.5", "--data", "digits", "-o", str(folder)
     )
     assert code == 0
@@ -40,6 +41,8 @@ def test_a_bundle_to_a_budget_says_what_it_is_relative_to(checkpoint, tmp_path, 
     assert "This is not exact:" in words
     assert "the accuracy above is before any fine-tuning" in words
     assert "test images" in words
+    for what in ("certificate", "accuracy of the dense network", "accuracy of the slim network"):
+        assert f"Slimming: {what}: 359 of 359 images" in err
     plan, certificate = read_blueprint(folder).plan, read_certificate(folder / "certificate.json")
     assert 0.3 < plan.macs_after / plan.macs_before <= 0.5
     assert "chosen by implicit for macs at most 0.5 of the dense network's" in plan.criterion

@@ -11,7 +11,7 @@ import torch
 from sklearn import datasets
 from torch.nn import functional
 
-from slimnet.data import ImageData, load_data
+from slimnet.data import Batches, ImageData, load_data
 from slimnet.errors import DataError, UsageError
 
 
@@ -103,6 +103,14 @@ def test_batches_cover_a_split_in_order():
     assert [len(labels) for _, labels in batches] == [3, 3, 2]
     assert torch.equal(torch.cat([labels for _, labels in batches]), data.y_test)
     assert torch.equal(torch.cat([inputs for inputs, _ in batches]), data.normalise(data.x_test))
+
+
+def test_batches_can_be_gone_through_again_and_say_how_far_that_is():
+    data, told = image_data(), []
+    batches = Batches(data, "test", 3, progress=lambda *counts: told.append(counts))
+    for _ in range(2):
+        assert torch.equal(torch.cat([inputs for inputs, _ in batches]), data.normalise(data.x_test))
+    assert told == [(3, 8), (6, 8), (8, 8)] * 2
 
 
 def test_wrong_requests_are_refused():

@@ -13,7 +13,7 @@ from slimnet.baselines.ranking import Ranking
 from slimnet.baselines.selection import Selection, remove
 from slimnet.bundle import save
 from slimnet.certify import DENSE
-from slimnet.data import ImageData
+from slimnet.data import Batches, ImageData
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.files import held, whole_file
 from slimnet.formats.manifest import read_manifest
@@ -98,7 +98,7 @@ class Ladder:
             return self.keep(kept, Rung(name, note=str(error)))
         if name != EXACT and not selection.count:
             return self.keep(kept, Rung(name, note=f"the rung {EXACT} is within it"))
-        loader = None if self.images is None else list(self.images.batches("test"))
+        loader = None if self.images is None else Batches(self.images)
         slimmed = remove(self.model, self.inputs, selection, loader=loader)
         rung = self.measured(
             name,

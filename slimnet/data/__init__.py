@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from slimnet.data.filling import ProgressCallback
-from slimnet.data.image_data import ImageData, Split
+from slimnet.data.image_data import Batches, ImageData, Split
 from slimnet.data.npz import load_npz
 from slimnet.errors import DataError
 
-__all__ = ["ImageData", "Split", "load_data"]
+__all__ = ["Batches", "ImageData", "Split", "load_data"]
 
 
 def load_data(

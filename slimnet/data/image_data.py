@@ -1,6 +1,6 @@
 """ImageData: a labelled image set held as bytes, turned into normalised floats batch by batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -141,6 +141,28 @@ class ImageData:
         """The same data with its images and labels on `device`; mapped ones are read for that, except by the CPU."""
         moved = {name: getattr(self, name).to(device) for name in ("x_train", "y_train", "x_test", "y_test")}
         return replace(self, **moved, mapped=self.mapped and torch.device(device).type == "cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """The batches of a split, made anew each time they are gone through, so that they are never held all at once.
+
+    `progress` is called with the number of images gone through, and the number there are.
+    """
+
+    data: ImageData
+    split: Split = "test"
+    batch_size: int = 256
+    device: torch.device | str | None = None
+    progress: Callable[[int, int], None] | None = None
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        done, total = 0, len(self.data.split(self.split)[1])
+        for images, labels in self.data.batches(self.split, self.batch_size, self.device):
+            yield images, labels
+            done += len(labels)
+            if self.progress:
+                self.progress(done, total)
 
 
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,6 +1,6 @@
 """What is measured while training: accuracy, and the BatchNorm scales that tell which filters died."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from slimnet.data import ImageData, Split
+from slimnet.data import Batches, ImageData, Split
 from slimnet.errors import DataError
 from slimnet.models.architecture import reason
 from slimnet.places import device_of
@@ -28,20 +28,28 @@ class Accuracy:
     n: int
 
 
-def evaluate(model: nn.Module, data: ImageData, split: Split = "test", *, batch_size: int = 256) -> Accuracy:
+def evaluate(
+    model: nn.Module,
+    data: ImageData,
+    split: Split = "test",
+    *,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> Accuracy:
     """Accuracy of a classifier in eval mode, where its parameters are; its modes stay as they were.
 
-    With fewer than five classes the top five are all of them.
+    With fewer than five classes the top five are all of them. `progress` is told how many images are done, of how
+    many.
 
     Raises:
         DataError: images that the network does not take, or more classes than it has scores.
         UsageError: another split, or a batch size below 1.
     """
     check_fits(model, data)
-    device = device_of(model)
+    batches = Batches(data, split, batch_size, device_of(model), progress)
     best = five = count = 0
     with evaluating(model), torch.no_grad():
-        for images, labels in data.batches(split, batch_size, device):
+        for images, labels in batches:
             scores = model(images)
             hits = scores.topk(min(_TOP, scores.shape[1]), dim=1).indices == labels[:, None]
             best += int(hits[:, 0].sum())
