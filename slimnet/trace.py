@@ -18,7 +18,7 @@ from slimnet.skeleton import gather, module_paths, modules_of, place_of, skeleto
 from slimnet.tracing import shapes
 from slimnet.tracing.aliases import write_through
 from slimnet.tracing.labels import Labels
-from slimnet.tracing.ops import HANDLERS, unknown
+from slimnet.tracing.ops import HANDLERS, POINTWISE, unknown
 from slimnet.tracing.recorder import Call, Recorder
 from slimnet.tracing.tag import Tag
 
@@ -149,9 +149,14 @@ class ChannelMode(TorchDispatchMode):
         if name == "_local_scalar_dense":
             return self.scalar(tensors[0])
         if functional is not None:
-            return self.in_place(functional, args, kwargs, tensors)
+            turn = self.turned if name.rstrip("_") in TURNING else self.in_place
+            return turn(func, functional, args, kwargs, tensors)
         out = shapes.run(func, name, args, kwargs)
-        self.handle(Call(name, func, args, kwargs, outputs_of(out), tensors))
+        call = Call(name, func, args, kwargs, outputs_of(out), tensors)
+        if overwrites(func):
+            self.overwritten(call)
+        else:
+            self.handle(call)
         return out
 
     @classmethod
@@ -159,17 +164,43 @@ class ChannelMode(TorchDispatchMode):
         """Nobody compiles this mode: without torch's guard against that, each op is dispatched twice as fast."""
         return False
 
-    def in_place(self, func: Any, args: tuple, kwargs: dict, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def in_place(
+        self, _: Any, functional: Any, args: tuple, kwargs: dict, tensors: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
         """Record an in-place op as its functional variant, then renew every view of what it changed."""
         written = args[0]
+        name = names(functional)[0]
         sizes = [tensor.shape for tensor in tensors]
-        if any(size != written.shape for size in sizes) and shapes.broadcast_shape(*sizes) != tuple(written.shape):
+        differ = name in BROADCASTING and any(size != written.shape for size in sizes)
+        if differ and shapes.broadcast_shape(*sizes) != tuple(written.shape):
             raise RuntimeError(f"shapes {[tuple(size) for size in sizes]} do not fit in place")
         before = self.recorder.tag(written)
-        call = Call(names(func)[0], func, args, kwargs, (written,), tensors)
+        call = Call(name, functional, args, kwargs, (written,), tensors)
         self.handle(call)
         write_through(self.recorder, written, before, self.recorder.here(call))
         return written
+
+    def turned(
+        self, func: Any, functional: Any, args: tuple, kwargs: dict, tensors: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
+        """Record an op that gives a tensor another shape in place: no value changes, so that views need no renewal."""
+        out = functional(*args, **kwargs)
+        self.handle(Call(names(functional)[0], functional, args, kwargs, (out,), tensors))
+        func(*args, **kwargs)
+        self.recorder.set(args[0], self.recorder.tag(out))
+        return args[0]
+
+    def overwritten(self, call: Call) -> None:
+        """Record an op that writes into its arguments in a way of its own: nothing is known of them afterwards."""
+        recorder = self.recorder
+        arguments = enumerate(call.func._schema.arguments)
+        given = [call.arg(place, argument.name) for place, argument in arguments if argument.is_write]
+        written = tensors_among(tuple(given), {})
+        before = [recorder.tag(tensor) for tensor in written]
+        unknown(recorder, call._replace(outputs=written))
+        for tensor, tag in zip(written, before, strict=True):
+            write_through(recorder, tensor, tag, recorder.here(call))
+        self.note(call)
 
     def handle(self, call: Call) -> None:
         """Let the op table say what happens to the channels."""
@@ -258,6 +289,15 @@ def names(func: Any) -> tuple[str, Any]:
     return name, getattr(getattr(torch.ops.aten, name[:-1], None), func._overloadname, None)
 
 
+@cache
+def overwrites(func: Any) -> bool:
+    """Whether an op writes into tensors that it was given, other than the statistics of a BatchNorm."""
+    schema = func._schema
+    return schema.is_mutable and (
+        func.overloadpacket.__name__ not in HANDLERS or any(a.is_out for a in schema.arguments)
+    )
+
+
 def tensors_among(args: tuple, kwargs: dict) -> tuple[torch.Tensor, ...]:
     """The tensors among an op's arguments, in lists as well."""
     found = []
@@ -275,6 +315,12 @@ def outputs_of(out: Any) -> tuple[torch.Tensor, ...]:
         return (out,)
     return tuple(tensor for tensor in out if isinstance(tensor, torch.Tensor)) if isinstance(out, list | tuple) else ()
 
+
+BROADCASTING = frozenset([*POINTWISE, "copy"])
+"""Ops whose operands fit together by broadcasting."""
+
+TURNING = frozenset(["transpose", "t", "unsqueeze", "squeeze", "as_strided", "resize", "swapaxes", "swapdims"])
+"""Ops whose in-place variants change a tensor's shape and no value."""
 
 FACTORIES = frozenset(
     ["zeros", "ones", "full", "arange", "linspace", "scalar_tensor", "eye", "tril_indices", "triu_indices"]

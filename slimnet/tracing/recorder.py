@@ -23,7 +23,7 @@ class Call(NamedTuple):
     """One dispatched op with its arguments, the tensors among them, and its outputs, all on the meta device."""
 
     name: str
-    func: Callable[..., Any]
+    func: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outputs: tuple[torch.Tensor, ...]

@@ -10,7 +10,8 @@ from slimnet.tracing.ops.mixing import MIXING
 from slimnet.tracing.ops.pointwise import POINTWISE
 from slimnet.tracing.ops.pooling import POOLING
 from slimnet.tracing.ops.structural import STRUCTURAL
-from slimnet.tracing.recorder import Call, Recorder
+from slimnet.tracing.recorder import Call, Recorder, opaque
+from slimnet.tracing.tag import Tag
 
 Handler = Callable[[Recorder, Call], None]
 
@@ -20,7 +21,10 @@ STATISTICS = frozenset(["native_layer_norm", "native_group_norm", "_fused_rms_no
 
 
 def unknown(recorder: Recorder, call: Call) -> None:
-    """Pin every channel that an op without a handler touches."""
+    """Pin every channel that an op without a handler touches, and forget the constants that it may have overwritten."""
     why = "normalised over its channels by" if call.name in STATISTICS else "touched by unknown op"
     for tensor in call.tensors:
         recorder.pin_tensor(tensor, f"{why} {recorder.here(call)}")
+    for tensor in call.outputs:
+        faces = recorder.tag(tensor).faces
+        recorder.set(tensor, Tag(tuple(recorder.pointwise([face], opaque, reason=call.name) for face in faces)))

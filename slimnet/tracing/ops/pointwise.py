@@ -114,7 +114,7 @@ def elementwise(recorder: Recorder, call: Call) -> None:
 
 def multiply(recorder: Recorder, call: Call) -> None:
     """x · y, where 0 times anything is 0; y may be a number in the code."""
-    numbers = [torch.tensor(float(value)) for value in call.args if isinstance(value, int | float)]
+    numbers = [torch.tensor(value, dtype=torch.float64) for value in call.args if isinstance(value, int | float)]
     combine(recorder, call, lambda _call, scalars: product([*scalars, *numbers]))
 
 
@@ -180,8 +180,9 @@ def known_scalar(recorder: Recorder, tensor: torch.Tensor) -> Constants | None:
     value = recorder.value(tensor)
     if value is None or (tensor.numel() != 1 and not recorder.tag(tensor).blank):
         return None
-    real = value().detach().reshape(-1)
-    return real[:1].to("cpu", torch.float64) if real.numel() else None
+    real = value().detach()
+    first = real[(slice(1),) * real.ndim]
+    return first.reshape(1).to("cpu", torch.float64) if first.numel() and bool((real == first).all()) else None
 
 
 def itself(call: Call, scalars: list[Constants | None]) -> Constant:
@@ -193,7 +194,10 @@ def itself(call: Call, scalars: list[Constants | None]) -> Constant:
             unknown |= torch.isnan(other)
         if unknown.all():
             return torch.full_like(values[0], torch.nan)
-        result = apply_op(call, scalars, values)
+        try:
+            result = apply_op(call, scalars, values)
+        except RuntimeError:  # an op that takes no vectors of constants in the place of its tensors
+            return torch.full_like(values[0], torch.nan)
         return result.to(torch.float64).expand_as(unknown).masked_fill(unknown, torch.nan)
 
     return constant

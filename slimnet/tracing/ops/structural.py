@@ -1,5 +1,6 @@
 """Ops that only move elements: the labels move by the same op."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from slimnet.graph import Known, Padding, Parts
+from slimnet.graph import Constants, Known, Padding, Parts, Value
 from slimnet.models.cifar_resnet import PadShortcut
 from slimnet.tracing.labels import Labels, align, compress, expand_fully, matching_runs, reshape, varying_axes
 from slimnet.tracing.recorder import Call, Recorder, opaque, same
@@ -216,7 +217,17 @@ def scatter_slice(recorder: Recorder, call: Call) -> None:
 def copy(recorder: Recorder, call: Call) -> None:
     """copy: the source's values in the shape of the destination."""
     source, out = call.tensors[1], call.outputs[0]
-    recorder.set(out, Tag(tuple(align(face, out.ndim) for face in recorder.tag(source).faces)))
+    tag = recorder.tag(source)
+    value = tag.value if tag.blank else None
+    shape = out.shape
+    recorder.set(
+        out,
+        Tag(
+            tuple(align(face, out.ndim) for face in tag.faces),
+            blank=tag.blank,
+            value=None if value is None else lambda: value().expand(shape),
+        ),
+    )
 
 
 def pad(recorder: Recorder, call: Call) -> None:
@@ -259,6 +270,18 @@ def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, amount
     return np.concatenate([wide[0], face, wide[1]], axis)
 
 
+FILLED: dict[str, int | float | None] = {
+    **dict.fromkeys(["zeros", "zeros_like", "new_zeros"], 0.0),
+    **dict.fromkeys(["ones", "ones_like", "new_ones"], 1.0),
+    **dict.fromkeys(["empty", "empty_like", "new_empty", "rand_like", "randn_like"]),
+    "full": 1,
+    "full_like": 1,
+    "new_full": 2,
+    "scalar_tensor": 0,
+}
+"""Ops that fill a tensor: the number (a float), or the position of the argument that is the number."""
+
+
 def pin_all(recorder: Recorder, call: Call, why: str) -> None:
     """Pin every channel the op touches; its output's channels are unknown."""
     for tensor in call.tensors:
@@ -283,7 +306,37 @@ def replaced(new: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
 
 def filled(recorder: Recorder, call: Call) -> None:
     """zeros, full, new_empty, ...: one value everywhere, in a size that may follow the network's width."""
-    recorder.set(call.outputs[0], Tag(blank=True))
+    out = call.outputs[0]
+    recorder.set(out, Tag(blank=True, value=spread(fill_value(call), out)))
+
+
+def fill_value(call: Call) -> float | None:
+    """The number that an op fills a tensor with, None where it is none that we know of."""
+    position = FILLED.get(call.name)
+    value = call.arg(position, "fill_value") if isinstance(position, int) else position
+    return float(value) if isinstance(value, int | float) else None
+
+
+def spread(number: float | None, out: torch.Tensor) -> Value | None:
+    """How to compute a tensor that is one number everywhere, in no more memory than that number takes."""
+    shape, dtype = out.shape, out.dtype
+    return None if number is None else lambda: torch.full((), number, dtype=dtype).expand(shape)
+
+
+def fill(recorder: Recorder, call: Call) -> None:
+    """fill, zero: one value in the place of what was there; it belongs to the same channels."""
+    x, out = call.tensors[0], call.outputs[0]
+    faces = recorder.tag(x).faces
+    value = 0.0 if call.name == "zero" else call.arg(1, "value")
+    number = float(value) if isinstance(value, int | float) else None
+    if not faces:
+        recorder.set(out, Tag(blank=number is not None, value=spread(number, out)))
+        return
+
+    def constant(values: Sequence[Constants]) -> Constants:
+        return torch.full_like(values[0], math.nan if number is None else number)
+
+    recorder.set(out, Tag(tuple(recorder.pointwise([face], constant, reason=recorder.here(call)) for face in faces)))
 
 
 STRUCTURAL: dict[str, Any] = {
@@ -307,6 +360,8 @@ STRUCTURAL: dict[str, Any] = {
     "slice_scatter": scatter_slice,
     "select_scatter": scatter_slice,
     "copy": copy,
+    "fill": fill,
+    "zero": fill,
     "constant_pad_nd": pad,
 }
 STRUCTURAL |= dict.fromkeys(
@@ -324,21 +379,4 @@ STRUCTURAL |= dict.fromkeys(
     ],
     same_op,
 )
-STRUCTURAL |= dict.fromkeys(
-    [
-        "zeros",
-        "ones",
-        "full",
-        "empty",
-        "new_empty",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "empty_like",
-        "scalar_tensor",
-    ],
-    filled,
-)
+STRUCTURAL |= dict.fromkeys(FILLED, filled)
