@@ -13,6 +13,7 @@ from slimnet_cli.grouping import GroupedCommand
 from slimnet_cli.measuring import Measuring, measuring_options
 from slimnet_cli.network import Network
 from slimnet_cli.options import json_option, network_options
+from slimnet_cli.outputs import refuse_missing_folder
 from slimnet_cli.reading import Labelled, data_options
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def benchmark(
     if len(networks) < 2:
         raise click.UsageError("name at least two networks: DENSE SLIM")
     settings = measuring.settings()
-    if report is not None and not report.parent.is_dir():
-        raise click.UsageError(f"cannot write {report}: there is no folder {report.parent}; make it first")
+    if report is not None:
+        refuse_missing_folder(str(report))
     images = data.load()
     with tempfile.TemporaryDirectory() as folder:
         contenders, example = _ready(networks, network, images, Path(folder))

@@ -122,14 +122,14 @@ def layers(comparison: Comparison) -> Iterator[tuple[str, Table]]:
 
 
 def _layer_table(profile: Profile, contender: int) -> Table:
-    from slimnet.report.wording import duration, percent
+    from slimnet.report.wording import percent
 
-    totals = [profile.total_ms(each) for each in (0, contender)]
     lines = [_layer_row(row, contender) for row in profile.rows]
-    for name, part in (("convolutions and linear layers", profile.layers), ("everything else", profile.others)):
-        times = [profile.total_ms(each, part) for each in (0, contender)]
-        shares = [percent(time / total) for time, total in zip(times, totals, strict=True)]
-        lines.append((name, "", "", *map(duration, times), f"{' and '.join(shares)} of the time", ""))
+    totals = {each: profile.total_ms(each, profile.sums) for each in (0, contender)}
+    for row in profile.sums:
+        name, *rest = _layer_row(row, contender)
+        shares = [percent((row.median_ms(each) or 0.0) / total) for each, total in totals.items()]
+        lines.append((f"{name}: {' and '.join(shares)} of the time", *rest))
     headings = ("layer", "MACs", "fewer", *(profile.names[each] for each in (0, contender)), "speed-up", "efficiency")
     return terminal.table(headings, lines, right=(1, 2, 3, 4))
 

@@ -23,7 +23,7 @@ def refuse_missing_folder(file: str) -> None:
     if path.is_dir():
         raise click.UsageError(f"{file} is a folder; name a file in it")
     if not path.parent.is_dir():
-        raise click.UsageError(f"{path.parent} is no folder; make it first, or name another place for {path.name}")
+        raise click.UsageError(f"cannot write {file}: there is no folder {path.parent}; make it first")
 
 
 @contextmanager

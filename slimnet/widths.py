@@ -60,7 +60,8 @@ def choose(model: nn.Module, inputs: Inputs, make: Callable[[Rounding], Made], a
     """The slim network with the fewest MACs of those that cannot be told from the fastest, and its plan.
 
     `make` makes a slim network for one rounding. The dense network is one of the candidates: where nothing is faster
-    the plan removes nothing. All of them are timed in turn; the plan holds what was measured.
+    the plan removes nothing. All of them are timed in turn; the plan holds what was measured. The chosen one is made
+    once more rather than all of them kept in memory.
 
     Raises:
         ExportError, UsageError: the runtime cannot run the network.

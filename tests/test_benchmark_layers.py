@@ -1,5 +1,6 @@
 """The time of every layer: which rows there are, what they add up to, and how onnxruntime's names lead to layers."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 import slimnet
 from slimnet.benchmark import Contender, Settings, compare
 from slimnet.benchmark.layers import SAMPLES, _averaged, rows_of
-from slimnet.benchmark.layers_onnx import LayerNames, by_run
+from slimnet.benchmark.layers_onnx import LayerNames, OnnxLayers, by_run
 from slimnet.benchmark.layers_torch import marks, own, own_macs
 from slimnet.inputs import Inputs
 from slimnet.models import build
@@ -76,6 +77,45 @@ class Residual(nn.Module):
         x = self.stem(x)
         x = nn.functional.relu(x + self.back(nn.functional.hardswish(self.deep(self.wide(x)))))
         return self.head(x.mean((2, 3)))
+
+
+class Dense(nn.Module):
+    """As in DenseNets: BatchNorm and activation before the convolutions, which read a concatenation."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, bias=False), nn.BatchNorm2d(32), nn.ReLU())
+        self.one = nn.Sequential(nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 16, 3, padding=1, bias=False))
+        self.two = nn.Sequential(nn.BatchNorm2d(48), nn.ReLU(), nn.Conv2d(48, 16, 1), nn.BatchNorm2d(16))
+        self.head = nn.Linear(64, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = torch.cat([x, self.one(x)], 1)
+        x = nn.functional.relu(torch.cat([x, self.two(x)], 1))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("network", [Residual, Dense])
+def test_every_layer_of_a_file_is_one_node_and_nodes_add_up_to_the_run(network, tmp_path):
+    """Oracle: the file's own nodes, and how long onnxruntime says that the whole run took."""
+    torch.manual_seed(0)
+    model = network().eval()
+    path = slimnet.export_onnx(model, EXAMPLE, tmp_path / "net.onnx").path
+    timer = OnnxLayers(path, Inputs.of(EXAMPLE), 1, tmp_path / "profile")
+    timer.run()
+    (forward,) = timer.forwards()
+    (file,) = tmp_path.glob("profile*.json")
+    events = json.loads(file.read_text())
+    nodes = [event for event in events if event["name"].endswith("_kernel_time")]
+    keys = [timer.names.key(each["name"].removesuffix("_kernel_time"), each["args"]["op_name"]) for each in nodes]
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert sorted(name for name, kind in keys if kind != "other") == sorted(layers)
+    assert set(forward) == {*keys, ("between operators", "other")}
+    (run,) = (event["dur"] for event in events if event["name"] == "model_run")
+    assert sum(forward.values()) == pytest.approx(run / 1e3)
+    if network is Dense:
+        assert keys.count(("BatchNormalization", "other")) == 2, "one that stands alone is no layer"
 
 
 @pytest.fixture(scope="module")

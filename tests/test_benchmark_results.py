@@ -18,7 +18,7 @@ from slimnet.benchmark import (
     Profile,
     labels,
 )
-from slimnet.benchmark.profile import efficiency
+from slimnet.benchmark.profile import added, efficiency
 from slimnet.errors import UsageError
 from slimnet.training import Accuracy
 
@@ -130,6 +130,25 @@ def test_a_layer_tells_where_work_became_time_and_where_not():
     assert pool.speedup(1).value == pytest.approx(2)
     assert profile.total_ms(0) == pytest.approx(4.5)
     assert profile.total_ms(1, profile.layers) == pytest.approx(2.5)
+    convolutions, linear, rest = profile.sums
+    assert (convolutions.name, convolutions.macs, convolutions.samples_ms) == (
+        "all convolutions",
+        conv.macs,
+        conv.samples_ms,
+    )
+    assert (linear.median_ms(1), rest.median_ms(0)) == (fc.median_ms(1), pool.median_ms(0))
+
+
+def test_rows_of_a_kind_are_added_round_by_round():
+    """Oracle: by hand. The second contender lacks a layer, the third's MACs are not known."""
+    rows = [
+        LayerTimes("a", "conv", (5, 3, 2), ((1.0, 2.0), (1.0, 1.0), (4.0, 4.0))),
+        LayerTimes("b", "conv", (7, None, None), ((10.0, 30.0), None, (1.0, 2.0))),
+    ]
+    found = added("conv", rows)
+    assert found.macs == (12, 3, None)
+    assert found.samples_ms == ((11.0, 32.0), (1.0, 1.0), (5.0, 6.0))
+    assert added("conv", [LayerTimes("b", "conv", (7, None), ((1.0,), None))]).samples_ms == ((1.0,), None)
 
 
 def test_a_pair_is_the_comparison_of_those_two():

@@ -96,7 +96,7 @@ def test_the_help_of_the_program_names_every_command(capsys):
         (["inspect", "x.pt", "--arch", "resnet20", "--input-shape", "3,-1,2"], "positive whole numbers"),
         (["inspect", "x.pt", "--arch", "resnet20", "--input-shape", ""], "positive whole numbers"),
         (["inspect", "x.pt", "--arch", "resnot20"], "x.pt"),
-        (["train", "digits", "-o", "missing/net.pt"], "is no folder"),
+        (["train", "digits", "-o", "missing/net.pt"], "there is no folder missing"),
         (["train", "digits", "-o", "."], "is a folder"),
         (["train", "letters", "-o", "net.pt"], "letters"),
         (["train", "digits", "-o", "net.pt", "--l2", "nan"], "l2"),

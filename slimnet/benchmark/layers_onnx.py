@@ -1,12 +1,13 @@
 """The time of every layer of an ONNX file, from onnxruntime's profile of the graph that it made of it.
 
 onnxruntime fuses and renames: a convolution and the activation after it become one node that is named after the
-value which the activation returned. From that name the original graph leads back to the convolution.
+value which the activation returned. From that name the original graph leads back to the convolution. A BatchNorm with
+no convolution before it becomes a convolution itself, which is no layer of the network.
 """
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from slimnet.inputs import Inputs
 
 NODE_EVENT, RUN_EVENT = "_kernel_time", "model_run"
 BETWEEN = "between operators"
+NORM = "BatchNormalization"
 
 
 class OnnxLayers(LayerTimer):
@@ -64,6 +66,7 @@ class LayerNames:
     def __init__(self, path: Path):
         counted = onnx_node_macs(path)
         self.makers = {value: node for node, _ in counted for value in node.output}
+        self.reads = Counter(value for node, _ in counted for value in node.input)
         self.keys = {node.output[0]: layer_key(node) for node, macs in counted if macs != 0}
         self.macs: Mapping[Key, int | None] = {
             self.keys[node.output[0]]: macs for node, macs in counted if node.output[0] in self.keys
@@ -85,12 +88,14 @@ class LayerNames:
     def layer_behind(self, node: str) -> Key | None:
         """The layer that a fused node was made from: the nearest before the value that it is named after.
 
-        None for a product of two activations, which is no layer.
+        The row of all BatchNorms for one that stands alone. None for a product of two activations, which is no layer.
         """
         known = [name for name in self.values if words(name) in words(node)]
         value = self.values[max(known, key=len)] if known else ""
         while value in self.makers and value not in self.keys:
             maker = self.makers[value]
+            if maker.op_type == NORM and (maker.input[0] not in self.keys or self.reads[maker.input[0]] > 1):
+                return (NORM, OTHER)
             value = maker.input[0] if maker.input and maker.op_type not in LAYER_OPERATORS else ""
         return self.keys.get(value)
 

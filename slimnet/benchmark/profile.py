@@ -9,6 +9,8 @@ from slimnet.benchmark.latency import Interval, place, ratio_interval
 
 LAYER_KINDS = ("conv", "linear")
 OTHER = "other"
+SUMS = {"conv": "all convolutions", "linear": "all linear layers", OTHER: "everything else"}
+"""What all rows of a kind are called together."""
 
 Samples = tuple[float, ...]
 
@@ -76,9 +78,28 @@ class Profile:
         """Everything else: normalisation, activations, pooling, changes of layout, and what lies between."""
         return tuple(row for row in self.rows if row.kind == OTHER)
 
+    @property
+    def sums(self) -> tuple[LayerTimes, ...]:
+        """All rows of a kind as one, for every kind that there is."""
+        kinds = ((kind, [row for row in self.rows if row.kind == kind]) for kind in SUMS)
+        return tuple(added(kind, rows) for kind, rows in kinds if rows)
+
     def total_ms(self, contender: int, rows: Sequence[LayerTimes] | None = None) -> float:
         """The sum of the medians of these rows, or of all."""
         return sum(row.median_ms(contender) or 0.0 for row in (self.rows if rows is None else rows))
+
+
+def added(kind: str, rows: Sequence[LayerTimes]) -> LayerTimes:
+    """The rows of one kind as one: what a contender lacks counts for nothing, what is not known makes a sum unknown."""
+    macs: list[int | None] = []
+    samples: list[Samples | None] = []
+    for contender in range(len(rows[0].macs)):
+        present = [row for row in rows if row.samples_ms[contender] is not None]
+        known = [row.macs[contender] for row in present]
+        macs.append(None if None in known or not known else sum(each or 0 for each in known))
+        columns = zip(*(row.samples_ms[contender] or () for row in present), strict=True)
+        samples.append(tuple(map(sum, columns)) or None)
+    return LayerTimes(SUMS[kind], kind, tuple(macs), tuple(samples))
 
 
 def efficiency(speedup: Interval | None, reduction: float | None) -> Interval | None:

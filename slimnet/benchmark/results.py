@@ -121,16 +121,16 @@ class Comparison:
         """
         try:
             found = cls(
-                counts=tuple(_read(Counts, each) for each in document["counts"]),
-                latencies=tuple(_read(Latency, each) for each in document["latencies"]),
-                environment=_read(Environment, document["environment"]),
-                memories=tuple(_read(Memory, each) for each in document.get("memories", ())),
+                counts=tuple(read_row(Counts, each) for each in document["counts"]),
+                latencies=tuple(read_row(Latency, each) for each in document["latencies"]),
+                environment=read_row(Environment, document["environment"]),
+                memories=tuple(read_row(Memory, each) for each in document.get("memories", ())),
                 accuracies=tuple(
-                    _read(Accuracies, each, values=tuple(_read(Accuracy, value) for value in each["values"]))
+                    read_row(Accuracies, each, values=tuple(read_row(Accuracy, value) for value in each["values"]))
                     for each in document.get("accuracies", ())
                 ),
                 profiles=tuple(
-                    _read(Profile, each, rows=tuple(_read(LayerTimes, row) for row in each["rows"]))
+                    read_row(Profile, each, rows=tuple(read_row(LayerTimes, row) for row in each["rows"]))
                     for each in document.get("profiles", ())
                 ),
             )
@@ -167,7 +167,7 @@ class Comparison:
             raise ValueError("a row has more or fewer values than there are contenders")
 
 
-def _read(kind: type[Any], row: Mapping[str, Any], **read: Any) -> Any:
+def read_row(kind: type[Any], row: Mapping[str, Any], **read: Any) -> Any:
     """A dataclass from plain values; keys that are no fields follow from the others and are left out."""
     needed = {each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING}
     missing = sorted(needed - set(row))

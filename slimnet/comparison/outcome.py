@@ -7,6 +7,7 @@ from typing import Any
 
 from slimnet.baselines import Budget
 from slimnet.benchmark import Environment, Interval, Latency
+from slimnet.benchmark.results import read_row
 from slimnet.errors import UsageError
 from slimnet.training import Recipe
 from slimnet.training.finetune import Point
@@ -88,14 +89,9 @@ class Outcome:
             error=document["error"],
             difference=document["difference"],
             course=tuple(Point(**point) for point in document["course"]),
-            latency=_latency(latency) if latency else None,
+            latency=read_row(Latency, latency) if latency else None,
             seconds=document["seconds"],
         )
-
-
-def _latency(document: Mapping[str, Any]) -> Latency:
-    samples = tuple(tuple(row) for row in document["samples_ms"])
-    return Latency(**{**document, "names": tuple(document["names"]), "samples_ms": samples})
 
 
 @dataclass(frozen=True)
@@ -152,7 +148,7 @@ class Results:
                 dense=Dense(Size(**dense["size"]), dense["error"]),
                 outcomes=tuple(map(Outcome.from_dict, document["outcomes"])),
                 finetuning=Recipe.from_json(json.dumps(recipe)) if recipe else None,
-                environment=Environment(**document["environment"]),
+                environment=read_row(Environment, document["environment"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
