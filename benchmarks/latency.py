@@ -13,11 +13,12 @@ takes is decided on a measurement of its own before that, among ours and dense. 
 outputs over the largest output of the masked network.
 
     python benchmarks/latency.py --folder DIR --prepare [NAME ...]        # whatever else runs
-    python benchmarks/latency.py --folder DIR [--threads 1] [NAME ...]    # while nothing else runs
+    python benchmarks/latency.py --folder DIR [--threads 1] [--batch 1 8] [NAME ...]    # while nothing else runs
+    python benchmarks/latency.py --folder DIR --profile [NAME ...]        # while nothing else runs
     python benchmarks/latency.py --table
 
-The first writes all contenders into DIR, the second measures them. What is already in DIR or in the output file is not
-made again, so that an interrupted run goes on where it was.
+The first writes all contenders into DIR, the second measures them, the third asks onnxruntime how long each node takes.
+What is already in DIR or in the output file is not made again, so that an interrupted run goes on where it was.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import copy
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ from torch import nn
 from zoo import batch_norms, calibrate, images, network, outputs, relative
 
 import slimnet
-from slimnet.benchmark import Contender, Settings, environment, macs, measure, ratio_interval
+from slimnet.benchmark import Cell, Contender, LayerTimes, Settings, environment, macs, measure, ratio_interval
+from slimnet.benchmark.layers import profile
 from slimnet.compat import torchvision
 from slimnet.widths import fewest_macs_of_the_fastest
 
@@ -114,35 +116,59 @@ def prepare(name: str, dead: int, folder: Path) -> None:
     write(folder / FACTS, facts)
 
 
-def cell(folder: Path, places: Mapping[str, Any], threads: int, seconds: float) -> dict[str, Any]:
-    """Measure the contenders of one cell on every runtime, beside the places where they have been measured before."""
-    facts = json.loads((folder / FACTS).read_text())
+def contenders_of(folder: Path, runtime: str) -> list[Contender]:
+    """The contenders of one cell as a runtime takes them."""
+    names = list(json.loads((folder / FACTS).read_text())["macs"])
+    if runtime == "onnxruntime":
+        return [Contender(name, onnx=folder / f"{name}.onnx") for name in names]
     torchvision()  # before its classes are loaded, which needs it whole
-    contenders = [
-        Contender(each, torch.load(folder / f"{each}.pt", weights_only=False), folder / f"{each}.onnx")
-        for each in facts["macs"]
-    ]
-    measured = {
-        place(runtime, threads): timed(contenders, facts["macs"], Settings((1,), threads, seconds, runtimes=(runtime,)))
-        for runtime in RUNTIMES
-    }
-    return {**facts, "places": {**places, **measured}}
+    return [Contender(name, torch.load(folder / f"{name}.pt", weights_only=False)) for name in names]
 
 
-def place(runtime: str, threads: int) -> str:
-    """What a runtime with a number of threads is called."""
-    return f"{runtime}, {threads} thread{'s' * (threads > 1)}"
+def place(runtime: str, threads: int, batch: int) -> str:
+    """What a runtime with a number of threads and a batch size is called."""
+    return f"{runtime}, {threads} thread{'s' * (threads > 1)}, batch {batch}"
 
 
 def timed(contenders: list[Contender], work: Mapping[str, int], settings: Settings) -> dict[str, Any]:
-    """What auto takes on one runtime, and then how long every contender runs there, in milliseconds."""
+    """What auto takes in one place, and then how long every contender takes there, in milliseconds."""
     inputs = images("", 1, SIDE)
     ours = [each for each in contenders if each.name != THEIRS]
     (trial,) = measure(ours, inputs, settings)
     chosen = ours[fewest_macs_of_the_fastest([work[each.name] for each in ours], trial.samples_ms)].name
     (latency,) = measure(contenders, inputs, settings)
     rows = zip(latency.names, latency.samples_ms, strict=True)
-    return {"auto": chosen, "samples_ms": {name: [round(each, 4) for each in row] for name, row in rows}}
+    return {
+        "auto": chosen,
+        "samples_ms": {name: [round(each, 4) for each in row] for name, row in rows},
+        "measured": environment().when,
+    }
+
+
+def profiled(folder: Path, seconds: float) -> dict[str, Any]:
+    """Where the time goes under onnxruntime on one thread at batch 1, in milliseconds: by kind, in our contenders.
+
+    `mixed_at_most` is how many times faster than the best of the rounded ones a network could be in which every layer
+    has the multiple that is best for it, if everything else took as little as in any of them.
+    """
+    contenders = [each for each in contenders_of(folder, "onnxruntime") if each.name != THEIRS]
+    found = profile(contenders, images("", 1, SIDE), Cell("cpu", "onnxruntime", 1, 1), seconds)
+    layers, rest = collected(found.layers), collected(found.others)
+    rounded = [number for number, name in enumerate(found.names) if name.startswith("multiples")]
+    floor = sum(min(row[number] for number in rounded) for row in layers.values())
+    floor += min(sum(row[number] for row in rest.values()) for number in rounded)
+    best = min(sum(row[number] for row in (*layers.values(), *rest.values())) for number in rounded)
+    return {
+        "names": found.names,
+        "layers": [round(sum(row[number] for row in layers.values()), 4) for number in range(len(found.names))],
+        "others": {name: [round(each, 4) for each in row] for name, row in rest.items()},
+        "mixed_at_most": round(best / floor, 4),
+    }
+
+
+def collected(rows: Iterable[LayerTimes]) -> dict[str, list[float]]:
+    """The median milliseconds of every row, by its name; 0 in contenders that have no such row."""
+    return {row.name: [row.median_ms(number) or 0.0 for number in range(len(row.macs))] for row in rows}
 
 
 def write(path: Path, results: dict[str, Any]) -> None:
@@ -159,13 +185,11 @@ def speedup(samples: Mapping[str, list[float]], name: str, over: str = "dense") 
 
 
 def line(name: str, row: dict[str, Any], measured: dict[str, Any]) -> str:
-    """One network on one runtime."""
+    """One network at batch 1 on one thread."""
     samples, work = measured["samples_ms"], row["macs"]
-    medians = {each: float(np.median(values)) for each, values in samples.items()}
+    medians = medians_of(measured)
     auto = measured["auto"]
     fixed = min((each for each in medians if each.startswith("multiples")), key=medians.__getitem__)
-    gain = medians["dense"] / medians[auto]
-    rival = speedup(samples, auto, THEIRS) if THEIRS in samples else "it crashes"
     cells = (
         name,
         f"{medians['dense']:.1f}",
@@ -174,26 +198,56 @@ def line(name: str, row: dict[str, Any], measured: dict[str, Any]) -> str:
         f"{medians['dense'] / medians[fixed]:.2f} ({fixed.rpartition(' ')[2]})",
         f"{speedup(samples, auto)}, {auto.rpartition(' ')[2]}",
         f"{work['dense'] / work[auto]:.2f}",
-        f"{gain * work[auto] / work['dense']:.2f}",
-        rival,
+        f"{efficiency(row, measured):.2f}",
+        speedup(samples, auto, THEIRS) if THEIRS in samples else "it crashes",
     )
     return "| " + " | ".join(cells) + " |"
 
 
+def short_line(name: str, where: str, row: dict[str, Any]) -> str:
+    """One network elsewhere than at batch 1 on one thread."""
+    measured = row["places"][where]
+    samples, auto = measured["samples_ms"], measured["auto"]
+    cells = (
+        name,
+        *(part.split(" ")[position] for part, position in zip(where.split(", ")[1:], (0, 1), strict=True)),
+        f"{medians_of(measured)['dense']:.1f}",
+        speedup(samples, "none"),
+        f"{speedup(samples, auto)}, {auto.rpartition(' ')[2]}",
+        f"{efficiency(row, measured):.2f}",
+        speedup(samples, auto, THEIRS) if THEIRS in samples else "it crashes",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def medians_of(measured: dict[str, Any]) -> dict[str, float]:
+    """The median time of every contender, in milliseconds."""
+    return {each: float(np.median(values)) for each, values in measured["samples_ms"].items()}
+
+
+def efficiency(row: dict[str, Any], measured: dict[str, Any]) -> float:
+    """The speed-up of what auto takes over its MACs reduction."""
+    medians, work, auto = medians_of(measured), row["macs"], measured["auto"]
+    return medians["dense"] / medians[auto] * work[auto] / work["dense"]
+
+
 def table(results: dict[str, Any]) -> str:
-    """One table for each runtime and number of threads, then the errors."""
+    """For each runtime a table of one thread at batch 1, and one of all else; then the errors."""
+    cells = {key: results["cells"][key] for key in sorted(results["cells"])}
     parts = []
-    cells = results["cells"]
-    for where in sorted({each for row in cells.values() for each in row["places"]}):
+    for runtime in RUNTIMES:
+        usual = place(runtime, 1, 1)
         parts += [
-            f"{where}, batch 1:",
+            f"{usual}:",
             "",
             "| network, % dead | dense ms | MACs ÷ as it falls | speed-up as it falls | best fixed (multiple) | auto "
             "| MACs ÷ auto | efficiency | times faster than torch-pruning's |",
             "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
-            *(line(name, row, row["places"][where]) for name, row in cells.items() if where in row["places"]),
+            *(line(name, row, row["places"][usual]) for name, row in cells.items() if usual in row["places"]),
             "",
         ]
+        parts += elsewhere(runtime, cells)
+    parts += where_time_goes(cells)
     parts += ["| network, % dead | error of ours, largest | error of torch-pruning's |", "|---|--:|--:|"]
     for name, row in cells.items():
         ours = max(value for each, value in row["error"].items() if each != THEIRS)
@@ -202,15 +256,76 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def elsewhere(runtime: str, cells: Mapping[str, Any]) -> list[str]:
+    """The lines of a table of more threads and larger batches; none where nothing was measured."""
+    found = [
+        short_line(name, where, row)
+        for name, row in cells.items()
+        for where in sorted(row["places"], key=order)
+        if where.startswith(f"{runtime},") and where != place(runtime, 1, 1)
+    ]
+    heading = (
+        f"{runtime}, more threads and larger batches:",
+        "",
+        "| network, % dead | threads | batch | dense ms | speed-up as it falls | auto | efficiency "
+        "| times faster than torch-pruning's |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    )
+    return [*heading, *found, ""] if found else []
+
+
+def where_time_goes(cells: Mapping[str, Any]) -> list[str]:
+    """What the profile of the whole graph says of the dense network, of the slim one as it falls, and of auto's."""
+    heading = (
+        f"Where the time goes, {place('onnxruntime', 1, 1)}: milliseconds of dense → the slim network as it falls → "
+        "what auto takes. *Layers* are convolutions and linear layers with the activations fused into them, *layout* "
+        "is the reordering of channels between them and the rest. *Mixed* is how many times faster than with the best "
+        "multiple for all a network could be at most in which every layer had its own: each as fast as in the fastest.",
+        "",
+        "| network, % dead | layers | their efficiency as it falls, auto | layout | all else | mixed, at most |",
+        "|---|--:|--:|--:|--:|--:|",
+    )
+    found = [profile_line(name, row) for name, row in cells.items() if "profile" in row]
+    return [*heading, *found, ""] if found else []
+
+
+def profile_line(name: str, row: dict[str, Any]) -> str:
+    """Where one network's time goes."""
+    noted, work = row["profile"], row["macs"]
+    shown = ["dense", "none", row["places"][place("onnxruntime", 1, 1)]["auto"]]
+    numbers = [noted["names"].index(each) for each in shown]
+    layers = [noted["layers"][number] for number in numbers]
+    layout, rest = (
+        [
+            sum(times[number] for kind, times in noted["others"].items() if ("Reorder" in kind) is moved)
+            for number in numbers
+        ]
+        for moved in (True, False)
+    )
+    gains = [layers[0] / ms * work[each] / work["dense"] for each, ms in zip(shown, layers, strict=True)]
+    arrows = (" → ".join(f"{ms:.1f}" for ms in column) for column in (layers, layout, rest))
+    times, moving, other = arrows
+    efficiencies = ", ".join(f"{gain:.2f}" for gain in gains[1:])
+    return f"| {name} | {times} | {efficiencies} | {moving} | {other} | {noted['mixed_at_most']:.3f} |"
+
+
+def order(where: str) -> list[int]:
+    """By threads, then by batch size."""
+    return [int(word) for word in where.split() if word.isdigit()]
+
+
 def main() -> None:
     """Measure what is missing, saying how far it is, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=NETWORKS)
     parser.add_argument("--seconds", type=float, default=4.0, help="time for each of two measurements in each place")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, nargs="*", default=(1,), help="batch sizes")
+    parser.add_argument("--runtime", nargs="*", default=RUNTIMES, choices=RUNTIMES)
     parser.add_argument("--dead", type=int, nargs="*", default=DEAD, help="percentages of dead channels")
     parser.add_argument("--folder", type=Path, help="where the contenders are kept between the two steps")
     parser.add_argument("--prepare", action="store_true", help="make the contenders and measure nothing")
+    parser.add_argument("--profile", action="store_true", help="where the time goes in prepared contenders")
     parser.add_argument("--table", action="store_true", help="print what is in the output file and run nothing")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "latency.json")
     options = parser.parse_args()
@@ -219,21 +334,38 @@ def main() -> None:
         parser.error("say with --folder where the contenders are kept")
     torch.set_num_threads(1)
     for name, dead in () if options.table else product(options.names, options.dead):
-        key = f"{name} {dead}"
-        places = results["cells"].get(key, {}).get("places", {})
-        if place(RUNTIMES[-1], options.threads) in places:
-            continue
-        print(key, file=sys.stderr, flush=True)
-        folder = options.folder / key.replace(" ", "_")
-        if not (folder / FACTS).exists():
-            prepare(name, dead, folder)
-        if options.prepare:
-            continue
-        results["cells"][key] = cell(folder, places, options.threads, options.seconds)
-        results["environment"] = dict(environment().rows())
-        results["settings"] = {"seed": 0, "image": SIDE, "batch": 1, "seconds": options.seconds}
-        write(options.out, results)
+        advance(options, results, f"{name} {dead}")
     print(table(results))
+
+
+def advance(options: argparse.Namespace, results: dict[str, Any], key: str) -> None:
+    """Prepare, measure or profile one cell as far as it has not been; what was found is written at once."""
+    name, _, dead = key.partition(" ")
+    folder = options.folder / f"{name}_{dead}"
+    known = results["cells"].get(key, {"places": {}})
+    wanted = [
+        (runtime, batch)
+        for runtime, batch in product(options.runtime, options.batch)
+        if not options.profile and place(runtime, options.threads, batch) not in known["places"]
+    ]
+    if not wanted and not options.profile:
+        return
+    print(key, file=sys.stderr, flush=True)
+    if not (folder / FACTS).exists():
+        prepare(name, int(dead), folder)
+    if options.prepare:
+        return
+    row = results["cells"].setdefault(key, json.loads((folder / FACTS).read_text()) | known)
+    if options.profile:
+        row["profile"] = profiled(folder, options.seconds)
+        write(options.out, results)
+    for runtime, batch in wanted:
+        settings = Settings((batch,), options.threads, options.seconds, runtimes=(runtime,))
+        measured = timed(contenders_of(folder, runtime), row["macs"], settings)
+        row["places"][place(runtime, options.threads, batch)] = measured
+        results["environment"] = dict(environment().rows())
+        results["settings"] = {"seed": 0, "image": SIDE}
+        write(options.out, results)
 
 
 if __name__ == "__main__":
