@@ -12,7 +12,7 @@ from torch import nn
 from slimnet.errors import CertificateError, UsageError
 from slimnet.formats.agreement import TOLERANCE, TOLERANCES
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
-from slimnet.places import device_of, float32_products, random_numbers_kept
+from slimnet.places import device_of, float32_products, random_numbers_kept, uncompiled
 from slimnet.plan import SurgeryPlan
 from slimnet.skeleton import copy_with, shared_copy, state
 
@@ -104,9 +104,10 @@ class Difference:
             raise CertificateError(f"the slim network returns other shapes than the dense one, which returns {shapes}")
         for left, right in zip(expected, actual, strict=True):
             if left.numel():
-                difference = (left.double() - right.double()).abs().amax().item()
+                wide = torch.complex128 if left.is_complex() else torch.float64
+                difference = (left.to(wide) - right.to(wide)).abs().amax().item()
                 self.largest = worse(self.largest, difference)
-                self.scale = worse(self.scale, left.double().abs().amax().item())
+                self.scale = worse(self.scale, left.to(wide).abs().amax().item())
         first, second = expected[0], actual[0]
         self.logits = self.logits and first.ndim == 2 and first.shape[1] > 1
         if self.logits:
@@ -162,9 +163,13 @@ def certify(
     to_dense, to_masked, in_double = Difference(), Difference(), Difference()
     samples = 0
     place = device_of(reference)
-    with torch.no_grad(), random_numbers_kept(reference), float32_products(tf32=False):
+    with torch.no_grad(), uncompiled(), random_numbers_kept(reference), float32_products(tf32=False):
         for batch in (each.to(place) for each in batches_of(inputs)):
-            actual = outputs(narrow, batch)
+            try:
+                actual = outputs(narrow, batch)
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise CertificateError(f"the slim network's forward raises: {reason}") from error
             to_dense.add(outputs(reference, batch), actual)
             to_masked.add(outputs(masked, batch), actual)
             samples += batch.batch

@@ -151,12 +151,13 @@ class Padding:
 
 
 class Op(NamedTuple):
-    """One dispatched op: its name, where it was called, and the labels it touched."""
+    """One dispatched op: its name, where it was called, the labels it touched, and the numbers it computed with."""
 
     name: str
     module: str
     line: str
     touched: tuple[Labels, ...]
+    numbers: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} in {self.module or 'the network'} ({self.line})"

@@ -9,14 +9,14 @@ from torch import nn
 
 from slimnet.calculus.rounding import Rounding
 from slimnet.certify import Certificate, certify
-from slimnet.errors import CertificateError, UsageError
+from slimnet.errors import CertificateError, SlimnetError, UsageError
 from slimnet.graph import ChannelGraph
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.models.architecture import Architecture, architecture_of
-from slimnet.places import random_numbers_kept
+from slimnet.places import random_numbers_kept, uncompiled
 from slimnet.plan import SurgeryPlan
 from slimnet.planning import make_plan
-from slimnet.skeleton import shared_copy
+from slimnet.skeleton import gather, shared_copy
 from slimnet.sparsity import DeadChannels, check_threshold, dead_by_activation, dead_by_scale
 from slimnet.surgery import apply_plan
 from slimnet.trace import trace
@@ -69,10 +69,31 @@ def slim(
         InputError, UsageError: the example inputs or the arguments do not fit.
     """
     inputs = check_inputs(model, example_inputs)
-    narrow, plan = operate(
-        model, inputs, lambda graph: find_dead(model, graph, threshold, criterion, loader), as_rounding(round_to)
-    )
-    return prove(model, narrow, plan, inputs, loader=loader, tolerance=tolerance, float64=float64)
+    rounding = as_rounding(round_to)
+
+    def attempt(tried: bool) -> Slimmed:
+        """Slim the network once, with a plan that is tried on it or one that is trusted."""
+        narrow, plan = operate(
+            model, inputs, lambda graph: find_dead(model, graph, threshold, criterion, loader), rounding, tried=tried
+        )
+        return prove(model, narrow, plan, inputs, loader=loader, tolerance=tolerance, float64=float64)
+
+    return with_care(attempt)
+
+
+def with_care(attempt: Callable[[bool], Slimmed]) -> Slimmed:
+    """What `attempt(False)` gives; where its certificate does not hold, what `attempt(True)` gives, with more care.
+
+    Raises:
+        CertificateError: neither holds.
+    """
+    try:
+        return attempt(False)
+    except CertificateError as first:
+        try:
+            return attempt(True)
+        except SlimnetError:
+            raise first from None
 
 
 def prove(
@@ -127,18 +148,21 @@ def operate(
     inputs: Inputs,
     find: Callable[[ChannelGraph], DeadChannels],
     rounding: Rounding | Auto | None = None,
+    *,
+    tried: bool = False,
 ) -> tuple[nn.Module, SurgeryPlan]:
     """The slim network and its plan; where its forward raises, the plan is made again with more care.
 
-    The channel graph lives no longer than this, which leaves its memory to the certificate.
+    `tried` has every plan made with that care from the start. The channel graph lives no longer than this, which leaves
+    its memory to the certificate.
     """
     graph = trace(model, inputs)
     dead = find(graph)
 
     def make(rounding: Rounding | None) -> tuple[nn.Module, SurgeryPlan]:
-        plan = make_plan(model, inputs, graph, dead, tried=False, rounding=rounding)
+        plan = make_plan(model, inputs, graph, dead, tried=tried, rounding=rounding)
         narrow = apply_plan(model, plan)
-        if not runs(narrow, inputs):
+        if not tried and not runs(narrow, inputs):
             plan = make_plan(model, inputs, graph, dead, rounding=rounding)
             narrow = apply_plan(model, plan)
         return narrow, plan
@@ -149,7 +173,7 @@ def operate(
 def runs(model: nn.Module, inputs: Inputs) -> bool:
     """Whether a network's forward takes these inputs, in evaluation mode; the network is not touched."""
     try:
-        with torch.no_grad(), random_numbers_kept(model):
+        with torch.no_grad(), uncompiled(), random_numbers_kept(model):
             inputs.call(shared_copy(model).eval())
     except Exception:  # whatever its own code raises
         return False
@@ -160,10 +184,13 @@ def check_inputs(model: nn.Module, example_inputs: ExampleInputs) -> Inputs:
     """Example inputs that fit the module's device and dtype.
 
     Raises:
-        InputError, UsageError: they do not, or the model is not a module.
+        InputError, UsageError: they do not, or the model is not a module that can be copied and cut.
     """
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"model is a {type(model).__name__}; pass a torch.nn.Module")
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise UsageError(f"model is a {type(model).__name__}; pass the torch.nn.Module that it was made from")
+    lazy = [name for name, tensor in gather(model).state.items() if nn.parameter.is_lazy(tensor)]
+    if lazy:
+        raise UsageError(f"the network's {lazy[0]} has no shape yet; run the network once on the example inputs")
     inputs = Inputs.of(example_inputs)
     inputs.check_against(model)
     return inputs

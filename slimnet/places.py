@@ -1,7 +1,8 @@
 """Where networks are, and how their device rounds: what a measurement must find as it expects, and leave as it was."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -41,6 +42,12 @@ def float32_products(*, tf32: bool) -> Iterator[None]:
         torch.set_float32_matmul_precision("high" if before[0] == "tf32" else "highest")
         for each, precision in zip(products, before, strict=True):
             each.fp32_precision = precision
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """While the context lasts, what `torch.compile` made runs as it was written."""
+    # Without torch._dynamo nothing has been compiled, and importing it takes seconds.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from slimnet.refit import refit, set_padding
 from slimnet.skeleton import gather, skeleton
 from slimnet.sparsity import DeadChannels
 from slimnet.trace import InterruptedForwardError, trace_structure
-from slimnet.tracing.labels import Labels
+from slimnet.tracing.labels import Labels, labels_among
 
 MAX_ROUNDS = 60
 """How often a plan is made again because the network's code did not follow the last one."""
@@ -178,6 +178,10 @@ def new_shapes(tensors: Mapping[str, torch.Tensor], draft: Draft) -> dict[str, t
 def pin_sets(removal: Removal, sets: np.ndarray, where: str) -> ExtraPin:
     """Pin whole sets; where none of them was removed the whole draft is given up."""
     members = np.isin(removal.sets, sets)
+    if not where.endswith(")"):
+        # A layer saw it, but the number stands in a line before that.
+        moved = (op for op in removal.graph.ops if op.name in SIZED)
+        where = next((str(op) for op in moved if members[labels_of([op])].any()), where)
     if not removal.removed[sets].any():
         members = np.ones_like(members)
     labels = np.flatnonzero(members)
@@ -207,5 +211,4 @@ def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError)
 
 def labels_of(ops: Sequence[Op]) -> Labels:
     """Every label that some ops touch."""
-    found = [face[face > 0].reshape(-1) for op in ops for face in op.touched]
-    return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+    return labels_among([face for op in ops for face in op.touched])

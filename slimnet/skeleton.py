@@ -76,7 +76,9 @@ class Copier:
         self.memo[id(module)] = new
         attributes = new.__dict__
         attributes.update(vars(module))
-        for name, value in vars(module).items():
+        # `nn.Module.compile` leaves a function that would go on running the original.
+        attributes.pop("_compiled_call_impl", None)
+        for name, value in tuple(attributes.items()):
             kind = type(value)
             if kind in FROZEN:
                 continue

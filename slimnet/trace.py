@@ -14,11 +14,13 @@ from slimnet.errors import InputError, SlimnetError, TraceError
 from slimnet.garbage import collection_paused
 from slimnet.graph import ChannelGraph, Depthwise, Op, Reader, Step
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.places import uncompiled
 from slimnet.skeleton import gather, module_paths, modules_of, place_of, skeleton
 from slimnet.tracing import shapes
 from slimnet.tracing.aliases import write_through
 from slimnet.tracing.labels import Labels
 from slimnet.tracing.ops import HANDLERS, POINTWISE, unknown
+from slimnet.tracing.ops.pointwise import known_scalar
 from slimnet.tracing.recorder import Call, Recorder
 from slimnet.tracing.tag import Tag
 
@@ -102,10 +104,10 @@ def record(
 ) -> ChannelGraph:
     """Run one forward of the skeleton and collect its channel graph."""
     recorder = Recorder(structure, real, depthwise)
-    given = inputs.map(lambda tensor: torch.empty_like(tensor, device="meta"))
+    given = inputs.map(lambda tensor: torch.empty_like(tensor.as_subclass(torch.Tensor), device="meta"))
 
     try:
-        with torch.no_grad(), module_paths(structure, recorder.path), ChannelMode(recorder):
+        with torch.no_grad(), uncompiled(), module_paths(structure, recorder.path), ChannelMode(recorder):
             output = given.call(structure)
         for tensor in tensors_in(output):
             recorder.pin_tensor(tensor, "output of the network")
@@ -144,6 +146,10 @@ class ChannelMode(TorchDispatchMode):
         if name == "empty" and args[0] == [0]:
             # The reserve that every BatchNorm asks for and nobody reads.
             return torch.empty(0, dtype=kwargs.get("dtype"), device=shapes.META)
+        if name not in HANDLERS and torch.is_inference_mode_enabled() and is_composite(func):
+            # Elsewhere torch takes such ops apart before they come here.
+            with self:
+                return func.decompose(*args, **kwargs)
         self.recorder.begin_op()
         args, kwargs, tensors = self.on_meta(args, kwargs)
         if name == "_local_scalar_dense":
@@ -226,9 +232,20 @@ class ChannelMode(TorchDispatchMode):
         return args, kwargs, tensors
 
     def constant(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A meta stand-in for a real tensor that the forward brought along."""
+        """A meta stand-in for a real tensor that the forward brought along.
+
+        Raises:
+            TraceError: it is one of the network's own, which a copy of the network would not have.
+        """
         if tensor.is_meta:
             return tensor
+        own = self.recorder.originals.get(id(tensor))
+        if own is not None:
+            raise TraceError(
+                f"a copy of the network would go on using the original's {own}: a lambda, a closure or a weak "
+                f"reference holds the module that is used in {self.recorder.module or 'the network'} "
+                f"({self.recorder.line}); make it a method, or an attribute that holds the module"
+            )
         stand_in = torch.empty_like(tensor, device="meta")
         self.recorder.set(stand_in, Tag(value=lambda: tensor))
         return stand_in
@@ -277,7 +294,16 @@ class ChannelMode(TorchDispatchMode):
         for tensor in call.outputs:
             if id(tensor) in tags:
                 touched += tags[id(tensor)][1].faces
-        recorder.ops.append(Op(call.name, recorder.module, recorder.line if touched else "", tuple(touched)))
+        numbers = numbers_of(recorder, call) if touched and call.name in POINTWISE else ""
+        recorder.ops.append(Op(call.name, recorder.module, recorder.line if touched else "", tuple(touched), numbers))
+
+
+def numbers_of(recorder: Recorder, call: Call) -> str:
+    """The numbers that elementwise arithmetic takes from the code, which may have computed them from a width."""
+    given = [str(value) for value in (*call.args, *call.kwargs.values()) if isinstance(value, int | float)]
+    numbers = [tensor for tensor in call.tensors if not tensor.ndim or recorder.tag(tensor).blank]
+    known = [known_scalar(recorder, tensor) for tensor in numbers]
+    return " ".join([*given, *(str(value.item()) for value in known if value is not None)])
 
 
 @cache
@@ -287,6 +313,12 @@ def names(func: Any) -> tuple[str, Any]:
     if not name.endswith("_") or name.startswith("_") or name.endswith("__"):
         return name, None
     return name, getattr(getattr(torch.ops.aten, name[:-1], None), func._overloadname, None)
+
+
+@cache
+def is_composite(func: Any) -> bool:
+    """Whether an op is made of others."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
 @cache

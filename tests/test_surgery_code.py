@@ -4,13 +4,19 @@ Every network here has two dead BatchNorms around the code, first with some dead
 dead ones: only then does a constant that is wrong reach the outputs.
 """
 
+import functools
+import math
+import weakref
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from wiring import norm, planes, slim, wired
+from wiring import chain, double, norm, planes, slim, wired
+
+import slimnet
+from slimnet.errors import CertificateError, TraceError, UsageError
 
 Code = Callable[[torch.Tensor], torch.Tensor]
 
@@ -97,3 +103,152 @@ NUMBERS: dict[str, Code] = {
 def test_tensors_filled_by_the_code_are_taken_for_what_they_hold(name):
     kept = check(NUMBERS[name])
     assert kept == ([8, 8] if name in ("a plane of numbers", "zeros beside ones") else [5, 1])
+
+
+def first_eight(x: torch.Tensor) -> torch.Tensor:
+    """Subtracts the means of what are channels as long as there are eight."""
+    parts = x.view(x.shape[0], 8, -1)
+    return (parts - parts.mean(2, keepdim=True)).view(x.shape)
+
+
+WIDTHS: dict[str, Code] = {
+    "a factor": lambda x: x * (x.shape[1] / 8),
+    "a quotient": lambda x: x / math.sqrt(x.shape[1]),
+    "a bound": lambda x: torch.clamp(x, max=x.shape[1] / 8),
+    "a tensor": lambda x: x * torch.tensor(x.shape[1] / 8, dtype=x.dtype),
+    "a filled tensor": lambda x: x + torch.full((1, x.shape[1], 1, 1), x.shape[1] / 8, dtype=x.dtype),
+    "a condition": lambda x: x if x.shape[1] > 6 else 2 * x,
+    "the number of all elements": lambda x: x * (x.numel() / x.shape[0]) ** -0.5,
+    "a size that fits another width as well": first_eight,
+}
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_arithmetic_on_a_width_keeps_the_width(name):
+    model = around(WIDTHS[name], [1, 2, 6])
+    slimmed = slimnet.slim(model, planes())
+    assert slimmed.model.first.out_channels == 8
+    kept = {kept.reason for kept in slimmed.plan.kept if kept.layer == "first"}
+    assert all("test_surgery_code.py:" in reason and "does not follow" in reason for reason in kept)
+    assert slimmed.plan == slimnet.inspect(model, planes()).plan
+
+
+# What a copy of the network does not take along, and what is no plain module
+
+
+class Captive(nn.Module):
+    """A network that reaches its own layers through a function that was made with them."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(2, 4, 3), norm(4, [1]), nn.ReLU(), nn.Conv2d(4, 3, 3))
+        this = weakref.ref(self)
+        ways: dict[str, Callable[..., torch.Tensor]] = {
+            "lambda": lambda x: self.body(x),
+            "weak reference": lambda x: this().body(x),  # type: ignore[misc]
+            "method": self.through_body,
+            "partial": functools.partial(Captive.through_body, self),
+        }
+        self.way = ways[how]
+
+    def through_body(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.way(x)
+
+
+@pytest.mark.parametrize("how", ["lambda", "weak reference"])
+def test_a_function_that_holds_the_original_is_refused(how):
+    with pytest.raises(TraceError, match=r"original's body.0.weight.*test_surgery_code.py:\d+"):
+        slimnet.slim(Captive(how).eval(), planes().float())
+
+
+@pytest.mark.parametrize("how", ["method", "partial"])
+def test_a_method_is_copied_with_its_network(how):
+    assert slim(double(Captive(how)), planes()).model.body[0].out_channels == 3
+
+
+def body() -> nn.Sequential:
+    return chain(nn.Conv2d(2, 4, 3), norm(4, [1]), nn.ReLU(), nn.Conv2d(4, 3, 3))
+
+
+def compiled_in_place() -> nn.Module:
+    model = body()
+    model.compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.fx.symbolic_trace(body()),
+        lambda: torch.compile(body(), backend="eager"),
+        compiled_in_place,
+        lambda: nn.DataParallel(body()),
+    ],
+)
+def test_a_network_in_another_form_is_slimmed_as_it_is(make):
+    assert slim(make(), planes()).plan.removed_channels == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.jit.script(body()),
+        lambda: torch.jit.freeze(torch.jit.script(body())),
+        lambda: torch.export.export(body(), (planes(),)),
+        lambda: "resnet18",
+    ],
+)
+def test_compiled_code_is_refused(make):
+    with pytest.raises(UsageError, match=r"pass the torch\.nn\.Module"):
+        slimnet.slim(make(), planes())
+
+
+def test_a_network_whose_layers_have_no_shape_yet_is_refused():
+    with pytest.raises(UsageError, match=r"0\.weight has no shape yet; run the network once"):
+        slimnet.slim(nn.Sequential(nn.LazyConv2d(4, 3)), planes())
+
+
+def test_a_forward_in_inference_mode_is_followed():
+    model = wired(torch.inference_mode()(lambda m, x: m.body(x)), body=body())
+    assert slim(model, planes()).plan.removed_channels == 1
+
+
+class Picture(torch.Tensor):
+    """A tensor of a class of its own, such as torchvision's images."""
+
+
+def test_inputs_of_a_class_of_their_own_are_taken_as_tensors():
+    slimmed = slimnet.slim(body(), planes().as_subclass(Picture))
+    assert slimmed.model[3].out_channels == 3
+
+
+def test_complex_outputs_are_compared_with_both_of_their_parts():
+    dense = wired(lambda m, x: torch.complex(m.body(x), m.other(x)), body=body(), other=body())
+    slimmed = slim(dense, planes())
+    with torch.no_grad():
+        slimmed.model.other[3].bias[0] += 1.0
+    assert not slimnet.certify(dense, slimmed.model, slimmed.plan, planes()).holds
+
+
+def test_a_slim_network_that_raises_gets_no_certificate():
+    dense, plan = body(), slimnet.slim(body(), planes()).plan
+    with pytest.raises(CertificateError, match=r"the slim network's forward raises: .*3, 3.*"):
+        slimnet.certify(dense, chain(nn.Conv2d(5, 3, 3)), plan, planes())
+
+
+# Tied weights
+
+
+def test_an_autoencoder_with_tied_weights_is_cut_on_both_sides():
+    """Oracle: the dense network. The decoder reads the encoder's filters along their other axis."""
+    model = wired(
+        lambda m, x: functional.conv_transpose2d(m.code(m.down(m.stem(x))).relu(), m.down.weight),
+        stem=nn.Sequential(nn.Conv2d(2, 6, 1), norm(6, [1, 4], 0.5), nn.ReLU()),
+        down=nn.Conv2d(6, 5, 3),
+        code=norm(5, [0, 3], -0.5),
+    )
+    assert slim(model, planes()).model.down.weight.shape[0] == 3

@@ -6,11 +6,14 @@ each axis of each parameter then tells which of the dense channels stand on it, 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
 from slimnet.calculus.removal import Removal
-from slimnet.graph import ChannelGraph
+from slimnet.graph import ChannelGraph, Op
+from slimnet.tracing.labels import labels_among
+from slimnet.tracing.ops import POINTWISE
 
 
 class MixedChannelsError(Exception):
@@ -112,6 +115,36 @@ def check_whole_parts(removal: Removal, slim: ChannelGraph) -> None:
                 raise MixedChannelsError(rows, parts.where)
 
 
+ARITHMETIC = frozenset(POINTWISE) - {
+    "clone",
+    "alias",
+    "detach",
+    "contiguous",
+    "lift_fresh",
+    "lift_fresh_copy",
+    "_to_copy",
+}
+"""Elementwise ops that change values; torch copies a tensor or not as its strides are."""
+
+
+def check_same_arithmetic(removal: Removal, slim: ChannelGraph) -> None:
+    """The code must compute with the same numbers, op by op, whatever the width.
+
+    Raises:
+        MixedChannelsError: a number or the way that the code takes depends on a width.
+    """
+    for dense, narrow in zip_longest(arithmetic(removal.graph), arithmetic(slim)):
+        same_numbers = dense and narrow and (dense.numbers == narrow.numbers or not (dense.touched and narrow.touched))
+        if not same_numbers or dense.name != narrow.name:
+            op = dense or arithmetic(removal.graph)[-1]
+            raise MixedChannelsError(removal.sets[labels_among(op.touched)], str(op))
+
+
+def arithmetic(graph: ChannelGraph) -> list[Op]:
+    """The elementwise ops of a forward in their order."""
+    return [op for op in graph.ops if op.name in ARITHMETIC]
+
+
 def match(removal: Removal, slim: ChannelGraph, rank: Mapping[int, int]) -> Orders:
     """Find the dense channel behind every position of the resized network's parameters.
 
@@ -121,6 +154,7 @@ def match(removal: Removal, slim: ChannelGraph, rank: Mapping[int, int]) -> Orde
         MixedChannelsError: the network's code does not keep the channels together that belong together.
     """
     check_whole_parts(removal, slim)
+    check_same_arithmetic(removal, slim)
     matching = Matching(removal, slim, rank)
     axes = {}
     for key, labels in removal.graph.vectors.items():

@@ -125,11 +125,14 @@ def unfoldable(graph: ChannelGraph, group: list[int], constants: np.ndarray, nee
     reads = [needed.reads[index] for index in group]
     values = [np.where(read, constants[r.inputs], 0.0) for r, read in zip(readers, reads, strict=True)]
     found = []
-    if len(readers) > 1:
-        differs = np.zeros(readers[0].inputs.size, dtype=bool)
-        for other in values[1:]:
-            differs |= ~(other == values[0])
-        found += [(r.inputs[differs], f"constant differs between the calls of {r.module}") for r in readers]
+    # The calls of one layer fold into one bias; layers with tied weights, such as a transposed one, into their own.
+    calls: dict[tuple[str | None, int], list[int]] = {}
+    for index, reader in enumerate(readers):
+        calls.setdefault((reader.bias_name, reader.in_axis), []).append(index)
+    for indices in calls.values():
+        differs = np.any([~(values[index] == values[indices[0]]) for index in indices], axis=0)
+        for reader in (readers[index] for index in indices):
+            found.append((reader.inputs[differs], f"constant differs between the calls of {reader.module}"))
     for reader, value in zip(readers, values, strict=True):
         nonzero = np.abs(value) > 0
         if reader.uniform and not bias_is_own(graph, reader, group):

@@ -97,3 +97,9 @@ def matching_runs(before: Sequence[int], after: Sequence[int]) -> list[tuple[lis
 def expand_fully(labels: Labels, shape: Sequence[int]) -> torch.Tensor:
     """One label for every position, as a tensor, for structural ops that no shortcut covers."""
     return torch.from_numpy(np.ascontiguousarray(np.broadcast_to(labels, tuple(shape))))
+
+
+def labels_among(arrays: Sequence[Labels]) -> Labels:
+    """Every label that occurs in some arrays, once."""
+    found = [array[array > 0].reshape(-1) for array in arrays]
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)

@@ -65,6 +65,7 @@ class Recorder:
         self.meta = gather(structure).named
         self.parameters = {id(tensor): name for name, tensor in reversed(self.meta.items())}
         self.real = real
+        self.originals = {id(tensor): name for name, tensor in real.items()}
         self.modules = modules_of(structure)
         self.size = 1
         self.known: list[Known] = []

@@ -182,7 +182,8 @@ def known_scalar(recorder: Recorder, tensor: torch.Tensor) -> Constants | None:
         return None
     real = value().detach()
     first = real[(slice(1),) * real.ndim]
-    return first.reshape(1).to("cpu", torch.float64) if first.numel() and bool((real == first).all()) else None
+    is_one_number = first.numel() and (not any(real.stride()) or bool((real == first).all()))
+    return first.reshape(1).to("cpu", torch.float64) if is_one_number else None
 
 
 def itself(call: Call, scalars: list[Constants | None]) -> Constant:
