@@ -22,7 +22,7 @@ def costing(cost: Callable[[list[int]], float]) -> Auto:
     def timer(named: Iterable[tuple[str, nn.Module]], inputs: object, auto: Auto) -> list[list[float]]:
         return [[cost(widths(model))] * ROUNDS for _, model in named]
 
-    return Auto(timer=timer)
+    return Auto(timer=timer, threads=1)
 
 
 def blocks_of(size: int) -> Callable[[list[int]], float]:
@@ -79,6 +79,33 @@ def test_a_difference_within_the_noise_does_not_buy_more_macs():
     assert fewest_macs_of_the_fastest([100, 200], [fast, slow]) == 0
     steady = [[10.0] * 50, [10.1] * 50]
     assert fewest_macs_of_the_fastest([200, 100], steady) == 0
+
+
+@pytest.mark.parametrize(("slower", "chosen"), [(1.1, "dense"), (1.0, "none"), (0.9, "none")])
+def test_what_is_not_surely_faster_meets_the_dense_network_once_more(slower, chosen):
+    """The first time all take as long; the second time two are measured, and the dense network is the first."""
+    asked: list[list[str]] = []
+
+    def timer(named: Iterable[tuple[str, nn.Module]], inputs: object, auto: Auto) -> list[list[float]]:
+        asked.append([name for name, _ in named])
+        return [[1.0] * ROUNDS for _ in asked[0]] if len(asked) == 1 else [[1.0] * ROUNDS, [slower] * ROUNDS]
+
+    plan = slimnet.slim(plain(), planes(), round_to=Auto(timer=timer)).plan
+    assert asked[1:] == [["dense", "none"]]
+    assert plan.rounding == f"{chosen}, the fastest of 4 on onnxruntime"
+    assert (plan.removed_channels == 0) == (chosen == "dense")
+    assert (plan.trials[-1].rounding, plan.trials[-1].median_ms) == ("none, once more", slower)
+
+
+def test_what_is_surely_faster_is_measured_once():
+    auto, asked = costing(sum), []
+
+    def timer(*given: object) -> list[list[float]]:
+        asked.append(given)
+        return auto.timer(*given)
+
+    slimnet.slim(plain(), planes(), round_to=Auto(timer=timer))
+    assert len(asked) == 1
 
 
 def test_progress_names_every_candidate():
