@@ -276,8 +276,9 @@ def elsewhere(runtime: str, cells: Mapping[str, Any]) -> list[str]:
 
 def where_time_goes(cells: Mapping[str, Any]) -> list[str]:
     """What the profile of the whole graph says of the dense network, of the slim one as it falls, and of auto's."""
+    usual = place("onnxruntime", 1, 1)
     heading = (
-        f"Where the time goes, {place('onnxruntime', 1, 1)}: milliseconds of dense → the slim network as it falls → "
+        f"Where the time goes, {usual}: milliseconds of dense → the slim network as it falls → "
         "what auto takes. *Layers* are convolutions and linear layers with the activations fused into them, *layout* "
         "is the reordering of channels between them and the rest. *Mixed* is how many times faster than with the best "
         "multiple for all a network could be at most in which every layer had its own: each as fast as in the fastest.",
@@ -285,7 +286,7 @@ def where_time_goes(cells: Mapping[str, Any]) -> list[str]:
         "| network, % dead | layers | their efficiency as it falls, auto | layout | all else | mixed, at most |",
         "|---|--:|--:|--:|--:|--:|",
     )
-    found = [profile_line(name, row) for name, row in cells.items() if "profile" in row]
+    found = [profile_line(name, row) for name, row in cells.items() if "profile" in row and usual in row["places"]]
     return [*heading, *found, ""] if found else []
 
 
