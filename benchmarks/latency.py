@@ -210,7 +210,7 @@ def short_line(name: str, where: str, row: dict[str, Any]) -> str:
     samples, auto = measured["samples_ms"], measured["auto"]
     cells = (
         name,
-        *(part.split(" ")[position] for part, position in zip(where.split(", ")[1:], (0, 1), strict=True)),
+        *map(str, numbers(where)),
         f"{medians_of(measured)['dense']:.1f}",
         speedup(samples, "none"),
         f"{speedup(samples, auto)}, {auto.rpartition(' ')[2]}",
@@ -261,7 +261,7 @@ def elsewhere(runtime: str, cells: Mapping[str, Any]) -> list[str]:
     found = [
         short_line(name, where, row)
         for name, row in cells.items()
-        for where in sorted(row["places"], key=order)
+        for where in sorted(row["places"], key=numbers)
         if where.startswith(f"{runtime},") and where != place(runtime, 1, 1)
     ]
     heading = (
@@ -294,24 +294,32 @@ def profile_line(name: str, row: dict[str, Any]) -> str:
     """Where one network's time goes."""
     noted, work = row["profile"], row["macs"]
     shown = ["dense", "none", row["places"][place("onnxruntime", 1, 1)]["auto"]]
-    numbers = [noted["names"].index(each) for each in shown]
-    layers = [noted["layers"][number] for number in numbers]
+    columns = [noted["names"].index(each) for each in shown]
+    layers = [noted["layers"][column] for column in columns]
+    moves = {kind for kind in noted["others"] if kind.startswith("Reorder")}
     layout, rest = (
-        [
-            sum(times[number] for kind, times in noted["others"].items() if ("Reorder" in kind) is moved)
-            for number in numbers
-        ]
-        for moved in (True, False)
+        [sum(noted["others"][kind][column] for kind in kinds) for column in columns]
+        for kinds in (moves, noted["others"].keys() - moves)
     )
     gains = [layers[0] / ms * work[each] / work["dense"] for each, ms in zip(shown, layers, strict=True)]
-    arrows = (" → ".join(f"{ms:.1f}" for ms in column) for column in (layers, layout, rest))
-    times, moving, other = arrows
-    efficiencies = ", ".join(f"{gain:.2f}" for gain in gains[1:])
-    return f"| {name} | {times} | {efficiencies} | {moving} | {other} | {noted['mixed_at_most']:.3f} |"
+    cells = (
+        name,
+        arrows(layers),
+        ", ".join(f"{gain:.2f}" for gain in gains[1:]),
+        arrows(layout),
+        arrows(rest),
+        f"{noted['mixed_at_most']:.3f}",
+    )
+    return "| " + " | ".join(cells) + " |"
 
 
-def order(where: str) -> list[int]:
-    """By threads, then by batch size."""
+def arrows(times: Iterable[float]) -> str:
+    """Milliseconds before and after."""
+    return " → ".join(f"{each:.1f}" for each in times)
+
+
+def numbers(where: str) -> list[int]:
+    """The threads and the batch size of a place."""
     return [int(word) for word in where.split() if word.isdigit()]
 
 

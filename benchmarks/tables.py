@@ -61,9 +61,9 @@ SECTIONS = (
         "two nothing else ran.\n\n"
         "What is lost as widths fall is onnxruntime's blocked layout of channels: it takes widths that are multiples "
         "of 4 and pads them to 16, all else runs in slower kernels, with channels reordered before and after. So "
-        "MobileNetV2 with 3.1 times fewer MACs is no faster until widths are rounded, and most of that is in the "
+        "MobileNetV2 with 3.1 times fewer MACs is hardly faster until widths are rounded; most of that is in the "
         "convolutions themselves, not in the reordering. What is left after rounding: MobileNetV2's last layers, on "
-        "7×7 pixels, at half of the efficiency; DenseNet-121's concatenations and BatchNorms, as many as before; SiLU "
+        "7×7 pixels, half as efficient; DenseNet-121's concatenations and BatchNorms, as many as before; SiLU "
         "(a fifth of the time) and squeeze-and-excite in EfficientNet-B0, which leave the blocked layout in the dense "
         "network too. A multiple for each layer of its own would bring little, so `auto` looks for one for all.",
         latency.table,
