@@ -30,7 +30,8 @@ class AxisCut:
 class GroupCut:
     """A grouped convolution's new groups: `inputs` are the dense input channels of each new group in turn.
 
-    `outputs` are the kept dense output channels. A tap between channels of different old groups is zero.
+    `outputs` are the kept dense output channels. A tap between channels of different old groups is zero. Of a
+    transposed convolution, whose weight has its inputs first, it is the other way round.
     """
 
     weight: str
@@ -268,7 +269,7 @@ def check_indices(plan: SurgeryPlan) -> None:
         if merge.axis not in (0, 1) or not len(merge.carriers) == len(merge.sources) == len(merge.ratios):
             raise PlanError(f"the plan merges channels of {merge.weight} that do not pair up")
         groups = next((g.groups_before for g in plan.groups if g.weight == merge.weight), 1)
-        width = shape[merge.axis] * groups if merge.axis < len(shape) else 0
+        width = shape[merge.axis] * (groups if merge.axis == 1 else 1) if merge.axis < len(shape) else 0
         check_positions((*merge.carriers, *merge.sources), width, merge.weight, distinct=False)
     if any(min(padding.before, padding.after) < 0 for padding in plan.paddings):
         raise PlanError("the plan pads by a negative number of channels")

@@ -166,9 +166,9 @@ def new_shapes(tensors: Mapping[str, torch.Tensor], draft: Draft) -> dict[str, t
             shapes[name] = tuple(shape)
     packed = {packing.reader: packing for packing in draft.packings}
     for index, reader in enumerate(graph.readers):
-        if reader.groups > 1 and reader.weight is not None and reader.in_axis == 1:
+        if reader.groups > 1 and reader.weight is not None:
             groups = len(packed[index].bins) if index in packed else reader.groups
-            kept = removal.left(reader.inputs)
+            kept = removal.left(reader.inputs if reader.in_axis == 1 else reader.outputs)
             shape = list(shapes.get(reader.weight, tensors[reader.weight].shape))
             shape[1] = kept // groups
             shapes[reader.weight] = tuple(shape)

@@ -104,16 +104,14 @@ def output_count(module: nn.Module) -> int:
 def merged(weight: torch.Tensor, merge: Merge, group: GroupCut | None) -> torch.Tensor:
     """Add the removed input channels, scaled by their constants' ratios, to their carriers (float64 inside)."""
     wide = weight.to(torch.float64, copy=True)
-    per_group = wide.shape[1] if group is not None else 0
-    rows = wide.shape[0] // group.groups_before if group is not None else 0
+    groups = 1 if group is None else group.groups_before
+    rows = wide.shape[0] // groups
+    per_group = wide.shape[1] if merge.axis == 1 else rows
     for carrier, source, ratio in zip(merge.carriers, merge.sources, merge.ratios, strict=True):
-        if group is not None:
-            if carrier // per_group != source // per_group:
-                raise PlanError(f"the plan merges channels of different groups of {merge.weight}")
-            block = wide[source // per_group * rows : (source // per_group + 1) * rows]
-            block[:, carrier % per_group] += ratio * block[:, source % per_group]
-        else:
-            wide.select(merge.axis, carrier).add_(wide.select(merge.axis, source), alpha=ratio)
+        if carrier // per_group != source // per_group:
+            raise PlanError(f"the plan merges channels of different groups of {merge.weight}")
+        block = wide[source // per_group * rows : (source // per_group + 1) * rows]
+        block.select(merge.axis, carrier % per_group).add_(block.select(merge.axis, source % per_group), alpha=ratio)
     return wide.to(weight.dtype)
 
 

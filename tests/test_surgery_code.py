@@ -252,3 +252,51 @@ def test_an_autoencoder_with_tied_weights_is_cut_on_both_sides():
         code=norm(5, [0, 3], -0.5),
     )
     assert slim(model, planes()).model.down.weight.shape[0] == 3
+
+
+# Channels that are kept no longer than needed
+
+
+SPARE: dict[str, tuple[Code, list[int]]] = {
+    "circular padding": (lambda x: functional.pad(x, (1, 1, 2, 0), mode="circular"), [5, 1]),
+    "a border of zeros written into": (lambda x: x.new_zeros(x.shape).copy_(x), [5, 1]),
+    "shuffled channels": (lambda x: functional.channel_shuffle(x, 2), [6, 2]),
+    "gated halves": (lambda x: functional.glu(torch.cat([x, x], 1), 1), [5, 1]),
+    "log of a sigmoid": (functional.logsigmoid, [5, 1]),
+    "without what is not a number": (lambda x: torch.where(torch.isnan(x), torch.zeros_like(x), x), [5, 1]),
+    "two copies summed": (lambda x: torch.stack([x, 2 * x], 1).sum((1,)), [5, 1]),
+    "the larger of two copies": (lambda x: torch.stack([x, 2 * x], -1).max(-1).values, [5, 1]),
+    "the mean of three": (lambda x: torch.stack([x, -x, x.relu()]).mean(0), [5, 1]),
+}
+
+
+@pytest.mark.parametrize("name", SPARE)
+def test_dead_channels_go_through(name):
+    code, left = SPARE[name]
+    assert check(code) == left
+
+
+def test_where_the_largest_values_stand_is_no_value():
+    check(lambda x: x + x.max(2, keepdim=True).indices)
+
+
+def test_one_gate_for_all_channels_and_a_learned_weight_for_each_branch_bind_no_channels_together():
+    """As in attention gates and weighted fusion: dead channels go one by one, the gate and the weights stay."""
+
+    def forward(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y, weights = m.norm(m.first(x)).relu(), m.weights.softmax(0)
+        return m.last(weights[0] * y * m.gate(y).sigmoid() + weights[1] * m.other(m.second(x)).relu())
+
+    model = wired(
+        forward,
+        first=nn.Conv2d(2, 8, 3),
+        norm=norm(8, [1, 2, 6], -0.5),
+        gate=nn.Conv2d(8, 1, 1),
+        second=nn.Conv2d(2, 8, 3),
+        other=norm(8, [0, 2, 6], -0.5),
+        last=nn.Conv2d(8, 3, 3, padding=1),
+    )
+    model.weights = nn.Parameter(torch.randn(2, dtype=torch.float64))
+    slimmed = slim(model, planes())
+    assert [slimmed.model.first.out_channels, slimmed.model.gate.out_channels] == [6, 1]
+    assert slimmed.model.weights.shape == (2,)

@@ -149,20 +149,32 @@ def test_prelu_slopes_are_cut_with_their_channels():
     assert slimmed.model[2].num_parameters == 3
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("groups", "beta", "left"),
+    [
+        (1, -0.2, [4, 12]),
+        (1, 0.2, [5, 12]),
+        (2, -0.2, [4, 14]),
+        (2, 0.2, [6, 14]),
+        (4, -0.2, [4, 8]),
+        (8, -0.2, [3, 6]),
+        (8, 0.2, [7, 14]),
+    ],
+)
 @pytest.mark.parametrize("padding", [0, 1])
-def test_transposed_convolutions_are_read_and_written(groups, padding):
+def test_transposed_convolutions_are_read_and_written(groups, padding, beta, left):
+    """Each group keeps a carrier where β > 0; two of four groups are dead; of eight, each has one input of its own."""
     model = chain(
-        nn.Conv2d(2, 4, 3),
-        norm(4, [0, 3], -0.2),
+        nn.Conv2d(2, 8, 3),
+        norm(8, [0, 1, 4, 5], beta),
         nn.ReLU(),
-        nn.ConvTranspose2d(4, 8, 3, stride=2, padding=padding, groups=groups),
-        norm(8, [1, 6], 0.4),
+        nn.ConvTranspose2d(8, 16, 3, stride=2, padding=padding, output_padding=padding, groups=groups),
+        norm(16, [1, 6, 7, 10], 0.4),
         nn.ReLU(),
-        nn.Conv2d(8, 3, 1),
+        nn.Conv2d(16, 3, 1),
     )
     slimmed = slim(model, planes())
-    assert groups > 1 or widths(slimmed.model) == [2, 6, 3]
+    assert widths(slimmed.model) == [*left, 3]
 
 
 def test_a_depthwise_transposed_convolution_is_cut_with_its_channels():

@@ -106,8 +106,9 @@ def group_cuts(narrow: Narrow, removal: Removal, orders: Orders) -> list[GroupCu
         if same and np.array_equal(inputs, np.arange(inputs.size)) and np.array_equal(outputs, np.arange(outputs.size)):
             continue
         check_blocks(removal, reader, inputs.reshape(after, -1), outputs.reshape(after, -1))
+        rows, columns = (outputs, inputs) if reader.in_axis == 1 else (inputs, outputs)
         cuts[reader.weight] = GroupCut(
-            reader.weight, reader.groups, after, tuple(inputs.tolist()), tuple(outputs.tolist())
+            reader.weight, reader.groups, after, tuple(columns.tolist()), tuple(rows.tolist())
         )
     return list(cuts.values())
 

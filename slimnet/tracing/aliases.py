@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from slimnet.tracing.labels import Labels, varying_axes
-from slimnet.tracing.recorder import Recorder, opaque
+from slimnet.tracing.ops.pointwise import known_scalar
+from slimnet.tracing.recorder import Constant, Recorder, opaque, same
 from slimnet.tracing.tag import Tag
 
 
@@ -12,7 +13,7 @@ def write_through(recorder: Recorder, written: torch.Tensor, before: Tag, where:
     """Carry the new labels of a tensor that was changed in place to every other tensor that shares its memory.
 
     `before` is what was known about it before. A label that the write covered wholly is replaced; one that it covered
-    in part (some rows of a plane) keeps its channel but loses its constant.
+    in part (some rows of a plane) keeps its channel, and its constant only if the same was written.
     """
     after = recorder.tag(written)
     for other in recorder.sharing(written):
@@ -26,7 +27,7 @@ def renewed(recorder: Recorder, other: torch.Tensor, written: torch.Tensor, befo
     if not after.faces and not tag.faces:
         return Tag()
     if not tag.faces and len(after.faces) == 1 and follows(after.faces[0], written, other):
-        return Tag((recorder.pointwise([after.faces[0]], opaque, reason=where),))
+        return Tag((recorder.pointwise([after.faces[0]], beside(recorder, other, tag), reason=where),))
     if len(tag.faces) == len(before.faces) == len(after.faces) == 1:
         return Tag((replaced(recorder, tag.faces[0], other, written, before.faces[0], after.faces[0], where),))
     recorder.pin_tensor(written, f"overwritten in part at {where}")
@@ -60,5 +61,13 @@ def replaced(
     if whole:
         result[hit] = new[place[hit]]
     elif hit.any():
-        result[hit] = recorder.pointwise([face[hit], new[place[hit]]], opaque, reason=where)
+        result[hit] = recorder.pointwise([face[hit], new[place[hit]]], same, reason=where)
     return result
+
+
+def beside(recorder: Recorder, other: torch.Tensor, tag: Tag) -> Constant:
+    """The constants of channels that were written into a part of a tensor that had none, beside what it held."""
+    if tag.empty:
+        return same
+    number = known_scalar(recorder, other)
+    return opaque if number is None else lambda values: torch.where(values[0] == number, values[0], torch.nan)

@@ -6,6 +6,7 @@ every channel it touches: nothing is ever guessed.
 
 from collections.abc import Callable
 
+from slimnet.tracing.ops.filling import FILLING
 from slimnet.tracing.ops.mixing import MIXING
 from slimnet.tracing.ops.pointwise import POINTWISE
 from slimnet.tracing.ops.pooling import POOLING
@@ -15,7 +16,7 @@ from slimnet.tracing.tag import Tag
 
 Handler = Callable[[Recorder, Call], None]
 
-HANDLERS: dict[str, Handler] = {**POINTWISE, **STRUCTURAL, **MIXING, **POOLING}
+HANDLERS: dict[str, Handler] = {**POINTWISE, **STRUCTURAL, **FILLING, **MIXING, **POOLING}
 
 STATISTICS = frozenset(["native_layer_norm", "native_group_norm", "_fused_rms_norm"])
 

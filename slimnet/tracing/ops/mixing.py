@@ -89,11 +89,9 @@ def join_weight(recorder: Recorder, inputs: Labels, outputs: Labels, layer: Laye
     plain = layer.groups == 1 and not depthwise
     if plain or out_axis == 0:
         cut_weight(recorder, layer.weight, out_axis, outputs, here)
-    if plain or (depthwise and in_axis == 0):
+    if plain or in_axis == 0:
         cut_weight(recorder, layer.weight, in_axis, inputs, here)
-    per_group = layer.weight.shape[out_axis] if out_axis == 1 else 1
-    computed = recorder.parameter(layer.weight) is None
-    if not plain and ((in_axis == 0 and not (depthwise and per_group == 1)) or (computed and not depthwise)):
+    if not plain and not depthwise and recorder.parameter(layer.weight) is None:
         recorder.pin(np.concatenate([inputs, outputs]), f"grouped weight of an unsupported kind at {here}")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from slimnet.graph import Activation, Constants, Norm, Pointwise
 from slimnet.tracing.labels import Labels, align, along, common_shape, varying_axes
@@ -83,6 +84,17 @@ ELEMENTWISE = [
     "frac",
     "sinh",
     "cosh",
+    "log2",
+    "log10",
+    "exp2",
+    "erfc",
+    "logaddexp",
+    "floor_divide",
+    "isnan",
+    "isinf",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_not",
 ]
 
 ACTIVATIONS = frozenset(
@@ -118,6 +130,11 @@ def multiply(recorder: Recorder, call: Call) -> None:
     combine(recorder, call, lambda _call, scalars: product([*scalars, *numbers]))
 
 
+def log_sigmoid(recorder: Recorder, call: Call) -> None:
+    """log_sigmoid_forward, which returns a reserve as well."""
+    combine(recorder, call, lambda _call, _scalars: lambda values: functional.logsigmoid(values[0]))
+
+
 def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants | None]], Constant]) -> None:
     """Record an elementwise op of one or several tensors, with `rule` giving its constant."""
     out = call.outputs[0]
@@ -141,8 +158,12 @@ def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants
         scalars.append(scalar)
         if scalar is None:
             arrays.append(check_sizes(recorder, call, tensor, tag, face, shape))
-    joined = [array for array in arrays if array.size > 1 or array.flat[0]]
-    rest = [array for array in arrays if not (array.size > 1 or array.flat[0])]
+    # One channel that scales many is not cut with each of them; it only has to stay.
+    smallest = 2 if any(array.size > 1 for array in arrays) else 1
+    joined = [array for array in arrays if array.size > 1 or (smallest == 1 and array.flat[0])]
+    rest = [array for array in arrays if not (array.size > 1 or (smallest == 1 and array.flat[0]))]
+    for array in rest:
+        recorder.pin(array, f"one channel for many others in {recorder.here(call)}")
     order = [id(array) for array in joined + rest]
     positions = [order.index(id(array)) for array in arrays]
     constant = reordered(rule(call, scalars), positions)
@@ -324,6 +345,7 @@ def cast(recorder: Recorder, call: Call) -> None:
 POINTWISE: dict[str, Any] = dict.fromkeys(ELEMENTWISE, elementwise)
 POINTWISE |= {
     "mul": multiply,
+    "log_sigmoid_forward": log_sigmoid,
     "native_batch_norm": batch_norm,
     "_native_batch_norm_legit": batch_norm,
     "_native_batch_norm_legit_no_training": batch_norm,

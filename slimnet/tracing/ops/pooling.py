@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from slimnet.graph import Constants
-from slimnet.tracing.labels import varying_axes
+from slimnet.tracing.labels import Labels, varying_axes
 from slimnet.tracing.ops.pointwise import elementwise
 from slimnet.tracing.recorder import Call, Constant, Recorder, opaque, zero_only
 from slimnet.tracing.tag import Tag
@@ -57,8 +57,7 @@ def resample(recorder: Recorder, call: Call, constant: Constant | None) -> None:
         face = vector.reshape(shape)
     if constant is not None:
         face = recorder.pointwise([face], constant, reason=where)
-    for out in call.outputs:
-        recorder.set(out, Tag((face,)))
+    finish(recorder, call, [face])
 
 
 def reduced_axes(call: Call, x: torch.Tensor) -> list[int]:
@@ -74,23 +73,32 @@ def average(recorder: Recorder, call: Call) -> None:
     if len(call.tensors) == 2:
         elementwise(recorder, call)
     else:
-        reduce(recorder, call, keep_constant)
+        reduce(recorder, call, keep_constant, REDUCED[call.name])
 
 
 def total(recorder: Recorder, call: Call) -> None:
     """sum: a constant channel is counted as often as it has positions."""
     x = call.tensors[0]
-    count = int(np.prod([x.shape[a] for a in reduced_axes(call, x)]))
-    reduce(recorder, call, lambda values: values[0] * count)
+    axes = reduced_axes(call, x)
+
+    def constant(values: Sequence[Constants], counted: Sequence[int]) -> Constants:
+        return torch.stack(list(values)).sum(0) * int(np.prod([x.shape[a] for a in axes if a not in counted]))
+
+    faces = recorder.tag(x).faces
+    counted = [a for a in varying_axes(faces[0]) if a in axes] if len(faces) == 1 else []
+    reduce(recorder, call, lambda values: constant(values, ()), lambda values: constant(values, counted))
 
 
 def statistic(recorder: Recorder, call: Call) -> None:
     """Any other reduction: nothing is known of its value."""
-    reduce(recorder, call, opaque)
+    reduce(recorder, call, opaque, opaque)
 
 
-def reduce(recorder: Recorder, call: Call, constant: Constant) -> None:
-    """Reduce over some axes; channels summed into each other are cut together, or pinned if they are all."""
+def reduce(recorder: Recorder, call: Call, constant: Constant, across: Constant) -> None:
+    """Reduce over some axes; channels summed into each other are cut together, or pinned if they are all.
+
+    `constant` is what becomes of a channel's own constant, `across` of those of the channels that are made into one.
+    """
     x, out = call.tensors[0], call.outputs[0]
     tag = recorder.tag(x)
     axes = reduced_axes(call, x)
@@ -104,12 +112,27 @@ def reduce(recorder: Recorder, call: Call, constant: Constant) -> None:
                 recorder.pin(face, where)
                 continue
             columns = np.moveaxis(face, over, range(len(over))).reshape(-1, *kept_shape(face, over))
-            face = recorder.pointwise(list(columns), opaque, reason=where)
+            face = recorder.pointwise(list(columns), across, reason=where)
         elif constant is not keep_constant and len(tag.faces) == 1:
             face = recorder.pointwise([face], constant, reason=recorder.here(call))
         faces.append(face if keep else face.reshape([n for a, n in enumerate(face.shape) if a not in axes]))
-    for tensor in call.outputs:
-        recorder.set(tensor, Tag(tuple(faces)))
+    finish(recorder, call, faces)
+
+
+def finish(recorder: Recorder, call: Call, faces: Sequence[Labels]) -> None:
+    """Give the output its channels; where there is a second one, of positions, nothing is known of its values."""
+    recorder.set(call.outputs[0], Tag(tuple(faces)))
+    for tensor in call.outputs[1:]:
+        positions = [recorder.pointwise([face], opaque, reason=recorder.here(call)) for face in faces]
+        recorder.set(tensor, Tag(tuple(positions)))
+
+
+REDUCED: dict[str, Constant] = {
+    "mean": lambda values: torch.stack(list(values)).mean(0),
+    **dict.fromkeys(["max", "amax"], lambda values: torch.stack(list(values)).amax(0)),
+    **dict.fromkeys(["min", "amin"], lambda values: torch.stack(list(values)).amin(0)),
+}
+"""What several channels' constants become in one; NaN where one of them is unknown."""
 
 
 def kept_shape(face: np.ndarray, over: list[int]) -> list[int]:
@@ -168,5 +191,7 @@ POOLING: dict[str, Any] = dict.fromkeys(
 POOLING |= dict.fromkeys(["avg_pool1d", "avg_pool2d", "avg_pool3d"], average_pool)
 POOLING |= dict.fromkeys(["mean", "amax", "amin", "max", "min"], average)
 POOLING |= {"sum": total}
-POOLING |= dict.fromkeys(["var", "std", "prod", "norm", "linalg_vector_norm", "logsumexp", "any", "all"], statistic)
+POOLING |= dict.fromkeys(
+    ["var", "std", "var_mean", "prod", "norm", "linalg_vector_norm", "logsumexp", "any", "all"], statistic
+)
 POOLING |= dict.fromkeys(["_softmax", "_log_softmax", "softmax", "cumsum"], normalise_over)

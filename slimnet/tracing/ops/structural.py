@@ -1,6 +1,5 @@
 """Ops that only move elements: the labels move by the same op."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from slimnet.graph import Constants, Known, Padding, Parts, Value
+from slimnet.graph import Constants, Known, Padding, Parts
 from slimnet.models.cifar_resnet import PadShortcut
 from slimnet.tracing.labels import Labels, align, compress, expand_fully, matching_runs, reshape, varying_axes
 from slimnet.tracing.recorder import Call, Recorder, opaque, same
@@ -270,18 +269,6 @@ def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, amount
     return np.concatenate([wide[0], face, wide[1]], axis)
 
 
-FILLED: dict[str, int | float | None] = {
-    **dict.fromkeys(["zeros", "zeros_like", "new_zeros"], 0.0),
-    **dict.fromkeys(["ones", "ones_like", "new_ones"], 1.0),
-    **dict.fromkeys(["empty", "empty_like", "new_empty", "rand_like", "randn_like"]),
-    "full": 1,
-    "full_like": 1,
-    "new_full": 2,
-    "scalar_tensor": 0,
-}
-"""Ops that fill a tensor: the number (a float), or the position of the argument that is the number."""
-
-
 def pin_all(recorder: Recorder, call: Call, why: str) -> None:
     """Pin every channel the op touches; its output's channels are unknown."""
     for tensor in call.tensors:
@@ -299,44 +286,41 @@ def same_op(recorder: Recorder, call: Call) -> None:
     recorder.set(out, Tag(tuple(faces)))
 
 
+def shuffle_channels(recorder: Recorder, call: Call) -> None:
+    """channel_shuffle: as many channels stay in every group."""
+    x, groups = call.args
+    for face in recorder.tag(x).faces:
+        if set(varying_axes(face)) == {1}:
+            recorder.parts.append(Parts(face.reshape(groups, -1), recorder.here(call), len(recorder.ops)))
+    same_op(recorder, call)
+
+
+def glu(recorder: Recorder, call: Call) -> None:
+    """glu: the first half of an axis, scaled by the sigmoid of the second."""
+    x, out = call.tensors[0], call.outputs[0]
+    axis = call.arg(1, "dim", -1) % x.ndim
+    faces = recorder.tag(x).faces
+    if len(faces) > 1:
+        pin_all(recorder, call, "a weight is gated")
+        return
+    labels = []
+    for face in faces:
+        halves = [face, face]
+        if face.shape[axis] > 1:
+            divide(recorder, call, face, axis, [out.shape[axis]] * 2)
+            halves = np.split(face, 2, axis)
+        labels.append(recorder.pointwise(halves, gate, reason=recorder.here(call)))
+    recorder.set(out, Tag(tuple(labels)))
+
+
+def gate(values: Sequence[Constants]) -> Constants:
+    """A value scaled by a sigmoid; zero stays zero whatever scales it."""
+    return torch.where(values[0] == 0, values[0], values[0] * torch.sigmoid(values[1]))
+
+
 def replaced(new: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """`new` in the place of another tensor."""
     return new
-
-
-def filled(recorder: Recorder, call: Call) -> None:
-    """zeros, full, new_empty, ...: one value everywhere, in a size that may follow the network's width."""
-    out = call.outputs[0]
-    recorder.set(out, Tag(blank=True, value=spread(fill_value(call), out)))
-
-
-def fill_value(call: Call) -> float | None:
-    """The number that an op fills a tensor with, None where it is none that we know of."""
-    position = FILLED.get(call.name)
-    value = call.arg(position, "fill_value") if isinstance(position, int) else position
-    return float(value) if isinstance(value, int | float) else None
-
-
-def spread(number: float | None, out: torch.Tensor) -> Value | None:
-    """How to compute a tensor that is one number everywhere, in no more memory than that number takes."""
-    shape, dtype = out.shape, out.dtype
-    return None if number is None else lambda: torch.full((), number, dtype=dtype).expand(shape)
-
-
-def fill(recorder: Recorder, call: Call) -> None:
-    """fill, zero: one value in the place of what was there; it belongs to the same channels."""
-    x, out = call.tensors[0], call.outputs[0]
-    faces = recorder.tag(x).faces
-    value = 0.0 if call.name == "zero" else call.arg(1, "value")
-    number = float(value) if isinstance(value, int | float) else None
-    if not faces:
-        recorder.set(out, Tag(blank=number is not None, value=spread(number, out)))
-        return
-
-    def constant(values: Sequence[Constants]) -> Constants:
-        return torch.full_like(values[0], math.nan if number is None else number)
-
-    recorder.set(out, Tag(tuple(recorder.pointwise([face], constant, reason=recorder.here(call)) for face in faces)))
 
 
 STRUCTURAL: dict[str, Any] = {
@@ -360,16 +344,15 @@ STRUCTURAL: dict[str, Any] = {
     "slice_scatter": scatter_slice,
     "select_scatter": scatter_slice,
     "copy": copy,
-    "fill": fill,
-    "zero": fill,
     "constant_pad_nd": pad,
+    "glu": glu,
+    "channel_shuffle": shuffle_channels,
+    "native_channel_shuffle": shuffle_channels,
 }
 STRUCTURAL |= dict.fromkeys(
     [
         "pixel_shuffle",
         "pixel_unshuffle",
-        "channel_shuffle",
-        "native_channel_shuffle",
         "flip",
         "roll",
         "rot90",
@@ -379,4 +362,3 @@ STRUCTURAL |= dict.fromkeys(
     ],
     same_op,
 )
-STRUCTURAL |= dict.fromkeys(FILLED, filled)
