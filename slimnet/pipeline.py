@@ -10,6 +10,7 @@ from torch import nn
 from slimnet.calculus.rounding import Rounding
 from slimnet.certify import Certificate, certify
 from slimnet.errors import CertificateError, SlimnetError, UsageError
+from slimnet.formats.agreement import TOLERANCE
 from slimnet.graph import ChannelGraph
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.models.architecture import Architecture, architecture_of
@@ -82,18 +83,24 @@ def slim(
 
 
 def with_care(attempt: Callable[[bool], Slimmed]) -> Slimmed:
-    """What `attempt(False)` gives; where its certificate does not hold, what `attempt(True)` gives, with more care.
+    """What `attempt(False)` gives; where that differs from the masked network, what `attempt(True)` gives, with more care.
 
     Raises:
-        CertificateError: neither holds.
+        CertificateError: neither certificate holds.
     """
+    first: Slimmed | CertificateError
     try:
-        return attempt(False)
-    except CertificateError as first:
-        try:
-            return attempt(True)
-        except SlimnetError:
-            raise first from None
+        first = attempt(False)
+        if first.certificate.masked_max_rel_difference <= TOLERANCE:
+            return first
+    except CertificateError as error:
+        first = error
+    try:
+        return attempt(True)
+    except SlimnetError:
+        if isinstance(first, Slimmed):
+            return first
+        raise first from None
 
 
 def prove(

@@ -126,7 +126,7 @@ WIDTHS: dict[str, Code] = {
 @pytest.mark.parametrize("name", WIDTHS)
 def test_arithmetic_on_a_width_keeps_the_width(name):
     model = around(WIDTHS[name], [1, 2, 6])
-    slimmed = slimnet.slim(model, planes())
+    slimmed = slim(model, planes())
     assert slimmed.model.first.out_channels == 8
     kept = {kept.reason for kept in slimmed.plan.kept if kept.layer == "first"}
     assert all("test_surgery_code.py:" in reason and "does not follow" in reason for reason in kept)

@@ -136,7 +136,9 @@ def unfoldable(graph: ChannelGraph, group: list[int], constants: np.ndarray, nee
     for reader, value in zip(readers, values, strict=True):
         nonzero = np.abs(value) > 0
         if reader.uniform and not bias_is_own(graph, reader, group):
-            found.append((reader.inputs[nonzero], f"{reader.module} has no bias to fold it into"))
+            found.append(
+                (reader.inputs[nonzero], f"{reader.module or 'the network itself'} has no bias to fold it into")
+            )
         elif not reader.uniform and (reader.weight is None or len(readers) > 1):
             found.append((reader.inputs[nonzero], f"the padded weight of {reader.module} is computed or shared"))
     return found
