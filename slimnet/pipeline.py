@@ -83,7 +83,7 @@ def slim(
 
 
 def with_care(attempt: Callable[[bool], Slimmed]) -> Slimmed:
-    """What `attempt(False)` gives; where that differs from the masked network, what `attempt(True)` gives, with more care.
+    """What `attempt(False)` gives; where that is not the masked network, what `attempt(True)` gives, with more care.
 
     Raises:
         CertificateError: neither certificate holds.
