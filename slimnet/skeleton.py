@@ -34,7 +34,9 @@ def copy_with(model: nn.Module, replace: TensorMap, tensors: Mapping[str, torch.
         return copier.module(model)
     except (RuntimeError, TypeError, copy.Error) as error:
         reason = str(error).splitlines()[0]
-        raise TraceError(f"{type(model).__name__} cannot be copied: {reason}; slim a plain nn.Module") from error
+        raise TraceError(
+            f"{type(model).__name__} cannot be copied: {reason}; slim a plain nn.Module (a wrapper's .module)"
+        ) from error
 
 
 COPY_PROTOCOL = (

@@ -122,6 +122,12 @@ def refusal(error: Exception, inputs: Inputs) -> SlimnetError:
     """Say in one line why a forward could not be traced."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     where = place_of(error) or "the network itself"
+    op = text.partition(": ")[0]
+    if isinstance(error, NotImplementedError) and "::" in op:
+        return TraceError(
+            f"the forward uses {op} in {where}, which torch cannot follow without data; slim the network without it "
+            "(before it is quantised, say)"
+        )
     if isinstance(error, NotImplementedError) or any(
         sign in text for sign in ("meta", "data-dependent", "unallocated")
     ):

@@ -300,3 +300,27 @@ def test_one_gate_for_all_channels_and_a_learned_weight_for_each_branch_bind_no_
     slimmed = slim(model, planes())
     assert [slimmed.model.first.out_channels, slimmed.model.gate.out_channels] == [6, 1]
     assert slimmed.model.weights.shape == (2,)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_linear_layer_on_tokens_folds_constants_into_its_own_bias(bias):
+    """Tokens that do not lie behind each other are multiplied first, and the bias is added by another op."""
+    model = wired(
+        lambda m, x: m.out(m.norm(m.first(x)).flatten(2).transpose(1, 2)),
+        first=nn.Conv2d(2, 8, 3),
+        norm=norm(8, [1, 2, 6], 0.6),
+        out=nn.Linear(8, 3, bias=bias),
+    )
+    slimmed = slim(model, planes())
+    assert slimmed.model.first.out_channels == 5
+    constants = model.norm.bias[[1, 2, 6]]
+    folded = model.out.weight[:, [1, 2, 6]] @ constants + (model.out.bias if bias else 0)
+    torch.testing.assert_close(slimmed.model.out.bias, folded)
+
+
+def test_an_op_that_needs_data_is_named():
+    def forward(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return m.body(torch.fake_quantize_per_tensor_affine(x, 0.1, 0, -128, 127))
+
+    with pytest.raises(TraceError, match=r"uses aten::fake_quantize\w+ in the network itself.*before it is quantised"):
+        slimnet.slim(wired(forward, body=body()), planes())

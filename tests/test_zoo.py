@@ -5,6 +5,7 @@ import zlib
 
 import pytest
 import torch
+from torch import nn
 from zoo import (
     BETAS,
     GIANTS,
@@ -20,6 +21,7 @@ from zoo import (
 
 import slimnet
 from slimnet.certify import masked_scales
+from slimnet.plan import SurgeryPlan
 from slimnet.skeleton import shared_copy
 
 FRACTIONS = (0.1, 0.4, 0.9)
@@ -47,12 +49,16 @@ def drawn(name: str) -> tuple[str, float, str]:
 
 
 def check(name: str, fraction: float, beta: str) -> None:
+    """Slim a torchvision network, part of whose channels are dead."""
+    assert check_exact(network(name).double(), name, fraction, beta).removed_channels > 0
+
+
+def check_exact(model: nn.Module, name: str, fraction: float, beta: str) -> SurgeryPlan:
     """1e-9 in double precision and 1e-4 in single, or what rounding costs the dense network itself.
 
     At 90 % dead, layers whose inputs are all constant have a variance near 0, and BatchNorm multiplies their rounding
     errors by up to 1/√ε ≈ 300: the dense network is then no more precise than the slim one.
     """
-    model = network(name).double()
     scatter_dead(model, images(name, batch=3, dtype=torch.float64), fraction, beta)
     slimmed = slimnet.slim(model, images(name, batch=2, dtype=torch.float64), tolerance=float("inf"))
     masked = shared_copy(model, masked_scales(model, slimmed.plan)).eval()
@@ -61,11 +67,11 @@ def check(name: str, fraction: float, beta: str) -> None:
     error = relative(expected, outputs(slimmed.model, fresh))
     # The second half is only computed for the few networks that need it.
     assert error < 1e-9 or error < 30 * rounding(masked, fresh)
-    assert slimmed.plan.removed_channels > 0
     assert sum(parameter.numel() for parameter in slimmed.model.parameters()) == slimmed.plan.params_after
     single = outputs(masked.float(), fresh.float())
     narrow = slimnet.apply_plan(model.float(), slimmed.plan)
     assert relative(single, outputs(narrow, fresh.float())) < max(1e-4, 4 * relative(expected, single))
+    return slimmed.plan
 
 
 @pytest.mark.parametrize(("name", "fraction", "beta"), [drawn(name) for name in SAMPLE])

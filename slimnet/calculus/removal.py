@@ -148,8 +148,6 @@ def bias_is_own(graph: ChannelGraph, reader: Reader, group: list[int]) -> bool:
     """Whether the reader's bias is a parameter that no other layer uses."""
     if reader.bias_name is None:
         return False
-    if reader.bias is None:
-        return True
     users = [i for i, other in enumerate(graph.readers) if other.bias_name == reader.bias_name]
     return set(users) <= set(group)
 

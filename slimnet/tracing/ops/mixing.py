@@ -112,10 +112,15 @@ def cut_weight(recorder: Recorder, weight: torch.Tensor, axis: int, channels: La
 
 
 def can_take_bias(recorder: Recorder, path: str, name: str | None) -> bool:
-    """Whether the layer is a module of torch whose missing bias can be given to it."""
+    """Whether the layer is a module of torch whose missing bias can be given to it, or which adds its own later.
+
+    The latter is what a linear layer does with tokens `(N, T, C)` that do not lie behind each other.
+    """
     module = recorder.modules.get(path)
-    standard = isinstance(module, torch.nn.Linear | torch.nn.modules.conv._ConvNd) and recorder.module == path
-    return standard and getattr(module, "bias", None) is None and (name is None or name.rpartition(".")[2] == "weight")
+    if not isinstance(module, torch.nn.Linear | torch.nn.modules.conv._ConvNd) or recorder.module != path:
+        return False
+    free = module.bias is None or type(module).forward is torch.nn.Linear.forward
+    return free and (name is None or name.rpartition(".")[2] == "weight")
 
 
 def linear(recorder: Recorder, call: Call) -> None:
