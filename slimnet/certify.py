@@ -165,11 +165,7 @@ def certify(
     place = device_of(reference)
     with torch.no_grad(), uncompiled(), random_numbers_kept(reference), float32_products(tf32=False):
         for batch in (each.to(place) for each in batches_of(inputs)):
-            try:
-                actual = outputs(narrow, batch)
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise CertificateError(f"the slim network's forward raises: {reason}") from error
+            actual = outputs(narrow, batch)
             to_dense.add(outputs(reference, batch), actual)
             to_masked.add(outputs(masked, batch), actual)
             samples += batch.batch
@@ -207,11 +203,18 @@ def outputs(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
     """Every tensor the network returns.
 
     Raises:
-        CertificateError: it returns none.
+        CertificateError: it returns none, or its forward raises.
     """
-    found = tensors_in(inputs.call(model))
+    name = type(model).__name__
+    try:
+        found = tensors_in(inputs.call(model))
+    except (RuntimeError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CertificateError(
+            f"the forward of a copy of {name} raises: {reason}; what it takes from elsewhere must follow a copy"
+        ) from error
     if not found:
-        raise CertificateError(f"{type(model).__name__} returns no tensor to compare")
+        raise CertificateError(f"{name} returns no tensor to compare")
     return found
 
 

@@ -126,9 +126,11 @@ def unfoldable(graph: ChannelGraph, group: list[int], constants: np.ndarray, nee
     values = [np.where(read, constants[r.inputs], 0.0) for r, read in zip(readers, reads, strict=True)]
     found = []
     # The calls of one layer fold into one bias; layers with tied weights, such as a transposed one, into their own.
+    # What a call returns that nobody reads may change.
     calls: dict[tuple[str | None, int], list[int]] = {}
     for index, reader in enumerate(readers):
-        calls.setdefault((reader.bias_name, reader.in_axis), []).append(index)
+        if reads[index].any():
+            calls.setdefault((reader.bias_name, reader.in_axis), []).append(index)
     for indices in calls.values():
         differs = np.any([~(values[index] == values[indices[0]]) for index in indices], axis=0)
         for reader in (readers[index] for index in indices):
