@@ -16,7 +16,6 @@ them take about six minutes on one core.
 import argparse
 import dataclasses
 import json
-import os
 import statistics
 import sys
 import time
@@ -31,6 +30,8 @@ from torch.nn import functional
 import slimnet
 from slimnet.benchmark.environment import environment
 from slimnet.data import ImageData, load_data
+from slimnet.errors import SlimnetError
+from slimnet.files import whole_file
 from slimnet.training import DIGITS_DEMO, Recipe, evaluate, sparsity_by_gamma, train
 
 STRENGTHS = (1e-2, 2e-2, 4e-2)
@@ -137,9 +138,8 @@ def spread(values: list[float]) -> str:
 
 def write(path: Path, results: Row) -> None:
     """Replace the results file in one step."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    os.replace(temporary, path)
+    with whole_file(path, SlimnetError) as file:
+        file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 def run_missing(options: argparse.Namespace, results: Row) -> None:

@@ -23,6 +23,8 @@ import torch
 import train_throughput
 
 from slimnet.benchmark import Settings, compare, environment
+from slimnet.errors import SlimnetError
+from slimnet.files import whole_file
 from slimnet.places import float32_products
 
 ROOT = Path(__file__).parent.parent
@@ -220,9 +222,8 @@ def usable(device: str) -> bool:
 
 def write(path: Path, found: dict[str, Any]) -> None:
     """Replace the file in one step."""
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(found))
-    os.replace(temporary, path)
+    with whole_file(path, SlimnetError) as file:
+        file.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ on that.
 import argparse
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from slimnet.benchmark.environment import environment
+from slimnet.errors import SlimnetError
+from slimnet.files import whole_file
 from slimnet.paper.scalar_drawing import draw_scalars
 from slimnet.paper.scalar_words import bullets, halves
 from slimnet.paper.scalars import (
@@ -79,9 +80,8 @@ def write(results: dict[str, Any], path: Path) -> None:
         for curve in figure["curves"]:
             indented = json.dumps(curve, indent=1, sort_keys=True).replace("\n", "\n    ")
             text = text.replace(indented, json.dumps(rounded(curve), sort_keys=True))
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text + "\n")
-    os.replace(temporary, path)
+    with whole_file(path, SlimnetError) as file:
+        file.write_text(text + "\n")
     for figure in read(results)[:2]:
         (path.parent / drawing_name(figure)).write_text(standalone(draw_scalars(figure)["wide"]), encoding="utf-8")
 

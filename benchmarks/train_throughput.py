@@ -41,6 +41,8 @@ from slimnet.benchmark import environment, macs
 from slimnet.compat import torchvision
 from slimnet.data import ImageData
 from slimnet.denormals import DENORMAL
+from slimnet.errors import SlimnetError
+from slimnet.files import whole_file
 from slimnet.models import build
 from slimnet.training import Recipe, train
 from slimnet.training.tuning import Tuning
@@ -319,9 +321,8 @@ def main() -> None:
 
 def write(path: Path, results: dict[str, Any]) -> None:
     """Replace the results file in one step."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    os.replace(temporary, path)
+    with whole_file(path, SlimnetError) as file:
+        file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

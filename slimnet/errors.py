@@ -1,5 +1,8 @@
 """What can go wrong, said in one line: what was wrong, where, and what to do about it."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class SlimnetError(Exception):
     """Anything slimnet refuses or fails to do; the message is one line meant for people.
@@ -56,3 +59,12 @@ class ChangedBundleError(BundleError):
 
 class ExportError(SlimnetError):
     """An exported model that could not be made or does not agree with the module."""
+
+
+def nearest_name(given: str, names: Iterable[str]) -> str:
+    """A suggestion for a name that was not understood, and all there are."""
+    known = list(names)
+    lower = {name.lower(): name for name in known}
+    nearest = difflib.get_close_matches(str(given).lower(), lower, n=1, cutoff=0.5)
+    hint = f"did you mean {lower[nearest[0]]}?" if nearest else "choose one"
+    return f"{hint} ({', '.join(known)})"

@@ -12,6 +12,7 @@ from torch import nn
 
 from slimnet.baselines import METHODS, Budget, Ranking, Selection, plan_for, rank, remove, silenced, within
 from slimnet.baselines.channels import Channels
+from slimnet.baselines.strength import strengths
 from slimnet.errors import DataError, UsageError
 from slimnet.models import CifarResNet, PreActResNet
 
@@ -164,15 +165,49 @@ def test_liu2017_ranks_by_gamma_and_means_over_a_stream(resnet):
     assert "linear" not in scores
 
 
-def test_implicit_weighs_gamma_by_what_the_channel_costs():
+def part_of_rest(energies: np.ndarray) -> list[float]:
+    return [each / sum(other for other in energies if other >= each) for each in energies]
+
+
+def test_implicit_weighs_what_a_channel_means_to_its_reader_by_what_it_costs():
     """By hand: 3×3 filters over 16×16; a channel of the first layer also frees a slice of the second."""
-    model = plain(6, 8)
+    model = lively(plain(6, 8))
+    for norm in (model[1], model[4]):
+        norm.bias.data.fill_(9)
     scores = rank("implicit", model, IMAGES).scores
     plane = 9 * 256
-    first, second = (3 + 8) * plane, 6 * plane + 5
-    mean = (6 * first + 8 * second) / 14
-    np.testing.assert_allclose(scores["0"], [mean / first] * 6)
-    np.testing.assert_allclose(scores["3"], [mean / second] * 8)
+    costs = np.array([(3 + 8) * plane, 6 * plane + 5])
+    expected = []
+    for conv, norm, reader in ((model[0], model[1], model[3]), (model[3], model[4], model[8])):
+        own = conv.weight.detach().abs().sum((1, 2, 3))
+        heard = reader.weight.detach().square().sum([axis for axis in range(reader.weight.ndim) if axis != 1])
+        varies = norm.weight.detach() ** 2  # nothing of it is below 0 where β is 9
+        energies = (own / own.mean()) ** 2 * heard * varies / (varies + varies.mean() / 100)
+        expected.append(part_of_rest(energies.numpy()))
+    mean = (6 * costs[0] + 8 * costs[1]) / 14
+    np.testing.assert_allclose(scores["0"], np.array(expected[0]) * mean / costs[0], rtol=1e-3)
+    np.testing.assert_allclose(scores["3"], np.array(expected[1]) * mean / costs[1], rtol=1e-3)
+
+
+def test_implicit_gives_up_what_is_nearly_dead_first():
+    """|γ| above the threshold, and weights like the others': what hardly varies means little."""
+    model = lively(plain(6, 8))
+    for norm, channel in ((model[1], 4), (model[4], 5)):
+        norm.weight.data[channel], norm.bias.data[channel] = 2e-3, 1.0
+    scores = rank("implicit", model, IMAGES).scores
+    assert [int(np.argmin(scores[layer])) for layer in ("0", "3")] == [4, 5]
+
+
+def test_implicit_counts_a_stream_by_all_that_read_it(resnet):
+    """The first stage's stream goes on through all others, to four layers: four times the sum of four parts."""
+    channels = Channels.of(resnet, IMAGES)
+    stream = int(channels.layers["conv1"][2])
+    read_by = [step.module for step in channels.graph.readers if (channels.sets[step.inputs] == stream).any()]
+    assert read_by == ["layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1", "linear"]
+    found = strengths(resnet, channels)
+    inner = int(channels.layers["layer1.0.conv1"][0])
+    assert 0 < found[stream] <= 4 * 4
+    assert 0 < found[inner] <= 1
 
 
 def test_implicit_takes_first_what_is_dead_anyway():
@@ -216,8 +251,8 @@ def test_fpgm_gives_up_the_filter_that_others_replace():
 
 def test_wrong_requests_are_refused_in_one_line(resnet, monkeypatch):
     bare = plain(6, 8, norm=False)
-    for method in ("implicit", "liu2017"):
-        with pytest.raises(UsageError, match=r"Sequential has no BatchNorm whose γ could be ranked; take li2017"):
+    for method in ("liu2017",):
+        with pytest.raises(UsageError, match=r"Sequential has no BatchNorm whose γ could be ranked; take implicit"):
             rank(method, bare, IMAGES)
     with pytest.raises(UsageError, match=r"there is no method 'liu2018'; did you mean liu2017\? \(implicit, li2017,"):
         rank("liu2018", resnet, IMAGES)

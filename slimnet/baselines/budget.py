@@ -135,7 +135,7 @@ class Search:
     def left(self, count: int) -> float:
         """What is left, in the budget's unit, when the first `count` sets go."""
         if count not in self.tried:
-            _, narrow, plan = cut(self.model, self.inputs, self.channels, self.selection(count), self.round_to)
+            narrow, plan = cut(self.model, self.inputs, self.channels, self.selection(count), self.round_to)
             self.tried[count] = self.measured(narrow, plan)
         return self.tried[count]
 

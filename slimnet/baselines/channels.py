@@ -69,3 +69,8 @@ def can_be_silenced(layer: Reader | Depthwise) -> bool:
     """Whether single channels of a layer can be set to zero in its weight."""
     grouped_transposed = isinstance(layer, Reader) and layer.in_axis == 0 and layer.groups > 1
     return layer.weight is not None and not grouped_transposed
+
+
+def sibling(name: str, other: str) -> str:
+    """The name of another tensor of the same module."""
+    return f"{name.rpartition('.')[0]}.{other}" if "." in name else other

@@ -8,9 +8,9 @@ import numpy as np
 from torch import nn
 
 from slimnet.baselines.channels import Channels
-from slimnet.baselines.ranking import filter_norms, nearest_name
+from slimnet.baselines.filters import filter_norms
 from slimnet.baselines.selection import Selection
-from slimnet.errors import UsageError
+from slimnet.errors import UsageError, nearest_name
 from slimnet.inputs import ExampleInputs
 from slimnet.models.vgg import STAGES
 from slimnet.pipeline import check_inputs

@@ -1,6 +1,5 @@
 """rank: the order in which a method would give up the channels of a network."""
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,8 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from slimnet.baselines.channels import Channels
-from slimnet.baselines.selection import by_output
-from slimnet.errors import DataError, UsageError
+from slimnet.baselines.filters import filter_norms, relative
+from slimnet.baselines.strength import strengths
+from slimnet.errors import DataError, UsageError, nearest_name
 from slimnet.graph import Reader
 from slimnet.inputs import ExampleInputs
 from slimnet.pipeline import check_inputs
@@ -61,8 +61,8 @@ def rank(
 ) -> Ranking:
     """Score every channel that a method would give up.
 
-    * "implicit": |γ| over what the channel costs (`cost`, paper section 5), after all below `threshold`, which are
-      dead anyway.
+    * "implicit": what the channel means to those that read it (see `strengths`) over what it costs (`cost`, paper
+      section 5), after all with |γ| below `threshold`, which are dead anyway.
     * "li2017": the sum |F| of a filter over its layer's mean (Li et al. 2017), for convolutions alone on their
       channels; so of a residual block all but the last.
     * "liu2017": |γ| (Liu et al. 2017, Network Slimming).
@@ -107,26 +107,15 @@ def named(method: str) -> Callable[[Task], Scores]:
     raise UsageError(f"there is no method {method!r}; {nearest_name(method, SCORES)}")
 
 
-def nearest_name(given: str, names: Iterable[str]) -> str:
-    """A suggestion for a name that was not understood, and all there are."""
-    known = list(names)
-    nearest = difflib.get_close_matches(str(given), known, n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]}?" if nearest else "choose one"
-    return f"{hint} ({', '.join(known)})"
-
-
 def implicit(task: Task) -> Scores:
-    """|γ| over the MACs or parameters that the channel's removal saves, as a share of their mean."""
+    """What a channel means to its readers, over what its removal saves as a share of the mean (paper, section 5)."""
     channels = task.channels
     sets, graph = channels.sets, channels.graph
     pieces = layer_macs(graph, sets) if task.cost == "macs" else parameter_sizes(graph, sets, task.model)
-    saved = savings(pieces, channels.pinned.size)
-    gammas, sharing = gamma_of_sets(task)
-    # Where n BatchNorms share a channel, each bears an n-th of its cost, as in cost-aware L2.
-    cost = saved / np.maximum(sharing, 1)
+    cost = savings(pieces, channels.pinned.size)
     free = (cost > 0) & ~channels.pinned
-    relative = cost / cost[free].mean() if free.any() else cost
-    return by_layer(channels, np.where(free, gammas / np.where(free, relative, 1.0), np.nan))
+    relative_cost = np.where(free, cost / cost[free].mean() if free.any() else cost, 1.0)
+    return by_layer(channels, np.where(free, strengths(task.model, channels) / relative_cost, np.nan))
 
 
 def liu2017(task: Task) -> Scores:
@@ -143,7 +132,8 @@ def gamma_of_sets(task: Task) -> tuple[np.ndarray, np.ndarray]:
     channels, tensors = task.channels, gather(task.model).parameters
     if not channels.graph.scales:
         raise UsageError(
-            f"{type(task.model).__name__} has no BatchNorm whose γ could be ranked; take li2017, fpgm, taylor or random"
+            f"{type(task.model).__name__} has no BatchNorm whose γ could be ranked; "
+            "take implicit, li2017, fpgm, taylor or random"
         )
     members = np.concatenate([channels.sets[norm.out] for _, norm in channels.graph.norms])
     gammas = torch.cat([tensors[gamma].detach().abs().double().cpu() for gamma, _ in channels.graph.norms])
@@ -172,20 +162,6 @@ def li2017(task: Task) -> Scores:
         for layer, sets in channels.layers.items()
         if layer not in linear and not shared[sets].any()
     }
-
-
-def filter_norms(model: nn.Module, channels: Channels, layer: str) -> np.ndarray:
-    """The sum of absolute weights of every filter of a layer, float64 `(C,)`."""
-    step = channels.steps[layer]
-    assert step.weight is not None, "layers whose weight is computed are pinned"
-    weight = by_output(gather(model).named[step.weight].detach(), step)
-    return weight.abs().double().flatten(1).sum(1).cpu().numpy()
-
-
-def relative(scores: np.ndarray) -> np.ndarray:
-    """Scores over their mean: layers whose filters have different sizes become comparable."""
-    mean = scores.mean()
-    return scores / mean if mean > 0 else scores
 
 
 def random(task: Task) -> Scores:

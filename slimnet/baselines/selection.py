@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimnet.baselines.channels import Channels, can_be_silenced
+from slimnet.baselines.channels import Channels, can_be_silenced, sibling
+from slimnet.baselines.filters import by_output
+from slimnet.baselines.recalibration import recalibrated
 from slimnet.certify import DENSE, SILENCED
 from slimnet.errors import UsageError
 from slimnet.graph import Depthwise, Reader
@@ -45,11 +47,13 @@ class Selection:
         return f"{dead}{self.count} channels chosen by {self.method}{purpose}"
 
 
-def silenced(model: nn.Module, inputs: ExampleInputs, selection: Selection) -> nn.Module:
+def silenced(model: nn.Module, inputs: ExampleInputs, selection: Selection, *, recalibrate: bool = True) -> nn.Module:
     """A copy of the network in which every chosen channel is exactly 0 behind its BatchNorm: the masked network.
 
     The filter and bias of a chosen channel become zero, and so do γ and β of every BatchNorm that reads it, or that
-    scales a channel all of whose writers are chosen (as in a residual stream). The network itself is not touched.
+    scales a channel all of whose writers are chosen (as in a residual stream). With `recalibrate` the BatchNorms
+    behind those that read it get the mean and variance of what is left: see `recalibrated`. The network itself is
+    not touched.
 
     Raises:
         UsageError: the selection names a layer or a channel that the network does not have, or a layer whose weight
@@ -57,7 +61,9 @@ def silenced(model: nn.Module, inputs: ExampleInputs, selection: Selection) -> n
         TraceError, InputError: as `slimnet.slim` does.
     """
     given = check_inputs(model, inputs)
-    return silence(model, Channels.of(model, given), selection, shared=False)
+    channels = Channels.of(model, given)
+    quiet = silence(model, channels, selection, shared=False)
+    return settled(quiet, given, channels, selection) if recalibrate else quiet
 
 
 def remove(
@@ -67,21 +73,27 @@ def remove(
     *,
     loader: Iterable[Any] | None = None,
     round_to: int | Mapping[str, int] | None = None,
+    recalibrate: bool = True,
     tolerance: float | None = None,
     float64: bool = False,
 ) -> Slimmed:
     """Remove what was chosen: silence it in a copy, and slim that copy exactly.
 
-    The certificate is against the silenced network, not against `model`: what a method chooses computes something.
-    Where it chose nothing that was not dead anyway, the two are the same. The other arguments are those of
-    `slimnet.slim`.
+    With `recalibrate` the silenced network's BatchNorms are told what is gone, which needs no data: before any
+    fine-tuning it errs much less often. The certificate is against the silenced network, not against `model`: what a
+    method chooses computes something. Where it chose nothing that was not dead anyway, the two are the same. The
+    other arguments are those of `slimnet.slim`.
 
     Raises:
         CertificateError: the slim network differs from the silenced one by more than `tolerance`.
         UsageError, TraceError, InputError: as `silenced`.
     """
     given = check_inputs(model, inputs)
-    quiet, narrow, plan = cut(model, given, Channels.of(model, given), selection, round_to)
+    channels = Channels.of(model, given)
+    quiet = silence(model, channels, selection)
+    if recalibrate:
+        quiet = settled(quiet, given, channels, selection)
+    narrow, plan = operated(quiet, given, selection, round_to)
     slimmed = prove(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
     reference = SILENCED if selection.count else DENSE
     certificate = dataclasses.replace(slimmed.certificate, reference=reference)
@@ -101,7 +113,7 @@ def plan_for(
         UsageError, TraceError, InputError: as `silenced`.
     """
     given = check_inputs(model, inputs)
-    return cut(model, given, Channels.of(model, given), selection, round_to)[2]
+    return cut(model, given, Channels.of(model, given), selection, round_to)[1]
 
 
 def cut(
@@ -110,16 +122,26 @@ def cut(
     channels: Channels,
     selection: Selection,
     round_to: int | Mapping[str, int] | None,
-) -> tuple[nn.Module, nn.Module, SurgeryPlan]:
-    """The silenced network, the slim one, and the plan between them."""
-    quiet = silence(model, channels, selection)
-    narrow, plan = operate(
+) -> tuple[nn.Module, SurgeryPlan]:
+    """The slim network, as narrow as it will be but not recalibrated, and its plan."""
+    return operated(silence(model, channels, selection), inputs, selection, round_to)
+
+
+def operated(
+    quiet: nn.Module, inputs: Inputs, selection: Selection, round_to: int | Mapping[str, int] | None
+) -> tuple[nn.Module, SurgeryPlan]:
+    """The slim network and its plan, out of the silenced one."""
+    return operate(
         quiet,
         inputs,
         lambda graph: dataclasses.replace(dead_by_scale(graph, selection.threshold), criterion=str(selection)),
         as_rounding(round_to),
     )
-    return quiet, narrow, plan
+
+
+def settled(quiet: nn.Module, inputs: Inputs, channels: Channels, selection: Selection) -> nn.Module:
+    """The silenced network with BatchNorms that do not miss what is gone."""
+    return recalibrated(quiet, inputs, channels, wholly_chosen(channels, selection), selection.threshold)
 
 
 def silence(model: nn.Module, channels: Channels, selection: Selection, *, shared: bool = True) -> nn.Module:
@@ -180,28 +202,24 @@ def zero_filters(zero: Any, tensors: Mapping[str, torch.Tensor], step: Reader | 
         zero(bias, rows, lambda tensor: tensor)
 
 
-def by_output(weight: torch.Tensor, step: Reader | Depthwise) -> torch.Tensor:
-    """A view of a weight with its output channels first; of a transposed convolution they are on the second axis."""
-    if weight.shape[0] == step.outputs.size and (isinstance(step, Depthwise) or step.in_axis == 1):
-        return weight
-    if isinstance(step, Depthwise):
-        return weight.view(step.outputs.size, *weight.shape[2:])
-    return weight.transpose(0, 1)
-
-
 def chosen_scales(channels: Channels, selection: Selection) -> Iterator[tuple[str, np.ndarray]]:
     """Every γ with channels to silence, and which of its channels they are."""
     graph, sets = channels.graph, channels.sets
-    outputs = [step.outputs[rows] for step, rows in chosen_outputs(channels, selection)]
-    labels: Labels = np.concatenate([np.zeros(0, dtype=np.int64), *outputs])
-    members = np.bincount(sets[labels], minlength=channels.pinned.size)
-    whole = (members > 0) & (members >= channels.writers)
+    labels = chosen_labels(channels, selection)
+    whole = wholly_chosen(channels, selection)
     for gamma, norm in graph.norms:
         rows = np.flatnonzero(np.isin(norm.inputs, labels) | whole[sets[norm.out]])
         if rows.size:
             yield gamma, rows
 
 
-def sibling(name: str, other: str) -> str:
-    """The name of another tensor of the same module."""
-    return f"{name.rpartition('.')[0]}.{other}" if "." in name else other
+def chosen_labels(channels: Channels, selection: Selection) -> Labels:
+    """The labels of all chosen output channels."""
+    outputs = [step.outputs[rows] for step, rows in chosen_outputs(channels, selection)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *outputs])
+
+
+def wholly_chosen(channels: Channels, selection: Selection) -> np.ndarray:
+    """Which sets have been chosen with all of their writers."""
+    members = np.bincount(channels.sets[chosen_labels(channels, selection)], minlength=channels.pinned.size)
+    return (members > 0) & (members >= channels.writers)

@@ -1,7 +1,6 @@
 """What is measured, and how: contenders, settings, and the runtimes that can run them all."""
 
 import copy
-import difflib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from torch import nn
 
 from slimnet.benchmark.counts import Counts, count_module, count_onnx
 from slimnet.benchmark.environment import usable_cores
-from slimnet.errors import UsageError
+from slimnet.errors import UsageError, nearest_name
 from slimnet.export import export_onnx
 from slimnet.inputs import ExampleInputs, Inputs
 
@@ -196,9 +195,7 @@ def with_onnx(contender: Contender, example: ExampleInputs | Inputs, folder: Pat
 def _check_runtime(name: str) -> None:
     if name in RUNTIMES or name == ALL:
         return
-    near = difflib.get_close_matches(name, RUNTIMES, 1, 0.3)
-    meant = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"there is no runtime {name!r}; {meant}there are {', '.join(RUNTIMES)}")
+    raise UsageError(f"there is no runtime {name!r}; {nearest_name(name, RUNTIMES)}")
 
 
 def _check_device(name: str) -> None:

@@ -1,6 +1,5 @@
 """The paper's tables and figures as they are printed: rows, numbers, and what each row was trained with."""
 
-import difflib
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from slimnet.errors import UsageError
+from slimnet.errors import UsageError, nearest_name
 
 Value = float | tuple[float, ...]
 Printed = Mapping[str, Value]
@@ -211,7 +210,5 @@ def wanted(names: Sequence[str]) -> tuple[str, ...]:
     known = [*tables(), *sorted([*figures(), *SIMULATED], key=lambda name: (name.startswith("supp"), name))]
     for name in names:
         if name != "all" and name not in known:
-            close = difflib.get_close_matches(name.lower(), [*known, "all"], n=1, cutoff=0.4)
-            nearest = f"; did you mean {close[0]}?" if close else ""
-            raise UsageError(f"the paper has no {name!r}{nearest} (there are {', '.join(known)}, all)")
+            raise UsageError(f"the paper has no {name!r}; {nearest_name(name, [*known, 'all'])}")
     return tuple(name for name in known if name in names or "all" in names)

@@ -1,0 +1,148 @@
+"""What BatchNorms say of channels, and what they are told of those that are gone: oracles by hand and by measuring."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from networks import difference, outputs
+from test_baselines import IMAGES, lively
+from torch import nn
+from torch.nn import functional as F
+
+from slimnet.baselines import Selection, remove, silenced
+from slimnet.baselines.channels import Channels
+from slimnet.baselines.moments import moments
+from slimnet.graph import Reader
+from slimnet.inputs import Inputs
+from slimnet.models import CifarResNet
+
+
+def normed(width: int, beta: list[float] | float = 0.3, gamma: float = 0.7) -> nn.BatchNorm2d:
+    """A BatchNorm with these β and γ, and statistics of its own."""
+    norm = nn.BatchNorm2d(width)
+    with torch.no_grad():
+        norm.bias.copy_(torch.as_tensor(beta))
+        norm.weight.fill_(gamma)
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+    return norm
+
+
+def read(model: nn.Module, inputs: torch.Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The estimated mean and variance of what every layer but the first reads."""
+    graph = Channels.of(model, Inputs.of(inputs)).graph
+    found = moments(graph)
+    readers = [step for step in graph.layers if isinstance(step, Reader)][1:]
+    return [(found.mean[reader.inputs], found.variance[reader.inputs]) for reader in readers]
+
+
+def rectified(beta: float, gamma: float) -> tuple[float, float]:
+    """The mean and variance of ReLU(N(β, γ²)), in closed form."""
+    density = math.exp(-((beta / gamma) ** 2) / 2) / math.sqrt(2 * math.pi)
+    below = (1 + math.erf(beta / gamma / math.sqrt(2))) / 2
+    mean = beta * below + gamma * density
+    return mean, (beta**2 + gamma**2) * below + beta * gamma * density - mean**2
+
+
+def test_behind_a_relu_the_moments_are_those_of_a_rectified_normal():
+    betas = [-0.8, -0.2, 0.0, 0.4, 1.5]
+    model = nn.Sequential(nn.Conv2d(3, 5, 1), normed(5, betas), nn.ReLU(), nn.Conv2d(5, 2, 1)).eval()
+    (mean, variance), *_ = read(model, IMAGES)
+    expected = np.array([rectified(beta, 0.7) for beta in betas])
+    np.testing.assert_allclose(mean, expected[:, 0], rtol=0.05)
+    np.testing.assert_allclose(variance, expected[:, 1], rtol=0.15)
+
+
+def test_what_is_computed_from_the_same_channel_stays_with_it():
+    """x · σ(x) is SiLU however it is written, and the sum of a channel and itself varies four times as much."""
+
+    class Twice(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.sigmoid(x) + x * torch.sigmoid(x)
+
+    found = []
+    for act in (Twice(), nn.SiLU()):
+        torch.manual_seed(0)
+        found.append(read(nn.Sequential(nn.Conv2d(3, 4, 1), normed(4), act, nn.Conv2d(4, 2, 1)).eval(), IMAGES)[0])
+    np.testing.assert_allclose(found[0][0], 2 * found[1][0], rtol=1e-6)
+    np.testing.assert_allclose(found[0][1], 4 * found[1][1], rtol=1e-6)
+
+
+def test_layers_without_a_batchnorm_give_the_sums_of_what_they_read():
+    """By hand: a linear layer of independent inputs behind a BatchNorm, then another."""
+    torch.manual_seed(0)
+    first, second = nn.Linear(3, 4), nn.Linear(4, 5)
+    norm = nn.BatchNorm1d(3)
+    norm.bias.data.fill_(0.5)
+    norm.running_var.fill_(1 - norm.eps)
+    norm.weight.data.fill_(2)
+    mean, variance = read(nn.Sequential(norm, first, second).eval(), torch.randn(4, 3))[0]
+    weight = first.weight.detach().double().numpy()
+    np.testing.assert_allclose(mean, 0.5 * weight.sum(1) + first.bias.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(variance, 4 * (weight**2).sum(1), rtol=1e-3)
+
+
+@pytest.mark.parametrize("head", ["norm", "bias"])
+def test_a_channel_that_is_always_the_same_is_not_missed(head):
+    """Oracle: the network itself; γ is 0, so the mean is exact, and without padding so is what stands in for it."""
+    torch.manual_seed(0)
+    behind = [nn.Conv2d(6, 5, 3), normed(5)] if head == "norm" else [nn.Conv2d(6, 5, 3, stride=2)]
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), normed(6), nn.ReLU(), *behind).eval()
+    model[1].weight.data[[1, 4]] = 0
+    selection = Selection("mine", {"0": (1, 4)})
+    given = (IMAGES,)
+    assert difference(outputs(model, given), outputs(remove(model, IMAGES, selection).model, given)) < 1e-5
+    plain = remove(model, IMAGES, selection, recalibrate=False).model
+    assert difference(outputs(model, given), outputs(plain, given)) > 1e-2
+
+
+def test_the_statistics_are_those_that_are_measured_once_the_channels_are_gone():
+    """Oracle: the mean and variance of what the silenced network's layer really gives, on inputs that are normal."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(64, 12, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 6, 3, padding=1), nn.BatchNorm2d(6)
+    )  # fmt: skip
+    data = torch.randn(64, 64, 8, 8)
+    for norm in (model[1], model[4]):
+        norm.momentum = None
+        norm.bias.data.uniform_(-0.5, 1)
+        norm.weight.data.uniform_(0.5, 1.5)
+    with torch.no_grad():
+        model.train()(data)
+        selection = Selection("mine", {"0": tuple(range(0, 12, 2))})
+        quiet = silenced(model.eval(), data[:2], selection)
+        given = quiet[:4](data)
+    std = model[4].running_var.sqrt()
+    torch.testing.assert_close(quiet[4].running_mean / std, given.mean((0, 2, 3)) / std, rtol=0, atol=0.05)
+    torch.testing.assert_close(quiet[4].running_var, given.var((0, 2, 3)), rtol=0.4, atol=0)
+    assert (quiet[4].running_var < 0.9 * model[4].running_var).all()
+
+
+def test_what_does_not_read_them_stays_to_the_bit_and_so_does_what_is_dead():
+    model = lively(CifarResNet(8))
+    model.layer1[0].bn2.weight.data[3] = 1e-5
+    chosen = Selection("mine", {"layer1.0.conv1": (1, 3)}, threshold=1e-3)
+    plain, told = (silenced(model, IMAGES, chosen, recalibrate=each).state_dict() for each in (False, True))
+    changed = {name for name, tensor in told.items() if not torch.equal(tensor, plain[name])}
+    assert changed == {"layer1.0.bn2.running_mean", "layer1.0.bn2.running_var"}
+    kept = told["layer1.0.bn2.running_var"] == plain["layer1.0.bn2.running_var"]
+    assert torch.nonzero(kept).reshape(-1).tolist() == [3]
+
+
+def test_a_network_that_loses_nothing_that_lives_is_not_touched():
+    model = lively(CifarResNet(8))
+    quiet = silenced(model, IMAGES, Selection("mine", {}))
+    assert all(torch.equal(tensor, quiet.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_padding_is_seen_as_the_layer_itself_sees_it():
+    """Oracle: what the layer makes of the channel's mean on the whole plane, by torch."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), normed(4), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=2), normed(2)).eval()
+    quiet = silenced(model, IMAGES, Selection("mine", {"0": (2,)}))
+    (mean, _), *_ = read(model, IMAGES)
+    planes = torch.zeros(1, 4, *IMAGES.shape[2:])
+    planes[:, 2] = float(mean[2])
+    lost = F.conv2d(planes, model[3].weight, padding=2).mean((0, 2, 3))
+    torch.testing.assert_close(quiet[4].running_mean, model[4].running_mean - lost)
