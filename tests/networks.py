@@ -246,6 +246,32 @@ class Gated(nn.Module):
         return torch.maximum(self.left(x) * self.right(x), x)
 
 
+class OneGate(nn.Module):
+    """One channel that scales all others, and a learned weight for each of two branches."""
+
+    def __init__(self, dice: Dice, width: int):
+        super().__init__()
+        self.body, self.gate = conv_norm(dice, width, width), conv_norm(dice, width, 1)
+        self.weights = nn.Parameter(torch.randn(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = self.weights.softmax(0)
+        return first * x + second * self.body(x) * torch.sigmoid(self.gate(x))
+
+
+class Halved(nn.Module):
+    """Halves of the channels made into one: the larger one, their sum or mean, or one gated by the other."""
+
+    def __init__(self, dice: Dice):
+        super().__init__()
+        self.how = dice.choice(["amax", "sum", "mean", "glu"])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.how == "glu":
+            return nn.functional.glu(x, 1)
+        return getattr(x.view(x.shape[0], 2, -1, *x.shape[2:]), self.how)(1)
+
+
 Maker = Callable[[Dice, int], tuple[nn.Module, int]]
 """Makes a block for some number of channels; also tells how many it returns."""
 
@@ -313,6 +339,11 @@ def pooled(dice: Dice, width: int) -> tuple[nn.Module, int]:
     return nn.Sequential(*norm_act(dice, width), dice.choice(makers)()), width
 
 
+def halved(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    front, wide = widened(dice, width, 2)
+    return nn.Sequential(front, Halved(dice)), wide // 2
+
+
 def same_width(kind: type[nn.Module]) -> Maker:
     return lambda dice, width: (kind(dice, width), width)
 
@@ -338,6 +369,8 @@ BLOCKS: dict[str, Maker] = {
     "pooled": pooled,
     "in-place view": in_place_view,
     "gated": same_width(Gated),
+    "one gate": same_width(OneGate),
+    "halved": halved,
 }
 HEADS = ("pooled", "flat", "hidden", "planes")
 RETURNS = ("tensor", "tuple", "dict")
