@@ -11,12 +11,13 @@ import argparse
 import json
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from slimnet.paper.catalogue import Entry, datasets, tables
 from slimnet.paper.markdown import Found, letter, line, table
-from slimnet.paper.results import Result, environments, hardware, read, read_all
+from slimnet.paper.results import Result, current, environments, hardware, read, read_all
 from slimnet.paper.scales import Scale, shortened
 from slimnet.paper.timing import in_words
 from slimnet.paper.trends import verdicts
@@ -46,8 +47,8 @@ def keep_plan(path: Path) -> Path:
 
 
 def found(scale: Scale) -> Found:
-    """All that has been run at a scale."""
-    return Found(tuple(tables()), scale, read_all(RESULTS, scale), {})
+    """All that has been run at a scale as it is today."""
+    return Found(tuple(tables()), scale, current(read_all(RESULTS, scale)), {})
 
 
 def page() -> str:
@@ -105,7 +106,7 @@ def median(values: list[float]) -> float:
 
 def coverage() -> str:
     """How many cells of each table were run in full, small, or not at all."""
-    known = {scale: read_all(RESULTS, scale) for scale in SCALES}
+    known = {scale: found(scale).results for scale in SCALES}
     lines = ["| table | cells | in full | small | not at all | quoted from others |", "|---|---|---|---|---|---|"]
     for name, each in tables().items():
         counts = Counter(state(entry, known) for entry in each.entries)
@@ -114,7 +115,7 @@ def coverage() -> str:
     return "\n".join(lines)
 
 
-def state(entry: Entry, known: dict[Scale, dict[str, Result]]) -> str:
+def state(entry: Entry, known: Mapping[Scale, Mapping[str, Result]]) -> str:
     """How far a cell has come."""
     if entry.of is not None:
         return "quoted"

@@ -186,9 +186,7 @@ class Ray:
 
     def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Callable[[], bool]) -> Iterator[Outcome]:
         """Hand all cells to Ray and say how each ended; after a wish to stop, the others are called off."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray: Any = importlib.import_module("ray")
-        ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
+        ray = self._cluster()
         try:
             train = ray.remote(max_retries=0, **self.resources)(train_elsewhere)
             waiting = {train.remote(job): job for job in jobs}
@@ -205,6 +203,24 @@ class Ray:
                     return
         finally:
             ray.shutdown()
+
+    def _cluster(self) -> Any:
+        """Ray itself, once it is in touch with its cluster.
+
+        Raises:
+            UsageError: there is none at the address.
+        """
+        from slimnet.errors import UsageError
+
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray: Any = importlib.import_module("ray")
+        try:
+            ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
+        except Exception as error:  # What Ray raises here is of no one kind.
+            why = (str(error).strip().splitlines() or ["it is not reached"])[0]
+            told = f"there is no Ray cluster at {self.address!r} ({why}); begin one with `ray start --head`"
+            raise UsageError(f"{told}, or give --ray the address of another") from error
+        return ray
 
     @staticmethod
     def _outcome(ray: Any, job: Job, reference: Any) -> Outcome:

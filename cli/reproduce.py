@@ -24,6 +24,7 @@ EXAMPLES = """\b
 Examples:
   slimnet reproduce table1 --dry-run
   slimnet reproduce table1 table3 --scale small --data-root data -o runs/paper --threads 1
+  slimnet reproduce trends --scale small --seeds 3 --data-root data -o runs/paper --threads 1
   slimnet reproduce all --budget 25m --data-root data -o runs/paper --concurrent 4
   slimnet reproduce table7 --ray auto --gpus 0.25 --data-root /shared/data -o /shared/paper
 """
@@ -93,7 +94,8 @@ def reproduce(
 ) -> None:
     """Train the networks of the paper's tables and figures, and set what came of them beside what is printed.
 
-    NAME is table1 ... table10, supp-table1 ... supp-table4, fig2 ... fig5, supp-fig1 ... supp-fig3, or all.
+    NAME is table1 ... table10, supp-table1 ... supp-table4, fig2 ... fig5, supp-fig1 ... supp-fig3, or all; trends
+    is the networks alone that the trends which the paper states are read off.
 
     Figure 4 and supplementary figure 3 are simulated, in full at either scale, in about a minute.
 
@@ -125,10 +127,12 @@ def reproduce(
 
 
 def entries_of(names: Sequence[str]) -> list[Entry]:
-    """The networks in these tables and figures."""
-    from slimnet.paper.catalogue import printed
+    """The networks in these tables and figures, and where asked for those that the trends are about, each once."""
+    from slimnet.paper.catalogue import TRENDS, printed
+    from slimnet.paper.trends import cells
 
-    return [entry for each in printed(names) for entry in each.entries]
+    every = [entry for each in printed(names) for entry in each.entries]
+    return list({entry.name: entry for entry in (*every, *(cells() if TRENDS in names else ()))}.values())
 
 
 def run(reproduction: Reproduction, tasks: Sequence[Task], budget: float | None) -> bool:
@@ -158,12 +162,12 @@ def run(reproduction: Reproduction, tasks: Sequence[Task], budget: float | None)
 def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool) -> None:
     """Write the report in its three forms, and show its tables."""
     from slimnet.paper.markdown import Found, document, markdown
-    from slimnet.paper.results import read_all
+    from slimnet.paper.results import current, read_all
     from slimnet.report.paper_page import write_paper_report
 
     simulations = simulate(names, reproduction.out)
     with terminal.working("Drawing the report"):
-        results = read_all(reproduction.results, reproduction.scale)
+        results = current(read_all(reproduction.results, reproduction.scale))
         found = Found(tuple(names), reproduction.scale, results, simulations)
         text, known = markdown(found), document(found)
         write(reproduction.out / "report.md", text + "\n")

@@ -12,7 +12,7 @@ from cifar import shared_file
 from slimnet.data import ImageData, load_data
 from slimnet.errors import ArchitectureError, DataError, UsageError
 from slimnet.models import build
-from slimnet.paper import catalogue, images, measure, results, timing, trends
+from slimnet.paper import catalogue, images, markdown, measure, results, timing, trends
 from slimnet.paper.catalogue import READINGS, by_worth, figures, tables
 from slimnet.paper.pruned import Convolution, convolutions_of, share_pruned
 from slimnet.paper.scales import recipe_of
@@ -25,6 +25,7 @@ ROWS = {
 """How many rows the paper prints."""
 
 ENTRIES = by_worth()
+ADAM_AND_SGD = ("Adam, L2 1e-3", "SGD, L2 1e-3")
 BASICNET = ((64, 25), (128, 9), (128, 9), (256, 9), (256, 9), (512, 9), (512, 9))
 """Outputs and taps of C1 to C7."""
 
@@ -97,6 +98,24 @@ def test_a_full_recipe_is_the_papers_schedule():
     assert (decay.weight_decay, decay.l2, decay.lr, decay.momentum) == (5e-4, 0, 0.1, 0.9)
 
 
+def test_a_small_recipe_is_narrower_but_less_so_in_the_first_layer():
+    """What the small scale says of itself, for one row: λ and Adam's learning rate tenfold, SGD's as it is."""
+    small = catalogue.document("experiments.json")["small"]
+    full, less, other = (
+        recipe_of(catalogue.entry(*place, "cifar10"), scale)
+        for place, scale in (
+            (("table4", "64-0.5x"), "full"),
+            (("table4", "64-0.5x"), "small"),
+            (("table1", "SGD, WD 5e-4"), "small"),
+        )
+    )
+    assert less.arch_args["widths"] == [round(64 * small["first_width"]), 8, 8, 16, 16, 32, 32]
+    assert (less.l2, less.lr) == pytest.approx((small["strength"] * full.l2, small["lr"]["adam"] * full.lr))
+    assert (other.weight_decay, other.lr) == pytest.approx((small["strength"] * 5e-4, 0.1))
+    narrow = recipe_of(catalogue.entry("table7", "Adam, L2 1e-4, batch 40", "cifar10"), "small")
+    assert narrow.arch_args["width"] == small["width"]
+
+
 def test_rows_of_two_tables_are_one_recipe():
     one, two = (recipe_of(catalogue.entry(name, "Adam, WD 2e-4", "cifar100"), "full") for name in ("table1", "table2"))
     assert one == two
@@ -127,10 +146,6 @@ def test_every_trend_is_one_that_the_papers_numbers_have():
         for entry in ENTRIES
         if entry.of is None
     }
-    for name, twin in (("cifar10", "supp-table1"), ("cifar100", "table2")):
-        layers = catalogue.entry(twin, "Adam, L2 1e-4", name).paper["layers"]
-        key = catalogue.entry("table1", "Adam, L2 1e-4", name).name
-        printed[key] = results.Result((key,), "full", {}, (run({**printed[key].runs[0].readings, "layers": layers}),))
     found = trends.verdicts(printed)
     assert len(found) > 30
     assert not [each for each in found if not each.holds]
@@ -145,6 +160,58 @@ def test_a_trend_without_results_is_neither_held_nor_broken():
     assert trends.falls([3, 3, 1])
     assert not trends.falls([3, 3])
     assert not trends.falls([1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("means", "spreads", "holds", "close"),
+    [
+        ((50, 30), (3, 4), True, False),
+        ((50, 30), (12, 9), True, True),
+        ((50, 30, 0, 0), (1, 1, 0, 0), True, False),
+        ((50, 30, 29), (1, 1, 1), True, True),
+        ((30, 50), (3, 4), False, False),
+        ((30, 32), (3, 4), False, True),
+        ((30, 32, 10, 40), (3, 4, 1, 1), False, False),
+        ((0, 0), (0, 0), False, False),
+        ((50, 30), (0, 0), True, False),
+    ],
+)
+def test_a_trend_is_close_where_its_seeds_overlap(means, spreads, holds, close):
+    """One that holds is as sure as its closest pair, one that does not as the pair that rises farthest."""
+    assert trends.falls(means) == holds
+    assert trends.is_close(means, spreads) == close
+
+
+def test_a_trend_is_judged_by_the_means_of_its_seeds():
+    """The first of three seeds says the opposite of the mean."""
+    pair = [each.name for each in (catalogue.entry("table1", row, "cifar10") for row in ADAM_AND_SGD)]
+    gammas = ((10.0, 40.0, 70.0), (20.0, 24.0, 28.0))
+    known = {
+        name: results.Result((name,), "small", {}, tuple(run({"gamma": each}) for each in seeds))
+        for name, seeds in zip(pair, gammas, strict=True)
+    }
+    (found,) = [each for each in trends.verdicts(known) if each.holds is not None]
+    assert (found.holds, found.close, found.seeds) == (True, True, 3)
+    assert (found.values, found.spreads, found.paper) == ((40, 24), (30, 4), (83, 27))
+    told = markdown.line(found, "small")
+    assert "**holds, within the seeds' spread** (small, 3 seeds: 40.0 ± 30.0, 24.0 ± 4.0 %; the paper's 83, 27)" in told
+
+
+def test_layers_are_judged_by_the_means_of_their_seeds():
+    name = catalogue.entry("table2", "Adam, L2 1e-4", "cifar100").name
+    runs = tuple(run({"layers": [first, 0, 10, 0, 0, 30, 50]}) for first in (0.0, 40.0))
+    verdicts = trends.verdicts({name: results.Result((name,), "small", {}, runs)})
+    first, last = [each for each in verdicts if each.holds is not None]
+    assert (first.values, first.spreads, first.holds, first.close) == ((20, 10), (20, 0), True, True)
+    assert (last.values, last.spreads, last.paper) == ((40, 10), (0, 0), (61, 9))
+
+
+def test_the_cells_of_the_trends_are_all_that_a_verdict_takes():
+    cells = trends.cells()
+    assert len({each.name for each in cells}) == len(cells)
+    readings = {"gamma": 1.0, "layers": [1.0] * 7}
+    known = {each.name: results.Result((each.name,), "full", {}, (run(readings),)) for each in cells}
+    assert None not in {each.holds for each in trends.verdicts(known)}
 
 
 def test_figures_show_cells_of_tables():
@@ -162,6 +229,7 @@ def test_the_most_telling_cells_come_first():
 
 def test_names_are_known_in_the_papers_order_and_unknown_ones_suggest_the_nearest():
     assert catalogue.wanted(["table3", "table1", "table3"]) == ("table1", "table3")
+    assert catalogue.wanted(["trends", "table3"]) == ("table3", "trends")
     assert set(catalogue.wanted(["all"])) == set(tables()) | set(figures()) | {"fig4", "supp-fig3"}
     with pytest.raises(UsageError, match="did you mean supp-table2"):
         catalogue.wanted(["suptable2"])
@@ -294,6 +362,18 @@ def test_results_gather_the_seeds_of_one_recipe(tmp_path):
     assert not results.holds(tmp_path, ["a"], "small", replace(recipe, seed=2))
     assert not results.holds(tmp_path, ["a"], "small", replace(recipe, l2=0.5))
     assert [path.name for path in tmp_path.iterdir()] == ["a-small.json"]
+
+
+def test_results_of_another_recipe_than_todays_are_left_out():
+    made = results.without_seed(recipe_of(ENTRIES[0], "small"))
+    now, then = ENTRIES[0].name, ENTRIES[1].name
+    runs = (run({"gamma": 1.0}),)
+    known = {
+        now: results.Result((now,), "small", made, runs),
+        then: results.Result((then,), "small", made | {"iterations": 7}, runs),
+        "gone": results.Result(("gone",), "small", made, runs),
+    }
+    assert results.current(known) == {now: known[now]}
 
 
 def test_a_damaged_result_is_refused_in_one_line(tmp_path):

@@ -11,6 +11,7 @@ import slimnet_cli
 from pages import Tags, check_ids
 
 from slimnet.paper import catalogue
+from slimnet.paper.trends import cells
 
 
 def write_data(root, names=("cifar10", "cifar100")):
@@ -31,7 +32,7 @@ def write_data(root, names=("cifar10", "cifar100")):
 def short():
     """The small scale, so short that a run is over at once."""
     with pytest.MonkeyPatch.context() as patch:
-        settings = {"iterations": 4, "train_images": 60, "test_images": 40, "width": 0.05}
+        settings = {"iterations": 4, "train_images": 60, "test_images": 40, "width": 0.05, "first_width": 0.1}
         for name, value in settings.items():
             patch.setitem(catalogue.document("experiments.json")["small"], name, value)
         yield
@@ -72,6 +73,16 @@ def test_a_plan_for_people_says_what_is_missing(world, capsys):
     told = capsys.readouterr().out
     assert "tiny-imagenet-200/" in told
     assert "4 runs stand for these 4 cells" in told
+
+
+def test_the_networks_behind_the_trends_go_by_one_name(world, capsys):
+    assert reproduce(world, "trends", "table4", "--dry-run", "--json", "--seeds", "2") == 0
+    told = json.loads(capsys.readouterr().out)
+    names = [cell["cell"] for cell in told["cells"]]
+    assert len(names) == len(set(names))
+    assert {each.name for each in cells()} <= set(names)
+    assert "table4-64-1x-cifar10" in names
+    assert all(cell["runs"] == 2 for cell in told["cells"])
 
 
 def test_a_budget_is_begun_with_what_is_worth_most_and_the_rest_follows(world, capsys):
@@ -124,7 +135,7 @@ def test_every_number_of_the_small_scale_says_so(world, capsys):
     assert all("| small: " in line for line in lines)
     trends = [line for line in text.splitlines() if "**holds**" in line or "**does not hold**" in line]
     assert trends
-    assert all("(small: " in line for line in trends)
+    assert all("(small, " in line for line in trends)
     page = (world / "out" / "report.html").read_text()
     check_ids(page)
     parsed = Tags(page)

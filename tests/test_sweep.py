@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -183,6 +184,22 @@ def test_a_sweep_without_ray_says_how_to_get_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert run(tmp_path, "--ray", "auto") == 2
     assert "pip install 'slimnet[ray]'" in capsys.readouterr().err
+
+
+def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path, capsys, monkeypatch):
+    """Nothing has been begun by then."""
+    grid(tmp_path)
+
+    def init(**_):
+        raise ConnectionError("Could not find any running Ray instance.\nSet RAY_ADDRESS.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    assert run(tmp_path, "--ray", "auto") == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "there is no Ray cluster at 'auto' (Could not find any running Ray instance.)" in told
+    assert "ray start --head" in told
+    with contextlib.closing(sqlite3.connect(tmp_path / "sweep" / "sweep.sqlite")) as table:
+        assert table.execute("SELECT DISTINCT state FROM cells").fetchall() == [("waiting",)]
 
 
 def test_cells_run_on_a_ray_cluster(tmp_path):

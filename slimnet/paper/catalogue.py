@@ -32,6 +32,9 @@ READINGS = {
 SIMULATED = ("fig4", "supp-fig3")
 """The figures that no network is trained for: see `slimnet.paper.scalars`."""
 
+TRENDS = "trends"
+"""The name that stands for the networks which the stated trends are read off: see `slimnet.paper.trends`."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -124,7 +127,7 @@ def document(name: str) -> Any:
 
 
 @functools.cache
-def tables() -> Mapping[str, Table]:
+def tables() -> dict[str, Table]:
     """Every table of the paper and its supplement by name, in order."""
     return {name: _table(name, content) for name, content in document("tables.json")["tables"].items()}
 
@@ -151,7 +154,7 @@ def _frozen(paper: Mapping[str, Any]) -> Printed:
 
 
 @functools.cache
-def figures() -> Mapping[str, Figure]:
+def figures() -> dict[str, Figure]:
     """Every figure that is drawn from runs, by name."""
     return {
         name: Figure(
@@ -176,7 +179,8 @@ def datasets() -> Mapping[str, Dataset]:
 
 def printed(names: Sequence[str]) -> list[Table | Figure]:
     """The tables and figures of these names, without those that are simulated."""
-    return [tables()[name] if name in tables() else figures()[name] for name in names if name not in SIMULATED]
+    drawn = tables() | figures()
+    return [drawn[name] for name in names if name in drawn]
 
 
 def entry(table: str, row: str, data: str) -> Entry:
@@ -202,13 +206,17 @@ def by_worth() -> tuple[Entry, ...]:
 
 
 def wanted(names: Sequence[str]) -> tuple[str, ...]:
-    """The tables and figures that `names` ask for, in the paper's order, each once; "all" is all of them.
+    """The tables and figures that `names` ask for, in the paper's order, each once, and the trends where they are.
+
+    "all" is all of the tables and figures.
 
     Raises:
         UsageError: one is unknown; the nearest is suggested.
     """
     known = [*tables(), *sorted([*figures(), *SIMULATED], key=lambda name: (name.startswith("supp"), name))]
+    others = (TRENDS, "all")
     for name in names:
-        if name != "all" and name not in known:
-            raise UsageError(f"the paper has no {name!r}; {nearest_name(name, [*known, 'all'])}")
-    return tuple(name for name in known if name in names or "all" in names)
+        if name not in (*known, *others):
+            raise UsageError(f"the paper has no {name!r}; {nearest_name(name, [*known, *others])}")
+    chosen = [name for name in known if name in names or "all" in names]
+    return (*chosen, *([TRENDS] if TRENDS in names else []))

@@ -95,12 +95,23 @@ def markdown(found: Found) -> str:
 
 def line(verdict: Verdict, scale: Scale) -> str:
     """A trend in one line."""
-    outcome = "holds" if verdict.holds else "does not hold"
-    ours = ", ".join(f"{value:.1f}" for value in verdict.values)
     paper = ", ".join(f"{value:g}" for value in verdict.paper)
     printed = f"; the paper's {paper}" if paper else ""
     why = f"; {verdict.why}" if verdict.why else ""
-    return f"{verdict.claim}: **{outcome}** ({scale}: {ours} %{printed}){why}"
+    seeds = f"{scale}, {verdict.seeds} seed{'' if verdict.seeds == 1 else 's'}"
+    return f"{verdict.claim}: **{outcome(verdict)}** ({seeds}: {falling(verdict)} %{printed}){why}"
+
+
+def outcome(verdict: Verdict) -> str:
+    """Whether a trend holds, in a few words."""
+    held = "holds" if verdict.holds else "does not hold"
+    return f"{held}, within the seeds' spread" if verdict.close else held
+
+
+def falling(verdict: Verdict) -> str:
+    """The values that ought to fall, each with the spread of its seeds."""
+    spreads = [f" ± {spread:.1f}" if verdict.seeds > 1 else "" for spread in verdict.spreads]
+    return ", ".join(f"{value:.1f}{spread}" for value, spread in zip(verdict.values, spreads, strict=True))
 
 
 def table(which: Table, results: Mapping[str, Result], machines: Sequence[str]) -> str:
@@ -127,23 +138,34 @@ def ours(entry: Entry, result: Result | None, shown: Sequence[str], machines: Se
         why = f"quoted from {entry.of}" if entry.of else "not run"
         return [why, *[NOTHING] * 5]
     means = {name: result.mean(name) for name in READINGS}
-    marked = values(means, shown) if result.scale == "full" else f"{result.scale}: {values(means, shown)}"
+    told = " / ".join(spread_out(result, name, means[name]) for name in shown)
+    marked = told if result.scale == "full" else f"{result.scale}: {told}"
     apart = {name: difference(means[name], value) for name, value in entry.paper.items()}
-    known = {name: letter(place) for place, name in enumerate(machines)}
-    where = sorted({known.get(kept.hardware(run.environment), NOTHING) for run in result.runs})
     return [
         marked,
         values(apart, shown, signed=True),
         f"{macs_left(result):.0f} %",
         str(len(result.runs)),
         f"{result.iterations:,}",
-        ", ".join(where),
+        places(result, machines),
     ]
+
+
+def places(result: Result, machines: Sequence[str]) -> str:
+    """The letters of the machines that a result's runs were made on."""
+    known = {name: letter(place) for place, name in enumerate(machines)}
+    return ", ".join(sorted({known.get(kept.hardware(run.environment), NOTHING) for run in result.runs}))
 
 
 def values(found: Mapping[str, Value | None], shown: Sequence[str], *, signed: bool = False) -> str:
     """Numbers in the order of the columns, with a stroke between them."""
     return " / ".join(number(name, found.get(name), signed=signed) for name in shown)
+
+
+def spread_out(result: Result, name: str, mean: Value) -> str:
+    """The mean of a reading; of sparsity by γ, which the trends are about, with the spread of the seeds as well."""
+    spread = result.spread(name) if name == "gamma" else None
+    return number(name, mean) if spread is None else f"{number(name, mean)} ± {number(name, spread)}"
 
 
 def number(name: str, value: Value | None, *, signed: bool = False) -> str:
@@ -153,7 +175,8 @@ def number(name: str, value: Value | None, *, signed: bool = False) -> str:
     if isinstance(value, tuple):
         return " ".join(number(name, each, signed=signed) for each in value)
     digits = 2 if name in LOSSES else 0 if name in (*COUNTS, "layers") else 1
-    return f"{value:{'+' if signed else ''}.{digits}f}"
+    rounded = round(value, digits) or 0.0
+    return f"{rounded:{'+' if signed else ''}.{digits}f}"
 
 
 def letter(place: int) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.files import whole_file
-from slimnet.paper.catalogue import Value
+from slimnet.paper.catalogue import Value, by_worth
 from slimnet.paper.measure import Measured
-from slimnet.paper.scales import Scale
+from slimnet.paper.scales import Scale, recipe_of
 from slimnet.training import Recipe
 
 DIGITS = 5
@@ -141,6 +141,17 @@ def read_all(folder: Path, scale: Scale) -> dict[str, Result]:
     """
     found = [read(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
     return {name: result for result in found if result.scale == scale for name in result.names}
+
+
+def current(results: Mapping[str, Result]) -> dict[str, Result]:
+    """Those that were trained as their network is trained today; a scale may have changed since the others were."""
+    found = {}
+    for entry in by_worth():
+        result = results.get(entry.name)
+        recipe = recipe_of(entry, result.scale) if result else None
+        if result and recipe and result.is_of(recipe):
+            found[entry.name] = result
+    return found
 
 
 def holds(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe) -> bool:

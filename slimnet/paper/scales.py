@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from slimnet.models.arguments import scaled
+from slimnet.models.basicnet import WIDTHS
 from slimnet.paper.catalogue import Dataset, Entry, datasets, document
 from slimnet.training import Recipe
 from slimnet.training.recipe import BASE_SETTINGS
@@ -42,7 +44,7 @@ def _small(full: Mapping[str, Any]) -> dict[str, Any]:
     iterations = small["iterations"]
     rate = full.get("lr", BASE_SETTINGS[optimiser]["lr"]) * small["lr"].get(optimiser, 1)
     strengths = {name: full[name] * small["strength"] for name in STRENGTHS if name in full}
-    arguments = full["arch_args"] | {"width": small["width"]}
+    arguments = narrowed(full["arch"], full["arch_args"])
     if arguments.get("hidden") == "imagenet":
         # That head is for images of 224 pixels.
         arguments["hidden"] = "tinyimagenet"
@@ -58,6 +60,19 @@ def _small(full: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def narrowed(arch: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a network at small scale: a fraction of the width, a larger one in a BasicNet's first layer.
+
+    The paper's own 64-0.5x keeps all filters of that layer. An eighth of them would be eight, of which none is
+    superfluous.
+    """
+    small = document("experiments.json")["small"]
+    if arch != "basicnet":
+        return {**arguments, "width": small["width"]}
+    first, *others = WIDTHS[arguments.get("widths", "64-1x")]
+    return {**arguments, "widths": [*scaled([first], small["first_width"]), *scaled(others, small["width"])]}
+
+
 def small_name(data: str, arch: str) -> str:
     """Where the small data set for a network lies."""
     small = document("experiments.json")["small"]
@@ -69,13 +84,16 @@ def shortened(scale: Scale) -> str:
     if scale == "full":
         return "Full scale: the paper's network, data and schedule."
     small = document("experiments.json")["small"]
-    rates = ", ".join(f"{name} × {factor:g}" for name, factor in small["lr"].items())
+    factors = sorted(set(small["lr"].values()))
+    raised = {factor: [name for name, own in small["lr"].items() if own == factor] for factor in factors}
+    rates = ", ".join(f"× {factor:g} under {', '.join(names)}" for factor, names in raised.items())
     sizes = " or ".join(str(size) for size in sorted(set(small["size"].values())))
     return (
-        f"Small scale, which is not the paper's: {small['width']:g} of the width, {small['iterations']:,} iterations "
-        f"in place of 406,250, {small['train_images']:,} training images of {sizes} pixels and "
-        f"{small['test_images']:,} test images, every λ × {small['strength']:g}, learning rates of {rates}, "
-        f"{small['precision']}. What is compared is the order of the numbers."
+        f"Small scale, which is not the paper's: {small['width']:g} of the width ({small['first_width']:g} in "
+        f"BasicNet's first convolution), {small['iterations']:,} iterations in place of 406,250, "
+        f"{small['train_images']:,} training images of {sizes} pixels and {small['test_images']:,} test images, every "
+        f"λ × {small['strength']:g}, learning rates {rates}, {small['precision']}. What is compared is the order of "
+        "the numbers."
     )
 
 

@@ -6,22 +6,29 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from slimnet.paper.catalogue import document, entry
+from slimnet.paper.catalogue import Entry, document, entry
 from slimnet.paper.results import Result
+from slimnet.paper.scales import Scale
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim: whether it holds among our results, None where some of them are missing.
+    """A claim: whether it holds among the means of our results, None where some of them are missing.
 
-    `values` are ours in the order in which they ought to fall, `paper` the printed ones likewise; `why` says, where
-    it does not hold, what we take to be the reason.
+    `values` are ours, means over the seeds, in the order in which they ought to fall, and `paper` the printed ones
+    likewise. `spreads` are half the distances between the smallest and the largest seed, 0 where there is but one,
+    and `seeds` the fewest that a value has. `close` says that the seeds leave it open: that two neighbours which
+    decide about it are nearer than their spreads together. `why` says, where it does not hold, what we take to be
+    the reason.
     """
 
     claim: str
     holds: bool | None
     values: tuple[float, ...]
     paper: tuple[float, ...]
+    spreads: tuple[float, ...] = ()
+    seeds: int = 0
+    close: bool = False
     why: str = ""
 
 
@@ -36,6 +43,12 @@ def claims() -> Sequence[Mapping[str, Any]]:
     return found
 
 
+def cells() -> tuple[Entry, ...]:
+    """The networks that the claims are about, each once, in their order."""
+    places = [place for trend in claims() for place in trend.get("cells", [trend.get("cell")])]
+    return tuple({each.name: each for each in (entry(*place) for place in places)}.values())
+
+
 def falls(values: Sequence[float]) -> bool:
     """Whether numbers never rise, and end below where they begin."""
     return all(one >= two for one, two in pairwise(values)) and values[0] > values[-1]
@@ -46,24 +59,48 @@ def _of_cells(trend: Mapping[str, Any], results: Mapping[str, Result]) -> Verdic
     paper = tuple(_number(each.paper[reading]) for each in entries)
     if any(each.name not in results for each in entries):
         return Verdict(trend["claim"], None, (), paper)
-    values = tuple(_number(results[each.name].mean(reading)) for each in entries)
-    return Verdict(trend["claim"], falls(values), values, paper, _why(trend, values, results[entries[0].name]))
+    found = [results[each.name] for each in entries]
+    sides = [[_number(run.readings[reading]) for run in result.runs] for result in found]
+    return _judged(trend, sides, paper, found[0].scale)
 
 
 def _of_layers(trend: Mapping[str, Any], results: Mapping[str, Result]) -> Verdict:
     """A claim on the layers of one network: those in `more` are, taken together, above those in `less`."""
-    name = entry(*trend["cell"]).name
-    if name not in results:
-        return Verdict(trend["claim"], None, (), ())
-    layers = results[name].mean("layers")
-    assert isinstance(layers, tuple)
-    values = tuple(statistics.fmean(layers[place - 1] for place in trend[side]) for side in ("more", "less"))
-    return Verdict(trend["claim"], falls(values), values, (), _why(trend, values, results[name]))
+    each = entry(*trend["cell"])
+    paper = _sides(trend, each.paper["layers"])
+    if each.name not in results:
+        return Verdict(trend["claim"], None, (), paper)
+    runs = [_sides(trend, run.readings["layers"]) for run in results[each.name].runs]
+    return _judged(trend, list(zip(*runs, strict=True)), paper, results[each.name].scale)
 
 
-def _why(trend: Mapping[str, Any], values: Sequence[float], result: Result) -> str:
-    """The reason that is written down for the small scale, where the claim does not hold at it."""
-    return "" if falls(values) or result.scale == "full" else trend.get("why_small", "")
+def _sides(trend: Mapping[str, Any], layers: Any) -> tuple[float, ...]:
+    """The mean sparsity of the layers that are said to have more, and of those with less."""
+    return tuple(statistics.fmean(layers[place - 1] for place in trend[side]) for side in ("more", "less"))
+
+
+def _judged(
+    trend: Mapping[str, Any], sides: Sequence[Sequence[float]], paper: tuple[float, ...], scale: Scale
+) -> Verdict:
+    """Judge by the means of the seeds of each side; the reason that is written down is one of the small scale."""
+    means = tuple(statistics.fmean(seeds) for seeds in sides)
+    spreads = tuple((max(seeds) - min(seeds)) / 2 for seeds in sides)
+    holds, fewest = falls(means), min(len(seeds) for seeds in sides)
+    why = "" if holds or scale == "full" else trend.get("why_small", "")
+    return Verdict(trend["claim"], holds, means, paper, spreads, fewest, is_close(means, spreads), why)
+
+
+def is_close(means: Sequence[float], spreads: Sequence[float]) -> bool:
+    """Whether seeds leave open if numbers fall: neighbours that decide it are nearer than their spreads together.
+
+    Where they fall, any such pair leaves it open; where they do not, all pairs that rise have to.
+    """
+    rooms = [one + two for one, two in pairwise(spreads)]
+    drops = [one - two for one, two in pairwise(means)]
+    if falls(means):
+        return any(drop < room for drop, room in zip(drops, rooms, strict=True))
+    rises = [(-drop, room) for drop, room in zip(drops, rooms, strict=True) if drop < 0]
+    return bool(rises) and all(rise < room for rise, room in rises)
 
 
 def _number(value: Any) -> float:

@@ -35,15 +35,19 @@ class Moved:
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of a comparison: sparsity by γ in per cent, the paper's and ours; None where there is none."""
+    """A row of a comparison: sparsity by γ in per cent, the paper's and ours; None where there is none.
+
+    `spread` is how far the seeds are from our mean, 0 where there is but one.
+    """
 
     label: str
     paper: float | None
     ours: float | None
+    spread: float = 0.0
 
 
 def comparison(name: str, panels: Mapping[str, Sequence[Bar]]) -> Drawing:
-    """Sparsity by γ of every row, a panel for each data set: the paper's as a bar, ours as a dot."""
+    """Sparsity by γ of every row, a panel for each data set: the paper's as a bar, ours as a dot with its seeds."""
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         rows = len(panels) if canvas.narrow else 1
@@ -62,6 +66,7 @@ def _bars(axes: Axes, bars: Sequence[Bar], *, labelled: bool) -> None:
         if bar.paper is not None:
             axes.barh(row, bar.paper, 0.6, color=DENSE)
         if bar.ours is not None:
+            axes.plot([bar.ours - bar.spread, bar.ours + bar.spread], [row, row], color=DEAD, linewidth=2)
             axes.plot([bar.ours], [row], "o", color=DEAD, markersize=6)
     names = [printable(bar.label, LABEL_WIDTH) for bar in bars] if labelled else [""] * len(bars)
     axes.set_yticks(range(len(bars)), names, color=INK)

@@ -8,8 +8,8 @@ from markupsafe import Markup
 
 from slimnet.benchmark.environment import installed_version
 from slimnet.paper.catalogue import READINGS, Entry, Figure, Table, datasets, printed
-from slimnet.paper.markdown import Found, ours, values
-from slimnet.paper.results import Result, environments
+from slimnet.paper.markdown import Found, difference, falling, letter, number, outcome, places, spread_out
+from slimnet.paper.results import Result, environments, hardware
 from slimnet.paper.scalar_drawing import draw_scalars
 from slimnet.paper.scalars import ScalarFigure, claims
 from slimnet.paper.scales import Scale, shortened
@@ -51,11 +51,14 @@ def render_paper(found: Found, histories: Histories) -> str:
         headline="The paper, run again",
         sentences=sentences(known, found.scale),
         mark="" if found.scale == "full" else " Ours are of the small scale.",
-        trends=[trend(each, found.scale) for each in known],
+        trends=[trend(each) for each in known],
         tables=[table(each, found.results) for each in shown if isinstance(each, Table)],
         figures=[{"name": each.name, "heading": heading(each), "caption": caption(each)} for each in drawn],
         simulated=[simulation(name, figure) for name, figure in found.simulations.items()],
-        machines=[list(each.items()) for each in environments(found.results.values())],
+        machines=[
+            {"letter": letter(place), "rows": list(each.items())}
+            for place, each in enumerate(environments(found.results.values()))
+        ],
         drawings=drawings(found, histories),
     )
 
@@ -77,32 +80,48 @@ def caption(figure: Figure) -> str:
     return " ".join([CAPTIONS[figure.kind], *figure.notes])
 
 
-def trend(verdict: Verdict, scale: Scale) -> dict[str, Any]:
+def trend(verdict: Verdict) -> dict[str, Any]:
     """A claim as the template takes it."""
-    mark = "" if scale == "full" else f"{scale}: "
     return {
-        "claim": f"{verdict.claim} ({verdict.why})" if verdict.why else verdict.claim,
+        "claim": verdict.claim,
+        "why": verdict.why,
+        "outcome": outcome(verdict),
         "holds": verdict.holds,
-        "ours": mark + ", ".join(f"{value:.0f}" for value in verdict.values),
+        "ours": falling(verdict),
+        "seeds": verdict.seeds,
         "paper": ", ".join(f"{value:g}" for value in verdict.paper),
     }
 
 
 def table(which: Table, results: Mapping[str, Result]) -> dict[str, Any]:
-    """A table as the template takes it."""
+    """A table as the template takes it: a heading for each number, and what is known of each network."""
     shown = which.readings
+    machines = [hardware(each) for each in environments(results.values())]
     return {
         "name": which.name,
         "heading": heading(which),
         "readings": [READINGS[name] for name in shown],
         "notes": which.notes,
-        "rows": [_row(entry, results.get(entry.name), shown) for entry in which.entries],
+        "networks": [_network(entry, results.get(entry.name), shown, machines) for entry in which.entries],
     }
 
 
-def _row(entry: Entry, result: Result | None, shown: Sequence[str]) -> list[str]:
-    mine, apart, _, seeds, iterations, _ = ours(entry, result, shown, ())
-    return [entry.row, datasets()[entry.data].title, values(entry.paper, shown), mine, apart, seeds, iterations]
+def _network(entry: Entry, result: Result | None, shown: Sequence[str], machines: Sequence[str]) -> dict[str, Any]:
+    """A network of a table: its lines of numbers, of which the first is the paper's, and how ours came about."""
+    found = {"row": entry.row, "data": datasets()[entry.data].title}
+    paper = {"label": "paper", "numbers": [number(name, entry.paper.get(name)) for name in shown]}
+    if result is None:
+        return found | {"lines": [paper], "about": f"quoted from {entry.of}" if entry.of else "not run"}
+    means = {name: result.mean(name) for name in READINGS}
+    apart = {name: difference(means[name], value) for name, value in entry.paper.items()}
+    ours = {
+        "label": "ours" if result.scale == "full" else f"ours, {result.scale}",
+        "numbers": [spread_out(result, name, means[name]) for name in shown],
+    }
+    differences = {"label": "difference", "numbers": [number(name, apart.get(name), signed=True) for name in shown]}
+    count = f"{len(result.runs)} seed{'' if len(result.runs) == 1 else 's'}"
+    about = f"{count} × {result.iterations:,} on {places(result, machines)}"
+    return found | {"lines": [paper, ours, differences], "about": about}
 
 
 def simulation(name: str, figure: ScalarFigure) -> dict[str, Any]:
@@ -144,9 +163,11 @@ def bars(which: Table, results: Mapping[str, Result]) -> dict[str, list[Bar]]:
     """Sparsity by γ, the paper's and ours, by data set."""
     found: dict[str, list[Bar]] = {}
     for entry in which.entries:
-        mine = results[entry.name].mean("gamma") if entry.name in results else None
-        paper = entry.paper.get("gamma")
-        found.setdefault(datasets()[entry.data].title, []).append(Bar(entry.row, _one(paper), _one(mine)))
+        result = results.get(entry.name)
+        mine = result.mean("gamma") if result else None
+        spread = result.spread("gamma") if result else None
+        bar = Bar(entry.row, _one(entry.paper.get("gamma")), _one(mine), spread or 0.0)
+        found.setdefault(datasets()[entry.data].title, []).append(bar)
     return found
 
 
