@@ -103,7 +103,8 @@ def reproduce(
     run that stands in two tables is made once, and Ctrl-C or the end of the --budget lets the runs at hand save
     and leave. DIR/report.html, .md and .json hold the tables, and DIR/results/ one file for each cell.
 
-    At the small scale networks are narrower, runs shorter and images fewer and smaller; every number of it says so.
+    At the small scale networks are narrower, runs shorter, images fewer and smaller, and regularisers and learning
+    rates stronger for that; every number of it says so.
     """
     from slimnet.paper.catalogue import wanted
 

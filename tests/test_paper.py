@@ -112,6 +112,7 @@ def test_a_small_recipe_is_narrower_but_less_so_in_the_first_layer():
     assert less.arch_args["widths"] == [round(64 * small["first_width"]), 8, 8, 16, 16, 32, 32]
     assert (less.l2, less.lr) == pytest.approx((small["strength"] * full.l2, small["lr"]["adam"] * full.lr))
     assert (other.weight_decay, other.lr) == pytest.approx((small["strength"] * 5e-4, 0.1))
+    assert recipe_of(catalogue.entry("table1", "Adam, L2 1e-6", "cifar10"), "small").l2 == 1e-5
     narrow = recipe_of(catalogue.entry("table7", "Adam, L2 1e-4, batch 40", "cifar10"), "small")
     assert narrow.arch_args["width"] == small["width"]
 
@@ -362,6 +363,13 @@ def test_results_gather_the_seeds_of_one_recipe(tmp_path):
     assert not results.holds(tmp_path, ["a"], "small", replace(recipe, seed=2))
     assert not results.holds(tmp_path, ["a"], "small", replace(recipe, l2=0.5))
     assert [path.name for path in tmp_path.iterdir()] == ["a-small.json"]
+
+
+def test_a_result_is_known_again_whatever_digits_its_recipe_has(tmp_path):
+    recipe = replace(recipe_of(ENTRIES[0], "small"), l2=1e-6 * 10, lr=1 / 3)
+    results.add(tmp_path, ["a"], "small", recipe, run({"gamma": 1 / 3}))
+    assert results.holds(tmp_path, ["a"], "small", recipe)
+    assert results.read_all(tmp_path, "small")["a"].mean("gamma") == 0.33333
 
 
 def test_results_of_another_recipe_than_todays_are_left_out():

@@ -115,7 +115,9 @@ def add(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe, run: R
     result = Result(tuple(names), scale, shared, tuple(runs))
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(path, SlimnetError) as file:
-        file.write_text(json.dumps(_short(dataclasses.asdict(result)), ensure_ascii=False) + "\n", encoding="utf-8")
+        # The recipe keeps its digits: it is compared with others.
+        written = _short(dataclasses.asdict(result)) | {"recipe": shared}
+        file.write_text(json.dumps(written, ensure_ascii=False) + "\n", encoding="utf-8")
     return result
 
 

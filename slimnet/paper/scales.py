@@ -43,7 +43,8 @@ def _small(full: Mapping[str, Any]) -> dict[str, Any]:
     small, optimiser = document("experiments.json")["small"], full["optimiser"]
     iterations = small["iterations"]
     rate = full.get("lr", BASE_SETTINGS[optimiser]["lr"]) * small["lr"].get(optimiser, 1)
-    strengths = {name: full[name] * small["strength"] for name in STRENGTHS if name in full}
+    # 1e-6 × 10 is to be 1e-5 and not 9.999999999999999e-06.
+    strengths = {name: float(f"{full[name] * small['strength']:.6g}") for name in STRENGTHS if name in full}
     arguments = narrowed(full["arch"], full["arch_args"])
     if arguments.get("hidden") == "imagenet":
         # That head is for images of 224 pixels.
