@@ -199,9 +199,10 @@ def forecast(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[
         machine = reproduction.machine()
         terminal.emit({"machine": machine, "runs": len(unique), "seconds": sum(unique.values()), "cells": rows})
         return
-    lines = [_line(row) for row in rows]
     console = terminal.result()
-    console.print(terminal.table(("table", "row", "data", "time", "state", "needs"), lines, right=(3,)))
+    console.print(terminal.table(("table", "row", "data", "time", "state"), [_line(row) for row in rows], right=(3,)))
+    for needs in dict.fromkeys(row["needs"] for row in rows if row["needs"]):
+        console.print(f"\n{needs}")
     console.print(
         f"\n{len(unique)} runs stand for these {len(rows)} cells: {in_words(sum(unique.values()))} here, one after the "
         f"other, {in_words(waiting)} of which are still to do",
@@ -215,7 +216,7 @@ def _cell(reproduction: Reproduction, entry: Entry, tasks: Sequence[Task], costs
     done = sum(reproduction.done(task) for task in own)
     needs = reproduction.lacking.get(entry.data)
     if entry.of is not None:
-        needs = f"the method of {entry.of}, which the paper quotes: slimnet compare runs it"
+        needs = f"{entry.of} is what the paper quotes there: slimnet compare runs that method"
     return {
         "cell": entry.name,
         "table": entry.table,
@@ -234,7 +235,9 @@ def _line(cell: dict[str, Any]) -> list[str | Text]:
 
     if not cell["runs"]:
         state = "quoted"
+    elif cell["done"] == cell["runs"]:
+        state = "done"
     else:
-        state = "done" if cell["done"] == cell["runs"] else f"{cell['done']} of {cell['runs']} runs"
+        state = f"{cell['done']} of {cell['runs']} runs" + (", no images" if cell["needs"] else "")
     time = "–" if cell["seconds"] is None else in_words(cell["seconds"])
-    return [cell["table"], cell["row"], cell["data"], time, state, cell["needs"] or ""]
+    return [cell["table"], cell["row"], cell["data"], time, state]
