@@ -93,8 +93,9 @@ def shortened(scale: Scale) -> str:
         f"Small scale, which is not the paper's: {small['width']:g} of the width ({small['first_width']:g} in "
         f"BasicNet's first convolution), {small['iterations']:,} iterations in place of 406,250, "
         f"{small['train_images']:,} training images of {sizes} pixels and {small['test_images']:,} test images, every "
-        f"λ × {small['strength']:g}, learning rates {rates}, {small['precision']}. What is compared is the order of "
-        "the numbers."
+        f"λ × {small['strength']:g}, learning rates {rates}, {small['precision']}. SGD's learning rate cannot be "
+        "higher, and Adagrad's steps, which shrink with the root of the iterations, shrink less here as it is. What is "
+        "compared is the order of the numbers."
     )
 
 
