@@ -9,7 +9,6 @@ python benchmarks/paper.py                          # the tables in Markdown
 
 import argparse
 import json
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import Any
 
 from slimnet.paper.catalogue import Entry, datasets, tables
 from slimnet.paper.markdown import Found, letter, line, table
-from slimnet.paper.results import Result, current, environments, hardware, read, read_all
+from slimnet.paper.results import Result, add, current, environments, hardware, read, read_all
 from slimnet.paper.scales import Scale, shortened
 from slimnet.paper.timing import in_words
 from slimnet.paper.trends import verdicts
+from slimnet.training import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "paper"
 PLAN = Path(__file__).parent / "results" / "paper_plan.json"
@@ -28,12 +28,12 @@ SCALES: tuple[Scale, ...] = ("full", "small")
 
 
 def keep(run: Path) -> list[Path]:
-    """Take the results of a reproduction over; what is there of the same cells is replaced."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    """Take the results of a reproduction over: seeds join those that are there, unless these are of another recipe."""
     found = sorted((run / "results").glob("*.json"))
-    for path in found:
-        read(path)
-        shutil.copyfile(path, RESULTS / path.name)
+    for result in map(read, found):
+        for each in result.runs:
+            recipe = Recipe(**{**result.recipe, "seed": each.seed})
+            add(RESULTS, result.names, result.scale, recipe, each)
     return [RESULTS / path.name for path in found]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import paper
@@ -10,7 +11,8 @@ import pytest
 import slimnet_cli
 from pages import Tags, check_ids
 
-from slimnet.paper import catalogue
+from slimnet.paper import catalogue, results
+from slimnet.paper.scales import recipe_of
 from slimnet.paper.trends import cells
 
 
@@ -188,6 +190,7 @@ def test_results_are_taken_over_and_make_a_page(world, tmp_path, monkeypatch):
     assert paper.keep_plan(tmp_path / "told.json") == paper.PLAN
     kept = paper.keep(world / "out")
     assert len(kept) == 13
+    assert all(paper.read(path).seeds == paper.read(world / "out" / "results" / path.name).seeds for path in kept)
     page = paper.page()
     assert "| table4 | 6 | 0 | 6 | 0 | 0 |" in page
     assert "| table10 | 6 | 0 | 0 | 4 | 2 |" in page
@@ -197,6 +200,19 @@ def test_results_are_taken_over_and_make_a_page(world, tmp_path, monkeypatch):
     assert "### At full scale" not in page
     assert "| 32-0.25x | CIFAR-100 | 0.0 / 0.51 / 2.05 / 43.4 | small: " in page
     assert "| L2 1e-4, batch 160 |" not in phenomenon.table(dict(paper.found("small").results))
+
+
+def test_seeds_from_two_folders_join_and_those_of_another_recipe_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(paper, "RESULTS", tmp_path / "kept")
+    recipe = recipe_of(catalogue.entry("table4", "64-1x", "cifar10"), "small")
+    where = {"Processor": "P", "Device": "CPU", "Threads": "1"}
+    for folder, seed, rate in (("a", 0, recipe.lr), ("b", 1, recipe.lr), ("c", 2, 0.5)):
+        run = results.Run(seed, {"gamma": 1.0}, (), (2, 1), 0, 0.0, 1.0, 1.0, where)
+        results.add(tmp_path / folder / "results", ["x"], "small", replace(recipe, lr=rate, seed=seed), run)
+    (kept,) = {path for folder in ("a", "b") for path in paper.keep(tmp_path / folder)}
+    assert results.read(kept).seeds == (0, 1)
+    paper.keep(tmp_path / "c")
+    assert results.read(kept).seeds == (2,)
 
 
 @pytest.mark.sweep
