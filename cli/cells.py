@@ -218,8 +218,8 @@ class Ray:
             ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
         except Exception as error:  # What Ray raises here is of no one kind.
             why = (str(error).strip().splitlines() or ["it is not reached"])[0]
-            told = f"there is no Ray cluster at {self.address!r} ({why}); begin one with `ray start --head`"
-            raise UsageError(f"{told}, or give --ray the address of another") from error
+            told = f"no Ray cluster at {self.address!r} ({why}); `ray start --head` begins one, and --ray takes"
+            raise UsageError(f"{told} the address of any") from error
         return ray
 
     @staticmethod

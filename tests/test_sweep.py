@@ -196,7 +196,7 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path, capsys, monke
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
     assert run(tmp_path, "--ray", "auto") == 2
     told = capsys.readouterr().err.splitlines()[-1]
-    assert "there is no Ray cluster at 'auto' (Could not find any running Ray instance.)" in told
+    assert "no Ray cluster at 'auto' (Could not find any running Ray instance.)" in told
     assert "ray start --head" in told
     with contextlib.closing(sqlite3.connect(tmp_path / "sweep" / "sweep.sqlite")) as table:
         assert table.execute("SELECT DISTINCT state FROM cells").fetchall() == [("waiting",)]
