@@ -18,8 +18,8 @@ class Verdict:
     `values` are ours, means over the seeds, in the order in which they ought to fall, and `paper` the printed ones
     likewise. `spreads` are half the distances between the smallest and the largest seed, 0 where there is but one,
     and `seeds` the fewest that a value has. `close` says that the seeds leave it open: that two neighbours which
-    decide about it are nearer than their spreads together. `why` says, where it does not hold, what we take to be
-    the reason.
+    decide about it are nearer than their spreads together. `why` is what has to be said about it: where it does not
+    hold, what we take to be the reason.
     """
 
     claim: str
@@ -82,11 +82,11 @@ def _sides(trend: Mapping[str, Any], layers: Any) -> tuple[float, ...]:
 def _judged(
     trend: Mapping[str, Any], sides: Sequence[Sequence[float]], paper: tuple[float, ...], scale: Scale
 ) -> Verdict:
-    """Judge by the means of the seeds of each side; the reason that is written down is one of the small scale."""
+    """Judge by the means of the seeds of each side; what is written down about it is about the small scale."""
     means = tuple(statistics.fmean(seeds) for seeds in sides)
     spreads = tuple((max(seeds) - min(seeds)) / 2 for seeds in sides)
     holds, fewest = falls(means), min(len(seeds) for seeds in sides)
-    why = "" if holds or scale == "full" else trend.get("why_small", "")
+    why = "" if scale == "full" else trend.get("holds_small" if holds else "why_small", "")
     return Verdict(trend["claim"], holds, means, paper, spreads, fewest, is_close(means, spreads), why)
 
 
