@@ -50,7 +50,8 @@ def compare(
 
     Each method ranks the channels and gives up the fewest that bring the network within the budget. The same
     surgery removes them, the same fine-tuning follows, and error and latency are measured in the same way.
-    implicit, ours, also gets a row without a budget: only dead channels go, and nothing changes.
+    implicit, ours, also gets a row without a budget: only dead channels go, and nothing changes. With --sparsify
+    the network is trained with L1 on γ before liu2017 chooses in it, as its paper has it, and the table says so.
 
     DIR keeps one JSON file for each row, all of them together in results.json, the slim networks as ONNX, and what
     an unfinished row needs. After Ctrl-C or a crash the same command goes on where it was, and more methods and

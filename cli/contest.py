@@ -48,6 +48,17 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
         show_default=True,
         help="What the budgets are shares of.",
     ),
+    methods(
+        "--sparsify",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        help="Iterations with L1 on γ before liu2017 chooses; 0: none.",
+    ),
+    methods("--l1", type=float, help="λ of that L1.  [default: 1e-4, as Liu et al.]"),
+    methods(
+        "--recalibrate/--plain", default=True, help="Tell BatchNorms what is gone, or as the papers do: leave them."
+    ),
     methods("--threshold", type=float, default=1e-3, show_default=True, help="For implicit: |γ| below this is dead."),
     methods("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random, and of fine-tuning."),
     tuning(
@@ -59,6 +70,7 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     ),
     tuning("--optimiser", type=click.Choice(("sgd", "adam")), default="sgd", show_default=True, help="Of fine-tuning."),
     tuning("--lr", type=float, help="Constant learning rate.  [default: 1e-3, as Li et al.]"),
+    tuning("--cosine", is_flag=True, help="Let the rate fall to 0 along a cosine instead."),
     tuning("--l2", type=float, default=1e-4, show_default=True, help="L2 in the gradient."),
     tuning("--batch-size", type=click.IntRange(1), default=128, show_default=True, help="Images per step."),
     tuning("--flips", is_flag=True, help="Mirror a random half of the images."),
@@ -76,6 +88,11 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
 )
 
 
+ALIKE = ("l2", "batch_size", "flips", "crop", "seed")
+"""What training with L1 on γ has in common with fine-tuning."""
+L1 = 1e-4
+
+
 @dataclass(frozen=True)
 class Contest:
     """What the command line says about a comparison."""
@@ -83,11 +100,15 @@ class Contest:
     methods: tuple[str, ...]
     budgets: tuple[float, ...]
     unit: str
+    sparsify: int
+    l1: float | None
+    recalibrate: bool
     threshold: float
     seed: int
     iterations: int
     optimiser: str
     lr: float | None
+    cosine: bool
     l2: float
     batch_size: int
     flips: bool
@@ -113,6 +134,8 @@ class Contest:
             budgets=tuple(Budget(self.unit, left) for left in self.budgets),  # type: ignore[arg-type]
             finetuning=self._recipe(arch, source) if self.iterations else None,
             evaluations=self.tests,
+            sparsifying=self._sparsifying(arch, source),
+            recalibrate=self.recalibrate,
             threshold=self.threshold,
             seed=self.seed,
             batch=self.batch,
@@ -123,10 +146,19 @@ class Contest:
     def _recipe(self, arch: str, source: str) -> Recipe:
         from slimnet.training.finetune import retraining
 
-        given: dict[str, Any] = {
-            name: getattr(self, name) for name in ("optimiser", "l2", "batch_size", "flips", "crop", "seed")
-        }
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("optimiser", "cosine", *ALIKE)}
         return retraining(arch, source, self.iterations, **given, **({} if self.lr is None else {"lr": self.lr}))
+
+    def _sparsifying(self, arch: str, source: str) -> Recipe | None:
+        from slimnet.errors import UsageError
+        from slimnet.training.finetune import sparsifying
+
+        if not self.sparsify:
+            if self.l1 is not None:
+                raise UsageError("--l1 is for training before liu2017 chooses; say how long with --sparsify N")
+            return None
+        given = {name: getattr(self, name) for name in ALIKE}
+        return sparsifying(arch, source, self.sparsify, L1 if self.l1 is None else self.l1, **given)
 
     def images(self, data: ImageData) -> ImageData:
         """The data, normalised as the network wants it.

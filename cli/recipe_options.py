@@ -61,6 +61,7 @@ OPTIONS = (
     optimiser("--beta-init", type=float, help="What every β begins with."),
     optimiser("--drops", callback=numbers(int), metavar="N,...", help="Iterations from which the rate is lower."),
     optimiser("--drop-factor", type=float, help="What each drop multiplies it by."),
+    optimiser("--cosine/--no-cosine", default=None, help="Let the rate fall to 0 along a cosine, with no drops."),
     regulariser("--l2", type=float, help="L2 in the gradient; under adam it is what kills filters."),
     regulariser("--weight-decay", type=float, help="The paper's: after the step, scaled by the schedule, not by lr."),
     regulariser("--decoupled", type=float, help="AdamW's weight decay: scaled by lr."),
@@ -107,6 +108,8 @@ class Wishes:
 
         base, given = self._base(source), dict(self.fields)
         base = base.lasting(given.get("iterations", base.iterations))
+        if given.get("cosine"):
+            given = {"drops": ()} | given
         if given.get("optimiser", base.optimiser) != base.optimiser:
             given = dict.fromkeys(SETTINGS) | given
         if "warm_start" in given:

@@ -51,7 +51,8 @@ def _row(results: Results, outcome: Outcome, *, tuned: bool, timed: bool) -> lis
 def _name(outcome: Outcome) -> Text:
     if outcome.budget is None:
         return Text(f"{outcome.method}, exact", style="bold")
-    return Text(f"{outcome.method}, {outcome.budget.left:.3g} of the {outcome.budget.unit}")
+    trained = f" after {outcome.sparsified.iteration:,} iterations of L1" if outcome.sparsified else ""
+    return Text(f"{outcome.method}{trained}, {outcome.budget.left:.3g} of the {outcome.budget.unit}")
 
 
 def _course(outcome: Outcome) -> str:
@@ -67,9 +68,19 @@ def _notes(results: Results, *, tuned: bool, timed: bool) -> list[str]:
     exact = next((each for each in results.outcomes if each.budget is None), None)
     if exact is not None:
         notes.append(f"exact: only dead channels went, and outputs moved by {exact.difference:.1e} of the largest")
+    if not results.recalibrated:
+        notes.append("removed as in the papers: no BatchNorm was told what is gone")
+    trained, sparse = results.sparsifying, next((each.sparsified for each in results.outcomes if each.sparsified), None)
+    if trained is not None and sparse is not None:
+        notes.append(
+            f"liu2017: with {sparse.iteration:,} iterations of L1 training before it chose, λ {trained.l1_gamma:g}, "
+            f"{trained.optimiser} from {trained.lr:g} along a cosine, after which the whole network erred on "
+            f"{_per_cent(sparse.error)}; no other method was trained before"
+        )
     if tuned and recipe is not None:
         notes.append(
-            f"fine-tuned: {recipe.iterations:,} iterations of {recipe.optimiser} at {recipe.lr:g}, "
+            f"fine-tuned: {recipe.iterations:,} iterations of {recipe.optimiser} at {recipe.lr:g}"
+            f"{' along a cosine' if recipe.cosine else ''}, "
             f"{recipe.batch_size} images each; error at the end (best test on the way)"
         )
     if timed:

@@ -55,6 +55,20 @@ def test_for_people_it_is_one_table_that_says_how_it_was_measured(checkpoint, ca
     assert "4 iterations of sgd at 0.001, 128 images each" in "\n".join(lines)
 
 
+def test_what_was_trained_before_and_what_was_told_stands_under_the_table(checkpoint, capsys):
+    given = ("--methods", "li2017,liu2017", "--budget", "0.6", "--seconds", "0", "--threads", "1")
+    assert run(checkpoint, *given, "--sparsify", 4, "--l1", "1e-3", "--plain", "--finetune", 2, "--cosine") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[2:4]] == [
+        "li2017, 0.6 of the macs",
+        "liu2017 after 4 iterations of L1, 0.6 of the macs",
+    ]
+    words = "\n".join(lines)
+    assert "liu2017: with 4 iterations of L1 training before it chose, λ 0.001" in words
+    assert "no BatchNorm was told" in words
+    assert "2 iterations of sgd at 0.001 along a cosine, 128 images each" in words
+
+
 def test_for_machines_it_is_json_that_the_library_reads_back(checkpoint, tmp_path, capsys):
     page = tmp_path / "page.html"
     assert run(checkpoint, *SHORT, "--finetune", 2, "-o", tmp_path / "out", "--report", page, "--json") == 0
@@ -66,7 +80,7 @@ def test_for_machines_it_is_json_that_the_library_reads_back(checkpoint, tmp_pat
     assert document["images"] == 359
     for row in document["outcomes"]:
         assert set(row) == {
-            *("method", "budget", "size", "error", "difference", "course", "latency", "seconds"),
+            *("method", "budget", "size", "error", "difference", "sparsified", "course", "latency", "seconds"),
             *("last", "best", "speedup", "macs_left"),
         }
     assert {path.name for path in (tmp_path / "out" / "cells").iterdir()} == {

@@ -158,6 +158,11 @@ def test_another_length_keeps_the_drop_at_its_share():
     assert chosen("--iterations", "5000", "--drops", "10").drops == (10,)
 
 
+def test_a_cosine_takes_the_place_of_the_usual_drop():
+    falling = chosen("--cosine")
+    assert (falling.cosine, falling.drops) == (True, ())
+
+
 def test_another_optimiser_has_the_papers_settings():
     """The demo's learning rate and ε are Adam's; SGD begins at 0.1 with momentum 0.9."""
     sgd = chosen("--optimiser", "sgd", "--momentum", "0.5", "--nesterov")

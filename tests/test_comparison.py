@@ -17,7 +17,7 @@ from slimnet.comparison import Outcome, Results, Settings, Study
 from slimnet.errors import DataError, UsageError
 from slimnet.models import build
 from slimnet.training import evaluate
-from slimnet.training.finetune import retraining
+from slimnet.training.finetune import Finetuning, Point, retraining, sparsifying
 
 HALF = Budget("macs", 0.5)
 TUNED = retraining("basicnet", "noise", 6, batch_size=5)
@@ -198,6 +198,65 @@ def test_two_processes_do_not_work_on_one_study(tmp_path):
     next(working)
     with pytest.raises(UsageError, match="another process is comparing"):
         next(iter(study(tmp_path / "one")))
+
+
+# ---- trained with L1 before
+
+
+SPARSE = sparsifying("basicnet", "noise", 8, 1e-2, batch_size=5)
+BEFORE = {"methods": ("li2017", "liu2017"), "sparsifying": SPARSE, "finetuning": None}
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory) -> Results:
+    return done(tmp_path_factory.mktemp("before") / "study", **BEFORE)
+
+
+def test_liu2017_chooses_in_a_network_trained_with_l1_and_the_others_in_the_one_given(before, whole):
+    """Oracle: the steps by hand."""
+    data = images(60)
+    training = Finetuning(network(), SPARSE, data, threads=1)
+    list(training)
+    model = training.model.eval()
+    example, _ = next(data.batches("test", 8))
+    slimmed = remove(model, example, within(model, example, rank("liu2017", model, example), HALF))
+    li2017, liu2017 = before.outcomes
+    assert liu2017.error == 1 - evaluate(slimmed.model, data).top1
+    assert liu2017.size.params == slimmed.plan.params_after
+    assert liu2017.sparsified == Point(8, 1 - evaluate(model, data).top1)
+    assert li2017.sparsified is None
+    assert (li2017.error, li2017.size) == (whole.outcomes[2].error, whole.outcomes[2].size)
+    assert Results.from_dict(json.loads(json.dumps(before.to_dict()))) == before
+
+
+def test_the_training_with_l1_goes_on_where_it_was_and_is_done_once_for_all_budgets(before, tmp_path):
+    folder = tmp_path / "stopped"
+    for moment in study(folder, **BEFORE):
+        if "L1 on γ 4/8" in moment.doing:
+            break
+    two = (HALF, Budget("macs", 0.7))
+    work = study(folder, **BEFORE | {"budgets": two})
+    words = [moment.doing for moment in work]
+    assert next(word.split(",")[0] for word in words if "L1" in word).endswith("5/8")
+    assert timeless(work.results())[:2] == timeless(before)
+    assert not any("L1" in moment.doing for moment in study(folder, **BEFORE | {"budgets": two}))
+
+
+@pytest.mark.parametrize("wrong", [{"methods": ("li2017",)}, {"sparsifying": TUNED}])
+def test_training_with_l1_for_nobody_or_without_l1_is_refused(wrong):
+    with pytest.raises(UsageError, match="training with L1 on γ for liu2017"):
+        settings(**BEFORE | wrong)
+
+
+def test_plain_is_the_removal_of_the_papers(tmp_path):
+    """Oracle: by hand, with no BatchNorm told."""
+    model, data = network().eval(), images(60)
+    example, _ = next(data.batches("test", 8))
+    chosen = within(model, example, rank("li2017", model, example), HALF)
+    slimmed = remove(model, example, chosen, recalibrate=False)
+    results = done(tmp_path / "plain", methods=("li2017",), recalibrate=False, finetuning=None)
+    assert results.outcomes[0].error == 1 - evaluate(slimmed.model, data).top1
+    assert not results.recalibrated
 
 
 # ---- wrong

@@ -37,6 +37,13 @@ def test_a_recipe_does_not_share_its_arguments():
     assert [recipe(drops=(2,)).schedule_scale(iteration) for iteration in (0, 1, 2, 9)] == [1, 1, 0.1, 0.1]
 
 
+def test_a_cosine_begins_at_1_is_half_in_the_middle_and_would_end_at_0():
+    falling = recipe(iterations=8, cosine=True)
+    found = [falling.schedule_scale(iteration) for iteration in (0, 2, 4, 8)]
+    assert found == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, 0])
+    assert falling.lasting(4).schedule_scale(2) == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize(("iterations", "drop_at"), [(100, 60), (5000, 3000), (1, 1)])
 def test_another_length_drops_at_the_same_share(iterations, drop_at):
     longer = recipe(iterations=2500, drops=(1500,)).lasting(iterations)
@@ -90,6 +97,8 @@ def test_another_length_drops_at_the_same_share(iterations, drop_at):
         {"gamma_init": 0.5, "warm_start": "old.pt"},
         {"beta_init": 0.0, "warm_start": "old.pt"},
         {"sync_batchnorm": "yes"},
+        {"cosine": 1},
+        {"drops": (2,), "cosine": True},
     ],
     ids=str,
 )

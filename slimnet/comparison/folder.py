@@ -55,6 +55,11 @@ class Folder:
         return found
 
     @property
+    def sparse(self) -> Path:
+        """The folder of the network that is trained with L1 on γ, and of what that training needs to go on."""
+        return self._made("sparse")
+
+    @property
     def dense_onnx(self) -> Path:
         """The dense network's ONNX file."""
         return self.path / "dense.onnx"

@@ -44,6 +44,8 @@ class Outcome:
         course: the error in the course of the fine-tuning, the last one at its end; empty without.
         latency: dense (first) and slim under onnxruntime, in turns; None where it was not measured.
         seconds: of removing, testing, training and measuring, since it was last taken up.
+        sparsified: the iterations of training with L1 on γ before its channels were chosen, and the error of the
+            whole network after them; None without.
     """
 
     method: str
@@ -54,6 +56,7 @@ class Outcome:
     course: tuple[Point, ...] = ()
     latency: Latency | None = None
     seconds: float = 0.0
+    sparsified: Point | None = None
 
     @property
     def last(self) -> Point | None:
@@ -81,13 +84,14 @@ class Outcome:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "Outcome":
         """Read what `to_dict` wrote."""
-        budget, latency = document["budget"], document["latency"]
+        budget, latency, sparsified = document["budget"], document["latency"], document.get("sparsified")
         return cls(
             method=document["method"],
             budget=Budget(**budget) if budget else None,
             size=Size(**document["size"]),
             error=document["error"],
             difference=document["difference"],
+            sparsified=Point(**sparsified) if sparsified else None,
             course=tuple(Point(**point) for point in document["course"]),
             latency=read_row(Latency, latency) if latency else None,
             seconds=document["seconds"],
@@ -105,6 +109,8 @@ class Results:
         dense: the dense network.
         outcomes: the slim ones.
         finetuning: how they were trained further, if at all.
+        sparsifying: how "liu2017" was trained before it chose, if at all.
+        recalibrated: whether BatchNorms were told what was gone.
         environment: where all of this was measured.
     """
 
@@ -115,6 +121,8 @@ class Results:
     outcomes: tuple[Outcome, ...]
     finetuning: Recipe | None
     environment: Environment
+    sparsifying: Recipe | None = None
+    recalibrated: bool = True
 
     def left(self, outcome: Outcome) -> float:
         """The share of the dense network's MACs that a slim one has, 0..1."""
@@ -129,6 +137,8 @@ class Results:
             "dense": asdict(self.dense),
             "outcomes": [outcome.to_dict() | {"macs_left": self.left(outcome)} for outcome in self.outcomes],
             "finetuning": json.loads(self.finetuning.to_json()) if self.finetuning else None,
+            "sparsifying": json.loads(self.sparsifying.to_json()) if self.sparsifying else None,
+            "recalibrated": self.recalibrated,
             "environment": asdict(self.environment),
         }
 
@@ -140,7 +150,7 @@ class Results:
             UsageError: it is something else.
         """
         try:
-            dense, recipe = document["dense"], document["finetuning"]
+            dense, recipe, sparse = document["dense"], document["finetuning"], document.get("sparsifying")
             return cls(
                 network=document["network"],
                 data=document["data"],
@@ -149,6 +159,8 @@ class Results:
                 outcomes=tuple(map(Outcome.from_dict, document["outcomes"])),
                 finetuning=Recipe.from_json(json.dumps(recipe)) if recipe else None,
                 environment=read_row(Environment, document["environment"]),
+                sparsifying=Recipe.from_json(json.dumps(sparse)) if sparse else None,
+                recalibrated=document.get("recalibrated", False),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(

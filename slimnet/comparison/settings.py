@@ -14,6 +14,9 @@ from slimnet.training.finetune import EVALUATIONS
 OURS = "implicit"
 """The method that needs no budget: what is dead by the threshold goes, and nothing changes."""
 
+SPARSE = "liu2017"
+"""The method whose paper trains with L1 on γ before it chooses."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -40,6 +43,10 @@ class Settings:
         budgets: what may be left, each for every method.
         finetuning: how each slim network is trained further; None where it is not.
         evaluations: how often it is tested meanwhile.
+        sparsifying: how a copy of the network is trained with L1 on γ before "liu2017" chooses in it, as its paper
+            has it; None where it chooses in the network as it is.
+        recalibrate: whether BatchNorms are told what is gone, see `slimnet.baselines.remove`; the published methods
+            know nothing of that.
         threshold: |γ| below this is dead, for "implicit".
         seed: of "random".
         batch: images at a time when latency is measured.
@@ -54,6 +61,8 @@ class Settings:
     budgets: tuple[Budget, ...] = ()
     finetuning: Recipe | None = None
     evaluations: int = EVALUATIONS
+    sparsifying: Recipe | None = None
+    recalibrate: bool = True
     threshold: float = 1e-3
     seed: int = 0
     batch: int = 1
@@ -69,6 +78,8 @@ class Settings:
                 f"{', '.join(self.methods) or 'no method'} without a budget is nothing to compare: "
                 "give budgets, such as 0.5 (half of the MACs)"
             )
+        if self.sparsifying is not None and (SPARSE not in self.methods or not self.sparsifying.l1_gamma):
+            raise UsageError(f"sparsifying is training with L1 on γ for {SPARSE}; give it an l1_gamma, and that method")
         if self.evaluations < 1 or self.batch < 1 or self.threads < 1 or not self.seconds >= 0:
             raise UsageError(
                 f"{self.evaluations} evaluations, batch {self.batch}, {self.threads} threads and {self.seconds} s "
@@ -86,6 +97,8 @@ class Settings:
         return {
             "finetuning": self.finetuning and self.finetuning.to_json(),
             "evaluations": self.evaluations,
+            "sparsifying": self.sparsifying and self.sparsifying.to_json(),
+            "recalibrate": self.recalibrate,
             "threshold": self.threshold,
             "seed": self.seed,
             "batch": self.batch,

@@ -17,7 +17,7 @@ from slimnet.benchmark import Contender, Environment, Latency, environment, meas
 from slimnet.benchmark import Settings as Clock
 from slimnet.comparison.folder import Folder
 from slimnet.comparison.outcome import Dense, Outcome, Results, Size
-from slimnet.comparison.settings import Cell, Settings
+from slimnet.comparison.settings import SPARSE, Cell, Settings
 from slimnet.data import ImageData
 from slimnet.errors import DataError, UsageError
 from slimnet.export import export_onnx
@@ -32,6 +32,9 @@ from slimnet.training.saving import weights_of
 
 EXAMPLES = 64
 """Test images that plans are certified on."""
+
+SPARSE_TESTS = 4
+"""How often the network that is trained with L1 on γ is tested, and its state kept."""
 
 RANKING_BATCHES, RANKING_BATCH = 8, 64
 """Training images that "taylor" takes gradients on."""
@@ -67,12 +70,13 @@ class Study:
         self._folder = Folder(Path(folder))
         check_classes(self._model, data)
         self._inputs, _ = next(data.batches("test", EXAMPLES))
+        self._sparse: tuple[nn.Module, Point] | None = None
 
     def __iter__(self) -> Iterator[Moment]:
         """Do what is missing, and say where it stands.
 
         Raises:
-            UsageError: a method cannot meet its budget; it says what the smallest is. Nothing has been trained then.
+            UsageError: a method cannot meet its budget; it says what the smallest is. Nothing has been fine-tuned then.
             DivergedError: fine-tuning diverged.
         """
         self._folder.path.mkdir(parents=True, exist_ok=True)
@@ -81,7 +85,14 @@ class Study:
             yield self._now("the dense network")
             self._measure_dense()
             waiting = [cell for cell in self.cells if self._folder.outcome(cell) is None]
+            sparse = [cell for cell in waiting if cell.method == SPARSE and self.settings.sparsifying is not None]
             for cell in waiting:
+                if cell not in sparse:
+                    yield self._now(f"choosing channels: {cell}")
+                    self._choose(cell)
+            if sparse:
+                yield from self._sparsify()
+            for cell in sparse:
                 yield self._now(f"choosing channels: {cell}")
                 self._choose(cell)
             for cell in waiting:
@@ -105,6 +116,8 @@ class Study:
             dense=dense,
             outcomes=tuple(outcome for outcome in found if outcome is not None),
             finetuning=self.settings.finetuning,
+            sparsifying=self.settings.sparsifying,
+            recalibrated=self.settings.recalibrate,
             environment=Environment(**self._environment),
         )
 
@@ -128,6 +141,26 @@ class Study:
             size = Size(sum(layer.channels_before for layer in layers), plan.params_before, plan.macs_before)
             self._folder.keep_dense(Dense(size, self._error(self._model)))
 
+    def _sparsify(self) -> Iterator[Moment]:
+        """Train the copy in which "liu2017" chooses with L1 on γ, from where that was left."""
+        assert self.settings.sparsifying is not None, "asked before"
+        training = Finetuning(
+            self._model,
+            self.settings.sparsifying,
+            self._data,
+            evaluations=SPARSE_TESTS,
+            folder=self._folder.sparse,
+            threads=self.settings.threads,
+        )
+        for progress in training:
+            doing = f"{SPARSE}: L1 on γ {progress.iteration}/{progress.total}, loss {progress.loss:.3f}"
+            yield self._now(doing)
+        self._sparse = training.model.eval(), training.course[-1]
+
+    def _network(self, cell: Cell) -> nn.Module:
+        """The network in which a cell's method chooses."""
+        return self._sparse[0] if cell.method == SPARSE and self._sparse is not None else self._model
+
     def _error(self, model: nn.Module) -> float:
         return 1 - evaluate(model, self._data).top1
 
@@ -138,13 +171,13 @@ class Study:
         batches = itertools.islice(self._data.batches("train", RANKING_BATCH), RANKING_BATCHES)
         ranking = rank(
             cell.method,
-            self._model,
+            self._network(cell),
             self._inputs,
             batches=batches,
             seed=self.settings.seed,
             threshold=self.settings.threshold,
         )
-        chosen = within(self._model, self._inputs, ranking, cell.budget, latency=self._latency_left)
+        chosen = within(self._network(cell), self._inputs, ranking, cell.budget, latency=self._latency_left)
         self._folder.keep_selection(cell, chosen)
 
     def _removed(self, cell: Cell) -> Slimmed:
@@ -154,7 +187,7 @@ class Study:
             return slim(self._model, self._inputs, self.settings.threshold, tolerance=float("inf"))
         selection = self._folder.selection(cell)
         assert selection is not None, "chosen before anything is judged"
-        return remove(self._model, self._inputs, selection)
+        return remove(self._network(cell), self._inputs, selection, recalibrate=self.settings.recalibrate)
 
     def _judge(self, cell: Cell) -> Iterator[Moment]:
         """Remove, test, train, test, and time; then write the row."""
@@ -182,6 +215,7 @@ class Study:
                 size=size_of(slimmed),
                 error=error,
                 difference=slimmed.certificate.max_rel_difference,
+                sparsified=self._sparse[1] if cell.method == SPARSE and self._sparse is not None else None,
                 course=course,
                 latency=latency,
                 seconds=time.perf_counter() - start,

@@ -80,14 +80,21 @@ def method_rows(results: Results) -> list[MethodRow]:
 
 
 def tuning(results: Results) -> str:
-    """How the slim networks were trained further, in words; empty where they were not."""
-    recipe = results.finetuning
-    if recipe is None:
-        return ""
-    return (
-        f"Each was then trained for {recipe.iterations:,} iterations of {recipe.batch_size} images with "
-        f"{recipe.optimiser} at {recipe.lr:g}; hollow marks are before, filled ones after."
-    )
+    """How networks were trained before and after the removal, in words; empty where they were not."""
+    recipe, before = results.finetuning, results.sparsifying
+    told = []
+    if before is not None:
+        told.append(
+            f"liu2017 chose after {before.iterations:,} iterations of training with L1 on γ (λ {before.l1_gamma:g}), "
+            "which no other method had."
+        )
+    if recipe is not None:
+        told.append(
+            f"Each was then trained for {recipe.iterations:,} iterations of {recipe.batch_size} images with "
+            f"{recipe.optimiser} at {recipe.lr:g}{' along a cosine' if recipe.cosine else ''}; "
+            "hollow marks are before, filled ones after."
+        )
+    return " ".join(told)
 
 
 def method_drawings(results: Results) -> dict[str, dict[str, str]]:

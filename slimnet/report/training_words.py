@@ -162,6 +162,8 @@ def _scales(recipe: Recipe) -> list[tuple[str, float | None]]:
 
 
 def _schedule(recipe: Recipe) -> str:
+    if recipe.cosine:
+        return f"{recipe.lr:g}, falling to 0 along a cosine"
     if not recipe.drops:
         return f"{recipe.lr:g}"
     return f"{recipe.lr:g}, × {recipe.drop_factor:g} at {' and '.join(f'{drop:,}' for drop in recipe.drops)}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -65,6 +66,7 @@ class Recipe:
         batch_size: images per step, of all processes together.
         drops: the iterations from which the schedule's scale is multiplied by `drop_factor` once more.
         drop_factor: what the schedule's scale is multiplied by at each drop.
+        cosine: let the schedule's scale fall to 0 along half a cosine over all iterations, in the place of drops.
         flips: mirror a random half of the images left to right.
         crop: move each image by up to so many pixels at random, black around it (Network Slimming: 4).
         precision: "fp32", or "bf16" for a forward and backward pass in bfloat16 over float32 weights.
@@ -101,6 +103,7 @@ class Recipe:
     batch_size: int = 40
     drops: tuple[int, ...] = ()
     drop_factor: float = DROP_FACTOR
+    cosine: bool = False
     flips: bool = False
     crop: int = 0
     precision: Precision = "fp32"
@@ -131,7 +134,7 @@ class Recipe:
         for name in ("gamma_init", "beta_init"):
             kept = self.warm_start is None or getattr(self, name) is None
             self._require(name, kept, "None, since the warm start says what they begin with")
-        for name in ("flips", "nesterov", "sync_batchnorm"):
+        for name in ("flips", "nesterov", "sync_batchnorm", "cosine"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
         self._require("precision", self.precision in get_args(Precision), "fp32 or bf16")
         self._require("cost_aware", self.cost_aware in (None, *get_args(Cost)), "macs or params, or None")
@@ -145,6 +148,7 @@ class Recipe:
         self._require("image_size", self.image_size is None or is_whole(self.image_size, 1), "pixels, or None")
         rising = isinstance(self.drops, tuple | list) and all(is_whole(drop, 1) for drop in self.drops)
         self._require("drops", rising and list(self.drops) == sorted(set(self.drops)), "rising iterations from 1 up")
+        self._require("drops", not (self.cosine and self.drops), "empty, since the cosine says how the rate falls")
 
     def _check_numbers(self) -> None:
         for name in ("lr", "eps"):
@@ -172,7 +176,9 @@ class Recipe:
         object.__setattr__(self, "arch_args", copy)
 
     def schedule_scale(self, iteration: int) -> float:
-        """s of the step that comes after `iteration` steps: 1, times `drop_factor` for each drop so far."""
+        """s of the step after `iteration` steps: 1, times `drop_factor` for each drop so far, or the cosine."""
+        if self.cosine:
+            return (1 + math.cos(math.pi * iteration / self.iterations)) / 2
         return self.drop_factor ** sum(drop <= iteration for drop in self.drops)
 
     def lasting(self, iterations: int) -> "Recipe":
