@@ -80,8 +80,11 @@ def choose(model: nn.Module, inputs: Inputs, make: Callable[[Rounding], Made], a
     chosen = candidates[number]
     narrow, plan = make(chosen.rounding)
     if number and trials[number].low <= 1.0:
+        again = f"{chosen.name}, once more"
+        if auto.progress is not None:
+            auto.progress(1 + len(CANDIDATES), 1 + len(CANDIDATES), again)
         before, after = timer([(DENSE, model), (chosen.name, narrow)], inputs, auto)
-        trials.append(dataclasses.replace(trial(chosen, after, before, auto), rounding=f"{chosen.name}, once more"))
+        trials.append(dataclasses.replace(trial(chosen, after, before, auto), rounding=again))
         if trials[-1].high < 1.0:
             chosen = candidates[0]
             narrow, plan = make(chosen.rounding)

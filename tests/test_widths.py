@@ -85,12 +85,14 @@ def test_a_difference_within_the_noise_does_not_buy_more_macs():
 def test_what_is_not_surely_faster_meets_the_dense_network_once_more(slower, chosen):
     """The first time all take as long; the second time two are measured, and the dense network is the first."""
     asked: list[list[str]] = []
+    told: list[tuple[int, int, str]] = []
 
     def timer(named: Iterable[tuple[str, nn.Module]], inputs: object, auto: Auto) -> list[list[float]]:
         asked.append([name for name, _ in named])
         return [[1.0] * ROUNDS for _ in asked[0]] if len(asked) == 1 else [[1.0] * ROUNDS, [slower] * ROUNDS]
 
-    plan = slimnet.slim(plain(), planes(), round_to=Auto(timer=timer)).plan
+    plan = slimnet.slim(plain(), planes(), round_to=Auto(timer=timer, progress=lambda *each: told.append(each))).plan
+    assert told[-1] == (6, 6, "none, once more")
     assert asked[1:] == [["dense", "none"]]
     assert plan.rounding == f"{chosen}, the fastest of 4 on onnxruntime"
     assert (plan.removed_channels == 0) == (chosen == "dense")
