@@ -41,7 +41,7 @@ import slimnet
 from slimnet.benchmark import Cell, Contender, LayerTimes, Settings, environment, macs, measure, ratio_interval
 from slimnet.benchmark.layers import profile
 from slimnet.compat import torchvision
-from slimnet.widths import fewest_macs_of_the_fastest
+from slimnet.widths import fewest_macs_of_the_fastest, quickest
 
 NETWORKS = ("resnet50", "vgg16_bn", "mobilenet_v2", "densenet121", "efficientnet_b0", "regnet_y_400mf")
 DEAD = (30, 50, 70)
@@ -135,7 +135,7 @@ def timed(contenders: list[Contender], work: Mapping[str, int], settings: Settin
     inputs = images("", 1, SIDE)
     ours = [each for each in contenders if each.name != THEIRS]
     (trial,) = measure(ours, inputs, settings)
-    chosen = ours[fewest_macs_of_the_fastest([work[each.name] for each in ours], trial.samples_ms)].name
+    chosen = ours[fewest_macs_of_the_fastest([work[each.name] for each in ours], quickest(trial.samples_ms))].name
     (latency,) = measure(contenders, inputs, settings)
     rows = zip(latency.names, latency.samples_ms, strict=True)
     return {

@@ -100,4 +100,7 @@ def _show(comparison: Comparison, settings: Settings) -> None:
     ]
     console.print("\n" + "\n".join(lines), style="dim", soft_wrap=True)
     if where.busy:
-        terminal.note(f"other programs kept {where.other_work} cores busy: the times are too long, the ratios fair")
+        terminal.note(
+            f"other programs kept {where.other_work} cores busy: "
+            "the times are too long, and the ratios less certain than they look"
+        )

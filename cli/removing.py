@@ -43,12 +43,18 @@ class Removing:
 
         Yields what `slim` takes to round to, and what says how the work stands.
         """
-        from slimnet.widths import CANDIDATES, Auto
-
         if not isinstance(self.round_to, str):
             with terminal.working(what) as say:
                 yield self.round_to, say
             return
+        from slimnet.benchmark import environment
+        from slimnet.widths import CANDIDATES, Auto
+
+        where = environment()
+        if where.busy:
+            terminal.note(
+                f"other programs keep {where.other_work} cores busy: try widths again while nothing else runs"
+            )
         runtime = self.round_to.partition(":")[2] or Auto.runtime
         tries = 1 + len(CANDIDATES)
         with terminal.progress("Trying widths", tries) as advance:

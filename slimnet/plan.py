@@ -106,7 +106,7 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class WidthTrial:
-    """One way to round the widths that was measured, in milliseconds for a whole batch.
+    """One way to round the widths that was measured, in milliseconds for a whole batch, over the quickest rounds.
 
     `low` and `high` bound how many times faster than the dense network it is, with 95 % confidence.
     """

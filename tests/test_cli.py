@@ -1,5 +1,6 @@
 """The command line: what goes where, exit codes, help, and the commands that need no bundle."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from slimnet_cli.inspect import histogram
 from slimnet_cli.network import usual_shape
 from torch import nn
 
+from slimnet import benchmark
 from slimnet.checkpoint import load_checkpoint
 from slimnet.data import load_data
 from slimnet.models import build
@@ -140,14 +142,18 @@ def test_inspect_for_machines_agrees_with_the_weights(checkpoint, capsys):
     assert layer["dead"] == (state["features.bn3.weight"] < 1e-3).sum()
 
 
-def test_slim_rounds_widths_where_it_is_asked_to(checkpoint, capsys):
+def test_slim_rounds_widths_where_it_is_asked_to(checkpoint, capsys, monkeypatch):
     assert slimnet_cli.run(["slim", checkpoint, *ARCH, "--dry-run", "--json", "--round", "8"]) == 0
     plan = SurgeryPlan.from_json(capsys.readouterr().out)
     assert plan.rounding == "multiples of 8"
     assert plan.removed_channels > 0
     assert all(each.channels_after % 8 == 0 or each.channels_after == each.channels_before for each in plan.layers)
+    busy = dataclasses.replace(benchmark.environment(), other_work=1.5)
+    monkeypatch.setattr(benchmark, "environment", lambda: busy)
     assert slimnet_cli.run(["slim", checkpoint, *ARCH, "--dry-run", "--json", "--round", "auto:torch"]) == 0
-    chosen = SurgeryPlan.from_json(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    assert "other programs keep 1.5 cores busy" in shown.err
+    chosen = SurgeryPlan.from_json(shown.out)
     assert chosen.trials[0].rounding == "dense"
     assert chosen.trials[0].runtime == "torch"
     assert slimnet_cli.run(["slim", checkpoint, *ARCH, "--dry-run", "--json", "--round", "none"]) == 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import pytest
 import torch
 from test_rounding import plain
@@ -11,7 +12,7 @@ from wiring import EXACT, planes, widths
 import slimnet
 from slimnet.errors import UsageError
 from slimnet.plan import SurgeryPlan
-from slimnet.widths import Auto, fewest_macs_of_the_fastest
+from slimnet.widths import Auto, fewest_macs_of_the_fastest, quickest
 
 ROUNDS = 20
 
@@ -108,6 +109,21 @@ def test_what_is_surely_faster_is_measured_once():
 
     slimnet.slim(plain(), planes(), round_to=Auto(timer=timer))
     assert len(asked) == 1
+
+
+def test_a_busy_machine_does_not_make_the_slower_network_the_faster_one():
+    """Oracle: the second takes a fifth longer, and two rounds of three are interrupted for ten times as long."""
+    generator = np.random.default_rng(0)
+    interrupted = 30 * generator.random((2, 150)) * (generator.random((2, 150)) < 0.67)
+    samples = np.array([[2.5], [3.0]]) + interrupted
+    first, second = quickest(samples.tolist())
+    assert len(first) == len(second) == 11
+    assert fewest_macs_of_the_fastest([200, 100], [first, second]) == 0
+    assert np.median(second) / np.median(first) == pytest.approx(1.2, rel=0.05)
+
+
+def test_few_rounds_are_all_kept():
+    assert quickest([[3.0, 1.0, 2.0]]) == [[3.0, 1.0, 2.0]]
 
 
 def test_progress_names_every_candidate():
