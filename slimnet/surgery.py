@@ -27,8 +27,8 @@ def apply_plan(model: nn.Module, plan: SurgeryPlan) -> nn.Module:
     surgeon = Surgeon(plan, tensors.parameters)
     with torch.no_grad():
         slim = copy_with(model, surgeon.operate, tensors.named)
+        refit(slim, {group.weight: group.groups_after for group in plan.groups})
         surgeon.add_biases(slim)
-    refit(slim, {group.weight: group.groups_after for group in plan.groups})
     for padding in plan.paddings:
         set_padding(slim, padding.module, padding.before, padding.after)
     return slim

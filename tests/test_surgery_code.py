@@ -333,3 +333,29 @@ def test_an_op_that_needs_data_is_named():
 
     with pytest.raises(TraceError, match=r"uses aten::fake_quantize\w+ in the network itself.*before it is quantised"):
         slimnet.slim(wired(forward, body=body()), planes())
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+@pytest.mark.parametrize("part", [0, 1])
+def test_of_two_halves_of_one_channel_the_right_one_is_taken(dead, part):
+    """Oracle: the dense network; with one channel left, the code would call it the first half whichever it is."""
+
+    def forward(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y = m.norm(m.first(x))
+        y.chunk(2, 1)[part].add_(0.5)
+        return m.out(y)
+
+    slim(wired(forward, first=nn.Conv2d(2, 2, 3), norm=norm(2, [dead], 0.6), out=nn.Conv2d(2, 3, 1)), planes())
+
+
+def test_a_grouped_transposed_convolution_with_other_groups_is_given_a_bias():
+    model = chain(
+        nn.Conv2d(2, 4, 1),
+        norm(4, [0, 2], 0.6),
+        nn.ReLU(),
+        nn.ConvTranspose2d(4, 4, 1, groups=2, bias=False),
+        norm(4, [0, 1, 2], 0.3),
+        nn.ReLU(),
+        nn.Conv2d(4, 3, 1),
+    )
+    assert slim(model, planes()).model[3].groups == 1

@@ -111,7 +111,9 @@ def check_whole_parts(removal: Removal, slim: ChannelGraph) -> None:
         rows = removal.sets[parts.rows]
         if (rows == rows[:, :1]).all() and removal.removed[rows].any():
             expected = (int((~removal.removed[rows[:, 0]]).sum()), rows.shape[1])
-            if shapes.get(parts.op, expected) != expected:
+            # Of parts of one channel each no one is left to show whether it is the right one.
+            unseen = (0, 0) if rows.shape[1] == 1 else expected
+            if shapes.get(parts.op, unseen) != expected:
                 raise MixedChannelsError(rows, parts.where)
 
 
