@@ -244,7 +244,7 @@ def test_the_training_with_l1_goes_on_where_it_was_and_is_done_once_for_all_budg
 
 @pytest.mark.parametrize("wrong", [{"methods": ("li2017",)}, {"sparsifying": TUNED}])
 def test_training_with_l1_for_nobody_or_without_l1_is_refused(wrong):
-    with pytest.raises(UsageError, match="training with L1 on γ for liu2017"):
+    with pytest.raises(UsageError, match="training with L1 on γ is for liu2017"):
         settings(**BEFORE | wrong)
 
 

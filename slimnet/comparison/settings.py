@@ -79,7 +79,7 @@ class Settings:
                 "give budgets, such as 0.5 (half of the MACs)"
             )
         if self.sparsifying is not None and (SPARSE not in self.methods or not self.sparsifying.l1_gamma):
-            raise UsageError(f"sparsifying is training with L1 on γ for {SPARSE}; give it an l1_gamma, and that method")
+            raise UsageError(f"training with L1 on γ is for {SPARSE}: add it to the methods, with a λ above 0")
         if self.evaluations < 1 or self.batch < 1 or self.threads < 1 or not self.seconds >= 0:
             raise UsageError(
                 f"{self.evaluations} evaluations, batch {self.batch}, {self.threads} threads and {self.seconds} s "
