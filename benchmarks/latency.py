@@ -24,7 +24,6 @@ What is already in DIR or in the output file is not made again, so that an inter
 import argparse
 import copy
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from itertools import product
@@ -41,6 +40,8 @@ import slimnet
 from slimnet.benchmark import Cell, Contender, LayerTimes, Settings, environment, macs, measure, ratio_interval
 from slimnet.benchmark.layers import profile
 from slimnet.compat import torchvision
+from slimnet.errors import SlimnetError
+from slimnet.files import whole_file
 from slimnet.widths import fewest_macs_of_the_fastest, quickest
 
 NETWORKS = ("resnet50", "vgg16_bn", "mobilenet_v2", "densenet121", "efficientnet_b0", "regnet_y_400mf")
@@ -173,9 +174,8 @@ def collected(rows: Iterable[LayerTimes]) -> dict[str, list[float]]:
 
 def write(path: Path, results: dict[str, Any]) -> None:
     """Replace the results file in one step."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, sort_keys=True).replace('"macs":', '\n"macs":') + "\n")
-    os.replace(temporary, path)
+    with whole_file(path, SlimnetError) as file:
+        file.write_text(json.dumps(results, sort_keys=True).replace('"macs":', '\n"macs":') + "\n")
 
 
 def speedup(samples: Mapping[str, list[float]], name: str, over: str = "dense") -> str:

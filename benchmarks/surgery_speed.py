@@ -25,7 +25,6 @@ import ctypes
 import gc
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -53,6 +52,8 @@ from zoo import (
 import slimnet
 from slimnet.benchmark.environment import environment
 from slimnet.certify import masked_scales
+from slimnet.errors import SlimnetError
+from slimnet.files import whole_file
 from slimnet.planning import make_plan
 from slimnet.skeleton import shared_copy
 from slimnet.sparsity import dead_by_scale
@@ -191,9 +192,8 @@ def resident(field: str) -> int:
 
 def write(path: Path, results: dict[str, Any]) -> None:
     """Replace the results file in one step."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    os.replace(temporary, path)
+    with whole_file(path, SlimnetError) as file:
+        file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 def table(results: dict[str, Any]) -> str:
