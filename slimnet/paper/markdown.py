@@ -98,7 +98,8 @@ def line(verdict: Verdict, scale: Scale) -> str:
     paper = ", ".join(f"{value:g}" for value in verdict.paper)
     printed = f"; the paper's {paper}" if paper else ""
     why = f"; {verdict.why}" if verdict.why else ""
-    seeds = f"{scale}, {verdict.seeds} seed{'' if verdict.seeds == 1 else 's'}"
+    more = " or more" if verdict.seeds == 1 and any(verdict.spreads) else ""
+    seeds = f"{scale}, {verdict.seeds} seed{'' if verdict.seeds == 1 else 's'}{more}"
     return f"{verdict.claim}: **{outcome(verdict)}** ({seeds}: {falling(verdict)} %{printed}){why}"
 
 
@@ -110,7 +111,7 @@ def outcome(verdict: Verdict) -> str:
 
 def falling(verdict: Verdict) -> str:
     """The values that ought to fall, each with the spread of its seeds."""
-    spreads = [f" ± {spread:.1f}" if verdict.seeds > 1 else "" for spread in verdict.spreads]
+    spreads = [f" ± {spread:.1f}" if spread or verdict.seeds > 1 else "" for spread in verdict.spreads]
     return ", ".join(f"{value:.1f}{spread}" for value, spread in zip(verdict.values, spreads, strict=True))
 
 
