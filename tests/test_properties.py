@@ -119,6 +119,12 @@ def test_the_slim_network_computes_what_the_masked_one_does_and_nothing_else_cha
     check_exact(recipe, rate, beta)
 
 
+def test_a_constant_that_is_only_rounding_carries_no_other():
+    """A BatchNorm takes a constant for its own mean; of what is left, 1e-15, one channel is kept for the shuffle."""
+    recipe = Recipe(("shuffle", "concat", "one gate", "concat"), 572436, head="planes", inputs=2, returns="tuple")
+    check_exact(recipe, 0.9, "random")
+
+
 @settings(quickly, max_examples=15)
 @given(recipe=RECIPES, rate=RATES, beta=BETAS)
 def test_the_slim_network_can_go_on_training(recipe, rate, beta):

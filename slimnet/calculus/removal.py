@@ -159,9 +159,18 @@ def carrier_groups(reader: Reader) -> np.ndarray:
     return np.arange(reader.inputs.size).reshape(reader.groups, -1)
 
 
+LEAST_CARRIED = 1e-3
+"""How large a carrier's constant must be, as a part of the largest that it carries."""
+
+
 def carrier(removal: Removal, inputs: Labels, reads: np.ndarray) -> int | None:
-    """The position among `inputs` of the kept and read channel with the largest known constant, if any is nonzero."""
+    """The position among `inputs` of the kept and read channel with the largest known constant, if it can carry others.
+
+    It must not be much smaller than what it carries: what is nearly zero may be nothing but rounding.
+    """
     values = np.abs(np.nan_to_num(removal.constants[inputs]))
-    values[removal.gone(inputs) | ~reads] = 0.0
+    gone = removal.gone(inputs)
+    least = LEAST_CARRIED * values[gone & reads].max(initial=0.0)
+    values[gone | ~reads] = 0.0
     best = int(np.argmax(values))
-    return best if values[best] > 0 else None
+    return best if values[best] > least else None

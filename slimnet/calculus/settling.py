@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from slimnet.calculus.removal import Removal, carrier, carrier_groups
+from slimnet.calculus.removal import LEAST_CARRIED, Removal, carrier, carrier_groups
 
 
 def settle(removal: Removal) -> None:
@@ -88,7 +88,8 @@ def keep_carriers(removal: Removal) -> None:
             values = removal.constants[inputs]
             lost = removal.gone(inputs) & reads[group] & (np.abs(values) > 0)
             if lost.any() and carrier(removal, inputs, reads[group]) is None:
-                candidates = removal.sets[inputs[lost]]
+                strong = np.abs(values) > LEAST_CARRIED * np.abs(values[lost]).max()
+                candidates = removal.sets[inputs[lost & strong]]
                 removal.restore(
                     candidates[np.argmin(removal.weight[candidates])],
                     f"carrier of constants for {reader.module}",
