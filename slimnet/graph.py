@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from slimnet.tracing.labels import Labels
 
@@ -167,14 +165,14 @@ class Op(NamedTuple):
 class ChannelGraph:
     """Everything one forward showed about the channels of a network.
 
-    `vectors` holds for each parameter axis that carries channels labels `(C,)` that it is cut with, `macs` the
-    multiply-accumulates of convolutions and linear layers for one example, `used` the parameters and buffers that any
-    op touched.
+    `sets` holds for every label the number of the set it is cut with, that of label 0 first; `vectors` for each
+    parameter axis that carries channels labels `(C,)` that it is cut with; `macs` the multiply-accumulates of
+    convolutions and linear layers for one example; `used` the parameters and buffers that any op touched.
     """
 
     size: int
     known: tuple[Known, ...]
-    edges: tuple[np.ndarray, np.ndarray]
+    sets: np.ndarray
     vectors: dict[tuple[str, int], Labels]
     steps: tuple[Step, ...]
     pins: tuple[Pin, ...]
@@ -213,11 +211,3 @@ class ChannelGraph:
     def scales(self) -> dict[str, Value]:
         """Every γ that is a parameter, by name."""
         return {name: norm.vectors[0] for name, norm in self.norms if norm.vectors[0] is not None}
-
-    @cached_property
-    def sets(self) -> np.ndarray:
-        """For every label the number of the set it is cut with; set of label 0 first."""
-        left, right = self.edges
-        joined = coo_matrix((np.ones(left.size, dtype=bool), (left, right)), shape=(self.size, self.size))
-        _, component = connected_components(joined, directed=False)
-        return component.astype(np.int64)

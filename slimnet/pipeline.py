@@ -160,17 +160,22 @@ def operate(
 ) -> tuple[nn.Module, SurgeryPlan]:
     """The slim network and its plan; where its forward raises, the plan is made again with more care.
 
-    `tried` has every plan made with that care from the start. The channel graph lives no longer than this, which leaves
-    its memory to the certificate.
+    `tried` has every plan made with that care from the start. A channel graph lives no longer than until its plan is
+    made, which leaves its memory to the networks; where another plan is needed, a trace gives the same graph again.
     """
-    graph = trace(model, inputs)
-    dead = find(graph)
+    dead: DeadChannels | None = None
+
+    def plan_for(rounding: Rounding | None, *, tried: bool) -> SurgeryPlan:
+        nonlocal dead
+        graph = trace(model, inputs)
+        dead = find(graph) if dead is None else dead
+        return make_plan(model, inputs, graph, dead, tried=tried, rounding=rounding)
 
     def make(rounding: Rounding | None) -> tuple[nn.Module, SurgeryPlan]:
-        plan = make_plan(model, inputs, graph, dead, tried=tried, rounding=rounding)
+        plan = plan_for(rounding, tried=tried)
         narrow = apply_plan(model, plan)
         if not tried and not runs(narrow, inputs):
-            plan = make_plan(model, inputs, graph, dead, rounding=rounding)
+            plan = plan_for(rounding, tried=True)
             narrow = apply_plan(model, plan)
         return narrow, plan
 

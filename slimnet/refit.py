@@ -43,13 +43,15 @@ def refit_convolution(module: nn.modules.conv._ConvNd, groups: int | None) -> No
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         if groups is None and module.groups == module.in_channels > 1:
             groups = weight.shape[0]
-        module.groups = groups or module.groups
-        module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
-        return
-    if groups is None and module.groups == module.in_channels > 1:
-        groups = weight.shape[0] * module.groups // module.out_channels
-    module.groups = groups or module.groups
-    module.in_channels, module.out_channels = weight.shape[1] * module.groups, weight.shape[0]
+        groups = groups or module.groups
+        inputs, outputs = weight.shape[0], weight.shape[1] * groups
+    else:
+        if groups is None and module.groups == module.in_channels > 1:
+            groups = weight.shape[0] * module.groups // module.out_channels
+        groups = groups or module.groups
+        inputs, outputs = weight.shape[1] * groups, weight.shape[0]
+    # Past a module's own `__setattr__`, which costs more than all of the above.
+    vars(module).update(groups=groups, in_channels=inputs, out_channels=outputs)
 
 
 def set_padding(model: nn.Module, path: str, before: int, after: int) -> None:

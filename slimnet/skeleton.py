@@ -15,19 +15,22 @@ from slimnet.errors import TraceError
 TensorMap = Callable[[str, torch.Tensor], torch.Tensor]
 
 
-def copy_with(model: nn.Module, replace: TensorMap, tensors: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
+def copy_with(
+    model: nn.Module, replace: TensorMap, tensors: Mapping[str, torch.Tensor] | None = None, *, passing: bool = False
+) -> nn.Module:
     """Copy the module's structure, taking each tensor from `replace(name, tensor)`.
 
-    `tensors` are all of the module's by name, for callers that have them already.
+    `tensors` are all of the module's by name, for callers that have them already. A `passing` copy is one's own, which
+    nobody gives hooks: its modules share one empty dict of them, since these are most of what a module takes.
     Parameters and buffers that are shared inside the module stay shared. Plain tensor attributes (such as the
     `weight` that `torch.nn.utils.prune` recomputes before every forward) are replaced too, under their path.
     """
-    copier = Copier()
+    copier = Copier({id(None): None}, hooks=OrderedDict() if passing else None)
     for name, tensor in (gather(model).named if tensors is None else tensors).items():
         if id(tensor) in copier.memo:
             continue
         new = replace(name, tensor)
-        if isinstance(tensor, nn.Parameter) and not isinstance(new, nn.Parameter):
+        if new is not tensor and isinstance(tensor, nn.Parameter) and not isinstance(new, nn.Parameter):
             new = nn.Parameter(new, requires_grad=tensor.requires_grad)
         copier.memo[id(tensor)] = new
     try:
@@ -51,18 +54,21 @@ COPY_PROTOCOL = (
 FROZEN = frozenset([str, int, float, bool, type(None), torch.device, torch.dtype, torch.Size])
 CONTAINERS = frozenset([dict, OrderedDict, set, list])
 SEQUENCES = frozenset([tuple, list, set])
-OWN = frozenset(vars(nn.Module()))
-"""The attributes that every module has; the others are its class's."""
+HOOKS = frozenset(name for name, value in vars(nn.Module()).items() if type(value) is OrderedDict)
+NO_TENSORS = FROZEN | CONTAINERS | SEQUENCES
+"""Types of attributes that are no tensors themselves."""
 
 
 @dataclass
 class Copier:
     """`copy.deepcopy` for modules, without its general machinery: most of a network is empty dicts and numbers.
 
-    `memo` maps the ids of what is already copied to the copies; `special` says which classes copy themselves.
+    `memo` maps the ids of what is already copied to the copies; `special` says which classes copy themselves. `hooks`
+    stands for all the empty ones.
     """
 
-    memo: dict[int, Any] = field(default_factory=dict)
+    memo: dict[int, Any]
+    hooks: OrderedDict[int, Any] | None
     special: dict[type, bool] = field(default_factory=dict)
 
     def module(self, module: nn.Module) -> nn.Module:
@@ -82,10 +88,10 @@ class Copier:
         attributes.pop("_compiled_call_impl", None)
         for name, value in tuple(attributes.items()):
             kind = type(value)
-            if kind in FROZEN:
+            if kind in FROZEN or (kind is tuple and FROZEN.issuperset(map(type, value))):
                 continue
             if kind in CONTAINERS and not value:
-                attributes[name] = kind()
+                attributes[name] = self.hooks if self.hooks is not None and name in HOOKS else kind()
             elif name == "_modules":
                 attributes[name] = {key: child if child is None else self.module(child) for key, child in value.items()}
             else:
@@ -95,11 +101,9 @@ class Copier:
     def value(self, value: Any) -> Any:
         """A copy of one attribute of a module."""
         kind = type(value)
-        if kind is dict:
-            known = {key: self.memo.get(id(item)) for key, item in value.items()}
-            if all(known[key] is not None or item is None for key, item in value.items()):
-                return known
-        elif kind in SEQUENCES and all(type(item) in FROZEN for item in value):
+        if kind is dict and all(id(item) in self.memo for item in value.values()):
+            return {key: self.memo[id(item)] for key, item in value.items()}
+        if kind in SEQUENCES and FROZEN.issuperset(map(type, value)):
             return kind(value)
         return copy.deepcopy(value, self.memo)
 
@@ -141,45 +145,48 @@ def state(model: nn.Module) -> Named:
 
 def gather(model: nn.Module) -> Tensors:
     """The parameters, the buffers and the plain tensor attributes of a module, in one walk."""
-    parameters: Named = {}
-    buffers: Named = {}
-    plain: Named = {}
-    seen: set[int] = set()
+    found = Tensors({}, {}, {})
+    add_tensors(model, "", found, set())
+    return found
 
-    def visit(module: nn.Module, prefix: str) -> None:
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                parameters[prefix + name] = parameter
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                buffers[prefix + name] = buffer
-        if id(module) not in seen:
-            seen.add(id(module))
-            attributes = vars(module)
-            for name in sorted(n for n in attributes.keys() - OWN if isinstance(attributes[n], torch.Tensor)):
-                plain[prefix + name] = attributes[name]
-        for name, child in module._modules.items():
-            if child is not None:
-                visit(child, f"{prefix}{name}.")
 
-    visit(model, "")
-    return Tensors(parameters, buffers, plain)
+def add_tensors(module: nn.Module, prefix: str, found: Tensors, seen: set[int]) -> None:
+    """Add the tensors of a module and of all below it; `seen` are modules whose plain attributes are known already.
+
+    Not a function inside another: one that calls itself would keep all it has seen until Python's garbage is collected.
+    """
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            found.parameters[prefix + name] = parameter
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            found.buffers[prefix + name] = buffer
+    if id(module) not in seen:
+        seen.add(id(module))
+        attributes = vars(module)
+        if not NO_TENSORS.issuperset(map(type, attributes.values())):
+            for name in sorted(n for n, value in attributes.items() if isinstance(value, torch.Tensor)):
+                found.plain[prefix + name] = attributes[name]
+    for name, child in module._modules.items():
+        if child is not None:
+            add_tensors(child, f"{prefix}{name}.", found, seen)
 
 
 def modules_of(model: nn.Module) -> dict[str, nn.Module]:
     """Every module under its first path, as `named_modules` lists them."""
     found: dict[int, tuple[str, nn.Module]] = {}
-
-    def visit(module: nn.Module, path: str) -> None:
-        if id(module) not in found:
-            found[id(module)] = (path, module)
-            prefix = f"{path}." if path else ""
-            for name, child in module._modules.items():
-                if child is not None:
-                    visit(child, prefix + name)
-
-    visit(model, "")
+    add_modules(model, "", found)
     return dict(found.values())
+
+
+def add_modules(module: nn.Module, path: str, found: dict[int, tuple[str, nn.Module]]) -> None:
+    """Add a module and all below it to those found, by id."""
+    if id(module) not in found:
+        found[id(module)] = (path, module)
+        prefix = f"{path}." if path else ""
+        for name, child in module._modules.items():
+            if child is not None:
+                add_modules(child, prefix + name, found)
 
 
 def skeleton(
@@ -195,24 +202,26 @@ def skeleton(
     meta = torch.device("meta")
 
     def empty(name: str, tensor: torch.Tensor) -> torch.Tensor:
-        return torch.empty(resized.get(name, tensor.shape), dtype=tensor.dtype, device=meta)
+        if name in resized:
+            return torch.empty(resized[name], dtype=tensor.dtype, device=meta)
+        return torch.empty_like(tensor, device=meta, memory_format=torch.contiguous_format)
 
-    return copy_with(model, empty, tensors)
+    return copy_with(model, empty, tensors, passing=True)
 
 
 def shared_copy(model: nn.Module, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
-    """The module with its own mode flags and hooks but the same tensors, some replaced by name."""
+    """A passing copy with its own mode flags but the same tensors, some replaced by name, and the same hooks."""
     changed = replaced or {}
-    return copy_with(model, lambda name, tensor: changed.get(name, tensor))
+    return copy_with(model, lambda name, tensor: changed.get(name, tensor), passing=True)
 
 
 @contextmanager
-def module_paths(model: nn.Module, path: list[str]) -> Iterator[None]:
+def module_paths(modules: Mapping[str, nn.Module], path: list[str]) -> Iterator[None]:
     """While the context lasts, keep the path of the module whose forward is running at the end of `path`.
 
-    The forwards are wrapped meanwhile, so the module must be a copy of one's own; hooks would cost ten times as much.
+    `modules` are all of a network's, as `modules_of` gives them. Their forwards are wrapped meanwhile, so they must be
+    copies of one's own; hooks would cost ten times as much.
     """
-    modules = modules_of(model)
     own = {name: vars(module)["forward"] for name, module in modules.items() if "forward" in vars(module)}
     for name, module in modules.items():
         vars(module)["forward"] = announced(module.forward, name, path)

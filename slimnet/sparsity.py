@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,7 +14,7 @@ from slimnet.errors import DataError, UsageError
 from slimnet.graph import ActivationKey, ChannelGraph
 from slimnet.inputs import Inputs
 from slimnet.places import device_of
-from slimnet.skeleton import module_paths, shared_copy
+from slimnet.skeleton import module_paths, modules_of, shared_copy
 from slimnet.tracing.ops.pointwise import ACTIVATIONS
 
 ACTIVATION_LIMIT = 1e-12
@@ -59,7 +58,7 @@ def dead_by_scale(graph: ChannelGraph, threshold: float = 1e-3) -> DeadChannels:
     found = {}
     for name, gamma in graph.scales.items():
         size = gamma().detach().abs()
-        dead = np.flatnonzero((size < threshold if threshold else size == 0).cpu().numpy())
+        dead = (size < threshold if threshold else size == 0).cpu().numpy().nonzero()[0]
         if dead.size:
             found[name] = tuple(dead.tolist())
     return DeadChannels(f"|γ| < {threshold:g}", threshold, found)
@@ -87,7 +86,7 @@ def activation_peaks(model: nn.Module, batches: Iterable[Inputs]) -> dict[Activa
     """
     reference = shared_copy(model).eval()
     place, meter = device_of(reference), PeakMeter()
-    with torch.no_grad(), module_paths(reference, meter.path):
+    with torch.no_grad(), module_paths(modules_of(reference), meter.path):
         for batch in batches:
             meter.calls.clear()
             with meter:

@@ -46,7 +46,7 @@ class Surgeon:
         self.indices: dict[tuple[int, torch.device], torch.Tensor] = {}
         self.groups = {group.weight: group for group in plan.groups}
         self.merges = {merge.weight: merge for merge in plan.merges}
-        self.zeroed = {zeroed.tensor: list(zeroed.channels) for zeroed in plan.zeroed}
+        self.zeroed = {zeroed.tensor: zeroed.channels for zeroed in plan.zeroed}
         self.folds = {fold.bias: fold for fold in plan.folds}
 
     def operate(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -54,16 +54,17 @@ class Surgeon:
         new = tensor
         if name in self.zeroed:
             new = tensor.clone()
-            new.view(-1)[self.zeroed[name]] = 0
+            new.view(-1).index_fill_(0, self.index(self.zeroed[name], new.device), 0)
         if name in self.merges:
             new = merged(new, self.merges[name], self.groups.get(name))
         if name in self.groups:
             new = regrouped(new, self.groups[name])
-        new = selected(new, [(axis, self.index(keep, new.device)) for axis, keep in self.cuts.get(name, [])])
+        if name in self.cuts:
+            new = selected(new, [(axis, self.index(keep, new.device)) for axis, keep in self.cuts[name]])
         if name in self.folds:
             new = new + self.increments(name, new.numel()).to(new.device, new.dtype)
         if new is tensor or new._is_view():
-            new = new.detach().clone()
+            new = new.clone()
         return as_laid_out(new, tensor)
 
     def index(self, keep: tuple[int, ...], device: torch.device) -> torch.Tensor:
@@ -75,7 +76,7 @@ class Surgeon:
 
     def increments(self, bias: str, count: int) -> torch.Tensor:
         """What the removed constants add to a bias of `count` channels, float64."""
-        values = torch.tensor(self.folds[bias].increments, dtype=torch.float64)
+        values = torch.from_numpy(np.array(self.folds[bias].increments, dtype=np.float64))
         if values.numel() != count:
             raise PlanError(f"the plan adds {values.numel()} numbers to {bias}, which has {count}")
         return values
@@ -147,8 +148,7 @@ def selected(tensor: torch.Tensor, cuts: Sequence[tuple[int, torch.Tensor]]) -> 
 
 def as_laid_out(new: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Keep the memory format (channels_last) of the tensor it replaces."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    layout = formats.get(like.ndim)
-    if layout and like.is_contiguous(memory_format=layout) and not like.is_contiguous():
-        return new.contiguous(memory_format=layout)
-    return new.contiguous() if like.is_contiguous() else new
+    if like.is_contiguous():
+        return new.contiguous()
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(like.ndim)
+    return new.contiguous(memory_format=layout) if layout and like.is_contiguous(memory_format=layout) else new

@@ -18,7 +18,7 @@ from slimnet.places import uncompiled
 from slimnet.skeleton import gather, module_paths, modules_of, place_of, skeleton
 from slimnet.tracing import shapes
 from slimnet.tracing.aliases import write_through
-from slimnet.tracing.labels import Labels
+from slimnet.tracing.labels import Labels, united
 from slimnet.tracing.ops import HANDLERS, POINTWISE, unknown
 from slimnet.tracing.ops.pointwise import known_scalar
 from slimnet.tracing.recorder import Call, Recorder
@@ -63,9 +63,10 @@ def trace_structure(
     Raises:
         InterruptedForwardError: the forward raised.
     """
-    if any(module.training for module in modules_of(structure).values()):
+    modules = modules_of(structure)
+    if any(module.training for module in modules.values()):
         structure.eval()
-    graph = record(structure, real, inputs, depthwise)
+    graph = record(modules, real, inputs, depthwise)
     used = {id(real[name]) for name in graph.used}
     idle = [name for name, tensor in real.items() if isinstance(tensor, nn.Parameter) and id(tensor) not in used]
     if not idle:
@@ -73,7 +74,7 @@ def trace_structure(
     for path in ancestors(idle):
         structure.get_submodule(path).training = True
     try:
-        with_training = record(structure, real, inputs, depthwise)
+        with_training = record(modules, real, inputs, depthwise)
     except InterruptedForwardError:
         return graph
     return replace(with_training, steps=inference_macs(with_training, graph), macs=graph.macs)
@@ -100,15 +101,15 @@ def ancestors(names: list[str]) -> set[str]:
 
 
 def record(
-    structure: nn.Module, real: Mapping[str, torch.Tensor], inputs: Inputs, depthwise: Sequence[bool]
+    modules: Mapping[str, nn.Module], real: Mapping[str, torch.Tensor], inputs: Inputs, depthwise: Sequence[bool]
 ) -> ChannelGraph:
-    """Run one forward of the skeleton and collect its channel graph."""
-    recorder = Recorder(structure, real, depthwise)
+    """Run one forward of the skeleton with these modules and collect its channel graph."""
+    recorder = Recorder(modules, real, depthwise)
     given = inputs.map(lambda tensor: torch.empty_like(tensor.as_subclass(torch.Tensor), device="meta"))
 
     try:
-        with torch.no_grad(), uncompiled(), module_paths(structure, recorder.path), ChannelMode(recorder):
-            output = given.call(structure)
+        with torch.no_grad(), uncompiled(), module_paths(modules, recorder.path), ChannelMode(recorder):
+            output = given.call(modules[""])
         for tensor in tensors_in(output):
             recorder.pin_tensor(tensor, "output of the network")
     except SlimnetError as error:
@@ -149,9 +150,9 @@ class ChannelMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         name, functional = names(func)
-        if name == "empty" and args[0] == [0]:
+        if name == "empty" and args[0] == [0] and kwargs.get("dtype") is torch.uint8:
             # The reserve that every BatchNorm asks for and nobody reads.
-            return torch.empty(0, dtype=kwargs.get("dtype"), device=shapes.META)
+            return shapes.nothing(torch.uint8)
         if name not in HANDLERS and torch.is_inference_mode_enabled() and is_composite(func):
             # Elsewhere torch takes such ops apart before they come here.
             with self:
@@ -222,9 +223,11 @@ class ChannelMode(TorchDispatchMode):
         for index, tensor in enumerate(call.outputs):
             if known is not None:
                 recorder.set(tensor, recorder.tag(tensor)._replace(value=known(index)))
-            elif id(tensor) in recorder.tags:
-                recorder.note_storage(tensor)
         self.note(call)
+        if call.name not in shapes.RULES:
+            # It may return what it was given, or a view of it.
+            for tensor in (*call.tensors, *call.outputs):
+                recorder.note_storage(tensor)
 
     def on_meta(self, args: tuple, kwargs: dict) -> tuple[tuple, dict, tuple[torch.Tensor, ...]]:
         """The arguments with real tensors and device names replaced by meta ones, and the tensors among them."""
@@ -290,16 +293,14 @@ class ChannelMode(TorchDispatchMode):
         """Remember the op and its parameters, so that a resized network that fails can be told where."""
         recorder = self.recorder
         touched: list[Labels] = []
-        tags = recorder.tags
         for tensor in call.tensors:
             name = recorder.parameters.get(id(tensor))
             if name is not None:
                 recorder.used.add(name)
-            if id(tensor) in tags:
-                touched += tags[id(tensor)][1].faces
-        for tensor in call.outputs:
-            if id(tensor) in tags:
-                touched += tags[id(tensor)][1].faces
+        for tensor in (*call.tensors, *call.outputs):
+            entry = recorder.tags.get(id(tensor))
+            if entry is not None:
+                touched += entry[1].faces
         numbers = numbers_of(recorder, call) if touched and call.name in POINTWISE else ""
         recorder.ops.append(Op(call.name, recorder.module, recorder.line if touched else "", tuple(touched), numbers))
 
@@ -339,10 +340,10 @@ def overwrites(func: Any) -> bool:
 def tensors_among(args: tuple, kwargs: dict) -> tuple[torch.Tensor, ...]:
     """The tensors among an op's arguments, in lists as well."""
     found = []
-    for value in (*args, *kwargs.values()):
+    for value in (*args, *kwargs.values()) if kwargs else args:
         if isinstance(value, torch.Tensor):
             found.append(value)
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, SEQUENCES) and value and not isinstance(value[0], int):
             found += [item for item in value if isinstance(item, torch.Tensor)]
     return tuple(found)
 
@@ -351,8 +352,10 @@ def outputs_of(out: Any) -> tuple[torch.Tensor, ...]:
     """The tensors that an op returned, one or several."""
     if isinstance(out, torch.Tensor):
         return (out,)
-    return tuple(tensor for tensor in out if isinstance(tensor, torch.Tensor)) if isinstance(out, list | tuple) else ()
+    return tuple(tensor for tensor in out if isinstance(tensor, torch.Tensor)) if isinstance(out, SEQUENCES) else ()
 
+
+SEQUENCES = (list, tuple)
 
 BROADCASTING = frozenset([*POINTWISE, "copy"])
 """Ops whose operands fit together by broadcasting."""
@@ -367,11 +370,11 @@ FACTORIES = frozenset(
 
 def finish(recorder: Recorder, batch: int) -> ChannelGraph:
     """Freeze what the recorder collected."""
-    edges = recorder.joined()
+    sets = united(recorder.size, *recorder.joined())
     return ChannelGraph(
         size=recorder.size,
         known=tuple(recorder.known),
-        edges=edges,
+        sets=sets,
         vectors=recorder.vectors,
         steps=tuple(recorder.steps),
         pins=tuple(recorder.pins),

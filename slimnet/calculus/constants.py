@@ -15,6 +15,9 @@ DeadScales = Mapping[str, Sequence[int]]
 CHUNK = 4
 """How many columns of a weight are looked at together in the search for zeros."""
 
+ELEMENTWISE = (Pointwise, Norm)
+CPU = torch.device("cpu")
+
 
 def propagate(graph: ChannelGraph, dead_scales: DeadScales, dead_outputs: Labels) -> np.ndarray:
     """The constant of every label, NaN where its value depends on the input.
@@ -45,16 +48,17 @@ def propagate(graph: ChannelGraph, dead_scales: DeadScales, dead_outputs: Labels
 
 def as_float64(tensor: torch.Tensor) -> np.ndarray:
     """A tensor's values in one row."""
-    return tensor.detach().to("cpu", torch.float64).numpy().reshape(-1)
+    return tensor.detach().to(CPU, torch.float64).numpy().reshape(-1)
 
 
 def normed_constant(norm: Norm, inputs: np.ndarray, dead: Sequence[int]) -> np.ndarray:
     """The constants of a BatchNorm's outputs; a constant is its own mean in a batch's statistics."""
     gamma, beta, mean, variance = norm.vectors
     result = inputs
-    if not np.isnan(inputs).all():
+    unknown = np.isnan(inputs)
+    if np.count_nonzero(unknown) < unknown.size:
         if mean is None or variance is None:
-            result = np.where(np.isnan(inputs), inputs, 0.0)
+            result = np.where(unknown, inputs, 0.0)
         else:
             result = (inputs - as_float64(mean())) / np.sqrt(as_float64(variance()) + norm.eps)
     if gamma is not None:
@@ -67,13 +71,14 @@ def normed_constant(norm: Norm, inputs: np.ndarray, dead: Sequence[int]) -> np.n
 def mixed_constant(reader: Reader, values: np.ndarray) -> np.ndarray:
     """The constants of a layer's outputs: known where every input with a nonzero weight is."""
     inputs = values[reader.inputs].reshape(reader.groups, -1)
-    unknown = np.isnan(inputs)
-    closed = zero_rows(grouped_taps(reader), unknown if reader.uniform else unknown | (inputs != 0)).reshape(-1)
+    # An unknown input is not 0 either.
+    closed = zero_rows(grouped_taps(reader), np.isnan(inputs) if reader.uniform else inputs != 0).reshape(-1)
     result = np.full(reader.outputs.size, np.nan)
-    if closed.any():
-        group = np.arange(reader.groups).repeat(reader.outputs.size // reader.groups)[closed]
-        sums = reader.taps()[torch.from_numpy(closed)].sum(2, dtype=torch.float64).cpu().numpy()
-        result[closed] = (sums * np.nan_to_num(inputs)[group]).sum(1)
+    if not np.count_nonzero(closed):
+        return result
+    group = np.arange(reader.groups).repeat(reader.outputs.size // reader.groups)[closed]
+    sums = reader.taps()[torch.from_numpy(closed)].sum(2, dtype=torch.float64).cpu().numpy()
+    result[closed] = (sums * np.nan_to_num(inputs)[group]).sum(1)
     return result if reader.bias is None else result + as_float64(reader.bias())
 
 
@@ -89,10 +94,14 @@ def zero_rows(taps: torch.Tensor, looked_at: np.ndarray) -> np.ndarray:
     One tap of one column rules out nearly every row of a dense weight; the others are looked at a few columns at a
     time.
     """
-    first = looked_at.argmax(1).tolist()
-    zero = torch.stack([taps[group, :, column, 0] for group, column in enumerate(first)]).eq(0).cpu().numpy()
+    first = looked_at.argmax(1)
+    if first.size == 1:
+        probe = taps[:, :, int(first[0]), 0]
+    else:
+        probe = taps[torch.arange(first.size), :, torch.from_numpy(first), 0]
+    zero = (probe == 0).cpu().numpy()
     empty = ~looked_at.any(1)
-    if not (zero.any() or empty.any()):
+    if not (np.count_nonzero(zero) or np.count_nonzero(empty)):
         return zero
     zero[empty] = True
     for group in np.flatnonzero(zero.any(1) & ~empty):
@@ -141,9 +150,9 @@ def needs(graph: ChannelGraph, constants: np.ndarray, dead_outputs: Labels) -> N
     varies = np.isnan(constants)
     reads: list[np.ndarray] = []
     for step in reversed(graph.steps):
-        if isinstance(step, Pointwise | Norm):
+        if isinstance(step, ELEMENTWISE):
             needed = live[step.out]
-            if needed.any():
+            if np.count_nonzero(needed):
                 moving = varies[step.out] | seen[step.out]
                 for operand in step.operands:
                     live[operand[needed & (moving | ~varies[operand])]] = True
@@ -159,6 +168,4 @@ def needs(graph: ChannelGraph, constants: np.ndarray, dead_outputs: Labels) -> N
 
 def columns_read(reader: Reader, rows: np.ndarray) -> np.ndarray:
     """Which inputs `(K,)` reach one of the given output rows `(O,)` through a nonzero weight."""
-    live = rows.reshape(reader.groups, -1)
-    unread = zero_rows(grouped_taps(reader).transpose(1, 2), live)
-    return (live.any(1, keepdims=True) & ~unread).reshape(-1)
+    return ~zero_rows(grouped_taps(reader).transpose(1, 2), rows.reshape(reader.groups, -1)).reshape(-1)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -88,12 +87,13 @@ def macs_left(layer: Reader | Depthwise, removal: Removal) -> int:
 
 def count_left(parameters: Mapping[str, torch.Tensor], removal: Removal) -> int:
     """How many elements the parameters have without the channels that go; shared ones count once."""
-    left: dict[str, list[int]] = {name: list(parameter.shape) for name, parameter in distinct(parameters).items()}
-    kept = {id(labels): removal.left(labels) for _, labels in removal.graph.axes}
+    once = distinct(parameters)
+    left: dict[str, list[int]] = {}
     for (name, axis), labels in removal.graph.vectors.items():
-        if name in left:
-            left[name][axis] = kept[id(labels)]
-    return sum(math.prod(shape) for shape in left.values())
+        kept = removal.left(labels)
+        if kept != labels.size and name in once:
+            left.setdefault(name, list(once[name].shape))[axis] = kept
+    return sum(math.prod(left[name]) if name in left else parameter.numel() for name, parameter in once.items())
 
 
 def natural_orders(removal: Removal) -> Orders:
@@ -101,8 +101,8 @@ def natural_orders(removal: Removal) -> Orders:
     readers = removal.graph.readers
     return Orders(
         axes={},
-        inputs=tuple(np.flatnonzero(~removal.gone(reader.inputs)) for reader in readers),
-        outputs=tuple(np.flatnonzero(~removal.gone(reader.outputs)) for reader in readers),
+        inputs=tuple(removal.kept(reader.inputs) for reader in readers),
+        outputs=tuple(removal.kept(reader.outputs) for reader in readers),
     )
 
 

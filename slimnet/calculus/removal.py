@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -35,7 +36,8 @@ class Removal:
     """The sets of channels that go, while it is being worked out; only ever restored, so that it ends.
 
     `removed[set]`; `why[set]` is the number, among `reasons`, of why a set stays; `weight[set]` counts the parameters
-    it holds. `equal` are the parts of axes that must stay of equal size, `widths` what is rounded up.
+    it holds. `equal` are the parts of axes that must stay of equal size, `widths` what is rounded up. `known` remembers
+    which positions of an array of labels stay, by the array's id, together with the array.
     """
 
     graph: ChannelGraph
@@ -49,14 +51,27 @@ class Removal:
     pinned: np.ndarray
     equal: list[tuple[Labels, str]] = field(default_factory=list)
     widths: list[Width] = field(default_factory=list)
+    known: dict[int, tuple[Labels, np.ndarray]] = field(default_factory=dict)
 
     def gone(self, labels: Labels) -> np.ndarray:
         """Which of these labels go."""
         return self.removed[self.sets[labels]]
 
+    @cached_property
+    def dead(self) -> np.ndarray:
+        """For every label whether its channel is constant as far as anything in the network can tell."""
+        return ~(np.isnan(self.constants) & self.needs.live)
+
+    def kept(self, labels: Labels) -> np.ndarray:
+        """The positions of these labels that stay; the stages that follow ask for the same arrays many times."""
+        found = self.known.get(id(labels))
+        if found is None:
+            found = self.known[id(labels)] = (labels, np.flatnonzero(~self.gone(labels)))
+        return found[1]
+
     def left(self, labels: Labels) -> int:
         """How many of these labels stay."""
-        return labels.size - int(np.count_nonzero(self.gone(labels)))
+        return self.kept(labels).size
 
     def restore(self, sets: np.ndarray | Sequence[int], reason: str) -> None:
         """Keep these sets after all."""
@@ -64,6 +79,7 @@ class Removal:
         back = back[self.removed[back]]
         if back.size:
             self.removed[back] = False
+            self.known.clear()
             self.why[back] = self.reasons.setdefault(reason, len(self.reasons))
 
 
@@ -123,6 +139,8 @@ def unfoldable(graph: ChannelGraph, group: list[int], constants: np.ndarray, nee
     """Nonzero constants that one weight's readers have nowhere to put, with the reason."""
     readers = [graph.readers[index] for index in group]
     reads = [needed.reads[index] for index in group]
+    if len(readers) == 1 and can_fold(graph, readers[0], group):
+        return []
     values = [np.where(read, constants[r.inputs], 0.0) for r, read in zip(readers, reads, strict=True)]
     found = []
     # The calls of one layer fold into one bias; layers with tied weights, such as a transposed one, into their own.
@@ -136,14 +154,18 @@ def unfoldable(graph: ChannelGraph, group: list[int], constants: np.ndarray, nee
         for reader in (readers[index] for index in indices):
             found.append((reader.inputs[differs], f"constant differs between the calls of {reader.module}"))
     for reader, value in zip(readers, values, strict=True):
-        nonzero = np.abs(value) > 0
         if reader.uniform and not bias_is_own(graph, reader, group):
-            found.append(
-                (reader.inputs[nonzero], f"{reader.module or 'the network itself'} has no bias to fold it into")
-            )
+            reason = f"{reader.module or 'the network itself'} has no bias to fold it into"
+            found.append((reader.inputs[np.abs(value) > 0], reason))
         elif not reader.uniform and (reader.weight is None or len(readers) > 1):
-            found.append((reader.inputs[nonzero], f"the padded weight of {reader.module} is computed or shared"))
+            reason = f"the padded weight of {reader.module} is computed or shared"
+            found.append((reader.inputs[np.abs(value) > 0], reason))
     return found
+
+
+def can_fold(graph: ChannelGraph, reader: Reader, group: list[int]) -> bool:
+    """Whether a reader that does not share its weight has where to put constants."""
+    return bias_is_own(graph, reader, group) if reader.uniform else reader.weight is not None
 
 
 def bias_is_own(graph: ChannelGraph, reader: Reader, group: list[int]) -> bool:

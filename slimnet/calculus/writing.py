@@ -21,6 +21,9 @@ from slimnet.plan import (
 from slimnet.skeleton import Tensors
 from slimnet.sparsity import DeadChannels
 
+AT_ONCE = 1 << 16
+"""How many elements of a weight are looked at together, so that no second weight stands in memory."""
+
 
 def write_plan(
     network: str,
@@ -76,17 +79,17 @@ def axis_cuts(removal: Removal, orders: Orders, grouped_weights: set[str]) -> li
             return ()
         return shared.setdefault(keep.tobytes(), tuple(keep.tolist()))
 
-    for (name, axis), labels in removal.graph.vectors.items():
-        if name in grouped_weights:
+    for key, labels in removal.graph.vectors.items():
+        if key[0] in grouped_weights:
             continue
-        if (name, axis) in orders.axes:
-            keep = positions(orders.axes[name, axis], labels.size)
+        if key in orders.axes:
+            keep = positions(orders.axes[key], labels.size)
         elif id(labels) in natural:
             keep = natural[id(labels)]
         else:
-            keep = natural[id(labels)] = positions(np.flatnonzero(~removal.gone(labels)), labels.size)
+            keep = natural[id(labels)] = positions(removal.kept(labels), labels.size)
         if keep:
-            cuts.append(AxisCut(name, axis, keep))
+            cuts.append(AxisCut(*key, keep))
     return cuts
 
 
@@ -136,7 +139,7 @@ def fold_constants(removal: Removal, orders: Orders) -> tuple[list[Fold], list[M
     for index, (reader, reads) in enumerate(zip(removal.graph.readers, removal.needs.reads, strict=True)):
         values = removal.constants[reader.inputs]
         lost = removal.gone(reader.inputs) & reads & (np.abs(values) > 0)
-        if not lost.any():
+        if not np.count_nonzero(lost):
             continue
         if reader.uniform and reader.bias_name is not None:
             increments = bias_increments(reader, np.where(lost, values, 0.0))[orders.outputs[index]]
@@ -156,10 +159,18 @@ def bias_increments(reader: Reader, values: np.ndarray) -> np.ndarray:
         constants = values[group * per_group : (group + 1) * per_group]
         columns = np.flatnonzero(constants)
         if columns.size:
-            block = slice(group * rows, (group + 1) * rows)
-            read = taps[block].index_select(1, torch.from_numpy(columns).to(taps.device))
-            increments[block] = read.sum(2, dtype=torch.float64).cpu().numpy() @ constants[columns]
+            index = torch.from_numpy(columns).to(taps.device)
+            step = max(1, AT_ONCE // (columns.size * taps.shape[2]))
+            for start in range(group * rows, (group + 1) * rows, step):
+                block = slice(start, min(start + step, (group + 1) * rows))
+                read = taps[block].index_select(1, index)
+                increments[block] = summed(read).cpu().numpy() @ constants[columns]
     return increments
+
+
+def summed(taps: torch.Tensor) -> torch.Tensor:
+    """The sum over taps of `(O, I, taps)`, float64."""
+    return taps.squeeze(2).double() if taps.shape[2] == 1 else taps.sum(2, dtype=torch.float64)
 
 
 def merge_into_carriers(removal: Removal, reader: Reader, reads: np.ndarray, lost: np.ndarray) -> Merge:
@@ -189,19 +200,17 @@ def padding_cuts(removal: Removal) -> list[PaddingCut]:
     return cuts
 
 
-def is_dead(removal: Removal, labels: np.ndarray) -> np.ndarray:
-    """Which channels are constant as far as anything in the network can tell."""
-    return ~np.isnan(removal.constants[labels]) | ~removal.needs.live[labels]
-
-
 def kept_dead(removal: Removal) -> list[Kept]:
     """Dead channels that stay, by layer and reason."""
     reasons = list(removal.reasons)
     kept: dict[tuple[str, str], list[int]] = {}
     for layer in removal.graph.layers:
-        stay = np.flatnonzero(is_dead(removal, layer.outputs) & ~removal.gone(layer.outputs))
+        stay = removal.kept(layer.outputs)
+        stay = stay[removal.dead[layer.outputs[stay]]]
+        if not stay.size:
+            continue
         codes = removal.why[removal.sets[layer.outputs[stay]]]
-        for code in np.unique(codes).tolist():
+        for code in sorted(set(codes.tolist())):
             kept.setdefault((layer.module, reasons[code]), []).extend(stay[codes == code].tolist())
     return [Kept(layer, reason, tuple(sorted(set(channels)))) for (layer, reason), channels in kept.items()]
 
@@ -215,7 +224,7 @@ def layer_plans(narrow: Narrow, removal: Removal) -> list[LayerPlan]:
         seen = plans.get(dense.module)
         if seen is not None:
             macs = (macs[0] + seen.macs_before, macs[1] + seen.macs_after)
-        dead = int(is_dead(removal, dense.outputs).sum())
+        dead = int(np.count_nonzero(removal.dead[dense.outputs]))
         kind = dense.kind if isinstance(dense, Reader) else "depthwise"
         after = removal.left(dense.outputs)
         plans[dense.module] = LayerPlan(dense.module, kind, dense.outputs.size, after, dead, *macs)

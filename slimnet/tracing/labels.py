@@ -103,3 +103,20 @@ def labels_among(arrays: Sequence[Labels]) -> Labels:
     """Every label that occurs in some arrays, once."""
     found = [array[array > 0].reshape(-1) for array in arrays]
     return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+
+
+def united(size: int, left: Labels, right: Labels) -> np.ndarray:
+    """For every label under `size` the number of its set, once each of `left` is united with its one of `right`.
+
+    Sets are numbered in the order of their smallest labels. Each round hangs the larger of two roots under the smaller,
+    for all pairs that are still apart at once, which takes less memory than a graph of the pairs would.
+    """
+    root = np.arange(size)
+    while left.size:
+        np.minimum.at(root, np.maximum(left, right), np.minimum(left, right))
+        while not np.array_equal(root, above := root[root]):
+            root = above
+        left, right = root[left], root[right]
+        apart = left != right
+        left, right = left[apart], right[apart]
+    return (np.cumsum(root == np.arange(size)) - 1)[root]

@@ -4,7 +4,8 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import CodeType, FrameType
+from functools import cache
+from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from slimnet.graph import Activation, Constants, Known, Op, Padding, Parts, Pin, Pointwise, Step, Value
-from slimnet.skeleton import gather, modules_of
+from slimnet.skeleton import gather
 from slimnet.tracing.labels import Labels, align, along, common_shape, varying_axes
 from slimnet.tracing.tag import PLAIN, Tag
 
@@ -55,18 +56,20 @@ def replaced(value: Any, given: Iterator[torch.Tensor]) -> Any:
 class Recorder:
     """Collects labels, joins and steps while a forward runs.
 
-    `meta` holds the skeleton's tensors by name and `real` the network's. `depthwise` says of each layer in turn
-    whether it is a depthwise convolution, where a narrower network's own numbers would mislead: one channel in one
-    group is an ordinary convolution too.
+    `modules` are the skeleton's by path; `meta` holds its tensors by name and `real` the network's. `depthwise` says
+    of each layer in turn whether it is a depthwise convolution, where a narrower network's own numbers would mislead:
+    one channel in one group is an ordinary convolution too.
     """
 
-    def __init__(self, structure: nn.Module, real: Mapping[str, torch.Tensor], depthwise: Sequence[bool] = ()):
+    def __init__(
+        self, modules: Mapping[str, nn.Module], real: Mapping[str, torch.Tensor], depthwise: Sequence[bool] = ()
+    ):
         self.depthwise = iter(depthwise)
-        self.meta = gather(structure).named
+        self.modules = modules
+        self.meta = gather(modules[""]).named
         self.parameters = {id(tensor): name for name, tensor in reversed(self.meta.items())}
         self.real = real
         self.originals = {id(tensor): name for name, tensor in real.items()}
-        self.modules = modules_of(structure)
         self.size = 1
         self.known: list[Known] = []
         self.joins: list[tuple[Labels, Labels, str]] = []
@@ -82,8 +85,8 @@ class Recorder:
         self.path: list[str] = []
         self.tags: dict[int, tuple[torch.Tensor, Tag]] = {}
         self.families: dict[int, list[torch.Tensor]] = {}
-        self.internal: dict[CodeType, bool] = {}
         self.found_line: str | None = None
+        self.found_here: str | None = None
 
     @property
     def module(self) -> str:
@@ -100,11 +103,12 @@ class Recorder:
         """New labels, one for each position of a label array of this shape."""
         start = self.size
         self.size += math.prod(shape)
-        return np.arange(start, self.size, dtype=np.int64).reshape(shape)
+        labels = np.arange(start, self.size, dtype=np.int64)
+        return labels if len(shape) == 1 else labels.reshape(shape)
 
     def named(self, labels: Labels, reason: str) -> Labels:
         """These labels with new ones where they are 0; what has no channel that we know of stays."""
-        if labels.all():
+        if np.count_nonzero(labels) == labels.size:
             return labels
         new = self.fresh(labels.shape)
         self.pin(new[labels == 0], reason)
@@ -130,9 +134,10 @@ class Recorder:
         name = self.parameter(tensor)
         if name is not None:
             self.cut(name, 0, channels, reason)
-        else:
-            own = self.channels(tensor, 0, reason)
-            self.join(channels, np.zeros_like(channels) if own is None else own, reason)
+            real = self.real[name]
+            return lambda: real
+        own = self.channels(tensor, 0, reason)
+        self.join(channels, np.zeros_like(channels) if own is None else own, reason)
         value = self.value(tensor)
         if value is None:
             self.pin_tensor(tensor, reason)
@@ -164,7 +169,7 @@ class Recorder:
         self.tags[id(tensor)] = (tensor, tag)
 
     def note_storage(self, tensor: torch.Tensor) -> None:
-        """Remember which tensors share memory, so that in-place ops reach them all."""
+        """Remember a tensor that may share its memory with others, so that in-place ops reach them all."""
         family = self.families.setdefault(tensor.untyped_storage()._cdata, [])
         if not any(member is tensor for member in family):
             family.append(tensor)
@@ -210,18 +215,17 @@ class Recorder:
         values that do not belong to a channel.
         """
         shape = common_shape(operands)
-        flat = tuple(
-            (operand if operand.shape == shape else np.broadcast_to(operand, shape)).ravel() for operand in operands
-        )
-        out = self.fresh(shape)
-        flat_out = out.ravel()
-        self.joins += [(flat_out, operand, reason) for operand in flat[:joined]]
-        self.steps.append(Pointwise(flat, flat_out, constant))
-        return out
+        flat = tuple([(each if each.shape == shape else np.broadcast_to(each, shape)).ravel() for each in operands])
+        out = self.fresh((math.prod(shape),))
+        self.joins += [(out, operand, reason) for operand in flat[:joined]]
+        self.steps.append(Pointwise(flat, out, constant))
+        return out.reshape(shape)
 
     def here(self, call: Call) -> str:
         """Where an op was called, for people: its name, module path and source line."""
-        return f"{call.name} in {self.module or 'the network itself'} ({self.line})"
+        if self.found_here is None:
+            self.found_here = f"{call.name} in {self.module or 'the network itself'} ({self.line})"
+        return self.found_here
 
     def channels(self, tensor: torch.Tensor, axis: int, reason: str) -> Labels | None:
         """The labels `(C,)` of one axis, with labels that change along other axes joined into it.
@@ -245,26 +249,17 @@ class Recorder:
 
     def begin_op(self) -> None:
         """Another op is called: from another line, that is."""
-        self.found_line = None
+        self.found_line = self.found_here = None
 
     @property
     def line(self) -> str:
         """The innermost line of code that belongs neither to torch nor to slimnet's trace."""
         if self.found_line is None:
             frame: FrameType | None = sys._getframe(1)
-            while frame is not None and self.is_internal(frame):
+            while frame is not None and is_internal(frame.f_globals.get("__name__", "")):
                 frame = frame.f_back
             self.found_line = "unknown line" if frame is None else place(frame)
         return self.found_line
-
-    def is_internal(self, frame: FrameType) -> bool:
-        """Whether a frame's code is torch's or the trace's own; remembered, since the same few run for every op."""
-        internal = self.internal.get(frame.f_code)
-        if internal is None:
-            name = frame.f_globals.get("__name__", "")
-            internal = name.startswith(("torch.", "slimnet.")) and not name.startswith("slimnet.models")
-            self.internal[frame.f_code] = internal
-        return internal
 
     # Results
 
@@ -283,6 +278,12 @@ class Recorder:
             alone = (one == 0) | (other == 0)
             self.pin(np.concatenate([one[alone], other[alone]]), reason)
         return left[both], right[both]
+
+
+@cache
+def is_internal(module: str) -> bool:
+    """Whether a Python module is torch's or the trace's own; remembered, since the same few run for every op."""
+    return module.startswith(("torch.", "slimnet.")) and not module.startswith("slimnet.models")
 
 
 def place(frame: FrameType) -> str:

@@ -7,6 +7,7 @@ contiguous tensors of one floating type, whose outputs are contiguous too, so th
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import zip_longest
 from typing import Any
 
@@ -27,6 +28,12 @@ def run(func: Any, name: str, args: tuple, kwargs: dict) -> Any:
 def new(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     """A contiguous meta tensor of a shape, and of another's type."""
     return torch.empty(shape, dtype=like.dtype, device=META)
+
+
+@cache
+def nothing(dtype: torch.dtype) -> torch.Tensor:
+    """An empty tensor, for outputs that nobody reads."""
+    return torch.empty(0, dtype=dtype, device=META)
 
 
 def alike(*tensors: Any) -> bool:
@@ -89,25 +96,26 @@ def convolution(
     Raises:
         RuntimeError: the layer does not fit its input.
     """
-    expected = weight.shape[0] if transposed else weight.shape[1] * groups
-    channels = weight.shape[1] * groups if transposed else weight.shape[0]
-    if x.ndim != weight.ndim or x.shape[1] != expected or weight.shape[0] % groups:
-        raise RuntimeError(f"a convolution of {expected} channels was given {tuple(x.shape)}")
+    shape, (rows, columns, *kernel) = x.shape, weight.shape
+    expected, channels = (rows, columns * groups) if transposed else (columns * groups, rows)
+    if len(shape) != len(kernel) + 2 or shape[1] != expected or rows % groups:
+        raise RuntimeError(f"a convolution of {expected} channels was given {tuple(shape)}")
     if x.dtype != weight.dtype:
         raise RuntimeError(f"a convolution in {weight.dtype} was given {x.dtype}")
     if bias is not None and tuple(bias.shape) != (channels,):
         raise RuntimeError(f"a convolution to {channels} channels has a bias of shape {tuple(bias.shape)}")
     sizes = []
-    for axis, (size, kernel) in enumerate(zip(x.shape[2:], weight.shape[2:], strict=True)):
-        reach = spread(dilation, axis) * (kernel - 1)
+    for axis, size in enumerate(kernel):
+        reach = spread(dilation, axis) * (size - 1)
+        room = shape[2 + axis] - 1
         if transposed:
             extra = spread(output_padding, axis) - 2 * spread(padding, axis)
-            sizes.append((size - 1) * spread(stride, axis) + reach + 1 + extra)
+            sizes.append(room * spread(stride, axis) + reach + 1 + extra)
         else:
-            sizes.append((size + 2 * spread(padding, axis) - reach - 1) // spread(stride, axis) + 1)
+            sizes.append((room + 2 * spread(padding, axis) - reach) // spread(stride, axis) + 1)
     if min(sizes, default=1) < 1:
-        raise RuntimeError(f"a kernel of {tuple(weight.shape[2:])} is larger than its input {tuple(x.shape)}")
-    return new((x.shape[0], channels, *sizes), x)
+        raise RuntimeError(f"a kernel of {tuple(kernel)} is larger than its input {tuple(shape)}")
+    return new((shape[0], channels, *sizes), x)
 
 
 def spread(values: Sequence[int], axis: int) -> int:
@@ -121,11 +129,11 @@ def batch_norm(x: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, ...]:
     Raises:
         RuntimeError: it has another number of channels than its input.
     """
+    shape, unused = x.shape, nothing(x.dtype)
     for tensor in rest[:4]:
-        if isinstance(tensor, torch.Tensor) and tensor.shape[0] != x.shape[1]:
-            raise RuntimeError(f"a BatchNorm of {tensor.shape[0]} channels was given {tuple(x.shape)}")
-    unused = new((0,), x)
-    return (new(x.shape, x) if x.is_contiguous() else torch.empty_like(x)), unused, unused
+        if isinstance(tensor, torch.Tensor) and tensor.shape[0] != shape[1]:
+            raise RuntimeError(f"a BatchNorm of {tensor.shape[0]} channels was given {tuple(shape)}")
+    return (new(shape, x) if x.is_contiguous() else torch.empty_like(x)), unused, unused
 
 
 def reduction(

@@ -11,7 +11,7 @@ from slimnet.errors import SlimnetError
 from slimnet.graph import ActivationKey
 from slimnet.inputs import Inputs
 from slimnet.places import device_of
-from slimnet.skeleton import copy_with, module_paths, state
+from slimnet.skeleton import copy_with, module_paths, modules_of, state
 from slimnet.sparsity import ACTIVATION_LIMIT, PeakMeter
 from slimnet.trace import trace
 from slimnet.training.features import FeatureLayer, feature_layers
@@ -167,7 +167,7 @@ class Survey:
     def responses(self, total: int) -> Iterator[Responses]:
         """The responses to one batch after the other."""
         meter = ResponseMeter(key for layer in self.layers for key in layer.activations)
-        with torch.no_grad(), module_paths(self.model, meter.path):
+        with torch.no_grad(), module_paths(modules_of(self.model), meter.path):
             for images, _ in self.data.batches("train", self.batch_size, device_of(self.model)):
                 meter.calls.clear()
                 meter.seen.clear()

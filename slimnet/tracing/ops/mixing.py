@@ -2,34 +2,37 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from slimnet.graph import Depthwise, Reader
+from slimnet.graph import Depthwise, Reader, Value
 from slimnet.tracing.labels import Labels, along, varying_axes
 from slimnet.tracing.recorder import Call, Recorder, zero_only
 from slimnet.tracing.tag import Tag
 
+STANDARD = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+"""The layers of torch that can be given the bias they lack."""
 
-@dataclass(frozen=True)
-class Layer:
-    """A convolution or linear layer as the ops see it; the weight's input and output axes are `axes`."""
+
+class Layer(NamedTuple):
+    """A convolution or linear layer as the ops see it; the weight's input and output axes are `axes`.
+
+    `name` is the weight's where it is a parameter; `value` computes the real one. `outputs` counts the channels that
+    the layer writes.
+    """
 
     weight: torch.Tensor
+    name: str | None
+    value: Value
     bias: torch.Tensor | None
     axes: tuple[int, int]
+    outputs: int
     groups: int
     uniform: bool
     macs: int
     kind: str
-
-    @property
-    def outputs(self) -> int:
-        """How many channels the layer writes."""
-        count = self.weight.shape[self.axes[1]]
-        return count * self.groups if self.axes[1] == 1 and self.kind == "conv" else count
 
 
 def convolution(recorder: Recorder, call: Call) -> None:
@@ -37,17 +40,19 @@ def convolution(recorder: Recorder, call: Call) -> None:
     x, weight, bias = call.args[:3]
     out = call.outputs[0]
     where = f"read by a convolution at {recorder.here(call)}"
-    if recorder.value(weight) is None:
+    value = recorder.value(weight)
+    if value is None:
         pin_both(recorder, x, weight, f"convolved with a weight computed from data at {recorder.here(call)}")
         return
     transposed, groups = bool(call.args[6]), int(call.args[8])
-    kernel = math.prod(weight.shape[2:])
-    padded = any(call.args[4]) or any(call.args[7]) or (transposed and kernel > 1)
-    planes = x if transposed else out
-    macs = math.prod(planes.shape) * weight.shape[1] * kernel
-    layer = Layer(weight, bias, (0, 1) if transposed else (1, 0), groups, not padded, macs, "conv")
-    outputs = mix(recorder, call, recorder.channels(x, 1, where), x.shape[1], layer)
-    recorder.set(out, Tag((along(outputs, 1, out.ndim),)))
+    before, after, (_, columns, *kernel) = x.shape, out.shape, weight.shape
+    taps = math.prod(kernel)
+    padded = any(call.args[4]) or any(call.args[7]) or (transposed and taps > 1)
+    macs = math.prod(before if transposed else after) * columns * taps
+    name, axes = recorder.parameter(weight), (0, 1) if transposed else (1, 0)
+    layer = Layer(weight, name, value, bias, axes, after[1], groups, not padded, macs, "conv")
+    outputs = mix(recorder, call, recorder.channels(x, 1, where), before[1], layer)
+    recorder.set(out, Tag((along(outputs, 1, len(after)),)))
 
 
 def pin_both(recorder: Recorder, x: torch.Tensor, weight: torch.Tensor, reason: str) -> None:
@@ -63,11 +68,8 @@ def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer
     outputs = recorder.fresh((layer.outputs,))
     depthwise = recorder.is_depthwise(layer.groups > 1 and layer.groups == width)
     join_weight(recorder, inputs, outputs, layer, depthwise, here)
-    unknown = torch.full((layer.outputs,), torch.nan)
-    bias = None if layer.bias is None else recorder.attach(layer.bias, outputs, here) or (lambda: unknown)
-    name = recorder.parameter(layer.weight)
-    value = recorder.value(layer.weight)
-    assert value is not None, "a layer's weight does not depend on the input"
+    bias = None if layer.bias is None else recorder.attach(layer.bias, outputs, here) or unknown_bias(layer.outputs)
+    name, value = layer.name, layer.value
     path = recorder.module if name is None else name.rpartition(".")[0]
     if depthwise:
         recorder.join(outputs, np.repeat(inputs, layer.outputs // width), here)
@@ -83,26 +85,30 @@ def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer
     return outputs
 
 
+def unknown_bias(outputs: int) -> Value:
+    """The bias of a layer that computes it from its input."""
+    return lambda: torch.full((outputs,), torch.nan)
+
+
 def join_weight(recorder: Recorder, inputs: Labels, outputs: Labels, layer: Layer, depthwise: bool, here: str) -> None:
     """Cut the weight's axes together with the channels that the layer reads and writes."""
     in_axis, out_axis = layer.axes
     plain = layer.groups == 1 and not depthwise
     if plain or out_axis == 0:
-        cut_weight(recorder, layer.weight, out_axis, outputs, here)
+        cut_weight(recorder, layer, out_axis, outputs, here)
     if plain or in_axis == 0:
-        cut_weight(recorder, layer.weight, in_axis, inputs, here)
-    if not plain and not depthwise and recorder.parameter(layer.weight) is None:
+        cut_weight(recorder, layer, in_axis, inputs, here)
+    if not plain and not depthwise and layer.name is None:
         recorder.pin(np.concatenate([inputs, outputs]), f"grouped weight of an unsupported kind at {here}")
 
 
-def cut_weight(recorder: Recorder, weight: torch.Tensor, axis: int, channels: Labels, reason: str) -> None:
+def cut_weight(recorder: Recorder, layer: Layer, axis: int, channels: Labels, reason: str) -> None:
     """Cut one axis of a weight together with channels `(C,)`; the other axes of a computed weight are pinned."""
-    name = recorder.parameter(weight)
-    if name is not None:
-        recorder.cut(name, axis, channels, reason)
+    if layer.name is not None:
+        recorder.cut(layer.name, axis, channels, reason)
         return
-    labels = np.zeros(weight.shape[axis], dtype=np.int64)
-    for face in recorder.tag(weight).faces:
+    labels = np.zeros(layer.weight.shape[axis], dtype=np.int64)
+    for face in recorder.tag(layer.weight).faces:
         axes = varying_axes(face)
         if axes == (axis,):
             labels = face.reshape(-1)
@@ -117,7 +123,7 @@ def can_take_bias(recorder: Recorder, path: str, name: str | None) -> bool:
     The latter is what a linear layer does with tokens `(N, T, C)` that do not lie behind each other.
     """
     module = recorder.modules.get(path)
-    if not isinstance(module, torch.nn.Linear | torch.nn.modules.conv._ConvNd) or recorder.module != path:
+    if not isinstance(module, STANDARD) or recorder.module != path:
         return False
     free = module.bias is None or type(module).forward is torch.nn.Linear.forward
     return free and (name is None or name.rpartition(".")[2] == "weight")
@@ -127,14 +133,17 @@ def linear(recorder: Recorder, call: Call) -> None:
     """addmm, mm: a linear layer where the second factor is a weight, else a product of activations."""
     bias, x, weight = (None, *call.args[:2]) if call.name == "mm" else call.args[:3]
     scaled = call.kwargs.get("alpha", 1) != 1 or call.kwargs.get("beta", 1) != 1
-    if recorder.value(weight) is None or recorder.value(x) is not None or scaled:
-        matmul(recorder, call)
-        return
     tag = recorder.tag(weight)
     base, axes = weight, (0, 1)
     if tag.parameter is not None:
         base, axes = recorder.meta[tag.parameter], (tag.axes[0], tag.axes[1])
-    layer = Layer(base, bias, axes, 1, True, math.prod(x.shape) * weight.shape[1], "linear")
+    value = recorder.value(base)
+    if value is None or recorder.value(x) is not None or scaled:
+        matmul(recorder, call)
+        return
+    count = weight.shape[1]
+    macs = math.prod(x.shape) * count
+    layer = Layer(base, recorder.parameter(base), value, bias, axes, count, 1, True, macs, "linear")
     inputs = recorder.channels(x, 1, f"read by a linear layer at {recorder.here(call)}")
     outputs = mix(recorder, call, inputs, x.shape[1], layer)
     recorder.set(call.outputs[0], Tag((along(outputs, 1, 2),)))

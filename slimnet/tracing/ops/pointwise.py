@@ -139,15 +139,15 @@ def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants
     """Record an elementwise op of one or several tensors, with `rule` giving its constant."""
     out = call.outputs[0]
     tags = [recorder.tag(tensor) for tensor in call.tensors]
+    if len(tags) == 1 and len(tags[0].faces) == 1:
+        labels = recorder.pointwise(tags[0].faces, rule(call, [None]), reason=lazy_here(recorder, call))
+        recorder.set(out, Tag((labels,)))
+        return
     if not any(tag.faces for tag in tags):
         recorder.set(out, Tag(blank=all(tag.blank for tag in tags)))
         return
     if any(len(tag.faces) > 1 for tag in tags):
         combine_weights(recorder, call, tags)
-        return
-    if len(tags) == 1:
-        labels = recorder.pointwise(tags[0].faces, rule(call, [None]), reason=lazy_here(recorder, call))
-        recorder.set(out, Tag((labels,)))
         return
     shape = common_shape([align(tag.faces[0], out.ndim) for tag in tags if tag.faces])
     arrays: list[Labels] = []
@@ -220,7 +220,7 @@ def itself(call: Call, scalars: list[Constants | None]) -> Constant:
             result = apply_op(call, scalars, values)
         except RuntimeError:  # an op that takes no vectors of constants in the place of its tensors
             return torch.full_like(values[0], torch.nan)
-        return result.to(torch.float64).expand_as(unknown).masked_fill(unknown, torch.nan)
+        return torch.where(unknown, torch.nan, result.to(torch.float64))
 
     return constant
 
@@ -299,7 +299,7 @@ def batch_norm(recorder: Recorder, call: Call) -> None:
     where = lazy_here(recorder, call)
     labels = recorder.channels(x, 1, where)
     inputs = np.zeros(x.shape[1], dtype=np.int64) if labels is None else labels
-    outputs = recorder.fresh((x.shape[1],))
+    outputs = recorder.fresh((inputs.size,))
     recorder.join(outputs, inputs, where)
     own = [tensor if tensor is None else recorder.attach(tensor, outputs, where) for tensor in call.args[1:5]]
     gamma, beta, mean, variance = own
