@@ -308,7 +308,7 @@ class ChannelMode(TorchDispatchMode):
 def numbers_of(recorder: Recorder, call: Call) -> str:
     """The numbers that elementwise arithmetic takes from the code, which may have computed them from a width."""
     given = [str(value) for value in (*call.args, *call.kwargs.values()) if isinstance(value, int | float)]
-    numbers = [tensor for tensor in call.tensors if not tensor.ndim or recorder.tag(tensor).blank]
+    numbers = [tensor for tensor in call.tensors if not tensor.ndim or recorder.is_blank(tensor)]
     known = [known_scalar(recorder, tensor) for tensor in numbers]
     return " ".join([*given, *(str(value.item()) for value in known if value is not None)])
 

@@ -164,6 +164,11 @@ class Recorder:
         self.tags[id(tensor)] = (tensor, tag)
         return tag
 
+    def is_blank(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is filled with one value, without giving it labels."""
+        entry = self.tags.get(id(tensor))
+        return entry is not None and entry[1].blank
+
     def set(self, tensor: torch.Tensor, tag: Tag) -> None:
         """Attach a tag to a tensor (which is kept alive, so that its id stays its own)."""
         self.tags[id(tensor)] = (tensor, tag)
