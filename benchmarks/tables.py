@@ -29,7 +29,8 @@ SECTIONS = (
         "difference between the slim network and the masked one in double precision, for β zero, negative and random "
         "on dead channels; where it is over 1e-9, the masked network's own rounding errors are as large. *Removed* "
         "counts convolution channels. *Ratio* is slimnet's time over torch-pruning's (trace, plan and apply against "
-        "graph, groups and pruning). *Memory* is the peak of `slim` with its certificate, over the network's size.",
+        "graph, groups and pruning). *Memory* is the peak of `slim` with its certificate, over the network's size: of "
+        "all resident memory, and of its *own*, without the pages of library files it is the first to read.",
         lambda results: f"```\n{surgery_speed.table(results)}\n```",
     ),
     (
