@@ -307,7 +307,7 @@ class ChannelMode(TorchDispatchMode):
 
 def numbers_of(recorder: Recorder, call: Call) -> str:
     """The numbers that elementwise arithmetic takes from the code, which may have computed them from a width."""
-    given = [str(value) for value in (*call.args, *call.kwargs.values()) if isinstance(value, int | float)]
+    given = [str(value) for value in (*call.args, *call.kwargs.values()) if isinstance(value, NUMBERS)]
     numbers = [tensor for tensor in call.tensors if not tensor.ndim or recorder.is_blank(tensor)]
     known = [known_scalar(recorder, tensor) for tensor in numbers]
     return " ".join([*given, *(str(value.item()) for value in known if value is not None)])
@@ -355,6 +355,7 @@ def outputs_of(out: Any) -> tuple[torch.Tensor, ...]:
     return tuple(tensor for tensor in out if isinstance(tensor, torch.Tensor)) if isinstance(out, SEQUENCES) else ()
 
 
+NUMBERS = (int, float)
 SEQUENCES = (list, tuple)
 
 BROADCASTING = frozenset([*POINTWISE, "copy"])
