@@ -72,31 +72,42 @@ def slim(
     inputs = check_inputs(model, example_inputs)
     rounding = as_rounding(round_to)
 
-    def attempt(tried: bool) -> Slimmed:
+    def attempt(tried: bool, trusted: SurgeryPlan | None) -> Slimmed:
         """Slim the network once, with a plan that is tried on it or one that is trusted."""
         narrow, plan = operate(
-            model, inputs, lambda graph: find_dead(model, graph, threshold, criterion, loader), rounding, tried=tried
+            model,
+            inputs,
+            lambda graph: find_dead(model, graph, threshold, criterion, loader),
+            rounding,
+            tried=tried,
+            trusted=trusted,
         )
         return prove(model, narrow, plan, inputs, loader=loader, tolerance=tolerance, float64=float64)
 
     return with_care(attempt)
 
 
-def with_care(attempt: Callable[[bool], Slimmed]) -> Slimmed:
+class SamePlanError(SlimnetError):
+    """A plan made with more care is the one that was trusted, so that nothing new would come of it."""
+
+
+def with_care(attempt: Callable[[bool, SurgeryPlan | None], Slimmed]) -> Slimmed:
     """What `attempt(False)` gives; where that is not the masked network, what `attempt(True)` gives, with more care.
+
+    The second attempt is told the plan of the first, and stops where it comes to the same.
 
     Raises:
         CertificateError: neither certificate holds.
     """
     first: Slimmed | CertificateError
     try:
-        first = attempt(False)
+        first = attempt(False, None)
         if first.certificate.masked_max_rel_difference <= TOLERANCE:
             return first
     except CertificateError as error:
         first = error
     try:
-        return attempt(True)
+        return attempt(True, first.plan if isinstance(first, Slimmed) else None)
     except SlimnetError:
         if isinstance(first, Slimmed):
             return first
@@ -157,11 +168,15 @@ def operate(
     rounding: Rounding | Auto | None = None,
     *,
     tried: bool = False,
+    trusted: SurgeryPlan | None = None,
 ) -> tuple[nn.Module, SurgeryPlan]:
     """The slim network and its plan; where its forward raises, the plan is made again with more care.
 
     `tried` has every plan made with that care from the start. A channel graph lives no longer than until its plan is
     made, which leaves its memory to the networks; where another plan is needed, a trace gives the same graph again.
+
+    Raises:
+        SamePlanError: the plan is the `trusted` one.
     """
     dead: DeadChannels | None = None
 
@@ -173,6 +188,8 @@ def operate(
 
     def make(rounding: Rounding | None) -> tuple[nn.Module, SurgeryPlan]:
         plan = plan_for(rounding, tried=tried)
+        if plan == trusted:
+            raise SamePlanError("the plan that was tried is the one that was trusted")
         narrow = apply_plan(model, plan)
         if not tried and not runs(narrow, inputs):
             plan = plan_for(rounding, tried=True)
