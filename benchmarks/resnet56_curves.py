@@ -1,8 +1,10 @@
 """Error against MACs of a published ResNet-56 on the whole CIFAR-10 test set, for every method and the rival engine.
 
 The checkpoint is akamaster's ResNet-56 (resnet56-4bfd9763.th), whose images are normalised as ImageNet's. Each method
-ranks channels, the same surgery removes the fewest that bring the network within a budget of MACs, and the error on the
-10,000 test images is measured, as it is and, at some budgets, after a short fine-tuning that is the same for all.
+ranks channels, the same surgery removes the fewest that bring the network within a budget of MACs and tells the
+BatchNorms what is gone, and the error on the 10,000 test images is measured, as it is and, at some budgets, after a
+short fine-tuning that is the same for all, and for the most telling after a longer one too. The published methods are
+there a second time, "plain": as in their papers the BatchNorms stay as they were.
 torch-pruning's own pruners choose and cut by themselves, to the same MACs: see rivals.py. Li et al.'s recipes A and B
 are single points.
 
@@ -23,7 +25,6 @@ import copy
 import dataclasses
 import itertools
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,15 +40,24 @@ from slimnet.baselines import METHODS, Budget, Ranking, published, rank, remove,
 from slimnet.benchmark.environment import environment
 from slimnet.data import load_data
 from slimnet.data.normalisation import normalised
+from slimnet.errors import SlimnetError
+from slimnet.files import whole_file
 from slimnet.training import Recipe, TrainingRun
 from slimnet.training.finetune import retraining
 
 ARCH = "resnet56"
 DOUBT = 0.05
 """Where two scores are closer than this share of the largest one, bfloat16 is not trusted to tell them apart."""
+ARROWS = {"→": "finetuned", "⇒": "longer"}
+"""What stands before an error after fine-tuning in the table."""
 BUDGETS = (0.9, 0.75, 0.6, 0.5, 0.4)
 FINETUNED = (0.5, 0.75)
+LONGER = (("implicit", 0.5), ("li2017", 0.5), ("implicit", 0.4), ("li2017", 0.4), ("fpgm", 0.5), ("li2017, plain", 0.5))
+"""Points that are fine-tuned for longer as well, the most telling first."""
 PUBLISHED = ("ResNet-56-A", "ResNet-56-B")
+PLAIN = ", plain"
+"""Behind the name of a method: what it chooses is removed as its paper does, and no BatchNorm is told."""
+OTHERS = tuple(method for method in METHODS if method != "implicit")
 FOLDER = Path(__file__).parent
 PLOT = FOLDER.parent / "docs" / "resnet56-curves.svg"
 COLOURS = {
@@ -71,10 +81,10 @@ Job = tuple[Callable[..., dict[str, Any]], tuple[str, float | None]]
 class Bench:
     """The network, its data, and how a slim network is judged."""
 
-    def __init__(self, checkpoint: str, data: str, recipe: Recipe) -> None:
+    def __init__(self, checkpoint: str, data: str, recipe: Recipe, longer: Recipe) -> None:
         self.model = slimnet.load_checkpoint(checkpoint, ARCH).eval()
         self.data = normalised(load_data(data), "imagenet")
-        self.recipe = recipe
+        self.recipe, self.longer = recipe, longer
         self.inputs, _ = next(self.data.batches("test", 8))
         self.macs = rivals.counted(self.model, self.inputs[:1])
 
@@ -101,9 +111,9 @@ class Bench:
         """The class of every test image `(N,)`, all in float32."""
         return torch.cat([model.eval()(images).argmax(1) for images, _ in self.data.batches("test", 50)])
 
-    def finetuned(self, model: nn.Module) -> nn.Module:
-        """The network after the fine-tuning."""
-        run = TrainingRun(self.recipe, self.data, model=model)
+    def finetuned(self, model: nn.Module, recipe: Recipe) -> nn.Module:
+        """The network after a fine-tuning."""
+        run = TrainingRun(recipe, self.data, model=model)
         for progress in run:
             print(f"  {progress.iteration}/{progress.total}, loss {progress.loss:.3f}", file=sys.stderr, flush=True)
         return run.model.eval()
@@ -131,8 +141,8 @@ def points() -> Iterator[tuple[str, float | None]]:
     """Every point of every curve: the method, and the share of the MACs that it may leave."""
     for method in ("dense", "implicit, exact", *PUBLISHED):
         yield method, None
-    for budget in (*FINETUNED, *(left for left in BUDGETS if left not in FINETUNED)):
-        for method in (*METHODS, *rivals.PRUNERS):
+    for method in ("implicit", *OTHERS, *(method + PLAIN for method in OTHERS), *rivals.PRUNERS):
+        for budget in BUDGETS:
             yield method, budget
 
 
@@ -148,10 +158,12 @@ def network(bench: Bench, method: str, budget: float | None) -> tuple[nn.Module,
     if method == "implicit, exact":
         slimmed = slimnet.slim(bench.model, bench.inputs)
     elif budget is None:
-        slimmed = remove(bench.model, bench.inputs, published(method, bench.model, bench.inputs))
+        chosen = published(method, bench.model, bench.inputs)
+        slimmed = remove(bench.model, bench.inputs, chosen, recalibrate=False)
     else:
-        chosen = within(bench.model, bench.inputs, bench.ranking(method), Budget("macs", budget))
-        slimmed = remove(bench.model, bench.inputs, chosen)
+        ranking = bench.ranking(method.removesuffix(PLAIN))
+        chosen = within(bench.model, bench.inputs, ranking, Budget("macs", budget))
+        slimmed = remove(bench.model, bench.inputs, chosen, recalibrate=not method.endswith(PLAIN))
     plan = slimmed.plan
     return slimmed.model, {
         "macs": plan.macs_after,
@@ -180,7 +192,13 @@ def point(bench: Bench, method: str, budget: float | None) -> dict[str, Any]:
 def tuned(bench: Bench, method: str, budget: float | None) -> dict[str, Any]:
     """The error of a point after the fine-tuning."""
     model, _ = network(bench, method, budget)
-    return {"finetuned": bench.error(bench.finetuned(model))}
+    return {"finetuned": bench.error(bench.finetuned(model, bench.recipe))}
+
+
+def tuned_longer(bench: Bench, method: str, budget: float | None) -> dict[str, Any]:
+    """The error of a point after the longer fine-tuning."""
+    model, _ = network(bench, method, budget)
+    return {"longer": bench.error(bench.finetuned(model, bench.longer))}
 
 
 def key(method: str, budget: float | None) -> str:
@@ -190,9 +208,8 @@ def key(method: str, budget: float | None) -> str:
 
 def write(path: Path, results: dict[str, Any]) -> None:
     """Replace the results file in one step."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    os.replace(temporary, path)
+    with whole_file(path, SlimnetError) as file:
+        file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 def rows(results: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -223,8 +240,8 @@ def table(results: dict[str, Any]) -> str:
 
 
 def shown(row: dict[str, Any]) -> str:
-    """An error in per cent, and that after fine-tuning."""
-    after = f" → {100 * row['finetuned']:.2f}" if "finetuned" in row else ""
+    """An error in per cent, and those after the fine-tunings."""
+    after = "".join(f" {sign} {100 * row[name]:.2f}" for sign, name in ARROWS.items() if name in row)
     return f"{100 * row['error']:.2f}{after}"
 
 
@@ -257,9 +274,12 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def stroke(row: dict[str, Any]) -> dict[str, Any]:
-    """How a method is drawn: stars are single points, dashes the rival's."""
-    style = {"marker": "o", "markersize": 4, "linewidth": 1.4, "color": COLOURS[row["method"]]}
-    if row["method"] in rivals.PRUNERS:
+    """How a method is drawn: stars are single points, dashes the rival's, dots what is plain."""
+    method = row["method"]
+    style = {"marker": "o", "markersize": 4, "linewidth": 1.4, "color": COLOURS[method.removesuffix(PLAIN)]}
+    if method.endswith(PLAIN):
+        style |= {"linestyle": (0, (1, 2)), "markersize": 2}
+    if method in rivals.PRUNERS:
         style |= {"linestyle": (0, (4, 2)), "marker": "s"}
     if row["budget"] is None:
         style |= {"linestyle": "none", "marker": "*", "markersize": 9}
@@ -272,6 +292,7 @@ def main() -> None:
     parser.add_argument("checkpoint", nargs="?")
     parser.add_argument("data", nargs="?")
     parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--longer", type=int, default=500, help="iterations of the longer fine-tuning, along a cosine")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--table", action="store_true", help="print what is in the output file and compute nothing")
     parser.add_argument("--out", type=Path, default=FOLDER / "results" / "resnet56_curves.json")
@@ -282,14 +303,20 @@ def main() -> None:
         recipe = retraining(
             ARCH, "cifar10", options.iterations, batch_size=64, lr=options.lr, flips=True, crop=4, precision="bf16"
         )
-        compute(Bench(options.checkpoint, options.data, recipe), results, options.out)
+        longer = dataclasses.replace(recipe, iterations=options.longer, lr=10 * options.lr, cosine=True)
+        compute(Bench(options.checkpoint, options.data, recipe, longer), results, options.out)
         draw(results, PLOT)
     print(table(results))
 
 
 def compute(bench: Bench, results: dict[str, Any], out: Path) -> None:
     """Add what is missing to the results."""
-    settings = {"recipe": dataclasses.asdict(bench.recipe), "threads": 1, "images": len(bench.data.y_test)}
+    settings = {
+        "recipe": dataclasses.asdict(bench.recipe),
+        "longer": dataclasses.asdict(bench.longer),
+        "threads": 1,
+        "images": len(bench.data.y_test),
+    }
     if results["points"] and any(results.get(name) != json.loads(json.dumps(settings))[name] for name in settings):
         sys.exit(f"{out} was computed with other settings; name another file with --out")
     results |= settings
@@ -300,6 +327,7 @@ def compute(bench: Bench, results: dict[str, Any], out: Path) -> None:
     known = results["points"]
     work: list[Job] = [(point, each) for each in points() if key(*each) not in known]
     work += [(tuned, each) for each in points() if to_tune(*each) and "finetuned" not in known.get(key(*each), {})]
+    work += [(tuned_longer, each) for each in LONGER if "longer" not in known.get(key(*each), {})]
     for number, (job, each) in enumerate(work, 1):
         print(f"{number}/{len(work)} {job.__name__} {key(*each)}", file=sys.stderr, flush=True)
         known[key(*each)] = known.get(key(*each), {}) | job(bench, *each)
