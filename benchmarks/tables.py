@@ -78,9 +78,9 @@ SECTIONS = (
         "by Li et al.'s |F| on the channels between the two convolutions of a block. After the removal every BatchNorm "
         "gets the mean and variance of what it still hears, estimated from the other BatchNorms without data; the rows "
         "called plain leave them alone, as the papers do. That matters more than the method: at half of the MACs every "
-        "plain one errs twice as often or can no longer do anything; fine-tuning measures the statistics anew and makes up "
-        "for it. Next to `li2017` with the same help `implicit` is "
-        "level at 90 %, better by more and more below, and better after fine-tuning. Which of some rankings it is was decided on training images "
+        "plain one errs twice as often or can no longer do anything; fine-tuning measures the statistics anew and "
+        "makes up for it. Next to `li2017` with the same help `implicit` is level at 90 %, better by more and more "
+        "below, and better after fine-tuning. Which of some rankings it is was decided on training images "
         "with a ResNet-20 and a small network of its own; these test images were looked at for the last one only. "
         "torch-pruning's pruners choose and cut by themselves, with their own settings, on the same function.\n\n"
         "![Error against MACs](../docs/resnet56-curves.svg)",
