@@ -210,7 +210,7 @@ def skeleton(
 
 
 def shared_copy(model: nn.Module, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
-    """A passing copy with its own mode flags but the same tensors, some replaced by name, and the same hooks."""
+    """A passing copy, for no new hooks: its own mode flags but the same tensors, some replaced by name."""
     changed = replaced or {}
     return copy_with(model, lambda name, tensor: changed.get(name, tensor), passing=True)
 
