@@ -82,6 +82,7 @@ def ladder(
             "arch_args": dict(network.arch_args),
             "data": data.source,
             "method": method,
+            "recalibrate": True,
         }
         whole = Ladder(out, model, example, images, conditions, Path(checkpoint).name)
         for rung in whole.climb(steps, unit, THRESHOLD, ranking):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,8 +157,8 @@ def certify(
         tolerance = TOLERANCES.get(floating_type(dense), TOLERANCE)
     if not tolerance >= 0:
         raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
-    reference, narrow = shared_copy(dense).eval(), shared_copy(slim).eval()
-    masked = shared_copy(dense, masked_scales(dense, plan)).eval()
+    reference, narrow = apart(dense), apart(slim)
+    masked = apart(dense, masked_scales(dense, plan))
     doubled = [as_double(masked), as_double(narrow)] if float64 else None
     to_dense, to_masked, in_double = Difference(), Difference(), Difference()
     samples = 0
@@ -190,6 +190,12 @@ def certify(
         macs_after=plan.macs_after,
         plan_digest=plan.digest,
     )
+
+
+def apart(model: nn.Module, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
+    """A copy in evaluation mode, some tensors replaced, whose forward may write into its buffers: they are its own."""
+    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    return shared_copy(model, buffers | dict(replaced or {})).eval()
 
 
 def batches_of(inputs: Any) -> Iterable[Inputs]:

@@ -15,17 +15,14 @@ from slimnet.errors import TraceError
 TensorMap = Callable[[str, torch.Tensor], torch.Tensor]
 
 
-def copy_with(
-    model: nn.Module, replace: TensorMap, tensors: Mapping[str, torch.Tensor] | None = None, *, passing: bool = False
-) -> nn.Module:
+def copy_with(model: nn.Module, replace: TensorMap, tensors: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
     """Copy the module's structure, taking each tensor from `replace(name, tensor)`.
 
-    `tensors` are all of the module's by name, for callers that have them already. A `passing` copy is one's own, which
-    nobody gives hooks: its modules share one empty dict of them, since these are most of what a module takes.
+    `tensors` are all of the module's by name, for callers that have them already.
     Parameters and buffers that are shared inside the module stay shared. Plain tensor attributes (such as the
     `weight` that `torch.nn.utils.prune` recomputes before every forward) are replaced too, under their path.
     """
-    copier = Copier({id(None): None}, hooks=OrderedDict() if passing else None)
+    copier = Copier({id(None): None})
     for name, tensor in (gather(model).named if tensors is None else tensors).items():
         if id(tensor) in copier.memo:
             continue
@@ -54,7 +51,6 @@ COPY_PROTOCOL = (
 FROZEN = frozenset([str, int, float, bool, type(None), torch.device, torch.dtype, torch.Size])
 CONTAINERS = frozenset([dict, OrderedDict, set, list])
 SEQUENCES = frozenset([tuple, list, set])
-HOOKS = frozenset(name for name, value in vars(nn.Module()).items() if type(value) is OrderedDict)
 NO_TENSORS = FROZEN | CONTAINERS | SEQUENCES
 """Types of attributes that are no tensors themselves."""
 
@@ -63,12 +59,10 @@ NO_TENSORS = FROZEN | CONTAINERS | SEQUENCES
 class Copier:
     """`copy.deepcopy` for modules, without its general machinery: most of a network is empty dicts and numbers.
 
-    `memo` maps the ids of what is already copied to the copies; `special` says which classes copy themselves. `hooks`
-    stands for all the empty ones.
+    `memo` maps the ids of what is already copied to the copies; `special` says which classes copy themselves.
     """
 
     memo: dict[int, Any]
-    hooks: OrderedDict[int, Any] | None
     special: dict[type, bool] = field(default_factory=dict)
 
     def module(self, module: nn.Module) -> nn.Module:
@@ -91,7 +85,7 @@ class Copier:
             if kind in FROZEN or (kind is tuple and FROZEN.issuperset(map(type, value))):
                 continue
             if kind in CONTAINERS and not value:
-                attributes[name] = self.hooks if self.hooks is not None and name in HOOKS else kind()
+                attributes[name] = kind()
             elif name == "_modules":
                 attributes[name] = {key: child if child is None else self.module(child) for key, child in value.items()}
             else:
@@ -206,13 +200,13 @@ def skeleton(
             return torch.empty(resized[name], dtype=tensor.dtype, device=meta)
         return torch.empty_like(tensor, device=meta, memory_format=torch.contiguous_format)
 
-    return copy_with(model, empty, tensors, passing=True)
+    return copy_with(model, empty, tensors)
 
 
 def shared_copy(model: nn.Module, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
-    """A passing copy, for no new hooks: its own mode flags but the same tensors, some replaced by name."""
+    """A copy with its own mode flags and hooks but the same tensors, some replaced by name."""
     changed = replaced or {}
-    return copy_with(model, lambda name, tensor: changed.get(name, tensor), passing=True)
+    return copy_with(model, lambda name, tensor: changed.get(name, tensor))
 
 
 @contextmanager

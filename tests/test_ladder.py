@@ -9,7 +9,7 @@ from pages import EVIL, Tags, check_isolation
 from test_baselines import lively
 
 from slimnet.baselines import ladder as module
-from slimnet.baselines.ladder import Rung, front
+from slimnet.baselines.ladder import RECORD, Rung, front
 from slimnet.bundle import load, read_certificate
 from slimnet.models import build
 from slimnet.report.ladder_page import render_ladder
@@ -113,6 +113,19 @@ def test_misuse_is_one_line(climbed, change, message, capsys, tmp_path, monkeypa
     assert out == ""
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_rungs_that_were_made_otherwise_are_not_mixed_in(climbed, capsys, tmp_path):
+    """Rungs of before BatchNorms were told what is gone have no such condition."""
+    folder = tmp_path / "older"
+    folder.mkdir()
+    record = json.loads((climbed[0] / "out" / RECORD).read_text(encoding="utf-8"))
+    del record["conditions"]["recalibrate"]
+    (folder / RECORD).write_text(json.dumps(record), encoding="utf-8")
+    assert slimnet_cli.run([*climbed[1], "-o", str(folder)]) == 2
+    assert "is a ladder with recalibrate None, not True; go on with that, or name another folder" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_the_front_has_those_that_no_other_betters():

@@ -212,6 +212,19 @@ def test_a_certificate_is_measured_on_every_batch_of_the_loader():
     assert certificate.float64_max_rel_difference < 1e-6
 
 
+def test_a_forward_that_counts_its_calls_counts_none_of_a_certificate():
+    class Counting(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return super().forward(x)
+
+    model = Counting(*network())
+    model.register_buffer("calls", torch.zeros(()))
+    slimmed = slimnet.slim(model, images(), loader=[images(), images()])
+    assert slimmed.plan.removed_channels
+    assert model.calls == 0
+
+
 def test_a_certificate_survives_json_and_can_be_read_aloud():
     slimmed = slimnet.slim(network(), images())
     certificate = slimmed.certificate

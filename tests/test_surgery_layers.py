@@ -362,6 +362,20 @@ def test_hooks_of_the_dense_network_run_in_the_slim_one():
     slim(model, planes())
 
 
+def test_a_hook_that_the_forward_puts_on_one_layer_runs_in_that_layer_alone():
+    """As where features are collected: the hook of the stem, given and taken back in each forward, doubles."""
+
+    def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        handle = model.stem.register_forward_hook(lambda module, inputs, output: 2 * output)
+        y = model.out(model.stem(x))
+        handle.remove()
+        return y
+
+    stem = nn.Sequential(nn.Conv2d(2, 5, 3), norm(5, [1], 0.5), nn.ReLU())
+    slimmed = slim(wired(forward, stem=stem, out=nn.Conv2d(5, 3, 3)), planes())
+    assert widths(slimmed.model) == [4, 3]
+
+
 def test_a_network_inside_no_grad_or_inference_mode_is_slimmed_alike():
     model = chain(nn.Conv2d(2, 5, 3), norm(5, [1], 0.5), nn.Conv2d(5, 3, 3))
     x = planes()

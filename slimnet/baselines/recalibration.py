@@ -13,7 +13,7 @@ from slimnet.calculus.constants import as_float64
 from slimnet.graph import ChannelGraph, Norm, Reader
 from slimnet.inputs import Inputs
 from slimnet.places import random_numbers_kept
-from slimnet.skeleton import copy_with, gather
+from slimnet.skeleton import copy_with, gather, shared_copy
 
 LEAST_LEFT = 0.05
 """The smallest share of its variance that a BatchNorm is left with: what is estimated to be nothing may be more."""
@@ -89,7 +89,7 @@ def layer_of(model: nn.Module, channels: Channels, reader: Reader) -> nn.Module 
 
 def input_shapes(model: nn.Module, inputs: Inputs) -> dict[str, torch.Size]:
     """The shape of what every convolution and linear layer reads."""
-    copied = copy_with(model, lambda _, tensor: tensor).eval()
+    copied = shared_copy(model).eval()
     shapes: dict[str, torch.Size] = {}
     for name, module in copied.named_modules():
         if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
