@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from slimnet.calculus.rounding import Rounding
-from slimnet.certify import Certificate, certify
+from slimnet.certify import Certificate, apart, certify
 from slimnet.errors import CertificateError, SlimnetError, UsageError
 from slimnet.formats.agreement import TOLERANCE
 from slimnet.graph import ChannelGraph
@@ -17,7 +17,7 @@ from slimnet.models.architecture import Architecture, architecture_of
 from slimnet.places import random_numbers_kept, uncompiled
 from slimnet.plan import SurgeryPlan
 from slimnet.planning import make_plan
-from slimnet.skeleton import gather, shared_copy
+from slimnet.skeleton import gather
 from slimnet.sparsity import DeadChannels, check_threshold, dead_by_activation, dead_by_scale
 from slimnet.surgery import apply_plan
 from slimnet.trace import trace
@@ -203,7 +203,7 @@ def runs(model: nn.Module, inputs: Inputs) -> bool:
     """Whether a network's forward takes these inputs, in evaluation mode; the network is not touched."""
     try:
         with torch.no_grad(), uncompiled(), random_numbers_kept(model):
-            inputs.call(shared_copy(model).eval())
+            inputs.call(apart(model))
     except Exception:  # whatever its own code raises
         return False
     return True
