@@ -4,17 +4,15 @@ A network is drawn as a `Recipe`, plain data that hypothesis can shrink; `build`
 and return any number of channels on a plane of any size; they are made so that they fit behind each other.
 """
 
-import copy
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from hypothesis import strategies as st
+from masking import calibrate, kill
 from torch import nn
-from torch.utils import _pytree as pytree
 
-BatchNorm = nn.modules.batchnorm._BatchNorm
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -24,7 +22,6 @@ ADAPTIVE = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgP
 ADAPTIVE_MAX = {1: nn.AdaptiveMaxPool1d, 2: nn.AdaptiveMaxPool2d, 3: nn.AdaptiveMaxPool3d}
 DROPOUT = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
 
-THRESHOLD = 1e-3
 
 SIDE = {1: 16, 2: 9, 3: 6}
 """The side of an input plane, by its number of axes."""
@@ -420,11 +417,6 @@ def head(dice: Dice, kind: str, width: int) -> nn.Module:
     )
 
 
-def norms(model: nn.Module) -> Iterator[BatchNorm]:
-    """Every BatchNorm, shared ones once."""
-    return (module for module in model.modules() if isinstance(module, BatchNorm))
-
-
 def images(recipe: Recipe, batch: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
     """What the network takes: one tensor `(batch, 2, *plane)` for each input."""
     generator = torch.Generator().manual_seed(seed)
@@ -440,65 +432,6 @@ def build(recipe: Recipe, rate: float, beta: str) -> Network:
         kill(model, rate, beta)
         calibrate(model, images(recipe, batch=4, seed=1))
         return model.train(recipe.training)
-
-
-def kill(model: nn.Module, rate: float, beta: str) -> None:
-    """Draw γ and β; dead channels have γ = 0 or |γ| < 1e-3, and β "zero", "negative" or "random"."""
-    with torch.no_grad():
-        for norm in norms(model):
-            if norm.weight is None:
-                continue
-            dead = torch.rand(norm.num_features) < rate
-            norm.weight.uniform_(0.5, 1.5).mul_(torch.randn(norm.num_features).sign())
-            norm.weight[dead] = (torch.rand(int(dead.sum())).double() - 0.5).mul_(1.9e-3).relu_()
-            norm.bias.normal_(0, 0.5)
-            if beta == "zero":
-                norm.bias[dead] = 0.0
-            elif beta == "negative":
-                norm.bias[dead] = -norm.bias[dead].abs()
-
-
-def calibrate(model: nn.Module, inputs: Sequence[torch.Tensor]) -> None:
-    """Set every BatchNorm's statistics from one forward; no variance is so small that it magnifies rounding."""
-    model.eval()
-    for norm in norms(model):
-        norm.train()
-        norm.momentum = 1.0
-    with torch.no_grad():
-        model(*inputs)
-        for norm in norms(model):
-            norm.running_var.clamp_(min=0.1)
-            norm.momentum = 0.1
-    model.eval()
-
-
-def masked(model: nn.Module) -> nn.Module:
-    """A deep copy in evaluation mode with every γ below the threshold set to zero."""
-    model = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        for norm in norms(model):
-            if norm.weight is not None:
-                norm.weight[norm.weight.abs() < THRESHOLD] = 0.0
-    return model
-
-
-def outputs(model: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """What the network returns in evaluation mode; afterwards every module is in its own mode again."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            return pytree.tree_leaves(model.eval()(*inputs))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def difference(expected: list[torch.Tensor], actual: list[torch.Tensor]) -> float:
-    """The largest difference relative to the largest output."""
-    assert [t.shape for t in expected] == [t.shape for t in actual]
-    scale = max(t.abs().max().item() for t in expected)
-    assert scale > 1e-3, "a network whose outputs vanish proves nothing"
-    return max((a - b).abs().max().item() for a, b in zip(expected, actual, strict=True)) / scale
 
 
 RECIPES = st.builds(

@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from networks import BLOCKS, difference, images, outputs
+from masking import difference, outputs
+from networks import BLOCKS, images
 from networks import Recipe as Drawn
 from networks import build as random_network
 from torch import nn

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from networks import calibrate, difference, kill, masked, outputs
+from masking import calibrate, difference, kill, masked, outputs
 from torch import nn
 from wiring import EXACT
 

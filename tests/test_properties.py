@@ -8,7 +8,8 @@ import copy
 import pytest
 import torch
 from hypothesis import HealthCheck, given, reject, settings
-from networks import BETAS, RATES, RECIPES, THRESHOLD, Recipe, build, difference, images, masked, outputs
+from masking import THRESHOLD, difference, masked, outputs
+from networks import BETAS, RATES, RECIPES, Recipe, build, images
 from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from networks import difference, outputs
+from masking import difference, outputs
 from test_baselines import IMAGES, lively
 from torch import nn
 from torch.nn import functional as F

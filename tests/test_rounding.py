@@ -5,7 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import BETAS, RATES, RECIPES, THRESHOLD, Recipe, build, difference, images, masked, outputs
+from masking import THRESHOLD, difference, masked, outputs
+from networks import BETAS, RATES, RECIPES, Recipe, build, images
 from test_properties import EXACT, check_counts, check_round_trip, quickly, thoroughly
 from torch import nn
 from wiring import chain, norm, planes, reasons, slim, widths, wired

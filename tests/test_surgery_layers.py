@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from networks import difference, masked, outputs
+from masking import difference, masked, outputs
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune

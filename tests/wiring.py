@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from networks import difference, outputs
+from masking import difference, outputs
 from torch import nn
 
 import slimnet

@@ -13,7 +13,7 @@ from slimnet.calculus.constants import as_float64
 from slimnet.graph import ChannelGraph, Norm, Reader
 from slimnet.inputs import Inputs
 from slimnet.places import random_numbers_kept
-from slimnet.skeleton import copy_with, gather, shared_copy
+from slimnet.skeleton import gather, shared_copy
 
 LEAST_LEFT = 0.05
 """The smallest share of its variance that a BatchNorm is left with: what is estimated to be nothing may be more."""
@@ -40,7 +40,7 @@ def recalibrated(
             missing = gone[channels.sets[reader.inputs]]
             mean = lost_mean(layer, shapes[reader.module], missing * estimate.mean[reader.inputs])
             correction.add(reader, mean, lost_share(reader, missing, estimate))
-    return copy_with(model, lambda name, tensor: correction.changed.get(name, tensor), correction.tensors)
+    return shared_copy(model, correction.changed)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from slimnet.formats.manifest import json_object
 from slimnet.models.architecture import Architecture, reason
 from slimnet.pipeline import Slimmed
 from slimnet.plan import SurgeryPlan, parse_field
-from slimnet.skeleton import copy_with, state
+from slimnet.skeleton import shared_copy, state
 from slimnet.surgery import apply_plan
 
 FORMAT = 1
@@ -160,7 +160,7 @@ def weights_into(model: nn.Module, path: Path) -> nn.Module:
         if tensor.shape != wanted[name].shape:
             shapes = tuple(tensor.shape), tuple(wanted[name].shape)
             raise BundleError(f"{path} holds {name} of shape {shapes[0]}, the plan makes it {shapes[1]}")
-    return copy_with(model, lambda name, tensor: stored.get(name, tensor))
+    return shared_copy(model, stored)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
