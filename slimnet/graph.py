@@ -148,6 +148,13 @@ class Padding:
     after: Labels
 
 
+class Counted(NamedTuple):
+    """A normalisation without tensors of its own, whose module all the same knows its number of channels `(C,)`."""
+
+    module: str
+    labels: Labels
+
+
 class Op(NamedTuple):
     """One dispatched op: its name, where it was called, the labels it touched, and the numbers it computed with."""
 
@@ -180,6 +187,7 @@ class ChannelGraph:
     used: frozenset[str]
     activations: tuple[Activation, ...]
     paddings: tuple[Padding, ...]
+    counted: tuple[Counted, ...]
     ops: tuple[Op, ...]
     macs: int
     batch: int

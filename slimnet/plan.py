@@ -80,6 +80,14 @@ class PaddingCut:
 
 
 @dataclass(frozen=True)
+class FeatureCount:
+    """The channels after the surgery of a normalisation that has no tensor of its own."""
+
+    module: str
+    channels: int
+
+
+@dataclass(frozen=True)
 class Kept:
     """Dead channels of a layer that stay, and why."""
 
@@ -150,6 +158,7 @@ class SurgeryPlan:
     macs_after: int
     rounding: str = "none"
     trials: tuple[WidthTrial, ...] = ()
+    features: tuple[FeatureCount, ...] = ()
     version: int = FORMAT
 
     @property
@@ -298,6 +307,8 @@ def check_indices(plan: SurgeryPlan) -> None:
         check_positions((*merge.carriers, *merge.sources), width, merge.weight, distinct=False)
     if any(min(padding.before, padding.after) < 0 for padding in plan.paddings):
         raise PlanError("the plan pads by a negative number of channels")
+    if any(count.channels < 1 for count in plan.features):
+        raise PlanError("the plan leaves a normalisation without channels")
 
 
 def known_shape(plan: SurgeryPlan, name: str) -> tuple[int, ...]:

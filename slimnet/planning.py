@@ -20,7 +20,7 @@ from slimnet.garbage import collection_paused
 from slimnet.graph import ChannelGraph, Depthwise, Op
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.plan import SurgeryPlan
-from slimnet.refit import refit, set_padding
+from slimnet.refit import refit, set_features, set_padding
 from slimnet.skeleton import gather, skeleton
 from slimnet.sparsity import DeadChannels
 from slimnet.trace import InterruptedForwardError, trace_structure
@@ -150,6 +150,8 @@ def trace_slim(
     for padding in graph.paddings:
         before, after = draft.removal.left(padding.before), draft.removal.left(padding.after)
         set_padding(structure, padding.module, before, after)
+    for module, labels in graph.counted:
+        set_features(structure, module, draft.removal.left(labels))
     depthwise = [isinstance(layer, Depthwise) for layer in graph.layers]
     return structure, trace_structure(structure, tensors, inputs, depthwise)
 

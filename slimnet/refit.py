@@ -62,6 +62,14 @@ def set_padding(model: nn.Module, path: str, before: int, after: int) -> None:
     module.before, module.after = before, after
 
 
+def set_features(model: nn.Module, path: str, channels: int) -> None:
+    """Change how many channels a normalisation without tensors expects."""
+    module = submodule(model, path)
+    if not isinstance(module, nn.modules.batchnorm._NormBase):
+        raise PlanError(f"the plan counts the channels of {path or 'the network'}, which does not normalise")
+    module.num_features = channels
+
+
 def submodule(model: nn.Module, path: str) -> nn.Module:
     """The module at a path.
 

@@ -16,6 +16,7 @@ from slimnet.inputs import Inputs
 from slimnet.places import device_of
 from slimnet.skeleton import module_paths, modules_of, shared_copy
 from slimnet.tracing.ops.pointwise import ACTIVATIONS
+from slimnet.tracing.workers import work_followed
 
 ACTIVATION_LIMIT = 1e-12
 """A channel is dead by activation where max |a| over the planes and the data stays below this (paper, section 2.1)."""
@@ -89,7 +90,7 @@ def activation_peaks(model: nn.Module, batches: Iterable[Inputs]) -> dict[Activa
     with torch.no_grad(), module_paths(modules_of(reference), meter.path):
         for batch in batches:
             meter.calls.clear()
-            with meter:
+            with work_followed(meter):
                 batch.to(place).call(reference)
     if not meter.peaks:
         raise DataError("no activation ran: the data loader gave no batches, or the network has no activations")

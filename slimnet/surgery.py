@@ -10,7 +10,7 @@ from torch import nn
 from slimnet.errors import PlanError
 from slimnet.garbage import collection_paused
 from slimnet.plan import GroupCut, Merge, SurgeryPlan
-from slimnet.refit import refit, set_padding, stored, submodule
+from slimnet.refit import refit, set_features, set_padding, stored, submodule
 from slimnet.skeleton import copy_with, gather
 
 
@@ -31,6 +31,8 @@ def apply_plan(model: nn.Module, plan: SurgeryPlan) -> nn.Module:
         surgeon.add_biases(slim)
     for padding in plan.paddings:
         set_padding(slim, padding.module, padding.before, padding.after)
+    for count in plan.features:
+        set_features(slim, count.module, count.channels)
     return slim
 
 

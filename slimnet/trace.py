@@ -23,6 +23,7 @@ from slimnet.tracing.ops import HANDLERS, POINTWISE, unknown
 from slimnet.tracing.ops.pointwise import known_scalar
 from slimnet.tracing.recorder import Call, Recorder
 from slimnet.tracing.tag import Tag
+from slimnet.tracing.workers import work_followed
 
 
 class InterruptedForwardError(Exception):
@@ -108,8 +109,9 @@ def record(
     given = inputs.map(lambda tensor: torch.empty_like(tensor.as_subclass(torch.Tensor), device="meta"))
 
     try:
-        with torch.no_grad(), uncompiled(), module_paths(modules, recorder.path), ChannelMode(recorder):
+        with torch.no_grad(), uncompiled(), module_paths(modules, recorder.path), work_followed(ChannelMode(recorder)):
             output = given.call(modules[""])
+        recorder.path.check()
         for tensor in tensors_in(output):
             recorder.pin_tensor(tensor, "output of the network")
     except SlimnetError as error:
@@ -383,6 +385,7 @@ def finish(recorder: Recorder, batch: int) -> ChannelGraph:
         used=frozenset(recorder.used),
         activations=tuple(recorder.activations),
         paddings=tuple(recorder.paddings),
+        counted=tuple(recorder.counted),
         ops=tuple(recorder.ops),
         macs=sum(step.macs for step in recorder.steps if isinstance(step, Reader | Depthwise)) // batch,
         batch=batch,

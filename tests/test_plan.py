@@ -114,7 +114,7 @@ def test_a_number_that_is_none_is_refused(part, key, value):
     refused(PlanError, 2, lambda: attempt(text))
 
 
-ADDED_LATER = {"rounding", "trials"}
+ADDED_LATER = {"rounding", "trials", "features"}
 """Fields that the first plans of this version did not have."""
 
 

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations, prune
 from wiring import EXACT, chain, double, norm, planes, slim, widths, wired
 
 import slimnet
+from slimnet.plan import SurgeryPlan
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +139,15 @@ def test_a_batch_norm_without_statistics_normalises_by_the_batch():
         model[1].weight[[0, 2]] = 0.0
         model[1].bias[[0, 2]] = 0.3
     assert widths(slim(model, planes()).model) == [4, 3]
+
+
+@pytest.mark.parametrize("settings", [{}, {"affine": True}, {"track_running_stats": True}])
+def test_instance_norm_knows_how_many_channels_are_left(settings):
+    """Oracle: torch, which warns of an InstanceNorm that expects another number, also while it is traced."""
+    model = chain(nn.Conv2d(2, 5, 3), norm(5, [1, 3], 0.7), nn.InstanceNorm2d(5, **settings), nn.Conv2d(5, 3, 3))
+    slimmed = slim(model, planes())
+    assert (slimmed.model[2].num_features, slimmed.model[0].out_channels) == (3, 3)
+    assert SurgeryPlan.from_json(slimmed.plan.to_json()) == slimmed.plan
 
 
 def test_prelu_slopes_are_cut_with_their_channels():

@@ -9,6 +9,7 @@ from slimnet.calculus.removal import Removal, carrier, carrier_groups
 from slimnet.graph import Reader
 from slimnet.plan import (
     AxisCut,
+    FeatureCount,
     Fold,
     GroupCut,
     Kept,
@@ -63,6 +64,7 @@ def write_plan(
         macs_before=graph.macs,
         macs_after=narrow.macs,
         rounding=rounding,
+        features=tuple(feature_counts(removal)),
     )
 
 
@@ -198,6 +200,12 @@ def padding_cuts(removal: Removal) -> list[PaddingCut]:
         if (before, after) != (padding.before.size, padding.after.size):
             cuts.append(PaddingCut(padding.module, before, after))
     return cuts
+
+
+def feature_counts(removal: Removal) -> list[FeatureCount]:
+    """The new numbers of channels of normalisations without tensors, where they change; modules that run twice once."""
+    left = {module: (labels.size, removal.left(labels)) for module, labels in removal.graph.counted}
+    return [FeatureCount(module, after) for module, (before, after) in left.items() if after != before]
 
 
 def kept_dead(removal: Removal) -> list[Kept]:

@@ -96,7 +96,7 @@ def matching_runs(before: Sequence[int], after: Sequence[int]) -> list[tuple[lis
 
 def expand_fully(labels: Labels, shape: Sequence[int]) -> torch.Tensor:
     """One label for every position, as a tensor, for structural ops that no shortcut covers."""
-    return torch.from_numpy(np.ascontiguousarray(np.broadcast_to(labels, tuple(shape))))
+    return torch.from_numpy(np.array(np.broadcast_to(labels, tuple(shape)), order="C"))
 
 
 def labels_among(arrays: Sequence[Labels]) -> Labels:

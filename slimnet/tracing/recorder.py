@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimnet.graph import Activation, Constants, Known, Op, Padding, Parts, Pin, Pointwise, Step, Value
+from slimnet.graph import Activation, Constants, Counted, Known, Op, Padding, Parts, Pin, Pointwise, Step, Value
 from slimnet.skeleton import gather
 from slimnet.tracing.labels import Labels, align, along, common_shape, varying_axes
 from slimnet.tracing.tag import PLAIN, Tag
+from slimnet.tracing.workers import Path
 
 Constant = Callable[[Sequence[Constants]], Constants]
 
@@ -80,9 +81,10 @@ class Recorder:
         self.activations: list[Activation] = []
         self.activation_calls: Counter[tuple[str, str]] = Counter()
         self.paddings: list[Padding] = []
+        self.counted: list[Counted] = []
         self.ops: list[Op] = []
         self.used: set[str] = set()
-        self.path: list[str] = []
+        self.path = Path()
         self.tags: dict[int, tuple[torch.Tensor, Tag]] = {}
         self.families: dict[int, list[torch.Tensor]] = {}
         self.found_line: str | None = None
@@ -287,8 +289,9 @@ class Recorder:
 
 @cache
 def is_internal(module: str) -> bool:
-    """Whether a Python module is torch's or the trace's own; remembered, since the same few run for every op."""
-    return module.startswith(("torch.", "slimnet.")) and not module.startswith("slimnet.models")
+    """Whether a Python module is torch's, the trace's own or runs threads; remembered, since few run for every op."""
+    ours = module.startswith(("torch.", "slimnet.")) and not module.startswith("slimnet.models")
+    return ours or module == "threading" or module.startswith("concurrent.futures")
 
 
 def place(frame: FrameType) -> str:

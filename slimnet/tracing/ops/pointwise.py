@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from slimnet.graph import Activation, Constants, Norm, Pointwise
+from slimnet.graph import Activation, Constants, Counted, Norm, Pointwise
 from slimnet.tracing.labels import Labels, align, along, common_shape, varying_axes
 from slimnet.tracing.recorder import Call, Constant, Recorder, opaque, same
 from slimnet.tracing.tag import Tag
@@ -314,7 +314,19 @@ def batch_norm(recorder: Recorder, call: Call) -> None:
         recorder.steps.append(Norm(inputs, outputs, (gamma, beta, mean, variance), float(eps), scale))
     else:
         recorder.steps.append(Pointwise((inputs,), outputs, opaque))
+    if all(tensor is None for tensor in call.args[1:5]):
+        count_channels(recorder, inputs)
     recorder.set(out, Tag((along(outputs, 1, x.ndim),)))
+
+
+def count_channels(recorder: Recorder, inputs: Labels) -> None:
+    """Remember the channels of a module that has no tensor to read their number off.
+
+    InstanceNorm lays the examples of a batch behind each other: the first has all channels.
+    """
+    module = recorder.modules.get(recorder.module)
+    if isinstance(module, torch.nn.modules.batchnorm._NormBase):
+        recorder.counted.append(Counted(recorder.module, inputs[: module.num_features]))
 
 
 def opaque_elementwise(recorder: Recorder, call: Call) -> None:
