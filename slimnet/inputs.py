@@ -1,7 +1,9 @@
 """Example inputs: a tensor, several, or a dict of keyword arguments, in one shape for every stage."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -90,11 +92,58 @@ class Inputs:
 
 
 def tensors_in(output: Any) -> list[torch.Tensor]:
-    """Every tensor in a network's output: tensors, tuples, dicts, named tuples and plain objects."""
-    found: list[torch.Tensor] = []
-    for leaf in pytree.tree_leaves(output):
-        if isinstance(leaf, torch.Tensor):
-            found.append(leaf)
-        elif isinstance(getattr(leaf, "__dict__", None), dict):
-            found += [value for value in vars(leaf).values() if isinstance(value, torch.Tensor)]
+    """Every tensor in a network's output: tensors, tuples, dicts, named tuples, and objects that hold any of these."""
+    return [tensor for _, tensor in placed_tensors_in(output)]
+
+
+Place = tuple[str, ...]
+"""Where in an output a tensor is: positions, keys and attributes."""
+
+
+def placed_tensors_in(output: Any) -> list[tuple[Place, torch.Tensor]]:
+    """Every tensor in a network's output, with where it is."""
+    found: list[tuple[Place, torch.Tensor]] = []
+    add_tensors(output, (), found, set())
     return found
+
+
+def add_tensors(value: Any, place: Place, found: list[tuple[Place, torch.Tensor]], seen: set[int]) -> None:
+    """Add the tensors in a value to those found; `seen` are the objects that have been looked into."""
+    for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+        here = (*place, *re.findall(r"\w+", pytree.keystr(path)))
+        if isinstance(leaf, torch.Tensor):
+            found.append((here, leaf))
+        elif not isinstance(leaf, WHOLE) and id(leaf) not in seen:
+            seen.add(id(leaf))
+            for name, part in parts_of(leaf):
+                add_tensors(part, (*here, name), found, seen)
+
+
+WHOLE = (
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    type(None),
+    type,
+    FunctionType,
+    MethodType,
+    ModuleType,
+    nn.Module,
+    torch.dtype,
+)
+"""What holds no output of a network: plain values, code, and networks themselves."""
+
+
+def parts_of(value: Any) -> list[tuple[str, Any]]:
+    """What an object consists of, by name: its items, where it is a container of its own kind, and its attributes."""
+    parts: list[tuple[str, Any]] = []
+    if isinstance(value, Mapping):
+        parts += [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, list | tuple | Set):
+        parts += [(str(place), item) for place, item in enumerate(value)]
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        parts += [(name, getattr(value, name, None)) for name in ((slots,) if isinstance(slots, str) else slots)]
+    return [*parts, *getattr(value, "__dict__", {}).items()]

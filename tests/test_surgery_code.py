@@ -6,6 +6,7 @@ dead ones: only then does a constant that is wrong reach the outputs.
 
 import functools
 import math
+import types
 import weakref
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from wiring import chain, double, norm, planes, slim, wired
+from wiring import chain, double, norm, planes, reasons, slim, wired
 
 import slimnet
 from slimnet.errors import CertificateError, TraceError, UsageError
@@ -224,6 +225,50 @@ class Picture(torch.Tensor):
 def test_inputs_of_a_class_of_their_own_are_taken_as_tensors():
     slimmed = slimnet.slim(body(), planes().as_subclass(Picture))
     assert slimmed.model[3].out_channels == 3
+
+
+class Slots:
+    __slots__ = ("maps", "unset")
+
+    def __init__(self, maps: object):
+        self.maps = maps
+
+
+class Bag(dict):
+    """A dictionary of one's own, which torch does not look into."""
+
+
+HIDDEN: dict[str, tuple[Callable[[torch.Tensor], object], Callable[[object], torch.Tensor]]] = {
+    "slots": (Slots, lambda held: held.maps),
+    "an object in an object": (lambda y: types.SimpleNamespace(a=Slots([{"y": y}])), lambda held: held.a.maps[0]["y"]),
+    "a dictionary of one's own": (lambda y: Bag(y=(y,)), lambda held: held["y"][0]),
+    "itself": (lambda y: itself(y), lambda held: held["me"]["me"]["y"]),
+}
+
+
+def itself(y: torch.Tensor) -> Bag:
+    held = Bag(y=y)
+    held["me"] = held
+    return held
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+def test_an_output_is_kept_and_certified_however_deep_in_objects_it_is(how):
+    """Oracle: the dense network's maps, taken out of the object by whoever put them in."""
+    hide, take = HIDDEN[how]
+
+    def forward(m: nn.Module, x: torch.Tensor) -> object:
+        y = m.body(x)
+        return m.last(y), hide(y)
+
+    dense = wired(forward, body=chain(nn.Conv2d(2, 8, 3), norm(8, [1, 2, 6], 0.6), nn.ReLU()), last=nn.Conv2d(8, 3, 3))
+    images = planes()
+    slimmed = slimnet.slim(dense, images)
+    with torch.no_grad():
+        assert torch.equal(take(dense(images)[1]), take(slimmed.model(images)[1]))
+        slimmed.model.body[1].bias[0] += 1.0
+    assert "output of the network" in reasons(slimmed)
+    assert not slimnet.certify(dense, slimmed.model, slimmed.plan, images).holds
 
 
 def test_complex_outputs_are_compared_with_both_of_their_parts():

@@ -11,11 +11,10 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind, TensorArgument
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-from torch.utils import _pytree as pytree
 
 from slimnet.errors import ExportError, InputError
 from slimnet.formats.quiet import quiet
-from slimnet.inputs import ExampleInputs, Inputs
+from slimnet.inputs import ExampleInputs, Inputs, placed_tensors_in
 from slimnet.models.architecture import reason
 from slimnet.skeleton import copy_with
 
@@ -185,14 +184,8 @@ def named_tensors_in(output: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
     "output" for a tensor, "output_0" and so on for a sequence, and the key or attribute where there is one.
     """
-    for path, leaf in pytree.tree_flatten_with_path(output)[0]:
-        words = re.findall(r"\w+", pytree.keystr(path))
-        if isinstance(leaf, torch.Tensor):
-            yield output_name(words), leaf
-        elif isinstance(getattr(leaf, "__dict__", None), dict):
-            for attribute, value in vars(leaf).items():
-                if isinstance(value, torch.Tensor):
-                    yield output_name([*words, attribute]), value
+    for place, tensor in placed_tensors_in(output):
+        yield output_name(place), tensor
 
 
 def is_plain(output: Any) -> bool:
