@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ from slimnet.skeleton import copy_with, shared_copy, state
 
 DENSE, SILENCED = "the dense network", "the silenced network"
 """What a certificate is relative to: the network as it came, or with the channels that a method chose set to zero."""
+
+PIECE = 1 << 15
+"""How many outputs are compared at once."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,10 @@ class Difference:
         if shapes != [tuple(tensor.shape) for tensor in actual]:
             raise CertificateError(f"the slim network returns other shapes than the dense one, which returns {shapes}")
         for left, right in zip(expected, actual, strict=True):
-            if left.numel():
-                wide = torch.complex128 if left.is_complex() else torch.float64
-                difference = (left.to(wide) - right.to(wide)).abs().amax().item()
-                self.largest = worse(self.largest, difference)
-                self.scale = worse(self.scale, left.to(wide).abs().amax().item())
+            wide = torch.complex128 if left.is_complex() else torch.float64
+            for some, same in zip(pieces(left), pieces(right), strict=True):
+                self.scale = worse(self.scale, largest(some.to(wide)))
+                self.largest = worse(self.largest, largest(some.to(wide) - same.to(wide)))
         first, second = expected[0], actual[0]
         self.logits = self.logits and first.ndim == 2 and first.shape[1] > 1
         if self.logits:
@@ -125,6 +127,16 @@ class Difference:
     def agreement(self) -> float | None:
         """The fraction of samples with the same prediction."""
         return self.agreeing / self.samples if self.logits and self.samples else None
+
+
+def largest(tensor: torch.Tensor) -> float:
+    """The largest absolute value; NaN where one is."""
+    return tensor.abs().amax().item()
+
+
+def pieces(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
+    """A tensor's elements, a few at a time: in double precision all of them may take more than the network does."""
+    return tensor.reshape(-1).split(PIECE) if tensor.numel() else ()
 
 
 def worse(left: float, right: float) -> float:
@@ -157,21 +169,21 @@ def certify(
         tolerance = TOLERANCES.get(floating_type(dense), TOLERANCE)
     if not tolerance >= 0:
         raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
-    reference, narrow = apart(dense), apart(slim)
-    masked = apart(dense, masked_scales(dense, plan))
-    doubled = [as_double(masked), as_double(narrow)] if float64 else None
+    scales = masked_scales(dense, plan)
+    doubled = [as_double(slim), as_double(apart(dense, scales))] if float64 else None
     to_dense, to_masked, in_double = Difference(), Difference(), Difference()
     samples = 0
-    place = device_of(reference)
-    with torch.no_grad(), uncompiled(), random_numbers_kept(reference), float32_products(tf32=False):
+    place = device_of(dense)
+    with torch.no_grad(), uncompiled(), random_numbers_kept(dense), float32_products(tf32=False):
         for batch in (each.to(place) for each in batches_of(inputs)):
-            actual = outputs(narrow, batch)
-            to_dense.add(outputs(reference, batch), actual)
-            to_masked.add(outputs(masked, batch), actual)
+            # Each copy is gone before the next is made, which is less than the slim network takes itself.
+            actual = outputs(apart(slim), batch)
+            to_dense.add(outputs(apart(dense), batch), actual)
+            to_masked.add(outputs(apart(dense, scales), batch), actual)
             samples += batch.batch
             if doubled:
                 wide = batch.map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
-                in_double.add(outputs(doubled[0], wide), outputs(doubled[1], wide))
+                in_double.add(outputs(apart(doubled[1]), wide), outputs(apart(doubled[0]), wide))
     if not samples:
         raise CertificateError("no inputs to certify with: the loader gave none")
     return Certificate(

@@ -24,7 +24,7 @@ from slimnet.refit import refit, set_features, set_padding
 from slimnet.skeleton import gather, skeleton
 from slimnet.sparsity import DeadChannels
 from slimnet.trace import InterruptedForwardError, trace_structure
-from slimnet.tracing.labels import Labels, labels_among
+from slimnet.tracing.labels import Labels, distinct, labels_among
 
 MAX_ROUNDS = 60
 """How often a plan is made again because the network's code did not follow the last one."""
@@ -198,7 +198,7 @@ def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError)
     """
     position = min(stop.position, len(graph.ops) - 1)
     culprit = graph.ops[position]
-    concerned = np.unique(removal.sets[labels_of([culprit])])
+    concerned = distinct(removal.sets[labels_of([culprit])])
     for op in reversed(graph.ops[: position + 1]):
         if op.name in SIZED and np.isin(removal.sets[labels_of([op])], concerned).any():
             twins = [other for other in graph.ops if (other.name, other.line) == (op.name, op.line)]

@@ -12,7 +12,7 @@ from wiring import chain, planes, wired
 
 import slimnet
 from slimnet.trace import trace
-from slimnet.tracing.labels import united
+from slimnet.tracing.labels import distinct, united
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -26,6 +26,12 @@ def test_labels_are_united_as_a_graph_of_the_pairs_connects_them(pairs, seed):
 @pytest.mark.parametrize("center", [0, 50, 99])
 def test_labels_that_all_meet_one_are_one_set_whichever_it_is(center):
     assert not united(100, np.full(100, center), np.arange(100)[::-1].copy()).any()
+
+
+@pytest.mark.parametrize("shape", [0, 1, 7, (4, 5)])
+def test_values_are_listed_once_each_and_in_order(shape):
+    numbers = np.random.default_rng(0).integers(-3, 4, shape)
+    assert np.array_equal(distinct(numbers), np.unique(numbers))
 
 
 def test_a_trace_leaves_nothing_that_must_be_collected():

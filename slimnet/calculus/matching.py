@@ -12,7 +12,7 @@ import numpy as np
 
 from slimnet.calculus.removal import Removal
 from slimnet.graph import ChannelGraph, Op
-from slimnet.tracing.labels import labels_among
+from slimnet.tracing.labels import distinct, labels_among
 from slimnet.tracing.ops import POINTWISE
 
 
@@ -21,7 +21,7 @@ class MixedChannelsError(Exception):
 
     def __init__(self, sets: np.ndarray, where: str):
         super().__init__(where)
-        self.sets = np.unique(sets)
+        self.sets = distinct(sets)
         self.where = where
 
 

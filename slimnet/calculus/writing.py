@@ -129,7 +129,7 @@ def check_blocks(removal: Removal, reader: Reader, inputs: np.ndarray, outputs: 
     kept = np.bincount(inputs.reshape(-1) // in_block, minlength=reader.groups)
     for ins, outs in zip(inputs, outputs, strict=True):
         here = np.bincount(ins // in_block, minlength=reader.groups)
-        blocks = np.unique(outs // out_block)
+        blocks = outs // out_block
         if (here[blocks] != kept[blocks]).any():
             raise MixedChannelsError(removal.sets[np.concatenate([reader.inputs, reader.outputs])], reader.module)
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from slimnet.graph import Activation, Constants, Counted, Known, Op, Padding, Parts, Pin, Pointwise, Step, Value
 from slimnet.skeleton import gather
-from slimnet.tracing.labels import Labels, align, along, common_shape, varying_axes
+from slimnet.tracing.labels import Labels, align, along, common_shape, distinct, varying_axes
 from slimnet.tracing.tag import PLAIN, Tag
 from slimnet.tracing.workers import Path
 
@@ -202,7 +202,7 @@ class Recorder:
         """Forbid the removal of these labels."""
         labels = labels[labels > 0] if labels.ndim else labels.reshape(-1)
         if labels.size:
-            self.pins.append(Pin(np.unique(labels), reason))
+            self.pins.append(Pin(distinct(labels), reason))
 
     def pin_tensor(self, tensor: torch.Tensor, reason: str) -> None:
         """Forbid the removal of every channel of a tensor."""
@@ -274,17 +274,22 @@ class Recorder:
         """All joins as pairs of labels; labels paired with none are pinned."""
         if not self.joins:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        left = np.concatenate([one for one, _, _ in self.joins])
-        right = np.concatenate([other for _, other, _ in self.joins])
+        left = short([one for one, _, _ in self.joins])
+        right = short([other for _, other, _ in self.joins])
         both = (left > 0) & (right > 0)
         if both.all():
             return left, right
         ends = np.cumsum([one.size for one, _, _ in self.joins])
-        for index in np.unique(np.searchsorted(ends, np.flatnonzero(~both), side="right")):
+        for index in distinct(np.searchsorted(ends, np.flatnonzero(~both), side="right")):
             one, other, reason = self.joins[index]
             alone = (one == 0) | (other == 0)
             self.pin(np.concatenate([one[alone], other[alone]]), reason)
         return left[both], right[both]
+
+
+def short(labels: Sequence[Labels]) -> Labels:
+    """Many label arrays as one of int32, which is long enough and takes half as much."""
+    return np.concatenate(labels, dtype=np.int32, casting="same_kind")
 
 
 @cache
