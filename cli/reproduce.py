@@ -155,8 +155,10 @@ def run(reproduction: Reproduction, tasks: Sequence[Task], budget: float | None)
     if budget is not None and possible:
         costs = reproduction.seconds(possible)
         fitting = chosen({task.key: costs[task.key] for task in possible}, budget)
+        later = [task for task in possible if task.key not in fitting]
         possible = [task for task in possible if task.key in fitting]
         terminal.note(f"{len(possible)} of {len(missing)} runs are taken into the budget")
+        return reproduction.train(possible, budget) or bool(later)
     return reproduction.train(possible, budget) if possible else False
 
 
@@ -200,7 +202,9 @@ def forecast(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[
         terminal.emit({"machine": machine, "runs": len(unique), "seconds": sum(unique.values()), "cells": rows})
         return
     console = terminal.result()
-    console.print(terminal.table(("table", "row", "data", "time", "state"), [_line(row) for row in rows], right=(3,)))
+    seeds = 1 + max((task.recipe.seed for task in tasks), default=0)
+    time = "time" if seeds == 1 else f"time of {seeds}"
+    console.print(terminal.table(("table", "row", "data", time, "state"), [_line(row) for row in rows], right=(3,)))
     for needs in dict.fromkeys(row["needs"] for row in rows if row["needs"]):
         console.print(f"\n{needs}")
     console.print(

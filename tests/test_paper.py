@@ -12,7 +12,7 @@ from cifar import shared_file
 from slimnet.data import ImageData, load_data
 from slimnet.errors import ArchitectureError, DataError, UsageError
 from slimnet.models import build
-from slimnet.paper import catalogue, images, markdown, measure, results, timing, trends
+from slimnet.paper import catalogue, images, measure, results, timing
 from slimnet.paper.catalogue import READINGS, by_worth, figures, tables
 from slimnet.paper.pruned import Convolution, convolutions_of, share_pruned
 from slimnet.paper.scales import recipe_of
@@ -25,7 +25,6 @@ ROWS = {
 """How many rows the paper prints."""
 
 ENTRIES = by_worth()
-ADAM_AND_SGD = ("Adam, L2 1e-3", "SGD, L2 1e-3")
 BASICNET = ((64, 25), (128, 9), (128, 9), (256, 9), (256, 9), (512, 9), (512, 9))
 """Outputs and taps of C1 to C7."""
 
@@ -140,81 +139,6 @@ def test_the_total_follows_from_the_layers():
                 assert dead == pytest.approx(entry.paper["gamma"], abs=1.0), entry.name
 
 
-def test_every_trend_is_one_that_the_papers_numbers_have():
-    """A claim that the paper's own numbers contradict would be none of the paper's."""
-    printed = {
-        entry.name: results.Result((entry.name,), "full", {}, (run(entry.paper),))
-        for entry in ENTRIES
-        if entry.of is None
-    }
-    found = trends.verdicts(printed)
-    assert len(found) > 30
-    assert not [each for each in found if not each.holds]
-
-
-def run(readings):
-    return results.Run(0, readings, (), (2, 1), 0, 0.0, 1.0, 1.0, {"Processor": "P", "Device": "CPU", "Threads": "1"})
-
-
-def test_a_trend_without_results_is_neither_held_nor_broken():
-    assert {each.holds for each in trends.verdicts({})} == {None}
-    assert trends.falls([3, 3, 1])
-    assert not trends.falls([3, 3])
-    assert not trends.falls([1, 2, 0])
-
-
-@pytest.mark.parametrize(
-    ("means", "spreads", "holds", "close"),
-    [
-        ((50, 30), (3, 4), True, False),
-        ((50, 30), (12, 9), True, True),
-        ((50, 30, 0, 0), (1, 1, 0, 0), True, False),
-        ((50, 30, 29), (1, 1, 1), True, True),
-        ((30, 50), (3, 4), False, False),
-        ((30, 32), (3, 4), False, True),
-        ((30, 32, 10, 40), (3, 4, 1, 1), False, False),
-        ((0, 0), (0, 0), False, False),
-        ((50, 30), (0, 0), True, False),
-    ],
-)
-def test_a_trend_is_close_where_its_seeds_overlap(means, spreads, holds, close):
-    """One that holds is as sure as its closest pair, one that does not as the pair that rises farthest."""
-    assert trends.falls(means) == holds
-    assert trends.is_close(means, spreads) == close
-
-
-def test_a_trend_is_judged_by_the_means_of_its_seeds():
-    """The first of three seeds says the opposite of the mean."""
-    pair = [each.name for each in (catalogue.entry("table1", row, "cifar10") for row in ADAM_AND_SGD)]
-    gammas = ((10.0, 40.0, 70.0), (20.0, 24.0, 28.0))
-    known = {
-        name: results.Result((name,), "small", {}, tuple(run({"gamma": each}) for each in seeds))
-        for name, seeds in zip(pair, gammas, strict=True)
-    }
-    (found,) = [each for each in trends.verdicts(known) if each.holds is not None]
-    assert (found.holds, found.close, found.seeds) == (True, True, 3)
-    assert (found.values, found.spreads, found.paper) == ((40, 24), (30, 4), (83, 27))
-    told = markdown.line(found, "small")
-    assert "**holds, within the seeds' spread** (small, 3 seeds: 40.0 ± 30.0, 24.0 ± 4.0 %; the paper's 83, 27)" in told
-
-
-def test_layers_are_judged_by_the_means_of_their_seeds():
-    name = catalogue.entry("table2", "Adam, L2 1e-4", "cifar100").name
-    runs = tuple(run({"layers": [first, 0, 10, 0, 0, 30, 50]}) for first in (0.0, 40.0))
-    verdicts = trends.verdicts({name: results.Result((name,), "small", {}, runs)})
-    first, last = [each for each in verdicts if each.holds is not None]
-    assert (first.values, first.spreads, first.holds, first.close) == ((20, 10), (20, 0), True, True)
-    assert (last.values, last.spreads, last.paper) == ((40, 10), (0, 0), (61, 9))
-
-
-def test_the_cells_of_the_trends_are_all_that_a_verdict_takes():
-    cells = trends.cells()
-    assert len({each.name for each in cells}) == len(cells)
-    readings = {"gamma": 1.0, "layers": [1.0] * 7}
-    known = {each.name: results.Result((each.name,), "full", {}, (run(readings),)) for each in cells}
-    assert None not in {each.holds for each in trends.verdicts(known)}
-
-
 def test_figures_show_cells_of_tables():
     assert set(figures()) == {"fig2", "fig3", "fig5", "supp-fig1", "supp-fig2"}
     assert all(entry in tables()[entry.table].entries for figure in figures().values() for entry in figure.entries)
@@ -261,6 +185,23 @@ def test_steps_are_timed_on_the_recipes_own_network():
     recipe = recipe_of(catalogue.entry("table4", "32-0.25x", "cifar10"), "small")
     narrow = replace(recipe, arch_args=recipe.arch_args | {"widths": [2, 2], "pool_after": [1]}, batch_size=4)
     assert 0 < timing.step_seconds(narrow, 8, threads=1) < 5
+
+
+def test_long_steps_are_reckoned_from_short_ones_and_these_are_timed_once(monkeypatch):
+    """Oracle: a step that takes 10 ms for the optimiser and 50 ms for each image."""
+    timed = []
+
+    def step(recipe, *_):
+        timed.append(recipe.batch_size)
+        return 0.01 + 0.05 * recipe.batch_size
+
+    monkeypatch.setattr(timing, "_timed", step)
+    timing._with_images.cache_clear()
+    rows = [recipe_of(catalogue.entry("table6", f"batch {batch}", "imagenet"), "full") for batch in (64, 256)]
+    for recipe in (*rows, replace(rows[0], batch_size=20)):
+        assert timing.step_seconds(recipe, 8, threads=1) == pytest.approx(0.01 + 0.05 * recipe.batch_size)
+    assert timed == [2, 8, 20]
+    timing._with_images.cache_clear()
 
 
 def pictures(size: int, count: int = 12) -> ImageData:
@@ -345,6 +286,10 @@ def test_vgg_is_narrowed_by_a_factor():
     assert widths == [16, 16, 32, 32, 64, 64, 64, *[128] * 6]
     with pytest.raises(ArchitectureError, match="factor above 0"):
         build("vgg16", {"width": 0})
+
+
+def run(readings):
+    return results.Run(0, readings, (), (2, 1), 0, 0.0, 1.0, 1.0, {"Processor": "P", "Device": "CPU", "Threads": "1"})
 
 
 def test_results_gather_the_seeds_of_one_recipe(tmp_path):

@@ -92,6 +92,7 @@ def test_a_budget_is_begun_with_what_is_worth_most_and_the_rest_follows(world, c
     assert reproduce(world, "table4", "--budget", "0.01s") == 0
     begun = capsys.readouterr()
     assert "1 of 6 runs" in begun.err
+    assert "some of it is left; the same command goes on" in begun.err
     assert reproduce(world, "table4", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     states = runs(world)

@@ -1,5 +1,6 @@
 """How long cells will take, and which of them fit into a time."""
 
+import functools
 import math
 import re
 import statistics
@@ -49,14 +50,21 @@ def shape_of(recipe: Recipe) -> Hashable:
 
 def step_seconds(recipe: Recipe, size: int, *, device: str = "cpu", threads: int | None = None) -> float:
     """Time a few steps of a recipe on random images of `size` pixels; returns the median of one, in seconds."""
-    few, more = TRIED
-    if device == "cpu" and recipe.batch_size > more:
-        first, second = (_timed(replace(recipe, batch_size=each), size, device, threads, 1) for each in TRIED)
+    if device == "cpu" and recipe.batch_size > max(TRIED):
+        few, more = TRIED
+        alike = replace(recipe, batch_size=1, iterations=1, drops=(), seed=0)
+        first, second = (_with_images(each, alike.to_json(), size, threads) for each in TRIED)
         # What the optimiser does is the same at every batch size, and the rest grows with it.
         whole = first + max(0.0, second - first) / (more - few) * (recipe.batch_size - few)
         if whole > LONG:
             return whole
     return _timed(recipe, size, device, threads, STEPS["cpu" if device == "cpu" else "cuda"])
+
+
+@functools.lru_cache(maxsize=64)
+def _with_images(count: int, recipe: str, size: int, threads: int | None) -> float:
+    """A step on so few images; remembered, because recipes differ in nothing but the batch size again and again."""
+    return _timed(replace(Recipe.from_json(recipe), batch_size=count), size, "cpu", threads, 1)
 
 
 def _timed(recipe: Recipe, size: int, device: str, threads: int | None, steps: int) -> float:
@@ -95,11 +103,6 @@ def in_words(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / unit:.2g} {name}" if seconds / unit < 9.5 else f"{seconds / unit:.0f} {name}"
     return f"{seconds / 86400:.0f} days"
-
-
-def reckoned(recipes: Sequence[Recipe], per_step: Mapping[Hashable, float]) -> list[float]:
-    """The seconds that each recipe will take."""
-    return [recipe.iterations * per_step[shape_of(recipe)] for recipe in recipes]
 
 
 def known_steps(rows: Sequence[Any]) -> dict[Hashable, float]:

@@ -46,7 +46,7 @@ def claims() -> Sequence[Mapping[str, Any]]:
 def cells() -> tuple[Entry, ...]:
     """The networks that the claims are about, each once, in their order."""
     places = [place for trend in claims() for place in trend.get("cells", [trend.get("cell")])]
-    return tuple({each.name: each for each in (entry(*place) for place in places)}.values())
+    return tuple({each.name: each for each in (entry(*place) for place in places) if each.of is None}.values())
 
 
 def falls(values: Sequence[float]) -> bool:
@@ -55,13 +55,25 @@ def falls(values: Sequence[float]) -> bool:
 
 
 def _of_cells(trend: Mapping[str, Any], results: Mapping[str, Result]) -> Verdict:
+    """A claim on networks, and maybe on what the paper quotes of another method, which is of the full scale."""
     entries, reading = [entry(*place) for place in trend["cells"]], trend["reading"]
     paper = tuple(_number(each.paper[reading]) for each in entries)
-    if any(each.name not in results for each in entries):
+    own = {each.name: results.get(each.name) for each in entries if each.of is None}
+    found = [each for each in own.values() if each is not None]
+    mixed = len(own) < len(entries) and any(each.scale == "small" for each in found)
+    if mixed or len(found) < len(own):
         return Verdict(trend["claim"], None, (), paper)
-    found = [results[each.name] for each in entries]
-    sides = [[_number(run.readings[reading]) for run in result.runs] for result in found]
+    fewest = min(len(each.runs) for each in found)
+    sides = [
+        _seeds(own[each.name], reading) if each.name in own else [printed] * fewest
+        for each, printed in zip(entries, paper, strict=True)
+    ]
     return _judged(trend, sides, paper, found[0].scale)
+
+
+def _seeds(result: Result | None, reading: str) -> list[float]:
+    """A reading of each run."""
+    return [_number(run.readings[reading]) for run in result.runs] if result else []
 
 
 def _of_layers(trend: Mapping[str, Any], results: Mapping[str, Result]) -> Verdict:
