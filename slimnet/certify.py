@@ -111,7 +111,7 @@ class Difference:
                 self.scale = worse(self.scale, largest(some.to(wide)))
                 self.largest = worse(self.largest, largest(some.to(wide) - same.to(wide)))
         first, second = expected[0], actual[0]
-        self.logits = self.logits and first.ndim == 2 and first.shape[1] > 1
+        self.logits = self.logits and first.is_floating_point() and first.ndim == 2 and first.shape[1] > 1
         if self.logits:
             self.agreeing += int((first.argmax(1) == second.argmax(1)).sum())
             self.samples += first.shape[0]

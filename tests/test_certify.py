@@ -42,5 +42,5 @@ def test_a_value_that_is_no_number_is_the_largest_difference_of_all(place):
 
 def test_outputs_of_whole_numbers_and_of_truths_are_compared_too():
     assert compared(torch.tensor([[3, 7]]), torch.tensor([[3, 9]])).largest == 2
-    assert compared(torch.tensor([True, False]), torch.tensor([True, True])).largest == 1
+    assert compared(torch.tensor([[True, False]]), torch.tensor([[True, True]])).largest == 1
     assert compared(torch.zeros(0, 4), torch.zeros(0, 4)).largest == 0
