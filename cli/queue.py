@@ -32,9 +32,14 @@ def train_waiting(
     Setting `stop`, or Ctrl-C, lets the runs at hand save and leave.
     """
     stop = stop or threading.Event()
-    left = False
+    left, number = False, 0
+
+    def begun(key: str) -> None:
+        store.begin(key)
+        advance(number, names[key])
+
     with stop_on_interrupt(stop.set), terminal.progress("Training cells", len(jobs)) as advance:
-        for number, outcome in enumerate(workers.run(jobs, store.begin, stop.is_set), 1):
+        for number, outcome in enumerate(workers.run(jobs, begun, stop.is_set), 1):
             keep(store, outcome)
             if outcome.result is not None and finished is not None:
                 finished(outcome.key)
