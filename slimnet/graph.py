@@ -74,6 +74,11 @@ class Reader(NamedTuple):
     kind: str
     macs: int
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return self.module or "the network itself"
+
     def taps(self) -> torch.Tensor:
         """The weight as `(O, K / groups, taps)`."""
         weight = self.value().detach()

@@ -27,6 +27,9 @@ def refit(model: nn.Module, groups: Mapping[str, int]) -> None:
         elif isinstance(module, nn.modules.batchnorm._NormBase):
             sized = next((t for t in (module.weight, module.running_mean) if t is not None), None)
             module.num_features = module.num_features if sized is None else sized.shape[0]
+        elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+            first = "weight_ih" if isinstance(module, nn.RNNCellBase) else "weight_ih_l0"
+            module.input_size = module.get_parameter(first).shape[1]
         elif isinstance(module, nn.PReLU):
             module.num_parameters = module.weight.shape[0]
 

@@ -185,6 +185,7 @@ def compiled_in_place() -> nn.Module:
     [
         lambda: torch.fx.symbolic_trace(body()),
         lambda: torch.compile(body(), backend="eager"),
+        lambda: torch.export.export(body(), (planes(),)).module(),
         compiled_in_place,
         lambda: nn.DataParallel(body()),
     ],
@@ -311,6 +312,15 @@ def test_an_autoencoder_with_tied_weights_is_cut_on_both_sides():
 # Channels that are kept no longer than needed
 
 
+BLUR = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=torch.float64).reshape(1, 1, 3, 3) / 16
+
+
+def places(x: torch.Tensor) -> torch.Tensor:
+    """Where to sample, `(N, 4, 4, 2)`: the corners and their surroundings."""
+    line = torch.linspace(-0.9, 0.9, 4, dtype=x.dtype)
+    return torch.stack(torch.meshgrid(line, line, indexing="ij"), -1).expand(x.shape[0], -1, -1, -1)
+
+
 SPARE: dict[str, tuple[Code, list[int]]] = {
     "circular padding": (lambda x: functional.pad(x, (1, 1, 2, 0), mode="circular"), [5, 1]),
     "a border of zeros written into": (lambda x: x.new_zeros(x.shape).copy_(x), [5, 1]),
@@ -320,6 +330,34 @@ SPARE: dict[str, tuple[Code, list[int]]] = {
     "without what is not a number": (lambda x: torch.where(torch.isnan(x), torch.zeros_like(x), x), [5, 1]),
     "two copies summed": (lambda x: torch.stack([x, 2 * x], 1).sum((1,)), [5, 1]),
     "the larger of two copies": (lambda x: torch.stack([x, 2 * x], -1).max(-1).values, [5, 1]),
+    "sorted": (lambda x: x.sort(3).values + x.topk(2, 2).values.sum(2, keepdim=True), [5, 1]),
+    "in another basis": (lambda x: torch.fft.irfft2(torch.fft.rfft2((-x).relu()), s=x.shape[2:]), [5, 1]),
+    "real and imaginary parts": (
+        lambda x: (
+            torch.complex((-x).relu(), torch.zeros((), dtype=x.dtype)).mul(1j).add(torch.fft.fft((-x).relu())).abs()
+        ),
+        [5, 1],
+    ),
+    "unfolded": (lambda x: functional.fold(functional.unfold((-x).relu(), 3, padding=1), x.shape[2:], 3, 1, 1), [5, 1]),
+    "unfolded without zeros": (lambda x: functional.unfold(x, 2).view(*x.shape[:2], 4, 3, 3).amax(2), [5, 1]),
+    "sampled at computed places": (
+        lambda x: functional.grid_sample(x, places(x), padding_mode="border", align_corners=False),
+        [5, 1],
+    ),
+    "sampled among zeros": (lambda x: functional.grid_sample((-x).relu(), 2 * places(x), align_corners=False), [5, 1]),
+    "unpooled": (
+        lambda x: functional.max_unpool2d(*functional.max_pool2d((-x).relu(), 2, return_indices=True), 2),
+        [5, 1],
+    ),
+    "random slopes": (lambda x: functional.rrelu((-x).relu()), [5, 1]),
+    "blurred alike": (
+        lambda x: functional.conv2d((-x).relu(), BLUR.expand(x.shape[1], 1, 3, 3), padding=1, groups=x.shape[1]),
+        [5, 1],
+    ),
+    "blurred by copies": (
+        lambda x: functional.conv2d(x, BLUR.repeat(x.shape[1], 1, 1, 1), groups=x.shape[1]),
+        [5, 1],
+    ),
     "the mean of three": (lambda x: torch.stack([x, -x, x.relu()]).mean(0), [5, 1]),
 }
 

@@ -8,7 +8,7 @@ from masking import difference, masked, outputs
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
-from wiring import EXACT, chain, double, norm, planes, slim, widths, wired
+from wiring import EXACT, chain, double, norm, planes, reasons, slim, widths, wired
 
 import slimnet
 from slimnet.plan import SurgeryPlan
@@ -150,6 +150,21 @@ def test_instance_norm_knows_how_many_channels_are_left(settings):
     assert SurgeryPlan.from_json(slimmed.plan.to_json()) == slimmed.plan
 
 
+def test_filters_with_scales_of_their_own_are_cut_and_keep_what_they_read():
+    """weight_norm: what a filter reads is in its norm, so that nothing of it may go, dead as it is."""
+    model = chain(
+        nn.Conv2d(2, 5, 3),
+        norm(5, [2], -0.5),
+        nn.ReLU(),
+        parametrizations.weight_norm(nn.Conv2d(5, 6, 3)),
+        norm(6, [0, 4], 0.5),
+        nn.Conv2d(6, 3, 1),
+    )
+    slimmed = slim(model, planes())
+    assert widths(slimmed.model) == [5, 4, 3]
+    assert "normalised with its filter at _weight_norm_interface in 3.parametrizations" in reasons(slimmed)
+
+
 def test_prelu_slopes_are_cut_with_their_channels():
     model = chain(nn.Conv2d(2, 5, 3), norm(5, [1, 3], -0.7), nn.PReLU(5), nn.Conv2d(5, 3, 3))
     with torch.no_grad():
@@ -239,15 +254,27 @@ def test_a_convolutional_stem_in_front_of_attention_is_slimmed():
     assert widths(slim(double(Attention()), planes()).model)[:2] == [4, 8]
 
 
-def test_a_recurrent_layer_keeps_what_it_reads():
+RECURRENT = {
+    "gru": lambda: nn.GRU(5, 4, batch_first=True),
+    "lstm": lambda: nn.LSTM(5, 4, batch_first=True, num_layers=2, bidirectional=True),
+    "cell": lambda: nn.LSTMCell(5, 4),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_recurrent_layer_loses_what_it_reads_and_keeps_its_states(name):
+    """Oracle: the dense network, at every time step; the constants go into the bias of the first layer."""
     model = wired(
-        lambda m, x: m.rnn(m.norm(m.first(m.front(x))).flatten(2).mT)[0],
+        lambda m, x: m.rnn(m.read(m.norm(m.first(m.front(x)))))[0],
         front=nn.Sequential(nn.Conv2d(2, 4, 1), norm(4, [2], 0.3)),
         first=nn.Conv2d(4, 5, 3),
         norm=norm(5, [1], 0.5),
-        rnn=nn.GRU(5, 4, batch_first=True),
+        rnn=RECURRENT[name](),
     )
-    assert widths(slim(model, planes()).model) == [3, 5]
+    model.read = (lambda x: x.mean((2, 3))) if name == "cell" else (lambda x: x.flatten(2).mT)
+    slimmed = slim(model, planes())
+    assert widths(slimmed.model) == [3, 4]
+    assert (slimmed.model.rnn.input_size, slimmed.model.rnn.hidden_size) == (4, 4)
 
 
 def test_a_parameter_that_is_added_to_the_planes_is_cut_with_them():

@@ -48,7 +48,7 @@ def require_equal_parts(removal: Removal, packable: set[int]) -> None:
     for index, reader in grouped(removal.graph):
         if index not in packable:
             for labels in (reader.inputs, reader.outputs):
-                removal.equal.append((labels.reshape(reader.groups, -1), f"the groups of {reader.module}"))
+                removal.equal.append((labels.reshape(reader.groups, -1), f"the groups of {reader.place}"))
 
 
 def find_packable(removal: Removal) -> set[int]:
@@ -92,7 +92,7 @@ def pack(removal: Removal, packable: set[int], multiples: Multiples) -> list[Pac
             outputs = removal.sets[reader.outputs].reshape(reader.groups, -1)
             round_to = (multiples.of(inputs), multiples.of(outputs))
             bins, width, height = best_groups(removal, inputs, outputs, round_to)
-            reason = f"fills up a group of {reader.module}"
+            reason = f"fills up a group of {reader.place}"
             packings.append(
                 Packing(
                     index,

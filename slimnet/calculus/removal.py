@@ -110,7 +110,7 @@ def removable(
         block(labels[labels > 0], reason)
     pinned = blocked.copy()
     for reader, reads in zip(graph.readers, needed.reads, strict=True):
-        block(reader.inputs[reads & np.isnan(constants[reader.inputs])], f"varies where {reader.module} reads it")
+        block(reader.inputs[reads & np.isnan(constants[reader.inputs])], f"varies where {reader.place} reads it")
     for group in same_weight(graph):
         for labels, reason in unfoldable(graph, group, constants, needed):
             block(labels, reason)
@@ -152,13 +152,13 @@ def unfoldable(graph: ChannelGraph, group: list[int], constants: np.ndarray, nee
     for indices in calls.values():
         differs = np.any([~(values[index] == values[indices[0]]) for index in indices], axis=0)
         for reader in (readers[index] for index in indices):
-            found.append((reader.inputs[differs], f"constant differs between the calls of {reader.module}"))
+            found.append((reader.inputs[differs], f"constant differs between the calls of {reader.place}"))
     for reader, value in zip(readers, values, strict=True):
         if reader.uniform and not bias_is_own(graph, reader, group):
-            reason = f"{reader.module or 'the network itself'} has no bias to fold it into"
+            reason = f"{reader.place} has no bias to fold it into"
             found.append((reader.inputs[np.abs(value) > 0], reason))
         elif not reader.uniform and (reader.weight is None or len(readers) > 1):
-            reason = f"the padded weight of {reader.module} is computed or shared"
+            reason = f"the padded weight of {reader.place} is computed or shared"
             found.append((reader.inputs[np.abs(value) > 0], reason))
     return found
 

@@ -92,5 +92,5 @@ def keep_carriers(removal: Removal) -> None:
                 candidates = removal.sets[inputs[lost & strong]]
                 removal.restore(
                     candidates[np.argmin(removal.weight[candidates])],
-                    f"carrier of constants for {reader.module}",
+                    f"carrier of constants for {reader.place}",
                 )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from slimnet.tracing.ops.filling import FILLING
 from slimnet.tracing.ops.mixing import MIXING
+from slimnet.tracing.ops.planes import PLANES
 from slimnet.tracing.ops.pointwise import POINTWISE
 from slimnet.tracing.ops.pooling import POOLING
 from slimnet.tracing.ops.structural import STRUCTURAL
@@ -16,7 +17,7 @@ from slimnet.tracing.tag import Tag
 
 Handler = Callable[[Recorder, Call], None]
 
-HANDLERS: dict[str, Handler] = {**POINTWISE, **STRUCTURAL, **FILLING, **MIXING, **POOLING}
+HANDLERS: dict[str, Handler] = {**POINTWISE, **STRUCTURAL, **FILLING, **MIXING, **POOLING, **PLANES}
 
 STATISTICS = frozenset(["native_layer_norm", "native_group_norm", "_fused_rms_norm"])
 

@@ -9,7 +9,7 @@ import torch
 
 from slimnet.graph import Depthwise, Reader, Value
 from slimnet.tracing.labels import Labels, along, varying_axes
-from slimnet.tracing.recorder import Call, Recorder, zero_only
+from slimnet.tracing.recorder import Call, Recorder, opaque, zero_only
 from slimnet.tracing.tag import Tag
 
 STANDARD = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
@@ -107,14 +107,39 @@ def cut_weight(recorder: Recorder, layer: Layer, axis: int, channels: Labels, re
     if layer.name is not None:
         recorder.cut(layer.name, axis, channels, reason)
         return
-    labels = np.zeros(layer.weight.shape[axis], dtype=np.int64)
+    count = layer.weight.shape[axis]
+    labels = np.zeros(count, dtype=np.int64)
     for face in recorder.tag(layer.weight).faces:
         axes = varying_axes(face)
         if axes == (axis,):
             labels = face.reshape(-1)
         elif any(a > 1 for a in axes) or len(axes) > 1:
             recorder.pin(face, f"weight computed at {reason}")
-    recorder.join(channels, labels, reason)
+    if not labels.any() and is_repeated(layer.value(), axis):
+        # A kernel given to as many channels as come: whether it follows a narrower width, the next trace tells.
+        return
+    recorder.join(channels, labels, f"meets a weight that is no layer's own in {reason}")
+
+
+def is_repeated(weight: torch.Tensor, axis: int) -> bool:
+    """Whether a computed weight is the same at every position of an axis."""
+    return weight.stride(axis) == 0 or bool((weight == weight.narrow(axis, 0, 1)).all())
+
+
+def weight_norm(recorder: Recorder, call: Call) -> None:
+    """g · v / |v|: filters go with their scales; what a filter reads stays, since its norm depends on it."""
+    direction, scale, out = call.tensors[0], call.tensors[1], call.outputs[0]
+    axis = call.arg(2, "dim", 0) % out.ndim
+    where = f"normalised with its filter at {recorder.here(call)}"
+    filters = [face for face in recorder.tag(direction).faces if varying_axes(face) == (axis,)]
+    scales = [face for face in recorder.tag(scale).faces if varying_axes(face) == (axis,)]
+    if len(filters) != 1 or len(scales) != 1:
+        pin_both(recorder, direction, scale, where)
+        return
+    others = [face for face in recorder.tag(direction).faces if face is not filters[0]]
+    for face in others:
+        recorder.pin(face, where)
+    recorder.set(out, Tag((recorder.pointwise([*filters, *scales], opaque, reason=where), *others)))
 
 
 def can_take_bias(recorder: Recorder, path: str, name: str | None) -> bool:
@@ -174,4 +199,5 @@ MIXING: dict[str, Callable[[Recorder, Call], None]] = {
     "bmm": matmul,
     "baddbmm": matmul,
     "mv": matmul,
+    "_weight_norm_interface": weight_norm,
 }

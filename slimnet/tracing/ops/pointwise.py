@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from slimnet.graph import Activation, Constants, Counted, Norm, Pointwise
 from slimnet.tracing.labels import Labels, align, along, common_shape, varying_axes
-from slimnet.tracing.recorder import Call, Constant, Recorder, opaque, same
+from slimnet.tracing.recorder import Call, Constant, Recorder, opaque, same, zero_only
 from slimnet.tracing.tag import Tag
 
 ELEMENTWISE = [
@@ -127,6 +127,8 @@ def elementwise(recorder: Recorder, call: Call) -> None:
 def multiply(recorder: Recorder, call: Call) -> None:
     """x · y, where 0 times anything is 0; y may be a number in the code."""
     numbers = [torch.tensor(value, dtype=torch.float64) for value in call.args if isinstance(value, int | float)]
+    if call.outputs[0].is_complex():
+        numbers.append(torch.tensor(torch.nan))
     combine(recorder, call, lambda _call, scalars: product([*scalars, *numbers]))
 
 
@@ -220,6 +222,8 @@ def itself(call: Call, scalars: list[Constants | None]) -> Constant:
             result = apply_op(call, scalars, values)
         except RuntimeError:  # an op that takes no vectors of constants in the place of its tensors
             return torch.full_like(values[0], torch.nan)
+        if result.is_complex():
+            result = torch.where(result == 0, 0.0, torch.nan)
         return torch.where(unknown, torch.nan, result.to(torch.float64))
 
     return constant
@@ -348,6 +352,8 @@ def cast(recorder: Recorder, call: Call) -> None:
         return
 
     def constant(values: Sequence[Constants]) -> Constants:
+        if out.is_complex() or x.is_complex():
+            return zero_only(values)
         held = values[0].to(out.dtype).to(torch.float64)
         return torch.where(torch.isnan(values[0]), torch.nan, held)
 
