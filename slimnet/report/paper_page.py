@@ -1,5 +1,6 @@
 """The report of a reproduction: the paper's tables and figures with ours beside them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ CAPTIONS = {
     "with more than a thousandth of the feature's largest response. Orange is the part that responds to nothing, in "
     "per cent.",
 }
+
+EXPONENT = re.compile(r"(?<=\d)e-(?=\d)")
 
 Histories = Mapping[str, Moved]
 """How γ and β moved in the runs that are at hand, by the network's name."""
@@ -83,14 +86,19 @@ def caption(figure: Figure) -> str:
 def trend(verdict: Verdict) -> dict[str, Any]:
     """A claim as the template takes it."""
     return {
-        "claim": verdict.claim,
-        "why": verdict.why,
+        "claim": unbroken(verdict.claim),
+        "why": unbroken(verdict.why),
         "outcome": outcome(verdict),
         "holds": verdict.holds,
-        "ours": falling(verdict),
+        "ours": unbroken(falling(verdict)),
         "seeds": verdict.seeds,
         "paper": ", ".join(f"{value:g}" for value in verdict.paper),
     }
+
+
+def unbroken(text: str) -> str:
+    """The same words, in which no line ends within "1e-3" or "36.5 ± 0.2"."""
+    return EXPONENT.sub("e\N{NON-BREAKING HYPHEN}", text).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 def table(which: Table, results: Mapping[str, Result]) -> dict[str, Any]:
@@ -160,15 +168,20 @@ def drawings(found: Found, histories: Histories) -> dict[str, dict[str, Markup]]
 
 
 def bars(which: Table, results: Mapping[str, Result]) -> dict[str, list[Bar]]:
-    """Sparsity by γ, the paper's and ours, by data set."""
-    found: dict[str, list[Bar]] = {}
-    for entry in which.entries:
-        result = results.get(entry.name)
-        mine = result.mean("gamma") if result else None
-        spread = result.spread("gamma") if result else None
-        bar = Bar(entry.row, _one(entry.paper.get("gamma")), _one(mine), spread or 0.0)
-        found.setdefault(datasets()[entry.data].title, []).append(bar)
-    return found
+    """Sparsity by γ, the paper's and ours, by data set; each has every row, at the same height."""
+    known = {(entry.data, entry.row): entry for entry in which.entries}
+    data, rows = ({key[place]: None for key in known} for place in (0, 1))
+    return {datasets()[name].title: [_bar(row, known.get((name, row)), results) for row in rows] for name in data}
+
+
+def _bar(label: str, entry: Entry | None, results: Mapping[str, Result]) -> Bar:
+    """A row on a data set, empty where the paper has nothing there."""
+    if entry is None:
+        return Bar(label, None, None)
+    result = results.get(entry.name)
+    mine = result.mean("gamma") if result else None
+    spread = result.spread("gamma") if result else None
+    return Bar(label, _one(entry.paper.get("gamma")), _one(mine), spread or 0.0)
 
 
 def _one(value: Any) -> float | None:
