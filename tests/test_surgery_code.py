@@ -185,13 +185,21 @@ def compiled_in_place() -> nn.Module:
     [
         lambda: torch.fx.symbolic_trace(body()),
         lambda: torch.compile(body(), backend="eager"),
-        lambda: torch.export.export(body(), (planes(),)).module(),
         compiled_in_place,
         lambda: nn.DataParallel(body()),
     ],
 )
 def test_a_network_in_another_form_is_slimmed_as_it_is(make):
     assert slim(make(), planes()).plan.removed_channels == 1
+
+
+def test_the_module_of_an_exported_program_is_slimmed():
+    """Oracle: the network that was exported; its module has no modes, and is made for these shapes."""
+    dense, images = body(), planes()
+    slimmed = slimnet.slim(torch.export.export(dense, (images,)).module(), images)
+    assert slimmed.plan.removed_channels == 1
+    with torch.no_grad():
+        torch.testing.assert_close(slimmed.model(images), dense(images))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
