@@ -31,7 +31,8 @@ def test_the_rows_of_both_data_sets_are_the_same():
 
 
 def test_no_line_ends_within_a_number():
-    assert paper_page.unbroken("the λ of 1e-3: 36.5 ± 0.2, e-mail") == "the λ of 1e‑3: 36.5\xa0±\xa00.2, e-mail"
+    told = paper_page.unbroken("γ × 0.1 at 1e-3: 36.5 ± 0.2, e-mail")
+    assert told == "γ ×\xa00.1 at 1e\N{NON-BREAKING HYPHEN}3: 36.5\xa0±\xa00.2, e-mail"
 
 
 def test_the_page_shows_a_table_with_ours_beside_the_papers():

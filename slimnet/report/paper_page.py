@@ -97,8 +97,9 @@ def trend(verdict: Verdict) -> dict[str, Any]:
 
 
 def unbroken(text: str) -> str:
-    """The same words, in which no line ends within "1e-3" or "36.5 ± 0.2"."""
-    return EXPONENT.sub("e\N{NON-BREAKING HYPHEN}", text).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    """The same words, in which no line ends within "1e-3", "36.5 ± 0.2" or "× 0.1"."""
+    together = EXPONENT.sub("e\N{NON-BREAKING HYPHEN}", text).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    return together.replace("× ", "×\N{NO-BREAK SPACE}")
 
 
 def table(which: Table, results: Mapping[str, Result]) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def table(which: Table, results: Mapping[str, Result]) -> dict[str, Any]:
 
 def _network(entry: Entry, result: Result | None, shown: Sequence[str], machines: Sequence[str]) -> dict[str, Any]:
     """A network of a table: its lines of numbers, of which the first is the paper's, and how ours came about."""
-    found = {"row": entry.row, "data": datasets()[entry.data].title}
+    found = {"row": unbroken(entry.row), "data": datasets()[entry.data].title}
     paper = {"label": "paper", "numbers": [number(name, entry.paper.get(name)) for name in shown]}
     if result is None:
         return found | {"lines": [paper], "about": f"quoted from {entry.of}" if entry.of else "not run"}
