@@ -193,6 +193,7 @@ def test_a_network_in_another_form_is_slimmed_as_it_is(make):
     assert slim(make(), planes()).plan.removed_channels == 1
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_module_of_an_exported_program_is_slimmed():
     """Oracle: the network that was exported; its module has no modes, and is made for these shapes."""
     dense, images = body(), planes()
