@@ -218,6 +218,18 @@ def test_the_same_network_gives_the_same_file(foldable_file, tmp_path):
     assert again.path.read_bytes() == path.read_bytes()
 
 
+def test_channels_last_is_no_part_of_the_graph(tmp_path):
+    """torch's global average keeps that layout, which the exporter spells out with a dozen operators."""
+    model = slimnet.build("basicnet", {"width": 0.1, "hidden": 8}).eval()
+    operators = {}
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        path = tmp_path / f"{len(operators)}.onnx"
+        images = torch.randn(2, 3, 16, 16).contiguous(memory_format=memory_format)
+        slimnet.export_onnx(model.to(memory_format=memory_format), images, path)
+        operators[memory_format] = [node.op_type for node in onnx.load(path).graph.node]
+    assert operators[torch.channels_last] == operators[torch.contiguous_format]
+
+
 def test_several_inputs_and_outputs_keep_their_order_and_names(tmp_path):
     torch.manual_seed(0)
     model, path = Two().eval(), tmp_path / "two.onnx"

@@ -146,18 +146,23 @@ def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
 
 def _draw_speedups(figure: Figure, canvas: Canvas, rows: Sequence[tuple[str, str, Interval]]) -> None:
     axes = figure.add_subplot()
+    # A busy machine gives intervals that are many times as wide as they should be, beside which nothing else is seen.
+    limit = 1.5 * max([1.25, *(interval.value for *_, interval in rows)])
     for row, (_, _, interval) in enumerate(rows):
         colour = MUTED if interval.holds_one else SLIM if interval.value > 1 else DEAD
-        axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=3, solid_capstyle="butt")
+        end = min(interval.high, limit)
+        axes.plot([interval.low, end], [row, row], color=colour, linewidth=3, solid_capstyle="butt")
         axes.plot([interval.value], [row], "o", color=colour, markersize=10)
+        if end < interval.high:
+            axes.plot([end], [row], ">", color=colour, markersize=8)
         axes.annotate(
-            times(interval.value, 2), (interval.high, row), (9, 0), textcoords="offset points",
+            times(interval.value, 2), (end, row), (9, 0), textcoords="offset points",
             va="center", color=INK, weight="bold",
         )  # fmt: skip
     axes.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_yticks(range(len(rows)), [_speedup_label(label, name, canvas) for label, name, _ in rows], color=INK)
     lowest = min([0.95, *(interval.low for *_, interval in rows)])
-    highest = max([1.25, *(interval.high for *_, interval in rows)])
+    highest = max([1.25, *(min(interval.high, limit) for *_, interval in rows)])
     axes.set(
         ylim=(len(rows) - 0.5, -0.5),
         xlim=(lowest - 0.05, highest + (highest - lowest) * (0.3 if canvas.narrow else 0.1)),
