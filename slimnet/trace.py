@@ -19,8 +19,8 @@ from slimnet.skeleton import gather, module_paths, modules_of, place_of, skeleto
 from slimnet.tracing import shapes
 from slimnet.tracing.aliases import write_through
 from slimnet.tracing.labels import Labels, united
+from slimnet.tracing.numbers import numbers_of
 from slimnet.tracing.ops import HANDLERS, POINTWISE, unknown
-from slimnet.tracing.ops.pointwise import known_scalar
 from slimnet.tracing.recorder import Call, Recorder
 from slimnet.tracing.tag import Tag
 from slimnet.tracing.workers import work_followed
@@ -303,16 +303,8 @@ class ChannelMode(TorchDispatchMode):
             entry = recorder.tags.get(id(tensor))
             if entry is not None:
                 touched += entry[1].faces
-        numbers = numbers_of(recorder, call) if touched and call.name in POINTWISE else ""
+        numbers = numbers_of(recorder, call) if touched else ""
         recorder.ops.append(Op(call.name, recorder.module, recorder.line if touched else "", tuple(touched), numbers))
-
-
-def numbers_of(recorder: Recorder, call: Call) -> str:
-    """The numbers that elementwise arithmetic takes from the code, which may have computed them from a width."""
-    given = [str(value) for value in (*call.args, *call.kwargs.values()) if isinstance(value, NUMBERS)]
-    numbers = [tensor for tensor in call.tensors if not tensor.ndim or recorder.is_blank(tensor)]
-    known = [known_scalar(recorder, tensor) for tensor in numbers]
-    return " ".join([*given, *(str(value.item()) for value in known if value is not None)])
 
 
 @cache
@@ -357,7 +349,6 @@ def outputs_of(out: Any) -> tuple[torch.Tensor, ...]:
     return tuple(tensor for tensor in out if isinstance(tensor, torch.Tensor)) if isinstance(out, SEQUENCES) else ()
 
 
-NUMBERS = (int, float)
 SEQUENCES = (list, tuple)
 
 BROADCASTING = frozenset([*POINTWISE, "copy"])

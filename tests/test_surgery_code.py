@@ -121,6 +121,19 @@ WIDTHS: dict[str, Code] = {
     "a condition": lambda x: x if x.shape[1] > 6 else 2 * x,
     "the number of all elements": lambda x: x * (x.numel() / x.shape[0]) ** -0.5,
     "a size that fits another width as well": first_eight,
+    "a ramp": lambda x: (-x).relu() * (torch.arange(4.0, dtype=x.dtype) / x.shape[1]),
+    "a kernel": lambda x: functional.conv2d(x, BLUR.expand(x.shape[1], 1, 3, 3) / x.shape[1], groups=x.shape[1]),
+    "places": lambda x: functional.grid_sample((-x).relu(), places(x) * x.shape[1] / 8, align_corners=False),
+    "a shift": lambda x: x.roll(x.shape[1] // 4, 3),
+    "a size of planes": lambda x: functional.interpolate(x, scale_factor=x.shape[1] / 4),
+    "a window": lambda x: functional.avg_pool2d(x, x.shape[1] // 4, 1),
+    "a row": lambda x: x[:, :, x.shape[1] // 4 - 1 :],
+    "a step": lambda x: x[:, :, :: x.shape[1] // 4],
+    "what is filled in": lambda x: x.clone().fill_(x.shape[1] / 8) + x,
+    "which axis": lambda x: x.flip(3 if x.shape[1] > 6 else 2),
+    "the order of axes": lambda x: x.transpose(2, 3) if x.shape[1] > 6 else x,
+    "an op more": lambda x: x if x.shape[1] > 6 else x.flip(3),
+    "what a border is made of": lambda x: functional.pad(0 * x, (1, 1), value=x.shape[1] - 8.0),
 }
 
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from slimnet.calculus.removal import Removal
 from slimnet.graph import ChannelGraph, Op
-from slimnet.tracing.labels import distinct, labels_among
-from slimnet.tracing.ops import POINTWISE
+from slimnet.tracing.labels import Labels, distinct, labels_among
 
 
 class MixedChannelsError(Exception):
@@ -117,34 +116,53 @@ def check_whole_parts(removal: Removal, slim: ChannelGraph) -> None:
                 raise MixedChannelsError(rows, parts.where)
 
 
-ARITHMETIC = frozenset(POINTWISE) - {
-    "clone",
-    "alias",
-    "detach",
-    "contiguous",
-    "lift_fresh",
-    "lift_fresh_copy",
-    "_to_copy",
-}
-"""Elementwise ops that change values; torch copies a tensor or not as its strides are."""
+AS_STRIDES_ARE = frozenset(
+    [
+        "clone",
+        "alias",
+        "detach",
+        "contiguous",
+        "lift_fresh",
+        "lift_fresh_copy",
+        "_to_copy",
+        "view",
+        "_unsafe_view",
+        "_reshape_alias",
+        "expand",
+        "squeeze",
+        "unsqueeze",
+        "t",
+        "mm",
+        "bmm",
+        "addmm",
+    ]
+)
+"""Ops that torch calls or not as the strides of a tensor are, or as an axis has one position or more."""
 
 
-def check_same_arithmetic(removal: Removal, slim: ChannelGraph) -> None:
-    """The code must compute with the same numbers, op by op, whatever the width.
+def check_same_code(removal: Removal, slim: ChannelGraph) -> None:
+    """The code must call the same ops with the same numbers, one after the other, whatever the width.
 
     Raises:
         MixedChannelsError: a number or the way that the code takes depends on a width.
     """
-    for dense, narrow in zip_longest(arithmetic(removal.graph), arithmetic(slim)):
-        same_numbers = dense and narrow and (dense.numbers == narrow.numbers or not (dense.touched and narrow.touched))
-        if not same_numbers or dense.name != narrow.name:
-            op = dense or arithmetic(removal.graph)[-1]
-            raise MixedChannelsError(removal.sets[labels_among(op.touched)], str(op))
+    for dense, narrow in zip_longest(called(removal.graph), called(slim)):
+        if dense is None:
+            raise MixedChannelsError(removal.sets[labels_among(beside(removal.graph, narrow))], str(narrow))
+        differs = narrow is None or dense.name != narrow.name
+        if differs or (dense.numbers != narrow.numbers and dense.touched and narrow.touched):
+            raise MixedChannelsError(removal.sets[labels_among(dense.touched)], str(dense))
 
 
-def arithmetic(graph: ChannelGraph) -> list[Op]:
-    """The elementwise ops of a forward in their order."""
-    return [op for op in graph.ops if op.name in ARITHMETIC]
+def called(graph: ChannelGraph) -> list[Op]:
+    """The ops of a forward in their order, less those that do not say what its code does."""
+    return [op for op in graph.ops if op.name not in AS_STRIDES_ARE]
+
+
+def beside(graph: ChannelGraph, extra: Op) -> list[Labels]:
+    """What the ops of a module touch in which a narrower network calls another one; everything where there are none."""
+    touched = [labels for op in graph.ops if op.module == extra.module for labels in op.touched]
+    return touched or [labels for op in graph.ops for labels in op.touched]
 
 
 def match(removal: Removal, slim: ChannelGraph, rank: Mapping[int, int]) -> Orders:
@@ -156,7 +174,7 @@ def match(removal: Removal, slim: ChannelGraph, rank: Mapping[int, int]) -> Orde
         MixedChannelsError: the network's code does not keep the channels together that belong together.
     """
     check_whole_parts(removal, slim)
-    check_same_arithmetic(removal, slim)
+    check_same_code(removal, slim)
     matching = Matching(removal, slim, rank)
     axes = {}
     for key, labels in removal.graph.vectors.items():
