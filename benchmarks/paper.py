@@ -10,9 +10,8 @@ python benchmarks/paper.py                          # the tables in Markdown
 import argparse
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from slimnet.paper.catalogue import Entry, datasets, tables
 from slimnet.paper.markdown import Found, letter, line, table
@@ -81,22 +80,27 @@ def chapters(known: Found) -> list[str]:
 
 
 def machines(known: Found) -> str:
-    """What the letters stand for."""
+    """What the letters stand for, and how fast each trained."""
+    results = known.results.values()
     lines = []
-    for number, each in enumerate(environments(known.results.values())):
+    for number, each in enumerate(environments(results)):
         more = ", ".join(f"{name} {each[name]}" for name in ("Cores", "torch", "Python", "slimnet") if name in each)
-        lines.append(f"{letter(number)}: {hardware(each)} ({more})")
-    return "\n".join([*lines, "", speed(known.results.values())])
+        lines.append(f"{letter(number)}: {hardware(each)} ({more}). {speed(results, hardware(each))}")
+    return "\n\n".join(lines)
 
 
-def speed(results: Any) -> str:
-    """How fast networks were trained, by kind and batch size."""
+def speed(results: Iterable[Result], machine: str) -> str:
+    """How fast networks were trained on a machine, by kind and batch size."""
     rates: dict[tuple[str, int], list[float]] = {}
-    for result in results:
-        kind = (result.recipe["arch"], result.recipe["batch_size"])
-        rates.setdefault(kind, []).extend(run.images_per_second for run in result.runs)
-    told = [f"{arch} at batch {batch} {median(each):,.0f}" for (arch, batch), each in sorted(rates.items())]
-    return f"Images trained a second, the median over runs, beside whatever else the machine did: {', '.join(told)}."
+    for result in {result.names: result for result in results}.values():
+        own = [run.images_per_second for run in result.runs if hardware(run.environment) == machine]
+        rates.setdefault((result.recipe["arch"], result.recipe["batch_size"]), []).extend(own)
+    told = [
+        f"{arch} at batch {batch} {median(each):,.0f} ({max(each):,.0f})"
+        for (arch, batch), each in sorted(rates.items())
+        if each
+    ]
+    return f"Images trained a second beside whatever else it did, median (and most) of the runs: {', '.join(told)}."
 
 
 def median(values: list[float]) -> float:

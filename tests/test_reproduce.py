@@ -198,6 +198,7 @@ def test_results_are_taken_over_and_make_a_page(world, tmp_path, monkeypatch):
     assert "CPU, P, 1 thread, torch 2, today. All 1 runs: 2.5 h." in page
     assert "| table4 | CIFAR-10 | 2.5 h |" in page
     assert "### At small scale" in page
+    assert "median (and most) of the runs: basicnet at batch 20 " in page
     assert "### At full scale" not in page
     assert "| 32-0.25x | CIFAR-100 | 0.0 / 0.51 / 2.05 / 43.4 | small: " in page
     assert "| L2 1e-4, batch 160 |" not in phenomenon.table(dict(paper.found("small").results))
