@@ -15,7 +15,7 @@ from pathlib import Path
 
 from slimnet.paper.catalogue import Entry, datasets, tables
 from slimnet.paper.markdown import Found, letter, line, table
-from slimnet.paper.results import Result, add, current, environments, hardware, read, read_all
+from slimnet.paper.results import Result, add, current, environments, file_name, hardware, read, read_all
 from slimnet.paper.scales import Scale, shortened
 from slimnet.paper.timing import in_words
 from slimnet.paper.trends import verdicts
@@ -27,13 +27,20 @@ SCALES: tuple[Scale, ...] = ("full", "small")
 
 
 def keep(run: Path) -> list[Path]:
-    """Take the results of a reproduction over: seeds join those that are there, unless these are of another recipe."""
-    found = sorted((run / "results").glob("*.json"))
-    for result in map(read, found):
+    """Take the results of a reproduction over: seeds join those that are there, unless these are of another recipe.
+
+    Returns the files that have changed.
+    """
+    changed: dict[Path, None] = {}
+    for result in map(read, sorted((run / "results").glob("*.json"))):
+        path = RESULTS / file_name(result.names, result.scale)
         for each in result.runs:
             recipe = Recipe(**{**result.recipe, "seed": each.seed})
-            add(RESULTS, result.names, result.scale, recipe, each)
-    return [RESULTS / path.name for path in found]
+            known = read(path) if path.exists() else None
+            if known is None or not known.is_of(recipe) or each not in known.runs:
+                add(RESULTS, result.names, result.scale, recipe, each)
+                changed[path] = None
+    return list(changed)
 
 
 def keep_plan(path: Path) -> Path:

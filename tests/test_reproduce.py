@@ -191,6 +191,7 @@ def test_results_are_taken_over_and_make_a_page(world, tmp_path, monkeypatch):
     assert paper.keep_plan(tmp_path / "told.json") == paper.PLAN
     kept = paper.keep(world / "out")
     assert len(kept) == 13
+    assert paper.keep(world / "out") == []
     assert all(paper.read(path).seeds == paper.read(world / "out" / "results" / path.name).seeds for path in kept)
     page = paper.page()
     assert "| table4 | 6 | 0 | 6 | 0 | 0 |" in page
