@@ -13,6 +13,7 @@ import click
 from slimnet_cli import standings, terminal
 from slimnet_cli.contest import Contest, contest_options
 from slimnet_cli.grouping import GroupedCommand
+from slimnet_cli.machine import Machine
 from slimnet_cli.network import Network
 from slimnet_cli.options import architecture_option, json_option
 from slimnet_cli.outputs import refuse_missing_folder
@@ -65,10 +66,11 @@ def compare(
     if data.source is None:
         raise click.UsageError("say with --data which images to judge by")
     settings = contest.settings(network.arch or "", data.source)
+    device = Machine(device=contest.device).chosen_device()
     images = data.load()
     assert images is not None
     with terminal.working("Reading the network"):
-        model = network.load(checkpoint)
+        model = network.load(checkpoint).to(device)
     with folder(out) as place:
         with terminal.working("Looking at the network"):
             study = Study(Path(checkpoint).name, model, contest.images(images), settings, place)

@@ -84,6 +84,11 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     ),
     judging("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images at a time for latency."),
     judging("--threads", type=click.IntRange(1), help="Threads of everything.  [default: every core]"),
+    judging(
+        "--device",
+        metavar="DEVICE",
+        help="Of all but latency: cpu, cuda or cuda:N.  [default: a GPU where there is one]",
+    ),
     judging("--seconds", type=click.FloatRange(0), default=2.0, show_default=True, help="For each latency; 0: none."),
 )
 
@@ -117,6 +122,7 @@ class Contest:
     normalise: str
     batch: int
     threads: int | None
+    device: str | None
     seconds: float
 
     def settings(self, arch: str, source: str) -> Settings:

@@ -45,16 +45,15 @@ class Machine:
         """
         import torch
 
+        from slimnet.errors import UsageError
+        from slimnet.places import usable
+
         if self.device is None:
             return "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            device = torch.device(self.device)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise click.UsageError(
-                f"there is no device {self.device!r} here; use cpu, or leave --device out"
-            ) from error
-        return self.device
+            return str(usable(self.device))
+        except UsageError as error:
+            raise click.UsageError(f"{error}, or leave --device out") from error
 
     def tuning(self, threads: int | None) -> Tuning:
         """How a run is to use the machine; `threads` where the command line names none."""

@@ -113,7 +113,7 @@ class Reproduction:
 
         known = known_steps(Store(self.out / STORE).rows()) if (self.out / STORE).exists() else {}
         new = {shape_of(task.recipe): task for task in tasks if shape_of(task.recipe) not in known}
-        device, threads = self.workforce.device or _device(), self.workforce.threads
+        device, threads = self.workforce.chosen_device(), self.workforce.threads
         with terminal.progress("Timing steps", len(new)) as advance:
             for number, (shape, task) in enumerate(new.items(), 1):
                 known[shape] = step_seconds(task.recipe, self._size(task), device=device, threads=threads)
@@ -241,7 +241,7 @@ class Reproduction:
         path = self.out / RUNS / task.key / MODEL
         with torch_threads(self.workforce.threads):
             model = load_checkpoint(path, task.recipe.arch, task.recipe.arch_args).eval()
-            measured = measure(model.to(self.workforce.device or _device()), self._images(task))
+            measured = measure(model.to(self.workforce.chosen_device()), self._images(task))
         seconds = float(row.result["seconds"]) if row.result else float("nan")
         add(self.results, task.names, self.scale, task.recipe, run_of(measured, task.recipe, seconds, self.machine()))
 
@@ -268,7 +268,8 @@ class Reproduction:
 
         passing = ("Taken by other programs", "onnxruntime")
         rows = {name: value for name, value in environment().rows() if name not in passing}
-        return {"Device": _device_name(self.workforce.device), "Threads": str(self.workforce.threads or "all")} | rows
+        device, threads = self.workforce.chosen_device(), self.workforce.threads
+        return {"Device": _device_name(device), "Threads": str(threads or "all")} | rows
 
 
 def moved(folder: Path, label: str, layer: int) -> Moved:
@@ -288,14 +289,8 @@ def _loaded(source: str, image_size: int | None) -> Any:
     return load_data(source, image_size=image_size)
 
 
-def _device_name(device: str | None) -> str:
+def _device_name(device: str) -> str:
     import torch
 
-    chosen = torch.device(device or _device())
+    chosen = torch.device(device)
     return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "CPU"
-
-
-def _device() -> str:
-    from slimnet_cli.machine import Machine
-
-    return Machine().chosen_device()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 from slimnet_cli import terminal
+from slimnet_cli.machine import Machine
 from slimnet_cli.options import as_one, json_option
 
 if TYPE_CHECKING:
@@ -60,15 +61,25 @@ class Workforce:
         threads = ("--threads", str(self.threads)) if self.threads else ()
         return (*threads, *(("--device", self.device) if self.device else ()))
 
+    def chosen_device(self) -> str:
+        """The device of what is done here, checked to be there.
+
+        Raises:
+            click.UsageError: it is not.
+        """
+        # What a cluster is told need not be here.
+        return Machine(device=None if self.ray else self.device).chosen_device()
+
     def workers(self) -> Here | Ray:
         """The processes of this machine, or a Ray cluster.
 
         Raises:
-            click.UsageError: Ray is not installed.
+            click.UsageError: Ray is not installed, or a device is not there.
         """
         from slimnet_cli.cells import Here, Ray
 
         if self.ray is None:
+            self.chosen_device()
             return Here(self.concurrent)
         try:
             import ray as _  # noqa: F401

@@ -12,7 +12,7 @@ from torch import nn
 from slimnet.errors import CertificateError, UsageError
 from slimnet.formats.agreement import TOLERANCE, TOLERANCES
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
-from slimnet.places import device_of, float32_products, random_numbers_kept, uncompiled
+from slimnet.places import device_of, float32_products, in_double, random_numbers_kept, uncompiled
 from slimnet.plan import SurgeryPlan
 from slimnet.skeleton import copy_with, shared_copy, state
 
@@ -106,10 +106,10 @@ class Difference:
         if shapes != [tuple(tensor.shape) for tensor in actual]:
             raise CertificateError(f"the slim network returns other shapes than the dense one, which returns {shapes}")
         for left, right in zip(expected, actual, strict=True):
-            wide = torch.complex128 if left.is_complex() else torch.float64
             for some, same in zip(pieces(left), pieces(right), strict=True):
-                self.scale = worse(self.scale, largest(some.to(wide)))
-                self.largest = worse(self.largest, largest(some.to(wide) - same.to(wide)))
+                exact, other = in_double(some), in_double(same)
+                self.scale = worse(self.scale, largest(exact))
+                self.largest = worse(self.largest, largest(exact - other))
         first, second = expected[0], actual[0]
         self.logits = self.logits and first.is_floating_point() and first.ndim == 2 and first.shape[1] > 1
         if self.logits:
@@ -171,7 +171,7 @@ def certify(
         raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
     scales = masked_scales(dense, plan)
     doubled = [as_double(slim), as_double(apart(dense, scales))] if float64 else None
-    to_dense, to_masked, in_double = Difference(), Difference(), Difference()
+    to_dense, to_masked, wider = Difference(), Difference(), Difference()
     samples = 0
     place = device_of(dense)
     with torch.no_grad(), uncompiled(), random_numbers_kept(dense), float32_products(tf32=False):
@@ -182,8 +182,8 @@ def certify(
             to_masked.add(outputs(apart(dense, scales), batch), actual)
             samples += batch.batch
             if doubled:
-                wide = batch.map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
-                in_double.add(outputs(apart(doubled[1]), wide), outputs(apart(doubled[0]), wide))
+                wide = batch.to(device_of(doubled[0])).map(doubled_floats)
+                wider.add(outputs(apart(doubled[1]), wide), outputs(apart(doubled[0]), wide))
     if not samples:
         raise CertificateError("no inputs to certify with: the loader gave none")
     return Certificate(
@@ -194,7 +194,7 @@ def certify(
         masked_max_abs_difference=to_masked.largest,
         masked_max_rel_difference=to_masked.relative,
         top1_agreement=to_dense.agreement,
-        float64_max_rel_difference=in_double.relative if float64 else None,
+        float64_max_rel_difference=wider.relative if float64 else None,
         tolerance=float(tolerance),
         params_before=sum(parameter.numel() for parameter in dense.parameters()),
         params_after=sum(parameter.numel() for parameter in slim.parameters()),
@@ -248,8 +248,16 @@ def masked_scales(dense: nn.Module, plan: SurgeryPlan) -> dict[str, torch.Tensor
 
 
 def as_double(model: nn.Module) -> nn.Module:
-    """A double-precision copy."""
-    return copy_with(model, lambda _, t: t.detach().double() if t.is_floating_point() else t.detach())
+    """A double-precision copy: where the network is, or on the CPU where its device has no such numbers."""
+    try:
+        return copy_with(model, lambda _, tensor: doubled_floats(tensor.detach()))
+    except TypeError:
+        return copy_with(model, lambda _, tensor: doubled_floats(tensor.detach().cpu()))
+
+
+def doubled_floats(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor in double precision, if it holds floating-point numbers at all."""
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def dtype_name(model: nn.Module) -> str:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-import torch
-
 from slimnet.errors import PlanError
+from slimnet.skeleton import Tensors
 
 FORMAT = 1
 """The version of the JSON that `to_json` writes."""
@@ -211,13 +210,13 @@ class SurgeryPlan:
             raise PlanError(f"the plan is not a slimnet plan of version {FORMAT}; make it again with this slimnet")
         return parse(cls, data, "plan")
 
-    def check_fits(self, network: str, state: Mapping[str, torch.Tensor]) -> None:
+    def check_fits(self, network: str, tensors: Tensors) -> None:
         """Refuse a network whose parameters and buffers are not those the plan was made for.
 
         Raises:
             PlanError: naming the first tensor that differs.
         """
-        present = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        present = {name: tuple(tensor.shape) for name, tensor in tensors.named.items()}
         for name, shape in self.shapes.items():
             if present.get(name) != tuple(shape):
                 found = f"has {present[name]}" if name in present else "has no such tensor"
@@ -225,7 +224,7 @@ class SurgeryPlan:
                     f"the plan was made for another network: it expects {name} of shape {tuple(shape)}, "
                     f"{network} {found}"
                 )
-        extra = next((name for name in present if name not in self.shapes), None)
+        extra = next((name for name in tensors.state if name not in self.shapes), None)
         if extra is not None:
             raise PlanError(f"the plan was made for another network: it does not know {extra}")
         check_indices(self)

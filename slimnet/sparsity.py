@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from slimnet.errors import DataError, UsageError
 from slimnet.graph import ActivationKey, ChannelGraph
 from slimnet.inputs import Inputs
-from slimnet.places import device_of
+from slimnet.places import device_of, float32_products, random_numbers_kept
 from slimnet.skeleton import module_paths, modules_of, shared_copy
 from slimnet.tracing.ops.pointwise import ACTIVATIONS
 from slimnet.tracing.workers import work_followed
@@ -87,10 +87,10 @@ def activation_peaks(model: nn.Module, batches: Iterable[Inputs]) -> dict[Activa
     """
     reference = shared_copy(model).eval()
     place, meter = device_of(reference), PeakMeter()
-    with torch.no_grad(), module_paths(modules_of(reference), meter.path):
+    with torch.no_grad(), random_numbers_kept(reference), module_paths(modules_of(reference), meter.path):
         for batch in batches:
             meter.calls.clear()
-            with work_followed(meter):
+            with work_followed(meter), float32_products(tf32=False):
                 batch.to(place).call(reference)
     if not meter.peaks:
         raise DataError("no activation ran: the data loader gave no batches, or the network has no activations")
@@ -118,5 +118,5 @@ class PeakMeter(TorchDispatchMode):
 
     def note(self, key: ActivationKey, out: torch.Tensor) -> None:
         """Take in what one activation gave, `(N, C, ...)`."""
-        peak = out.abs().amax([axis for axis in range(out.ndim) if axis != 1]).double().cpu()
+        peak = out.abs().amax([axis for axis in range(out.ndim) if axis != 1]).cpu().double()
         self.peaks[key] = torch.maximum(self.peaks[key], peak) if key in self.peaks else peak

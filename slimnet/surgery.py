@@ -9,6 +9,7 @@ from torch import nn
 
 from slimnet.errors import PlanError
 from slimnet.garbage import collection_paused
+from slimnet.places import in_double
 from slimnet.plan import GroupCut, Merge, SurgeryPlan
 from slimnet.refit import refit, set_features, set_padding, stored, submodule
 from slimnet.skeleton import copy_with, gather
@@ -23,7 +24,7 @@ def apply_plan(model: nn.Module, plan: SurgeryPlan) -> nn.Module:
         PlanError: the plan was made for another network, or is not consistent.
     """
     tensors = gather(model)
-    plan.check_fits(type(model).__name__, tensors.state)
+    plan.check_fits(type(model).__name__, tensors)
     surgeon = Surgeon(plan, tensors.parameters)
     with torch.no_grad():
         slim = copy_with(model, surgeon.operate, tensors.named)
@@ -106,7 +107,8 @@ def output_count(module: nn.Module) -> int:
 
 def merged(weight: torch.Tensor, merge: Merge, group: GroupCut | None) -> torch.Tensor:
     """Add the removed input channels, scaled by their constants' ratios, to their carriers (float64 inside)."""
-    wide = weight.to(torch.float64, copy=True)
+    wide = in_double(weight)
+    wide = wide.clone() if wide is weight else wide
     groups = 1 if group is None else group.groups_before
     rows = wide.shape[0] // groups
     per_group = wide.shape[1] if merge.axis == 1 else rows
@@ -115,7 +117,7 @@ def merged(weight: torch.Tensor, merge: Merge, group: GroupCut | None) -> torch.
             raise PlanError(f"the plan merges channels of different groups of {merge.weight}")
         block = wide[source // per_group * rows : (source // per_group + 1) * rows]
         block.select(merge.axis, carrier % per_group).add_(block.select(merge.axis, source % per_group), alpha=ratio)
-    return wide.to(weight.dtype)
+    return wide.to(weight)
 
 
 def regrouped(weight: torch.Tensor, group: GroupCut) -> torch.Tensor:

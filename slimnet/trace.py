@@ -14,10 +14,10 @@ from slimnet.errors import InputError, SlimnetError, TraceError
 from slimnet.garbage import collection_paused
 from slimnet.graph import ChannelGraph, Depthwise, Op, Reader, Step
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
-from slimnet.places import uncompiled
 from slimnet.skeleton import gather, module_paths, modules_of, place_of, skeleton
 from slimnet.tracing import shapes
 from slimnet.tracing.aliases import write_through
+from slimnet.tracing.casting import as_with_data
 from slimnet.tracing.labels import Labels, united
 from slimnet.tracing.numbers import numbers_of
 from slimnet.tracing.ops import HANDLERS, POINTWISE, unknown
@@ -109,7 +109,7 @@ def record(
     given = inputs.map(lambda tensor: torch.empty_like(tensor.as_subclass(torch.Tensor), device="meta"))
 
     try:
-        with torch.no_grad(), uncompiled(), module_paths(modules, recorder.path), work_followed(ChannelMode(recorder)):
+        with as_with_data(), module_paths(modules, recorder.path), work_followed(ChannelMode(recorder)):
             output = given.call(modules[""])
         recorder.path.check()
         for tensor in tensors_in(output):

@@ -294,3 +294,23 @@ def test_a_full_disk_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(slimnet_cli.commands.commands["checks"], "callback", full)
     assert slimnet_cli.run(["checks"]) == 1
     assert capsys.readouterr().err == "error: slim/model.onnx: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "digits", "-o", "out"],
+        ["reproduce", "table1", "--dry-run", "--scale", "full", "-o", "out"],
+        ["sweep", "grid.toml", "-o", "out"],
+        ["compare", "net.pt", "--arch", "basicnet", "--data", "digits", "--budget", "0.5"],
+    ],
+)
+@pytest.mark.parametrize("device", ["abacus", "meta", "mps:3", "cuda:77"])
+def test_a_device_that_is_not_there_is_refused_in_one_line(command, device, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.toml").write_text('[base]\narch = "basicnet"\ndata = "digits"\niterations = 1\n')
+    assert slimnet_cli.run([*command, "--device", device]) == 2
+    written = capsys.readouterr()
+    assert written.err.count("\n") == 1
+    assert f"there is no device '{device}' here" in written.err
+    assert written.out == ""

@@ -1,83 +1,18 @@
-"""Networks on a GPU: what has to be moved is, and how it rounds is seen to. The GPU is pretended; see `elsewhere`."""
+"""Where networks are and how a device rounds: settings that last as long as they should; see `test_elsewhere` too."""
+
+import copy
+from unittest import mock
 
 import pytest
 import torch
-from elsewhere import GPU, Elsewhere, gpu, moved
 from torch import nn
 
 import slimnet
-from slimnet.places import fastest_kernels, float32_products, random_numbers_kept
-
-pretended = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and benchmarks/gpu.py checks it")
-
-NETWORKS = {
-    "basicnet": {"width": 0.25, "hidden": 16},
-    "torchvision:resnet18": {},
-    "torchvision:mobilenet_v3_small": {},
-    "torchvision:shufflenet_v2_x0_5": {},
-}
-
-
-def network(name="basicnet", *, beta=0.5):
-    """A network a third of whose channels are dead, with constants that have to be folded."""
-    torch.manual_seed(0)
-    model = slimnet.build(name, NETWORKS[name]).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.weight.data[::3] = 0
-            module.bias.data.normal_().mul_(beta)
-    return model
-
+from slimnet.errors import UsageError
+from slimnet.places import fastest_kernels, float32_products, random_numbers_kept, set_random_numbers, usable
+from slimnet.training.tuning import Tuning, gpu_settings
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
-@pretended
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_on_a_gpu_is_slimmed_there_into_what_it_becomes_on_the_cpu(name):
-    expected = slimnet.slim(network(name), IMAGES, float64=True)
-    with gpu():
-        ours = slimnet.slim(moved(network(name)), Elsewhere(IMAGES), float64=True)
-        outputs = ours.model(Elsewhere(IMAGES))
-    assert ours.plan == expected.plan
-    assert all(parameter.device == GPU for parameter in ours.model.parameters())
-    assert torch.equal(outputs.held, expected.model(IMAGES))
-
-
-@pretended
-@pytest.mark.parametrize("criterion", ["gamma", "activation"])
-def test_a_loader_on_the_cpu_serves_a_network_on_a_gpu(criterion):
-    loader = [(IMAGES, torch.tensor([0, 1])), (IMAGES.flip(3), torch.tensor([2, 3]))]
-    expected = slimnet.slim(network(), IMAGES, criterion=criterion, loader=loader)
-    with gpu():
-        ours = slimnet.slim(moved(network()), Elsewhere(IMAGES), criterion=criterion, loader=loader)
-    assert ours.plan == expected.plan
-    assert ours.certificate == expected.certificate
-
-
-@pretended
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_short_types_are_slimmed_on_a_gpu(dtype):
-    model = network(beta=0.05).to(dtype)
-    with gpu():
-        ours = slimnet.slim(moved(model), Elsewhere(IMAGES.to(dtype)))
-    assert ours.certificate.holds
-    assert ours.certificate.dtype == str(dtype).removeprefix("torch.")
-
-
-@pretended
-def test_a_network_on_a_gpu_is_saved_from_the_cpu_in_all_its_forms(tmp_path):
-    with gpu():
-        ours = slimnet.slim(moved(network()), Elsewhere(IMAGES))
-        folder = slimnet.save(ours, tmp_path / "bundle")
-        expected = ours.model(Elsewhere(IMAGES)).held
-    assert torch.equal(slimnet.load(folder)(IMAGES), expected)
-
-
-@pretended
-def test_inputs_on_another_device_than_the_network_are_refused_by_name():
-    with gpu(), pytest.raises(slimnet.SlimnetError, match=r"on cpu but the network is on cuda:0; move them"):
-        slimnet.slim(moved(network()), IMAGES)
 
 
 def settings():
@@ -92,6 +27,29 @@ def test_products_of_float32_are_rounded_as_asked_for_and_as_before_afterwards(t
     with float32_products(tf32=tf32):
         assert settings() == [precision] * 4 + [name]
     assert settings() == before
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_those_who_ask_by_an_older_name_are_told_the_same(tf32):
+    """torch raises where the older names, by which cuDNN's settings and its compiler ask, were not told as well."""
+    before = torch.backends.cudnn.allow_tf32
+    with float32_products(tf32=tf32):
+        assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == tf32
+        with torch.backends.cudnn.flags(enabled=True):
+            pass
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+class SettingCudnn(nn.BatchNorm2d):
+    """Sets cuDNN's flags in its forward, as people do to make a network repeat itself."""
+
+    def forward(self, images):
+        with torch.backends.cudnn.flags(enabled=False, deterministic=True):
+            return super().forward(images)
+
+
+def test_a_network_that_sets_cudnns_flags_is_certified():
+    assert slimnet.slim(SettingCudnn(3).eval(), IMAGES).certificate.holds
 
 
 def test_settings_come_back_after_an_error_too():
@@ -138,3 +96,69 @@ def test_random_numbers_of_a_forward_are_given_back():
     with random_numbers_kept(nn.Linear(1, 1, device="meta")):
         torch.rand(5)
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_random_numbers_of_another_kind_of_device_are_left_out():
+    """A run that was begun on a GPU goes on on the CPU, and the other way round."""
+    states = [torch.get_rng_state(), torch.zeros(16, dtype=torch.uint8)]
+    torch.rand(1)
+    set_random_numbers(states, [torch.device("cpu")])
+    assert torch.equal(torch.get_rng_state(), states[0])
+    set_random_numbers(states[:1], [torch.device("cuda")])
+
+
+@pytest.mark.parametrize("name", ["abacus", "meta", "mps:7", "xla"])
+def test_a_device_that_is_not_there_or_does_not_compute_is_refused(name):
+    with pytest.raises(
+        UsageError, match=rf"^there is no device '{name}' here, where torch \S+ finds \w+ GPUs; use cpu$"
+    ):
+        usable(name)
+
+
+def test_the_cpu_has_one_name():
+    assert usable("cpu:0") == torch.device("cpu") == usable(torch.device("cpu"))
+
+
+def test_a_gpu_that_is_named_is_the_current_one_while_steps_are_taken():
+    """Streams and graphs are made on the current device: on another a graph would capture nothing."""
+    with mock.patch("torch.cuda.device") as current, gpu_settings(Tuning(), torch.device("cuda", 1)):
+        current.assert_called_once_with(torch.device("cuda", 1))
+        current.return_value.__enter__.assert_called_once_with()
+    current.return_value.__exit__.assert_called_once()
+
+
+class Casting(nn.Sequential):
+    """Asks for autocast where its input is."""
+
+    def forward(self, images):
+        with torch.autocast(images.device.type, enabled=False):
+            return super().forward(images)
+
+
+class Scaling(nn.Sequential):
+    """Has a tensor for every channel that is neither a parameter nor a buffer."""
+
+    def __init__(self, *layers):
+        super().__init__(*layers)
+        self.scale = torch.rand(6, 1, 1)
+
+    def forward(self, images):
+        return self[3](self[2](self[1](self[0](images))) * self.scale)
+
+
+@pytest.mark.parametrize("kind", [Casting, Scaling])
+def test_forwards_that_ask_where_they_are_or_hold_plain_tensors_are_slimmed(kind):
+    model = kind(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 2, 3)).eval()
+    model[1].weight.data[::3] = 0
+    untouched = copy.deepcopy(model)
+    slimmed = slimnet.slim(model, IMAGES)
+    assert slimmed.plan.removed_channels == 2
+    assert slimnet.certify(untouched, slimmed.model, slimmed.plan, IMAGES).holds
+    again = slimnet.apply_plan(model, slimnet.SurgeryPlan.from_json(slimmed.plan.to_json()))
+    assert torch.equal(again(IMAGES), slimmed.model(IMAGES))
+
+
+def test_autocast_on_meta_is_refused_again_after_a_trace():
+    slimnet.slim(Casting(nn.BatchNorm2d(3)).eval(), IMAGES)
+    with pytest.raises(RuntimeError, match="unsupported"):
+        torch.autocast("meta")

@@ -6,6 +6,7 @@ from torch import nn
 
 from slimnet.baselines.channels import Channels
 from slimnet.graph import Depthwise, Reader
+from slimnet.places import double_sum
 from slimnet.skeleton import gather
 
 
@@ -23,7 +24,7 @@ def filter_norms(model: nn.Module, channels: Channels, layer: str) -> np.ndarray
     step = channels.steps[layer]
     assert step.weight is not None, "layers whose weight is computed are pinned"
     weight = by_output(gather(model).named[step.weight].detach(), step)
-    return weight.abs().double().flatten(1).sum(1).cpu().numpy()
+    return double_sum(weight.abs().flatten(1), 1).cpu().numpy()
 
 
 def relative(scores: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ def importance(criterion: str, model: nn.Module, channels: Channels) -> dict[str
         module = modules[layer]
         if isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and not channels.pinned[sets].any():
             scores = score(lone_group(package, module, layer, sets.size))
-            found[layer] = np.nan_to_num(scores.double().cpu().numpy())
+            found[layer] = np.nan_to_num(scores.cpu().double().numpy())
     return found
 
 

@@ -13,6 +13,7 @@ import torch
 
 from slimnet.calculus.constants import as_float64
 from slimnet.graph import ChannelGraph, Depthwise, Norm, Pointwise, Reader
+from slimnet.places import double_sum
 
 SAMPLES = 64
 """How many values stand for the distribution of a channel."""
@@ -102,7 +103,7 @@ def weights_of(step: Reader) -> tuple[np.ndarray, np.ndarray]:
     """The sums and the sums of squares over the taps of a weight, float64 `(groups, O / groups, K / groups)`."""
     taps = step.taps()
     shape = (step.groups, -1, taps.shape[1])
-    sums = taps.sum(2, dtype=torch.float64), taps.square().sum(2, dtype=torch.float64)
+    sums = double_sum(taps, 2), double_sum(taps.square(), 2)
     return sums[0].cpu().numpy().reshape(shape), sums[1].cpu().numpy().reshape(shape)
 
 

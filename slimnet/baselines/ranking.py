@@ -136,7 +136,7 @@ def gamma_of_sets(task: Task) -> tuple[np.ndarray, np.ndarray]:
             "take implicit, li2017, fpgm, taylor or random"
         )
     members = np.concatenate([channels.sets[norm.out] for _, norm in channels.graph.norms])
-    gammas = torch.cat([tensors[gamma].detach().abs().double().cpu() for gamma, _ in channels.graph.norms])
+    gammas = torch.cat([tensors[gamma].detach().abs().cpu().double() for gamma, _ in channels.graph.norms])
     count = np.bincount(members, minlength=channels.pinned.size)
     total = np.bincount(members, gammas.numpy(), minlength=channels.pinned.size)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan), count

@@ -12,7 +12,7 @@ from slimnet.baselines.moments import Moments, moments, weights_of
 from slimnet.calculus.constants import as_float64
 from slimnet.graph import ChannelGraph, Norm, Reader
 from slimnet.inputs import Inputs
-from slimnet.places import random_numbers_kept
+from slimnet.places import float32_products, in_double, random_numbers_kept
 from slimnet.skeleton import gather, shared_copy
 
 LEAST_LEFT = 0.05
@@ -113,10 +113,11 @@ def lost_mean(layer: nn.Module, shape: torch.Size, means: np.ndarray) -> np.ndar
     assert isinstance(weight, torch.Tensor)
     values = torch.from_numpy(means).to(weight.device, weight.dtype)
     if isinstance(layer, nn.Linear):
-        return (weight.double() @ values.double()).cpu().numpy()
+        return (in_double(weight) @ in_double(values)).cpu().numpy()
     planes = values.reshape(1, -1, *[1] * (weight.ndim - 2)).expand(1, -1, *shape[2:])
-    response = layer(planes) - layer(torch.zeros_like(planes))
-    return response.double().flatten(2).mean(2)[0].cpu().numpy()
+    with float32_products(tf32=False):
+        response = layer(planes) - layer(torch.zeros_like(planes))
+    return in_double(response).flatten(2).mean(2)[0].cpu().numpy()
 
 
 def lost_share(reader: Reader, missing: np.ndarray, estimate: Moments) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from slimnet.graph import ChannelGraph, Depthwise, Norm, Pointwise, Reader
+from slimnet.places import double_sum
 from slimnet.tracing.labels import Labels
 
 DeadScales = Mapping[str, Sequence[int]]
@@ -77,7 +78,7 @@ def mixed_constant(reader: Reader, values: np.ndarray) -> np.ndarray:
     if not np.count_nonzero(closed):
         return result
     group = np.arange(reader.groups).repeat(reader.outputs.size // reader.groups)[closed]
-    sums = reader.taps()[torch.from_numpy(closed)].sum(2, dtype=torch.float64).cpu().numpy()
+    sums = double_sum(reader.taps()[torch.from_numpy(closed)], 2).cpu().numpy()
     result[closed] = (sums * np.nan_to_num(inputs)[group]).sum(1)
     return result if reader.bias is None else result + as_float64(reader.bias())
 

@@ -7,6 +7,7 @@ from slimnet.calculus.matching import MixedChannelsError, Orders
 from slimnet.calculus.narrowing import Narrow, count_elements
 from slimnet.calculus.removal import Removal, carrier, carrier_groups
 from slimnet.graph import Reader
+from slimnet.places import double_sum, in_double
 from slimnet.plan import (
     AxisCut,
     FeatureCount,
@@ -45,13 +46,16 @@ def write_plan(
     folds, merges = fold_constants(removal, orders)
     state = tensors.state
     added = sum(len(fold.increments) for fold in folds if fold.bias not in state)
+    cuts = axis_cuts(removal, orders, {group.weight for group in groups})
+    # Of attributes that are plain tensors only those that are cut: hooks make others anew in every forward.
+    cut = {each.tensor: tensors.plain[each.tensor] for each in cuts if each.tensor in tensors.plain}
     layers = layer_plans(narrow, removal)
     return SurgeryPlan(
         network=network,
         criterion=dead.criterion,
         threshold=dead.threshold,
-        shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
-        cuts=tuple(axis_cuts(removal, orders, {group.weight for group in groups})),
+        shapes={name: tuple(tensor.shape) for name, tensor in {**state, **cut}.items()},
+        cuts=tuple(cuts),
         groups=tuple(groups),
         folds=tuple(folds),
         merges=tuple(merges),
@@ -172,7 +176,7 @@ def bias_increments(reader: Reader, values: np.ndarray) -> np.ndarray:
 
 def summed(taps: torch.Tensor) -> torch.Tensor:
     """The sum over taps of `(O, I, taps)`, float64."""
-    return taps.squeeze(2).double() if taps.shape[2] == 1 else taps.sum(2, dtype=torch.float64)
+    return in_double(taps.squeeze(2)) if taps.shape[2] == 1 else double_sum(taps, 2)
 
 
 def merge_into_carriers(removal: Removal, reader: Reader, reads: np.ndarray, lost: np.ndarray) -> Merge:

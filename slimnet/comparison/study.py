@@ -23,6 +23,7 @@ from slimnet.errors import DataError, UsageError
 from slimnet.export import export_onnx
 from slimnet.files import held
 from slimnet.pipeline import Slimmed, slim
+from slimnet.places import device_of
 from slimnet.threads import torch_threads
 from slimnet.training import evaluate
 from slimnet.training.finetune import Finetuning, Point
@@ -53,7 +54,8 @@ class Study:
     """A comparison of methods on one network, kept in a folder: iterate over it for where it stands.
 
     However it was ended, a study of the same network, data and conditions goes on from its folder; methods and
-    budgets may have been added. The network is not touched.
+    budgets may have been added. The network is not touched. It is run and trained further where it is, on a GPU or not;
+    latency is that of onnxruntime on the CPU.
 
     Attributes:
         settings: what is compared.
@@ -69,7 +71,8 @@ class Study:
         self._name, self._model, self._data = name, copy.deepcopy(model).eval(), data
         self._folder = Folder(Path(folder))
         check_classes(self._model, data)
-        self._inputs, _ = next(data.batches("test", EXAMPLES))
+        self._place = device_of(self._model)
+        self._inputs, _ = next(data.batches("test", EXAMPLES, self._place))
         self._sparse: tuple[nn.Module, Point] | None = None
 
     def __iter__(self) -> Iterator[Moment]:
@@ -122,8 +125,10 @@ class Study:
         )
 
     def _begin(self) -> Any:
-        here = asdict(environment())
+        here = asdict(environment((str(self._place),)))
         machine = {name: here[name] for name in ("cpu", "torch", "onnxruntime")}
+        if self._place.type != "cpu":
+            machine["device"] = here["gpu"] or str(self._place)
         conditions = {"weights": digest(self._model), "data": fingerprint(self._data), **self.settings.conditions()}
         return self._folder.begin(conditions | machine, here)
 
@@ -151,6 +156,7 @@ class Study:
             evaluations=SPARSE_TESTS,
             folder=self._folder.sparse,
             threads=self.settings.threads,
+            device=self._place,
         )
         for progress in training:
             doing = f"{SPARSE}: L1 on γ {progress.iteration}/{progress.total}, loss {progress.loss:.3f}"
@@ -231,6 +237,7 @@ class Study:
             evaluations=self.settings.evaluations,
             folder=self._folder.under_way(cell),
             threads=self.settings.threads,
+            device=self._place,
         )
 
     def _latency(self, model: nn.Module, path: Path, name: str) -> Latency:
@@ -260,7 +267,7 @@ def check_classes(model: nn.Module, data: ImageData) -> None:
         DataError: it is.
     """
     check_fits(model, data)
-    images, _ = next(data.batches("test", 1))
+    images, _ = next(data.batches("test", 1, device_of(model)))
     with torch.no_grad():
         scores = model(images).shape[1]
     if scores != len(data.classes):

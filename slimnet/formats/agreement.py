@@ -33,7 +33,7 @@ def relative_difference(expected: Sequence[torch.Tensor], actual: Sequence[torch
 def _of_one_output(expected: torch.Tensor, actual: torch.Tensor) -> float:
     if not expected.numel():
         return 0.0
-    left, right = expected.detach().double().cpu(), actual.detach().double().cpu()
+    left, right = expected.detach().cpu().double(), actual.detach().cpu().double()
     largest = (left - right).abs().max().item()
     if largest == 0:
         return 0.0

@@ -102,8 +102,18 @@ def run(module: nn.Module, inputs: Inputs) -> Any:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
         raise InputError(
             f"{type(module).__name__} does not take inputs of shape {shapes} on the CPU ({reason(error)}); "
-            "pass example inputs that its forward takes"
+            f"{advice(error)}"
         ) from error
+
+
+def advice(error: Exception) -> str:
+    """What to do about a forward that raised on the CPU."""
+    if "device" in str(error) or "CUDA" in str(error):
+        return (
+            "let what it makes be on the device of its input, and what it holds be parameters or buffers, which follow "
+            "the network to the CPU"
+        )
+    return "pass example inputs that its forward takes"
 
 
 def with_batch(inputs: Inputs, batch: int) -> Inputs:

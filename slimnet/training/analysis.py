@@ -10,7 +10,7 @@ from slimnet.data import ImageData
 from slimnet.errors import SlimnetError
 from slimnet.graph import ActivationKey
 from slimnet.inputs import Inputs
-from slimnet.places import device_of
+from slimnet.places import device_of, float32_products, in_double, usable
 from slimnet.skeleton import copy_with, module_paths, modules_of, state
 from slimnet.sparsity import ACTIVATION_LIMIT, PeakMeter
 from slimnet.trace import trace
@@ -112,10 +112,11 @@ def analyse(
         DataError: the network does not take the images.
         TraceError: its forward depends on data, so that its features cannot be followed.
         SlimnetError: an activation is not finite.
-        UsageError: a batch size below 1.
+        UsageError: a batch size below 1, or a device that is not there.
     """
     check_fits(model, data)
-    copied = copy_with(model, lambda _, tensor: tensor.to(device or tensor.device)).eval()
+    target = None if device is None else usable(device)
+    copied = copy_with(model, lambda _, tensor: tensor.to(target or tensor.device)).eval()
     place = device_of(copied)
     example, _ = next(data.batches("train", 1, place))
     layers = feature_layers(trace(copied, example))
@@ -171,7 +172,7 @@ class Survey:
             for images, _ in self.data.batches("train", self.batch_size, device_of(self.model)):
                 meter.calls.clear()
                 meter.seen.clear()
-                with meter:
+                with meter, float32_products(tf32=False):
                     Inputs.of(images).call(self.model)
                 yield {layer: found for layer in self.layers if (found := meter.of(layer, len(images))) is not None}
                 self.done += len(images)
@@ -228,11 +229,11 @@ def shares_above(seen: Iterable[Responses], peaks: Responses) -> Responses:
             counts[layer] += (responses / peaks[layer] > RESPONDS_ABOVE).sum(0)
         images += len(next(iter(batch.values()), ()))
     alive = {layer: peak > ACTIVATION_LIMIT for layer, peak in peaks.items()}
-    return {layer: torch.where(alive[layer], count.double() / images, 0.0) for layer, count in counts.items()}
+    return {layer: in_double(torch.where(alive[layer], count, 0)) / images for layer, count in counts.items()}
 
 
 def _numbers(values: torch.Tensor | None) -> Numbers | None:
-    return None if values is None else tuple(values.detach().double().tolist())
+    return None if values is None else tuple(in_double(values.detach()).tolist())
 
 
 def _share(counts: Iterable[tuple[int | None, int]]) -> float | None:

@@ -16,6 +16,7 @@ from slimnet.data import ImageData
 from slimnet.denormals import denormals_flushed
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.models import build
+from slimnet.places import random_number_states, random_numbers_back, set_random_numbers, usable
 from slimnet.threads import torch_threads
 from slimnet.training import captured, resuming
 from slimnet.training.batches import batches_of
@@ -83,7 +84,7 @@ class TrainingRun(Iterator[Progress]):
         self.iteration = 0
         self.history: list[Snapshot] = []
         self.every = every or min(_LONGEST_SILENCE, math.ceil(recipe.iterations / _REPORTS))
-        self.device = torch.device(device)
+        self.device = usable(device)
         self.seconds = 0.0
         self._wish_to_stop = self._stopping = False
         ranks.check(recipe, self.device)
@@ -97,7 +98,7 @@ class TrainingRun(Iterator[Progress]):
 
     def _built(self, given: nn.Module | None, *, resumed: bool) -> nn.Module:
         """The network with its first weights, the same in every process; the random streams part after it."""
-        with torch.random.fork_rng(self._cuda_devices()):
+        with random_numbers_back([self.device]):
             torch.manual_seed(self.recipe.seed)
             if given is not None:
                 model = copy.deepcopy(given)
@@ -107,7 +108,7 @@ class TrainingRun(Iterator[Progress]):
             model.to(self.device).train()
             if not self.ranks.first:
                 torch.manual_seed(_mixed(self.recipe.seed, self.ranks.number))
-            self._random = self._random_state()
+            self._random = random_number_states([self.device])
         set_initial_values(self.recipe, model)
         if self.recipe.sync_batchnorm and self.ranks.count > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -235,20 +236,12 @@ class TrainingRun(Iterator[Progress]):
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:
         """Go on in the run's own random stream (dropout draws from it), and give the caller's back."""
-        with torch.random.fork_rng(self._cuda_devices()):
-            torch.set_rng_state(self._random[0])
-            for device, state in zip(self._cuda_devices(), self._random[1:], strict=True):
-                torch.cuda.set_rng_state(state, device)
+        with random_numbers_back([self.device]):
+            set_random_numbers(self._random, [self.device])
             try:
                 yield
             finally:
-                self._random = self._random_state()
-
-    def _random_state(self) -> list[torch.Tensor]:
-        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(each) for each in self._cuda_devices())]
-
-    def _cuda_devices(self) -> list[torch.device]:
-        return [self.device] if self.device.type == "cuda" else []
+                self._random = random_number_states([self.device])
 
 
 def _mixed(seed: int, number: int) -> int:
@@ -277,7 +270,8 @@ def train(
     Raises:
         ArchitectureError: the recipe's network cannot be built.
         DataError: the network does not take the data.
-        UsageError: `every` or `threads` below 1, or a recipe that the machine or the state does not allow.
+        UsageError: `every` or `threads` below 1, a device that is not there, or a recipe that the machine or the state
+            does not allow.
     """
     tuning = tuning or Tuning()
     if threads is not None:

@@ -108,7 +108,7 @@ def sparsity_by_gamma(model: nn.Module, threshold: float = DEAD_BELOW) -> float:
     scales = [norm.weight.detach() for _, norm in _norms(model, convolutional)]
     if not scales:
         return 0.0
-    return float((torch.cat(scales).abs() < threshold).double().mean())
+    return int((torch.cat(scales).abs() < threshold).sum()) / sum(scale.numel() for scale in scales)
 
 
 def _norms(model: nn.Module, kinds: type | tuple[type, ...]) -> Iterator[tuple[str, _BatchNorm]]:

@@ -1,8 +1,9 @@
 """What makes steps faster and is no part of a recipe, since it changes results by rounding at most."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -47,10 +48,15 @@ def gpu_settings(tuning: Tuning, device: torch.device) -> Iterator[None]:
         yield
         return
     try:
-        with float32_products(tf32=tuning.tf32), fastest_kernels():
+        with current(device), float32_products(tf32=tuning.tf32), fastest_kernels():
             yield
     except torch.OutOfMemoryError as error:
         raise SlimnetError(f"the memory of {device} is too small for this; train with a smaller batch size") from error
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """Let a GPU be the one whose streams are meant where none is named, as where a graph is captured."""
+    return nullcontext() if device.index is None else torch.cuda.device(device)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def iterations_to_kill(model: nn.Module, recipe: Recipe, threshold: float = DEAD
     scales = scales_and_shifts(model).scales
     if not scales:
         raise UsageError(f"{type(model).__name__} has no BatchNorm, so no filter can be told dead by its γ")
-    sizes = torch.cat([scale.detach().reshape(-1).abs().double().cpu() for scale in scales])
+    sizes = torch.cat([scale.detach().reshape(-1).abs().cpu().double() for scale in scales])
     dead = float((sizes < threshold).double().mean())
     median, largest = (_iterations(float(each), recipe, threshold) for each in (sizes.median(), sizes.max()))
     return Forecast(threshold, dead, median, largest)

@@ -1,0 +1,167 @@
+"""Cases of `test_elsewhere`: training, what is measured of networks, and methods that choose channels, on a device."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from elsewhere import GPU, HERE, is_same, without_float64
+from torch import nn
+
+from slimnet.baselines import Budget, rank, remove, within
+from slimnet.baselines.ranking import with_gradients
+from slimnet.benchmark import Settings, compare
+from slimnet.comparison import Settings as Contest
+from slimnet.comparison import Study
+from slimnet.data import Batches, load_data
+from slimnet.errors import UsageError
+from slimnet.places import random_number_states
+from slimnet.training import Recipe, evaluate, train
+from slimnet.training.analysis import analyse
+from slimnet.training.finetune import Finetuning, retraining
+from slimnet.training.recipe import BASE_SETTINGS
+
+CPU = torch.device("cpu")
+DIGITS = load_data("digits")
+NET = {"width": 0.125, "hidden": 16, "in_channels": 1}
+
+
+def recipe(**changes):
+    usual = {"arch": "basicnet", "arch_args": NET, "iterations": 6, "batch_size": 16, "l2": 1e-3, "flips": True}
+    return Recipe(**{**usual, "data": "digits", "crop": 1, **changes})
+
+
+def trained(place, state=None, reports=None, **changes):
+    run = train(recipe(**changes), DIGITS, device=place, every=3, state=state)
+    for _ in itertools.islice(run, reports):
+        pass
+    return run
+
+
+def assert_same_weights(actual, expected):
+    for name, tensor in expected.state_dict().items():
+        assert is_same(actual.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"optimiser": name} for name in BASE_SETTINGS),
+        {"precision": "bf16"},
+        {"cost_aware": "macs"},
+        {"l1_gamma": 1e-3},
+    ],
+    ids=str,
+)
+def test_training_is_that_of_the_cpu(changes):
+    if GPU:
+        changes = {**changes, "lr": 1e-4}
+    assert_same_weights(trained(HERE, **changes).model, trained(CPU, **changes).model)
+
+
+@pytest.mark.parametrize(("first", "then"), [*itertools.product((CPU, HERE), repeat=2)], ids=str)
+def test_a_run_goes_on_where_it_was_or_elsewhere(first, then):
+    state = trained(first, reports=1).state()
+    tensors = [each for each in torch.utils._pytree.tree_leaves(state) if isinstance(each, torch.Tensor)]
+    assert {each.device.type for each in tensors} == {"cpu"}
+    again = trained(then, state=state)
+    assert again.iteration == 6
+    assert_same_weights(again.model, trained(then).model)
+
+
+def dropping():
+    """A network with dropout, which draws random numbers where it is."""
+    layers = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(8 * 14 * 14, 10)
+    return nn.Sequential(*layers)
+
+
+def test_dropout_goes_on_in_the_random_numbers_of_the_device():
+    plan = {"arch": f"{__name__}:dropping", "arch_args": {}}
+    state = trained(HERE, reports=1, **plan).state()
+    before = random_number_states([HERE])
+    again = trained(HERE, state=state, **plan)
+    assert all(map(torch.equal, before, random_number_states([HERE])))
+    assert_same_weights(again.model, trained(HERE, **plan).model)
+    trained(CPU, state=state, **plan)
+
+
+def model_of(place):
+    torch.manual_seed(0)
+    return trained(CPU).model.eval().to(place)
+
+
+def test_accuracy_and_sparsity_are_those_of_the_cpu():
+    assert evaluate(model_of(HERE), DIGITS) == evaluate(model_of(CPU), DIGITS)
+    expected = analyse(model_of(CPU), DIGITS)
+    for found in (analyse(model_of(HERE), DIGITS), analyse(model_of(CPU), DIGITS, device=HERE)):
+        assert found == expected or GPU
+
+
+@pytest.mark.parametrize("method", ["implicit", "li2017"])
+def test_methods_choose_and_recalibrate_as_on_the_cpu(method):
+    found = []
+    for place in (CPU, HERE):
+        model, images = model_of(place), next(DIGITS.batches("test", 8, place))[0]
+        ranking = rank(method, model, images, batches=DIGITS.batches("train", 32))
+        chosen = within(model, images, ranking, Budget("macs", 0.6))
+        found.append(remove(model, images, chosen, loader=Batches(DIGITS)))
+    assert found[1].plan == found[0].plan
+    assert_same_weights(found[1].model, found[0].model)
+
+
+def test_gradients_for_taylor_are_taken_where_the_network_is():
+    found = [with_gradients(model_of(place), DIGITS.batches("train", 512)) for place in (CPU, HERE)]
+    assert is_same(found[1].features.conv1.weight.grad, found[0].features.conv1.weight.grad)
+
+
+def test_a_device_without_double_precision_trains_and_chooses():
+    with without_float64():
+        model, images = trained(HERE).model.eval(), next(DIGITS.batches("test", 8, HERE))[0]
+        analyse(model, DIGITS)
+        for method in ("implicit", "liu2017", "li2017"):
+            chosen = within(model, images, rank(method, model, images), Budget("macs", 0.6))
+            assert remove(model, images, chosen).certificate.holds
+
+
+def test_fine_tuning_is_that_of_the_cpu():
+    plan = retraining("basicnet", "digits", 4, batch_size=16)
+    runs = [Finetuning(model_of(CPU), plan, DIGITS, device=place) for place in (CPU, HERE)]
+    for run in runs:
+        list(run)
+    assert_same_weights(runs[1].model, runs[0].model)
+    assert runs[1].course == runs[0].course or GPU
+
+
+def test_methods_are_compared_where_the_network_is(tmp_path):
+    """Oracle: the same comparison on the CPU; its folder is not gone on with elsewhere."""
+    plan = retraining("basicnet", "digits", 4, batch_size=16)
+    contest = Contest(methods=("li2017",), budgets=(Budget("macs", 0.7),), finetuning=plan, seconds=0, threads=1)
+    found = []
+    for place in (CPU, HERE):
+        study = Study("net", model_of(place), DIGITS, contest, tmp_path / place.type)
+        list(study)
+        found.append([(row.method, row.error, row.size, row.course) for row in study.results().outcomes])
+    assert found[1] == found[0] or GPU
+    with pytest.raises(UsageError, match="was begun with device None"):
+        list(Study("net", model_of(HERE), DIGITS, contest, tmp_path / "cpu"))
+
+
+def test_networks_on_a_device_are_measured_on_the_cpu():
+    model, images = model_of(HERE), next(DIGITS.batches("test", 2, HERE))[0]
+    settings = Settings((1,), 1, 0.05, runtimes=("torch",), layers=True)
+    found = compare({"dense": model, "slim": copy.deepcopy(model)}, images, settings, data=DIGITS)
+    assert found.latencies[0].device == "cpu"
+    assert next(model.parameters()).device == HERE
+
+
+def test_what_is_not_there_is_refused_in_one_line():
+    with pytest.raises(UsageError, match="there is no device 'meta' here"):
+        train(recipe(), DIGITS, device="meta")
+
+
+def test_a_linear_layer_does_not_take_what_is_elsewhere():
+    """The double does what a GPU does; without this the other cases would show nothing."""
+    with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
+        nn.Linear(2, 2).to(HERE)(torch.ones(1, 2))
+    with pytest.raises(TypeError, match="can't convert"):
+        torch.ones(1, device=HERE).numpy()
