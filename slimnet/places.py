@@ -93,6 +93,12 @@ def older_names(*, matmul: bool, cudnn: bool) -> None:
     torch.backends.cudnn.allow_tf32 = cudnn
 
 
+def together(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Tensors in one place: that of the first which is not on the CPU."""
+    place = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), torch.device("cpu"))
+    return [tensor.to(place) for tensor in tensors]
+
+
 def in_double(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor in double precision: where it is, or on the CPU where its device has none, as Apple's GPUs."""
     wide = torch.complex128 if tensor.is_complex() else torch.float64

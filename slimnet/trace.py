@@ -14,6 +14,7 @@ from slimnet.errors import InputError, SlimnetError, TraceError
 from slimnet.garbage import collection_paused
 from slimnet.graph import ChannelGraph, Depthwise, Op, Reader, Step
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.places import together
 from slimnet.skeleton import gather, module_paths, modules_of, place_of, skeleton
 from slimnet.tracing import shapes
 from slimnet.tracing.aliases import write_through
@@ -276,7 +277,8 @@ class ChannelMode(TorchDispatchMode):
         def compute(index: int) -> torch.Tensor:
             if not cache:
                 with torch.no_grad():
-                    cache.append(call.run([source() for source in sources], "device"))
+                    # Without the device that the op was told, which was meta, some are made on the CPU.
+                    cache.append(call.run(together([source() for source in sources]), "device"))
             return cache[0][index] if isinstance(cache[0], list | tuple) else cache[0]
 
         return lambda index: lambda: compute(index)
