@@ -1,8 +1,11 @@
 """Where contenders are measured: devices, runtimes and threads; accuracy; and every refusal in one line."""
 
 import dataclasses
+import gc
 import logging
 import warnings
+import weakref
+from unittest import mock
 
 import onnxruntime
 import pytest
@@ -13,8 +16,10 @@ from torch import nn
 from slimnet.benchmark import Contender, Settings, cells, compare, environment, macs, steps
 from slimnet.benchmark.contender import contenders_of
 from slimnet.benchmark.environment import _driver_words
+from slimnet.benchmark.runs import graph_run
 from slimnet.data import ImageData
 from slimnet.errors import DataError, UsageError
+from slimnet.inputs import Inputs
 from slimnet.models import build
 from slimnet.training import evaluate
 
@@ -230,3 +235,16 @@ def test_everything_is_measured_on_a_gpu():
     assert [row.name for row in profile.layers] == ["0", "4"]
     assert comparison.environment.gpu == environment(("cuda",)).gpu != ""
     assert next(wide.parameters()).device.type == "cpu"
+
+
+def test_a_cuda_graph_keeps_the_weights_and_inputs_that_it_reads(monkeypatch):
+    """They would be freed with the last reference, and the next capture gives free memory back to the GPU."""
+    for name in ("Stream", "current_stream", "stream", "CUDAGraph", "graph"):
+        monkeypatch.setattr(torch.cuda, name, mock.MagicMock())
+    model, images = nn.Linear(2, 2), torch.ones(1, 2)
+    kept = weakref.ref(model), weakref.ref(images)
+    replay = graph_run(model, Inputs.of(images))
+    del model, images
+    gc.collect()
+    assert all(each() is not None for each in kept)
+    assert replay().shape == (1, 2)

@@ -1,6 +1,7 @@
 """A contender made ready to be timed: one call is one forward, on any device and runtime."""
 
 import copy
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -61,7 +62,13 @@ def graph_run(model: nn.Module, inputs: Inputs) -> Run:
         graph.replay()
         return output
 
-    return replay
+    # The graph knows the places of weights and inputs, but does not keep them from being given to others.
+    return functools.partial(kept_alive, replay, model, inputs)
+
+
+def kept_alive(run: Run, *_: object) -> object:
+    """A run of something that needs other things to stay where they are."""
+    return run()
 
 
 def onnx_run(path: Path, inputs: Inputs, threads: int, device: str) -> Run:
