@@ -68,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns 0, or 1 where the work failed, or 2 where it was asked for wrongly."""
     try:
         # A command that leaves early, `--help` too, gives its exit code as the result.
-        code = commands.main(list(arguments), prog_name="slimnet", standalone_mode=False)
+        code = commands.main(list(arguments) or ["--help"], prog_name="slimnet", standalone_mode=False)
     except click.ClickException as error:
         return terminal.misused(error)
     except (click.Abort, KeyboardInterrupt):

@@ -18,17 +18,22 @@ def describe(plan: SurgeryPlan) -> str:
     lines += [layer_line(layer) for layer in changed]
     if not changed:
         lines.append("  nothing to remove: no dead channel can go" if plan.dead_channels else "  nothing to remove")
-    lines += [f"  {fold.channels} constants of removed channels folded into {fold.bias}" for fold in plan.folds]
+    lines += [f"  {many(fold.channels, 'constant')} of removed channels folded into {fold.bias}" for fold in plan.folds]
     lines += [
-        f"  {len(merge.sources)} constants of removed channels carried by {len(set(merge.carriers))} kept channel(s) "
-        f"of {merge.weight}"
+        f"  {many(len(merge.sources), 'constant')} of removed channels carried by "
+        f"{many(len(set(merge.carriers)), 'kept channel')} of {merge.weight}"
         for merge in plan.merges
     ]
     reasons: Counter[str] = Counter()
     for kept in plan.kept:
         reasons[kept.reason] += len(kept.channels)
-    lines += [f"  {count} dead channels kept: {reason}" for reason, count in reasons.most_common()]
+    lines += [f"  {many(count, 'dead channel')} kept: {reason}" for reason, count in reasons.most_common()]
     return "\n".join(lines)
+
+
+def many(count: int, thing: str) -> str:
+    """So many of a thing."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def width_lines(plan: SurgeryPlan) -> list[str]:

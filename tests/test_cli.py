@@ -73,6 +73,11 @@ def test_no_command_takes_more_than_eight_parameters(command):
     assert inner.__code__.co_argcount <= 8
 
 
+def test_no_command_at_all_shows_the_help(capsys):
+    assert slimnet_cli.run([]) == 0
+    assert capsys.readouterr().out.startswith("Usage: slimnet")
+
+
 def test_the_help_of_the_program_names_every_command(capsys):
     assert slimnet_cli.run(["--help"]) == 0
     text = capsys.readouterr().out
