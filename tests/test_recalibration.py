@@ -146,3 +146,59 @@ def test_padding_is_seen_as_the_layer_itself_sees_it():
     planes[:, 2] = float(mean[2])
     lost = F.conv2d(planes, model[3].weight, padding=2).mean((0, 2, 3))
     torch.testing.assert_close(quiet[4].running_mean, model[4].running_mean - lost)
+
+
+class PreActivated(nn.Module):
+    """A residual block whose BatchNorms come before the layers, and one behind the sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first, self.second = (nn.Conv2d(i, 12, 3, padding=1, bias=False) for i in (16, 12, 12))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(12) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.norms[2](self.stream(x)))
+
+    def stream(self, x: torch.Tensor) -> torch.Tensor:
+        """What the last BatchNorm reads."""
+        x = self.stem(x)
+        return x + self.second(F.relu(self.norms[1](self.first(F.relu(self.norms[0](x))))))
+
+
+def test_a_loss_reaches_the_batchnorms_behind_a_residual_sum():
+    """Oracle: the statistics that are measured on normal inputs once the channels are gone."""
+    torch.manual_seed(0)
+    model, data = PreActivated(), torch.randn(64, 16, 8, 8)
+    for norm in model.norms:
+        norm.momentum = None
+        norm.bias.data.uniform_(-0.5, 1)
+        norm.weight.data.uniform_(0.5, 1.5)
+    with torch.no_grad():
+        model.train()(data)
+        selection = Selection("mine", {"first": tuple(range(0, 12, 2))})
+        quiet = silenced(model.eval(), data[:2], selection)
+        given = quiet.stream(data)
+    last, told = model.norms[2], quiet.norms[2]
+    std = last.running_var.sqrt()
+    torch.testing.assert_close(told.running_mean / std, given.mean((0, 2, 3)) / std, rtol=0, atol=0.1)
+    torch.testing.assert_close(told.running_var, given.var((0, 2, 3)), rtol=0.4, atol=0)
+    assert ((last.running_mean - told.running_mean).abs() / std).max() > 0.2
+    assert torch.equal(quiet.norms[0].running_mean, model.norms[0].running_mean)
+
+
+def test_a_bias_makes_up_for_a_loss_before_it_reaches_a_sum():
+    """Both ways come to the same: a bias behind the last layer, or the BatchNorm behind the sum."""
+    torch.manual_seed(0)
+    with_bias, without = PreActivated().eval(), PreActivated().eval()
+    with_bias.second = nn.Conv2d(12, 12, 3, padding=1)
+    with torch.no_grad():
+        with_bias.second.bias.zero_()
+    without.load_state_dict({name: t for name, t in with_bias.state_dict().items() if name != "second.bias"})
+    given, selection = torch.randn(2, 16, 8, 8), Selection("mine", {"first": (1, 4, 5)})
+    quiet = [silenced(model, given, selection) for model in (with_bias, without)]
+    torch.testing.assert_close(quiet[0].norms[2].running_mean, with_bias.norms[2].running_mean, rtol=0, atol=1e-12)
+    for each in quiet:
+        each.norms[2].running_var.copy_(with_bias.norms[2].running_var)
+    with torch.no_grad():
+        torch.testing.assert_close(quiet[0](given), quiet[1](given), rtol=1e-5, atol=1e-5)
+    assert quiet[0].second.bias.abs().max() > 1e-3

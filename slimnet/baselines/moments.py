@@ -5,7 +5,7 @@ ReLU the mean β Φ(β/|γ|) + |γ| φ(β/|γ|). Here any elementwise op is appl
 and so to whatever a network does between two layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,11 +27,21 @@ class Moments:
     variance: np.ndarray
 
 
-def moments(graph: ChannelGraph) -> Moments:
+MeanOf = Callable[[Reader, np.ndarray], np.ndarray]
+"""Gives the means of a layer's outputs `(O,)` where its inputs have these means `(K,)`."""
+
+
+def weighted_mean(step: Reader, means: np.ndarray) -> np.ndarray:
+    """The sums of means, weighted, as where there is no padding."""
+    sums, _ = weights_of(step)
+    return (sums @ means.reshape(step.groups, -1, 1)).reshape(-1) + biases(step)[:, 0]
+
+
+def moments(graph: ChannelGraph, gone: np.ndarray | None = None, mean_of: MeanOf = weighted_mean) -> Moments:
     """Follow samples of every channel through the steps of the graph, from BatchNorm to BatchNorm.
 
     What is not computed from a BatchNorm, such as the network's input, is taken as normal with variance 1. Layers
-    without one give what their weights make of independent inputs.
+    without one give what their weights make of independent inputs. Labels where `gone[label]` are 0.
     """
     noise = Noise()
     samples = noise(graph.size)
@@ -39,13 +49,15 @@ def moments(graph: ChannelGraph) -> Moments:
         samples[known.labels] = as_float64(known.tensor)[:, None]
     for step in graph.steps:
         if isinstance(step, Pointwise):
-            samples[step.out] = elementwise(step, [samples[operand] for operand in step.operands])
+            out, values = step.out, elementwise(step, [samples[operand] for operand in step.operands])
         elif isinstance(step, Norm):
-            samples[step.out] = normed(step, samples[step.inputs])
+            out, values = step.out, normed(step, samples[step.inputs])
         elif isinstance(step, Reader):
-            samples[step.outputs] = mixed(step, samples[step.inputs], noise(step.outputs.size))
+            mean = mean_of(step, samples[step.inputs].mean(1))
+            out, values = step.outputs, mixed(step, samples[step.inputs], mean, noise(step.outputs.size))
         else:
-            samples[step.outputs] = filtered(step, samples[step.inputs])
+            out, values = step.outputs, filtered(step, samples[step.inputs])
+        samples[out] = values if gone is None else np.where(gone[out, None], 0, values)
     return Moments(samples.mean(1), samples.var(1))
 
 
@@ -83,12 +95,11 @@ def normed(step: Norm, inputs: np.ndarray) -> np.ndarray:
     return standard * scale[:, None] + shift[:, None]
 
 
-def mixed(step: Reader, inputs: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """A layer's outputs have the sums of what its inputs, independent of each other, bring along."""
-    sums, energies = weights_of(step)
-    mean, variance = (each.reshape(step.groups, -1, 1) for each in (inputs.mean(1), inputs.var(1)))
-    spread = np.sqrt((energies @ variance).reshape(-1, 1))
-    return (sums @ mean).reshape(-1, 1) + biases(step) + spread * noise
+def mixed(step: Reader, inputs: np.ndarray, mean: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """A layer's outputs, of this mean `(O,)`, vary by the sum of what its inputs, independent of each other, bring."""
+    _, energies = weights_of(step)
+    spread = np.sqrt((energies @ inputs.var(1).reshape(step.groups, -1, 1)).reshape(-1, 1))
+    return mean[:, None] + spread * noise
 
 
 def filtered(step: Depthwise, inputs: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """recalibrated: BatchNorms and biases that know of the channels that are gone, without data and without training."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from slimnet.baselines.channels import Channels, sibling
-from slimnet.baselines.moments import Moments, moments, weights_of
+from slimnet.baselines.moments import Moments, moments
 from slimnet.calculus.constants import as_float64
 from slimnet.graph import ChannelGraph, Norm, Reader
 from slimnet.inputs import Inputs
@@ -25,66 +26,101 @@ def recalibrated(
     """A copy of a network with silenced channels, in which their readers no longer miss what those were on average.
 
     `gone[set]` are the silenced ones of `channels`, which were traced before. A layer that read them has lost the
-    sum of their means, weighted, and their share of its variance: the BatchNorm behind it gets the statistics of what
-    is left, and where there is none, the bias gets the mean. Both are estimated from the other BatchNorms, see
-    `moments`. A layer with neither stays as it is, and so does a channel with |γ| below `threshold`.
+    sum of their means, weighted, and their share of its variance: the BatchNorms that it reaches, at once or through
+    additions, get the statistics of what is left. Where none follows at once, a bias that the layer has gets the mean.
+    Both are estimated from the other BatchNorms, see `moments`. A layer with neither stays as it is, and so does a
+    channel with |γ| below `threshold`.
     """
-    readers = [reader for reader in channels.graph.readers if gone[channels.sets[reader.inputs]].any()]
-    if not readers:
+    graph, silent = channels.graph, gone[channels.sets]
+    if not any(silent[reader.inputs].any() for reader in graph.readers):
         return model
-    estimate, shapes = moments(channels.graph), input_shapes(model, inputs)
-    correction = Correction(channels.graph, gather(model).named, threshold)
-    for reader in readers:
-        layer = layer_of(model, channels, reader)
-        if layer is not None and reader.module in shapes:
-            missing = gone[channels.sets[reader.inputs]]
-            mean = lost_mean(layer, shapes[reader.module], missing * estimate.mean[reader.inputs])
-            correction.add(reader, mean, lost_share(reader, missing, estimate))
-    return shared_copy(model, correction.changed)
+    before = moments(graph)
+    tensors = gather(model).named
+    loss = Loss(before, layers_of(model, channels, inputs), biased(graph, tensors))
+    after = moments(graph, silent, loss.mean_left)
+    changes = Changes(tensors)
+    calls = Counter(gamma for gamma, _ in graph.norms)
+    for gamma, norm in graph.norms:
+        alive = ~silent[norm.inputs] & (np.abs(as_float64(tensors[gamma])) >= threshold)
+        changes.tell(gamma, norm, before, after, alive, calls[gamma])
+    for reader in graph.readers:
+        if reader.module in loss.mended:
+            changes.alter(str(reader.bias_name), shift=loss.of(reader, after.mean[reader.inputs]))
+    return shared_copy(model, changes.tensors)
 
 
 @dataclass(frozen=True)
-class Correction:
-    """The tensors that are changed, by name, out of all `tensors` of a network."""
+class Loss:
+    """What layers lose with the means of their inputs, which were those of `before`.
 
-    graph: ChannelGraph
-    tensors: Mapping[str, torch.Tensor]
-    threshold: float
-    changed: dict[str, torch.Tensor] = field(default_factory=dict)
+    `layers` are the modules that are known to make outputs of inputs, with the shape of what they read; the biases of
+    those in `mended` will make up for it.
+    """
 
-    def add(self, reader: Reader, mean: np.ndarray, share: np.ndarray) -> None:
-        """Take what a layer has lost, `(O,)` each, out of the statistics behind it, or out of its bias."""
-        behind = [(gamma, norm) for gamma, norm in self.graph.norms if np.isin(norm.inputs, reader.outputs).any()]
-        for gamma, norm in behind:
-            names = sibling(gamma, "running_mean"), sibling(gamma, "running_var")
-            if all(name in self.tensors for name in names):
-                spread = self.spread(gamma, norm, reader)
-                self.alter(names[0], shift=-spread(mean))
-                self.alter(names[1], factor=1 - spread(share))
-        bias = reader.bias_name
-        if not behind and bias is not None and bias in self.tensors:
-            self.alter(bias, shift=mean)
+    before: Moments
+    layers: Mapping[str, tuple[nn.Module, torch.Size]]
+    mended: frozenset[str]
 
-    def spread(self, gamma: str, norm: Norm, reader: Reader) -> Callable[[np.ndarray], np.ndarray]:
-        """How to spread values of a layer's outputs over the inputs of a BatchNorm, 0 where it reads others."""
-        alive = np.abs(as_float64(self.tensors[gamma])) >= self.threshold
-        order = np.argsort(reader.outputs)
-        places = order[np.searchsorted(reader.outputs, norm.inputs, sorter=order).clip(max=order.size - 1)]
-        meets = (reader.outputs[places] == norm.inputs) & alive
-        return lambda values: np.where(meets, values[places], 0.0)
+    def of(self, reader: Reader, means: np.ndarray) -> np.ndarray:
+        """The mean of a layer's outputs `(O,)` that is missing where its inputs have only these means `(K,)` left."""
+        lost = self.before.mean[reader.inputs] - means
+        if reader.module not in self.layers or not lost.any():
+            return np.zeros(reader.outputs.size)
+        return response(*self.layers[reader.module], lost)
+
+    def mean_left(self, reader: Reader, means: np.ndarray) -> np.ndarray:
+        """The mean of a layer's outputs, biases that make up for a loss included."""
+        known = self.before.mean[reader.outputs]
+        return known if reader.module in self.mended else known - self.of(reader, means)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The tensors of a network that are replaced, by name, beside the `old` ones."""
+
+    old: Mapping[str, torch.Tensor]
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def tell(self, gamma: str, norm: Norm, before: Moments, after: Moments, alive: np.ndarray, calls: int) -> None:
+        """Give a BatchNorm, at those channels that are `alive`, the statistics of what it still reads.
+
+        One that is called several times has the statistics of all calls together, each of which changes its part.
+        """
+        mean, variance = sibling(gamma, "running_mean"), sibling(gamma, "running_var")
+        if mean not in self.old or variance not in self.old:
+            return
+        shift = np.where(alive, after.mean[norm.inputs] - before.mean[norm.inputs], 0)
+        had, left = before.variance[norm.inputs], after.variance[norm.inputs]
+        share = np.divide(left, had, out=np.ones_like(had), where=alive & (had > 0))
+        self.alter(mean, shift=shift / calls)
+        self.alter(variance, factor=np.maximum(share, LEAST_LEFT) ** (1 / calls))
 
     def alter(self, name: str, factor: np.ndarray | float = 1.0, shift: np.ndarray | float = 0.0) -> None:
-        """Replace a tensor by a multiple of it and something more, computed in float64."""
-        old = self.changed.get(name, self.tensors[name]).detach()
-        self.changed[name] = torch.from_numpy(as_float64(old) * factor + shift).to(old.device, old.dtype)
+        """Replace a tensor by a multiple of it and something more, computed in float64; the same stays the same."""
+        if np.any(factor != 1) or np.any(shift):
+            old = self.tensors.get(name, self.old[name]).detach()
+            self.tensors[name] = torch.from_numpy(as_float64(old) * factor + shift).to(old.device, old.dtype)
 
 
-def layer_of(model: nn.Module, channels: Channels, reader: Reader) -> nn.Module | None:
-    """The module of a layer that runs once with the weight it owns, as it stands in its state."""
-    calls = sum(other.module == reader.module for other in channels.graph.readers)
-    module = dict(model.named_modules()).get(reader.module)
-    own = isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and reader.weight == f"{reader.module}.weight"
-    return module if own and calls == 1 else None
+def biased(graph: ChannelGraph, tensors: Mapping[str, torch.Tensor]) -> frozenset[str]:
+    """The layers with a bias of their own and no BatchNorm right behind them."""
+    normed = np.zeros(graph.size, dtype=bool)
+    for _, norm in graph.norms:
+        normed[norm.inputs] = True
+    free = (reader for reader in graph.readers if not normed[reader.outputs].any())
+    own = {reader.module for reader in free if reader.bias_name == f"{reader.module}.bias"}
+    return frozenset(module for module in own if f"{module}.bias" in tensors)
+
+
+def layers_of(model: nn.Module, channels: Channels, inputs: Inputs) -> dict[str, tuple[nn.Module, torch.Size]]:
+    """The layers that run once with the weight they own, as it stands in their state, with the shapes they read."""
+    calls = Counter(reader.module for reader in channels.graph.readers)
+    modules, shapes = dict(model.named_modules()), input_shapes(model, inputs)
+    return {
+        reader.module: (modules[reader.module], shapes[reader.module])
+        for reader in channels.graph.readers
+        if reader.module in shapes and reader.weight == f"{reader.module}.weight" and calls[reader.module] == 1
+    }
 
 
 def input_shapes(model: nn.Module, inputs: Inputs) -> dict[str, torch.Size]:
@@ -104,7 +140,7 @@ def input_shapes(model: nn.Module, inputs: Inputs) -> dict[str, torch.Size]:
 
 
 @torch.no_grad()
-def lost_mean(layer: nn.Module, shape: torch.Size, means: np.ndarray) -> np.ndarray:
+def response(layer: nn.Module, shape: torch.Size, means: np.ndarray) -> np.ndarray:
     """What a layer makes of constant inputs `(K,)`, without its bias, on average over all positions: `(O,)`.
 
     At zero padding it sees less of them, which only the layer itself knows.
@@ -116,15 +152,5 @@ def lost_mean(layer: nn.Module, shape: torch.Size, means: np.ndarray) -> np.ndar
         return (in_double(weight) @ in_double(values)).cpu().numpy()
     planes = values.reshape(1, -1, *[1] * (weight.ndim - 2)).expand(1, -1, *shape[2:])
     with float32_products(tf32=False):
-        response = layer(planes) - layer(torch.zeros_like(planes))
-    return in_double(response).flatten(2).mean(2)[0].cpu().numpy()
-
-
-def lost_share(reader: Reader, missing: np.ndarray, estimate: Moments) -> np.ndarray:
-    """The share of the variance of a layer's outputs `(O,)` that missing inputs `(K,)` have brought."""
-    _, energies = weights_of(reader)
-    variance = estimate.variance[reader.inputs].reshape(reader.groups, -1, 1)
-    gone = variance * missing.reshape(variance.shape)
-    whole = energies @ variance
-    share = np.divide(energies @ gone, whole, out=np.zeros_like(whole), where=whole > 0)
-    return np.minimum(share.reshape(-1), 1 - LEAST_LEFT)
+        made = layer(planes) - layer(torch.zeros_like(planes))
+    return in_double(made).flatten(2).mean(2)[0].cpu().numpy()
