@@ -122,14 +122,27 @@ class Pin:
 
 @dataclass(frozen=True)
 class Parts:
-    """Rows of labels `(parts, channels)`: each part must keep the same number of channels.
+    """An axis of channels that the code divides: their labels on a grid, of which one axis may become narrower.
 
-    `op` is the position of the op that divides them.
+    All rows along that axis must keep the same number of channels. Which axis it is the code alone knows: `free` are
+    those that it may be, in the order in which they are tried. Where it is none of them, positions may be numbers in
+    the code: then the labels `fixed` stay, and nothing else has to. `op` is the position of the op that divides.
     """
 
-    rows: Labels
+    grid: Labels
     where: str
     op: int
+    free: tuple[int, ...] = (-1,)
+    fixed: Labels | None = None
+
+    def along(self, axis: int) -> Labels:
+        """The rows `(parts, channels)` along one axis of the grid."""
+        return np.moveaxis(self.grid, axis, -1).reshape(-1, self.grid.shape[axis])
+
+    @property
+    def rows(self) -> Labels:
+        """The rows along the last axis: channels that stand side by side."""
+        return self.along(-1)
 
 
 ActivationKey = tuple[str, str, int]
@@ -178,8 +191,9 @@ class ChannelGraph:
     """Everything one forward showed about the channels of a network.
 
     `sets` holds for every label the number of the set it is cut with, that of label 0 first; `vectors` for each
-    parameter axis that carries channels labels `(C,)` that it is cut with; `macs` the multiply-accumulates of
-    convolutions and linear layers for one example; `used` the parameters and buffers that any op touched.
+    parameter axis that carries channels labels `(C,)` that it is cut with; `step_ops` the position of each step's op;
+    `macs` the multiply-accumulates of convolutions and linear layers for one example; `used` the parameters and
+    buffers that any op touched.
     """
 
     size: int
@@ -187,6 +201,7 @@ class ChannelGraph:
     sets: np.ndarray
     vectors: dict[tuple[str, int], Labels]
     steps: tuple[Step, ...]
+    step_ops: tuple[int, ...]
     pins: tuple[Pin, ...]
     parts: tuple[Parts, ...]
     used: frozenset[str]

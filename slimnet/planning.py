@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from slimnet.calculus.constants import needs, propagate
+from slimnet.calculus.following import check_steps
 from slimnet.calculus.matching import MixedChannelsError, match
 from slimnet.calculus.narrowing import foreseen, is_plain, measured, natural_orders
 from slimnet.calculus.packing import Packing, find_packable, pack, packed_sets, require_equal_parts
 from slimnet.calculus.removal import Removal, removable
 from slimnet.calculus.rounding import Multiples, Rounding
 from slimnet.calculus.settling import settle
+from slimnet.calculus.turning import ExtraPin, Turns, new_places
 from slimnet.calculus.writing import write_plan
 from slimnet.errors import TraceError
 from slimnet.garbage import collection_paused
@@ -51,8 +53,6 @@ SIZED = frozenset(
 )
 """Ops that take sizes or positions, which may be numbers written into the network's code."""
 
-ExtraPin = tuple[Labels, str]
-
 
 @dataclass(frozen=True)
 class Draft:
@@ -62,14 +62,11 @@ class Draft:
     packings: tuple[Packing, ...]
 
     @property
-    def rank(self) -> dict[int, int]:
-        """The new order of the sets of packed groups."""
-        return {
-            number: place
-            for packing in self.packings
-            for side in (packing.inputs, packing.outputs)
-            for place, number in enumerate(side)
-        }
+    def order(self) -> dict[int, tuple[int, int]]:
+        """The place of every set that changes it, and in which row of sets that is: packed groups, turned grids."""
+        packed = [side for packing in self.packings for side in (packing.inputs, packing.outputs)]
+        rows = [*packed, *new_places(self.removal)]
+        return {number: (row, place) for row, sets in enumerate(rows) for place, number in enumerate(sets)}
 
 
 @torch.inference_mode(False)
@@ -101,24 +98,31 @@ def make_plan(
     tensors = gather(model)
     network = type(model).__name__
     pins: list[ExtraPin] = []
+    turns = Turns()
+    if any(len(parts.free) > 1 for parts in graph.parts):
+        turns.begin(removable(graph, constants, needed))
     packing_allowed = True
     for _ in range(MAX_ROUNDS):
-        draft = make_draft(removable(graph, constants, needed, pins), packing_allowed, rounding)
+        draft = make_draft(removable(graph, constants, needed, pins, turns.chosen), packing_allowed, rounding)
         removal = draft.removal
         if not tried and is_plain(graph):
             narrow = foreseen(tensors.parameters, removal)
             return write_plan(network, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
         try:
             structure, slim = trace_slim(model, tensors.named, inputs, draft)
-            orders = match(removal, slim, draft.rank)
+            orders = match(removal, slim, draft.order)
+            check_steps(removal, slim, orders)
             return write_plan(network, tensors, measured(structure, slim), removal, orders, dead, str(rounding))
         except MixedChannelsError as mixed:
             if draft.packings and packing_allowed:
                 packing_allowed = False
             else:
-                pins.append(pin_sets(removal, mixed.sets, mixed.where))
+                pin = turns.turn(removal, mixed.sets, len(graph.ops), pin_sets(removal, mixed.sets, mixed.where))
+                pins += [] if pin is None else [pin]
         except InterruptedForwardError as stop:
-            pins.append(pin_op(graph, removal, stop))
+            touched = concerned_by(graph, removal, stop)
+            pin = turns.turn(removal, touched, stop.position, pin_op(graph, removal, stop))
+            pins += [] if pin is None else [pin]
     raise TraceError(f"{network}'s own code does not follow any narrower width; nothing can be removed")
 
 
@@ -198,7 +202,7 @@ def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError)
     """
     position = min(stop.position, len(graph.ops) - 1)
     culprit = graph.ops[position]
-    concerned = distinct(removal.sets[labels_of([culprit])])
+    concerned = concerned_by(graph, removal, stop)
     for op in reversed(graph.ops[: position + 1]):
         if op.name in SIZED and np.isin(removal.sets[labels_of([op])], concerned).any():
             twins = [other for other in graph.ops if (other.name, other.line) == (op.name, op.line)]
@@ -209,6 +213,11 @@ def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError)
         if removal.gone(touched).any():
             return touched, f"the code at {culprit} does not follow a narrower width"
     return np.arange(1, graph.size), "the network's code does not follow a narrower width"
+
+
+def concerned_by(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError) -> np.ndarray:
+    """The sets that the op which stopped a narrower forward touches in the dense one."""
+    return distinct(removal.sets[labels_of([graph.ops[min(stop.position, len(graph.ops) - 1)]])])
 
 
 def labels_of(ops: Sequence[Op]) -> Labels:

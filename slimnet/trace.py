@@ -373,6 +373,7 @@ def finish(recorder: Recorder, batch: int) -> ChannelGraph:
         sets=sets,
         vectors=recorder.vectors,
         steps=tuple(recorder.steps),
+        step_ops=tuple(recorder.step_ops),
         pins=tuple(recorder.pins),
         parts=tuple(recorder.parts),
         used=frozenset(recorder.used),

@@ -125,12 +125,12 @@ class Concat(nn.Module):
 
 
 class Halves(nn.Module):
-    """Split in two, change one half, put together: by chunk, split with a number, or slices."""
+    """Split in two, change one half, put together: by chunk, split with a number, or slices of any kind."""
 
     def __init__(self, dice: Dice, width: int):
         super().__init__()
         self.half = width // 2
-        self.how = dice.choice(["chunk", "split", "sizes", "slice"])
+        self.how = dice.choice(["chunk", "split", "sizes", "slice", "width", "every other", "two by two"])
         self.branch = conv_norm(dice, width // 2, width // 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -140,8 +140,14 @@ class Halves(nn.Module):
             first, second = x.split(self.half, 1)
         elif self.how == "sizes":
             first, second = torch.split(x, [self.half, x.shape[1] - self.half], 1)
-        else:
+        elif self.how == "slice":
             first, second = x[:, : self.half], x[:, self.half :]
+        elif self.how == "width":
+            first, second = x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]
+        elif self.how == "every other":
+            first, second = x[:, ::2], x[:, 1::2]
+        else:
+            first, second = x.view(x.shape[0], -1, 2, *x.shape[2:]).unbind(2)
         return torch.cat([first, self.branch(second)], 1)
 
 
@@ -256,6 +262,53 @@ class OneGate(nn.Module):
         return first * x + second * self.body(x) * torch.sigmoid(self.gate(x))
 
 
+class Taken(nn.Module):
+    """Some channels taken by position, and treated as none of the others: a gate, a part that skips, the last one."""
+
+    def __init__(self, dice: Dice, width: int):
+        super().__init__()
+        self.how = dice.choice(["gate", "last", "part", "quarter", "one", "inside"])
+        self.count = dice.randint(1, width - 1)
+        self.part = conv_norm(dice, self.count, self.count)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.how == "gate":
+            return x * x[:, :1].sigmoid()
+        if self.how == "last":
+            return torch.cat([x[:, -self.count :] + 0.5, x[:, : -self.count]], 1)
+        if self.how == "part":
+            return torch.cat([self.part(x[:, : self.count]), x[:, self.count :]], 1)
+        if self.how == "quarter":
+            first, rest = x.split([x.shape[1] // 4, x.shape[1] - x.shape[1] // 4], 1)
+            return torch.cat([first.relu() - 0.5, rest], 1)
+        if self.how == "one":
+            return x + x[:, self.count].unsqueeze(1)
+        return torch.cat([x[:, :1], 1 - x[:, 1 : self.count], x[:, self.count :]], 1)
+
+
+class Inside(nn.Module):
+    """Channels viewed with groups of four inside: as lengths, as planes, as weights of each other, or turned."""
+
+    def __init__(self, dice: Dice):
+        super().__init__()
+        self.how = dice.choice(["shares", "largest", "turned", "scaled", "planes"])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        count, channels, *plane = x.shape
+        parts = x.view(count, channels // 4, 4, *plane)
+        if self.how == "shares":
+            parts = parts * parts.softmax(2)
+        elif self.how == "largest":
+            parts = parts - parts.amax(2, keepdim=True)
+        elif self.how == "turned":
+            parts = parts.transpose(1, 2)
+        elif self.how == "scaled":
+            parts = torch.stack([parts[:, :, place] * (place - 1.5) for place in range(4)], 2)
+        elif len(plane) == 2:
+            return nn.functional.pixel_unshuffle(nn.functional.pixel_shuffle(x, 2), 2)
+        return parts.reshape(x.shape)
+
+
 class Halved(nn.Module):
     """Halves of the channels made into one: the larger one, their sum or mean, or one gated by the other."""
 
@@ -341,6 +394,16 @@ def halved(dice: Dice, width: int) -> tuple[nn.Module, int]:
     return nn.Sequential(front, Halved(dice)), wide // 2
 
 
+def taken(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    front, wide = widened(dice, width, 4)
+    return nn.Sequential(front, Taken(dice, wide)), wide
+
+
+def inside(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    front, wide = widened(dice, width, 4)
+    return nn.Sequential(front, Inside(dice)), wide
+
+
 def same_width(kind: type[nn.Module]) -> Maker:
     return lambda dice, width: (kind(dice, width), width)
 
@@ -368,6 +431,8 @@ BLOCKS: dict[str, Maker] = {
     "gated": same_width(Gated),
     "one gate": same_width(OneGate),
     "halved": halved,
+    "taken": taken,
+    "inside": inside,
 }
 HEADS = ("pooled", "flat", "hidden", "planes")
 RETURNS = ("tensor", "tuple", "dict")

@@ -36,11 +36,11 @@ class Orders:
 class Matching:
     """Which dense set each set of the resized network stands for, found axis by axis."""
 
-    def __init__(self, removal: Removal, slim: ChannelGraph, rank: Mapping[int, int]):
+    def __init__(self, removal: Removal, slim: ChannelGraph, places: Mapping[int, tuple[int, int]]):
         self.removal = removal
         self.slim_sets = slim.sets
         self.dense_set = np.full(int(self.slim_sets.max()) + 1, -1, dtype=np.int64)
-        self.rank = rank
+        self.places = places
 
     def order(self, dense_labels: np.ndarray, slim_labels: np.ndarray, where: str) -> np.ndarray:
         """Dense positions for each position of a slim axis.
@@ -63,13 +63,15 @@ class Matching:
         return self.reorder(kept, dense, slim, seen, where)
 
     def arrange(self, kept: np.ndarray, dense: np.ndarray) -> np.ndarray:
-        """The kept positions, with the channels of packed groups in their new order."""
-        if not self.rank:
+        """The kept positions, with channels that change places in their new order, each row of them by itself."""
+        if not self.places:
             return kept
-        ranks = np.array([self.rank.get(number, -1) for number in dense[kept].tolist()])
-        packed = np.flatnonzero(ranks >= 0)
+        found = np.array([self.places.get(number, (-1, -1)) for number in dense[kept].tolist()]).reshape(-1, 2)
         arranged = kept.copy()
-        arranged[packed] = kept[packed[np.argsort(ranks[packed], kind="stable")]]
+        for row in distinct(found[:, 0]).tolist():
+            own = np.flatnonzero(found[:, 0] == row)
+            if row >= 0:
+                arranged[own] = kept[own[np.argsort(found[own, 1], kind="stable")]]
         return arranged
 
     def assign(self, slim: np.ndarray, dense: np.ndarray, where: str) -> None:
@@ -108,6 +110,8 @@ def check_whole_parts(removal: Removal, slim: ChannelGraph) -> None:
     shapes = {parts.op: parts.rows.shape for parts in slim.parts}
     for parts in removal.graph.parts:
         rows = removal.sets[parts.rows]
+        if removal.axis_of(parts) is None:
+            continue
         if (rows == rows[:, :1]).all() and removal.removed[rows].any():
             expected = (int((~removal.removed[rows[:, 0]]).sum()), rows.shape[1])
             # Of parts of one channel each no one is left to show whether it is the right one.
@@ -165,17 +169,17 @@ def beside(graph: ChannelGraph, extra: Op) -> list[Labels]:
     return touched or [labels for op in graph.ops for labels in op.touched]
 
 
-def match(removal: Removal, slim: ChannelGraph, rank: Mapping[int, int]) -> Orders:
+def match(removal: Removal, slim: ChannelGraph, places: Mapping[int, tuple[int, int]]) -> Orders:
     """Find the dense channel behind every position of the resized network's parameters.
 
-    `rank` gives the new order of the sets of packed groups.
+    `places` gives sets that change places their row and their place in it.
 
     Raises:
         MixedChannelsError: the network's code does not keep the channels together that belong together.
     """
     check_whole_parts(removal, slim)
     check_same_code(removal, slim)
-    matching = Matching(removal, slim, rank)
+    matching = Matching(removal, slim, places)
     axes = {}
     for key, labels in removal.graph.vectors.items():
         if key in slim.vectors:

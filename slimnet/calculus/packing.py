@@ -44,7 +44,8 @@ def grouped(graph: ChannelGraph) -> Iterator[tuple[int, Reader]]:
 
 def require_equal_parts(removal: Removal, packable: set[int]) -> None:
     """Note every split axis, and the groups of convolutions that cannot be packed, as equal parts."""
-    removal.equal = [(parts.rows, parts.where) for parts in removal.graph.parts]
+    axes = ((parts, removal.axis_of(parts)) for parts in removal.graph.parts)
+    removal.equal = [(parts.along(axis), parts.where) for parts, axis in axes if axis is not None]
     for index, reader in grouped(removal.graph):
         if index not in packable:
             for labels in (reader.inputs, reader.outputs):

@@ -1,13 +1,13 @@
 """Which channels can go: the calculus between a channel graph with its constants and a plan."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from slimnet.calculus.constants import Needs
-from slimnet.graph import ChannelGraph, Reader
+from slimnet.graph import ChannelGraph, Parts, Reader
 from slimnet.tracing.labels import Labels
 
 
@@ -35,6 +35,7 @@ class Width:
 class Removal:
     """The sets of channels that go, while it is being worked out; only ever restored, so that it ends.
 
+    `turns` says for the op that divides an axis which of the free axes it is taken to make narrower.
     `removed[set]`; `why[set]` is the number, among `reasons`, of why a set stays; `weight[set]` counts the parameters
     it holds. `equal` are the parts of axes that must stay of equal size, `widths` what is rounded up. `known` remembers
     which positions of an array of labels stay, by the array's id, together with the array.
@@ -52,6 +53,11 @@ class Removal:
     equal: list[tuple[Labels, str]] = field(default_factory=list)
     widths: list[Width] = field(default_factory=list)
     known: dict[int, tuple[Labels, np.ndarray]] = field(default_factory=dict)
+    turns: Mapping[int, int] = field(default_factory=dict)
+
+    def axis_of(self, parts: Parts) -> int | None:
+        """The axis of a divided axis' grid that is taken to become narrower, None where it is divided by numbers."""
+        return axis_of(parts, self.turns)
 
     def gone(self, labels: Labels) -> np.ndarray:
         """Which of these labels go."""
@@ -84,11 +90,16 @@ class Removal:
 
 
 def removable(
-    graph: ChannelGraph, constants: np.ndarray, needed: Needs, extra_pins: Iterable[tuple[Labels, str]] = ()
+    graph: ChannelGraph,
+    constants: np.ndarray,
+    needed: Needs,
+    extra_pins: Iterable[tuple[Labels, str]] = (),
+    turns: Mapping[int, int] | None = None,
 ) -> Removal:
     """Every set of channels that nothing pins and whose constants are known wherever they are read.
 
-    `extra_pins` are labels that stay because the network's code did not follow an earlier plan.
+    `extra_pins` are labels that stay because the network's code did not follow an earlier plan, `turns` which axes of
+    divided ones are taken to become narrower for the same reason.
     """
     sets = graph.sets
     count = int(sets.max()) + 1
@@ -106,6 +117,9 @@ def removable(
 
     for pin in graph.pins:
         block(pin.labels, pin.reason)
+    for parts in graph.parts:
+        if parts.fixed is not None and axis_of(parts, turns or {}) is None:
+            block(parts.fixed, f"taken by position at {parts.where}")
     for labels, reason in extra_pins:
         block(labels[labels > 0], reason)
     pinned = blocked.copy()
@@ -118,7 +132,15 @@ def removable(
     shares = [elements_per_channel(graph, name, axis) for name, axis in graph.vectors]
     elements = np.repeat(shares, [labels.size for labels in vectors])
     weight = np.bincount(sets[np.concatenate(vectors)], elements, count) if vectors else np.zeros(count)
-    return Removal(graph, sets, constants, needed, (weight > 0) & ~blocked, weight, why, reasons, pinned)
+    return Removal(
+        graph, sets, constants, needed, (weight > 0) & ~blocked, weight, why, reasons, pinned, turns=dict(turns or {})
+    )
+
+
+def axis_of(parts: Parts, turns: Mapping[int, int]) -> int | None:
+    """The axis of a divided axis' grid that is taken to become narrower, None where it is divided by numbers."""
+    choice = turns.get(parts.op, 0)
+    return parts.free[choice] % parts.grid.ndim if choice < len(parts.free) else None
 
 
 def elements_per_channel(graph: ChannelGraph, name: str, axis: int) -> float:

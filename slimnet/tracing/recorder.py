@@ -76,6 +76,7 @@ class Recorder:
         self.joins: list[tuple[Labels, Labels, str]] = []
         self.vectors: dict[tuple[str, int], Labels] = {}
         self.steps: list[Step] = []
+        self.step_ops: list[int] = []
         self.pins: list[Pin] = []
         self.parts: list[Parts] = []
         self.activations: list[Activation] = []
@@ -225,8 +226,13 @@ class Recorder:
         flat = tuple([(each if each.shape == shape else np.broadcast_to(each, shape)).ravel() for each in operands])
         out = self.fresh((math.prod(shape),))
         self.joins += [(out, operand, reason) for operand in flat[:joined]]
-        self.steps.append(Pointwise(flat, out, constant))
+        self.add_step(Pointwise(flat, out, constant))
         return out.reshape(shape)
+
+    def add_step(self, step: Step) -> None:
+        """Record a step of the op that is now handled."""
+        self.steps.append(step)
+        self.step_ops.append(len(self.ops))
 
     def here(self, call: Call) -> str:
         """Where an op was called, for people: its name, module path and source line."""

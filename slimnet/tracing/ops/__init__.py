@@ -6,6 +6,7 @@ every channel it touches: nothing is ever guessed.
 
 from collections.abc import Callable
 
+from slimnet.tracing.ops.dividing import DIVIDING
 from slimnet.tracing.ops.filling import FILLING
 from slimnet.tracing.ops.mixing import MIXING
 from slimnet.tracing.ops.planes import PLANES
@@ -17,7 +18,7 @@ from slimnet.tracing.tag import Tag
 
 Handler = Callable[[Recorder, Call], None]
 
-HANDLERS: dict[str, Handler] = {**POINTWISE, **STRUCTURAL, **FILLING, **MIXING, **POOLING, **PLANES}
+HANDLERS: dict[str, Handler] = {**POINTWISE, **STRUCTURAL, **DIVIDING, **FILLING, **MIXING, **POOLING, **PLANES}
 
 STATISTICS = frozenset(["native_layer_norm", "native_group_norm", "_fused_rms_norm"])
 

@@ -73,12 +73,12 @@ def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer
     path = recorder.module if name is None else name.rpartition(".")[0]
     if depthwise:
         recorder.join(outputs, np.repeat(inputs, layer.outputs // width), here)
-        recorder.steps.append(Depthwise(inputs, outputs, layer.uniform, value, bias, name, path, layer.macs))
+        recorder.add_step(Depthwise(inputs, outputs, layer.uniform, value, bias, name, path, layer.macs))
         return outputs
     bias_name = None if layer.bias is None else recorder.parameter(layer.bias)
     if layer.bias is None and can_take_bias(recorder, path, name):
         bias_name = f"{path}.bias" if path else "bias"
-    recorder.steps.append(
+    recorder.add_step(
         Reader(inputs, outputs, layer.groups, layer.uniform, name, layer.axes[0], value, bias, bias_name, path,
                layer.kind, layer.macs)
     )  # fmt: skip

@@ -315,9 +315,9 @@ def batch_norm(recorder: Recorder, call: Call) -> None:
         mean = variance = None
     if [value is None for value in own] == [tensor is None for tensor in call.args[1:5]]:
         scale = None if gamma is None else recorder.parameter(call.args[1])
-        recorder.steps.append(Norm(inputs, outputs, (gamma, beta, mean, variance), float(eps), scale))
+        recorder.add_step(Norm(inputs, outputs, (gamma, beta, mean, variance), float(eps), scale))
     else:
-        recorder.steps.append(Pointwise((inputs,), outputs, opaque))
+        recorder.add_step(Pointwise((inputs,), outputs, opaque))
     if all(tensor is None for tensor in call.args[1:5]):
         count_channels(recorder, inputs)
     recorder.set(out, Tag((along(outputs, 1, x.ndim),)))

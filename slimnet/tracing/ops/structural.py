@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from slimnet.graph import Constants, Known, Padding, Parts
+from slimnet.graph import Constants, Known, Padding
 from slimnet.models.cifar_resnet import PadShortcut
 from slimnet.tracing.labels import Labels, align, compress, expand_fully, matching_runs, reshape, varying_axes
+from slimnet.tracing.ops.dividing import divide, note_parts
 from slimnet.tracing.recorder import Call, Recorder, opaque, same
 from slimnet.tracing.tag import Tag
 
@@ -26,8 +27,9 @@ def view(recorder: Recorder, call: Call) -> None:
         for _, new_axes in matching_runs(x.shape, out.shape):
             split = [axis for axis in new_axes if face.shape[axis] > 1]
             if len(split) > 1:
-                rows = np.moveaxis(face, split[-1], -1).reshape(-1, face.shape[split[-1]])
-                recorder.parts.append(Parts(rows, recorder.here(call), len(recorder.ops)))
+                axes = varying_axes(face)
+                free = tuple(axes.index(axis) for axis in (split[-1], *split[:-1]))
+                note_parts(recorder, call, face.reshape([face.shape[axis] for axis in axes]), free)
     recorder.set(out, Tag(faces, blank=recorder.tag(x).blank))
 
 
@@ -74,72 +76,6 @@ def expand(recorder: Recorder, call: Call) -> None:
     tag = recorder.tag(x)
     follows = not tag.faces and x.ndim > 1 and x.shape[1] == 1
     recorder.set(out, Tag(tuple(align(face, out.ndim) for face in tag.faces), blank=tag.blank or follows))
-
-
-def take_slice(recorder: Recorder, call: Call) -> None:
-    """x[:, a:b]: free along axes without channels; along a channel axis the bounds are numbers in the code."""
-    x, out = call.tensors[0], call.outputs[0]
-    axis = call.arg(1, "dim", 0) % x.ndim
-    start, end, step = call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)
-    tag = recorder.tag(x)
-    faces = []
-    for face in tag.faces:
-        if face.shape[axis] > 1 and out.shape[axis] != x.shape[axis]:
-            recorder.pin(face, f"sliced by position at {recorder.here(call)}")
-            index = [slice(None)] * x.ndim
-            index[axis] = slice(start, end, step)
-            face = compress(face[tuple(index)])
-        faces.append(face)
-    recorder.set(out, Tag(tuple(faces), blank=tag.blank))
-
-
-def select(recorder: Recorder, call: Call) -> None:
-    """x[:, i]: one position of an axis."""
-    x, out = call.tensors[0], call.outputs[0]
-    axis, index = call.args[1] % x.ndim, call.args[2]
-    tag = recorder.tag(x)
-    faces = []
-    for face in tag.faces:
-        if face.shape[axis] > 1:
-            recorder.pin(face, f"selected by position at {recorder.here(call)}")
-        faces.append(face.take(index if face.shape[axis] > 1 else 0, axis))
-    recorder.set(out, Tag(tuple(faces), blank=tag.blank))
-
-
-def split(recorder: Recorder, call: Call) -> None:
-    """split, chunk, split_with_sizes: parts of equal size stay equal; unequal sizes are numbers in the code."""
-    x, outs = call.tensors[0], call.outputs
-    axis = call.arg(2, "dim", 0) % x.ndim
-    sizes = [out.shape[axis] for out in outs]
-    bounds = np.cumsum([0, *sizes])
-    pieces: list[list[Labels]] = [[] for _ in outs]
-    for face in recorder.tag(x).faces:
-        if face.shape[axis] > 1 and len(outs) > 1:
-            divide(recorder, call, face, axis, sizes)
-        for piece, start, end in zip(pieces, bounds[:-1], bounds[1:], strict=True):
-            piece.append(face.take(range(start, end), axis) if face.shape[axis] > 1 else face)
-    for out, piece in zip(outs, pieces, strict=True):
-        recorder.set(out, Tag(tuple(piece)))
-
-
-def divide(recorder: Recorder, call: Call, face: Labels, axis: int, sizes: Sequence[int]) -> None:
-    """A channel axis is divided: note the equal parts, or pin them where they are not equal."""
-    if len(set(sizes)) == 1 and set(varying_axes(face)) == {axis}:
-        recorder.parts.append(Parts(face.reshape(len(sizes), -1), recorder.here(call), len(recorder.ops)))
-    else:
-        recorder.pin(face, f"split into parts of fixed sizes at {recorder.here(call)}")
-
-
-def unbind(recorder: Recorder, call: Call) -> None:
-    """One tensor for each position of an axis."""
-    x = call.tensors[0]
-    axis = call.arg(1, "dim", 0) % x.ndim
-    for face in recorder.tag(x).faces:
-        if face.shape[axis] > 1 and set(varying_axes(face)) == {axis}:
-            recorder.pin(face, f"selected by position at {recorder.here(call)}")
-    for index, out in enumerate(call.outputs):
-        faces = (face.take(index if face.shape[axis] > 1 else 0, axis) for face in recorder.tag(x).faces)
-        recorder.set(out, Tag(tuple(faces)))
 
 
 def concatenate(recorder: Recorder, call: Call) -> None:
@@ -291,7 +227,7 @@ def shuffle_channels(recorder: Recorder, call: Call) -> None:
     x, groups = call.args
     for face in recorder.tag(x).faces:
         if set(varying_axes(face)) == {1}:
-            recorder.parts.append(Parts(face.reshape(groups, -1), recorder.here(call), len(recorder.ops)))
+            note_parts(recorder, call, face.reshape(groups, -1), (1,))
     same_op(recorder, call)
 
 
@@ -334,11 +270,6 @@ STRUCTURAL: dict[str, Any] = {
     "unsqueeze": unsqueeze,
     "squeeze": squeeze,
     "expand": expand,
-    "slice": take_slice,
-    "select": select,
-    "split": split,
-    "split_with_sizes": split,
-    "unbind": unbind,
     "cat": concatenate,
     "stack": stack,
     "slice_scatter": scatter_slice,

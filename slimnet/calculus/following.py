@@ -1,0 +1,144 @@
+"""Follow every channel of the slim network through its code, step by step, beside the one it was.
+
+Sets say which channels are cut together, not what is done to each of them: `cat([x[:, ::2].relu(), x[:, 1::2]])` joins
+no channels, but in a narrower x other ones are the even ones. So where the code divides an axis, each step of the slim
+network must compute each channel from the same channels as that step of the dense one.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from slimnet.calculus.constants import ELEMENTWISE
+from slimnet.calculus.matching import AS_STRIDES_ARE, MixedChannelsError, Orders
+from slimnet.calculus.removal import Removal
+from slimnet.graph import ChannelGraph, Depthwise, Norm, Pin, Pointwise, Reader, Step
+from slimnet.tracing.labels import Labels
+
+ODD = np.random.default_rng(0).integers(1, 1 << 62, 64, dtype=np.int64) | 1
+"""Factors that make one number of the labels that meet in a step; they wrap around."""
+
+
+def check_steps(removal: Removal, slim: ChannelGraph, orders: Orders) -> None:
+    """Compare the steps of both networks, where channels of an axis that the code divides are removed.
+
+    Raises:
+        MixedChannelsError: a channel meets others than it did.
+    """
+    graph = removal.graph
+    if not any(removal.gone(parts.grid).any() for parts in graph.parts):
+        return
+    follower = Follower(removal, slim, orders)
+    # What an op records is the same in both networks, unless an axis with one position left shows no channels.
+    ours, theirs = steps_by_call(graph), steps_by_call(slim)
+    for call, steps in ours.items():
+        others = theirs.get(call, [])
+        if list(map(type, steps)) == list(map(type, others)):
+            for dense, narrow in zip(steps, others, strict=True):
+                follower.step(dense, narrow)
+    for pin, other in zip(graph.pins, slim.pins, strict=False):
+        follower.stay(pin, other)
+
+
+def steps_by_call(graph: ChannelGraph) -> dict[int, list[Step]]:
+    """The steps of each op, by its place among the ops that `called` lists."""
+    places = np.cumsum([0, *(op.name not in AS_STRIDES_ARE for op in graph.ops)]).tolist()
+    found: dict[int, list[Step]] = {}
+    for step, op in zip(graph.steps, graph.step_ops, strict=True):
+        found.setdefault(places[op], []).append(step)
+    return found
+
+
+class Follower:
+    """What the channels of the slim network were: `was[label]` is a label of the dense network, 0 where not known.
+
+    Dense channels computed from the same channels by the same step are alike: `alike[label]` is the first of them.
+    """
+
+    def __init__(self, removal: Removal, slim: ChannelGraph, orders: Orders):
+        self.sets = removal.sets
+        pairs = zip(removal.graph.readers, orders.inputs, orders.outputs, strict=True)
+        self.orders = {id(reader): (inputs, outputs) for reader, inputs, outputs in pairs}
+        self.was = np.zeros(slim.size, dtype=np.int64)
+        self.alike = np.arange(removal.graph.size)
+        for key, order in orders.axes.items():
+            self.was[slim.vectors[key]] = removal.graph.vectors[key][order]
+
+    def step(self, dense: Step, narrow: Step) -> None:
+        """Each channel that a step computes comes from the same channels."""
+        if isinstance(dense, Reader) and isinstance(narrow, Reader):
+            self.read(dense, narrow)
+        elif isinstance(dense, Depthwise) and isinstance(narrow, Depthwise):
+            self.filter(dense, narrow)
+        elif isinstance(dense, ELEMENTWISE) and isinstance(narrow, ELEMENTWISE) and same_arity(dense, narrow):
+            places = self.places(dense.operands, narrow.operands, dense.out)
+            self.learn(narrow.out, np.where(places < 0, 0, dense.out[places]))
+
+    def read(self, dense: Reader, narrow: Reader) -> None:
+        """A layer reads the channels that its weight is in order for."""
+        inputs, outputs = self.orders[id(dense)]
+        expected, found = self.alike[dense.inputs[inputs]], self.was[narrow.inputs]
+        if found.size == expected.size and ((found > 0) & (found != expected)).any():
+            raise MixedChannelsError(self.sets[dense.inputs], dense.module)
+        self.learn(narrow.outputs, dense.outputs[outputs])
+
+    def filter(self, dense: Depthwise, narrow: Depthwise) -> None:
+        """A depthwise convolution computes some channels from each."""
+        times = dense.outputs.size // dense.inputs.size
+        places = self.places([dense.inputs], [narrow.inputs], dense.inputs)
+        if narrow.outputs.size == places.size * times:
+            rows = dense.outputs.reshape(-1, times)[places]
+            self.learn(narrow.outputs, np.where(places[:, None] < 0, 0, rows).reshape(-1))
+
+    def stay(self, dense: Pin, narrow: Pin) -> None:
+        """What is seen from outside, or mixed by an op, are the same channels."""
+        found = self.was[narrow.labels]
+        if dense.reason == narrow.reason and not np.isin(found[found > 0], self.alike[dense.labels]).all():
+            raise MixedChannelsError(self.sets[np.append(dense.labels, found)], "")
+
+    def places(self, dense: Sequence[Labels], narrow: Sequence[Labels], out: Labels) -> np.ndarray:
+        """Where in the dense step stand the channels that meet in the slim one; -1 where one of them is not known."""
+        ours = combined([self.alike[labels] for labels in dense])
+        found = [self.was[labels] for labels in narrow]
+        theirs = combined(found)
+        unknown = np.any([(was == 0) & labels.any() for labels, was in zip(dense, found, strict=True)], axis=0)
+        order = np.argsort(ours, kind="stable")
+        ordered = ours[order]
+        self.note_alike(ordered, out[order])
+        place = np.minimum(np.searchsorted(ordered, theirs), ours.size - 1)
+        strange = ~unknown & (ordered[place] != theirs)
+        if strange.any():
+            touched = np.concatenate([*dense, *(was[strange] for was in found)])
+            raise MixedChannelsError(self.sets[touched], "")
+        return np.where(unknown, -1, order[place])
+
+    def note_alike(self, keys: np.ndarray, out: Labels) -> None:
+        """Remember which of a step's channels come from the same ones; `keys` are in order."""
+        again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
+        if again.size:
+            first = np.arange(keys.size)
+            first[again] = 0
+            self.alike[out] = self.alike[out[np.maximum.accumulate(first)]]
+
+    def learn(self, narrow: Labels, dense: Labels) -> None:
+        """These slim channels were those dense ones, 0 where it is not known which."""
+        dense = self.alike[dense]
+        before = self.was[narrow]
+        if ((before > 0) & (dense > 0) & (self.alike[before] != dense)).any():
+            raise MixedChannelsError(self.sets[dense], "")
+        self.was[narrow] = np.where(dense > 0, dense, before)
+
+
+def same_arity(dense: Pointwise | Norm, narrow: Pointwise | Norm) -> bool:
+    """Whether two steps compute from as many operands."""
+    return len(dense.operands) == len(narrow.operands)
+
+
+def combined(labels: Sequence[Labels]) -> np.ndarray:
+    """One number for the labels that meet at each position."""
+    if len(labels) == 1:
+        return labels[0]
+    total = np.zeros(labels[0].size, dtype=np.int64)
+    for place, each in enumerate(labels):
+        total += each * ODD[place % ODD.size]
+    return total

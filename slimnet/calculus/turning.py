@@ -1,0 +1,121 @@
+"""Which axis of a divided axis becomes narrower: `view(n, 4, -1)` keeps four parts, `view(n, -1, 4)` parts of four.
+
+The ops look alike. What stands side by side is taken to become narrower first, as halves and groups do; where the
+network's code does not follow, the other axes are tried. Then channels change places, so that what the code takes for
+the same column still is: every fourth channel, say.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from slimnet.calculus.removal import Removal
+from slimnet.graph import ChannelGraph, Parts
+from slimnet.tracing.labels import Labels
+
+ExtraPin = tuple[Labels, str]
+"""Labels that stay since the network's code did not follow a plan, and why."""
+
+
+@dataclass
+class Turns:
+    """What has been tried: `chosen[op]` is the place among the free axes, one more for fixed positions.
+
+    `coming[op]` are the places that come next, `first[op]` is what would have been pinned the first time, `done` are
+    ops for which nothing is left to try.
+    """
+
+    chosen: dict[int, int] = field(default_factory=dict)
+    coming: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    first: dict[int, ExtraPin] = field(default_factory=dict)
+    done: set[int] = field(default_factory=set)
+
+    def turn(self, removal: Removal, sets: np.ndarray, position: int, pin: ExtraPin) -> ExtraPin | None:
+        """Try another axis for the last op, up to a position, that divides some sets; else say what is to be pinned.
+
+        That is `pin`, or what it was before other axes were tried. All ops of the same line of code turn together.
+        """
+        parts = self.last(removal, sets, position)
+        if parts is None:
+            return pin
+        ops = {twin.op for twin in twins(removal.graph, parts)}
+        coming = self.coming.get(parts.op, ways(parts)[1:])
+        if coming:
+            self.choose(ops, coming)
+            self.first.setdefault(parts.op, pin)
+            return None
+        for op in ops:
+            self.chosen.pop(op, None)
+        self.done |= ops
+        return self.first.get(parts.op, pin)
+
+    def choose(self, ops: Iterable[int], ways: tuple[int, ...]) -> None:
+        """Take the first of some ways for these ops, and remember the others."""
+        self.chosen.update(dict.fromkeys(ops, ways[0]))
+        self.coming.update(dict.fromkeys(ops, ways[1:]))
+
+    def begin(self, removal: Removal) -> None:
+        """Begin with another axis where the one that stands side by side could not lose anything."""
+        for parts in removal.graph.parts:
+            if len(parts.free) > 1 and parts.op not in self.chosen:
+                same = twins(removal.graph, parts)
+                gains = [sum(gain(removal, twin, axis) for twin in same) for axis in parts.free]
+                best = int(np.argmax(gains))
+                if not gains[0] and gains[best]:
+                    others = [way for way in ways(parts) if way not in (0, best)]
+                    self.choose([twin.op for twin in same], (best, 0, *others))
+
+    def last(self, removal: Removal, sets: np.ndarray, position: int) -> Parts | None:
+        """The last op, up to a position, that divides some of these sets, loses channels, and is not done."""
+        concerned = np.zeros(removal.removed.size, dtype=bool)
+        concerned[sets] = True
+        for parts in reversed(removal.graph.parts):
+            own = removal.sets[parts.grid]
+            fits = parts.op <= position and parts.op not in self.done
+            if fits and concerned[own].any() and removal.removed[own].any():
+                return parts
+        return None
+
+
+def ways(parts: Parts) -> tuple[int, ...]:
+    """The places that may be chosen: one for each free axis, and one for fixed positions."""
+    return tuple(range(len(parts.free) + (parts.fixed is not None)))
+
+
+def gain(removal: Removal, parts: Parts, axis: int) -> int:
+    """How many channels could go if all rows along an axis have to lose as many."""
+    gone = removal.gone(parts.along(axis)).sum(1)
+    return int(gone.min()) * gone.size
+
+
+def twins(graph: ChannelGraph, parts: Parts) -> list[Parts]:
+    """The divisions by the same line of code into as many free axes."""
+    op = graph.ops[parts.op]
+    return [
+        other
+        for other in graph.parts
+        if (graph.ops[other.op].name, graph.ops[other.op].line, len(other.free)) == (op.name, op.line, len(parts.free))
+    ]
+
+
+def new_places(removal: Removal) -> list[list[int]]:
+    """The kept sets of every divided axis whose channels change places, in their new order."""
+    found = []
+    for parts in removal.graph.parts:
+        axis = removal.axis_of(parts)
+        if axis is None or axis == parts.grid.ndim - 1:
+            continue
+        rows = removal.sets[parts.along(axis)]
+        kept = ~removal.removed[rows]
+        count = int(kept[0].sum())
+        if not kept.all() and (kept.sum(1) == count).all():
+            others = [size for place, size in enumerate(parts.grid.shape) if place != axis]
+            grid = np.moveaxis(rows[kept].reshape(*others, count), -1, axis)
+            found.append(once(grid.ravel().tolist()))
+    return found
+
+
+def once(numbers: Iterable[int]) -> list[int]:
+    """Each number where it stands first."""
+    return list(dict.fromkeys(numbers))
