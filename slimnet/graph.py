@@ -7,7 +7,7 @@ apart step by step; labels that must be cut together are joined by edges into *s
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -180,7 +180,7 @@ class Op(NamedTuple):
     module: str
     line: str
     touched: tuple[Labels, ...]
-    numbers: str = ""
+    numbers: tuple[Any, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} in {self.module or 'the network'} ({self.line})"

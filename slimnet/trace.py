@@ -296,16 +296,15 @@ class ChannelMode(TorchDispatchMode):
     def note(self, call: Call) -> None:
         """Remember the op and its parameters, so that a resized network that fails can be told where."""
         recorder = self.recorder
+        parameters, tags = recorder.parameters, recorder.tags
         touched: list[Labels] = []
         for tensor in call.tensors:
-            name = recorder.parameters.get(id(tensor))
-            if name is not None:
+            if (name := parameters.get(id(tensor))) is not None:
                 recorder.used.add(name)
         for tensor in (*call.tensors, *call.outputs):
-            entry = recorder.tags.get(id(tensor))
-            if entry is not None:
+            if (entry := tags.get(id(tensor))) is not None:
                 touched += entry[1].faces
-        numbers = numbers_of(recorder, call) if touched else ""
+        numbers = numbers_of(recorder, call) if touched else ()
         recorder.ops.append(Op(call.name, recorder.module, recorder.line if touched else "", tuple(touched), numbers))
 
 

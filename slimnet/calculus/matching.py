@@ -153,9 +153,14 @@ def check_same_code(removal: Removal, slim: ChannelGraph) -> None:
     for dense, narrow in zip_longest(called(removal.graph), called(slim)):
         if dense is None:
             raise MixedChannelsError(removal.sets[labels_among(beside(removal.graph, narrow))], str(narrow))
-        differs = narrow is None or dense.name != narrow.name
-        if differs or (dense.numbers != narrow.numbers and dense.touched and narrow.touched):
+        if narrow is None or dense.name != narrow.name or not same_numbers(dense, narrow):
             raise MixedChannelsError(removal.sets[labels_among(dense.touched)], str(dense))
+
+
+def same_numbers(dense: Op, narrow: Op) -> bool:
+    """Whether two calls computed with the same numbers, as far as they touched channels; NaN is the same as NaN."""
+    unmoved = not (dense.touched and narrow.touched) or dense.numbers == narrow.numbers
+    return unmoved or str(dense.numbers) == str(narrow.numbers)
 
 
 def called(graph: ChannelGraph) -> list[Op]:

@@ -11,6 +11,9 @@ from slimnet.tracing.labels import varying_axes
 from slimnet.tracing.ops.pointwise import known_scalar
 from slimnet.tracing.recorder import Call, Recorder
 
+NUMBERS = (int, float)
+SEQUENCES = (list, tuple)
+
 SIZES = frozenset(
     [
         "view",
@@ -41,33 +44,31 @@ ALONG = frozenset(["slice", "select", "slice_scatter", "select_scatter", "narrow
 """Ops whose numbers are positions on one axis."""
 
 
-def numbers_of(recorder: Recorder, call: Call) -> str:
+def numbers_of(recorder: Recorder, call: Call) -> tuple[Any, ...]:
     """The numbers in an op's arguments, and what its tensors hold that are known and belong to no channel."""
-    given = [] if call.name in SIZES else written(recorder, call)
+    given = () if call.name in SIZES else written(recorder, call)
     for tensor in call.tensors:
         entry = recorder.tags.get(id(tensor))
         if entry is not None and entry[1].value is not None and not entry[1].faces:
-            given.append(held(recorder, tensor))
-    return " ".join(given)
+            given = (*given, held(recorder, tensor))
+    return given
 
 
-def written(recorder: Recorder, call: Call) -> list[str]:
+def written(recorder: Recorder, call: Call) -> tuple[Any, ...]:
     """The numbers in an op's arguments, less those that follow the width of the channel axes."""
-    values = [*call.args, *call.kwargs.values()]
     if call.name == "convolution":
-        values = values[3:8]
-    elif call.name in ALONG and follows(recorder, call):
-        return []
-    elif call.name == "constant_pad_nd":
-        values = [plane_amounts(recorder, call), *values[2:]]
-    return [str(value) for value in values if is_number(value)]
+        return call.args[3:8]
+    values = (*call.args, *call.kwargs.values()) if call.kwargs else call.args
+    if call.name in ALONG and follows(recorder, call):
+        return ()
+    if call.name == "constant_pad_nd":
+        values = (plane_amounts(recorder, call), *values[2:])
+    return tuple([value for value in values if isinstance(value, NUMBERS) or is_list_of_numbers(value)])
 
 
-def is_number(value: Any) -> bool:
-    """Whether an argument is a number or several."""
-    return isinstance(value, int | float) or (
-        isinstance(value, list | tuple) and bool(value) and isinstance(value[0], int | float)
-    )
+def is_list_of_numbers(value: Any) -> bool:
+    """Whether an argument is several numbers."""
+    return isinstance(value, SEQUENCES) and bool(value) and isinstance(value[0], NUMBERS)
 
 
 def follows(recorder: Recorder, call: Call) -> bool:
