@@ -1,5 +1,6 @@
 """The paper's tables with ours beside them, from results that `slimnet reproduce` left.
 
+mkdir -p runs/paper/results && cp benchmarks/results/paper/*.json runs/paper/results    # go on from what is kept
 slimnet reproduce table1 --scale small --data-root data -o runs/paper
 python benchmarks/paper.py --keep runs/paper        # take the results over, one file a cell
 slimnet reproduce all --dry-run --json > plan.json

@@ -95,7 +95,7 @@ def reproduce(
     """Train the networks of the paper's tables and figures, and set what came of them beside what is printed.
 
     NAME is table1 ... table10, supp-table1 ... supp-table4, fig2 ... fig5, supp-fig1 ... supp-fig3, or all; trends
-    is the networks alone that the trends which the paper states are read off.
+    stands for the networks that the paper's claims are read off.
 
     Figure 4 and supplementary figure 3 are simulated, in full at either scale, in about a minute.
 
@@ -203,7 +203,7 @@ def forecast(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[
         return
     console = terminal.result()
     seeds = 1 + max((task.recipe.seed for task in tasks), default=0)
-    time = "time" if seeds == 1 else f"time of {seeds}"
+    time = "time" if seeds == 1 else f"time of {seeds} runs"
     console.print(terminal.table(("table", "row", "data", time, "state"), [_line(row) for row in rows], right=(3,)))
     for needs in dict.fromkeys(row["needs"] for row in rows if row["needs"]):
         console.print(f"\n{needs}")
