@@ -52,18 +52,20 @@ def environment_part(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def correctness(options: argparse.Namespace) -> Iterator[Part]:
-    """Surgery, certificate, bundle, ONNX, CUDA graph and benchmark, network by network."""
+    """Surgery, certificate, CUDA graph and benchmark, network by network; then the files, of the first networks."""
     tiny = options.device == "cpu"
-    for name in gpu_checks.NETWORKS[:1] if tiny else gpu_checks.NETWORKS:
-        subject = gpu_checks.Subject(name, options.device, tiny=tiny)
-        for check in gpu_checks.CHECKS:
-            if not (check in gpu_checks.SLOW and name not in gpu_checks.NETWORKS[:3]):
-                yield f"{name}: {check.__name__}", lambda check=check, subject=subject: check(subject)
+    names = gpu_checks.NETWORKS[:1] if tiny else gpu_checks.NETWORKS
+    subjects = [gpu_checks.Subject(name, options.device, tiny=tiny) for name in names]
+    quick = [check for check in gpu_checks.CHECKS if check not in gpu_checks.SLOW]
+    for checks, those in ((quick, subjects), (gpu_checks.SLOW, subjects[:3])):
+        for subject in those:
+            for check in checks:
+                yield f"{subject.name}: {check.__name__}", lambda check=check, subject=subject: check(subject)
 
 
 def training(options: argparse.Namespace) -> Iterator[Part]:
     """Captured steps against plain ones, the GPU against the CPU, and runs that go on."""
-    steps = 12 if options.device == "cpu" else 60
+    steps = 16
     for optimiser in gpu_checks.CAPTURED if options.device != "cpu" else gpu_checks.CAPTURED[:1]:
         yield f"captured {optimiser}", lambda optimiser=optimiser: gpu_checks.captured(options.device, optimiser, steps)
     for precision in ("fp32", "bf16"):

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from elsewhere import GPU, HERE, is_same, without_float64
+from elsewhere import GPU, HERE, is_same, same_plan, without_float64
 from torch import nn
 
 from slimnet.baselines import Budget, rank, remove, within
@@ -91,7 +91,8 @@ def model_of(place):
 
 
 def test_accuracy_and_sparsity_are_those_of_the_cpu():
-    assert evaluate(model_of(HERE), DIGITS) == evaluate(model_of(CPU), DIGITS)
+    ours, theirs = evaluate(model_of(HERE), DIGITS), evaluate(model_of(CPU), DIGITS)
+    assert ours == theirs or (GPU and abs(ours.top1 - theirs.top1) < 0.02)
     expected = analyse(model_of(CPU), DIGITS)
     for found in (analyse(model_of(HERE), DIGITS), analyse(model_of(CPU), DIGITS, device=HERE)):
         assert found == expected or GPU
@@ -105,7 +106,7 @@ def test_methods_choose_and_recalibrate_as_on_the_cpu(method):
         ranking = rank(method, model, images, batches=DIGITS.batches("train", 32))
         chosen = within(model, images, ranking, Budget("macs", 0.6))
         found.append(remove(model, images, chosen, loader=Batches(DIGITS)))
-    assert found[1].plan == found[0].plan
+    assert same_plan(found[1].plan, found[0].plan)
     assert_same_weights(found[1].model, found[0].model)
 
 

@@ -1,6 +1,7 @@
 """benchmarks/gpu.py: steps in processes of their own, within their time, resumed; and the steps themselves on a CPU."""
 
 import argparse
+import dataclasses
 import json
 import sys
 import tempfile
@@ -131,6 +132,33 @@ def test_a_network_that_is_wrong_does_not_pass(subject):
     assert not gpu_checks.tf32(wrong)["holds"]
 
 
+def test_rounding_alone_is_no_error_and_more_than_that_is():
+    assert gpu_checks.judged(0.2, 5e-2, rounding=0.15)["holds"]
+    assert not gpu_checks.judged(0.2, 5e-2, rounding=0.05)["holds"]
+    assert not gpu_checks.judged(None, 5e-2)["holds"]
+
+
+def test_plans_are_the_same_whose_sums_were_added_up_in_another_order(subject):
+    plan = subject.slimmed.plan
+    first = plan.folds[0]
+    for factor, same in ((1 + 1e-15, True), (1 + 1e-3, False)):
+        changed = dataclasses.replace(first, increments=tuple(factor * each for each in first.increments))
+        assert gpu_checks.same_plan(plan, dataclasses.replace(plan, folds=(changed, *plan.folds[1:]))) is same
+    assert not gpu_checks.same_plan(plan, dataclasses.replace(plan, folds=plan.folds[1:]))
+    assert not gpu_checks.same_plan(plan, dataclasses.replace(plan, cuts=plan.cuts[1:]))
+
+
+def test_a_run_that_leaves_out_a_drop_or_the_weight_decay_is_told_apart(monkeypatch):
+    """Such as a captured step in which they do not count; the same run with other rounding is not."""
+    monkeypatch.setattr(train_throughput, "IMAGES", 64)
+    plan = gpu_checks.recipe(16)
+    run, limit = gpu_checks.trained(plan, "cpu"), gpu_checks.WAY["fp32"]
+    for wrong in ({"drops": ()}, {"weight_decay": 0.0}):
+        other = gpu_checks.trained(dataclasses.replace(plan, **wrong), "cpu")
+        assert run.apart(other) > 5 * limit
+    assert run.apart(gpu_checks.trained(plan, "cpu", threads=1)) < limit / 5
+
+
 def steps_main(monkeypatch, step, found):
     monkeypatch.setattr(sys, "argv", ["gpu_steps.py", step, "--device", "cpu", "--found", str(found)])
     return gpu_steps.main()
@@ -180,5 +208,6 @@ def test_the_table_shows_errors_speeds_and_latencies():
     results = {"correctness": checks, "throughput": {"basicnet": speed}, "latency": {"net": {"latencies": [latency]}}}
     text = gpu.table({"steps": {name: {"status": "done", "results": each} for name, each in results.items()}})
     assert "| fp32 | 2 | 2.0e-03 | 0.0001 | 1 |" in text
+    assert gpu.worst([checks["c: fp32"], {"error_relative": None, "tolerance": 0.1}]) == ("none to compare", "0.1")
     assert "| basicnet | 100 | 250 | 2.50 |" in text
     assert "| net | cuda, torch, batch 1 | 2.000 | 1.000 | 2.00 |" in text
