@@ -98,7 +98,7 @@ def throughput(options: argparse.Namespace) -> Iterator[Part]:
         "arch": "basicnet", "width": 0.125 if tiny else 1.0, "batch": 8 if tiny else 40, "device": options.device,
         "threads": 1 if tiny else min(8, os.cpu_count() or 1), "workers": 0 if tiny else min(8, os.cpu_count() or 1),
         "steps": 2 if tiny else 100, "repeats": 2 if tiny else 5, "concurrent": None,
-        "bf16": False, "tf32": False, "compile": False,
+        "dead": 0.0, "bf16": False, "tf32": False, "compile": False,
     }  # fmt: skip
     for changes in THROUGHPUT[:1] if tiny else THROUGHPUT:
         settings = argparse.Namespace(**{**usual, **changes})

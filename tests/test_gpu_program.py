@@ -177,6 +177,16 @@ def test_parts_of_training_run_and_are_not_run_again(monkeypatch, tmp_path):
     assert results["environment"]["torch"]
 
 
+def test_throughput_is_measured_with_every_option_that_its_program_has(monkeypatch, tmp_path):
+    monkeypatch.setattr(train_throughput, "IMAGES", 64)
+    monkeypatch.setattr(train_throughput, "matmul_rate", lambda *_: 1e9)
+    assert steps_main(monkeypatch, "throughput", tmp_path / "found.json") == 0
+    (row,) = [each for each in json.loads((tmp_path / "found.json").read_text()).values() if "ratio" in each]
+    assert row["ratio"]["median"] > 0
+    options = argparse.Namespace(device="cuda")
+    assert len({name for name, _ in gpu_steps.throughput(options)}) == len(gpu_steps.THROUGHPUT)
+
+
 def test_a_part_that_raises_is_written_down_and_makes_the_step_fail(monkeypatch, tmp_path):
     def broken(*_):
         raise ZeroDivisionError("first line\nsecond line")
