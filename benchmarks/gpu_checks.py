@@ -208,7 +208,7 @@ def cuda_graph(subject: Subject) -> Found:
     if subject.device == "cpu":
         return {"skipped": "a CPU has no CUDA graphs"}
     place = subject.images.clone()
-    with torch.inference_mode(), float32_products(tf32=False):
+    with torch.inference_mode(), float32_products(tf32=False), torch.cuda.device(subject.device):
         replay = graph_run(subject.slimmed.model, Inputs.of(place))
         place.copy_(subject.images.flip(0))
         replayed: Any = replay()

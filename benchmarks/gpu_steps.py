@@ -216,7 +216,7 @@ def usable(device: str) -> bool:
     """Whether a GPU still works after an error; some leave it unusable to the process."""
     try:
         if device != "cpu":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
     except RuntimeError:
         return False
     return True

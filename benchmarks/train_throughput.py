@@ -48,6 +48,8 @@ from slimnet.training import Recipe, train
 from slimnet.training.tuning import Tuning
 
 IMAGES = 10_000
+PATIENCE = 60.0
+"""Seconds in which all of several runs have to be ready."""
 BACKWARD = 3
 """A training step is counted as three forward passes: backward has a product for the input and one for the weight."""
 RESULTS = Path(__file__).parent / "results" / "train_throughput.json"
@@ -139,7 +141,7 @@ def kill(model: nn.Module, share: float) -> None:
 def finished(device: str) -> None:
     """Wait for what a GPU still has to do."""
     if device != "cpu":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 def timed(turn: Turn, steps: int) -> float:
@@ -176,7 +178,8 @@ def matmul_rate(device: str, dtype: torch.dtype) -> float:
 def several(recipe: Recipe, device: str, tuning: Tuning, steps: int, count: int) -> float:
     """Images a second of `count` independent runs that share one device, all together."""
     context = multiprocessing.get_context("spawn")
-    ready, go = context.Barrier(count + 1), context.Barrier(count + 1)
+    # One that fails would be waited for without end.
+    ready, go = context.Barrier(count + 1, timeout=PATIENCE), context.Barrier(count + 1, timeout=PATIENCE)
     processes = [
         context.Process(target=one_of_several, args=(recipe, device, tuning, steps, ready, go)) for _ in range(count)
     ]

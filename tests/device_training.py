@@ -19,6 +19,7 @@ from slimnet.places import random_number_states
 from slimnet.training import Recipe, evaluate, train
 from slimnet.training.analysis import analyse
 from slimnet.training.finetune import Finetuning, retraining
+from slimnet.training.optimisers import make_optimiser
 from slimnet.training.recipe import BASE_SETTINGS
 
 CPU = torch.device("cpu")
@@ -38,9 +39,11 @@ def trained(place, state=None, reports=None, **changes):
     return run
 
 
-def assert_same_weights(actual, expected):
+def assert_same_weights(actual, expected, rounding=0.0):
     for name, tensor in expected.state_dict().items():
-        assert is_same(actual.state_dict()[name], tensor), name
+        ours = actual.state_dict()[name].cpu()
+        near = rounding and torch.allclose(ours, tensor, rtol=rounding, atol=rounding * float(tensor.abs().max()))
+        assert near or is_same(ours, tensor), name
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,15 @@ def assert_same_weights(actual, expected):
 def test_training_is_that_of_the_cpu(changes):
     if GPU:
         changes = {**changes, "lr": 1e-4}
-    assert_same_weights(trained(HERE, **changes).model, trained(CPU, **changes).model)
+    # Adagrad's step is another one off the CPU, where torch may have no fused one.
+    rounding = 1e-4 if changes.get("optimiser") == "adagrad" else 0.0
+    assert_same_weights(trained(HERE, **changes).model, trained(CPU, **changes).model, rounding)
+
+
+def test_adagrad_has_no_fused_step_on_a_device():
+    """Torch 2.11 refuses it on GPUs."""
+    optimiser = make_optimiser(recipe(optimiser="adagrad"), nn.Linear(2, 2).to(HERE))
+    assert [(group["fused"], group["foreach"]) for group in optimiser.param_groups] == [(False, True)]
 
 
 @pytest.mark.parametrize(("first", "then"), [*itertools.product((CPU, HERE), repeat=2)], ids=str)

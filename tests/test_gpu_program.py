@@ -6,12 +6,15 @@ import json
 import sys
 import tempfile
 import textwrap
+import threading
 
 import gpu
 import gpu_checks
 import gpu_steps
 import pytest
 import train_throughput
+
+from slimnet.training.tuning import Tuning
 
 STAND_IN = """
     import json, os, sys, time
@@ -185,6 +188,24 @@ def test_throughput_is_measured_with_every_option_that_its_program_has(monkeypat
     assert row["ratio"]["median"] > 0
     options = argparse.Namespace(device="cuda")
     assert len({name for name, _ in gpu_steps.throughput(options)}) == len(gpu_steps.THROUGHPUT)
+
+
+def test_a_run_of_several_that_never_gets_ready_is_not_waited_for_without_end(monkeypatch):
+    """Processes are stood in for by threads, and one that fails by one that ends at once."""
+    stand_in = argparse.Namespace(Barrier=threading.Barrier, Process=threading.Thread)
+    monkeypatch.setattr(train_throughput.multiprocessing, "get_context", lambda _: stand_in)
+    monkeypatch.setattr(train_throughput, "one_of_several", lambda *_: None)
+    monkeypatch.setattr(train_throughput, "PATIENCE", 0.1)
+    with pytest.raises(threading.BrokenBarrierError):
+        train_throughput.several(gpu_checks.recipe(16), "cpu", Tuning(), 2, 2)
+
+
+@pytest.mark.parametrize("wait", [train_throughput.finished, gpu_steps.usable])
+def test_the_gpu_that_is_waited_for_is_the_one_that_works(wait, monkeypatch):
+    waited = []
+    monkeypatch.setattr(train_throughput.torch.cuda, "synchronize", lambda device=None: waited.append(device))
+    wait("cuda:1")
+    assert waited == ["cuda:1"]
 
 
 def test_a_part_that_raises_is_written_down_and_makes_the_step_fail(monkeypatch, tmp_path):

@@ -55,7 +55,8 @@ def graph_run(model: nn.Module, inputs: Inputs) -> Run:
             inputs.call(model)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # On this GPU's side stream: torch's own for captures is one of the GPU that it first captured on.
+    with torch.cuda.graph(graph, stream=side):
         output = inputs.call(model)
 
     def replay() -> object:

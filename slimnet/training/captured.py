@@ -79,8 +79,9 @@ class CapturedStep:
         make_capturable(self._step.optimiser, brought[0].device)
         self._step.optimiser.zero_grad()
         graph = torch.cuda.CUDAGraph()
-        # The thread that reads the next batch may go on pinning memory meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # The thread that reads the next batch may go on pinning memory meanwhile. torch's own stream for captures is
+        # one of the GPU that it first captured on, which need not be this one.
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
             self._step(*self._batches.assemble(self._places), scale, self._tally)
         return graph
 

@@ -33,6 +33,8 @@ def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 
 def _constructed(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     optim, lr, eps, betas = torch.optim, recipe.lr, recipe.eps, recipe.betas
+    # Adagrad's fused step refuses GPUs in older versions of torch (2.11, for one); the others' do not.
+    on_cpu = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
     match recipe.optimiser:
         case "sgd":
             return optim.SGD(groups, lr, recipe.momentum, nesterov=recipe.nesterov, fused=True)
@@ -43,7 +45,7 @@ def _constructed(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Op
         case "adadelta":
             return optim.Adadelta(groups, lr, recipe.rho, eps, foreach=True)
         case "adagrad":
-            return optim.Adagrad(groups, lr, eps=eps, fused=True)
+            return optim.Adagrad(groups, lr, eps=eps, fused=on_cpu, foreach=not on_cpu)
         case "rmsprop":
             return optim.RMSprop(groups, lr, alpha=recipe.rho, eps=eps, foreach=True)
 
