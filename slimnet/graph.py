@@ -121,6 +121,14 @@ class Pin:
 
 
 @dataclass(frozen=True)
+class Sum:
+    """Labels `(sums, channels)` of channels that are added up, each row to one value: zeros may go, nothing else."""
+
+    rows: Labels
+    where: str
+
+
+@dataclass(frozen=True)
 class Parts:
     """An axis of channels that the code divides: their labels on a grid, of which one axis may become narrower.
 
@@ -204,6 +212,7 @@ class ChannelGraph:
     step_ops: tuple[int, ...]
     pins: tuple[Pin, ...]
     parts: tuple[Parts, ...]
+    sums: tuple[Sum, ...]
     used: frozenset[str]
     activations: tuple[Activation, ...]
     paddings: tuple[Padding, ...]
@@ -211,6 +220,12 @@ class ChannelGraph:
     ops: tuple[Op, ...]
     macs: int
     batch: int
+
+    @property
+    def fixed(self) -> Labels:
+        """Labels of channels that can never go, 0 among them."""
+        positions = [parts.fixed for parts in self.parts if parts.fixed is not None and not parts.free]
+        return np.concatenate([[0], *(pin.labels for pin in self.pins), *positions])
 
     @cached_property
     def layers(self) -> tuple[Reader | Depthwise, ...]:

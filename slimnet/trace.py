@@ -375,6 +375,7 @@ def finish(recorder: Recorder, batch: int) -> ChannelGraph:
         step_ops=tuple(recorder.step_ops),
         pins=tuple(recorder.pins),
         parts=tuple(recorder.parts),
+        sums=tuple(recorder.sums),
         used=frozenset(recorder.used),
         activations=tuple(recorder.activations),
         paddings=tuple(recorder.paddings),

@@ -309,6 +309,25 @@ class Inside(nn.Module):
         return parts.reshape(x.shape)
 
 
+class Summed(nn.Module):
+    """Channels added up to a gate, a length, or the likeness of positions, by one head or two."""
+
+    def __init__(self, dice: Dice, width: int):
+        super().__init__()
+        self.how = dice.choice(["gate", "length", "likeness", "heads"])
+        self.query = conv_norm(dice, width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.how == "gate":
+            return x * x.sum(1, keepdim=True).sigmoid()
+        if self.how == "length":
+            return nn.functional.normalize(x, dim=1, eps=0.1)
+        count = 2 if self.how == "heads" else 1
+        queries, keys = (each.flatten(2).unflatten(1, (count, -1)).mT for each in (self.query(x), x))
+        shares = (0.3 * queries @ keys.mT).softmax(-1)
+        return (shares @ keys).mT.reshape(x.shape)
+
+
 class Halved(nn.Module):
     """Halves of the channels made into one: the larger one, their sum or mean, or one gated by the other."""
 
@@ -404,6 +423,11 @@ def inside(dice: Dice, width: int) -> tuple[nn.Module, int]:
     return nn.Sequential(front, Inside(dice)), wide
 
 
+def summed(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    front, wide = widened(dice, width, 2)
+    return nn.Sequential(front, Summed(dice, wide)), wide
+
+
 def same_width(kind: type[nn.Module]) -> Maker:
     return lambda dice, width: (kind(dice, width), width)
 
@@ -433,6 +457,7 @@ BLOCKS: dict[str, Maker] = {
     "halved": halved,
     "taken": taken,
     "inside": inside,
+    "summed": summed,
 }
 HEADS = ("pooled", "flat", "hidden", "planes")
 RETURNS = ("tensor", "tuple", "dict")

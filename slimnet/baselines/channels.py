@@ -38,7 +38,7 @@ class Channels:
             layers.setdefault(layer.module, sets[layer.outputs])
         pinned = np.zeros(int(sets.max()) + 1, dtype=bool)
         fixed = [layer.outputs for layer in graph.layers if not can_be_silenced(layer)]
-        pinned[sets[np.concatenate([[0], *(pin.labels for pin in graph.pins), *fixed])]] = True
+        pinned[sets[np.concatenate([graph.fixed, *fixed])]] = True
         return cls(graph, sets, layers, pinned)
 
     @property

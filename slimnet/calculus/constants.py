@@ -148,6 +148,8 @@ def needs(graph: ChannelGraph, constants: np.ndarray, dead_outputs: Labels) -> N
     seen[dead_outputs] = True
     for pin in graph.pins:
         live[pin.labels] = True
+    for total in graph.sums:
+        live[total.rows] = True
     varies = np.isnan(constants)
     reads: list[np.ndarray] = []
     for step in reversed(graph.steps):

@@ -26,6 +26,7 @@ def check_steps(removal: Removal, slim: ChannelGraph, orders: Orders) -> None:
         MixedChannelsError: a channel meets others than it did.
     """
     graph = removal.graph
+    check_sums(removal, slim)
     if not any(removal.gone(parts.grid).any() for parts in graph.parts):
         return
     follower = Follower(removal, slim, orders)
@@ -38,6 +39,21 @@ def check_steps(removal: Removal, slim: ChannelGraph, orders: Orders) -> None:
                 follower.step(dense, narrow)
     for pin, other in zip(graph.pins, slim.pins, strict=False):
         follower.stay(pin, other)
+
+
+def check_sums(removal: Removal, slim: ChannelGraph) -> None:
+    """As many sums are made of as many of the channels that are left.
+
+    Raises:
+        MixedChannelsError: the code adds up others.
+    """
+    sizes = [total.rows.shape for total in slim.sums]
+    for place, total in enumerate(removal.graph.sums):
+        gone = removal.gone(total.rows)
+        left = (~gone).sum(1)
+        same = (left == left[0]).all() and place < len(sizes) and sizes[place] == (left.size, left[0])
+        if gone.any() and not same:
+            raise MixedChannelsError(removal.sets[total.rows], total.where)
 
 
 def steps_by_call(graph: ChannelGraph) -> dict[int, list[Step]]:

@@ -59,7 +59,7 @@ def is_plain(graph: ChannelGraph) -> bool:
 
     Where a number in the code stops fitting all the same, the narrow network's forward raises.
     """
-    divided = graph.parts or graph.paddings or any(reader.groups > 1 for reader in graph.readers)
+    divided = graph.parts or graph.sums or graph.paddings or any(reader.groups > 1 for reader in graph.readers)
     return not divided and all(op.name in PLAIN for op in graph.ops if op.touched)
 
 

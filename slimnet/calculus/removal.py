@@ -117,6 +117,8 @@ def removable(
 
     for pin in graph.pins:
         block(pin.labels, pin.reason)
+    for total in graph.sums:
+        block(total.rows[~(constants[total.rows] == 0)], total.where)
     for parts in graph.parts:
         if parts.fixed is not None and axis_of(parts, turns or {}) is None:
             block(parts.fixed, f"taken by position at {parts.where}")

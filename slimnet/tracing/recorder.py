@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimnet.graph import Activation, Constants, Counted, Known, Op, Padding, Parts, Pin, Pointwise, Step, Value
+from slimnet.graph import Activation, Constants, Counted, Known, Op, Padding, Parts, Pin, Pointwise, Step, Sum, Value
 from slimnet.skeleton import gather
 from slimnet.tracing.labels import Labels, align, along, common_shape, distinct, varying_axes
 from slimnet.tracing.tag import PLAIN, Tag
@@ -79,6 +79,7 @@ class Recorder:
         self.step_ops: list[int] = []
         self.pins: list[Pin] = []
         self.parts: list[Parts] = []
+        self.sums: list[Sum] = []
         self.activations: list[Activation] = []
         self.activation_calls: Counter[tuple[str, str]] = Counter()
         self.paddings: list[Padding] = []
@@ -223,6 +224,13 @@ class Recorder:
         values that do not belong to a channel.
         """
         shape = common_shape(operands)
+        if shape and shape[0] > 1:
+            rows = math.lcm(*(period(each) for each in operands))
+            if rows < shape[0]:
+                # Examples laid behind each other have the same channels, and so have the results.
+                first = [each[:rows] for each in operands]
+                out = self.pointwise(first, constant, reason=reason, joined=joined)
+                return np.tile(out, (shape[0] // rows, *[1] * (len(shape) - 1)))
         flat = tuple([(each if each.shape == shape else np.broadcast_to(each, shape)).ravel() for each in operands])
         out = self.fresh((math.prod(shape),))
         self.joins += [(out, operand, reason) for operand in flat[:joined]]
@@ -233,6 +241,14 @@ class Recorder:
         """Record a step of the op that is now handled."""
         self.steps.append(step)
         self.step_ops.append(len(self.ops))
+
+    def summed(self, rows: Labels, where: str) -> Labels:
+        """Record that channels `(sums, channels)` are added up; returns labels `(sums,)` of the sums, which stay."""
+        count = period(rows)
+        self.sums.append(Sum(rows[:count], where))
+        out = self.fresh((count,))
+        self.pin(out, where)
+        return np.tile(out, rows.shape[0] // count)
 
     def here(self, call: Call) -> str:
         """Where an op was called, for people: its name, module path and source line."""
@@ -298,6 +314,15 @@ def short(labels: Sequence[Labels]) -> Labels:
     return np.concatenate(labels, dtype=np.int32, casting="same_kind")
 
 
+def period(labels: Labels) -> int:
+    """After how many rows labels repeat themselves to the end; 1 where there is one row."""
+    count = labels.shape[0]
+    first = labels.reshape(count, -1)[:, 0]
+    again = np.flatnonzero(first[1:] == first[0])
+    rows = int(again[0]) + 1 if again.size else count
+    return rows if count % rows == 0 and (labels.reshape(-1, rows, *labels.shape[1:]) == labels[:rows]).all() else count
+
+
 @cache
 def is_internal(module: str) -> bool:
     """Whether a Python module is torch's, the trace's own or runs threads; remembered, since few run for every op."""
@@ -322,6 +347,11 @@ def same(values: Sequence[Constants]) -> Constants:
 def opaque(values: Sequence[Constants]) -> Constants:
     """Nothing is known of the result."""
     return torch.full_like(values[0], torch.nan)
+
+
+def all_zero(values: Sequence[Constants]) -> Constants:
+    """Zero where every operand is; nothing else is known of the result."""
+    return torch.where((torch.stack(list(values)) == 0).all(0), 0.0, torch.nan)
 
 
 def zero_only(values: Sequence[Constants]) -> Constants:

@@ -30,7 +30,7 @@ def channel_costs(model: nn.Module, example_inputs: ExampleInputs, unit: Cost = 
     sets = graph.sets
     pieces = layer_macs(graph, sets) if unit == "macs" else parameter_sizes(graph, sets, model)
     saved = savings(pieces, int(sets.max()) + 1)
-    saved[sets[np.concatenate([[0], *(pin.labels for pin in graph.pins)])]] = 0.0
+    saved[sets[graph.fixed]] = 0.0
     scales = {gamma: sets[norm.out] for gamma, norm in graph.norms}
     sharing = np.bincount(np.concatenate([*scales.values(), []]).astype(np.int64), minlength=saved.size)
     return {name: torch.from_numpy(saved[members] / sharing[members]) for name, members in scales.items()}

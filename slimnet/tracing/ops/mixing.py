@@ -9,6 +9,7 @@ import torch
 
 from slimnet.graph import Depthwise, Reader, Value
 from slimnet.tracing.labels import Labels, along, varying_axes
+from slimnet.tracing.ops.pointwise import product
 from slimnet.tracing.recorder import Call, Recorder, opaque, zero_only
 from slimnet.tracing.tag import Tag
 
@@ -175,20 +176,48 @@ def linear(recorder: Recorder, call: Call) -> None:
 
 
 def matmul(recorder: Recorder, call: Call) -> None:
-    """A product of two activations: channels it sums over, and batch axes, stay; free axes go on."""
+    """A product of two activations: it adds up along one axis, and the others go on."""
     left, right = call.tensors[-2:]
     out = call.outputs[0]
     where = f"multiplied as a matrix at {recorder.here(call)}"
     for extra in call.tensors[:-2]:
         recorder.pin_tensor(extra, where)
+    tags = recorder.tag(left), recorder.tag(right)
+    if left.ndim == right.ndim == out.ndim and all(len(tag.faces) == 1 for tag in tags):
+        first, second = tags[0].faces[0], np.swapaxes(tags[1].faces[0], -1, -2)
+        if first.shape[-1] > 1 and second.shape[-1] > 1 and first.shape[-2] == second.shape[-2] == 1:
+            recorder.set(out, Tag((contract(recorder, first, second, where),)))
+            return
     faces = []
-    for tensor, free in ((left, left.ndim - 2), (right, right.ndim - 1)):
+    for tensor, free, other in ((left, left.ndim - 2, tags[1]), (right, right.ndim - 1, tags[0])):
         for face in recorder.tag(tensor).faces:
-            if varying_axes(face) == (free,) and tensor.ndim == out.ndim and len(recorder.tag(tensor).faces) == 1:
-                faces.append(recorder.pointwise([face], zero_only, reason=where))
+            if passes(face, free, other) and tensor.ndim == out.ndim and len(recorder.tag(tensor).faces) == 1:
+                faces.append(carried(recorder, face, other, where))
             else:
                 recorder.pin(face, where)
     recorder.set(out, Tag(tuple(faces)))
+
+
+def contract(recorder: Recorder, left: Labels, right: Labels, where: str) -> Labels:
+    """Labels of a product that adds up over channels: pairs of them, of which one is zero, may go."""
+    pairs = recorder.pointwise([left, right], product([None, None]), reason=where)
+    return recorder.summed(pairs.reshape(-1, pairs.shape[-1]), where).reshape(*pairs.shape[:-1], 1)
+
+
+def passes(face: Labels, free: int, other: Tag) -> bool:
+    """Whether channels go on through a product: they are on its free axis, or on that of each matrix of a batch."""
+    axes = varying_axes(face)
+    batch_only = all(max(varying_axes(each), default=0) < each.ndim - 2 for each in other.faces)
+    within = all(axis == free or axis < face.ndim - 2 for axis in axes)
+    return axes == (free,) or (free in axes and within and batch_only and len(other.faces) < 2)
+
+
+def carried(recorder: Recorder, face: Labels, other: Tag, where: str) -> Labels:
+    """Channels on the free axis of a product, which only zeros leave constant, beside those of a batch."""
+    if len(varying_axes(face)) == 1 or not other.faces:
+        return recorder.pointwise([face], zero_only, reason=where)
+    recorder.pin(other.faces[0], where)
+    return recorder.pointwise([face, other.faces[0]], zero_only, reason=where, joined=1)
 
 
 MIXING: dict[str, Callable[[Recorder, Call], None]] = {

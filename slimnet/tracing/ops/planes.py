@@ -5,17 +5,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from slimnet.graph import Constants
 from slimnet.tracing.labels import Labels, along
 from slimnet.tracing.ops.pointwise import combine
 from slimnet.tracing.ops.pooling import finish, keep_constant
-from slimnet.tracing.recorder import Call, Constant, Recorder, opaque, zero_only
+from slimnet.tracing.recorder import Call, Constant, Recorder, all_zero, opaque, zero_only
 from slimnet.tracing.tag import Tag
-
-
-def all_zero(values: Sequence[Constants]) -> Constants:
-    """Zero where every operand is; nothing else is known of the result."""
-    return torch.where((torch.stack(list(values)) == 0).all(0), 0.0, torch.nan)
 
 
 def through(recorder: Recorder, call: Call, axes: Sequence[int], constant: Constant) -> None:

@@ -58,7 +58,6 @@ ELEMENTWISE = [
     "add",
     "sub",
     "rsub",
-    "div",
     "maximum",
     "minimum",
     "where",
@@ -132,6 +131,23 @@ def multiply(recorder: Recorder, call: Call) -> None:
     combine(recorder, call, lambda _call, scalars: product([*scalars, *numbers]))
 
 
+def divide(recorder: Recorder, call: Call) -> None:
+    """x / y, where 0 divided by anything is 0."""
+
+    def rule(call: Call, scalars: list[Constants | None]) -> Constant:
+        quotient = itself(call, scalars)
+        if scalars[0] is not None:
+            return quotient
+
+        def constant(values: Sequence[Constants]) -> Constants:
+            by_zero = values[1] == 0 if len(values) > 1 else torch.zeros_like(values[0], dtype=torch.bool)
+            return torch.where((values[0] == 0) & ~by_zero, 0.0, quotient(values))
+
+        return constant
+
+    combine(recorder, call, rule)
+
+
 def log_sigmoid(recorder: Recorder, call: Call) -> None:
     """log_sigmoid_forward, which returns a reserve as well."""
     combine(recorder, call, lambda _call, _scalars: lambda values: functional.logsigmoid(values[0]))
@@ -191,6 +207,8 @@ def check_sizes(
     """The operand's labels; where it is long on a labelled axis without labels of its own, they become 0."""
     sizes = (1,) * (len(shape) - tensor.ndim) + tuple(tensor.shape)
     fixed = [a for a, n in enumerate(shape) if n > 1 and face.shape[a] == 1 and sizes[a] > 1]
+    # What is expanded follows the width, or does not fit any more.
+    fixed = [a for a in fixed if tensor.stride(a - len(shape)) or not tag.faces]
     if not fixed or tag.blank:
         return face
     if tag.faces:
@@ -363,6 +381,7 @@ def cast(recorder: Recorder, call: Call) -> None:
 POINTWISE: dict[str, Any] = dict.fromkeys(ELEMENTWISE, elementwise)
 POINTWISE |= {
     "mul": multiply,
+    "div": divide,
     "log_sigmoid_forward": log_sigmoid,
     "native_batch_norm": batch_norm,
     "_native_batch_norm_legit": batch_norm,

@@ -9,7 +9,7 @@ import torch
 from slimnet.graph import Constants
 from slimnet.tracing.labels import Labels, varying_axes
 from slimnet.tracing.ops.pointwise import elementwise
-from slimnet.tracing.recorder import Call, Constant, Recorder, opaque, zero_only
+from slimnet.tracing.recorder import Call, Constant, Recorder, all_zero, opaque, zero_only
 from slimnet.tracing.tag import Tag
 
 PLANE_AXES = {"1d": 1, "2d": 2, "3d": 3}
@@ -61,8 +61,8 @@ def resample(recorder: Recorder, call: Call, constant: Constant | None) -> None:
 
 
 def reduced_axes(call: Call, x: torch.Tensor) -> list[int]:
-    """The axes a reduction runs over."""
-    dim = call.arg(1, "dim")
+    """The axes a reduction runs over; a norm has its order before them."""
+    dim = call.arg(2 if "norm" in call.name else 1, "dim")
     if dim is None or dim == []:
         return list(range(x.ndim))
     return [d % x.ndim for d in (dim if isinstance(dim, list | tuple) else [dim])]
@@ -94,6 +94,19 @@ def statistic(recorder: Recorder, call: Call) -> None:
     reduce(recorder, call, opaque, opaque)
 
 
+def norm(recorder: Recorder, call: Call) -> None:
+    """A norm: that of zeros is zero, and zeros add nothing to it unless it counts or takes the smallest."""
+    order = call.arg(1, "ord", 2)
+    usual = isinstance(order, int | float) and order > 0
+    reduce(recorder, call, zero_only if usual else opaque, all_zero if usual else opaque)
+
+
+def adds_up(call: Call) -> bool:
+    """Whether zeros make no difference to a reduction."""
+    order = call.arg(1, "ord", 2)
+    return call.name == "sum" or ("norm" in call.name and isinstance(order, int | float) and order > 0)
+
+
 def reduce(recorder: Recorder, call: Call, constant: Constant, across: Constant) -> None:
     """Reduce over some axes; channels summed into each other are cut together, or pinned if they are all.
 
@@ -108,6 +121,10 @@ def reduce(recorder: Recorder, call: Call, constant: Constant, across: Constant)
         over = [a for a in varying_axes(face) if a in axes]
         if over:
             where = f"reduced over its channels at {recorder.here(call)}"
+            if adds_up(call) and len(tag.faces) == 1 and set(over) == set(varying_axes(face)):
+                total = recorder.summed(face.reshape(1, -1), where)
+                faces.append(total.reshape([1] * out.ndim))
+                continue
             if set(over) == set(varying_axes(face)) or len(tag.faces) > 1:
                 recorder.pin(face, where)
                 continue
@@ -191,7 +208,6 @@ POOLING: dict[str, Any] = dict.fromkeys(
 POOLING |= dict.fromkeys(["avg_pool1d", "avg_pool2d", "avg_pool3d"], average_pool)
 POOLING |= dict.fromkeys(["mean", "amax", "amin", "max", "min"], average)
 POOLING |= {"sum": total}
-POOLING |= dict.fromkeys(
-    ["var", "std", "var_mean", "prod", "norm", "linalg_vector_norm", "logsumexp", "any", "all"], statistic
-)
+POOLING |= dict.fromkeys(["var", "std", "var_mean", "prod", "logsumexp", "any", "all"], statistic)
+POOLING |= dict.fromkeys(["norm", "linalg_vector_norm"], norm)
 POOLING |= dict.fromkeys(["_softmax", "_log_softmax", "softmax", "cumsum"], normalise_over)
