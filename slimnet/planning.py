@@ -62,11 +62,10 @@ class Draft:
     packings: tuple[Packing, ...]
 
     @property
-    def order(self) -> dict[int, tuple[int, int]]:
-        """The place of every set that changes it, and in which row of sets that is: packed groups, turned grids."""
+    def rows(self) -> list[Sequence[int]]:
+        """The sets that change places, in their new order: those of packed groups and of turned grids."""
         packed = [side for packing in self.packings for side in (packing.inputs, packing.outputs)]
-        rows = [*packed, *new_places(self.removal)]
-        return {number: (row, place) for row, sets in enumerate(rows) for place, number in enumerate(sets)}
+        return [*packed, *new_places(self.removal)]
 
 
 @torch.inference_mode(False)
@@ -110,7 +109,7 @@ def make_plan(
             return write_plan(network, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
         try:
             structure, slim = trace_slim(model, tensors.named, inputs, draft)
-            orders = match(removal, slim, draft.order)
+            orders = match(removal, slim, draft.rows)
             check_steps(removal, slim, orders)
             return write_plan(network, tensors, measured(structure, slim), removal, orders, dead, str(rounding))
         except MixedChannelsError as mixed:

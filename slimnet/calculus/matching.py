@@ -4,7 +4,7 @@ The resized skeleton is traced once more. Wherever two of its channels meet, the
 each axis of each parameter then tells which of the dense channels stand on it, and in which order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -36,11 +36,14 @@ class Orders:
 class Matching:
     """Which dense set each set of the resized network stands for, found axis by axis."""
 
-    def __init__(self, removal: Removal, slim: ChannelGraph, places: Mapping[int, tuple[int, int]]):
+    def __init__(self, removal: Removal, slim: ChannelGraph, rows: Sequence[Sequence[int]]):
         self.removal = removal
         self.slim_sets = slim.sets
         self.dense_set = np.full(int(self.slim_sets.max()) + 1, -1, dtype=np.int64)
-        self.places = places
+        self.row = np.full(removal.removed.size, -1, dtype=np.int64)
+        self.place = np.zeros(removal.removed.size, dtype=np.int64)
+        for number, sets in enumerate(rows):
+            self.row[list(sets)], self.place[list(sets)] = number, np.arange(len(sets))
 
     def order(self, dense_labels: np.ndarray, slim_labels: np.ndarray, where: str) -> np.ndarray:
         """Dense positions for each position of a slim axis.
@@ -64,14 +67,14 @@ class Matching:
 
     def arrange(self, kept: np.ndarray, dense: np.ndarray) -> np.ndarray:
         """The kept positions, with channels that change places in their new order, each row of them by itself."""
-        if not self.places:
+        rows = self.row[dense[kept]]
+        changing = np.flatnonzero(rows >= 0)
+        if not changing.size:
             return kept
-        found = np.array([self.places.get(number, (-1, -1)) for number in dense[kept].tolist()]).reshape(-1, 2)
         arranged = kept.copy()
-        for row in distinct(found[:, 0]).tolist():
-            own = np.flatnonzero(found[:, 0] == row)
-            if row >= 0:
-                arranged[own] = kept[own[np.argsort(found[own, 1], kind="stable")]]
+        for row in distinct(rows[changing]).tolist():
+            own = np.flatnonzero(rows == row)
+            arranged[own] = kept[own[np.argsort(self.place[dense[kept[own]]], kind="stable")]]
         return arranged
 
     def assign(self, slim: np.ndarray, dense: np.ndarray, where: str) -> None:
@@ -174,17 +177,17 @@ def beside(graph: ChannelGraph, extra: Op) -> list[Labels]:
     return touched or [labels for op in graph.ops for labels in op.touched]
 
 
-def match(removal: Removal, slim: ChannelGraph, places: Mapping[int, tuple[int, int]]) -> Orders:
+def match(removal: Removal, slim: ChannelGraph, rows: Sequence[Sequence[int]]) -> Orders:
     """Find the dense channel behind every position of the resized network's parameters.
 
-    `places` gives sets that change places their row and their place in it.
+    `rows` are the sets that change places, in their new order.
 
     Raises:
         MixedChannelsError: the network's code does not keep the channels together that belong together.
     """
     check_whole_parts(removal, slim)
     check_same_code(removal, slim)
-    matching = Matching(removal, slim, places)
+    matching = Matching(removal, slim, rows)
     axes = {}
     for key, labels in removal.graph.vectors.items():
         if key in slim.vectors:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from slimnet.calculus.removal import LEAST_CARRIED, Removal, carrier, carrier_groups
+from slimnet.tracing.labels import distinct
 
 
 def settle(removal: Removal) -> None:
@@ -47,7 +48,12 @@ def equalise(removal: Removal) -> None:
 
 def fill(removal: Removal, row: np.ndarray, target: int, reason: str) -> None:
     """Restore the cheapest removed sets of one part until it keeps `target` channels."""
-    for number in row[np.argsort(removal.weight[row], kind="stable")]:
+    order = row[np.argsort(removal.weight[row], kind="stable")]
+    candidates = order[removal.removed[order]]
+    if distinct(candidates).size == candidates.size:
+        removal.restore(candidates[: max(0, target - int((~removal.removed[row]).sum()))], reason)
+        return
+    for number in candidates:
         if int((~removal.removed[row]).sum()) >= target:
             return
         removal.restore(number, reason)

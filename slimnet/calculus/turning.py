@@ -57,14 +57,15 @@ class Turns:
 
     def begin(self, removal: Removal) -> None:
         """Begin with another axis where the one that stands side by side could not lose anything."""
+        groups: dict[tuple[str, str, int], list[Parts]] = {}
         for parts in removal.graph.parts:
-            if len(parts.free) > 1 and parts.op not in self.chosen:
-                same = twins(removal.graph, parts)
-                gains = [sum(gain(removal, twin, axis) for twin in same) for axis in parts.free]
-                best = int(np.argmax(gains))
-                if not gains[0] and gains[best]:
-                    others = [way for way in ways(parts) if way not in (0, best)]
-                    self.choose([twin.op for twin in same], (best, 0, *others))
+            if len(parts.free) > 1:
+                groups.setdefault(kind(removal.graph, parts), []).append(parts)
+        for same in groups.values():
+            gains = [any(gain(removal, parts, parts.free[way]) for parts in same) for way in range(len(same[0].free))]
+            if not gains[0] and any(gains):
+                best = gains.index(True)
+                self.choose([parts.op for parts in same], (best, 0, *(w for w in ways(same[0]) if w not in (0, best))))
 
     def last(self, removal: Removal, sets: np.ndarray, position: int) -> Parts | None:
         """The last op, up to a position, that divides some of these sets, loses channels, and is not done."""
@@ -83,20 +84,20 @@ def ways(parts: Parts) -> tuple[int, ...]:
     return tuple(range(len(parts.free) + (parts.fixed is not None)))
 
 
-def gain(removal: Removal, parts: Parts, axis: int) -> int:
-    """How many channels could go if all rows along an axis have to lose as many."""
-    gone = removal.gone(parts.along(axis)).sum(1)
-    return int(gone.min()) * gone.size
+def gain(removal: Removal, parts: Parts, axis: int) -> bool:
+    """Whether channels could go if all rows along an axis have to lose as many."""
+    return bool(removal.gone(parts.along(axis)).any(1).all())
 
 
 def twins(graph: ChannelGraph, parts: Parts) -> list[Parts]:
     """The divisions by the same line of code into as many free axes."""
+    return [other for other in graph.parts if kind(graph, other) == kind(graph, parts)]
+
+
+def kind(graph: ChannelGraph, parts: Parts) -> tuple[str, str, int]:
+    """The op and the line that divide an axis, and into how many free axes."""
     op = graph.ops[parts.op]
-    return [
-        other
-        for other in graph.parts
-        if (graph.ops[other.op].name, graph.ops[other.op].line, len(other.free)) == (op.name, op.line, len(parts.free))
-    ]
+    return op.name, op.line, len(parts.free)
 
 
 def new_places(removal: Removal) -> list[list[int]]:
