@@ -29,4 +29,4 @@ def denormals_flushed() -> Iterator[None]:
 
 def flushes() -> bool:
     """Whether this thread takes denormal numbers for zero."""
-    return not torch.full((), DENORMAL).mul(1.0)
+    return not torch.full((), DENORMAL, device="cpu").mul(1.0)

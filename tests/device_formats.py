@@ -15,8 +15,10 @@ pytestmark = pytest.mark.usefixtures("operators_read_once")
 def test_a_bundle_holds_the_network_and_nothing_of_its_device(tmp_path):
     dense = network().to(HERE)
     ours = slimnet.slim(dense, IMAGES.to(HERE))
-    folder = slimnet.save(ours, tmp_path / "bundle")
-    assert slimnet.verify_bundle(folder, dense=dense).differences
+    # Also for those who have set a default device.
+    with HERE:
+        folder = slimnet.save(ours, tmp_path / "bundle")
+        assert slimnet.verify_bundle(folder, dense=dense).differences
     again = slimnet.load(folder)
     assert {each.device.type for each in again.state_dict().values()} == {"cpu"}
     assert is_same(ours.model(IMAGES.to(HERE)), again(IMAGES))

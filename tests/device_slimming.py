@@ -72,6 +72,18 @@ def test_a_device_without_double_precision_has_a_certificate(float64):
     assert ours.certificate.holds
 
 
+@pytest.mark.parametrize("place", [torch.device("cpu"), HERE], ids=str)
+def test_a_default_device_changes_nothing(place):
+    """`torch.set_default_device` moves what is made without saying where, of which only a forward may have some."""
+    loader = [IMAGES]
+    expected = slimnet.slim(network(), IMAGES, criterion="activation", loader=loader)
+    model = network().to(place)
+    with HERE:
+        ours = slimnet.slim(model, IMAGES.to(place), criterion="activation", loader=loader)
+    assert same_plan(ours.plan, expected.plan)
+    assert next(ours.model.parameters()).device == place
+
+
 class Net(nn.Module):
     """Two convolutions, a third of whose channels are dead; what comes between differs."""
 

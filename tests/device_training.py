@@ -96,6 +96,15 @@ def test_dropout_goes_on_in_the_random_numbers_of_the_device():
     trained(CPU, state=state, **plan)
 
 
+@pytest.mark.parametrize("place", [CPU, HERE], ids=str)
+def test_a_default_device_changes_nothing(place):
+    expected = trained(place)
+    with HERE:
+        assert load_data("digits").x_train.device == CPU
+        ours = trained(place)
+    assert_same_weights(ours.model, expected.model)
+
+
 def model_of(place):
     torch.manual_seed(0)
     return trained(CPU).model.eval().to(place)

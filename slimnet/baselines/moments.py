@@ -65,7 +65,7 @@ class Noise:
     """Gives the quantiles of the normal distribution, of mean 0 and variance 1, in another order for every channel."""
 
     def __init__(self) -> None:
-        middles = (torch.arange(SAMPLES, dtype=torch.float64) + 0.5) / SAMPLES
+        middles = (torch.arange(SAMPLES, dtype=torch.float64, device="cpu") + 0.5) / SAMPLES
         self.quantiles = torch.special.ndtri(middles).numpy()
         self.quantiles /= self.quantiles.std()
         self.random = np.random.default_rng(0)

@@ -113,7 +113,7 @@ def batched(example: ExampleInputs | Inputs, batch: int) -> Inputs:
     inputs = Inputs.of(example)
     if any(tensor.ndim and not tensor.shape[0] for tensor in inputs.tensors):
         raise InputError("the example inputs hold no example: their first axis has length 0; pass at least one")
-    return inputs.map(lambda tensor: tensor[torch.arange(batch) % len(tensor)] if tensor.ndim else tensor)
+    return inputs.map(lambda tensor: tensor[[i % len(tensor) for i in range(batch)]] if tensor.ndim else tensor)
 
 
 def file_bytes(files: Mapping[str, Path]) -> dict[str, int]:

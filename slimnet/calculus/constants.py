@@ -99,7 +99,7 @@ def zero_rows(taps: torch.Tensor, looked_at: np.ndarray) -> np.ndarray:
     if first.size == 1:
         probe = taps[:, :, int(first[0]), 0]
     else:
-        probe = taps[torch.arange(first.size), :, torch.from_numpy(first), 0]
+        probe = taps[torch.arange(first.size, device="cpu"), :, torch.from_numpy(first), 0]
     zero = (probe == 0).cpu().numpy()
     empty = ~looked_at.any(1)
     if not (np.count_nonzero(zero) or np.count_nonzero(empty)):

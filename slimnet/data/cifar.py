@@ -41,4 +41,4 @@ def _split(name: str, root: Path, train: bool, download: bool) -> tuple[torch.Te
             f"{name} {what} in {root / kind.base_folder} ({reason}); "
             f"have it fetched with --download, or say where it is with {name}:FOLDER"
         ) from error
-    return torch.from_numpy(found.data), torch.tensor(found.targets), list(found.classes)
+    return torch.from_numpy(found.data), torch.tensor(found.targets, device="cpu"), list(found.classes)

@@ -171,11 +171,11 @@ def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, .
     They come from counts of the 256 values. A channel that never changes gets the deviation 1.
     """
     channels = images.shape[-1]
-    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    counts = torch.zeros(channels, 256, dtype=torch.int64, device="cpu")
     for chunk in images.split(_STATISTICS_CHUNK):
         counts += torch.stack([chunk[..., c].flatten().bincount(minlength=256) for c in range(channels)]).cpu()
     shares = counts.double() / counts.sum(dim=1, keepdim=True)
-    values = torch.arange(256, dtype=torch.float64) / 255
+    values = torch.arange(256, dtype=torch.float64, device="cpu") / 255
     mean = shares @ values
     std = (shares * (values - mean[:, None]) ** 2).sum(dim=1).sqrt()
     return tuple(mean.tolist()), tuple(std.where(std > 0, 1.0).tolist())

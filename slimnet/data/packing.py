@@ -194,7 +194,9 @@ def _opened(place: Path, listing: Listing) -> ImageData:
     mapped = pixels.nbytes > RESIDENT_BYTES
     images = torch.from_numpy(pixels if mapped else np.array(pixels))
     train, test = (
-        torch.tensor([label for path, label in entries if str(path.relative_to(listing.folder)) not in left_out])
+        torch.tensor(
+            [label for path, label in entries if str(path.relative_to(listing.folder)) not in left_out], device="cpu"
+        )
         for entries in (listing.train, listing.test)
     )
     name = listing.folder.name

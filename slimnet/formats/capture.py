@@ -96,7 +96,7 @@ def run(module: nn.Module, inputs: Inputs) -> Any:
         InputError: its forward raises.
     """
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
             return inputs.call(module)
     except Exception as error:  # a forward may raise anything
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
@@ -153,7 +153,7 @@ def export_program(module: nn.Module, traced: Inputs, inputs: Inputs) -> Exporte
             shapes[tensor] = {0: batch}
     dynamic = shapes.dynamic_shapes(module, traced.args, traced.kwargs)
     try:
-        with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
             program = torch.export.export(module, traced.args, traced.kwargs, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # so may a forward that is traced
         raise ExportError(explain(error, type(module).__name__)) from error

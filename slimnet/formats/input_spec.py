@@ -98,13 +98,13 @@ def _made_tensor(spec: Mapping[str, Any], generator: torch.Generator) -> torch.T
         raise ValueError("no such type")
     if not _is_integer(dtype):
         drawn = torch.complex64 if dtype.is_complex else torch.float32
-        return torch.randn(shape, generator=generator, dtype=drawn).to(dtype)
+        return torch.randn(shape, generator=generator, dtype=drawn, device="cpu").to(dtype)
     low, high = int(spec.get("low", 0)), int(spec.get("high", 0))
     least, most = (0, 1) if dtype is torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
     if not least <= low <= high <= most:
         raise ValueError("no such range")
     span = min(high - low + 1, torch.iinfo(torch.int64).max)
-    return (torch.randint(span, shape, generator=generator) + low).to(dtype)
+    return (torch.randint(span, shape, generator=generator, device="cpu") + low).to(dtype)
 
 
 def _is_integer(dtype: torch.dtype) -> bool:

@@ -39,7 +39,8 @@ class ProgramRunner:
         self.path, content = path, path.read_bytes()
         try:
             check_program(content)
-            with quiet():
+            # Else its weights would be made on the default device, wherever that is, and filled here.
+            with quiet(), torch.device("cpu"):
                 # Not `torch.export.load`, which tries an older format with pickles where this one fails.
                 self.module = load_pt2(io.BytesIO(content)).exported_programs["model"].module(check_guards=False)
         except BundleError as error:
@@ -54,7 +55,7 @@ class ProgramRunner:
             BundleError: it does not take these inputs.
         """
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.device("cpu"):
                 return tensors_in(inputs.call(self.module))
         except Exception as error:  # a graph raises whatever its operators and its guards raise
             raise BundleError(f"{self.path} does not take the recorded inputs ({reason(error)})") from error

@@ -47,7 +47,7 @@ def write_small(images: ImageData, path: Path, *, size: int, train: int, test: i
 def _part(images: ImageData, split: Split, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     pixels, labels = images.split(split)
     generator = torch.Generator().manual_seed(SEED)
-    chosen = torch.randperm(len(pixels), generator=generator)[:count].sort().values
+    chosen = torch.randperm(len(pixels), generator=generator, device="cpu")[:count].sort().values
     shrunk = [shrink(pixels[each], size) for each in chosen.split(1000)]
     return torch.cat(shrunk).numpy(), labels[chosen].numpy()
 

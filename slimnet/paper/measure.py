@@ -97,12 +97,12 @@ def measure(model: nn.Module, data: ImageData, *, batch_size: int = 256) -> Meas
 
 def scores(model: nn.Module, data: ImageData, split: Split, batch_size: int) -> Scores:
     """Loss and errors in eval mode on the images as they are."""
-    loss = torch.zeros((), dtype=torch.float64)
+    loss = torch.zeros((), dtype=torch.float64, device="cpu")
     best = five = count = 0
     with evaluating(model), torch.no_grad():
         for images, labels in data.batches(split, batch_size, device_of(model)):
             answers = model(images).float()
-            loss += functional.cross_entropy(answers, labels, reduction="sum").double().cpu()
+            loss += functional.cross_entropy(answers, labels, reduction="sum").cpu().double()
             hits = answers.topk(min(5, answers.shape[1]), dim=1).indices == labels[:, None]
             best, five, count = best + int(hits[:, 0].sum()), five + int(hits.sum()), count + len(labels)
     return Scores(float(loss) / count, 1 - best / count, 1 - five / count)

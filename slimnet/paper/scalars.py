@@ -64,8 +64,8 @@ class LowGradients:
         drawn = []
         for seed in range(self.seeds):
             generator = torch.Generator().manual_seed(seed)
-            drawn.append(torch.randn(self.iterations, generator=generator, dtype=torch.float64))
-        noise = torch.full((self.iterations, 1), self.noise, dtype=torch.float64)
+            drawn.append(torch.randn(self.iterations, generator=generator, dtype=torch.float64, device="cpu"))
+        noise = torch.full((self.iterations, 1), self.noise, dtype=torch.float64, device="cpu")
         noise[: self.early] = self.early_noise
         return torch.stack(drawn, dim=1) * noise
 
@@ -190,7 +190,7 @@ def curve(recipe: Recipe, regulariser: Regulariser, gradients: torch.Tensor, sta
     """Simulate one setting and read its curve off."""
     sizes = simulate(recipe, gradients, start)
     read = reading_points(len(gradients))
-    low, median, high = torch.quantile(sizes[read].abs(), torch.tensor([0.1, 0.5, 0.9]).double(), dim=1).tolist()
+    low, median, high = torch.quantile(sizes[read].abs(), sizes.new_tensor([0.1, 0.5, 0.9]), dim=1).tolist()
     return Curve(
         optimiser=recipe.optimiser,
         regulariser=regulariser,
@@ -212,7 +212,7 @@ def simulate(recipe: Recipe, gradients: torch.Tensor, start: float = 1.0) -> tor
     """
     model = Numbers(start, gradients)
     optimiser, regularisers = make_optimiser(recipe, model), Regularisers(recipe, model)
-    path = torch.empty(len(gradients) + 1, gradients.shape[1], dtype=gradients.dtype)
+    path = gradients.new_empty(len(gradients) + 1, gradients.shape[1])
     path[0] = start
     for iteration, gradient in enumerate(gradients):
         scale = recipe.schedule_scale(iteration)
@@ -230,7 +230,7 @@ class Numbers(nn.Module):
 
     def __init__(self, start: float, gradients: torch.Tensor) -> None:
         super().__init__()
-        self.values = nn.Parameter(torch.full(gradients.shape[1:], start, dtype=gradients.dtype))
+        self.values = nn.Parameter(gradients.new_full(gradients.shape[1:], start))
 
 
 def reading_points(iterations: int, most: int = 100) -> list[int]:

@@ -70,8 +70,8 @@ def _with_images(count: int, recipe: str, size: int, threads: int | None) -> flo
 def _timed(recipe: Recipe, size: int, device: str, threads: int | None, steps: int) -> float:
     classes = int(recipe.arch_args["num_classes"])
     count = max(2, recipe.batch_size)
-    images = torch.randint(256, (count, size, size, 3), dtype=torch.uint8)
-    pair = images, torch.randint(classes, (count,))
+    images = torch.randint(256, (count, size, size, 3), dtype=torch.uint8, device="cpu")
+    pair = images, torch.randint(classes, (count,), device="cpu")
     data = ImageData.of("random", pair, pair, [str(each) for each in range(classes)])
     every = 1 if device == "cpu" else 25
     short = replace(recipe, iterations=steps + every, drops=(), warm_start=None, warm_start_sha256=None)

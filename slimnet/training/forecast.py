@@ -28,7 +28,7 @@ class Forecaster:
 
     def __init__(self, run: TrainingRun) -> None:
         self._run = run
-        self._example = torch.empty(1, run.data.channels, *run.data.image_size)
+        self._example = torch.empty(1, run.data.channels, *run.data.image_size, device="cpu")
         self._spent = 0.0
         self._began: float | None = None
         self._possible = True

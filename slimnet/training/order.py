@@ -73,9 +73,9 @@ class BatchOrder:
             # SeedSequence mixes the two numbers, so that neighbouring seeds share no pass.
             mixed = np.random.SeedSequence((self._seed, index)).generate_state(1, np.uint64)
             generator = torch.Generator().manual_seed(int(mixed[0] >> 1))
-            order = torch.randperm(self._count, generator=generator)
-            flips = torch.rand(self._count, generator=generator) < 0.5
+            order = torch.randperm(self._count, generator=generator, device="cpu")
+            flips = torch.rand(self._count, generator=generator, device="cpu") < 0.5
             # Drawn last, so that a recipe without crops sees the same order and flips as one with them.
-            shifts = torch.randint(-self._crop, self._crop + 1, (self._count, 2), generator=generator)
+            shifts = torch.randint(-self._crop, self._crop + 1, (self._count, 2), generator=generator, device="cpu")
             self._pass = (index, Draw(*(each.to(self._device) for each in (order, flips, shifts))))
         return self._pass[1]

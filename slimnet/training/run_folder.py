@@ -258,7 +258,7 @@ def read_history(path: str | Path) -> RunHistory:
     kept = {int(file.stem): _snapshot(file) for file in sorted((path / HISTORY).glob("[0-9]*.safetensors"))}
     progress = [each for _, each in _lines(path)]
     scales, shifts = (_stacked(list(kept.values()), kind) for kind in (SCALE, SHIFT))
-    return RunHistory(recipe, progress, torch.tensor(list(kept), dtype=torch.int64), scales, shifts)
+    return RunHistory(recipe, progress, torch.tensor(list(kept), dtype=torch.int64, device="cpu"), scales, shifts)
 
 
 def snapshots(history: RunHistory) -> list[Snapshot]:

@@ -37,7 +37,7 @@ def fill_value(call: Call) -> float | None:
 def spread(number: float | None, out: torch.Tensor) -> Value | None:
     """How to compute a tensor that is one number everywhere, in no more memory than that number takes."""
     shape, dtype = out.shape, out.dtype
-    return None if number is None else lambda: torch.full((), number, dtype=dtype).expand(shape)
+    return None if number is None else lambda: torch.full((), number, dtype=dtype, device="cpu").expand(shape)
 
 
 def fill(recorder: Recorder, call: Call) -> None:

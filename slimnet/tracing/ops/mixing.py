@@ -88,7 +88,7 @@ def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer
 
 def unknown_bias(outputs: int) -> Value:
     """The bias of a layer that computes it from its input."""
-    return lambda: torch.full((outputs,), torch.nan)
+    return lambda: torch.full((outputs,), torch.nan, device="cpu")
 
 
 def join_weight(recorder: Recorder, inputs: Labels, outputs: Labels, layer: Layer, depthwise: bool, here: str) -> None:

@@ -125,9 +125,10 @@ def elementwise(recorder: Recorder, call: Call) -> None:
 
 def multiply(recorder: Recorder, call: Call) -> None:
     """x · y, where 0 times anything is 0; y may be a number in the code."""
-    numbers = [torch.tensor(value, dtype=torch.float64) for value in call.args if isinstance(value, int | float)]
+    given = [value for value in call.args if isinstance(value, int | float)]
+    numbers = [torch.tensor(value, dtype=torch.float64, device="cpu") for value in given]
     if call.outputs[0].is_complex():
-        numbers.append(torch.tensor(torch.nan))
+        numbers.append(torch.tensor(torch.nan, device="cpu"))
     combine(recorder, call, lambda _call, scalars: product([*scalars, *numbers]))
 
 

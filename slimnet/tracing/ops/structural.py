@@ -188,7 +188,7 @@ def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, amount
     value = float(call.arg(2, "value", 0) or 0)
     before, after = recorder.fresh((max(0, amount[0]),)), recorder.fresh((max(0, amount[1]),))
     for added in (before, after):
-        recorder.known.append(Known(added, torch.full((added.size,), value, dtype=torch.float64)))
+        recorder.known.append(Known(added, torch.full((added.size,), value, dtype=torch.float64, device="cpu")))
     added_labels = np.concatenate([before, after])
     owned = isinstance(recorder.modules.get(recorder.module), PadShortcut)
     if owned and min(amount) >= 0 and set(varying_axes(face)) == {axis}:
