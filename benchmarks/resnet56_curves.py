@@ -4,7 +4,8 @@ The checkpoint is akamaster's ResNet-56 (resnet56-4bfd9763.th), whose images are
 ranks channels, the same surgery removes the fewest that bring the network within a budget of MACs and tells the
 BatchNorms what is gone, and the error on the 10,000 test images is measured, as it is and, at some budgets, after a
 short fine-tuning that is the same for all, and for the most telling after a longer one too. The published methods are
-there a second time, "plain": as in their papers the BatchNorms stay as they were.
+there a second time, "plain": as in their papers the BatchNorms stay as they were. Two are there with BatchNorms
+"measured" on 256 training images without labels, where otherwise they are estimated without any data.
 torch-pruning's own pruners choose and cut by themselves, to the same MACs: see rivals.py. Li et al.'s recipes A and B
 are single points.
 
@@ -37,6 +38,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import slimnet
 from slimnet.baselines import METHODS, Budget, Ranking, published, rank, remove, within
+from slimnet.baselines.measurement import ENOUGH
 from slimnet.benchmark.environment import environment
 from slimnet.data import load_data
 from slimnet.data.normalisation import normalised
@@ -57,6 +59,8 @@ LONGER = (("implicit", 0.5), ("li2017", 0.5), ("implicit", 0.4), ("li2017", 0.4)
 PUBLISHED = ("ResNet-56-A", "ResNet-56-B")
 PLAIN = ", plain"
 """Behind the name of a method: what it chooses is removed as its paper does, and no BatchNorm is told."""
+MEASURED = ", measured"
+"""Behind the name of a method: BatchNorms are measured on some training images, without labels."""
 OTHERS = tuple(method for method in METHODS if method != "implicit")
 FOLDER = Path(__file__).parent
 PLOT = FOLDER.parent / "docs" / "resnet56-curves.svg"
@@ -141,7 +145,8 @@ def points() -> Iterator[tuple[str, float | None]]:
     """Every point of every curve: the method, and the share of the MACs that it may leave."""
     for method in ("dense", "implicit, exact", *PUBLISHED):
         yield method, None
-    for method in ("implicit", *OTHERS, *(method + PLAIN for method in OTHERS), *rivals.PRUNERS):
+    told = ("implicit" + MEASURED, "li2017" + MEASURED)
+    for method in ("implicit", *OTHERS, *told, *(method + PLAIN for method in OTHERS), *rivals.PRUNERS):
         for budget in BUDGETS:
             yield method, budget
 
@@ -161,9 +166,10 @@ def network(bench: Bench, method: str, budget: float | None) -> tuple[nn.Module,
         chosen = published(method, bench.model, bench.inputs)
         slimmed = remove(bench.model, bench.inputs, chosen, recalibrate=False)
     else:
-        ranking = bench.ranking(method.removesuffix(PLAIN))
+        ranking = bench.ranking(method.removesuffix(PLAIN).removesuffix(MEASURED))
         chosen = within(bench.model, bench.inputs, ranking, Budget("macs", budget))
-        slimmed = remove(bench.model, bench.inputs, chosen, recalibrate=not method.endswith(PLAIN))
+        shown = bench.data.sample(ENOUGH) if method.endswith(MEASURED) else None
+        slimmed = remove(bench.model, bench.inputs, chosen, recalibrate=not method.endswith(PLAIN), images=shown)
     plan = slimmed.plan
     return slimmed.model, {
         "macs": plan.macs_after,
@@ -274,9 +280,12 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def stroke(row: dict[str, Any]) -> dict[str, Any]:
-    """How a method is drawn: stars are single points, dashes the rival's, dots what is plain."""
+    """How a method is drawn: stars are single points, dashes the rival's, dots what is plain, diamonds measured."""
     method = row["method"]
-    style = {"marker": "o", "markersize": 4, "linewidth": 1.4, "color": COLOURS[method.removesuffix(PLAIN)]}
+    colour = COLOURS[method.removesuffix(PLAIN).removesuffix(MEASURED)]
+    style = {"marker": "o", "markersize": 4, "linewidth": 1.4, "color": colour}
+    if method.endswith(MEASURED):
+        style |= {"marker": "D", "linewidth": 2.4}
     if method.endswith(PLAIN):
         style |= {"linestyle": (0, (1, 2)), "markersize": 2}
     if method in rivals.PRUNERS:

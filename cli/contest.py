@@ -59,6 +59,14 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     methods(
         "--recalibrate/--plain", default=True, help="Tell BatchNorms what is gone, or as the papers do: leave them."
     ),
+    methods(
+        "--measure-on",
+        type=click.IntRange(0),
+        default=256,
+        show_default=True,
+        metavar="N",
+        help="Training images, without labels, for what BatchNorms still hear; 0: estimate.",
+    ),
     methods("--threshold", type=float, default=1e-3, show_default=True, help="For implicit: |γ| below this is dead."),
     methods("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random, and of fine-tuning."),
     tuning(
@@ -108,6 +116,7 @@ class Contest:
     sparsify: int
     l1: float | None
     recalibrate: bool
+    measure_on: int
     threshold: float
     seed: int
     iterations: int
@@ -142,6 +151,7 @@ class Contest:
             evaluations=self.tests,
             sparsifying=self._sparsifying(arch, source),
             recalibrate=self.recalibrate,
+            measure_on=self.measure_on if self.recalibrate else 0,
             threshold=self.threshold,
             seed=self.seed,
             batch=self.batch,

@@ -61,6 +61,7 @@ def ladder(
     """
     from slimnet.baselines import Budget
     from slimnet.baselines.ladder import PAGE, Ladder
+    from slimnet.baselines.measurement import ENOUGH
     from slimnet.baselines.ranking import require_method
     from slimnet.report.ladder_page import write_ladder
 
@@ -83,6 +84,7 @@ def ladder(
             "data": data.source,
             "method": method,
             "recalibrate": True,
+            "measured_on": ENOUGH if images is not None else 0,
         }
         whole = Ladder(out, model, example, images, conditions, Path(checkpoint).name)
         for rung in whole.climb(steps, unit, THRESHOLD, ranking):

@@ -63,7 +63,8 @@ def slim(
     this machine, and the dense network is one of the candidates.
 
     With a budget, channels that compute something go as well, those first that matter least for what they cost. That
-    is no longer exact, and the accuracy shown is what is left before any fine-tuning.
+    is no longer exact, and the accuracy shown is what is left before any fine-tuning. BatchNorms are told what they no
+    longer hear: measured on a few training images of --data, or estimated without.
     """
     if dry_run:
         _show_plan(checkpoint, network, removing, target, data, as_json)
@@ -130,7 +131,8 @@ def _write_bundle(
     if lines := width_lines(slimmed.plan):
         console.print("\n" + "\n".join(line.removeprefix("  ") for line in lines), soft_wrap=True)
     if selection is not None:
-        console.print(f"\n{warning(selection, accuracies is not None)}", soft_wrap=True)
+        shown = 0 if target is None else target.shown(images)
+        console.print(f"\n{warning(selection, accuracies is not None, shown)}", soft_wrap=True)
     console.print(f"\n{slimmed.certificate}\n\nwritten to {folder}", soft_wrap=True)
 
 
@@ -153,7 +155,8 @@ def _slimmed(
     if target is None:
         return slimnet.slim(dense, example, removing.threshold, round_to=round_to, **limits), None
     selection = target.choose(dense, example, images, removing)
-    return remove(dense, example, selection, round_to=removing.multiple, **limits), selection
+    shown = images.sample(count) if images is not None and (count := target.shown(images)) else None
+    return remove(dense, example, selection, round_to=removing.multiple, images=shown, **limits), selection
 
 
 def _accuracies(dense: nn.Module, narrow: nn.Module, images: ImageData, say: terminal.Say) -> tuple[Accuracy, Accuracy]:

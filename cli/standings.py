@@ -70,6 +70,8 @@ def _notes(results: Results, *, tuned: bool, timed: bool) -> list[str]:
         notes.append(f"exact: only dead channels went, and outputs moved by {exact.difference:.1e} of the largest")
     if not results.recalibrated:
         notes.append("removed as in the papers: no BatchNorm was told what is gone")
+    elif results.measured_on:
+        notes.append(f"BatchNorms: measured on {results.measured_on:,} training images, without labels")
     trained, sparse = results.sparsifying, next((each.sparsified for each in results.outcomes if each.sparsified), None)
     if trained is not None and sparse is not None:
         notes.append(

@@ -33,6 +33,12 @@ OPTIONS = (
     budget("--target-params", type=float, metavar="FRACTION", help="Leave at most this part of the parameters."),
     budget("--target-latency", type=float, metavar="FRACTION", help="Leave at most this part of the time at batch 1."),
     budget("--runtime", help=f"Where the latency is measured: torch or onnxruntime.  [default: {RUNTIME}]"),
+    budget(
+        "--measure-on",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Training images of --data, without labels, for what BatchNorms still hear; 0: estimate.  [default: 256]",
+    ),
     budget("--method", help=f"What ranks the channels: implicit, li2017, liu2017, ...  [default: {METHOD}]"),
 )
 
@@ -45,6 +51,7 @@ class Target:
     left: float
     method: str = METHOD
     runtime: str = RUNTIME
+    measure_on: int | None = None
 
     @property
     def budget(self) -> Budget:
@@ -61,10 +68,13 @@ class Target:
         """Refuse what cannot be, before the work begins.
 
         Raises:
-            UsageError: no budget, no method, or a method that needs images without any.
+            UsageError: no budget, no method, or images are needed and there are none.
         """
         from slimnet.baselines.ranking import require_method
+        from slimnet.errors import UsageError
 
+        if self.measure_on and images is None:
+            raise UsageError("there are no images to measure BatchNorms on; say where they are with --data")
         require_method(self.method, with_batches=images is not None)
         assert self.budget
 
@@ -86,6 +96,13 @@ class Target:
         with stopwatch(dense, example, self.runtime) as latency:
             return within(dense, example, ranking, self.budget, round_to=round_to, latency=latency)
 
+    def shown(self, images: ImageData | None) -> int:
+        """On how many images BatchNorms are measured; 0 where they are estimated."""
+        from slimnet.baselines.measurement import ENOUGH
+
+        wanted = ENOUGH if self.measure_on is None else self.measure_on
+        return 0 if images is None else min(wanted, len(images.x_train))
+
 
 def ranked(
     method: str, dense: nn.Module, example: torch.Tensor, images: ImageData | None, unit: Unit, threshold: float
@@ -104,10 +121,10 @@ def target_options(command: Command) -> Command:
     """Add the options; the command gets them as one `target`, None where there is none."""
 
     @functools.wraps(command)
-    def with_target(runtime: str | None, method: str | None, **given: Any) -> Any:
+    def with_target(runtime: str | None, method: str | None, measure_on: int | None, **given: Any) -> Any:
         wishes = {unit: given.pop(f"target_{unit}") for unit in UNITS}
         found = [
-            Target(unit, left, method or METHOD, runtime or RUNTIME)
+            Target(unit, left, method or METHOD, runtime or RUNTIME, measure_on)
             for unit, left in wishes.items()
             if left is not None
         ]
@@ -115,6 +132,8 @@ def target_options(command: Command) -> Command:
             raise click.UsageError("there can be one budget: --target-macs, --target-params or --target-latency")
         if method and not found:
             raise click.UsageError("--method ranks channels for a budget; say which, with --target-macs 0.5 or another")
+        if measure_on is not None and not found:
+            raise click.UsageError("--measure-on is for what a budget leaves; say which, with --target-macs 0.5")
         if runtime and wishes["latency"] is None:
             raise click.UsageError("--runtime is where --target-latency is measured; say that too")
         return command(target=found[0] if found else None, **given)
@@ -122,12 +141,16 @@ def target_options(command: Command) -> Command:
     return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_target)
 
 
-def warning(selection: Selection, measured: bool) -> str:
-    """Says plainly what a budget means, or that dead channels alone have met it."""
+def warning(selection: Selection, measured: bool, shown: int = 0) -> str:
+    """Says plainly what a budget means, or that dead channels alone have met it.
+
+    `measured` says whether the accuracy was, `shown` on how many images BatchNorms were.
+    """
     if not selection.count:
         return "Dead channels alone meet the budget: this is exact."
     cost = "the accuracy above is before any fine-tuning" if measured else "see what that costs with --data"
+    told = f" What BatchNorms still hear was measured on {shown:,} training images, without labels." if shown else ""
     return (
         f"This is not exact: {selection.count:,} channels that computed something are gone, chosen by "
-        f"{selection.method}. The certificate compares with the network in which they are silenced; {cost}."
+        f"{selection.method}. The certificate compares with the network in which they are silenced; {cost}.{told}"
     )

@@ -1,5 +1,6 @@
 """slimnet slim with a budget: it says that it is not exact, and what is left; misuse is one line."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,7 +8,9 @@ import slimnet_cli
 import torch
 from test_baselines import lively
 
+from slimnet.baselines import Budget, rank, remove, within
 from slimnet.bundle import load, read_blueprint, read_certificate, verify_bundle
+from slimnet.data import load_data
 from slimnet.errors import UsageError
 from slimnet.models import build
 
@@ -41,6 +44,7 @@ def test_a_bundle_to_a_budget_says_what_it_is_relative_to(checkpoint, tmp_path, 
     assert "This is not exact:" in words
     assert "the accuracy above is before any fine-tuning" in words
     assert "test images" in words
+    assert "What BatchNorms still hear was measured on 256 training images, without labels." in words
     for what in ("certificate", "accuracy of the dense network", "accuracy of the slim network"):
         assert f"Slimming: {what}: 359 of 359 images" in err
     plan, certificate = read_blueprint(folder).plan, read_certificate(folder / "certificate.json")
@@ -51,6 +55,23 @@ def test_a_bundle_to_a_budget_says_what_it_is_relative_to(checkpoint, tmp_path, 
     verify_bundle(folder)
     with pytest.raises(UsageError, match="is proven against the silenced network, so verify it without the dense one"):
         verify_bundle(folder, dense=build("basicnet", ARGS))
+
+
+def test_batchnorms_are_measured_on_as_many_images_as_one_says(checkpoint, tmp_path, capsys):
+    """Oracle: the library's removal, with as many training images and without."""
+    model, data = build("basicnet", ARGS), load_data("digits")
+    model.load_state_dict(torch.load(checkpoint))
+    example, _ = next(data.batches("test", 8))
+    ranking = dataclasses.replace(rank("implicit", model.eval(), example, threshold=1e-3), threshold=1e-3)
+    chosen = within(model, example, ranking, Budget("macs", 0.5))
+    for count, images in (("0", None), ("40", data.sample(40))):
+        oracle = remove(model, example, chosen, images=images).model.state_dict()
+        line = ("slim", checkpoint, *NETWORK, "--target-macs", "0.5", "--data", "digits", "--measure-on", count)
+        code, out, _ = said(capsys, *line, "-o", str(tmp_path / count))
+        assert code == 0
+        assert (f"measured on {count} training images" in " ".join(out.split())) is (images is not None)
+        for name, tensor in load(tmp_path / count).state_dict().items():
+            torch.testing.assert_close(tensor, oracle[name], rtol=1e-5, atol=1e-6)
 
 
 def test_a_dry_run_prints_the_plan_and_the_warning(checkpoint, capsys, tmp_path, monkeypatch):
@@ -108,6 +129,8 @@ def test_a_budget_of_latency_is_measured(checkpoint, capsys):
         (["--target-macs", "0.5", "--target-params", "0.5"], "there can be one budget"),
         (["--target-macs", "0.5", "--method", "liu"], "there is no method 'liu'; did you mean liu2017?"),
         (["--target-macs", "0.5", "--method", "taylor"], "taylor needs labelled images"),
+        (["--target-macs", "0.5", "--measure-on", "9"], "no images to measure BatchNorms on; say where they are"),
+        (["--measure-on", "9"], "--measure-on is for what a budget leaves"),
         (["--method", "random"], "--method ranks channels for a budget"),
         (["--target-macs", "0.5", "--runtime", "torch"], "--runtime is where --target-latency is measured"),
         (["--target-latency", "0.5", "--runtime", "torhc"], "torhc"),

@@ -83,10 +83,11 @@ def test_removing_dead_channels_changes_no_prediction_and_removes_just_them(whol
 
 
 def test_a_row_is_what_the_surgery_leaves_and_how_it_then_errs(whole):
-    """Oracle: the same channels removed by hand and tested."""
+    """Oracle: the same channels removed by hand, with BatchNorms measured on the training images, and tested."""
     model, data = network().eval(), images(60)
     example, _ = next(data.batches("test", 8))
-    slimmed = remove(model, example, within(model, example, rank("li2017", model, example), HALF))
+    chosen = within(model, example, rank("li2017", model, example), HALF)
+    slimmed = remove(model, example, chosen, images=data.sample(256))
     row = whole.outcomes[2]
     assert row.error == 1 - evaluate(slimmed.model, data).top1
     assert row.size.params == parameters(slimmed.model)
@@ -257,6 +258,17 @@ def test_plain_is_the_removal_of_the_papers(tmp_path):
     results = done(tmp_path / "plain", methods=("li2017",), recalibrate=False, finetuning=None)
     assert results.outcomes[0].error == 1 - evaluate(slimmed.model, data).top1
     assert not results.recalibrated
+
+
+def test_without_images_to_measure_on_batchnorms_are_told_an_estimate(tmp_path):
+    """Oracle: by hand, with no image but the example."""
+    model, data = network().eval(), images(60)
+    example, _ = next(data.batches("test", 8))
+    slimmed = remove(model, example, within(model, example, rank("li2017", model, example), HALF))
+    results = done(tmp_path / "estimated", methods=("li2017",), measure_on=0, finetuning=None)
+    assert results.outcomes[0].error == 1 - evaluate(slimmed.model, data).top1
+    assert results.recalibrated
+    assert not results.measured_on
 
 
 # ---- wrong

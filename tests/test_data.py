@@ -113,6 +113,18 @@ def test_batches_can_be_gone_through_again_and_say_how_far_that_is():
     assert told == [(3, 8), (6, 8), (8, 8)] * 2
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(5, [3, 2]), (8, [4, 4]), (9, [3, 3, 3]), (100, [4, 4, 4, 4, 4])])
+def test_a_sample_is_spread_over_the_training_images_in_batches_alike(count, sizes):
+    data = image_data()
+    batches = list(data.sample(count, batch_size=4))
+    assert [len(batch) for batch in batches] == sizes
+    whole = next(data.batches("train", 20))[0]
+    found = [int((whole == image).flatten(1).all(1).nonzero()) for image in torch.cat(batches)]
+    assert found == sorted(set(found))
+    assert found[0] == 0
+    assert found[-1] == 19
+
+
 def test_wrong_requests_are_refused():
     data = image_data()
     with pytest.raises(UsageError, match="no split 'val': use train or test"):

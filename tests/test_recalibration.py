@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from slimnet.baselines import Selection, remove, silenced
 from slimnet.baselines.channels import Channels
 from slimnet.baselines.moments import moments
+from slimnet.errors import UsageError
 from slimnet.graph import Reader
 from slimnet.inputs import Inputs
 from slimnet.models import CifarResNet
@@ -202,3 +203,53 @@ def test_a_bias_makes_up_for_a_loss_before_it_reaches_a_sum():
     with torch.no_grad():
         torch.testing.assert_close(quiet[0](given), quiet[1](given), rtol=1e-5, atol=1e-5)
     assert quiet[0].second.bias.abs().max() > 1e-3
+
+
+def pairs(data: torch.Tensor, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of images with labels that mean nothing."""
+    return [(part, torch.zeros(len(part), dtype=torch.int64)) for part in data.split(size)]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_images_say_what_is_left_to_the_last_digit_on_themselves(labelled):
+    """Oracle: one more batch through the silenced network in training mode, whose statistics the dense one has too."""
+    torch.manual_seed(0)
+    model, data = PreActivated().double(), torch.randn(96, 16, 8, 8, dtype=torch.float64)
+    for norm in model.norms:
+        norm.momentum = None
+    with torch.no_grad():
+        model.train()(data)
+    selection = Selection("mine", {"first": (0, 3, 7)})
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    shown = pairs(data, 96) if labelled else data.split(96)
+    quiet = silenced(model.eval(), data[:2], selection, images=shown)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    again = silenced(model, data[:2], selection, recalibrate=False)
+    for norm in again.norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad():
+        again.train()(data)
+    for told, oracle in zip(quiet.norms, again.norms, strict=True):
+        torch.testing.assert_close(told.running_mean, oracle.running_mean, rtol=1e-9, atol=1e-12)
+        heard = oracle.running_var > 0
+        torch.testing.assert_close(told.running_var[heard], oracle.running_var[heard], rtol=1e-9, atol=1e-12)
+
+
+def test_few_images_do_since_they_stand_on_both_sides():
+    """Oracle: nothing that is heard is gone, so that no output may move, however unlike the rest these images are."""
+    model = lively(CifarResNet(8))
+    model.layer1[0].bn1.weight.data[2] = 0
+    model.layer1[0].bn1.bias.data[2] = 0
+    quiet = silenced(model, IMAGES, Selection("mine", {"layer1.0.conv1": (2,)}), images=[IMAGES[:2] * 5 + 3])
+    assert difference(outputs(model, (IMAGES,)), outputs(quiet, (IMAGES,))) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [([], "no images to measure BatchNorms on"), ([torch.randn(1, 3)], "give several images at a time")],
+)
+def test_images_that_say_nothing_are_refused(images, message):
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 5), nn.BatchNorm1d(5)).eval()
+    with pytest.raises(UsageError, match=message):
+        silenced(model, torch.randn(2, 3), Selection("mine", {"0": (1,)}), images=images)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from slimnet.baselines.budget import Budget, Unit, within
+from slimnet.baselines.measurement import ENOUGH
 from slimnet.baselines.ranking import Ranking
 from slimnet.baselines.selection import Selection, remove
 from slimnet.bundle import save
@@ -51,7 +52,10 @@ class Rung:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Where the rungs of one network lie, and how they are made; `conditions` are what all of them share."""
+    """Where the rungs of one network lie, and how they are made; `conditions` are what all of them share.
+
+    Where there are `images`, BatchNorms are measured anew on some training images, without labels.
+    """
 
     folder: Path
     model: nn.Module
@@ -99,7 +103,8 @@ class Ladder:
         if name != EXACT and not selection.count:
             return self.keep(kept, Rung(name, note=f"the rung {EXACT} is within it"))
         loader = None if self.images is None else Batches(self.images)
-        slimmed = remove(self.model, self.inputs, selection, loader=loader)
+        shown = None if self.images is None else self.images.sample(ENOUGH)
+        slimmed = remove(self.model, self.inputs, selection, loader=loader, images=shown)
         rung = self.measured(
             name,
             slimmed.model,

@@ -2,22 +2,20 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from slimnet.baselines.channels import Channels, sibling
+from slimnet.baselines.changes import Changes, Statistics
+from slimnet.baselines.channels import Channels
 from slimnet.baselines.moments import Moments, moments
 from slimnet.calculus.constants import as_float64
-from slimnet.graph import ChannelGraph, Norm, Reader
+from slimnet.graph import ChannelGraph, Reader
 from slimnet.inputs import Inputs
 from slimnet.places import float32_products, in_double, random_numbers_kept
 from slimnet.skeleton import gather, shared_copy
-
-LEAST_LEFT = 0.05
-"""The smallest share of its variance that a BatchNorm is left with: what is estimated to be nothing may be more."""
 
 
 def recalibrated(
@@ -42,7 +40,8 @@ def recalibrated(
     calls = Counter(gamma for gamma, _ in graph.norms)
     for gamma, norm in graph.norms:
         alive = ~silent[norm.inputs] & (np.abs(as_float64(tensors[gamma])) >= threshold)
-        changes.tell(gamma, norm, before, after, alive, calls[gamma])
+        had, left = (Statistics(found.mean[norm.inputs], found.variance[norm.inputs]) for found in (before, after))
+        changes.tell(gamma.rpartition(".")[0], alive, had, left, calls[gamma])
     for reader in graph.readers:
         if reader.module in loss.mended:
             changes.alter(str(reader.bias_name), shift=loss.of(reader, after.mean[reader.inputs]))
@@ -72,34 +71,6 @@ class Loss:
         """The mean of a layer's outputs, biases that make up for a loss included."""
         known = self.before.mean[reader.outputs]
         return known if reader.module in self.mended else known - self.of(reader, means)
-
-
-@dataclass(frozen=True)
-class Changes:
-    """The tensors of a network that are replaced, by name, beside the `old` ones."""
-
-    old: Mapping[str, torch.Tensor]
-    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def tell(self, gamma: str, norm: Norm, before: Moments, after: Moments, alive: np.ndarray, calls: int) -> None:
-        """Give a BatchNorm, at those channels that are `alive`, the statistics of what it still reads.
-
-        One that is called several times has the statistics of all calls together, each of which changes its part.
-        """
-        mean, variance = sibling(gamma, "running_mean"), sibling(gamma, "running_var")
-        if mean not in self.old or variance not in self.old:
-            return
-        shift = np.where(alive, after.mean[norm.inputs] - before.mean[norm.inputs], 0)
-        had, left = before.variance[norm.inputs], after.variance[norm.inputs]
-        share = np.divide(left, had, out=np.ones_like(had), where=alive & (had > 0))
-        self.alter(mean, shift=shift / calls)
-        self.alter(variance, factor=np.maximum(share, LEAST_LEFT) ** (1 / calls))
-
-    def alter(self, name: str, factor: np.ndarray | float = 1.0, shift: np.ndarray | float = 0.0) -> None:
-        """Replace a tensor by a multiple of it and something more, computed in float64; the same stays the same."""
-        if np.any(factor != 1) or np.any(shift):
-            old = self.tensors.get(name, self.old[name]).detach()
-            self.tensors[name] = torch.from_numpy(as_float64(old) * factor + shift).to(old.device, old.dtype)
 
 
 def biased(graph: ChannelGraph, tensors: Mapping[str, torch.Tensor]) -> frozenset[str]:

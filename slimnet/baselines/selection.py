@@ -11,6 +11,7 @@ from torch import nn
 
 from slimnet.baselines.channels import Channels, can_be_silenced, sibling
 from slimnet.baselines.filters import by_output
+from slimnet.baselines.measurement import measured
 from slimnet.baselines.recalibration import recalibrated
 from slimnet.certify import DENSE, SILENCED
 from slimnet.errors import UsageError
@@ -47,23 +48,31 @@ class Selection:
         return f"{dead}{self.count} channels chosen by {self.method}{purpose}"
 
 
-def silenced(model: nn.Module, inputs: ExampleInputs, selection: Selection, *, recalibrate: bool = True) -> nn.Module:
+def silenced(
+    model: nn.Module,
+    inputs: ExampleInputs,
+    selection: Selection,
+    *,
+    recalibrate: bool = True,
+    images: Iterable[Any] | None = None,
+) -> nn.Module:
     """A copy of the network in which every chosen channel is exactly 0 behind its BatchNorm: the masked network.
 
     The filter and bias of a chosen channel become zero, and so do γ and β of every BatchNorm that reads it, or that
     scales a channel all of whose writers are chosen (as in a residual stream). With `recalibrate` the BatchNorms
-    behind those that read it get the mean and variance of what is left: see `recalibrated`. The network itself is
-    not touched.
+    behind those that read it get the mean and variance of what is left, estimated from the other BatchNorms (see
+    `recalibrated`), or measured where there are `images`, a hundred or more without labels (see `measured`). The
+    network itself is not touched.
 
     Raises:
         UsageError: the selection names a layer or a channel that the network does not have, or a layer whose weight
-            is computed.
+            is computed, or BatchNorms cannot be measured on these images.
         TraceError, InputError: as `slimnet.slim` does.
     """
     given = check_inputs(model, inputs)
     channels = Channels.of(model, given)
     quiet = silence(model, channels, selection, shared=False)
-    return settled(quiet, given, channels, selection) if recalibrate else quiet
+    return settled(model, quiet, given, channels, selection, images) if recalibrate else quiet
 
 
 def remove(
@@ -74,15 +83,16 @@ def remove(
     loader: Iterable[Any] | None = None,
     round_to: int | Mapping[str, int] | None = None,
     recalibrate: bool = True,
+    images: Iterable[Any] | None = None,
     tolerance: float | None = None,
     float64: bool = False,
 ) -> Slimmed:
     """Remove what was chosen: silence it in a copy, and slim that copy exactly.
 
     With `recalibrate` the silenced network's BatchNorms are told what is gone, which needs no data: before any
-    fine-tuning it errs much less often. The certificate is against the silenced network, not against `model`: what a
-    method chooses computes something. Where it chose nothing that was not dead anyway, the two are the same. The
-    other arguments are those of `slimnet.slim`.
+    fine-tuning it errs much less often, and still less often with `images`, as in `silenced`. The certificate is
+    against the silenced network, not against `model`: what a method chooses computes something. Where it chose
+    nothing that was not dead anyway, the two are the same. The other arguments are those of `slimnet.slim`.
 
     Raises:
         CertificateError: the slim network differs from the silenced one by more than `tolerance`.
@@ -92,7 +102,7 @@ def remove(
     channels = Channels.of(model, given)
     quiet = silence(model, channels, selection)
     if recalibrate:
-        quiet = settled(quiet, given, channels, selection)
+        quiet = settled(model, quiet, given, channels, selection, images)
     narrow, plan = operated(quiet, given, selection, round_to)
     slimmed = prove(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
     reference = SILENCED if selection.count else DENSE
@@ -139,9 +149,18 @@ def operated(
     )
 
 
-def settled(quiet: nn.Module, inputs: Inputs, channels: Channels, selection: Selection) -> nn.Module:
+def settled(
+    model: nn.Module,
+    quiet: nn.Module,
+    inputs: Inputs,
+    channels: Channels,
+    selection: Selection,
+    images: Iterable[Any] | None,
+) -> nn.Module:
     """The silenced network with BatchNorms that do not miss what is gone."""
-    return recalibrated(quiet, inputs, channels, wholly_chosen(channels, selection), selection.threshold)
+    gone = wholly_chosen(channels, selection)
+    told = recalibrated(quiet, inputs, channels, gone, selection.threshold)
+    return told if images is None or not gone.any() else measured(model, told, images, selection.threshold)
 
 
 def silence(model: nn.Module, channels: Channels, selection: Selection, *, shared: bool = True) -> nn.Module:

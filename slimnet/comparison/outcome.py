@@ -111,6 +111,7 @@ class Results:
         finetuning: how they were trained further, if at all.
         sparsifying: how "liu2017" was trained before it chose, if at all.
         recalibrated: whether BatchNorms were told what was gone.
+        measured_on: how many training images, without labels, that was measured on; 0 where it was estimated.
         environment: where all of this was measured.
     """
 
@@ -123,6 +124,7 @@ class Results:
     environment: Environment
     sparsifying: Recipe | None = None
     recalibrated: bool = True
+    measured_on: int = 0
 
     def left(self, outcome: Outcome) -> float:
         """The share of the dense network's MACs that a slim one has, 0..1."""
@@ -139,6 +141,7 @@ class Results:
             "finetuning": json.loads(self.finetuning.to_json()) if self.finetuning else None,
             "sparsifying": json.loads(self.sparsifying.to_json()) if self.sparsifying else None,
             "recalibrated": self.recalibrated,
+            "measured_on": self.measured_on,
             "environment": asdict(self.environment),
         }
 
@@ -161,6 +164,7 @@ class Results:
                 environment=read_row(Environment, document["environment"]),
                 sparsifying=Recipe.from_json(json.dumps(sparse)) if sparse else None,
                 recalibrated=document.get("recalibrated", False),
+                measured_on=document.get("measured_on", 0),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(

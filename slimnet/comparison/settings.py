@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slimnet.baselines import Budget
+from slimnet.baselines.measurement import ENOUGH
 from slimnet.baselines.ranking import named
 from slimnet.benchmark import usable_cores
 from slimnet.errors import UsageError
@@ -47,6 +48,7 @@ class Settings:
             has it; None where it chooses in the network as it is.
         recalibrate: whether BatchNorms are told what is gone, see `slimnet.baselines.remove`; the published methods
             know nothing of that.
+        measure_on: how many training images, without labels, BatchNorms are measured on for that; 0: estimated.
         threshold: |γ| below this is dead, for "implicit".
         seed: of "random".
         batch: images at a time when latency is measured.
@@ -63,6 +65,7 @@ class Settings:
     evaluations: int = EVALUATIONS
     sparsifying: Recipe | None = None
     recalibrate: bool = True
+    measure_on: int = ENOUGH
     threshold: float = 1e-3
     seed: int = 0
     batch: int = 1
@@ -99,6 +102,7 @@ class Settings:
             "evaluations": self.evaluations,
             "sparsifying": self.sparsifying and self.sparsifying.to_json(),
             "recalibrate": self.recalibrate,
+            "measure_on": self.measure_on,
             "threshold": self.threshold,
             "seed": self.seed,
             "batch": self.batch,

@@ -121,6 +121,7 @@ class Study:
             finetuning=self.settings.finetuning,
             sparsifying=self.settings.sparsifying,
             recalibrated=self.settings.recalibrate,
+            measured_on=self.settings.measure_on if self.settings.recalibrate else 0,
             environment=Environment(**self._environment),
         )
 
@@ -193,7 +194,14 @@ class Study:
             return slim(self._model, self._inputs, self.settings.threshold, tolerance=float("inf"))
         selection = self._folder.selection(cell)
         assert selection is not None, "chosen before anything is judged"
-        return remove(self._network(cell), self._inputs, selection, recalibrate=self.settings.recalibrate)
+        count = self.settings.measure_on
+        return remove(
+            self._network(cell),
+            self._inputs,
+            selection,
+            recalibrate=self.settings.recalibrate,
+            images=self._data.sample(count) if count else None,
+        )
 
     def _judge(self, cell: Cell) -> Iterator[Moment]:
         """Remove, test, train, test, and time; then write the row."""

@@ -1,5 +1,6 @@
 """ImageData: a labelled image set held as bytes, turned into normalised floats batch by batch."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -136,6 +137,15 @@ class ImageData:
             (self.normalise(x.to(device)), y.to(device))
             for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
         )
+
+    def sample(self, count: int, batch_size: int = 128) -> Iterator[torch.Tensor]:
+        """Normalised training images `(N, C, H, W)`, `count` or all there are, evenly out of their stored order.
+
+        Batches differ by one image at most, so that none is left with a single one.
+        """
+        have = len(self.x_train)
+        places = torch.linspace(0, have - 1, min(count, have)).long()
+        return (self.normalise(self.x_train[some]) for some in places.chunk(math.ceil(len(places) / batch_size)))
 
     def to(self, device: torch.device | str) -> "ImageData":
         """The same data with its images and labels on `device`; mapped ones are read for that, except by the CPU."""
