@@ -114,10 +114,11 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Pin:
-    """Labels that must stay, and why."""
+    """Labels that must stay, and why; `read` says whether that is since something looks at their values."""
 
     labels: Labels
     reason: str
+    read: bool = True
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,19 @@ def test_filters_with_scales_of_their_own_are_cut_and_keep_what_they_read():
     assert "normalised with its filter at _weight_norm_interface in 3.parametrizations" in reasons(slimmed)
 
 
+def test_dead_filters_of_a_weight_that_cannot_be_cut_are_named():
+    """They stay, since what is done to the weight is not known; the plan counts them and says why."""
+    model = wired(
+        lambda m, x: m.last(m.norm(functional.conv2d(x, m.weight.cumprod(1))).relu()),
+        norm=norm(5, [1, 3], -0.5),
+        last=nn.Conv2d(5, 3, 1),
+    )
+    model.weight = nn.Parameter(torch.randn(5, 2, 3, 3, dtype=torch.float64))
+    slimmed = slim(model, planes())
+    assert slimmed.plan.dead_channels == 2
+    assert "meets a weight that is no layer's own in convolution in the network itself" in reasons(slimmed)
+
+
 def test_prelu_slopes_are_cut_with_their_channels():
     model = chain(nn.Conv2d(2, 5, 3), norm(5, [1, 3], -0.7), nn.PReLU(5), nn.Conv2d(5, 3, 3))
     with torch.no_grad():

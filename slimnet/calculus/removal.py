@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from slimnet.calculus.constants import Needs
-from slimnet.graph import ChannelGraph, Parts, Reader
+from slimnet.graph import ChannelGraph, Norm, Parts, Pointwise, Reader
 from slimnet.tracing.labels import Labels
 
 
@@ -66,7 +66,7 @@ class Removal:
     @cached_property
     def dead(self) -> np.ndarray:
         """For every label whether its channel is constant as far as anything in the network can tell."""
-        return ~(np.isnan(self.constants) & self.needs.live)
+        return ~(np.isnan(self.constants) & self.needs.live) | switched_off(self.graph, self.constants)
 
     def kept(self, labels: Labels) -> np.ndarray:
         """The positions of these labels that stay; the stages that follow ask for the same arrays many times."""
@@ -143,6 +143,30 @@ def axis_of(parts: Parts, turns: Mapping[int, int]) -> int | None:
     """The axis of a divided axis' grid that is taken to become narrower, None where it is divided by numbers."""
     choice = turns.get(parts.op, 0)
     return parts.free[choice] % parts.grid.ndim if choice < len(parts.free) else None
+
+
+def switched_off(graph: ChannelGraph, constants: np.ndarray) -> np.ndarray:
+    """For every label whether it varies, but nothing reads it except a BatchNorm whose output does not.
+
+    Such a channel is dead where it stays only because it cannot be cut, such as the filter of a computed weight.
+    """
+    found = np.zeros(graph.size, dtype=bool)
+    for pin in graph.pins:
+        if not pin.read:
+            found[pin.labels] = True
+    for pin in graph.pins:
+        if pin.read:
+            found[pin.labels] = False
+    dead = np.zeros(graph.size, dtype=bool)
+    norms = [step for step in graph.steps if isinstance(step, Norm)]
+    for norm in norms:
+        dead[norm.inputs[~np.isnan(constants[norm.out])]] = True
+    found &= dead
+    if found.any():
+        for step in graph.steps:
+            for labels in step.operands if isinstance(step, Pointwise | Norm) else (step.inputs,):
+                found[labels[~dead[labels] if isinstance(step, Norm) else slice(None)]] = False
+    return found
 
 
 def elements_per_channel(graph: ChannelGraph, name: str, axis: int) -> float:

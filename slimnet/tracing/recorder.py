@@ -200,11 +200,11 @@ class Recorder:
 
     # Facts
 
-    def pin(self, labels: Labels, reason: str) -> None:
+    def pin(self, labels: Labels, reason: str, *, read: bool = True) -> None:
         """Forbid the removal of these labels."""
         labels = labels[labels > 0] if labels.ndim else labels.reshape(-1)
         if labels.size:
-            self.pins.append(Pin(distinct(labels), reason))
+            self.pins.append(Pin(distinct(labels), reason, read))
 
     def pin_tensor(self, tensor: torch.Tensor, reason: str) -> None:
         """Forbid the removal of every channel of a tensor."""
@@ -305,7 +305,7 @@ class Recorder:
         for index in distinct(np.searchsorted(ends, np.flatnonzero(~both), side="right")):
             one, other, reason = self.joins[index]
             alone = (one == 0) | (other == 0)
-            self.pin(np.concatenate([one[alone], other[alone]]), reason)
+            self.pin(np.concatenate([one[alone], other[alone]]), reason, read=False)
         return left[both], right[both]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from slimnet.tracing.labels import Labels, along
+from slimnet.tracing.labels import Labels, along, compress
 from slimnet.tracing.ops.pointwise import combine
 from slimnet.tracing.ops.pooling import finish, keep_constant
 from slimnet.tracing.recorder import Call, Constant, Recorder, all_zero, opaque, zero_only
@@ -113,6 +113,26 @@ def unpooled(recorder: Recorder, call: Call) -> None:
     recorder.set(out, Tag((along(new, axis, out.ndim),)))
 
 
+def indexed(recorder: Recorder, call: Call) -> None:
+    """x[..., i], index_select: positions along axes without channels, whatever they are."""
+    x = call.tensors[0]
+    one_axis = call.name == "index_select"
+    places = [None] * (call.args[1] % x.ndim) + [call.args[2]] if one_axis else list(call.args[1])
+    faces = []
+    for face in recorder.tag(x).faces:
+        if any(place is not None and face.shape[axis] > 1 for axis, place in enumerate(places)):
+            recorder.pin(face, f"taken by numbers at {recorder.here(call)}")
+        else:
+            # Labels do not change along these axes, so that the first position stands for any.
+            taken = tuple(slice(None) if p is None else np.zeros(p.shape, dtype=np.int64) for p in places)
+            moved = compress(face[taken])
+            faces.append(recorder.pointwise([moved], keep_constant, reason=recorder.here(call)))
+    for place in places:
+        if place is not None:
+            recorder.pin_tensor(place, f"taken for positions at {recorder.here(call)}")
+    finish(recorder, call, faces)
+
+
 PLANES: dict[str, Callable[[Recorder, Call], None]] = {
     **dict.fromkeys(["sort", "topk", "cummax", "cummin"], ordered),
     **dict.fromkeys(["_fft_r2c", "_fft_c2r", "_fft_c2c"], transformed),
@@ -121,6 +141,7 @@ PLANES: dict[str, Callable[[Recorder, Call], None]] = {
     "view_as_real": real_parts,
     "view_as_complex": complex_numbers,
     **dict.fromkeys(["grid_sampler_2d", "grid_sampler_3d"], sampled),
+    **dict.fromkeys(["index", "_unsafe_index", "index_select"], indexed),
     "im2col": unfolded,
     "col2im": folded,
     **dict.fromkeys(["max_unpool2d", "max_unpool3d"], unpooled),
