@@ -82,6 +82,18 @@ def test_nothing_judged_and_nothing_trained_is_said(results):
     assert tuning(bare) == ""
 
 
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"recalibrated": False}, "As in the papers, no BatchNorm was told what is gone."),
+        ({}, "What BatchNorms still hear was estimated without data."),
+        ({"measured_on": 256}, "What BatchNorms still hear was measured on 256 training images, without labels."),
+    ],
+)
+def test_it_says_what_batchnorms_were_told(results, told, words):
+    assert words in " ".join(Tags(render_methods(dataclasses.replace(results, **told))).text.split())
+
+
 def test_the_report_about_a_network_has_them_as_a_section(results):
     page = render(Report("net", None, None, WHERE, methods=results))
     assert "Beside other methods" in page

@@ -79,6 +79,15 @@ def method_rows(results: Results) -> list[MethodRow]:
     ]
 
 
+def told(results: Results) -> str:
+    """What BatchNorms were told of the channels that are gone, in words."""
+    if not results.recalibrated:
+        return "As in the papers, no BatchNorm was told what is gone."
+    if not results.measured_on:
+        return "What BatchNorms still hear was estimated without data."
+    return f"What BatchNorms still hear was measured on {results.measured_on:,} training images, without labels."
+
+
 def tuning(results: Results) -> str:
     """How networks were trained before and after the removal, in words; empty where they were not."""
     recipe, before = results.finetuning, results.sparsifying

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from slimnet.benchmark.environment import installed_version
 from slimnet.comparison import Results
-from slimnet.report.methods import headline, method_drawings, method_rows, sentences, tuning
+from slimnet.report.methods import headline, method_drawings, method_rows, sentences, told, tuning
 from slimnet.report.page import fill, marked, write_page
 
 
@@ -27,6 +27,7 @@ def render_methods(results: Results) -> str:
         headline=headline(results),
         sentences=sentences(results),
         rows=method_rows(results),
+        told=told(results),
         tuning=tuning(results),
         drawings=marked(method_drawings(results)),
     )

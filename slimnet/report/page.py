@@ -50,6 +50,7 @@ def render(report: Report) -> str:
         profiles=report.comparison.profiles[:1] if report.comparison else (),
         environment_rows=environment_rows(report),
         methods=methods.method_rows(report.methods) if report.methods else (),
+        told=methods.told(report.methods) if report.methods else "",
         tuning=methods.tuning(report.methods) if report.methods else "",
         drawings=drawings(report),
     )
