@@ -29,13 +29,6 @@ def test_a_bundle_holds_the_network_and_nothing_of_its_device(tmp_path):
     assert [name for name, content in contents.items() if word in content] == []
 
 
-def test_onnx_of_a_network_on_a_device_is_that_of_the_cpu(tmp_path):
-    paths = [tmp_path / f"{place.type}.onnx" for place in (torch.device("cpu"), HERE)]
-    slimnet.export_onnx(network(), IMAGES, paths[0])
-    slimnet.export_onnx(network().to(HERE), IMAGES.to(HERE), paths[1])
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-
-
 class Named(Net):
     def between(self, hidden):
         return hidden * torch.ones(1, device=HERE)

@@ -27,9 +27,16 @@ DIGITS = load_data("digits")
 NET = {"width": 0.125, "hidden": 16, "in_channels": 1}
 
 
+def small(dropout=0.0):
+    """A network of two convolutions; with dropout it draws random numbers where it is."""
+    first = nn.Conv2d(1, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+    second = nn.Conv2d(8, 8, 3, 2, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+    return nn.Sequential(*first, *second, nn.Dropout(dropout), nn.Flatten(), nn.Linear(8 * 6 * 6, 10))
+
+
 def recipe(**changes):
-    usual = {"arch": "basicnet", "arch_args": NET, "iterations": 6, "batch_size": 16, "l2": 1e-3, "flips": True}
-    return Recipe(**{**usual, "data": "digits", "crop": 1, **changes})
+    usual = {"arch": f"{__name__}:small", "data": "digits", "iterations": 6, "batch_size": 16}
+    return Recipe(**{**usual, "l2": 1e-3, "flips": True, "crop": 1, **changes})
 
 
 def trained(place, state=None, reports=None, **changes):
@@ -80,14 +87,8 @@ def test_a_run_goes_on_where_it_was_or_elsewhere(first, then):
     assert_same_weights(again.model, trained(then).model)
 
 
-def dropping():
-    """A network with dropout, which draws random numbers where it is."""
-    layers = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(8 * 14 * 14, 10)
-    return nn.Sequential(*layers)
-
-
 def test_dropout_goes_on_in_the_random_numbers_of_the_device():
-    plan = {"arch": f"{__name__}:dropping", "arch_args": {}}
+    plan = {"arch_args": {"dropout": 0.5}}
     state = trained(HERE, reports=1, **plan).state()
     before = random_number_states([HERE])
     again = trained(HERE, state=state, **plan)
@@ -107,7 +108,7 @@ def test_a_default_device_changes_nothing(place):
 
 def model_of(place):
     torch.manual_seed(0)
-    return trained(CPU).model.eval().to(place)
+    return trained(CPU, arch="basicnet", arch_args=NET).model.eval().to(place)
 
 
 def test_accuracy_and_sparsity_are_those_of_the_cpu():
@@ -137,7 +138,10 @@ def test_gradients_for_taylor_are_taken_where_the_network_is():
 
 def test_a_device_without_double_precision_trains_and_chooses():
     with without_float64():
-        model, images = trained(HERE).model.eval(), next(DIGITS.batches("test", 8, HERE))[0]
+        model, images = (
+            trained(HERE, arch="basicnet", arch_args=NET).model.eval(),
+            next(DIGITS.batches("test", 8, HERE))[0],
+        )
         analyse(model, DIGITS)
         for method in ("implicit", "liu2017", "li2017"):
             chosen = within(model, images, rank(method, model, images), Budget("macs", 0.6))
@@ -145,7 +149,7 @@ def test_a_device_without_double_precision_trains_and_chooses():
 
 
 def test_fine_tuning_is_that_of_the_cpu():
-    plan = retraining("basicnet", "digits", 4, batch_size=16)
+    plan = retraining("net", "digits", 4, batch_size=16)
     runs = [Finetuning(model_of(CPU), plan, DIGITS, device=place) for place in (CPU, HERE)]
     for run in runs:
         list(run)
@@ -155,7 +159,7 @@ def test_fine_tuning_is_that_of_the_cpu():
 
 def test_methods_are_compared_where_the_network_is(tmp_path):
     """Oracle: the same comparison on the CPU; its folder is not gone on with elsewhere."""
-    plan = retraining("basicnet", "digits", 4, batch_size=16)
+    plan = retraining("net", "digits", 4, batch_size=16)
     contest = Contest(methods=("li2017",), budgets=(Budget("macs", 0.7),), finetuning=plan, seconds=0, threads=1)
     found = []
     for place in (CPU, HERE):

@@ -109,7 +109,7 @@ class Work:
             return leaf
         if id(leaf) not in self.opened:
             self.opened[id(leaf)] = leaf, opened(leaf)
-            self.storages[leaf.untyped_storage().held._cdata] = leaf.untyped_storage()
+            self.storages[leaf.untyped_storage().held._cdata] = leaf
         return self.opened[id(leaf)][1]
 
     def closed(self, out: Any) -> Any:
@@ -121,8 +121,12 @@ class Work:
                 return ours
         if not MACHINE.float64 and out.dtype in (torch.float64, torch.complex128):
             raise TypeError(f"Cannot convert a {NAME} Tensor to float64 dtype, which the device does not support")
-        storage = self.storages.get(out.untyped_storage()._cdata)
-        return tensor_over(on_device(out.untyped_storage()) if storage is None else storage, out)
+        base = self.storages.get(out.untyped_storage()._cdata)
+        if base is None:
+            return tensor_over(on_device(out.untyped_storage()), out)
+        # In inference mode a view of an ordinary tensor is an ordinary one.
+        with torch.inference_mode(base.is_inference()):
+            return tensor_over(base.untyped_storage(), out)
 
     def grown(self) -> None:
         """Let arguments that an op has given another shape, or more memory, follow."""
