@@ -123,9 +123,13 @@ class Pin:
 
 @dataclass(frozen=True)
 class Sum:
-    """Labels `(sums, channels)` of channels that are added up, each row to one value: zeros may go, nothing else."""
+    """Labels `(sums, channels)` of channels that are added up, each row to one value: zeros may go, nothing else.
+
+    `out` are labels `(sums,)` of the values.
+    """
 
     rows: Labels
+    out: Labels
     where: str
 
 

@@ -99,6 +99,21 @@ def test_parts_that_are_all_dead_stay_exact(name, dead):
     left(DIVIDED[name][0], dead)
 
 
+MOVED: dict[str, Code] = {
+    "rolled copies": lambda x: torch.cat([x, 0.5 * x + 0.1], 1).roll(4, 1),
+    "what is left of a sum, by position": lambda x: different(*(x * x.sum(1, keepdim=True)).split([4, 12], 1)),
+    "unit length, by halves": lambda x: different(*functional.normalize(x, dim=1, eps=0.1).split(8, 1)),
+    "turned and taken": lambda x: different(x.flip(1)[:, :5], x.flip(1)[:, 5:]),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+@pytest.mark.parametrize("dead", [[0, 2, 3, 6], [1, 9, 14], list(range(15)), list(range(8))])
+def test_copies_of_a_channel_are_told_apart_wherever_they_are_moved(name, dead):
+    left(lambda x: MOVED[name](x.relu()), dead, beta=-0.4)
+    left(MOVED[name], dead)
+
+
 def test_what_is_taken_by_position_is_kept_with_a_reason():
     slimmed = slim(around(lambda x: different(x[:, :1], x[:, 1:]), [0, 5]), planes())
     assert "taken by position at slice in the network itself (test_surgery_parts.py:" in reasons(slimmed)

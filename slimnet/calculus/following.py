@@ -1,8 +1,8 @@
 """Follow every channel of the slim network through its code, step by step, beside the one it was.
 
 Sets say which channels are cut together, not what is done to each of them: `cat([x[:, ::2].relu(), x[:, 1::2]])` joins
-no channels, but in a narrower x other ones are the even ones. So where the code divides an axis, each step of the slim
-network must compute each channel from the same channels as that step of the dense one.
+no channels, but in a narrower x other ones are the even ones. So each step of the slim network must compute each
+channel from the same channels as that step of the dense one.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import numpy as np
 
 from slimnet.calculus.constants import ELEMENTWISE
 from slimnet.calculus.matching import AS_STRIDES_ARE, MixedChannelsError, Orders
+from slimnet.calculus.narrowing import PLAIN
 from slimnet.calculus.removal import Removal
 from slimnet.graph import ChannelGraph, Depthwise, Norm, Pin, Pointwise, Reader, Step
 from slimnet.tracing.labels import Labels
@@ -20,14 +21,14 @@ ODD = np.random.default_rng(0).integers(1, 1 << 62, 64, dtype=np.int64) | 1
 
 
 def check_steps(removal: Removal, slim: ChannelGraph, orders: Orders) -> None:
-    """Compare the steps of both networks, where channels of an axis that the code divides are removed.
+    """Compare the steps of both networks, where there is code that moves, divides or adds up channels.
 
     Raises:
         MixedChannelsError: a channel meets others than it did.
     """
     graph = removal.graph
     check_sums(removal, slim)
-    if not any(removal.gone(parts.grid).any() for parts in graph.parts):
+    if not graph.parts and not graph.sums and all(op.name in PLAIN for op in graph.ops if op.touched):
         return
     follower = Follower(removal, slim, orders)
     # What an op records is the same in both networks, unless an axis with one position left shows no channels.
@@ -77,6 +78,9 @@ class Follower:
         self.orders = {id(reader): (inputs, outputs) for reader, inputs, outputs in pairs}
         self.was = np.zeros(slim.size, dtype=np.int64)
         self.alike = np.arange(removal.graph.size)
+        for total, other in zip(removal.graph.sums, slim.sums, strict=False):
+            if total.out.size == other.out.size:
+                self.was[other.out] = total.out
         for key, order in orders.axes.items():
             self.was[slim.vectors[key]] = removal.graph.vectors[key][order]
 

@@ -245,8 +245,8 @@ class Recorder:
     def summed(self, rows: Labels, where: str) -> Labels:
         """Record that channels `(sums, channels)` are added up; returns labels `(sums,)` of the sums, which stay."""
         count = period(rows)
-        self.sums.append(Sum(rows[:count], where))
         out = self.fresh((count,))
+        self.sums.append(Sum(rows[:count], out, where))
         self.pin(out, where)
         return np.tile(out, rows.shape[0] // count)
 
