@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,8 +51,10 @@ class Machine:
 
         if self.device is None:
             return "cuda" if torch.cuda.is_available() else "cpu"
+        # Of several processes each looks at its own GPU, and leaves the others' alone.
+        local = os.environ.get("LOCAL_RANK") if self.device == "cuda" else None
         try:
-            return str(usable(self.device))
+            return str(usable(self.device) if local is None else usable(f"cuda:{local}"))
         except UsageError as error:
             raise click.UsageError(f"{error}, or leave --device out") from error
 

@@ -5,11 +5,13 @@ from unittest import mock
 
 import pytest
 import torch
+from slimnet_cli.machine import Machine
 from torch import nn
 
 import slimnet
 from slimnet.errors import UsageError
 from slimnet.places import fastest_kernels, float32_products, random_numbers_kept, set_random_numbers, usable
+from slimnet.training.distributed import joined
 from slimnet.training.tuning import Tuning, gpu_settings
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -162,3 +164,20 @@ def test_autocast_on_meta_is_refused_again_after_a_trace():
     slimnet.slim(Casting(nn.BatchNorm2d(3)).eval(), IMAGES)
     with pytest.raises(RuntimeError, match="unsupported"):
         torch.autocast("meta")
+
+
+def test_a_process_without_a_gpu_of_its_own_is_told_so(monkeypatch):
+    """More processes under torchrun than there are GPUs."""
+    monkeypatch.setenv("WORLD_SIZE", "78")
+    monkeypatch.setenv("LOCAL_RANK", "77")
+    with pytest.raises(UsageError, match=r"^there is no device 'cuda:77' here"), joined("cuda"):
+        pass
+
+
+def test_of_several_processes_each_looks_at_its_own_gpu(monkeypatch):
+    """Else all of them would take memory of the first."""
+    looked_at = []
+    monkeypatch.setattr("slimnet.places.usable", lambda device: looked_at.append(device) or device)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert [Machine(device=each).chosen_device() for each in ("cuda", "cuda:0", "cpu")] == ["cuda:1", "cuda:0", "cpu"]
+    assert looked_at == ["cuda:1", "cuda:0", "cpu"]

@@ -19,6 +19,7 @@ from torch import distributed, nn
 
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.models.architecture import reason
+from slimnet.places import usable
 from slimnet.training.recipe import Recipe
 
 COURTESY = timedelta(seconds=10)
@@ -160,6 +161,7 @@ def joined(device: torch.device | str) -> Iterator[Ranks]:
 
     Raises:
         SlimnetError: the processes do not find each other.
+        UsageError: a process has no GPU of its own.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -168,7 +170,7 @@ def joined(device: torch.device | str) -> Iterator[Ranks]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     own = torch.device(device)
     if own.type == "cuda":
-        own = torch.device("cuda", local)
+        own = usable(torch.device("cuda", local))
         torch.cuda.set_device(own)
     try:
         store, number, _ = next(distributed.rendezvous("env://"))
