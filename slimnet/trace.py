@@ -10,12 +10,12 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from slimnet.errors import InputError, SlimnetError, TraceError
+from slimnet.errors import SlimnetError, TraceError
 from slimnet.garbage import collection_paused
 from slimnet.graph import ChannelGraph, Depthwise, Op, Reader, Step
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.places import together
-from slimnet.skeleton import gather, module_paths, modules_of, place_of, skeleton
+from slimnet.skeleton import gather, module_paths, modules_of, skeleton
 from slimnet.tracing import shapes
 from slimnet.tracing.aliases import write_through
 from slimnet.tracing.casting import as_with_data
@@ -23,6 +23,7 @@ from slimnet.tracing.labels import Labels, united
 from slimnet.tracing.numbers import numbers_of
 from slimnet.tracing.ops import HANDLERS, POINTWISE, unknown
 from slimnet.tracing.recorder import Call, Recorder
+from slimnet.tracing.refusals import refusal
 from slimnet.tracing.tag import Tag
 from slimnet.tracing.workers import work_followed
 
@@ -122,27 +123,6 @@ def record(
     return finish(recorder, inputs.batch)
 
 
-def refusal(error: Exception, inputs: Inputs) -> SlimnetError:
-    """Say in one line why a forward could not be traced."""
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    where = place_of(error) or "the network itself"
-    op = text.partition(": ")[0]
-    if isinstance(error, NotImplementedError) and "::" in op:
-        return TraceError(
-            f"the forward uses {op} in {where}, which torch cannot follow without data; slim the network without it "
-            "(before it is quantised, say)"
-        )
-    if isinstance(error, NotImplementedError) or any(
-        sign in text for sign in ("meta", "data-dependent", "unallocated")
-    ):
-        return TraceError(
-            f"the forward depends on data in {where} ({type(error).__name__}: {text}); "
-            "slimnet needs a forward whose ops do not depend on values"
-        )
-    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
-    return InputError(f"the network's forward raised on example inputs of shape {shapes}, in {where}: {text}")
-
-
 class ChannelMode(TorchDispatchMode):
     """Sends every ATen op to its handler in the op table."""
 
@@ -162,6 +142,9 @@ class ChannelMode(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         self.recorder.begin_op()
         args, kwargs, tensors = self.on_meta(args, kwargs)
+        if name == "index" and any(tensor.dtype is torch.bool for tensor in tensors):
+            args = (args[0], self.positions(args[1]))
+            tensors = tensors_among(args, kwargs)
         if name == "_local_scalar_dense":
             return self.scalar(tensors[0])
         if functional is not None:
@@ -282,6 +265,14 @@ class ChannelMode(TorchDispatchMode):
             return cache[0][index] if isinstance(cache[0], list | tuple) else cache[0]
 
         return lambda index: lambda: compute(index)
+
+    def positions(self, indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        """Indices with the positions that a known mask picks in the place of the mask."""
+        found: list[torch.Tensor | None] = []
+        for index in indices:
+            mask = self.recorder.value(index) if index is not None and index.dtype is torch.bool else None
+            found += [index] if mask is None else [self.constant(place) for place in mask().nonzero(as_tuple=True)]
+        return found
 
     def scalar(self, tensor: torch.Tensor) -> Any:
         """The number in a tensor that does not depend on the input."""

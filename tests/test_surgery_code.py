@@ -381,6 +381,8 @@ SPARE: dict[str, tuple[Code, list[int]]] = {
         [5, 1],
     ),
     "rows by number": (lambda x: x[:, :, [0, 1]][..., torch.tensor([[0, 2], [3, 1]])].flatten(3), [5, 1]),
+    "a known mask": (lambda x: x[:, :, torch.tensor([True, False, True, False])], [5, 1]),
+    "a known mask of planes": (lambda x: x[..., torch.eye(4) > 0].unsqueeze(3), [5, 1]),
     "pairs of positions": (lambda x: x[:, :, torch.arange(3), torch.arange(3)].unsqueeze(3), [5, 1]),
     "examples by number": (lambda x: x[torch.tensor([2, 1, 0])].index_select(2, torch.tensor([3, 1])), [5, 1]),
     "two legs": (lambda x: torch.hypot(x, torch.fmax(x, -x)), [5, 1]),
