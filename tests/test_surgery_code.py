@@ -360,6 +360,7 @@ SPARE: dict[str, tuple[Code, list[int]]] = {
         ),
         [5, 1],
     ),
+    "a complex number": (lambda x: (x.relu().to(torch.complex128) * torch.tensor(1j) + torch.tensor(2j)).abs(), [8, 8]),
     "unfolded": (lambda x: functional.fold(functional.unfold((-x).relu(), 3, padding=1), x.shape[2:], 3, 1, 1), [5, 1]),
     "unfolded without zeros": (lambda x: functional.unfold(x, 2).view(*x.shape[:2], 4, 3, 3).amax(2), [5, 1]),
     "sampled at computed places": (

@@ -96,4 +96,4 @@ def held(recorder: Recorder, tensor: torch.Tensor) -> str:
     for axis in range(real.ndim):
         if real.shape[axis] > 1 and bool((real == real.narrow(axis, 0, 1)).all()):
             real = real.narrow(axis, 0, 1)
-    return f"{tuple(real.shape)} {hash(real.resolve_conj().cpu().contiguous().view(torch.uint8).numpy().tobytes())}"
+    return f"{tuple(real.shape)} {hash(real.resolve_conj().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())}"

@@ -149,7 +149,7 @@ def check_sizes(
 def known_scalar(recorder: Recorder, tensor: torch.Tensor) -> Constants | None:
     """The value of a tensor that is one known number, or is filled with one."""
     value = recorder.value(tensor)
-    if value is None or (tensor.numel() != 1 and not recorder.tag(tensor).blank):
+    if value is None or tensor.is_complex() or (tensor.numel() != 1 and not recorder.tag(tensor).blank):
         return None
     real = value().detach()
     first = real[(slice(1),) * real.ndim]
