@@ -46,7 +46,7 @@ def one_pixel(weights: list, bias: list | None = None) -> nn.Conv2d:
 
 def norm(gammas: list, betas: list | None = None, kind: type = nn.BatchNorm2d) -> nn.Module:
     """γ · x + β exactly."""
-    layer = kind(len(gammas), eps=0.0)
+    layer = kind(len(gammas), eps=1e-30)
     layer.weight.data = torch.tensor(gammas, dtype=torch.float32)
     layer.bias.data = torch.tensor(betas or [0.0] * len(gammas), dtype=torch.float32)
     return layer
