@@ -73,8 +73,8 @@ SECTIONS = (
         "Methods on a published ResNet-56",
         "resnet56_curves",
         "Error in per cent on all 10,000 test images of CIFAR-10 against MACs left, right after the removal and, where "
-        "an arrow follows, after a short fine-tuning, the same for all: 100 iterations of 64 images, SGD at 1e-3; behind "
-        "a double arrow after 500, from 1e-2 along a cosine. "
+        "an arrow follows, after a short fine-tuning, the same for all: 100 iterations of 64 images, SGD at 1e-3; "
+        "behind a double arrow after 500, from 1e-2 along a cosine. "
         "`implicit` ranks by what a channel means to its readers, over what it costs; `liu2017` by |γ|, and `li2017` "
         "by Li et al.'s |F| on the channels between the two convolutions of a block. After the removal every BatchNorm "
         "gets the mean and variance of what it still hears, estimated from the other BatchNorms without data; in the "
@@ -82,9 +82,10 @@ SECTIONS = (
         "them alone, as the papers do. That matters more than the method: at half of the MACs every "
         "plain one errs twice as often or can no longer do anything; fine-tuning measures the statistics anew and "
         "makes up for it. Next to `li2017` with the same help `implicit` is level at 90 %, better by more and more "
-        "below, and better after fine-tuning, the less the longer that is. Which of some rankings it is was decided on training images "
-        "with a ResNet-20 and a small network of its own; these test images were looked at for the last one only. "
-        "torch-pruning's pruners choose and cut by themselves, with their own settings, on the same function.\n\n"
+        "below, and better after fine-tuning, the less the longer that is. Which of some rankings it is was decided "
+        "on training images with a ResNet-20 and a small network of its own; these test images were looked at for the "
+        "last one only. torch-pruning's pruners choose and cut by themselves, with their own settings, on the same "
+        "function.\n\n"
         "![Error against MACs](../docs/resnet56-curves.svg)",
         resnet56_curves.table,
     ),
