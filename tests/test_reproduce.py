@@ -41,10 +41,25 @@ def short():
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, short):
-    """A folder with data, in which table 4 has been begun within a budget."""
+def data(tmp_path_factory):
+    """Both data sets."""
+    return write_data(tmp_path_factory.mktemp("images") / "data")
+
+
+@pytest.fixture
+def place(tmp_path, data, short):
+    """A folder with data, in which nothing has been run."""
+    (tmp_path / "data").symlink_to(data)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, data, short):
+    """A folder with data, in which a table and two figures have been run, the table with a second seed."""
     folder = tmp_path_factory.mktemp("world")
-    write_data(folder / "data")
+    (folder / "data").symlink_to(data)
+    assert reproduce(folder, "table4", "fig5", "fig2") == 0
+    assert reproduce(folder, "table4", "--seeds", "2") == 0
     return folder
 
 
@@ -59,26 +74,26 @@ def runs(world):
         return dict(table.execute("SELECT varied, state FROM cells").fetchall())
 
 
-def test_a_plan_lists_every_cell_and_runs_nothing(world, capsys):
-    assert reproduce(world, "table4", "table10", "--dry-run", "--json") == 0
+def test_a_plan_lists_every_cell_and_runs_nothing(place, capsys):
+    assert reproduce(place, "table4", "table10", "--dry-run", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert [cell["table"] for cell in told["cells"]] == ["table4"] * 6 + ["table10"] * 6
     assert told["runs"] == 10
     assert all(cell["seconds"] > 0 for cell in told["cells"] if cell["runs"])
     assert [cell["row"] for cell in told["cells"] if not cell["runs"]] == ["Liu et al. 2017"] * 2
     assert told["seconds"] == pytest.approx(sum(cell["seconds"] or 0 for cell in told["cells"]))
-    assert not (world / "out").exists()
+    assert not (place / "out").exists()
 
 
-def test_a_plan_for_people_says_what_is_missing(world, capsys):
-    assert reproduce(world, "table5", "--dry-run") == 0
+def test_a_plan_for_people_says_what_is_missing(place, capsys):
+    assert reproduce(place, "table5", "--dry-run") == 0
     told = capsys.readouterr().out
     assert "tiny-imagenet-200/" in told
     assert "4 runs stand for these 4 cells" in told
 
 
-def test_the_networks_behind_the_trends_go_by_one_name(world, capsys):
-    assert reproduce(world, "trends", "table4", "--dry-run", "--json", "--seeds", "2") == 0
+def test_the_networks_behind_the_trends_go_by_one_name(place, capsys):
+    assert reproduce(place, "trends", "table4", "--dry-run", "--json", "--seeds", "2") == 0
     told = json.loads(capsys.readouterr().out)
     names = [cell["cell"] for cell in told["cells"]]
     assert len(names) == len(set(names))
@@ -87,39 +102,35 @@ def test_the_networks_behind_the_trends_go_by_one_name(world, capsys):
     assert all(cell["runs"] == 2 for cell in told["cells"])
 
 
-def test_a_budget_is_begun_with_what_is_worth_most_and_the_rest_follows(world, capsys):
+def test_a_budget_is_begun_with_what_is_worth_most_and_the_rest_follows(place, capsys):
     """Then nothing is done twice: the runs of the first call keep their models, and a third call trains none."""
-    assert reproduce(world, "table4", "--budget", "0.01s") == 0
+    assert reproduce(place, "table4", "--budget", "0.01s") == 0
     begun = capsys.readouterr()
     assert "1 of 6 runs" in begun.err
     assert "some of it is left; the same command goes on" in begun.err
-    assert reproduce(world, "table4", "--json") == 0
+    assert reproduce(place, "table4", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    states = runs(world)
+    states = runs(place)
     assert len(states) == 6
     assert set(states.values()) == {"done"}
     assert all(cell["ours"] is not None for cell in told["cells"])
     for cell in told["cells"]:
         assert cell["difference"]["gamma"] == pytest.approx(cell["ours"]["gamma"] - cell["paper"]["gamma"])
         assert (cell["scale"], cell["seeds"], cell["iterations"]) == ("small", [0], 4)
-    models = {path: path.stat().st_mtime_ns for path in (world / "out" / "runs").glob("*/model.pt")}
+    models = {path: path.stat().st_mtime_ns for path in (place / "out" / "runs").glob("*/model.pt")}
     assert len(models) == 6
-    assert reproduce(world, "table4") == 0
-    assert models == {path: path.stat().st_mtime_ns for path in (world / "out" / "runs").glob("*/model.pt")}
+    assert reproduce(place, "table4") == 0
+    assert models == {path: path.stat().st_mtime_ns for path in (place / "out" / "runs").glob("*/model.pt")}
 
 
-def test_a_run_that_stands_in_two_tables_is_made_once(world, capsys):
-    """Of the four batch sizes in figure 5 one is table 4's ordinary run, which is there already."""
-    before = set(runs(world))
-    assert reproduce(world, "fig5", "--json") == 0
-    capsys.readouterr()
-    assert before < set(runs(world))
-    assert len(set(runs(world)) - before) == 3
+def test_a_run_that_stands_in_two_tables_is_made_once(world):
+    """Of the four batch sizes in figure 5 one is table 4's ordinary run; figure 2 has four of its own."""
     files = [json.loads(path.read_text()) for path in (world / "out" / "results").glob("*.json")]
+    assert len(files) == 6 + 3 + 4
+    assert len(runs(world)) == len(files) + 6
     shared = [each for each in files if "table4-64-1x-cifar10" in each["names"]]
     assert len(shared) == 1
     assert {"table1-adam-l2-1e-4-cifar10", "table3-l2-1e-4-batch-40-cifar10"} <= set(shared[0]["names"])
-    assert len(files) == 9
 
 
 def test_another_seed_joins_the_first(world, capsys):
@@ -154,27 +165,25 @@ def test_figure_2_is_drawn_from_what_the_runs_kept(world, capsys):
     assert "fig2" in {each.get("id") for _, each in parsed.found}
 
 
-def test_a_run_that_fails_leaves_the_others_their_turn(world, tmp_path, capsys, monkeypatch):
+def test_a_run_that_fails_leaves_the_others_their_turn(place, capsys, monkeypatch):
     """A learning rate at which one optimiser diverges; the other row has its result, and the exit code is 1."""
     small = catalogue.document("experiments.json")["small"]
     monkeypatch.setitem(small, "lr", {"amsgrad": 1e30})
-    (tmp_path / "data").symlink_to(world / "data")
-    assert reproduce(tmp_path, "supp-table2") == 1
+    assert reproduce(place, "supp-table2") == 1
     captured = capsys.readouterr()
     assert "supp-table2-amsgrad-relu-l2-1e-2-cifar100, seed 0 failed: the loss became" in captured.err
-    states = list(runs(tmp_path).values())
+    states = list(runs(place).values())
     assert (states.count("failed"), states.count("done")) == (3, 5)
     assert "| AMSGrad, ReLU, L2 1e-4 | CIFAR-100 |" in captured.out
 
 
-def test_the_end_of_a_budget_lets_the_run_at_hand_save_and_leave(world, tmp_path, capsys, monkeypatch):
+def test_the_end_of_a_budget_lets_the_run_at_hand_save_and_leave(place, capsys, monkeypatch):
     """The one run, which would take hours, waits to go on from its checkpoint."""
     monkeypatch.setitem(catalogue.document("experiments.json")["small"], "iterations", 1_000_000)
-    (tmp_path / "data").symlink_to(world / "data")
-    assert reproduce(tmp_path, "table4", "--budget", "2s") == 0
+    assert reproduce(place, "table4", "--budget", "2s") == 0
     assert "the same command goes on" in capsys.readouterr().err
-    assert list(runs(tmp_path).values()) == ["waiting"]
-    assert len(list((tmp_path / "out" / "runs").glob("*/checkpoints/*.pt"))) == 1
+    assert list(runs(place).values()) == ["waiting"]
+    assert len(list((place / "out" / "runs").glob("*/checkpoints/*.pt"))) == 1
 
 
 def test_results_are_taken_over_and_make_a_page(world, tmp_path, monkeypatch):
@@ -219,12 +228,11 @@ def test_seeds_from_two_folders_join_and_those_of_another_recipe_go(tmp_path, mo
 
 
 @pytest.mark.sweep
-def test_several_at_a_time_are_processes_of_their_own_with_the_same_results(world, tmp_path, capsys):
+def test_several_at_a_time_are_processes_of_their_own_with_the_same_results(world, place, capsys):
     """Oracle: the readings of the same runs, one after the other in this process."""
-    (tmp_path / "data").symlink_to(world / "data")
-    assert reproduce(tmp_path, "table4", "--concurrent", "2") == 0
+    assert reproduce(place, "table4", "--concurrent", "2") == 0
     capsys.readouterr()
-    for path in (tmp_path / "out" / "results").glob("*.json"):
+    for path in (place / "out" / "results").glob("*.json"):
         both = [json.loads(each.read_text()) for each in (path, world / "out" / "results" / path.name)]
         assert both[0]["runs"][0]["readings"] == both[1]["runs"][0]["readings"]
 
