@@ -81,8 +81,12 @@ class Follower:
         for total, other in zip(removal.graph.sums, slim.sums, strict=False):
             if total.out.size == other.out.size:
                 self.was[other.out] = total.out
+        ours, theirs = computed(removal.graph), computed(slim)
         for key, order in orders.axes.items():
-            self.was[slim.vectors[key]] = removal.graph.vectors[key][order]
+            dense, narrow = removal.graph.vectors[key][order], slim.vectors[key]
+            # A weight that is left with one channel may have the label of what it reads, where it had its own.
+            if np.array_equal(ours[dense], theirs[narrow]):
+                self.was[narrow] = dense
 
     def step(self, dense: Step, narrow: Step) -> None:
         """Each channel that a step computes comes from the same channels."""
@@ -147,6 +151,14 @@ class Follower:
         if ((before > 0) & (dense > 0) & (self.alike[before] != dense)).any():
             raise MixedChannelsError(self.sets[dense], "")
         self.was[narrow] = np.where(dense > 0, dense, before)
+
+
+def computed(graph: ChannelGraph) -> np.ndarray:
+    """Which labels are what a step computes."""
+    found = np.zeros(graph.size, dtype=bool)
+    for step in graph.steps:
+        found[step.out if isinstance(step, ELEMENTWISE) else step.outputs] = True
+    return found
 
 
 def same_arity(dense: Pointwise | Norm, narrow: Pointwise | Norm) -> bool:
