@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import random
-import signal
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -171,7 +169,7 @@ def digits_in(path: Path, plan: Recipe, ready: Event) -> None:
 @pytest.mark.parametrize("count", [5, pytest.param(20, marks=pytest.mark.sweep)])
 def test_killed_at_any_moment_a_run_loses_no_checkpoint_and_ends_the_same(tmp_path, count):
     """Real processes, killed by SIGKILL while they train and write. Oracle: one that is left alone."""
-    plan = dataclasses.replace(DIGITS_DEMO.lasting(40 * count), arch_args=NARROW, flips=True)
+    plan = dataclasses.replace(DIGITS_DEMO.lasting(80 * count), arch_args=NARROW, flips=True)
     context = forkserver()
     generator, path, reached = random.Random(count), tmp_path / "killed", -1
     for _ in range(count):
@@ -180,7 +178,7 @@ def test_killed_at_any_moment_a_run_loses_no_checkpoint_and_ends_the_same(tmp_pa
         process.start()
         assert ready.wait(60)
         time.sleep(generator.uniform(0, LONGEST))
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
         found = newest(path / "checkpoints")
         now = -1 if found is None else int(found.state["iteration"])
