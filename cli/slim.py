@@ -155,8 +155,8 @@ def _slimmed(
     if target is None:
         return slimnet.slim(dense, example, removing.threshold, round_to=round_to, **limits), None
     selection = target.choose(dense, example, images, removing)
-    shown = images.sample(count) if images is not None and (count := target.shown(images)) else None
-    return remove(dense, example, selection, round_to=removing.multiple, images=shown, **limits), selection
+    limits["images"] = target.sample(images)
+    return remove(dense, example, selection, round_to=removing.multiple, **limits), selection
 
 
 def _accuracies(dense: nn.Module, narrow: nn.Module, images: ImageData, say: terminal.Say) -> tuple[Accuracy, Accuracy]:

@@ -12,6 +12,8 @@ from slimnet_cli.grouping import in_group
 from slimnet_cli.options import Command
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
     from slimnet_cli.removing import Removing
     from torch import nn
@@ -102,6 +104,11 @@ class Target:
 
         wanted = ENOUGH if self.measure_on is None else self.measure_on
         return 0 if images is None else min(wanted, len(images.x_train))
+
+    def sample(self, images: ImageData | None) -> Iterator[torch.Tensor] | None:
+        """The images on which BatchNorms are measured; None where they are estimated."""
+        count = self.shown(images)
+        return images.sample(count) if images is not None and count else None
 
 
 def ranked(

@@ -20,10 +20,13 @@ class Statistics(NamedTuple):
     variance: np.ndarray
 
 
-def running(norm: str) -> tuple[str, str]:
-    """The names of a BatchNorm's running mean and variance."""
-    prefix = f"{norm}." if norm else ""
-    return f"{prefix}running_mean", f"{prefix}running_var"
+RUNNING = ("running_mean", "running_var")
+"""What a BatchNorm calls its statistics."""
+
+
+def owned(module: str, tensor: str) -> str:
+    """The name of a module's own tensor, also where the module is the network itself."""
+    return f"{module}.{tensor}" if module else tensor
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Changes:
         The mean moves by a difference, the variance by a factor. One that is called several times has the statistics
         of all calls together, each of which moves its part.
         """
-        mean, variance = running(norm)
+        mean, variance = (owned(norm, name) for name in RUNNING)
         if mean not in self.old or variance not in self.old:
             return
         share = np.ones_like(before.variance)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimnet.baselines.changes import Changes, Statistics, running
+from slimnet.baselines.changes import RUNNING, Changes, Statistics, owned
 from slimnet.calculus.constants import as_float64
 from slimnet.certify import apart
 from slimnet.errors import UsageError
@@ -40,7 +40,7 @@ def measured(dense: nn.Module, quiet: nn.Module, images: Iterable[Any], threshol
     tensors = gather(dense).named
     changes = Changes(tensors)
     for name, found in after.items():
-        gamma = tensors.get(f"{name}.weight".lstrip("."))
+        gamma = tensors.get(owned(name, "weight"))
         alive = np.ones(found.mean.size, dtype=bool) if gamma is None else np.abs(as_float64(gamma)) >= threshold
         changes.tell(name, alive, before[name], found)
     return shared_copy(quiet, changes.tensors)
@@ -69,4 +69,4 @@ def statistics(model: nn.Module, batches: Sequence[Inputs]) -> dict[str, Statist
     except ValueError as error:
         raise UsageError(f"BatchNorms cannot be measured: {error}; give several images at a time") from error
     buffers = dict(copied.named_buffers())
-    return {name: Statistics(*(as_float64(buffers[each]) for each in running(name))) for name in norms}
+    return {name: Statistics(*(as_float64(buffers[owned(name, each)]) for each in RUNNING)) for name in norms}

@@ -33,8 +33,7 @@ MeanOf = Callable[[Reader, np.ndarray], np.ndarray]
 
 def weighted_mean(step: Reader, means: np.ndarray) -> np.ndarray:
     """The sums of means, weighted, as where there is no padding."""
-    sums, _ = weights_of(step)
-    return (sums @ means.reshape(step.groups, -1, 1)).reshape(-1) + biases(step)[:, 0]
+    return (over_taps(step, step.taps()) @ means.reshape(step.groups, -1, 1)).reshape(-1) + biases(step)[:, 0]
 
 
 def moments(graph: ChannelGraph, gone: np.ndarray | None = None, mean_of: MeanOf = weighted_mean) -> Moments:
@@ -97,8 +96,7 @@ def normed(step: Norm, inputs: np.ndarray) -> np.ndarray:
 
 def mixed(step: Reader, inputs: np.ndarray, mean: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """A layer's outputs, of this mean `(O,)`, vary by the sum of what its inputs, independent of each other, bring."""
-    _, energies = weights_of(step)
-    spread = np.sqrt((energies @ inputs.var(1).reshape(step.groups, -1, 1)).reshape(-1, 1))
+    spread = np.sqrt((energies(step) @ inputs.var(1).reshape(step.groups, -1, 1)).reshape(-1, 1))
     return mean[:, None] + spread * noise
 
 
@@ -110,12 +108,14 @@ def filtered(step: Depthwise, inputs: np.ndarray) -> np.ndarray:
     return mean * taps.sum(1, keepdims=True) + biases(step) + np.sqrt((taps**2).sum(1, keepdims=True)) * (read - mean)
 
 
-def weights_of(step: Reader) -> tuple[np.ndarray, np.ndarray]:
-    """The sums and the sums of squares over the taps of a weight, float64 `(groups, O / groups, K / groups)`."""
-    taps = step.taps()
-    shape = (step.groups, -1, taps.shape[1])
-    sums = double_sum(taps, 2), double_sum(taps.square(), 2)
-    return sums[0].cpu().numpy().reshape(shape), sums[1].cpu().numpy().reshape(shape)
+def energies(step: Reader) -> np.ndarray:
+    """The sums of squares over the taps of a weight, as `over_taps`."""
+    return over_taps(step, step.taps().square())
+
+
+def over_taps(step: Reader, values: torch.Tensor) -> np.ndarray:
+    """The sums over the taps of `(O, K / groups, taps)`, float64 `(groups, O / groups, K / groups)`."""
+    return double_sum(values, 2).cpu().numpy().reshape(step.groups, -1, values.shape[1])
 
 
 def biases(step: Reader | Depthwise) -> np.ndarray:

@@ -5,7 +5,7 @@ from torch import nn
 
 from slimnet.baselines.channels import Channels, can_be_silenced
 from slimnet.baselines.filters import filter_norms, relative
-from slimnet.baselines.moments import moments, weights_of
+from slimnet.baselines.moments import energies, moments
 
 QUIET = 0.01
 """Below this share of the mean variance of what a layer reads, a channel is on its way to being dead."""
@@ -32,7 +32,7 @@ def strengths(model: nn.Module, channels: Channels) -> np.ndarray:
     total, readers = np.zeros(count), np.zeros(count)
     for reader in graph.readers:
         members, places = np.unique(channels.sets[reader.inputs], return_inverse=True)
-        heard = weights_of(reader)[1].sum(1).reshape(-1) * audible(variance[reader.inputs])
+        heard = energies(reader).sum(1).reshape(-1) * audible(variance[reader.inputs])
         total[members] += share_of_rest(np.bincount(places, heard) * own[members] ** 2)
         readers[members] += 1
     return np.where(readers > 0, readers * total, np.nan)
