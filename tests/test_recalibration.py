@@ -1,6 +1,7 @@
 """What BatchNorms say of channels, and what they are told of those that are gone: oracles by hand and by measuring."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -28,6 +29,16 @@ def normed(width: int, beta: list[float] | float = 0.3, gamma: float = 0.7) -> n
         norm.running_mean.uniform_(-1, 1)
         norm.running_var.uniform_(0.5, 2)
     return norm
+
+
+def give_statistics(model: nn.Module, norms: Iterable[nn.BatchNorm2d], data: torch.Tensor) -> None:
+    """Draw the β and γ of BatchNorms, and let them measure what they hear of some data."""
+    for norm in norms:
+        norm.momentum = None
+        norm.bias.data.uniform_(-0.5, 1)
+        norm.weight.data.uniform_(0.5, 1.5)
+    with torch.no_grad():
+        model.train()(data)
 
 
 def read(model: nn.Module, inputs: torch.Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -105,12 +116,8 @@ def test_the_statistics_are_those_that_are_measured_once_the_channels_are_gone()
         nn.Conv2d(64, 12, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 6, 3, padding=1), nn.BatchNorm2d(6)
     )  # fmt: skip
     data = torch.randn(64, 64, 8, 8)
-    for norm in (model[1], model[4]):
-        norm.momentum = None
-        norm.bias.data.uniform_(-0.5, 1)
-        norm.weight.data.uniform_(0.5, 1.5)
+    give_statistics(model, (model[1], model[4]), data)
     with torch.no_grad():
-        model.train()(data)
         selection = Selection("mine", {"0": tuple(range(0, 12, 2))})
         quiet = silenced(model.eval(), data[:2], selection)
         given = quiet[:4](data)
@@ -170,12 +177,8 @@ def test_a_loss_reaches_the_batchnorms_behind_a_residual_sum():
     """Oracle: the statistics that are measured on normal inputs once the channels are gone."""
     torch.manual_seed(0)
     model, data = PreActivated(), torch.randn(64, 16, 8, 8)
-    for norm in model.norms:
-        norm.momentum = None
-        norm.bias.data.uniform_(-0.5, 1)
-        norm.weight.data.uniform_(0.5, 1.5)
+    give_statistics(model, model.norms, data)
     with torch.no_grad():
-        model.train()(data)
         selection = Selection("mine", {"first": tuple(range(0, 12, 2))})
         quiet = silenced(model.eval(), data[:2], selection)
         given = quiet.stream(data)
