@@ -114,11 +114,15 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Pin:
-    """Labels that must stay, and why; `read` says whether that is since something looks at their values."""
+    """Labels that must stay, and why; `read` says whether that is since something looks at their values.
+
+    `op` is the position of the op that pins them.
+    """
 
     labels: Labels
     reason: str
     read: bool = True
+    op: int = 0
 
 
 @dataclass(frozen=True)

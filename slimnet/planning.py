@@ -14,7 +14,7 @@ from slimnet.calculus.narrowing import foreseen, is_plain, measured, natural_ord
 from slimnet.calculus.packing import Packing, find_packable, pack, packed_sets, require_equal_parts
 from slimnet.calculus.removal import Removal, removable
 from slimnet.calculus.rounding import Multiples, Rounding
-from slimnet.calculus.settling import settle
+from slimnet.calculus.settling import lone, settle
 from slimnet.calculus.turning import ExtraPin, Turns, new_places
 from slimnet.calculus.writing import write_plan
 from slimnet.errors import TraceError
@@ -101,8 +101,11 @@ def make_plan(
     if any(len(parts.free) > 1 for parts in graph.parts):
         turns.begin(removable(graph, constants, needed))
     packing_allowed = True
+    paired: frozenset[int] = frozenset()
     for _ in range(MAX_ROUNDS):
-        draft = make_draft(removable(graph, constants, needed, pins, turns.chosen), packing_allowed, rounding)
+        start = removable(graph, constants, needed, pins, turns.chosen)
+        start.paired = paired
+        draft = make_draft(start, packing_allowed, rounding)
         removal = draft.removal
         if not tried and is_plain(graph):
             narrow = foreseen(tensors.parameters, removal)
@@ -115,11 +118,16 @@ def make_plan(
         except MixedChannelsError as mixed:
             if draft.packings and packing_allowed:
                 packing_allowed = False
+            elif alone := lone(removal, mixed.sets):
+                paired |= alone
             else:
                 pin = turns.turn(removal, mixed.sets, len(graph.ops), pin_sets(removal, mixed.sets, mixed.where))
                 pins += [] if pin is None else [pin]
         except InterruptedForwardError as stop:
             touched = concerned_by(graph, removal, stop)
+            if alone := lone(removal, touched):
+                paired |= alone
+                continue
             pin = turns.turn(removal, touched, stop.position, pin_op(graph, removal, stop))
             pins += [] if pin is None else [pin]
     raise TraceError(f"{network}'s own code does not follow any narrower width; nothing can be removed")

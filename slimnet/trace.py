@@ -43,7 +43,7 @@ def trace(model: nn.Module, inputs: ExampleInputs | Inputs) -> ChannelGraph:
     """Follow every channel of `model` through its forward in evaluation mode, on meta tensors.
 
     Parts that only training runs (auxiliary classifiers) are followed as well, so that the slim network can go on
-    training. The model is not touched.
+    training, unless something else then runs in the place of what runs in evaluation. The model is not touched.
 
     Raises:
         TraceError: the forward needs real data (it branches on a value, or makes shapes from values).
@@ -79,6 +79,9 @@ def trace_structure(
     try:
         with_training = record(modules, real, inputs, depthwise)
     except InterruptedForwardError:
+        return graph
+    if not graph.used <= with_training.used:
+        # Training runs a twin, such as a moving average's, in the place of what is asked for.
         return graph
     return replace(with_training, steps=inference_macs(with_training, graph), macs=graph.macs)
 

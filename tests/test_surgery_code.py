@@ -352,7 +352,7 @@ SPARE: dict[str, tuple[Code, list[int]]] = {
     "without what is not a number": (lambda x: torch.where(torch.isnan(x), torch.zeros_like(x), x), [5, 1]),
     "two copies summed": (lambda x: torch.stack([x, 2 * x], 1).sum((1,)), [5, 1]),
     "the larger of two copies": (lambda x: torch.stack([x, 2 * x], -1).max(-1).values, [5, 1]),
-    "sorted": (lambda x: x.sort(3).values + x.topk(2, 2).values.sum(2, keepdim=True), [5, 1]),
+    "sorted": (lambda x: x.sort(3).values + x.topk(2, 2).values.mean(2, keepdim=True), [5, 1]),
     "in another basis": (lambda x: torch.fft.irfft2(torch.fft.rfft2((-x).relu()), s=x.shape[2:]), [5, 1]),
     "real and imaginary parts": (
         lambda x: (

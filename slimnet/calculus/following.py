@@ -32,14 +32,15 @@ def check_steps(removal: Removal, slim: ChannelGraph, orders: Orders) -> None:
         return
     follower = Follower(removal, slim, orders)
     # What an op records is the same in both networks, unless an axis with one position left shows no channels.
-    ours, theirs = steps_by_call(graph), steps_by_call(slim)
-    for call, steps in ours.items():
+    theirs = steps_by_call(slim)
+    for call, steps in steps_by_call(graph).items():
         others = theirs.get(call, [])
         if list(map(type, steps)) == list(map(type, others)):
             for dense, narrow in zip(steps, others, strict=True):
                 follower.step(dense, narrow)
-    for pin, other in zip(graph.pins, slim.pins, strict=False):
-        follower.stay(pin, other)
+    stayed = pins_by_call(slim)
+    for key, pins in pins_by_call(graph).items():
+        follower.stay(pins, stayed.get(key, []))
 
 
 def check_sums(removal: Removal, slim: ChannelGraph) -> None:
@@ -59,11 +60,25 @@ def check_sums(removal: Removal, slim: ChannelGraph) -> None:
 
 def steps_by_call(graph: ChannelGraph) -> dict[int, list[Step]]:
     """The steps of each op, by its place among the ops that `called` lists."""
-    places = np.cumsum([0, *(op.name not in AS_STRIDES_ARE for op in graph.ops)]).tolist()
+    places = places_of(graph)
     found: dict[int, list[Step]] = {}
     for step, op in zip(graph.steps, graph.step_ops, strict=True):
         found.setdefault(places[op], []).append(step)
     return found
+
+
+def pins_by_call(graph: ChannelGraph) -> dict[tuple[int, str], list[Pin]]:
+    """The pins of each op for one reason, by its place among the ops that `called` lists, and the reason."""
+    places = places_of(graph)
+    found: dict[tuple[int, str], list[Pin]] = {}
+    for pin in graph.pins:
+        found.setdefault((places[pin.op], pin.reason), []).append(pin)
+    return found
+
+
+def places_of(graph: ChannelGraph) -> list[int]:
+    """For each op how many ops that `called` lists come before it, and how many there are."""
+    return np.cumsum([0, *(op.name not in AS_STRIDES_ARE for op in graph.ops)]).tolist()
 
 
 class Follower:
@@ -114,11 +129,19 @@ class Follower:
             rows = dense.outputs.reshape(-1, times)[places]
             self.learn(narrow.outputs, np.where(places[:, None] < 0, 0, rows).reshape(-1))
 
-    def stay(self, dense: Pin, narrow: Pin) -> None:
-        """What is seen from outside, or mixed by an op, are the same channels."""
-        found = self.was[narrow.labels]
-        if dense.reason == narrow.reason and not np.isin(found[found > 0], self.alike[dense.labels]).all():
-            raise MixedChannelsError(self.sets[np.append(dense.labels, found)], "")
+    def stay(self, dense: Sequence[Pin], narrow: Sequence[Pin]) -> None:
+        """What is seen from outside, or mixed by an op, are the same channels.
+
+        An axis with one position left may lack its pin: then the others are looked at together.
+        """
+        if len(dense) == len(narrow):
+            pairs = [(one.labels, other.labels) for one, other in zip(dense, narrow, strict=True)]
+        else:
+            pairs = [(together(dense), together(narrow))]
+        for labels, others in pairs:
+            found = self.was[others]
+            if not np.isin(found[found > 0], self.alike[labels]).all():
+                raise MixedChannelsError(self.sets[np.append(labels, found)], "")
 
     def places(self, dense: Sequence[Labels], narrow: Sequence[Labels], out: Labels) -> np.ndarray:
         """Where in the dense step stand the channels that meet in the slim one; -1 where one of them is not known."""
@@ -151,6 +174,11 @@ class Follower:
         if ((before > 0) & (dense > 0) & (self.alike[before] != dense)).any():
             raise MixedChannelsError(self.sets[dense], "")
         self.was[narrow] = np.where(dense > 0, dense, before)
+
+
+def together(pins: Sequence[Pin]) -> Labels:
+    """The labels of several pins."""
+    return np.concatenate([np.zeros(0, dtype=np.int64), *(pin.labels for pin in pins)])
 
 
 def computed(graph: ChannelGraph) -> np.ndarray:

@@ -38,7 +38,8 @@ class Removal:
     `turns` says for the op that divides an axis which of the free axes it is taken to make narrower.
     `removed[set]`; `why[set]` is the number, among `reasons`, of why a set stays; `weight[set]` counts the parameters
     it holds. `equal` are the parts of axes that must stay of equal size, `widths` what is rounded up. `known` remembers
-    which positions of an array of labels stay, by the array's id, together with the array.
+    which positions of an array of labels stay, by the array's id, together with the array. Of the axes with `paired`
+    sets two channels stay.
     """
 
     graph: ChannelGraph
@@ -54,6 +55,7 @@ class Removal:
     widths: list[Width] = field(default_factory=list)
     known: dict[int, tuple[Labels, np.ndarray]] = field(default_factory=dict)
     turns: Mapping[int, int] = field(default_factory=dict)
+    paired: frozenset[int] = frozenset()
 
     def axis_of(self, parts: Parts) -> int | None:
         """The axis of a divided axis' grid that is taken to become narrower, None where it is divided by numbers."""

@@ -11,6 +11,7 @@ def settle(removal: Removal) -> None:
     before = -1
     while before != (before := int(removal.removed.sum())):
         keep_one(removal)
+        keep_pairs(removal)
         equalise(removal)
         keep_carriers(removal)
         round_up(removal)
@@ -29,6 +30,31 @@ def keep_one(removal: Removal) -> None:
         if removal.removed[sets].all():
             cheapest = sets[np.argmin(removal.weight[sets])]
             removal.restore(cheapest, f"last channel of {name.rpartition('.')[0] or name}")
+
+
+def keep_pairs(removal: Removal) -> None:
+    """Two channels stay where one would be taken for what meets all channels."""
+    for name, labels in removal.graph.axes if removal.paired else ():
+        sets = distinct(removal.sets[labels])
+        gone = sets[removal.removed[sets]]
+        if sets.size - gone.size == 1 and gone.size and not removal.paired.isdisjoint(sets.tolist()):
+            cheapest = gone[np.argmin(removal.weight[gone])]
+            removal.restore(cheapest, f"second channel of {name.rpartition('.')[0] or name}")
+
+
+def lone(removal: Removal, concerned: np.ndarray) -> set[int]:
+    """The sets of the axes that keep one channel only, where some sets are concerned."""
+    touched = set(concerned.tolist())
+    found: set[int] = set()
+    for _, labels in removal.graph.axes:
+        sets = distinct(removal.sets[labels])
+        if (
+            sets.size > 1
+            and np.count_nonzero(~removal.removed[sets]) == 1
+            and not touched.isdisjoint(own := sets.tolist())
+        ):
+            found.update(own)
+    return found - removal.paired
 
 
 def equalise(removal: Removal) -> None:

@@ -204,7 +204,7 @@ class Recorder:
         """Forbid the removal of these labels."""
         labels = labels[labels > 0] if labels.ndim else labels.reshape(-1)
         if labels.size:
-            self.pins.append(Pin(distinct(labels), reason, read))
+            self.pins.append(Pin(distinct(labels), reason, read, len(self.ops)))
 
     def pin_tensor(self, tensor: torch.Tensor, reason: str) -> None:
         """Forbid the removal of every channel of a tensor."""

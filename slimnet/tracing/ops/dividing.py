@@ -72,9 +72,9 @@ def select(recorder: Recorder, call: Call) -> None:
     faces = []
     for face in tag.faces:
         if varying_axes(face) == (axis,):
-            whole = slice(index, index + 1 if index + 1 else None, 1)
             labels = face.reshape(-1)
-            note_parts(recorder, call, labels.reshape(1, -1), (), labels[counted(whole, labels.size)])
+            fixed = labels[: index + 1] if index >= 0 else labels[index:]
+            note_parts(recorder, call, labels.reshape(1, -1), (), fixed)
         elif face.shape[axis] > 1:
             recorder.pin(face, f"selected by position at {recorder.here(call)}")
         faces.append(face.take(index if face.shape[axis] > 1 else 0, axis))

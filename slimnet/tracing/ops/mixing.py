@@ -65,7 +65,8 @@ def pin_both(recorder: Recorder, x: torch.Tensor, weight: torch.Tensor, reason: 
 def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer: Layer) -> Labels:
     """Record one layer that reads `inputs` `(K,)`; returns its output labels `(O,)`."""
     here = recorder.here(call)
-    inputs = recorder.named(np.zeros(width, dtype=np.int64) if inputs is None else inputs, here)
+    inputs = np.zeros(width, dtype=np.int64) if inputs is None else inputs
+    inputs = recorder.named(inputs, f"meets a tensor of fixed size at {here}")
     outputs = recorder.fresh((layer.outputs,))
     depthwise = recorder.is_depthwise(layer.groups > 1 and layer.groups == width)
     join_weight(recorder, inputs, outputs, layer, depthwise, here)

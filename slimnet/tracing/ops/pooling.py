@@ -77,16 +77,13 @@ def average(recorder: Recorder, call: Call) -> None:
 
 
 def total(recorder: Recorder, call: Call) -> None:
-    """sum: a constant channel is counted as often as it has positions."""
+    """sum: of a plane zero stays zero; how large its sum is otherwise depends on the size of the input."""
     x = call.tensors[0]
-    axes = reduced_axes(call, x)
-
-    def constant(values: Sequence[Constants], counted: Sequence[int]) -> Constants:
-        return torch.stack(list(values)).sum(0) * int(np.prod([x.shape[a] for a in axes if a not in counted]))
-
+    axes = set(reduced_axes(call, x))
     faces = recorder.tag(x).faces
-    counted = [a for a in varying_axes(faces[0]) if a in axes] if len(faces) == 1 else []
-    reduce(recorder, call, lambda values: constant(values, ()), lambda values: constant(values, counted))
+    counted = axes.intersection(varying_axes(faces[0])) if len(faces) == 1 else axes
+    added = REDUCED["sum"] if counted == axes else all_zero
+    reduce(recorder, call, zero_only, added)
 
 
 def statistic(recorder: Recorder, call: Call) -> None:
@@ -146,6 +143,7 @@ def finish(recorder: Recorder, call: Call, faces: Sequence[Labels]) -> None:
 
 REDUCED: dict[str, Constant] = {
     "mean": lambda values: torch.stack(list(values)).mean(0),
+    "sum": lambda values: torch.stack(list(values)).sum(0),
     **dict.fromkeys(["max", "amax"], lambda values: torch.stack(list(values)).amax(0)),
     **dict.fromkeys(["min", "amin"], lambda values: torch.stack(list(values)).amin(0)),
 }

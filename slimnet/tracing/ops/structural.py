@@ -166,7 +166,10 @@ def copy(recorder: Recorder, call: Call) -> None:
 
 
 def pad(recorder: Recorder, call: Call) -> None:
-    """Zero padding: around the plane it frames each channel; on the channel axis it adds channels."""
+    """Zero padding: around the plane it frames each channel; on the channel axis it adds channels.
+
+    Who pads by nothing at all has computed by how much: another input may be padded.
+    """
     x, out = call.tensors[0], call.outputs[0]
     amounts, value = call.args[1], float(call.arg(2, "value", 0) or 0)
     padded = {x.ndim - 1 - i: (amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2)}
@@ -176,7 +179,7 @@ def pad(recorder: Recorder, call: Call) -> None:
         return
     face = faces[0]
     channel_axes = [axis for axis, amount in padded.items() if any(amount) and face.shape[axis] > 1]
-    if any(any(amount) for axis, amount in padded.items() if axis not in channel_axes):
+    if not any(amounts) or any(any(amount) for axis, amount in padded.items() if axis not in channel_axes):
         face = recorder.pointwise([face], lambda v: torch.where(v[0] == value, v[0], torch.nan), reason="")
     for axis in channel_axes:
         face = pad_channels(recorder, call, face, axis, padded[axis])

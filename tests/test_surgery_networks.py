@@ -1,0 +1,160 @@
+"""The surgery on pieces of networks as people publish them, on inputs of other sizes than the plan was made with.
+
+Oracle: the dense network, whose dead γ are exactly 0.
+"""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from masking import difference, outputs
+from torch import nn
+from torch.nn import functional
+from wiring import EXACT, double, norm, planes, slim, wired
+
+import slimnet
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def slim_and_compare(model: nn.Module, *inputs: torch.Tensor, fresh: torch.Tensor) -> slimnet.Slimmed:
+    """Slim a network on some inputs, and compare it with the dense one on others as well."""
+    slimmed = slim(model, *inputs)
+    assert difference(outputs(model, [fresh]), outputs(slimmed.model, [fresh])) < EXACT
+    return slimmed
+
+
+def meet(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """A U-Net's skip connection: what was made smaller and larger again is padded until it fits."""
+    skip = m.norm(m.first(x)).relu()
+    deep = m.up(m.deep_norm(m.deep(functional.max_pool2d(skip, 2))).relu())
+    rows, columns = skip.size(2) - deep.size(2), skip.size(3) - deep.size(3)
+    deep = functional.pad(deep, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
+    return m.last(torch.cat([skip, deep], 1))
+
+
+@pytest.mark.parametrize("side", [8, 11])
+def test_a_padding_computed_from_the_sizes_may_be_another_for_other_inputs(side):
+    """At 8 pixels it is none at all, at 11 one row and column: what is behind it is no constant, unless it is 0."""
+    model = wired(
+        meet,
+        first=nn.Conv2d(2, 8, 3, padding=1),
+        norm=norm(8, [1, 2], 0.6),
+        deep=nn.Conv2d(8, 8, 3, padding=1),
+        deep_norm=nn.Sequential(norm(8, [0, 3, 5], 0.6), norm(8, [0, 3], -0.6)),
+        up=nn.Upsample(scale_factor=2),
+        last=nn.Conv2d(16, 3, 1),
+    )
+    slimmed = slim_and_compare(model, planes(side=side), fresh=planes(side=19 - side))
+    assert slimmed.model.deep.out_channels == 6
+
+
+@pytest.mark.parametrize("beta", [0.6, -0.6])
+def test_a_sum_over_planes_is_as_large_as_they_are(beta):
+    """Only zeros go from it; of a mean, whatever the input's size, all dead channels do."""
+    code = {"sum": 8 if beta > 0 else 5, "mean": 5}
+    for name, left in code.items():
+        model = wired(
+            lambda m, x, name=name: m.last(getattr(m.norm(m.first(x)).relu(), name)((2, 3))),
+            first=nn.Conv2d(2, 8, 3),
+            norm=norm(8, [1, 2, 6], beta),
+            last=nn.Linear(8, 3),
+        )
+        assert slim_and_compare(model, planes(), fresh=planes(side=9)).model.first.out_channels == left
+
+
+class Anchored(nn.Module):
+    """The head of a detector: boxes at each position, in the sizes of a table that is taken row by row."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("anchors", torch.rand(2, 3, 2))
+        self.layers = nn.ModuleList(nn.Conv2d(width, 3 * 4, 1) for _ in range(2))
+
+    def forward(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
+        found = []
+        for level, (layer, x) in enumerate(zip(self.layers, maps, strict=True)):
+            n, _, rows, columns = x.shape
+            y = layer(x).view(n, 3, 4, rows, columns).permute(0, 1, 3, 4, 2).sigmoid()
+            places, sizes = y.split((2, 2), 4)
+            sizes = (2 * sizes) ** 2 * self.anchors[level].view(1, 3, 1, 1, 2)
+            found.append(torch.cat((places, sizes), 4).view(n, -1, 4))
+        return found
+
+
+def pyramid(x: torch.Tensor) -> torch.Tensor:
+    """Pooled once and twice, side by side: where one channel is left, three times the same one."""
+    once = functional.max_pool2d(x, 3, 1, 1)
+    return torch.cat([x, once, functional.max_pool2d(once, 3, 1, 1)], 1)
+
+
+def test_a_detector_whose_layers_keep_one_channel_is_cut_beside_its_table_of_anchors():
+    """The table's last row is taken by its number; layers with one channel left hold nothing else up."""
+    model = wired(
+        lambda m, x: m.head([(y := m.norm(m.first(x)).relu()), m.pooled(pyramid(m.deep_norm(m.deep(y)).relu()))]),
+        first=nn.Conv2d(2, 4, 3),
+        norm=norm(4, [0, 1, 2], -0.5),
+        deep=nn.Conv2d(4, 6, 3, padding=1),
+        deep_norm=norm(6, [0, 1, 2, 4, 5], -0.5),
+        pooled=nn.Conv2d(18, 6, 1),
+        head=Anchored(4),
+    )
+    model.head.layers[1] = double(nn.Conv2d(6, 12, 1))
+    slimmed = slim_and_compare(model, planes(), fresh=planes(side=9))
+    assert [slimmed.model.first.out_channels, slimmed.model.deep.out_channels] == [1, 1]
+    assert slimmed.model.head.anchors.shape == (2, 3, 2)
+
+
+def coordinates(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Coordinate attention: means of rows and of columns go through a narrow layer side by side."""
+    rows, columns = x.shape[2:]
+    both = torch.cat([x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)], 2)
+    of_rows, of_columns = m.narrow(both).split([rows, columns], 2)
+    return x * m.by_row(of_rows).sigmoid() * m.by_column(of_columns.transpose(2, 3)).sigmoid()
+
+
+def one_gate(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Attention with a gate for each position beside one for each channel, as in BAM."""
+    channels = m.by_row(m.narrow(x.mean((2, 3), keepdim=True))).expand_as(x)
+    return x * (1 + (channels * m.gate(x).expand_as(x)).sigmoid())
+
+
+@pytest.mark.parametrize("attention", [coordinates, one_gate])
+def test_attention_over_what_is_left_with_one_channel_holds_nothing_up(attention: Callable[..., torch.Tensor]):
+    """One channel would be taken for what meets them all: two stay, and all the others go."""
+    model = wired(
+        lambda m, x: m.last(attention(m, m.norm(m.first(x)).relu())),
+        first=nn.Conv2d(2, 8, 3),
+        norm=norm(8, [0, 1, 2, 4, 5, 6, 7], -0.5),
+        narrow=nn.Sequential(nn.Conv2d(8, 4, 1), norm(4, [0, 1, 3], -0.5), nn.ReLU()),
+        by_row=nn.Conv2d(4, 8, 1),
+        by_column=nn.Conv2d(4, 8, 1),
+        gate=nn.Conv2d(8, 1, 1),
+        last=nn.Conv2d(8, 3, 3),
+    )
+    slimmed = slim_and_compare(model, planes(), fresh=planes(side=9))
+    assert slimmed.model.first.out_channels <= 2
+    assert slimmed.model.narrow[0].out_channels <= 2
+
+
+class WithAverage(nn.Module):
+    """A network that carries the moving average of itself, which answers in evaluation."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self.average = copy.deepcopy(network).requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x) if self.training else self.average(x)
+
+
+def test_the_twin_that_answers_in_evaluation_is_the_one_that_is_cut():
+    network = nn.Sequential(nn.Conv2d(2, 8, 3), norm(8, [1, 2, 6], -0.5), nn.ReLU(), nn.Conv2d(8, 3, 1))
+    slimmed = slim(double(WithAverage(network)), planes())
+    assert slimmed.model.average[0].out_channels == 5
+    assert slimmed.model.network[0].out_channels == 8
