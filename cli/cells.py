@@ -11,15 +11,21 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 INTERRUPTED = 130
 POLL_SECONDS = 0.2
 UNTIL_INPUT_ENDS = "--until-input-ends"
+ERROR = "error: "
+PATIENCE = 600.0
+"""Seconds for which a process that has lost its sweep is given to end its step, save and leave."""
+
+Stopped = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,23 @@ class Job:
     origin: Path
     options: tuple[str, ...] = ()
 
+    @property
+    def log(self) -> Path:
+        """The file that takes what the process says about itself."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    def said(self, since: int = 0) -> list[str]:
+        """The lines of its log that say something, from a byte on."""
+        try:
+            text = self.log.read_bytes()[since:].decode(errors="replace")
+        except FileNotFoundError:
+            return []
+        return [line.strip() for line in text.splitlines() if line.strip()]
+
+    def length(self) -> int:
+        """The bytes in its log."""
+        return self.log.stat().st_size if self.log.exists() else 0
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -43,6 +66,9 @@ class Outcome:
     key: str
     result: dict[str, Any] | None = None
     error: str | None = None
+
+
+Outcomes = Generator[Outcome, None, None]
 
 
 def command(job: Job) -> list[str]:
@@ -56,78 +82,102 @@ def command(job: Job) -> list[str]:
     return [*train, "--recipe", str(asked), "-o", str(job.folder), "--json", "--no-report", *job.options]
 
 
-def outcome(job: Job, exit_code: int, output: str, errors: str) -> Outcome:
-    """What a process's end means."""
+def outcome(job: Job, exit_code: int, output: str, said: Sequence[str]) -> Outcome:
+    """What a process's end means; `said` are the lines of its log."""
     if exit_code == INTERRUPTED:
         return Outcome(job.key)
     if exit_code == 0:
         with contextlib.suppress(ValueError):
             return Outcome(job.key, json.loads(output))
-    lines = [line for line in errors.splitlines() if line.strip()] or [f"it ended with exit code {exit_code}"]
-    return Outcome(job.key, error=lines[-1].removeprefix("error: "))
+    told = [line.removeprefix(ERROR) for line in said if line.startswith(ERROR)]
+    # The last words of one that was killed are about something else; those of a bug are what it was.
+    last = said[-1:] if exit_code > 0 else []
+    ended = f"it was killed by signal {-exit_code}" if exit_code < 0 else f"it ended with exit code {exit_code}"
+    return Outcome(job.key, error=[ended, *last, *told][-1])
 
 
 @contextlib.contextmanager
-def lifeline() -> Iterator[dict[str, Any]]:
+def lifeline(job: Job) -> Iterator[dict[str, Any]]:
     """How to start a process of a cell, so that it saves and leaves when this one is gone, however that came about.
 
-    Its standard input is a pipe that nothing is written to. The other end is ours alone, and closes with us.
+    Its standard input is a pipe that nothing is written to. The other end is ours alone, and closes with us. What it
+    says about itself goes into its log.
     """
     theirs, ours = os.pipe()
     try:
-        yield {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with job.log.open("ab") as log:
+            yield {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": log, "text": True}
     finally:
         os.close(theirs)
         os.close(ours)
 
 
-def train_elsewhere(job: Job) -> Outcome:
-    """Train one cell to its end; what a Ray worker does."""
-    with lifeline() as pipes:
-        ended = subprocess.run([*command(job), UNTIL_INPUT_ENDS], cwd=job.origin, check=False, **pipes)
-    return outcome(job, ended.returncode, ended.stdout, ended.stderr)
+def await_leaving(folder: Path, stopped: Stopped) -> None:
+    """Wait for a process of an earlier sweep, which was killed, to save its run and leave."""
+    from slimnet.training.run_folder import in_use
+
+    deadline = time.monotonic() + PATIENCE
+    while in_use(folder) and not stopped() and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
 
 
-@dataclass
+def train_elsewhere(job: Job, stopped: Stopped = lambda: False) -> Outcome:
+    """Train one cell to its end in a process of its own, which saves and leaves after a wish to stop."""
+    await_leaving(job.folder, stopped)
+    if stopped():
+        return Outcome(job.key)
+    arguments, since = [*command(job), UNTIL_INPUT_ENDS], job.length()
+    with lifeline(job) as pipes:
+        # In a session of its own, so that a Ctrl-C reaches it once, from us, and not from the terminal as well.
+        process = subprocess.Popen(arguments, cwd=job.origin, start_new_session=True, **pipes)
+        output = ended(process, stopped)
+    return outcome(job, process.returncode, output, job.said(since))
+
+
+def ended(process: subprocess.Popen[str], stopped: Stopped) -> str:
+    """Wait for a process to end, and pass a wish to stop on to it, once; returns what it printed."""
+    told = False
+    while True:
+        try:
+            return process.communicate(timeout=POLL_SECONDS)[0]
+        except subprocess.TimeoutExpired:
+            if stopped() and not told:
+                told = True
+                process.send_signal(signal.SIGINT)
+
+
+@dataclass(frozen=True)
 class Here:
     """Processes on this machine, `concurrent` at a time; they may share one GPU."""
 
     concurrent: int
-    _running: set[subprocess.Popen[str]] = field(default_factory=set)
 
-    def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Callable[[], bool]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Stopped) -> Outcomes:
         """Train the cells in order and say how each ended; after a wish to stop, those at hand save and leave."""
-        told = False
-        with ThreadPoolExecutor(self.concurrent) as pool:
-            waiting: set[Future[Outcome]] = {pool.submit(self._train, job, begun, stopped) for job in jobs}
-            while waiting:
-                done, waiting = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
-                yield from (each.result() for each in done)
-                if stopped() and not told:
-                    told = True
-                    for process in list(self._running):
-                        process.send_signal(signal.SIGINT)
+        abandoned = threading.Event()
 
-    def _train(self, job: Job, begun: Callable[[str], None], stopped: Callable[[], bool]) -> Outcome:
-        if stopped():
-            return Outcome(job.key)
-        begun(job.key)
-        with lifeline() as pipes:
-            # In a session of its own, so that a Ctrl-C reaches it once, from us, and not from the terminal as well.
-            process = subprocess.Popen(
-                [*command(job), UNTIL_INPUT_ENDS], cwd=job.origin, start_new_session=True, **pipes
-            )
-            self._running.add(process)
-            output, errors = process.communicate()
-            self._running.discard(process)
-        return outcome(job, process.returncode, output, errors)
+        def train(job: Job) -> Outcome:
+            if ending():
+                return Outcome(job.key)
+            begun(job.key)
+            return train_elsewhere(job, ending)
+
+        def ending() -> bool:
+            return abandoned.is_set() or stopped()
+
+        with ThreadPoolExecutor(self.concurrent) as pool:
+            try:
+                yield from (each.result() for each in as_completed([pool.submit(train, job) for job in jobs]))
+            finally:
+                # Whatever ended this, nothing more is begun and what runs is told to save.
+                abandoned.set()
 
 
 @dataclass(frozen=True)
 class InTurn:
     """This very process, which trains one cell after the other: short ones would wait for a new one too long."""
 
-    def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Callable[[], bool]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Stopped) -> Outcomes:
         """Train the cells in order and say how each ended; an interruption leaves the others to a later run."""
         interrupted = False
         for job in jobs:
@@ -135,6 +185,7 @@ class InTurn:
                 yield Outcome(job.key)
                 continue
             begun(job.key)
+            await_leaving(job.folder, stopped)
             with interrupted_when(stopped):
                 found = self._train(job)
             interrupted = found.result is None and found.error is None
@@ -144,18 +195,19 @@ class InTurn:
     def _train(job: Job) -> Outcome:
         import slimnet_cli
 
-        output, errors = io.StringIO(), io.StringIO()
+        arguments, since, output = command(job)[3:], job.length(), io.StringIO()
         with (
+            job.log.open("a", encoding="utf-8", buffering=1) as log,
             contextlib.chdir(job.origin),
             contextlib.redirect_stdout(output),
-            contextlib.redirect_stderr(errors),
+            contextlib.redirect_stderr(log),
         ):
-            exit_code = slimnet_cli.run(command(job)[3:])
-        return outcome(job, exit_code, output.getvalue(), errors.getvalue())
+            exit_code = slimnet_cli.run(arguments)
+        return outcome(job, exit_code, output.getvalue(), job.said(since))
 
 
 @contextlib.contextmanager
-def interrupted_when(stopped: Callable[[], bool]) -> Iterator[None]:
+def interrupted_when(stopped: Stopped) -> Iterator[None]:
     """Interrupt this process, as Ctrl-C does, once it is to stop."""
     done = threading.Event()
 
@@ -184,7 +236,7 @@ class Ray:
     address: str
     resources: dict[str, float]
 
-    def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Callable[[], bool]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Stopped) -> Outcomes:
         """Hand all cells to Ray and say how each ended; after a wish to stop, the others are called off."""
         ray = self._cluster()
         try:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
-from slimnet_cli import terminal
 from slimnet_cli.live import stop_on_interrupt
+from slimnet_cli.watching import watching
 
 if TYPE_CHECKING:
     from slimnet_cli.cells import Here, InTurn, Job, Outcome, Ray
 
     from slimnet.sweep import Store
 
-Finished = Callable[[str], None]
+Tell = Callable[[str], None]
+Finished = Callable[[str, Tell], None]
 
 
 def train_waiting(
@@ -28,23 +31,24 @@ def train_waiting(
 ) -> bool:
     """Train the jobs and keep how each ended in the store; returns whether any was left for a later run.
 
-    `names` are what people know the cells by. `finished` is told the key of each cell that came to a result.
-    Setting `stop`, or Ctrl-C, lets the runs at hand save and leave.
+    `names` are what people know the cells by. `finished` is told the key of each cell that came to a result, and may
+    tell in words how far it is with it. Setting `stop`, or Ctrl-C, lets the runs at hand save and leave.
     """
     stop = stop or threading.Event()
-    left, number = False, 0
+    left = False
+    with stop_on_interrupt(stop.set), watching(jobs, names, stop.is_set) as watch:
 
-    def begun(key: str) -> None:
-        store.begin(key)
-        advance(number, names[key])
+        def begun(key: str) -> None:
+            store.begin(key)
+            watch.begin(key)
 
-    with stop_on_interrupt(stop.set), terminal.progress("Training cells", len(jobs)) as advance:
-        for number, outcome in enumerate(workers.run(jobs, begun, stop.is_set), 1):
-            keep(store, outcome)
-            if outcome.result is not None and finished is not None:
-                finished(outcome.key)
-            left = left or (outcome.result is None and outcome.error is None)
-            advance(number, names[outcome.key])
+        with closing(workers.run(jobs, begun, stop.is_set)) as outcomes:
+            for outcome in outcomes:
+                keep(store, outcome)
+                if outcome.result is not None and finished is not None:
+                    finished(outcome.key, partial(watch.say, outcome.key))
+                left = left or (outcome.result is None and outcome.error is None)
+                watch.end(outcome)
     return left or stop.is_set()
 
 

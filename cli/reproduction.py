@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from slimnet.report.paper_figures import Moved
     from slimnet.sweep import Row, Store
     from slimnet.training import Recipe
+    from slimnet.training.analysis import Told
 
 STORE, RUNS, RESULTS = "sweep.sqlite", "runs", "results"
 
@@ -148,7 +149,8 @@ class Reproduction:
             # What an earlier run trained but did not come to measure.
             for row in store.rows(by_key):
                 if row.state == "done" and not self.done(by_key[row.key]):
-                    self._try_to_measure(store, by_key[row.key])
+                    with terminal.working(by_key[row.key].names[0]) as tell:
+                        self._try_to_measure(store, by_key[row.key], tell)
             return self._train(store, by_key, budget)
 
     def _train(self, store: Store, by_key: Mapping[str, Task], budget: float | None) -> bool:
@@ -165,7 +167,7 @@ class Reproduction:
                 [self._job(row, by_key[row.key]) for row in waiting],
                 {row.key: row.varied for row in waiting},
                 self._workers(),
-                finished=lambda key: self._try_to_measure(store, by_key[key]),
+                finished=lambda key, tell: self._try_to_measure(store, by_key[key], tell),
                 stop=stop,
             )
         finally:
@@ -220,16 +222,16 @@ class Reproduction:
                     images = load_data(source, image_size=size if Path(source).is_dir() else None)
                     write_small(images, path, size=size, **small_counts())
 
-    def _try_to_measure(self, store: Store, task: Task) -> None:
+    def _try_to_measure(self, store: Store, task: Task, tell: terminal.Say) -> None:
         """Measure, or say why that cannot be done and leave the others their turn."""
         from slimnet.errors import SlimnetError
 
         try:
-            self._measure(store, task)
+            self._measure(store, task, lambda what: terminal.counting(tell, f"trained; measuring the {what}"))
         except SlimnetError as error:
             terminal.note(f"{task.names[0]} cannot be measured: {error}")
 
-    def _measure(self, store: Store, task: Task) -> None:
+    def _measure(self, store: Store, task: Task, progress: Callable[[str], Told]) -> None:
         """Read off what a trained network is, and write it down."""
         from slimnet.checkpoint import load_checkpoint
         from slimnet.paper.measure import measure
@@ -241,7 +243,7 @@ class Reproduction:
         path = self.out / RUNS / task.key / MODEL
         with torch_threads(self.workforce.threads):
             model = load_checkpoint(path, task.recipe.arch, task.recipe.arch_args).eval()
-            measured = measure(model.to(self.workforce.chosen_device()), self._images(task))
+            measured = measure(model.to(self.workforce.chosen_device()), self._images(task), progress=progress)
         seconds = float(row.result["seconds"]) if row.result else float("nan")
         add(self.results, task.names, self.scale, task.recipe, run_of(measured, task.recipe, seconds, self.machine()))
 

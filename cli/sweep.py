@@ -103,7 +103,9 @@ def sweep(grid: str, out: Path, retry: bool, workforce: Workforce, as_json: bool
 
     Each cell is a run in a folder of its own under DIR, and one row of DIR/sweep.sqlite. The same command
     goes on where an earlier one stopped: what is done is not done again. Ctrl-C lets the runs at hand save
-    and leave. A run has no report until `slimnet analyse RUN --report FILE.html` writes one.
+    and leave; a run that is killed goes on from its last checkpoint. Every run at work has a line on stderr: its
+    iteration, loss and dead filters, and the time it has left; what it says itself is in DIR/runs/KEY.log. A run has
+    no report until `slimnet analyse RUN --report FILE.html` writes one.
 
     [base] holds what the cells share, [grid] lists of values of which every combination is run, and [[cells]]
     variants of the base.

@@ -7,20 +7,36 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 PIPED_WIDTH = 120
 SECONDS_BETWEEN_LINES = 10.0
+SELDOM = 200.0, 30.0
+"""After so many seconds lines come ever more seldom, the time between them growing with the time gone; to so many times
+the ten seconds, at most. A run of two days is some five hundred lines in a file."""
 
 Advance = Callable[[int, str], None]
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Board:
+    """What stands on the screen while several things are at work.
+
+    `show` takes how many are done and a line for each that is at work, `say` a line that is to stay.
+    """
+
+    show: Callable[[int, Sequence[str]], None]
+    say: Say
 
 
 def result() -> Console:
@@ -73,7 +89,7 @@ def working(what: str) -> Iterator[Say]:
     """Show that something is being done; what libraries print goes to stderr.
 
     Call what is yielded with a few words on how it stands: they follow `what`, in a terminal at once, else every
-    ten seconds.
+    ten seconds and later ever more seldom.
     """
     console = notes()
     with quiet_libraries():
@@ -91,7 +107,7 @@ def counting(say: Say, what: str) -> Callable[[int, int], None]:
 
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
-    """Show how far something is: a bar in a terminal, else a line every ten seconds.
+    """Show how far something is: a bar in a terminal, else a line every ten seconds, and later ever more seldom.
 
     Call what is yielded with the number that is done and a few words on how it stands.
     """
@@ -104,6 +120,29 @@ def progress(what: str, total: int) -> Iterator[Advance]:
         else:
             say = _seldom(lambda words: console.print(words, soft_wrap=True))
             yield lambda done, note: say(f"{what}: {done}/{total}  {note}")
+
+
+@contextlib.contextmanager
+def board(what: str, total: int) -> Iterator[Board]:
+    """Show how many things are done and what is at work, in a terminal at once, else in lines as `progress` does."""
+    console = notes()
+    with quiet_libraries():
+        if console.is_terminal:
+            bar = _bar(console)
+            task = bar.add_task(what, total=total, note="")
+            with Live(bar, console=console, transient=True) as live:
+
+                def show(done: int, lines: Sequence[str]) -> None:
+                    bar.update(task, completed=done)
+                    live.update(Group(bar, *(Text(line, style="dim") for line in lines)))
+
+                yield Board(show, lambda line: console.print(line, soft_wrap=True))
+        else:
+            seldom = _seldom(lambda words: console.print(words, soft_wrap=True))
+            yield Board(
+                lambda _, lines: seldom("\n".join(lines)) if lines else None,
+                lambda line: console.print(line, soft_wrap=True),
+            )
 
 
 def _bar(console: Console) -> Progress:
@@ -120,16 +159,23 @@ def _bar(console: Console) -> Progress:
 
 
 def _seldom(say: Say) -> Say:
-    """Say only what comes ten seconds or more after what was said last."""
-    last = time.monotonic()
+    """Say only what comes ten seconds or more after what was said last; ever more seldom in the course of hours."""
+    begin = last = time.monotonic()
 
     def say_seldom(words: str) -> None:
         nonlocal last
-        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES * more_seldom(now - begin):
+            last = now
             say(words)
 
     return say_seldom
+
+
+def more_seldom(seconds: float) -> float:
+    """How many times longer than at first it is from one line to the next, after so many seconds."""
+    after, most = SELDOM
+    return min(most, max(1.0, seconds / after))
 
 
 def note(message: str) -> None:

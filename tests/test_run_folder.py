@@ -12,6 +12,7 @@ from runs import finished, images, recipe, same
 
 from slimnet.checkpoint import load_checkpoint
 from slimnet.errors import CheckpointError, DataError, SlimnetError, UsageError
+from slimnet.files import whole_file
 from slimnet.training import checkpoints, train
 from slimnet.training.kept import Interval, KeptRun
 from slimnet.training.loop import DivergedError
@@ -248,6 +249,17 @@ def test_a_place_that_is_taken_is_refused(tmp_path):
         with pytest.raises(SlimnetError, match=message), begun(tmp_path / name, PLAN):
             pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "photos", "run"]
+
+
+def test_a_run_that_was_killed_before_it_had_a_recipe_is_begun_again(tmp_path):
+    """The hidden file that was to become the recipe is there, and gone once the run has ended."""
+    with whole_file(tmp_path / "recipe.json", SlimnetError) as staging:
+        pass
+    (tmp_path / "recipe.json").unlink()
+    staging.touch()
+    trained(tmp_path)
+    assert (tmp_path / "model.pt").is_file()
+    assert not staging.exists()
 
 
 @pytest.mark.parametrize(

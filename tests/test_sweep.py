@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import slimnet_cli
 from processes import below, runs
-from slimnet_cli.cells import Here, Job, Outcome, command, outcome
+from slimnet_cli import cells
+from slimnet_cli.cells import Job, Outcome, command
 
 GRID = """
 [base]
@@ -51,7 +52,12 @@ def test_every_cell_is_trained_once_and_its_row_says_how(tmp_path, capsys):
     """Two processes at a time; the same command again does nothing, and a grown grid only what is new."""
     grid(tmp_path)
     assert run(tmp_path, "--concurrent", "2") == 0
-    told = json.loads(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert [line[:13] for line in err.splitlines() if "% of the filters dead" in line] == [
+        "1 of 2: seed=",
+        "2 of 2: seed=",
+    ]
     rows = swept(tmp_path)
     assert [row["state"] for row in rows] == ["done", "done"]
     assert [row["result"]["recipe"]["seed"] for row in rows] == [0, 1]
@@ -59,6 +65,7 @@ def test_every_cell_is_trained_once_and_its_row_says_how(tmp_path, capsys):
     for row in told:
         assert json.loads((Path(row["folder"]) / "recipe.json").read_text())["iterations"] == 6
         assert (Path(row["folder"]) / "model.pt").is_file()
+        assert Path(row["folder"] + ".log").is_file()
         assert 0 <= row["result"]["accuracy"]["top1"] <= 1
 
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep" / "runs").rglob("model.pt")}
@@ -82,11 +89,11 @@ def test_a_cell_that_fails_is_told_does_not_stop_the_others_and_is_tried_again_a
     assert "\n" not in failed["error"]
     tried = []
 
-    def train(self: Here, job: Job, *_: object) -> Outcome:
+    def train(job: Job, *_: object) -> Outcome:
         tried.append(job.key)
         return Outcome(job.key, error="it is still not there")
 
-    monkeypatch.setattr(Here, "_train", train)
+    monkeypatch.setattr(cells, "train_elsewhere", train)
     assert run(tmp_path) == 1
     assert tried == []
     assert run(tmp_path, "--retry") == 1
@@ -147,21 +154,6 @@ def test_a_sweep_keeps_others_out_and_its_cell_saves_and_leaves_when_it_is_kille
     (folder,) = [path.parent for path in (tmp_path / "sweep" / "runs").glob("*/recipe.json")]
     reached = max(int(path.stem) for path in (folder / "checkpoints").glob("*.pt"))
     assert 0 < reached < 4000
-
-
-@pytest.mark.parametrize(
-    ("code", "output", "errors", "expected"),
-    [
-        (0, '{"a": 1}', "", ({"a": 1}, None)),
-        (0, "no json", "", (None, "it ended with exit code 0")),
-        (130, "", "interrupted", (None, None)),
-        (1, "", "a note\nerror: the loss became nan\n", (None, "the loss became nan")),
-        (-9, "", "", (None, "it ended with exit code -9")),
-    ],
-)
-def test_how_a_process_ended_says_what_became_of_its_cell(code, output, errors, expected, tmp_path):
-    ended = outcome(Job("k", "{}", tmp_path, tmp_path), code, output, errors)
-    assert (ended.result, ended.error) == expected
 
 
 @pytest.mark.parametrize(

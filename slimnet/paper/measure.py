@@ -1,6 +1,6 @@
 """What is read off a trained network: everything that the paper's tables and figures print about one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 from slimnet.data import ImageData, Split
 from slimnet.paper.pruned import convolutions_of, share_pruned
 from slimnet.pipeline import slim
-from slimnet.training.analysis import Analysis, LayerAnalysis, analyse
+from slimnet.training.analysis import Analysis, LayerAnalysis, Told, analyse
 from slimnet.training.metrics import DEAD_BELOW, device_of, evaluating
 
 TOLERANCE = 1.0
@@ -57,21 +57,29 @@ class Measured:
     difference: float
 
 
-def measure(model: nn.Module, data: ImageData, *, batch_size: int = 256) -> Measured:
+def unheard(_: str) -> None:
+    """Of progress that nobody wants to hear of."""
+
+
+def measure(
+    model: nn.Module, data: ImageData, *, batch_size: int = 256, progress: Callable[[str], Told | None] = unheard
+) -> Measured:
     """Measure a trained network, prune its dead channels physically, and measure again.
 
-    Training images are those of `data`, without augmentation. The network is not touched.
+    Training images are those of `data`, without augmentation. The network is not touched. `progress` is given what is
+    measured next, and returns what is to be told on how many images of how many that is done.
 
     Raises:
         DataError: the network does not take the images.
         UsageError: it is no chain of convolutions with BatchNorm.
         SlimnetError: it cannot be followed, or has diverged.
     """
-    found = analyse(model, data, batch_size=batch_size)
+    found = analyse(model, data, batch_size=batch_size, progress=progress("features"))
     images = next(data.batches("test", CERTIFIED, device_of(model)))[0]
     slimmed = slim(model.eval(), images, DEAD_BELOW, tolerance=TOLERANCE)
-    train, test = (scores(model, data, split, batch_size) for split in ("train", "test"))
-    pruned = scores(slimmed.model, data, "test", batch_size)
+    train = scores(model, data, "train", batch_size, progress("training error"))
+    test = scores(model, data, "test", batch_size, progress("test error"))
+    pruned = scores(slimmed.model, data, "test", batch_size, progress("test error after pruning"))
     chain = convolutions_of(model)
     dead = [100 * (1 - each.kept / each.outputs) for each in chain]
     return Measured(
@@ -95,8 +103,8 @@ def measure(model: nn.Module, data: ImageData, *, batch_size: int = 256) -> Meas
     )
 
 
-def scores(model: nn.Module, data: ImageData, split: Split, batch_size: int) -> Scores:
-    """Loss and errors in eval mode on the images as they are."""
+def scores(model: nn.Module, data: ImageData, split: Split, batch_size: int, progress: Told | None = None) -> Scores:
+    """Loss and errors in eval mode on the images as they are; `progress` is told how many of how many are done."""
     loss = torch.zeros((), dtype=torch.float64, device="cpu")
     best = five = count = 0
     with evaluating(model), torch.no_grad():
@@ -105,6 +113,8 @@ def scores(model: nn.Module, data: ImageData, split: Split, batch_size: int) -> 
             loss += functional.cross_entropy(answers, labels, reduction="sum").cpu().double()
             hits = answers.topk(min(5, answers.shape[1]), dim=1).indices == labels[:, None]
             best, five, count = best + int(hits[:, 0].sum()), five + int(hits.sum()), count + len(labels)
+            if progress is not None:
+                progress(count, len(data.split(split)[1]))
     return Scores(float(loss) / count, 1 - best / count, 1 - five / count)
 
 

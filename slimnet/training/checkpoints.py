@@ -62,6 +62,11 @@ def newest(folder: Path) -> Found | None:
     return None
 
 
+def reached(folder: Path) -> int | None:
+    """The iteration of the newest checkpoint, which is not opened; None where there is none."""
+    return max(map(_iteration, _present(folder)), default=None)
+
+
 def read(path: Path) -> Mapping[str, Any]:
     """The state of a run, its checksums verified and nothing executed.
 

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
 
@@ -187,7 +188,9 @@ def refuse_taken(path: Path) -> None:
     if (path / RECIPE).exists():
         raise UsageError(f"{path} holds a run already; go on with --resume {path}, or name another folder")
     with told(path, SlimnetError):
-        present = sorted(set(os.listdir(path)) - {LOCK}) if path.is_dir() else []
+        names = sorted(set(os.listdir(path)) - {LOCK}) if path.is_dir() else []
+    # A process that is killed while it writes the recipe leaves this one behind.
+    present = [name for name in names if not fnmatch(name, f".{RECIPE}.*.tmp")]
     if present:
         raise UsageError(f"{path} is a folder with {present[0]} in it; name a new one for the run")
 
@@ -246,6 +249,20 @@ def _held(path: Path) -> Iterator[None]:
         yield
 
 
+def in_use(path: Path) -> bool:
+    """Whether a process is training in a folder; False where there is none."""
+    try:
+        file = (path / LOCK).open("r+")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def read_history(path: str | Path) -> RunHistory:
     """Read how a run went, or is going, from its folder.
 
@@ -294,12 +311,17 @@ def _snapshot(file: Path) -> Kept:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Progress]]:
-    """The complete lines of the metrics, with what they say."""
-    names = {each.name for each in dataclasses.fields(Progress)}
+    """The complete lines of a run's metrics, with what they say."""
     try:
         text = (path / METRICS).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return
+    yield from reports(text)
+
+
+def reports(text: str) -> Iterator[tuple[str, Progress]]:
+    """The complete lines of metrics, with what they say."""
+    names = {each.name for each in dataclasses.fields(Progress)}
     for line in text.splitlines(keepends=True):
         try:
             values = json.loads(line)
