@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from slimnet.skeleton import Tensors
 from slimnet.tracing.labels import Labels
 
 Constants = torch.Tensor
@@ -81,11 +82,13 @@ class Reader(NamedTuple):
 
     def taps(self) -> torch.Tensor:
         """The weight as `(O, K / groups, taps)`."""
+        return self.grouped_taps().flatten(0, 1)
+
+    def grouped_taps(self) -> torch.Tensor:
+        """The weight as `(groups, O / groups, K / groups, taps)`."""
         weight = self.value().detach()
-        if self.in_axis == 1:
-            return weight.reshape(weight.shape[0], weight.shape[1], -1)
         per_group = weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], -1)
-        return per_group.transpose(1, 2).reshape(self.outputs.size, weight.shape[0] // self.groups, -1)
+        return per_group if self.in_axis == 1 else per_group.transpose(1, 2)
 
 
 class Depthwise(NamedTuple):
@@ -207,12 +210,13 @@ class Op(NamedTuple):
 class ChannelGraph:
     """Everything one forward showed about the channels of a network.
 
-    `sets` holds for every label the number of the set it is cut with, that of label 0 first; `vectors` for each
-    parameter axis that carries channels labels `(C,)` that it is cut with; `step_ops` the position of each step's op;
-    `macs` the multiply-accumulates of convolutions and linear layers for one example; `used` the parameters and
-    buffers that any op touched.
+    `tensors` are the network's own; `sets` holds for every label the number of the set it is cut with, that of label 0
+    first; `vectors` for each parameter axis that carries channels labels `(C,)` that it is cut with; `step_ops` the
+    position of each step's op; `macs` the multiply-accumulates of convolutions and linear layers for one example;
+    `used` the parameters and buffers that any op touched.
     """
 
+    tensors: Tensors
     size: int
     known: tuple[Known, ...]
     sets: np.ndarray
@@ -245,6 +249,15 @@ class ChannelGraph:
     def readers(self) -> tuple[Reader, ...]:
         """The fold sites in execution order."""
         return tuple(step for step in self.steps if isinstance(step, Reader))
+
+    @cached_property
+    def bias_readers(self) -> dict[str, set[int]]:
+        """Which of the readers have a bias, or can be given it, by its name."""
+        found: dict[str, set[int]] = {}
+        for index, reader in enumerate(self.readers):
+            if reader.bias_name is not None:
+                found.setdefault(reader.bias_name, set()).add(index)
+        return found
 
     @cached_property
     def axes(self) -> tuple[tuple[str, Labels], ...]:

@@ -216,10 +216,10 @@ class SurgeryPlan:
         Raises:
             PlanError: naming the first tensor that differs.
         """
-        present = {name: tuple(tensor.shape) for name, tensor in tensors.named.items()}
+        present = tensors.named
         for name, shape in self.shapes.items():
-            if present.get(name) != tuple(shape):
-                found = f"has {present[name]}" if name in present else "has no such tensor"
+            if name not in present or present[name].shape != tuple(shape):
+                found = f"has {tuple(present[name].shape)}" if name in present else "has no such tensor"
                 raise PlanError(
                     f"the plan was made for another network: it expects {name} of shape {tuple(shape)}, "
                     f"{network} {found}"

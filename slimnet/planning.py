@@ -94,8 +94,7 @@ def make_plan(
     dead_outputs = np.array(dead.outputs, dtype=np.int64)
     constants = propagate(graph, dead.scales, dead_outputs)
     needed = needs(graph, constants, dead_outputs)
-    tensors = gather(model)
-    network = type(model).__name__
+    tensors, network = graph.tensors, type(model).__name__
     pins: list[ExtraPin] = []
     turns = Turns()
     if any(len(parts.free) > 1 for parts in graph.parts):
@@ -111,7 +110,7 @@ def make_plan(
             narrow = foreseen(tensors.parameters, removal)
             return write_plan(network, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
         try:
-            structure, slim = trace_slim(model, tensors.named, inputs, draft)
+            structure, slim = trace_slim(model, inputs, draft)
             orders = match(removal, slim, draft.rows)
             check_steps(removal, slim, orders)
             return write_plan(network, tensors, measured(structure, slim), removal, orders, dead, str(rounding))
@@ -145,18 +144,17 @@ def make_draft(removal: Removal, packing_allowed: bool, rounding: Rounding) -> D
     return Draft(removal, tuple(packings))
 
 
-def trace_slim(
-    model: nn.Module, tensors: Mapping[str, torch.Tensor], inputs: Inputs, draft: Draft
-) -> tuple[nn.Module, ChannelGraph]:
+def trace_slim(model: nn.Module, inputs: Inputs, draft: Draft) -> tuple[nn.Module, ChannelGraph]:
     """Trace the network once more with every tensor at its new size; returns its skeleton too.
 
     Raises:
         InterruptedForwardError: its forward raised.
     """
     graph = draft.removal.graph
-    shapes = new_shapes(tensors, draft)
+    tensors = gather(model)
+    shapes = new_shapes(tensors.named, draft)
     groups = {graph.readers[p.reader].weight or "": len(p.bins) for p in draft.packings}
-    structure = skeleton(model, tensors, shapes)
+    structure = skeleton(model, tensors.named, shapes)
     refit(structure, groups)
     for padding in graph.paddings:
         before, after = draft.removal.left(padding.before), draft.removal.left(padding.after)

@@ -18,15 +18,15 @@ def refit(model: nn.Module, groups: Mapping[str, int]) -> None:
     for path, module in modules_of(model).items():
         if not module._parameters and not module._buffers:
             continue
-        prefix = f"{path}." if path else ""
         if isinstance(module, nn.modules.conv._ConvNd):
-            weight = next((groups[n] for n in (f"{prefix}weight", f"{prefix}weight_orig") if n in groups), None)
-            refit_convolution(module, weight)
+            weight = f"{path}.weight" if path else "weight"
+            refit_convolution(module, groups.get(weight, groups.get(f"{weight}_orig")))
         elif isinstance(module, nn.Linear):
             module.out_features, module.in_features = stored(module, "weight").shape
         elif isinstance(module, nn.modules.batchnorm._NormBase):
-            sized = next((t for t in (module.weight, module.running_mean) if t is not None), None)
-            module.num_features = module.num_features if sized is None else sized.shape[0]
+            sized = module.running_mean if module.weight is None else module.weight
+            if sized is not None and sized.shape[0] != module.num_features:
+                module.num_features = sized.shape[0]
         elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
             first = "weight_ih" if isinstance(module, nn.RNNCellBase) else "weight_ih_l0"
             module.input_size = module.get_parameter(first).shape[1]

@@ -74,29 +74,27 @@ class Copier:
             self.special[kind] = copies_itself(kind)
         if self.special[kind]:
             return copy.deepcopy(module, self.memo)
-        new = kind.__new__(kind)
-        self.memo[id(module)] = new
+        new = self.memo[id(module)] = kind.__new__(kind)
         attributes = new.__dict__
-        attributes.update(vars(module))
-        # `nn.Module.compile` leaves a function that would go on running the original.
-        attributes.pop("_compiled_call_impl", None)
-        for name, value in tuple(attributes.items()):
+        # What copies itself may add to the module's attributes meanwhile.
+        for name, value in vars(module).copy().items():
             kind = type(value)
-            if kind in FROZEN or (kind is tuple and FROZEN.issuperset(map(type, value))):
-                continue
-            if kind in CONTAINERS and not value:
+            if kind in FROZEN:
+                attributes[name] = value
+            elif kind in CONTAINERS and not value:
                 attributes[name] = kind()
             elif name == "_modules":
                 attributes[name] = {key: child if child is None else self.module(child) for key, child in value.items()}
-            else:
+            # `nn.Module.compile` leaves a function that would go on running the original.
+            elif name != "_compiled_call_impl":
                 attributes[name] = self.value(value)
         return new
 
     def value(self, value: Any) -> Any:
         """A copy of one attribute of a module."""
-        kind = type(value)
-        if kind is dict and all(id(item) in self.memo for item in value.values()):
-            return {key: self.memo[id(item)] for key, item in value.items()}
+        kind, memo = type(value), self.memo
+        if kind is dict and memo.keys() >= set(map(id, value.values())):
+            return {key: memo[id(item)] for key, item in value.items()}
         if kind in SEQUENCES and FROZEN.issuperset(map(type, value)):
             return kind(value)
         return copy.deepcopy(value, self.memo)

@@ -1,5 +1,6 @@
 """trace: run a network's own forward once on meta tensors and write down what happens to every channel."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -15,7 +16,7 @@ from slimnet.garbage import collection_paused
 from slimnet.graph import ChannelGraph, Depthwise, Op, Reader, Step
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.places import together
-from slimnet.skeleton import gather, module_paths, modules_of, skeleton
+from slimnet.skeleton import Tensors, gather, module_paths, modules_of, skeleton
 from slimnet.tracing import shapes
 from slimnet.tracing.aliases import write_through
 from slimnet.tracing.casting import as_with_data
@@ -50,14 +51,14 @@ def trace(model: nn.Module, inputs: ExampleInputs | Inputs) -> ChannelGraph:
         InputError: the forward does not take these inputs.
     """
     try:
-        real = gather(model).named
-        return trace_structure(skeleton(model, real), real, Inputs.of(inputs))
+        tensors = gather(model)
+        return trace_structure(skeleton(model, tensors.named), tensors, Inputs.of(inputs))
     except InterruptedForwardError as stop:
         raise stop.cause from stop.__cause__
 
 
 def trace_structure(
-    structure: nn.Module, real: Mapping[str, torch.Tensor], inputs: Inputs, depthwise: Sequence[bool] = ()
+    structure: nn.Module, real: Tensors, inputs: Inputs, depthwise: Sequence[bool] = ()
 ) -> ChannelGraph:
     """Trace a skeleton whose tensors have the values `real`, which are only looked at where constants need them.
 
@@ -70,8 +71,9 @@ def trace_structure(
     if any(module.training for module in modules.values()):
         structure.eval()
     graph = record(modules, real, inputs, depthwise)
-    used = {id(real[name]) for name in graph.used}
-    idle = [name for name, tensor in real.items() if isinstance(tensor, nn.Parameter) and id(tensor) not in used]
+    named = real.named
+    used = {id(named[name]) for name in graph.used}
+    idle = [name for name, tensor in named.items() if id(tensor) not in used and isinstance(tensor, nn.Parameter)]
     if not idle:
         return graph
     for path in ancestors(idle):
@@ -106,11 +108,9 @@ def ancestors(names: list[str]) -> set[str]:
     return found
 
 
-def record(
-    modules: Mapping[str, nn.Module], real: Mapping[str, torch.Tensor], inputs: Inputs, depthwise: Sequence[bool]
-) -> ChannelGraph:
+def record(modules: Mapping[str, nn.Module], real: Tensors, inputs: Inputs, depthwise: Sequence[bool]) -> ChannelGraph:
     """Run one forward of the skeleton with these modules and collect its channel graph."""
-    recorder = Recorder(modules, real, depthwise)
+    recorder = Recorder(modules, real.named, depthwise)
     given = inputs.map(lambda tensor: torch.empty_like(tensor.as_subclass(torch.Tensor), device="meta"))
 
     try:
@@ -123,7 +123,7 @@ def record(
         raise InterruptedForwardError(len(recorder.ops), error) from error
     except Exception as error:
         raise InterruptedForwardError(len(recorder.ops), refusal(error, inputs)) from error
-    return finish(recorder, inputs.batch)
+    return finish(recorder, real, inputs.batch)
 
 
 class ChannelMode(TorchDispatchMode):
@@ -143,7 +143,7 @@ class ChannelMode(TorchDispatchMode):
             # Elsewhere torch takes such ops apart before they come here.
             with self:
                 return func.decompose(*args, **kwargs)
-        self.recorder.begin_op()
+        self.recorder.begin_op(sys._getframe(1))
         args, kwargs, tensors = self.on_meta(args, kwargs)
         if name == "index" and any(tensor.dtype is torch.bool for tensor in tensors):
             args = (args[0], self.positions(args[1]))
@@ -330,9 +330,11 @@ def tensors_among(args: tuple, kwargs: dict) -> tuple[torch.Tensor, ...]:
     """The tensors among an op's arguments, in lists as well."""
     found = []
     for value in (*args, *kwargs.values()) if kwargs else args:
+        if type(value) in NO_TENSORS:
+            continue
         if isinstance(value, torch.Tensor):
             found.append(value)
-        elif isinstance(value, SEQUENCES) and value and not isinstance(value[0], int):
+        elif isinstance(value, SEQUENCES) and value and type(value[0]) not in NO_TENSORS:
             found += [item for item in value if isinstance(item, torch.Tensor)]
     return tuple(found)
 
@@ -345,6 +347,8 @@ def outputs_of(out: Any) -> tuple[torch.Tensor, ...]:
 
 
 SEQUENCES = (list, tuple)
+NO_TENSORS = frozenset([int, float, bool, str, torch.dtype, torch.device])
+"""The types of most of an op's arguments that are no tensors."""
 
 BROADCASTING = frozenset([*POINTWISE, "copy"])
 """Ops whose operands fit together by broadcasting."""
@@ -357,10 +361,11 @@ FACTORIES = frozenset(
 )
 
 
-def finish(recorder: Recorder, batch: int) -> ChannelGraph:
+def finish(recorder: Recorder, real: Tensors, batch: int) -> ChannelGraph:
     """Freeze what the recorder collected."""
     sets = united(recorder.size, *recorder.joined())
     return ChannelGraph(
+        tensors=real,
         size=recorder.size,
         known=tuple(recorder.known),
         sets=sets,

@@ -70,11 +70,21 @@ class Removal:
         """For every label whether its channel is constant as far as anything in the network can tell."""
         return ~(np.isnan(self.constants) & self.needs.live) | switched_off(self.graph, self.constants)
 
+    @cached_property
+    def stays(self) -> np.ndarray:
+        """For every label whether it stays."""
+        return ~self.removed[self.sets]
+
+    @cached_property
+    def folded(self) -> np.ndarray:
+        """For every label whether it goes with a nonzero constant, which its readers must get elsewhere."""
+        return ~self.stays & (np.abs(self.constants) > 0)
+
     def kept(self, labels: Labels) -> np.ndarray:
         """The positions of these labels that stay; the stages that follow ask for the same arrays many times."""
         found = self.known.get(id(labels))
         if found is None:
-            found = self.known[id(labels)] = (labels, np.flatnonzero(~self.gone(labels)))
+            found = self.known[id(labels)] = (labels, self.stays[labels].nonzero()[0])
         return found[1]
 
     def left(self, labels: Labels) -> int:
@@ -88,6 +98,8 @@ class Removal:
         if back.size:
             self.removed[back] = False
             self.known.clear()
+            for name in ("stays", "folded"):
+                vars(self).pop(name, None)
             self.why[back] = self.reasons.setdefault(reason, len(self.reasons))
 
 
@@ -127,8 +139,9 @@ def removable(
     for labels, reason in extra_pins:
         block(labels[labels > 0], reason)
     pinned = blocked.copy()
+    varies = np.isnan(constants)
     for reader, reads in zip(graph.readers, needed.reads, strict=True):
-        block(reader.inputs[reads & np.isnan(constants[reader.inputs])], f"varies where {reader.place} reads it")
+        block(reader.inputs[reads & varies[reader.inputs]], f"varies where {reader.place} reads it")
     for group in same_weight(graph):
         for labels, reason in unfoldable(graph, group, constants, needed):
             block(labels, reason)
@@ -220,10 +233,7 @@ def can_fold(graph: ChannelGraph, reader: Reader, group: list[int]) -> bool:
 
 def bias_is_own(graph: ChannelGraph, reader: Reader, group: list[int]) -> bool:
     """Whether the reader's bias is a parameter that no other layer uses."""
-    if reader.bias_name is None:
-        return False
-    users = [i for i, other in enumerate(graph.readers) if other.bias_name == reader.bias_name]
-    return set(users) <= set(group)
+    return reader.bias_name is not None and graph.bias_readers[reader.bias_name] <= set(group)
 
 
 def carrier_groups(reader: Reader) -> np.ndarray:

@@ -77,25 +77,20 @@ def axis_cuts(removal: Removal, orders: Orders, grouped_weights: set[str]) -> li
     cuts = []
     # Most axes are cut like others; they share one tuple, which is then checked and made an index only once.
     shared: dict[bytes, tuple[int, ...]] = {}
-    natural: dict[int, tuple[int, ...]] = {}
-
-    def positions(keep: np.ndarray, size: int) -> tuple[int, ...]:
-        """What stays as a tuple, empty where all do in their order."""
-        if keep.size == size and bool((keep[1:] > keep[:-1]).all()):
-            return ()
-        return shared.setdefault(keep.tobytes(), tuple(keep.tolist()))
-
     for key, labels in removal.graph.vectors.items():
         if key[0] in grouped_weights:
             continue
-        if key in orders.axes:
-            keep = positions(orders.axes[key], labels.size)
-        elif id(labels) in natural:
-            keep = natural[id(labels)]
+        keep = orders.axes.get(key)
+        if keep is None:
+            keep = removal.kept(labels)
+            unchanged = keep.size == labels.size
         else:
-            keep = natural[id(labels)] = positions(removal.kept(labels), labels.size)
-        if keep:
-            cuts.append(AxisCut(*key, keep))
+            unchanged = keep.size == labels.size and bool((keep[1:] > keep[:-1]).all())
+        if not unchanged:
+            code = keep.tobytes()
+            if code not in shared:
+                shared[code] = tuple(keep.tolist())
+            cuts.append(AxisCut(*key, shared[code]))
     return cuts
 
 
@@ -143,10 +138,10 @@ def fold_constants(removal: Removal, orders: Orders) -> tuple[list[Fold], list[M
     folds: dict[str, Fold] = {}
     merges: dict[str, Merge] = {}
     for index, (reader, reads) in enumerate(zip(removal.graph.readers, removal.needs.reads, strict=True)):
-        values = removal.constants[reader.inputs]
-        lost = removal.gone(reader.inputs) & reads & (np.abs(values) > 0)
+        lost = removal.folded[reader.inputs] & reads
         if not np.count_nonzero(lost):
             continue
+        values = removal.constants[reader.inputs]
         if reader.uniform and reader.bias_name is not None:
             increments = bias_increments(reader, np.where(lost, values, 0.0))[orders.outputs[index]]
             folds[reader.bias_name] = Fold(reader.module, reader.bias_name, int(lost.sum()), tuple(increments.tolist()))
@@ -216,9 +211,9 @@ def kept_dead(removal: Removal) -> list[Kept]:
     """Dead channels that stay, by layer and reason."""
     reasons = list(removal.reasons)
     kept: dict[tuple[str, str], list[int]] = {}
+    dead = removal.dead & removal.stays
     for layer in removal.graph.layers:
-        stay = removal.kept(layer.outputs)
-        stay = stay[removal.dead[layer.outputs[stay]]]
+        stay = dead[layer.outputs].nonzero()[0]
         if not stay.size:
             continue
         codes = removal.why[removal.sets[layer.outputs[stay]]]

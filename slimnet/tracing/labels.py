@@ -15,7 +15,7 @@ Labels = np.ndarray
 
 def varying_axes(labels: Labels) -> tuple[int, ...]:
     """The axes along which the labels change."""
-    return tuple(axis for axis, size in enumerate(labels.shape) if size > 1)
+    return tuple([axis for axis, size in enumerate(labels.shape) if size > 1])
 
 
 def common_shape(arrays: Sequence[Labels]) -> tuple[int, ...]:

@@ -1,7 +1,6 @@
 """The recorder: hands out labels, joins them, and keeps what the op table says about them."""
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -57,7 +56,8 @@ def replaced(value: Any, given: Iterator[torch.Tensor]) -> Any:
 class Recorder:
     """Collects labels, joins and steps while a forward runs.
 
-    `modules` are the skeleton's by path; `meta` holds its tensors by name and `real` the network's. `depthwise` says
+    `modules` are the skeleton's by path; `meta` holds its tensors by name and `real` the network's. `module` is the
+    path of the one whose forward is running, `line` the line of the network's code that called the op. `depthwise` says
     of each layer in turn whether it is a depthwise convolution, where a narrower network's own numbers would mislead:
     one channel in one group is an ordinary convolution too.
     """
@@ -89,13 +89,9 @@ class Recorder:
         self.path = Path()
         self.tags: dict[int, tuple[torch.Tensor, Tag]] = {}
         self.families: dict[int, list[torch.Tensor]] = {}
-        self.found_line: str | None = None
+        self.module = ""
+        self.line = "unknown line"
         self.found_here: str | None = None
-
-    @property
-    def module(self) -> str:
-        """The path of the module whose forward is running."""
-        return self.path[-1] if self.path else ""
 
     def is_depthwise(self, looks_so: bool) -> bool:
         """Whether the layer now recorded is depthwise: as it was in the dense network, or else as it looks."""
@@ -276,19 +272,11 @@ class Recorder:
 
     # Places in the network's code
 
-    def begin_op(self) -> None:
-        """Another op is called: from another line, that is."""
-        self.found_line = self.found_here = None
-
-    @property
-    def line(self) -> str:
-        """The innermost line of code that belongs neither to torch nor to slimnet's trace."""
-        if self.found_line is None:
-            frame: FrameType | None = sys._getframe(1)
-            while frame is not None and is_internal(frame.f_globals.get("__name__", "")):
-                frame = frame.f_back
-            self.found_line = "unknown line" if frame is None else place(frame)
-        return self.found_line
+    def begin_op(self, caller: FrameType) -> None:
+        """Another op is called, in the module whose forward is running, and from another line, that is."""
+        self.module = self.path[-1] if self.path else ""
+        self.line = line_above(caller)
+        self.found_here = None
 
     # Results
 
@@ -330,9 +318,17 @@ def is_internal(module: str) -> bool:
     return ours or module == "threading" or module.startswith("concurrent.futures")
 
 
-def place(frame: FrameType) -> str:
-    """A frame's file and line, for people."""
-    return f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}"
+def line_above(caller: FrameType | None) -> str:
+    """The innermost line of code, from a frame outwards, that belongs neither to torch nor to slimnet's trace."""
+    while caller is not None and is_internal(caller.f_globals.get("__name__", "")):
+        caller = caller.f_back
+    return "unknown line" if caller is None else f"{file_name(caller.f_code.co_filename)}:{caller.f_lineno}"
+
+
+@cache
+def file_name(path: str) -> str:
+    """A file's name without its folder."""
+    return path.rsplit("/", 1)[-1]
 
 
 def same(values: Sequence[Constants]) -> Constants:

@@ -39,10 +39,11 @@ def nothing(dtype: torch.dtype) -> torch.Tensor:
 def alike(*tensors: Any) -> bool:
     """Whether these are contiguous tensors of one floating type, with at least one axis."""
     dtype = tensors[0].dtype
-    return dtype.is_floating_point and all(
-        isinstance(tensor, torch.Tensor) and tensor.dtype is dtype and tensor.ndim > 0 and tensor.is_contiguous()
-        for tensor in tensors
-    )
+    for tensor in tensors:
+        fits = isinstance(tensor, torch.Tensor) and tensor.dtype is dtype and tensor.ndim > 0 and tensor.is_contiguous()
+        if not fits:
+            return False
+    return dtype.is_floating_point
 
 
 def same_shape(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor | None:
