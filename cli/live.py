@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from slimnet.training.kept import KeptRun
 
 STEPS_BETWEEN_REPORTS = 20
+PATIENCE = 30.0
+"""Seconds after which a report is made after the step at hand: twenty steps of a large network can take minutes."""
+
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -105,8 +105,8 @@ def reproduce(
 
     Every run at work has a line on stderr: its iteration, loss and dead filters, and the time it has left. In a file
     (nohup slimnet reproduce table1 2> log &) lines are ten seconds apart at first and five minutes in the end; what
-    each run says itself is in DIR/runs/KEY.log. A run that is killed goes on from its last checkpoint, a minute old
-    at most where a step is short.
+    each run says itself is in DIR/runs/KEY.log. A run that is killed goes on from its last checkpoint, which is about
+    a minute old at most.
 
     At the small scale networks are narrower, runs shorter, images fewer and smaller, and regularisers and learning
     rates stronger for that; every number of it says so.

@@ -150,6 +150,7 @@ class Request:
                     images,
                     device=device,
                     every=every or usual,
+                    patience=live.PATIENCE,
                     tuning=tuning,
                     ranks=self.ranks,
                     state=state,

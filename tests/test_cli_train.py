@@ -214,6 +214,14 @@ def test_a_warm_start_that_kills_nothing_says_so(begun, tmp_path, capsys):
     assert "nothing in this recipe kills filters" in capsys.readouterr().err
 
 
+def test_long_steps_are_told_of_before_a_report_is_due(tmp_path, monkeypatch):
+    """Twenty steps of a large network can take minutes; here every step is too long."""
+    monkeypatch.setattr(live, "PATIENCE", 0.0)
+    assert run("digits", "--iterations", 3, "--no-report", "-o", tmp_path / "run") == 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3]
+
+
 # ---- interrupted, and going on
 
 

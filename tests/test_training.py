@@ -170,6 +170,17 @@ def test_progress_says_where_the_run_stands():
     assert reports[-1].accuracy > 0.9
 
 
+def test_a_run_out_of_patience_reports_after_every_step_and_ends_with_the_same_bits():
+    """Oracle: the run that reports when it is due, whose losses are the means of these."""
+    patient = train(recipe(), images(), every=3)
+    due = [progress.loss for progress in patient]
+    hasty = train(recipe(), images(), every=3, patience=0.0)
+    losses = [progress.loss for progress in hasty]
+    assert len(losses) == 7
+    assert due == pytest.approx([sum(part) / len(part) for part in (losses[:3], losses[3:6], losses[6:])])
+    assert same(patient.model.state_dict(), hasty.model.state_dict())
+
+
 @pytest.mark.parametrize(("iterations", "points"), [(1, 1), (7, 7), (50, 50), (333, 50)])
 def test_history_keeps_about_fifty_points_and_the_end(iterations, points):
     run = train(recipe(iterations=iterations), images())

@@ -61,6 +61,8 @@ class TrainingRun(Iterator[Progress]):
         history: about fifty snapshots, the last one at the end.
         device: where it is done.
         every: iterations from one report to the next.
+        patience: seconds after which a report is made at the end of the step, before it is due; several processes
+            that train together wait until it is due.
         ranks: the processes that train together.
         tuning: how the machine is used.
     """
@@ -72,6 +74,7 @@ class TrainingRun(Iterator[Progress]):
         *,
         device: torch.device | str = "cpu",
         every: int | None = None,
+        patience: float = math.inf,
         tuning: Tuning | None = None,
         ranks: Ranks = ALONE,
         model: nn.Module | None = None,
@@ -84,6 +87,8 @@ class TrainingRun(Iterator[Progress]):
         self.iteration = 0
         self.history: list[Snapshot] = []
         self.every = every or min(_LONGEST_SILENCE, math.ceil(recipe.iterations / _REPORTS))
+        # Processes that report together have to do so after the same step, and clocks differ.
+        self.patience = patience if ranks.count == 1 else math.inf
         self.device = usable(device)
         self.seconds = 0.0
         self._wish_to_stop = self._stopping = False
@@ -146,7 +151,7 @@ class TrainingRun(Iterator[Progress]):
         return self
 
     def __next__(self) -> Progress:
-        """Train until the next report, which is due at the multiples of `every` and at the end.
+        """Train until the next report, which is due at the multiples of `every`, at the end, and for want of patience.
 
         Raises:
             StopIteration: the recipe's iterations are done, or the run was told to stop.
@@ -163,6 +168,8 @@ class TrainingRun(Iterator[Progress]):
                 self._advance(self.iteration)
                 self.iteration += 1
                 self._tally.steps += 1
+                if time.perf_counter() - start >= self.patience:
+                    due = self.iteration
             reported = self._report() if self.iteration == due else None
         self.seconds += time.perf_counter() - start
         if reported is None:
@@ -255,6 +262,7 @@ def train(
     *,
     device: torch.device | str = "cpu",
     every: int | None = None,
+    patience: float = math.inf,
     threads: int | None = None,
     tuning: Tuning | None = None,
     ranks: Ranks = ALONE,
@@ -262,7 +270,8 @@ def train(
 ) -> TrainingRun:
     """Begin a run: iterate over it for its `Progress`, then take its `model` and `history`.
 
-    It reports about a hundred times, but at least every hundred iterations; `every` sets another distance.
+    It reports about a hundred times, but at least every hundred iterations; `every` sets another distance. Where steps
+    are so long that `patience` seconds go by, it reports after the step at hand.
     `threads` are those of the CPU (torch's own number when None); a small network is fastest on one. `tuning`
     says that and what else a machine can be asked for. `ranks` are the processes that train together, and
     `state` is that of an earlier run of the same recipe, which this one goes on from.
@@ -276,4 +285,6 @@ def train(
     tuning = tuning or Tuning()
     if threads is not None:
         tuning = dataclasses.replace(tuning, threads=threads)
-    return TrainingRun(recipe, data, device=device, every=every, tuning=tuning, ranks=ranks, state=state)
+    return TrainingRun(
+        recipe, data, device=device, every=every, patience=patience, tuning=tuning, ranks=ranks, state=state
+    )
