@@ -14,7 +14,7 @@ from slimnet_cli import terminal
 from slimnet_cli.machine import Machine
 from slimnet_cli.network import Network
 from slimnet_cli.options import architecture_option, json_option
-from slimnet_cli.reading import Reading, reading_options
+from slimnet_cli.reading import NORMALISE, Reading, reading_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,6 +49,7 @@ class Subject:
 @architecture_option
 @click.option("--data", metavar="DATA", help="Labelled images, as for 'train'.  [default: those of the run]")
 @click.option("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Bring the images of a folder to this.")
+@NORMALISE
 @click.option("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: a GPU where there is one]")
 @reading_options
 @click.option("--report", metavar="FILE.html", help="Write the run's report with these figures in it.")
@@ -58,6 +59,7 @@ def analyse(
     network: Network,
     data: str | None,
     image_size: int | None,
+    normalise: str | None,
     device: str | None,
     reading: Reading,
     report: str | None,
@@ -73,12 +75,14 @@ def analyse(
     thousandth of its largest; a layer's is the mean over the features that respond at all, and the bars at the
     end of its row say how many of them have which.
     """
+    from slimnet.data.normalisation import normalised
+
     chosen = Machine(device=device).chosen_device()
     with terminal.working("Reading the network"):
         known = _subject(subject, network, data)
         if report is not None and known.run is None:
             raise click.UsageError("only a run has a report; name the folder of one, or leave --report out")
-    images = reading.load(known.source, image_size or known.image_size)
+    images = normalised(reading.load(known.source, image_size or known.image_size), normalise or "data")
     known.model.to(chosen)
     found = _measure(known, images)
     if report is not None:

@@ -73,7 +73,7 @@ def compare(
         model = network.load(checkpoint).to(device)
     with folder(out) as place:
         with terminal.working("Looking at the network"):
-            study = Study(Path(checkpoint).name, model, contest.images(images), settings, place)
+            study = Study(Path(checkpoint).name, model, images, settings, place)
         try:
             watch(study)
         except KeyboardInterrupt:

@@ -12,7 +12,6 @@ from slimnet_cli.options import Command, as_one
 
 if TYPE_CHECKING:
     from slimnet.comparison import Settings
-    from slimnet.data import ImageData
     from slimnet.training import Recipe
 
 methods, tuning, judging = map(in_group, ("Methods", "Fine-tuning", "Judging"))
@@ -84,12 +83,6 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     tuning("--flips", is_flag=True, help="Mirror a random half of the images."),
     tuning("--crop", type=click.IntRange(0), default=0, metavar="PIXELS", help="Move images by up to so many."),
     tuning("--tests", type=click.IntRange(1), default=4, show_default=True, help="How often it is tested meanwhile."),
-    judging(
-        "--normalise",
-        default="data",
-        show_default=True,
-        help="data (the training images' mean and deviation), imagenet, halves or none: as the network was trained.",
-    ),
     judging("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images at a time for latency."),
     judging("--threads", type=click.IntRange(1), help="Threads of everything.  [default: every core]"),
     judging(
@@ -128,7 +121,6 @@ class Contest:
     flips: bool
     crop: int
     tests: int
-    normalise: str
     batch: int
     threads: int | None
     device: str | None
@@ -175,16 +167,6 @@ class Contest:
             return None
         given = {name: getattr(self, name) for name in ALIKE}
         return sparsifying(arch, source, self.sparsify, L1 if self.l1 is None else self.l1, **given)
-
-    def images(self, data: ImageData) -> ImageData:
-        """The data, normalised as the network wants it.
-
-        Raises:
-            DataError: there is no such normalisation for it.
-        """
-        from slimnet.data.normalisation import normalised
-
-        return normalised(data, self.normalise)
 
 
 contest_options = as_one("contest", Contest, OPTIONS)

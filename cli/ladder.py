@@ -82,11 +82,16 @@ def ladder(
             "arch": network.arch,
             "arch_args": dict(network.arch_args),
             "data": data.source,
+            "normalise": data.normalise,
             "method": method,
             "recalibrate": True,
             "measured_on": ENOUGH if images is not None else 0,
         }
-        whole = Ladder(out, model, example, images, conditions, Path(checkpoint).name)
+
+        def watch(name: str, images_done: int, of: int) -> None:
+            advance(len(found), f"{name}: {images_done:,} of {of:,} images")
+
+        whole = Ladder(out, model, example, images, conditions, Path(checkpoint).name, watch)
         for rung in whole.climb(steps, unit, THRESHOLD, ranking):
             found.append(rung)
             advance(len(found), rung.name)

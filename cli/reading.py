@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 images = in_group("Images")
 
+NORMALISE = images(
+    "--normalise",
+    type=click.Choice(("data", "imagenet", "halves", "none")),
+    help="As the network was trained; data is the training images' own mean and deviation.  [default: data]",
+)
+
 OPTIONS = (
     images("--cache", metavar="DIR", help="Where decoded images are kept."),
     images("--download", is_flag=True, help="Fetch cifar10 or cifar100 where it is missing."),
@@ -33,6 +39,7 @@ SOURCE = (
         help="Labelled images: whatever 'train' takes, such as digits or a FILE.npz.",
     ),
     images("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Bring the images of a folder to this."),
+    NORMALISE,
 )
 
 
@@ -80,28 +87,37 @@ reading_options = as_one("reading", Reading, OPTIONS)
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled images that a command may be given: where they are, their size, and how they are read."""
+    """The labelled images that a command may be given: where they are, and how they are read and normalised."""
 
     source: str | None
     image_size: int | None
     reading: Reading
+    normalise: str | None = None
 
     def load(self) -> ImageData | None:
-        """Read them; None where none were named.
+        """Read them, to be normalised as the network was trained; None where none were named.
 
         Raises:
-            DataError: there is no such data, or it is damaged.
+            DataError: there is no such data, it is damaged, or it cannot be normalised so.
         """
-        return None if self.source is None else self.reading.load(self.source, self.image_size)
+        from slimnet.data.normalisation import normalised
+
+        if self.source is None:
+            return None
+        return normalised(self.reading.load(self.source, self.image_size), self.normalise or "data")
 
 
 def data_options(command: Command) -> Command:
     """Add `--data` and what says how it is read; the command gets them as one `data`."""
 
     @functools.wraps(command)
-    def with_data(source: str | None, image_size: int | None, reading: Reading, **given: Any) -> Any:
-        if source is None and (image_size is not None or reading != Reading()):
-            raise click.UsageError("--image-size, --cache, --download and --skip-broken belong to --data; name it too")
-        return command(data=Labelled(source, image_size, reading), **given)
+    def with_data(
+        source: str | None, image_size: int | None, normalise: str | None, reading: Reading, **given: Any
+    ) -> Any:
+        if source is None and ((image_size, normalise) != (None, None) or reading != Reading()):
+            raise click.UsageError(
+                "--image-size, --normalise, --cache, --download and --skip-broken belong to --data; name it too"
+            )
+        return command(data=Labelled(source, image_size, reading, normalise), **given)
 
     return functools.reduce(lambda decorated, option: option(decorated), reversed(SOURCE), reading_options(with_data))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from slimnet import Slimmed
+    from slimnet import Certificate, Slimmed
     from slimnet.baselines import Selection
     from slimnet.data import ImageData
     from slimnet.pipeline import RoundTo
@@ -111,6 +111,7 @@ def _write_bundle(
 ) -> None:
     from slimnet.bundle import check_free, save
     from slimnet.plan_text import width_lines
+    from slimnet.training.metrics import check_fits
 
     check_free(Path(out))
     images = data.load()
@@ -119,8 +120,10 @@ def _write_bundle(
     with removing.at_work("Slimming") as (round_to, say):
         dense = network.load(checkpoint)
         example = network.example(dense, images)
+        if images:
+            check_fits(dense, images)
         slimmed, selection = _slimmed(dense, example, removing, round_to, target, images, say)
-        accuracies = _accuracies(dense, slimmed.model, images, say) if images else None
+        accuracies = _accuracies(dense, slimmed.certificate, images, say) if images else None
         folder = save(slimmed, out, source=Path(checkpoint).name)
     if as_json:
         chosen = {} if selection is None else {"target": _document(target, selection)}
@@ -159,14 +162,18 @@ def _slimmed(
     return remove(dense, example, selection, round_to=removing.multiple, **limits), selection
 
 
-def _accuracies(dense: nn.Module, narrow: nn.Module, images: ImageData, say: terminal.Say) -> tuple[Accuracy, Accuracy]:
-    """How much of the test images both networks read."""
+def _accuracies(
+    dense: nn.Module, certificate: Certificate, images: ImageData, say: terminal.Say
+) -> tuple[Accuracy, Accuracy]:
+    """How much of the test images both networks tell rightly: what the certificate measured, as far as it did."""
+    from slimnet.certify import DENSE
     from slimnet.training import evaluate
 
-    def measured(name: str, model: nn.Module) -> Accuracy:
-        return evaluate(model, images, progress=terminal.counting(say, f"accuracy of the {name} network"))
-
-    return measured("dense", dense), measured("slim", narrow)
+    assert certificate.accuracies is not None, "the network scores these images"
+    before, after = certificate.accuracies
+    if certificate.reference != DENSE:
+        before = evaluate(dense, images, progress=terminal.counting(say, "accuracy of the dense network"))
+    return before, after
 
 
 def _document(target: Target | None, selection: Selection) -> dict[str, Any]:

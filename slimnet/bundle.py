@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from slimnet.accuracy import Accuracy
 from slimnet.certify import DENSE, Certificate, certify
 from slimnet.errors import BundleError, CertificateError, ChangedBundleError, ExportError, PlanError, UsageError
 from slimnet.export import write_onnx
@@ -23,7 +24,7 @@ from slimnet.formats.onnx_runner import OnnxRunner
 from slimnet.formats.pt2 import ProgramRunner, program_bytes
 from slimnet.inputs import Inputs, tensors_in
 from slimnet.models.architecture import Architecture, reason
-from slimnet.pipeline import Slimmed, loader_inputs
+from slimnet.pipeline import Slimmed
 from slimnet.places import device_of
 
 Runner = Callable[[Inputs], list[torch.Tensor]]
@@ -154,7 +155,7 @@ def verify_bundle(
         if certificate.reference != DENSE:
             raise UsageError(f"{place} is proven against {certificate.reference}, so verify it without the dense one")
         assert slim is not None, "it was built from the dense network"
-        samples = inputs if loader is None else loader_inputs(loader)
+        samples = inputs if loader is None else map(Inputs.of_batch, loader)
         measured = certify(dense, slim.to(device_of(dense)), blueprint.plan, samples, tolerance=certificate.tolerance)
         if not measured.holds:
             raise CertificateError(f"{place} does not compute what the dense network does: {measured}")
@@ -270,11 +271,22 @@ def read_certificate(path: Path) -> Certificate:
         certificate = Certificate.from_json(path.read_text(encoding="utf-8"))
     except (UsageError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} holds no certificate ({reason(error)}); save the bundle again") from error
-    for field in fields(Certificate):
-        value: Any = getattr(certificate, field.name)
-        numeric = isinstance(value, int | float)
-        if not isinstance(value, field.type) or isinstance(value, bool) or (numeric and not math.isfinite(value)):  # type: ignore[arg-type]
-            raise BundleError(f"{path} holds no certificate: {field.name} is {value!r:.40}; save the bundle again")
+    for part in (certificate, *(certificate.accuracies or ())):
+        if field := unsound_field(part):
+            value = getattr(part, field)
+            raise BundleError(f"{path} holds no certificate: {field} is {value!r:.40}; save the bundle again")
     if not certificate.holds:
         raise BundleError(f"{path} says that the network is not right: {certificate}")
     return certificate
+
+
+def unsound_field(record: Certificate | Accuracy) -> str | None:
+    """The first field that is of another type than it must be, or no finite number; records in it are not looked at."""
+    for field in fields(record):
+        value: Any = getattr(record, field.name)
+        if field.name == "accuracies":
+            continue
+        numeric = isinstance(value, int | float)
+        if not isinstance(value, field.type) or isinstance(value, bool) or (numeric and not math.isfinite(value)):  # type: ignore[arg-type]
+            return field.name
+    return None

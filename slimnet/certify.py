@@ -3,12 +3,13 @@
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from slimnet.accuracy import Accuracy, Hits
 from slimnet.errors import CertificateError, UsageError
 from slimnet.formats.agreement import TOLERANCE, TOLERANCES
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
@@ -30,7 +31,8 @@ class Certificate:
     Relative differences are the largest absolute difference over the largest absolute dense output. The *masked*
     network is the dense one with every dead γ set to exactly zero: against it only rounding may differ.
     `top1_agreement` is the fraction of samples with the same largest logit, None where outputs are not logits.
-    `reference` says which network stands for the dense one.
+    `reference` says which network stands for the dense one. Where the inputs came with their classes, `accuracies` are
+    that network's on them, and the slim one's.
     """
 
     samples: int
@@ -48,6 +50,7 @@ class Certificate:
     macs_after: int
     plan_digest: str
     reference: str = DENSE
+    accuracies: tuple[Accuracy, Accuracy] | None = None
 
     @property
     def holds(self) -> bool:
@@ -71,6 +74,9 @@ class Certificate:
         try:
             data = json.loads(text)
             data.pop("holds", None)
+            if data.get("accuracies") is not None:
+                before, after = (Accuracy(**each) for each in data["accuracies"])
+                data["accuracies"] = before, after
             return cls(**data)
         except (ValueError, TypeError, AttributeError) as error:
             raise UsageError(f"not a certificate: {error}") from error
@@ -78,6 +84,9 @@ class Certificate:
     def __str__(self) -> str:
         verdict = "holds" if self.holds else "does NOT hold"
         agreement = "" if self.top1_agreement is None else f", top-1 agreement {self.top1_agreement:.2%}"
+        if self.accuracies is not None:
+            before, after = self.accuracies
+            agreement += f", accuracy {before.top1:.2%} → {after.top1:.2%}"
         return (
             f"certificate {verdict}: largest relative output difference {self.max_rel_difference:.1e} to "
             f"{self.reference} and {self.masked_max_rel_difference:.1e} to the masked one on {self.samples} samples in "
@@ -88,16 +97,17 @@ class Certificate:
 
 @dataclass
 class Difference:
-    """A running largest difference between two networks' outputs."""
+    """A running largest difference between two networks' outputs, and how often each tells the class."""
 
     largest: float = 0.0
     scale: float = 0.0
     agreeing: int = 0
     samples: int = 0
     logits: bool = True
+    hits: tuple[Hits, Hits] = field(default_factory=lambda: (Hits(), Hits()))
 
-    def add(self, expected: list[torch.Tensor], actual: list[torch.Tensor]) -> None:
-        """Compare one batch of outputs.
+    def add(self, expected: list[torch.Tensor], actual: list[torch.Tensor], labels: torch.Tensor | None = None) -> None:
+        """Compare one batch of outputs; with `labels` `(N,)`, logits with the right classes as well.
 
         Raises:
             CertificateError: the networks return different numbers or shapes of tensors.
@@ -115,6 +125,9 @@ class Difference:
         if self.logits:
             self.agreeing += int((first.argmax(1) == second.argmax(1)).sum())
             self.samples += first.shape[0]
+            if labels is not None and len(labels) == first.shape[0]:
+                for hits, scores in zip(self.hits, (first, second), strict=True):
+                    hits.add(scores, labels)
 
     @property
     def relative(self) -> float:
@@ -127,6 +140,12 @@ class Difference:
     def agreement(self) -> float | None:
         """The fraction of samples with the same prediction."""
         return self.agreeing / self.samples if self.logits and self.samples else None
+
+    @property
+    def accuracies(self) -> tuple[Accuracy, Accuracy] | None:
+        """How often each network tells the class, where the classes were given."""
+        expected, actual = (hits.accuracy for hits in self.hits)
+        return (expected, actual) if self.logits and expected and actual else None
 
 
 def largest(tensor: torch.Tensor) -> float:
@@ -155,10 +174,10 @@ def certify(
 ) -> Certificate:
     """Run dense, masked and slim networks in evaluation mode on the same inputs and compare.
 
-    `inputs` are example inputs, or an iterable of them such as a data loader of `Inputs`. With `float64` the masked
-    and slim networks are compared in double precision as well (twice the memory). Without a `tolerance` it is that of
-    the networks' type, 1e-4 but for short ones. Nothing is changed, no random
-    number is drawn.
+    `inputs` are example inputs, or an iterable of them such as a data loader; where it yields `(inputs, labels)` pairs
+    with integer labels `(N,)`, the accuracy of both networks is measured as well. With `float64` the masked and slim
+    networks are compared in double precision as well (twice the memory). Without a `tolerance` it is that of the
+    networks' type, 1e-4 but for short ones. Nothing is changed, no random number is drawn.
 
     Inputs are brought to the networks' device, and float32 is multiplied as float32 there.
 
@@ -178,7 +197,7 @@ def certify(
         for batch in (each.to(place) for each in batches_of(inputs)):
             # Each copy is gone before the next is made, which is less than the slim network takes itself.
             actual = outputs(apart(slim), batch)
-            to_dense.add(outputs(apart(dense), batch), actual)
+            to_dense.add(outputs(apart(dense), batch), actual, batch.labels)
             to_masked.add(outputs(apart(dense, scales), batch), actual)
             samples += batch.batch
             if doubled:
@@ -201,6 +220,7 @@ def certify(
         macs_before=plan.macs_before,
         macs_after=plan.macs_after,
         plan_digest=plan.digest,
+        accuracies=to_dense.accuracies,
     )
 
 
@@ -214,7 +234,7 @@ def batches_of(inputs: Any) -> Iterable[Inputs]:
     """Example inputs once, or every batch of a loader."""
     if isinstance(inputs, torch.Tensor | list | tuple | dict | Inputs):
         return [Inputs.of(inputs)]
-    return (Inputs.of(batch) for batch in inputs)
+    return (Inputs.of_batch(batch) for batch in inputs)
 
 
 def outputs(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -17,10 +17,11 @@ ExampleInputs = torch.Tensor | Sequence[Any] | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Inputs:
-    """Positional and keyword arguments of one forward call."""
+    """Positional and keyword arguments of one forward call, and the classes `(N,)` of the examples where known."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    labels: torch.Tensor | None = None
 
     @classmethod
     def of(cls, example: "ExampleInputs | Inputs") -> "Inputs":
@@ -45,6 +46,16 @@ class Inputs:
             )
         return inputs
 
+    @classmethod
+    def of_batch(cls, batch: Any) -> "Inputs":
+        """Wrap a batch of a data loader: of `(inputs, labels)` pairs with integer labels forward gets the inputs."""
+        pair = isinstance(batch, list | tuple) and len(batch) == 2 and isinstance(batch[1], torch.Tensor)
+        if not pair or batch[1].is_floating_point():
+            return cls.of(batch)
+        inputs = cls.of(batch[0])
+        classes = batch[1].ndim == 1 and len(batch[1]) == inputs.batch
+        return replace(inputs, labels=batch[1] if classes else None)
+
     @property
     def tensors(self) -> list[torch.Tensor]:
         """Every tensor among the arguments."""
@@ -59,11 +70,12 @@ class Inputs:
     def map(self, change: Any) -> "Inputs":
         """The same arguments with `change` applied to every tensor."""
         args, kwargs = pytree.tree_map_only(torch.Tensor, change, (self.args, self.kwargs))
-        return Inputs(args, kwargs)
+        return replace(self, args=args, kwargs=kwargs)
 
     def to(self, device: torch.device) -> "Inputs":
-        """The same arguments with every tensor on a device."""
-        return self.map(lambda tensor: tensor.to(device))
+        """The same arguments and labels with every tensor on a device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self.map(lambda tensor: tensor.to(device)), labels=labels)
 
     def call(self, model: nn.Module) -> Any:
         """Run the module on these arguments."""

@@ -133,7 +133,7 @@ def prove(
         model,
         narrow,
         plan,
-        inputs if loader is None else loader_inputs(loader),
+        inputs if loader is None else map(Inputs.of_batch, loader),
         tolerance=tolerance,
         float64=float64,
     )
@@ -240,14 +240,4 @@ def find_dead(
         raise UsageError(f"criterion is {criterion!r}; it must be 'gamma' or 'activation'")
     if loader is None:
         raise UsageError("criterion 'activation' needs loader=, the data on which activations are measured")
-    return dead_by_activation(graph, model, loader_inputs(loader))
-
-
-def loader_inputs(loader: Iterable[Any]) -> Iterable[Inputs]:
-    """The inputs of a data loader; of `(inputs, labels)` pairs with integer labels the labels are dropped."""
-    for batch in loader:
-        pair = isinstance(batch, list | tuple) and len(batch) == 2 and isinstance(batch[1], torch.Tensor)
-        if pair and not batch[1].is_floating_point():
-            yield Inputs.of(batch[0])
-        else:
-            yield Inputs.of(batch)
+    return dead_by_activation(graph, model, map(Inputs.of_batch, loader))

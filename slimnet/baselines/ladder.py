@@ -1,5 +1,6 @@
 """climb: several compact networks out of one training, each a bundle, the first of them exact."""
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from slimnet.accuracy import Accuracy
 from slimnet.baselines.budget import Budget, Unit, within
 from slimnet.baselines.measurement import ENOUGH
 from slimnet.baselines.ranking import Ranking
@@ -54,7 +56,8 @@ class Rung:
 class Ladder:
     """Where the rungs of one network lie, and how they are made; `conditions` are what all of them share.
 
-    Where there are `images`, BatchNorms are measured anew on some training images, without labels.
+    Where there are `images`, BatchNorms are measured anew on some training images, without labels. `watch` is told
+    which rung goes through the test images, how many it has done, and of how many.
     """
 
     folder: Path
@@ -63,6 +66,7 @@ class Ladder:
     images: ImageData | None
     conditions: Mapping[str, Any]
     source: str | None = None
+    watch: Callable[[str, int, int], None] | None = None
 
     def climb(
         self, steps: Sequence[float], unit: Unit, threshold: float, ranking: Callable[[], Ranking]
@@ -78,7 +82,7 @@ class Ladder:
         self.folder.mkdir(parents=True, exist_ok=True)
         with held(self.folder, SlimnetError, "climbing a ladder"):
             kept = self.begun()
-            dense = kept.get("dense") or self.keep(kept, self.measured("dense"))
+            dense = kept.get("dense") or self.keep(kept, self.dense())
             yield dense
             exact = Selection("implicit", {}, threshold)
             yield self.rung(kept, EXACT, lambda: exact)
@@ -102,12 +106,13 @@ class Ladder:
             return self.keep(kept, Rung(name, note=str(error)))
         if name != EXACT and not selection.count:
             return self.keep(kept, Rung(name, note=f"the rung {EXACT} is within it"))
-        loader = None if self.images is None else Batches(self.images)
+        loader = None if self.images is None else Batches(self.images, progress=self.counting(name))
         shown = None if self.images is None else self.images.sample(ENOUGH)
         slimmed = remove(self.model, self.inputs, selection, loader=loader, images=shown)
-        rung = self.measured(
+        rung = described(
             name,
             slimmed.model,
+            slimmed.certificate.accuracies and slimmed.certificate.accuracies[1],
             removed=slimmed.plan.removed_channels,
             reference=slimmed.certificate.reference,
             difference=slimmed.certificate.max_rel_difference,
@@ -120,14 +125,15 @@ class Ladder:
         save(slimmed, self.folder / name, source=self.source)
         return rung
 
-    def measured(self, name: str, model: nn.Module | None = None, **values: Any) -> Rung:
-        """A rung with its size, and its accuracy where there are images."""
-        network = self.model if model is None else model
-        params = sum(parameter.numel() for parameter in network.parameters())
-        if self.images is not None:
-            accuracy = evaluate(network, self.images)
-            values |= {"accuracy": accuracy.top1, "images": accuracy.n}
-        return Rung(name, params=params, **values)
+    def dense(self) -> Rung:
+        """The network as it came."""
+        if self.images is None:
+            return described("dense", self.model, None)
+        return described("dense", self.model, evaluate(self.model, self.images, progress=self.counting("dense")))
+
+    def counting(self, name: str) -> Callable[[int, int], None] | None:
+        """What is told how many images a rung has gone through."""
+        return None if self.watch is None else functools.partial(self.watch, name)
 
     def is_whole(self, name: str) -> bool:
         """Whether a rung's bundle lies there as it was written."""
@@ -168,6 +174,13 @@ class Ladder:
         with whole_file(self.folder / RECORD, SlimnetError) as file:
             file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         return rung
+
+
+def described(name: str, model: nn.Module, accuracy: Accuracy | None, **values: Any) -> Rung:
+    """A rung with its size, and its accuracy where there are images."""
+    if accuracy is not None:
+        values |= {"accuracy": accuracy.top1, "images": accuracy.n}
+    return Rung(name, params=sum(parameter.numel() for parameter in model.parameters()), **values)
 
 
 def front(rungs: Sequence[Rung]) -> set[str]:

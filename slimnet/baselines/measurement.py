@@ -12,7 +12,6 @@ from slimnet.calculus.constants import as_float64
 from slimnet.certify import apart
 from slimnet.errors import UsageError
 from slimnet.inputs import Inputs
-from slimnet.pipeline import loader_inputs
 from slimnet.places import device_of, random_numbers_kept, uncompiled
 from slimnet.skeleton import gather, shared_copy
 
@@ -33,7 +32,7 @@ def measured(dense: nn.Module, quiet: nn.Module, images: Iterable[Any], threshol
         UsageError: there are no images, or too few at a time for a BatchNorm.
     """
     place = device_of(dense)
-    batches = [batch.to(place) for batch in loader_inputs(images)]
+    batches = [Inputs.of_batch(batch).to(place) for batch in images]
     if not batches:
         raise UsageError("no images to measure BatchNorms on: the loader gave none")
     before, after = statistics(dense, batches), statistics(quiet, batches)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from slimnet.accuracy import Accuracy, Hits
 from slimnet.data import Batches, ImageData, Split
 from slimnet.errors import DataError
 from slimnet.models.architecture import reason
@@ -15,17 +15,6 @@ from slimnet.places import device_of
 
 DEAD_BELOW = 1e-3
 """A channel whose BatchNorm has |γ| below this counts as dead (section 2.1)."""
-
-_TOP = 5
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Shares of `n` images, 0..1, whose class had the best score, or one of the five best."""
-
-    top1: float
-    top5: float
-    n: int
 
 
 def evaluate(
@@ -47,15 +36,12 @@ def evaluate(
     """
     check_fits(model, data)
     batches = Batches(data, split, batch_size, device_of(model), progress)
-    best = five = count = 0
+    hits = Hits()
     with evaluating(model), torch.no_grad():
         for images, labels in batches:
-            scores = model(images)
-            hits = scores.topk(min(_TOP, scores.shape[1]), dim=1).indices == labels[:, None]
-            best += int(hits[:, 0].sum())
-            five += int(hits.sum())
-            count += len(labels)
-    return Accuracy(best / count, five / count, count)
+            hits.add(model(images), labels)
+    assert hits.accuracy is not None, "a split holds at least one image"
+    return hits.accuracy
 
 
 def check_fits(model: nn.Module, data: ImageData) -> None:
