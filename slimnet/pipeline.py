@@ -19,7 +19,7 @@ from slimnet.plan import SurgeryPlan
 from slimnet.planning import make_plan
 from slimnet.skeleton import gather
 from slimnet.sparsity import DeadChannels, check_threshold, dead_by_activation, dead_by_scale
-from slimnet.surgery import apply_plan
+from slimnet.surgery import apply_plan, independent
 from slimnet.trace import trace
 from slimnet.widths import Auto, choose
 
@@ -126,6 +126,8 @@ def prove(
 ) -> Slimmed:
     """The slim network with its certificate, measured on `loader`, or on the example inputs without it.
 
+    What it has borrowed from the dense one it borrows until then: what a forward takes is free by the time of copies.
+
     Raises:
         CertificateError: outputs differ by more than `tolerance` (relative).
     """
@@ -139,7 +141,7 @@ def prove(
     )
     if not proof.holds:
         raise CertificateError(f"{proof}; lower the threshold, or allow more with tolerance=")
-    return Slimmed(narrow, plan, proof, inputs, architecture_of(model))
+    return Slimmed(independent(narrow, model), plan, proof, inputs, architecture_of(model))
 
 
 def as_rounding(round_to: RoundTo) -> Rounding | Auto:
@@ -172,6 +174,7 @@ def operate(
 ) -> tuple[nn.Module, SurgeryPlan]:
     """The slim network and its plan; where its forward raises, the plan is made again with more care.
 
+    The slim network borrows what does not change from the dense one, see `apply_plan`.
     `tried` has every plan made with that care from the start. A channel graph lives no longer than until its plan is
     made, which leaves its memory to the networks; where another plan is needed, a trace gives the same graph again.
 
@@ -190,10 +193,10 @@ def operate(
         plan = plan_for(rounding, tried=tried)
         if plan == trusted:
             raise SamePlanError("the plan that was tried is the one that was trusted")
-        narrow = apply_plan(model, plan)
+        narrow = apply_plan(model, plan, borrow=True)
         if not tried and not runs(narrow, inputs):
             plan = plan_for(rounding, tried=True)
-            narrow = apply_plan(model, plan)
+            narrow = apply_plan(model, plan, borrow=True)
         return narrow, plan
 
     return choose(model, inputs, make, rounding) if isinstance(rounding, Auto) else make(rounding)

@@ -17,15 +17,17 @@ from slimnet.skeleton import copy_with, gather
 
 @torch.inference_mode(False)
 @collection_paused()
-def apply_plan(model: nn.Module, plan: SurgeryPlan) -> nn.Module:
+def apply_plan(model: nn.Module, plan: SurgeryPlan, *, borrow: bool = False) -> nn.Module:
     """A slim copy of a dense network: the same class, mode, device, dtypes and requires_grad.
+
+    With `borrow`, tensors that do not change are the dense network's own, until `independent` makes copies of them.
 
     Raises:
         PlanError: the plan was made for another network, or is not consistent.
     """
     tensors = gather(model)
     plan.check_fits(type(model).__name__, tensors)
-    surgeon = Surgeon(plan, tensors.parameters)
+    surgeon = Surgeon(plan, tensors.parameters, borrow)
     with torch.no_grad():
         slim = copy_with(model, surgeon.operate, tensors.named)
         refit(slim, {group.weight: group.groups_after for group in plan.groups})
@@ -37,12 +39,21 @@ def apply_plan(model: nn.Module, plan: SurgeryPlan) -> nn.Module:
     return slim
 
 
+@torch.inference_mode(False)
+def independent(slim: nn.Module, dense: nn.Module) -> nn.Module:
+    """A slim network with copies of the tensors that it has borrowed from the dense one."""
+    lent = {id(tensor) for tensor in gather(dense).named.values()}
+    with torch.no_grad():
+        return copy_with(slim, lambda _, tensor: tensor.clone() if id(tensor) in lent else tensor)
+
+
 class Surgeon:
     """Rewrites one tensor at a time, so that no more than one of them exists twice."""
 
-    def __init__(self, plan: SurgeryPlan, dense: Mapping[str, torch.Tensor]):
+    def __init__(self, plan: SurgeryPlan, dense: Mapping[str, torch.Tensor], borrow: bool):
         self.plan = plan
         self.dense = dense
+        self.borrow = borrow
         self.cuts: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
         for cut in plan.cuts:
             self.cuts.setdefault(cut.tensor, []).append((cut.axis, cut.keep))
@@ -66,6 +77,8 @@ class Surgeon:
             new = selected(new, [(axis, self.index(keep, new.device)) for axis, keep in self.cuts[name]])
         if name in self.folds:
             new = new + self.increments(name, new.numel()).to(new.device, new.dtype)
+        if new is tensor and self.borrow:
+            return tensor
         if new is tensor or new._is_view():
             new = new.clone()
         return as_laid_out(new, tensor)
