@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -114,6 +115,22 @@ def double_sum(tensor: torch.Tensor, axis: int) -> torch.Tensor:
         return tensor.sum(axis, dtype=torch.float64)
     except TypeError:
         return tensor.cpu().sum(axis, dtype=torch.float64)
+
+
+Numbers = np.ndarray | torch.Tensor
+"""A tensor's numbers, as an array where NumPy can look at them where they are: its calls cost a third of torch's."""
+
+NUMPY_TYPES = frozenset([torch.float32, torch.float64])
+
+
+def numbers(tensor: torch.Tensor) -> Numbers:
+    """The numbers of a tensor, not copied; with both kinds of them the same can be done in many ways."""
+    return tensor.numpy(force=True) if tensor.is_cpu and tensor.dtype in NUMPY_TYPES else tensor.detach()
+
+
+def as_array(found: Numbers) -> np.ndarray:
+    """What was found out about some numbers, on the CPU."""
+    return found if isinstance(found, np.ndarray) else found.numpy(force=True)
 
 
 def uncompiled() -> AbstractContextManager[object]:

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from slimnet.errors import DataError, UsageError
 from slimnet.graph import ActivationKey, ChannelGraph
 from slimnet.inputs import Inputs
-from slimnet.places import device_of, float32_products, random_numbers_kept
+from slimnet.places import as_array, device_of, float32_products, numbers, random_numbers_kept
 from slimnet.skeleton import module_paths, modules_of, shared_copy
 from slimnet.tracing.ops.pointwise import ACTIVATIONS
 from slimnet.tracing.workers import work_followed
@@ -58,8 +58,9 @@ def dead_by_scale(graph: ChannelGraph, threshold: float = 1e-3) -> DeadChannels:
     check_threshold(threshold)
     found = {}
     for name, gamma in graph.scales.items():
-        size = gamma().detach().abs()
-        dead = (size < threshold if threshold else size == 0).cpu().numpy().nonzero()[0]
+        scale = numbers(gamma())
+        small = (scale > -threshold) & (scale < threshold) if threshold else scale == 0
+        dead = as_array(small).nonzero()[0]
         if dead.size:
             found[name] = tuple(dead.tolist())
     return DeadChannels(f"|γ| < {threshold:g}", threshold, found)

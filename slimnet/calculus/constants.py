@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from slimnet.graph import ChannelGraph, Depthwise, Norm, Pointwise, Reader
-from slimnet.places import double_sum
+from slimnet.places import Numbers, as_array, double_sum, numbers
 from slimnet.tracing.labels import Labels
 
 DeadScales = Mapping[str, Sequence[int]]
@@ -18,11 +18,6 @@ CHUNK = 4
 
 ELEMENTWISE = (Pointwise, Norm)
 CPU = torch.device("cpu")
-
-Taps = np.ndarray | torch.Tensor
-"""A weight's taps, where NumPy can look at the numbers themselves as an array: its calls cost a third of torch's."""
-
-NUMPY_TYPES = frozenset([torch.float16, torch.float32, torch.float64])
 
 
 def propagate(graph: ChannelGraph, dead_scales: DeadScales, dead_outputs: Labels) -> np.ndarray:
@@ -78,7 +73,7 @@ def mixed_constant(reader: Reader, values: np.ndarray) -> np.ndarray:
     """The constants of a layer's outputs: known where every input with a nonzero weight is."""
     inputs = values[reader.inputs].reshape(reader.groups, -1)
     # An unknown input is not 0 either.
-    closed = zero_rows(grouped_taps(reader), np.isnan(inputs) if reader.uniform else inputs != 0).reshape(-1)
+    closed = zero_rows(numbers(reader.grouped_taps()), np.isnan(inputs) if reader.uniform else inputs != 0).reshape(-1)
     result = np.full(reader.outputs.size, np.nan)
     if not np.count_nonzero(closed):
         return result
@@ -88,13 +83,7 @@ def mixed_constant(reader: Reader, values: np.ndarray) -> np.ndarray:
     return result if reader.bias is None else result + as_float64(reader.bias())
 
 
-def grouped_taps(reader: Reader) -> Taps:
-    """The weight as `(groups, O / groups, K / groups, taps)`."""
-    taps = reader.grouped_taps()
-    return taps.numpy(force=True) if taps.is_cpu and taps.dtype in NUMPY_TYPES else taps
-
-
-def zero_rows(taps: Taps, looked_at: np.ndarray) -> np.ndarray:
+def zero_rows(taps: Numbers, looked_at: np.ndarray) -> np.ndarray:
     """Which rows of `(groups, R, C, taps)` are zero in all the columns `(groups, C)` looked at.
 
     One tap of one column rules out nearly every row of a dense weight; the others are looked at a few columns at a
@@ -102,7 +91,7 @@ def zero_rows(taps: Taps, looked_at: np.ndarray) -> np.ndarray:
     """
     groups, first = np.arange(len(looked_at)), looked_at.argmax(1)
     one = len(looked_at) == 1
-    zero = is_zero(taps[:, :, int(first[0]), 0] if one else taps[groups, :, first, 0])
+    zero = as_array((taps[:, :, int(first[0]), 0] if one else taps[groups, :, first, 0]) == 0)
     empty = ~looked_at[groups, first]
     if not (np.count_nonzero(zero) or np.count_nonzero(empty)):
         return zero
@@ -112,15 +101,9 @@ def zero_rows(taps: Taps, looked_at: np.ndarray) -> np.ndarray:
         columns = np.flatnonzero(looked_at[group])
         for start in range(0, columns.size, CHUNK):
             part = taps[group][rows[:, None], columns[start : start + CHUNK]]
-            rows = rows[is_zero(part).all((1, 2))]
+            rows = rows[as_array(part == 0).all((1, 2))]
         zero[group] = np.isin(np.arange(zero.shape[1]), rows)
     return zero
-
-
-def is_zero(taps: Taps) -> np.ndarray:
-    """Which taps are zero."""
-    found = taps == 0
-    return found if isinstance(found, np.ndarray) else found.numpy(force=True)
 
 
 def filtered_constant(layer: Depthwise, values: np.ndarray) -> np.ndarray:
@@ -179,4 +162,4 @@ def needs(graph: ChannelGraph, constants: np.ndarray, dead_outputs: Labels) -> N
 
 def columns_read(reader: Reader, rows: np.ndarray) -> np.ndarray:
     """Which inputs `(K,)` reach one of the given output rows `(O,)` through a nonzero weight."""
-    return ~zero_rows(grouped_taps(reader).swapaxes(1, 2), rows.reshape(reader.groups, -1)).reshape(-1)
+    return ~zero_rows(numbers(reader.grouped_taps()).swapaxes(1, 2), rows.reshape(reader.groups, -1)).reshape(-1)

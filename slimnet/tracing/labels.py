@@ -122,9 +122,9 @@ def united(size: int, left: Labels, right: Labels) -> np.ndarray:
     root = np.arange(size, dtype=left.dtype)
     while left.size:
         np.minimum.at(root, np.maximum(left, right), np.minimum(left, right))
-        while not np.array_equal(root, above := root[root]):
+        while not np.array_equal(root, above := root.take(root)):
             root = above
-        left, right = root[left], root[right]
+        left, right = root.take(left), root.take(right)
         apart = left != right
         left, right = left[apart], right[apart]
-    return (np.cumsum(root == np.arange(size)) - 1)[root]
+    return (np.cumsum(root == np.arange(size)) - 1).take(root)
