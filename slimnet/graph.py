@@ -268,6 +268,12 @@ class ChannelGraph:
         return tuple(found.values())
 
     @cached_property
+    def axis_sets(self) -> tuple[np.ndarray, np.ndarray]:
+        """The sets on all `axes`, one axis after the other, and where each begins."""
+        sizes = [labels.size for _, labels in self.axes]
+        return self.sets[np.concatenate([labels for _, labels in self.axes])], np.cumsum(sizes) - sizes
+
+    @cached_property
     def norms(self) -> tuple[tuple[str, Norm], ...]:
         """The BatchNorms whose γ is a parameter, with its name, in execution order."""
         return tuple((step.scale, step) for step in self.steps if isinstance(step, Norm) and step.scale is not None)

@@ -155,14 +155,14 @@ def trace_slim(model: nn.Module, inputs: Inputs, draft: Draft) -> tuple[nn.Modul
     shapes = new_shapes(tensors.named, draft)
     groups = {graph.readers[p.reader].weight or "": len(p.bins) for p in draft.packings}
     structure = skeleton(model, tensors.named, shapes)
-    refit(structure, groups)
+    refit(structure.module, groups)
     for padding in graph.paddings:
         before, after = draft.removal.left(padding.before), draft.removal.left(padding.after)
-        set_padding(structure, padding.module, before, after)
+        set_padding(structure.module, padding.module, before, after)
     for module, labels in graph.counted:
-        set_features(structure, module, draft.removal.left(labels))
+        set_features(structure.module, module, draft.removal.left(labels))
     depthwise = [isinstance(layer, Depthwise) for layer in graph.layers]
-    return structure, trace_structure(structure, tensors, inputs, depthwise)
+    return structure.module, trace_structure(structure, tensors, inputs, depthwise)
 
 
 def new_shapes(tensors: Mapping[str, torch.Tensor], draft: Draft) -> dict[str, tuple[int, ...]]:

@@ -36,8 +36,9 @@ def refit(model: nn.Module, groups: Mapping[str, int]) -> None:
 
 def stored(module: nn.Module, name: str) -> torch.Tensor:
     """A weight, or the one that `torch.nn.utils.prune` computes it from."""
-    original = module._parameters.get(f"{name}_orig")
-    return getattr(module, name) if original is None else original
+    parameters = module._parameters
+    own = parameters.get(f"{name}_orig", parameters.get(name))
+    return getattr(module, name) if own is None else own
 
 
 def refit_convolution(module: nn.modules.conv._ConvNd, groups: int | None) -> None:
@@ -79,7 +80,9 @@ def submodule(model: nn.Module, path: str) -> nn.Module:
     Raises:
         PlanError: there is none.
     """
-    try:
-        return model.get_submodule(path)
-    except AttributeError as error:
-        raise PlanError(f"the plan changes {path}, which the network does not have") from error
+    for name in path.split(".") if path else ():
+        child = model._modules.get(name)
+        if child is None:
+            raise PlanError(f"the plan changes {path}, which the network does not have")
+        model = child
+    return model

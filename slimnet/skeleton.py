@@ -22,8 +22,13 @@ def copy_with(model: nn.Module, replace: TensorMap, tensors: Mapping[str, torch.
     Parameters and buffers that are shared inside the module stay shared. Plain tensor attributes (such as the
     `weight` that `torch.nn.utils.prune` recomputes before every forward) are replaced too, under their path.
     """
+    return copied(model, replace, gather(model).named if tensors is None else tensors)[0]
+
+
+def copied(model: nn.Module, replace: TensorMap, tensors: Mapping[str, torch.Tensor]) -> tuple[nn.Module, "Copier"]:
+    """The copy that `copy_with` makes, and who knows the copies of all tensors."""
     copier = Copier({id(None): None})
-    for name, tensor in (gather(model).named if tensors is None else tensors).items():
+    for name, tensor in tensors.items():
         if id(tensor) in copier.memo:
             continue
         new = replace(name, tensor)
@@ -31,7 +36,7 @@ def copy_with(model: nn.Module, replace: TensorMap, tensors: Mapping[str, torch.
             new = nn.Parameter(new, requires_grad=tensor.requires_grad)
         copier.memo[id(tensor)] = new
     try:
-        return copier.module(model)
+        return copier.module(model), copier
     except (RuntimeError, TypeError, copy.Error) as error:
         reason = str(error).splitlines()[0]
         raise TraceError(
@@ -89,6 +94,10 @@ class Copier:
             elif name != "_compiled_call_impl":
                 attributes[name] = self.value(value)
         return new
+
+    def of(self, tensors: Mapping[str, torch.Tensor]) -> "Named":
+        """The copies of some tensors, by name."""
+        return {name: self.memo[id(tensor)] for name, tensor in tensors.items()}
 
     def value(self, value: Any) -> Any:
         """A copy of one attribute of a module."""
@@ -181,11 +190,18 @@ def add_modules(module: nn.Module, path: str, found: dict[int, tuple[str, nn.Mod
                 add_modules(child, prefix + name, found)
 
 
+class Skeleton(NamedTuple):
+    """A copy of a module with every tensor on the `meta` device, and these tensors by name."""
+
+    module: nn.Module
+    tensors: Named
+
+
 def skeleton(
     model: nn.Module,
     tensors: Mapping[str, torch.Tensor],
     shapes: Mapping[str, tuple[int, ...]] | None = None,
-) -> nn.Module:
+) -> Skeleton:
     """The module with every tensor on the `meta` device: its code and shapes without its weights.
 
     `tensors` are all of the module's by name; `shapes` overrides the shapes of some.
@@ -198,7 +214,10 @@ def skeleton(
             return torch.empty(resized[name], dtype=tensor.dtype, device=meta)
         return torch.empty_like(tensor, device=meta, memory_format=torch.contiguous_format)
 
-    return copy_with(model, empty, tensors)
+    module, copier = copied(model, empty, tensors)
+    # What copies itself may have made tensors of its own.
+    whole = not any(copier.special.values())
+    return Skeleton(module, copier.of(tensors) if whole else gather(module).named)
 
 
 def shared_copy(model: nn.Module, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:

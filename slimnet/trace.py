@@ -16,7 +16,7 @@ from slimnet.garbage import collection_paused
 from slimnet.graph import ChannelGraph, Depthwise, Op, Reader, Step
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.places import together
-from slimnet.skeleton import Tensors, gather, module_paths, modules_of, skeleton
+from slimnet.skeleton import Named, Skeleton, Tensors, gather, module_paths, modules_of, skeleton
 from slimnet.tracing import shapes
 from slimnet.tracing.aliases import write_through
 from slimnet.tracing.casting import as_with_data
@@ -57,9 +57,7 @@ def trace(model: nn.Module, inputs: ExampleInputs | Inputs) -> ChannelGraph:
         raise stop.cause from stop.__cause__
 
 
-def trace_structure(
-    structure: nn.Module, real: Tensors, inputs: Inputs, depthwise: Sequence[bool] = ()
-) -> ChannelGraph:
+def trace_structure(structure: Skeleton, real: Tensors, inputs: Inputs, depthwise: Sequence[bool] = ()) -> ChannelGraph:
     """Trace a skeleton whose tensors have the values `real`, which are only looked at where constants need them.
 
     `depthwise` says which layers are depthwise, where the skeleton is that of a narrower network.
@@ -67,19 +65,21 @@ def trace_structure(
     Raises:
         InterruptedForwardError: the forward raised.
     """
-    modules = modules_of(structure)
-    if any(module.training for module in modules.values()):
-        structure.eval()
-    graph = record(modules, real, inputs, depthwise)
+    module, meta = structure
+    modules = modules_of(module)
+    if any(each.training for each in modules.values()):
+        module.eval()
+        meta = gather(module).named
+    graph = record(modules, meta, real, inputs, depthwise)
     named = real.named
     used = {id(named[name]) for name in graph.used}
     idle = [name for name, tensor in named.items() if id(tensor) not in used and isinstance(tensor, nn.Parameter)]
     if not idle:
         return graph
     for path in ancestors(idle):
-        structure.get_submodule(path).training = True
+        module.get_submodule(path).training = True
     try:
-        with_training = record(modules, real, inputs, depthwise)
+        with_training = record(modules, gather(module).named, real, inputs, depthwise)
     except InterruptedForwardError:
         return graph
     if not graph.used <= with_training.used:
@@ -108,9 +108,11 @@ def ancestors(names: list[str]) -> set[str]:
     return found
 
 
-def record(modules: Mapping[str, nn.Module], real: Tensors, inputs: Inputs, depthwise: Sequence[bool]) -> ChannelGraph:
-    """Run one forward of the skeleton with these modules and collect its channel graph."""
-    recorder = Recorder(modules, real.named, depthwise)
+def record(
+    modules: Mapping[str, nn.Module], meta: Named, real: Tensors, inputs: Inputs, depthwise: Sequence[bool]
+) -> ChannelGraph:
+    """Run one forward of the skeleton with these modules and tensors, and collect its channel graph."""
+    recorder = Recorder(modules, meta, real.named, depthwise)
     given = inputs.map(lambda tensor: torch.empty_like(tensor.as_subclass(torch.Tensor), device="meta"))
 
     try:
@@ -209,8 +211,8 @@ class ChannelMode(TorchDispatchMode):
         recorder = self.recorder
         known = self.known_value(call)
         HANDLERS.get(call.name, unknown)(recorder, call)
-        for index, tensor in enumerate(call.outputs):
-            if known is not None:
+        if known is not None:
+            for index, tensor in enumerate(call.outputs):
                 recorder.set(tensor, recorder.tag(tensor)._replace(value=known(index)))
         self.note(call)
         if call.name not in shapes.RULES:

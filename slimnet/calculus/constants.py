@@ -49,7 +49,10 @@ def propagate(graph: ChannelGraph, dead_scales: DeadScales, dead_outputs: Labels
 
 def as_float64(tensor: torch.Tensor) -> np.ndarray:
     """A tensor's values in one row."""
-    return tensor.detach().to(CPU, torch.float64).numpy().reshape(-1)
+    found = numbers(tensor)
+    if isinstance(found, np.ndarray):
+        return found.astype(np.float64).reshape(-1)
+    return found.to(CPU, torch.float64).numpy(force=True).reshape(-1)
 
 
 def normed_constant(norm: Norm, inputs: np.ndarray, dead: Sequence[int]) -> np.ndarray:
@@ -135,24 +138,24 @@ def needs(graph: ChannelGraph, constants: np.ndarray, dead_outputs: Labels) -> N
     seen to be zero (`dead_outputs`) stays so as long as all it is computed from stays.
     """
     live = np.zeros(graph.size, dtype=bool)
-    seen = np.zeros(graph.size, dtype=bool)
-    seen[dead_outputs] = True
+    fixed = ~np.isnan(constants)
+    moving = ~fixed
+    moving[dead_outputs] = True
     for pin in graph.pins:
         live[pin.labels] = True
     for total in graph.sums:
         live[total.rows] = True
-    varies = np.isnan(constants)
     reads: list[np.ndarray] = []
     for step in reversed(graph.steps):
         if isinstance(step, ELEMENTWISE):
             needed = live[step.out]
             if np.count_nonzero(needed):
-                moving = varies[step.out] | seen[step.out]
+                moved = moving[step.out]
                 for operand in step.operands:
-                    live[operand[needed & (moving | ~varies[operand])]] = True
+                    live[operand[needed & (moved | fixed[operand])]] = True
         elif isinstance(step, Depthwise):
             inputs = np.repeat(step.inputs, step.outputs.size // step.inputs.size)
-            live[inputs[live[step.outputs] & (varies[step.outputs] | ~varies[inputs])]] = True
+            live[inputs[live[step.outputs] & (~fixed[step.outputs] | fixed[inputs])]] = True
         else:
             read = columns_read(step, live[step.outputs])
             live[step.inputs[read]] = True

@@ -63,14 +63,15 @@ class Multiples:
 
     @classmethod
     def of_layers(cls, removal: Removal, rounding: Rounding) -> "Multiples":
-        """Collect what the layers write, wherever something of it can go."""
+        """Collect what the layers write that are rounded, wherever something of it can go."""
         rows: dict[bytes, np.ndarray] = {}
         by_row: dict[bytes, int] = {}
         for layer in removal.graph.layers:
-            row = removal.sets[layer.outputs]
-            if removal.removed[row].any():
+            multiple = rounding.of(layer.module)
+            if multiple > 1 and removal.gone(layer.outputs).any():
+                row = removal.sets[layer.outputs]
                 rows[key_of(row)] = row
-                by_row[key_of(row)] = max(by_row.get(key_of(row), 1), rounding.of(layer.module))
+                by_row[key_of(row)] = max(by_row.get(key_of(row), 1), multiple)
         return cls(removal, rows, by_row)
 
     def of(self, sets: np.ndarray) -> int:
@@ -85,7 +86,7 @@ class Multiples:
         found = []
         for key, row in self.rows.items():
             multiple = self.by_row[key]
-            if multiple > 1 and (multiple >= row.size or not np.isin(row, packed).any()):
+            if multiple >= row.size or not np.isin(row, packed).any():
                 found.append(Width(*np.unique(row, return_counts=True), multiple))
         return found
 

@@ -22,9 +22,8 @@ def keep_one(removal: Removal) -> None:
     axes = removal.graph.axes
     if not axes:
         return
-    gone = removal.gone(np.concatenate([labels for _, labels in axes]))
-    starts = np.cumsum([0, *(labels.size for _, labels in axes[:-1])])
-    for index in np.flatnonzero(np.logical_and.reduceat(gone, starts)):
+    all_sets, starts = removal.graph.axis_sets
+    for index in np.flatnonzero(np.logical_and.reduceat(removal.removed[all_sets], starts)):
         name, labels = axes[index]
         sets = removal.sets[labels]
         if removal.removed[sets].all():

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from slimnet.graph import Activation, Constants, Counted, Known, Op, Padding, Parts, Pin, Pointwise, Step, Sum, Value
-from slimnet.skeleton import gather
+from slimnet.skeleton import Named
 from slimnet.tracing.labels import Labels, align, along, common_shape, distinct, varying_axes
 from slimnet.tracing.tag import PLAIN, Tag
 from slimnet.tracing.workers import Path
@@ -62,13 +62,11 @@ class Recorder:
     one channel in one group is an ordinary convolution too.
     """
 
-    def __init__(
-        self, modules: Mapping[str, nn.Module], real: Mapping[str, torch.Tensor], depthwise: Sequence[bool] = ()
-    ):
+    def __init__(self, modules: Mapping[str, nn.Module], meta: Named, real: Named, depthwise: Sequence[bool] = ()):
         self.depthwise = iter(depthwise)
         self.modules = modules
-        self.meta = gather(modules[""]).named
-        self.parameters = {id(tensor): name for name, tensor in reversed(self.meta.items())}
+        self.meta = meta
+        self.parameters = {id(tensor): name for name, tensor in reversed(meta.items())}
         self.real = real
         self.originals = {id(tensor): name for name, tensor in real.items()}
         self.size = 1
