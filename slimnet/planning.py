@@ -187,23 +187,36 @@ def new_shapes(tensors: Mapping[str, torch.Tensor], draft: Draft) -> dict[str, t
 
 
 def pin_sets(removal: Removal, sets: np.ndarray, where: str) -> ExtraPin:
-    """Pin whole sets; where none of them was removed the whole draft is given up."""
+    """Pin whole sets; where none of them was removed, what is around them."""
     members = np.isin(removal.sets, sets)
     if not where.endswith(")"):
         # A layer saw it, but the number stands in a line before that.
         moved = (op for op in removal.graph.ops if op.name in SIZED)
         where = next((str(op) for op in moved if members[labels_of([op])].any()), where)
-    if not removal.removed[sets].any():
-        members = np.ones_like(members)
-    labels = np.flatnonzero(members)
-    return labels[labels > 0], f"the code around {where} does not follow a narrower width"
+    reason = f"the code around {where} does not follow a narrower width"
+    if removal.removed[sets].any():
+        labels = np.flatnonzero(members)
+        return labels[labels > 0], reason
+    module = next((op.module for op in removal.graph.ops if members[labels_of([op])].any()), "")
+    return labels_around(removal, module), reason
+
+
+def labels_around(removal: Removal, module: str) -> Labels:
+    """What the ops of a module touch, or those of a module around it: of the first where anything was to go."""
+    graph = removal.graph
+    while module:
+        touched = labels_of([op for op in graph.ops if op.module == module or op.module.startswith(f"{module}.")])
+        if removal.gone(touched).any():
+            return touched
+        module = module.rpartition(".")[0]
+    return np.arange(1, graph.size)
 
 
 def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError) -> ExtraPin:
     """Pin what stopped a narrower forward: the last op before that moves the same channels by numbers in the code.
 
     All ops from its line of code are pinned with it. Where there is none, the op that raised is pinned, then its
-    neighbours, then everything.
+    neighbours, then its module, then the modules around it.
     """
     position = min(stop.position, len(graph.ops) - 1)
     culprit = graph.ops[position]
@@ -213,11 +226,12 @@ def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError)
             twins = [other for other in graph.ops if (other.name, other.line) == (op.name, op.line)]
             if removal.gone(labels_of(twins)).any():
                 return labels_of(twins), f"the code at {op} does not follow a narrower width"
-    for ops in ([culprit], graph.ops[max(0, position - 2) : position + 3], graph.ops):
+    reason = f"the code at {culprit} does not follow a narrower width"
+    for ops in ([culprit], graph.ops[max(0, position - 2) : position + 3]):
         touched = labels_of(ops)
         if removal.gone(touched).any():
-            return touched, f"the code at {culprit} does not follow a narrower width"
-    return np.arange(1, graph.size), "the network's code does not follow a narrower width"
+            return touched, reason
+    return labels_around(removal, culprit.module), reason
 
 
 def concerned_by(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError) -> np.ndarray:

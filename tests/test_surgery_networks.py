@@ -158,3 +158,55 @@ def test_the_twin_that_answers_in_evaluation_is_the_one_that_is_cut():
     slimmed = slim(double(WithAverage(network)), planes())
     assert slimmed.model.average[0].out_channels == 5
     assert slimmed.model.network[0].out_channels == 8
+
+
+class Remembers(nn.Module):
+    """A head that makes a grid of positions anew where the shape of what it reads has changed, its width included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(8, 3, 1)
+        self.shape: torch.Size | None = None
+        self.grid = torch.zeros(0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(x)
+        if self.shape != x.shape:
+            self.shape = x.shape
+            self.grid = torch.stack(torch.meshgrid(*map(torch.arange, y.shape[2:]), indexing="ij")).to(y)
+        return torch.cat([self.grid + y[:, :2], y[:, 2:].sigmoid()], 1)
+
+
+class Lambda(nn.Module):
+    """Attention whose outputs are as many as its inputs, which the code reads off the inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.value = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, channels, rows, columns = x.shape
+        query = self.query(x).reshape(n, -1, rows * columns).transpose(1, 2)
+        value = self.value(x).reshape(n, -1, rows * columns).softmax(2)
+        return (
+            (query @ (query.transpose(1, 2) @ value.transpose(1, 2)))
+            .transpose(1, 2)
+            .reshape(n, channels, rows, columns)
+        )
+
+
+@pytest.mark.parametrize("part", [Remembers, Lambda])
+def test_code_that_does_not_follow_holds_up_what_is_around_it_alone(part: type[nn.Module]):
+    """The channels that go into the module stay, those before it go."""
+    model = wired(
+        lambda m, x: m.part(m.norm(m.second(m.first(x))).relu()),
+        first=nn.Sequential(nn.Conv2d(2, 8, 3), norm(8, [1, 2, 6], -0.5), nn.ReLU()),
+        second=nn.Conv2d(8, 8, 3),
+        norm=norm(8, [0, 3], -0.5),
+        part=part(),
+    )
+    x = planes()
+    model(x)
+    slimmed = slim_and_compare(model, x, fresh=planes(side=9))
+    assert [slimmed.model.first[0].out_channels, slimmed.model.second.out_channels] == [5, 8]
+    assert all("part" in kept.reason for kept in slimmed.plan.kept)
