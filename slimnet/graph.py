@@ -130,14 +130,17 @@ class Pin:
 
 @dataclass(frozen=True)
 class Sum:
-    """Labels `(sums, channels)` of channels that are added up, each row to one value: zeros may go, nothing else.
+    """Labels `(sums, channels)` of channels that are made into one value each row: zeros may go, nothing else.
 
-    `out` are labels `(sums,)` of the values.
+    `out` are labels `(sums,)` of the values. `kind` is "sum", "mean" or "max"; from a maximum any constant may go but
+    the largest. `places` is the label of where the largest stand, where the code was told.
     """
 
     rows: Labels
     out: Labels
     where: str
+    kind: str = "sum"
+    places: Labels | None = None
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,10 @@ class Fold:
 
 @dataclass(frozen=True)
 class Merge:
-    """Constants of removed channels, carried by a kept one: `weight[:, carrier] += ratio · weight[:, source]`."""
+    """Constants of removed channels, carried by a kept one: `weight[:, carrier] += ratio · weight[:, source]`.
+
+    A channel that is its own source is a mean over channels of which some are removed.
+    """
 
     weight: str
     axis: int

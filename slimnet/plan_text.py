@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from slimnet.plan import LayerPlan, SurgeryPlan, WidthTrial
+from slimnet.plan import LayerPlan, Merge, SurgeryPlan, WidthTrial
 
 
 def describe(plan: SurgeryPlan) -> str:
@@ -19,16 +19,24 @@ def describe(plan: SurgeryPlan) -> str:
     if not changed:
         lines.append("  nothing to remove: no dead channel can go" if plan.dead_channels else "  nothing to remove")
     lines += [f"  {many(fold.channels, 'constant')} of removed channels folded into {fold.bias}" for fold in plan.folds]
-    lines += [
-        f"  {many(len(merge.sources), 'constant')} of removed channels carried by "
-        f"{many(len(set(merge.carriers)), 'kept channel')} of {merge.weight}"
-        for merge in plan.merges
-    ]
+    lines += [line for merge in plan.merges for line in merge_lines(merge)]
     reasons: Counter[str] = Counter()
     for kept in plan.kept:
         reasons[kept.reason] += len(kept.channels)
     lines += [f"  {many(count, 'dead channel')} kept: {reason}" for reason, count in reasons.most_common()]
     return "\n".join(lines)
+
+
+def merge_lines(merge: Merge) -> list[str]:
+    """What is carried by channels of one weight, and what it makes up for."""
+    pairs = list(zip(merge.carriers, merge.sources, strict=True))
+    carriers = {carrier for carrier, source in pairs if carrier != source}
+    means = sum(carrier == source for carrier, source in pairs)
+    carried = (
+        f"{many(len(pairs) - means, 'constant')} of removed channels carried by {many(len(carriers), 'kept channel')}"
+    )
+    lines = [f"  {carried} of {merge.weight}"] if carriers else []
+    return [*lines, f"  {many(means, 'mean')} over fewer channels scaled in {merge.weight}"] if means else lines
 
 
 def many(count: int, thing: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from wiring import norm, planes, reasons, slim, wired
+from wiring import double, norm, planes, reasons, slim, wired
 
 import slimnet
 
@@ -114,3 +114,69 @@ def test_queries_and_keys_go_in_pairs():
     slimmed = slim(model, planes())
     assert [slimmed.model.queries[0].out_channels, slimmed.model.keys[0].out_channels] == [2, 2]
     assert torch.equal(slimmed.model.keys[0].weight, model.keys[0].weight[[1, 2]])
+
+
+def spatial_attention(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The gate of CBAM: the largest and the mean of all channels at each position, read by one convolution."""
+    return x * m.gate(torch.cat([x.max(1, keepdim=True).values, x.mean(1, keepdim=True)], 1)).sigmoid()
+
+
+def with_gate(way: Callable[[nn.Module, torch.Tensor], torch.Tensor], beta: float, gate: nn.Module) -> nn.Module:
+    """A network with some code that has a layer of its own."""
+    return wired(
+        lambda m, x: m.last(way(m, m.norm(m.first(x)).relu())),
+        first=nn.Conv2d(2, 16, 3),
+        norm=norm(16, DEAD, beta),
+        gate=gate,
+        last=nn.Conv2d(16, 3, 1),
+    )
+
+
+def test_zeros_go_from_the_means_and_maxima_that_one_layer_reads():
+    """One zero stays for the maximum; for what the mean has lost, the layer's weight makes up."""
+    model = with_gate(spatial_attention, -0.4, nn.Conv2d(2, 1, 3, padding=1))
+    slimmed = slim(model, planes())
+    assert slimmed.model.first.out_channels == 11
+    torch.testing.assert_close(slimmed.model.gate.weight[:, 1], model.gate.weight[:, 1] * 11 / 16)
+    assert torch.equal(slimmed.model.gate.weight[:, 0], model.gate.weight[:, 0])
+    assert "1 mean over fewer channels scaled in gate.weight" in str(slimmed.plan)
+    assert "stands for all constants, reduced over its channels at max" in reasons(slimmed)
+
+
+def test_of_a_maximum_the_largest_constant_stays():
+    model = with_gate(
+        lambda m, x: torch.cat([x, m.gate(x.amax(1, keepdim=True))], 1), 0.4, nn.Conv2d(1, 1, 3, padding=1)
+    )
+    model.last = double(nn.Conv2d(17, 3, 1))
+    slimmed = slim(model, planes())
+    assert slimmed.model.first.out_channels == 11
+    assert slimmed.model.norm.bias.max() == model.norm.bias.max()
+    assert model.norm.bias[DEAD].max() in slimmed.model.norm.bias
+
+
+COUNTED: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
+    "a mean that another op takes as well": lambda m, x: x * m.gate(mean := x.mean(1, keepdim=True)) + mean,
+    "a mean of a mean": lambda m, x: x * m.gate((x.mean(1, keepdim=True) + x.mean(1, keepdim=True)).relu()),
+    "a mean that two layers with one weight read": lambda m, x: (
+        x * m.gate(x.mean(1, keepdim=True)) + m.gate(x[:, :1] + 1)
+    ),
+    "a mean seen from outside": lambda m, x: x * m.gate(m.seen(x.mean(1, keepdim=True))),
+    "the place of the largest": lambda m, x: x * m.gate(x.max(1, keepdim=True).values) + x.max(1, keepdim=True).indices,
+    "the place of the largest as a number": lambda m, x: x * m.gate(x.max(1, keepdim=True).indices.double()),
+    "the smallest": lambda m, x: x * m.gate(x.amin(1, keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_where_something_else_depends_on_how_many_channels_there_are_all_stay(name):
+    model = with_gate(COUNTED[name], -0.4, nn.Conv2d(1, 1, 3, padding=1))
+    model.seen = nn.BatchNorm2d(1).double().eval()
+    assert slim(model, planes()).model.first.out_channels == 16
+
+
+@pytest.mark.parametrize("beta", [-0.4, 0.4])
+@pytest.mark.parametrize("dead", [list(range(16)), list(range(15)), [3], []])
+def test_means_and_maxima_of_nothing_but_constants_stay_exact(dead, beta):
+    model = with_gate(spatial_attention, beta, nn.Conv2d(2, 1, 3, padding=1))
+    model.norm = norm(16, dead, beta).double().eval()
+    slim(model, planes())

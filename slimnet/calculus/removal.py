@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from slimnet.calculus.averaging import staying
 from slimnet.calculus.constants import Needs
 from slimnet.graph import ChannelGraph, Norm, Parts, Pointwise, Reader
 from slimnet.tracing.labels import Labels
@@ -132,7 +133,7 @@ def removable(
     for pin in graph.pins:
         block(pin.labels, pin.reason)
     for total in graph.sums:
-        block(total.rows[~(constants[total.rows] == 0)], total.where)
+        block(staying(graph, constants, total), total.where)
     for parts in graph.parts:
         if parts.fixed is not None and axis_of(parts, turns or {}) is None:
             block(parts.fixed, f"taken by position at {parts.where}")

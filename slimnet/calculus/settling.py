@@ -14,6 +14,7 @@ def settle(removal: Removal) -> None:
         keep_pairs(removal)
         equalise(removal)
         keep_carriers(removal)
+        keep_largest(removal)
         round_up(removal)
 
 
@@ -29,6 +30,20 @@ def keep_one(removal: Removal) -> None:
         if removal.removed[sets].all():
             cheapest = sets[np.argmin(removal.weight[sets])]
             removal.restore(cheapest, f"last channel of {name.rpartition('.')[0] or name}")
+
+
+def keep_largest(removal: Removal) -> None:
+    """Where a maximum is taken over channels, the largest of the constants stays; it stands for all of them."""
+    for total in removal.graph.sums:
+        if total.kind != "max":
+            continue
+        for row in total.rows:
+            values, gone = removal.constants[row], removal.gone(row)
+            largest = values[gone].max(initial=-np.inf)
+            if gone.any() and not (values[~gone] >= largest).any():
+                candidates = removal.sets[row[gone & (values == largest)]]
+                cheapest = candidates[np.argmin(removal.weight[candidates])]
+                removal.restore(cheapest, f"stands for all constants, {total.where}")
 
 
 def keep_pairs(removal: Removal) -> None:

@@ -1,12 +1,15 @@
 """write_plan: turn a settled removal into the plan that people read and `apply_plan` follows."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
+from slimnet.calculus.averaging import scaled_readers
 from slimnet.calculus.matching import MixedChannelsError, Orders
 from slimnet.calculus.narrowing import Narrow, count_elements
 from slimnet.calculus.removal import Removal, carrier, carrier_groups
-from slimnet.graph import Reader
+from slimnet.graph import Reader, Sum
 from slimnet.places import double_sum, in_double
 from slimnet.plan import (
     AxisCut,
@@ -147,7 +150,32 @@ def fold_constants(removal: Removal, orders: Orders) -> tuple[list[Fold], list[M
             folds[reader.bias_name] = Fold(reader.module, reader.bias_name, int(lost.sum()), tuple(increments.tolist()))
         elif reader.weight is not None:
             merges[reader.weight] = merge_into_carriers(removal, reader, reads, lost)
+    for total in removal.graph.sums:
+        for scaling in scalings(removal, total):
+            merges[scaling.weight] = both(scaling, merges.get(scaling.weight))
     return list(folds.values()), list(merges.values())
+
+
+def scalings(removal: Removal, total: Sum) -> Iterator[Merge]:
+    """What makes up for the channels that a mean has lost, in every weight that reads it: it is merged into itself."""
+    gone = removal.gone(total.rows[0])
+    if total.kind == "mean" and gone.any():
+        ratio = -np.count_nonzero(gone) / gone.size
+        for reader, place in scaled_readers(removal.graph, total) or ():
+            yield Merge(reader.weight or "", reader.in_axis, (place,), (place,), (ratio,))
+
+
+def both(first: Merge, second: Merge | None) -> Merge:
+    """Two merges into channels of one weight, one after the other."""
+    if second is None:
+        return first
+    return Merge(
+        first.weight,
+        first.axis,
+        first.carriers + second.carriers,
+        first.sources + second.sources,
+        first.ratios + second.ratios,
+    )
 
 
 def bias_increments(reader: Reader, values: np.ndarray) -> np.ndarray:

@@ -98,10 +98,14 @@ def norm(recorder: Recorder, call: Call) -> None:
     reduce(recorder, call, zero_only if usual else opaque, all_zero if usual else opaque)
 
 
-def adds_up(call: Call) -> bool:
-    """Whether zeros make no difference to a reduction."""
+def kind_of(call: Call) -> str | None:
+    """What a reduction makes of channels, if they need not all be there."""
+    if call.name in ("amax", "max"):
+        return "max"
     order = call.arg(1, "ord", 2)
-    return call.name == "sum" or ("norm" in call.name and isinstance(order, int | float) and order > 0)
+    if call.name == "sum" or ("norm" in call.name and isinstance(order, int | float) and order > 0):
+        return "sum"
+    return "mean" if call.name == "mean" else None
 
 
 def reduce(recorder: Recorder, call: Call, constant: Constant, across: Constant) -> None:
@@ -118,10 +122,10 @@ def reduce(recorder: Recorder, call: Call, constant: Constant, across: Constant)
         over = [a for a in varying_axes(face) if a in axes]
         if over:
             where = f"reduced over its channels at {recorder.here(call)}"
-            if adds_up(call) and len(tag.faces) == 1 and set(over) == set(varying_axes(face)):
-                total = recorder.summed(face.reshape(1, -1), where)
-                faces.append(total.reshape([1] * out.ndim))
-                continue
+            kind = kind_of(call)
+            if kind is not None and len(tag.faces) == 1 and set(over) == set(varying_axes(face)):
+                made_one(recorder, call, face, kind, where)
+                return
             if set(over) == set(varying_axes(face)) or len(tag.faces) > 1:
                 recorder.pin(face, where)
                 continue
@@ -131,6 +135,16 @@ def reduce(recorder: Recorder, call: Call, constant: Constant, across: Constant)
             face = recorder.pointwise([face], constant, reason=recorder.here(call))
         faces.append(face if keep else face.reshape([n for a, n in enumerate(face.shape) if a not in axes]))
     finish(recorder, call, faces)
+
+
+def made_one(recorder: Recorder, call: Call, face: Labels, kind: str, where: str) -> None:
+    """All channels of a tensor become one, which stays; of a maximum there may also be told where it stands."""
+    shape = [1] * call.outputs[0].ndim
+    places = recorder.fresh((1,)) if len(call.outputs) > 1 else None
+    total = recorder.summed(face.reshape(1, -1), where, kind, places)
+    for tensor, labels in zip(call.outputs, (total, places), strict=False):
+        if labels is not None:
+            recorder.set(tensor, Tag((labels.reshape(shape),)))
 
 
 def finish(recorder: Recorder, call: Call, faces: Sequence[Labels]) -> None:
