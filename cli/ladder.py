@@ -11,6 +11,7 @@ import click
 from rich.text import Text
 from slimnet_cli import terminal
 from slimnet_cli.grouping import GroupedCommand, in_group
+from slimnet_cli.machine import on_device
 from slimnet_cli.network import Network
 from slimnet_cli.options import json_option, network_options
 from slimnet_cli.reading import Labelled, data_options
@@ -37,6 +38,7 @@ rungs = in_group("Rungs")
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Several compact networks out of one training.")
 @click.argument("checkpoint", metavar="CKPT")
 @network_options()
+@on_device
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the rungs go.")
 @rungs("--steps", default=STEPS, show_default=True, callback=numbers(float), metavar="F,...", help="Parts left.")
 @rungs("--unit", type=click.Choice(["macs", "params", "channels"]), default="macs", show_default=True, help="Of what.")

@@ -1,14 +1,16 @@
-"""The options of `slimnet train` that say how the machine is used; results depend on them by rounding at most."""
+"""The options that say how the machine is used; results depend on them by rounding at most."""
 
 from __future__ import annotations
 
+import functools
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.grouping import in_group
-from slimnet_cli.options import as_one
+from slimnet_cli.network import Network
+from slimnet_cli.options import Command, as_one
 
 if TYPE_CHECKING:
     from slimnet.training.tuning import Tuning
@@ -65,6 +67,24 @@ class Machine:
         return Tuning(
             threads=self.threads or threads, compiled=self.compiled, cuda_graph=self.cuda_graph, tf32=self.tf32
         )
+
+
+def on_device(command: Command) -> Command:
+    """Add `--device`, checked to be there, to a command that takes a `network`, which is loaded onto it."""
+
+    @functools.wraps(command)
+    def placed(device: str, network: Network, **others: Any) -> Any:
+        return command(network=replace(network, device=device), **others)
+
+    option = click.option(
+        "--device",
+        default="cpu",
+        show_default=True,
+        metavar="DEVICE",
+        callback=lambda _, __, name: Machine(device=name).chosen_device(),
+        help="Where the networks run: cpu, cuda or cuda:N.",
+    )
+    return option(placed)
 
 
 machine_options = as_one("machine", Machine, OPTIONS)

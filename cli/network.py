@@ -23,14 +23,15 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Network:
-    """What `--arch`, `--arch-args` and `--input-shape` say."""
+    """What `--arch`, `--arch-args` and `--input-shape` say, and where the network is to run."""
 
     arch: str | None
     arch_args: Mapping[str, Any] = field(default_factory=dict)
     input_shape: Shape | None = None
+    device: str = "cpu"
 
     def load(self, checkpoint: str) -> nn.Module:
-        """The network with the weights of a checkpoint, in eval mode.
+        """The network with the weights of a checkpoint, in eval mode, on its device.
 
         Raises:
             click.UsageError: no architecture was named.
@@ -40,7 +41,7 @@ class Network:
             raise click.UsageError(f"{checkpoint} is a checkpoint; say of which network with --arch")
         from slimnet.checkpoint import load_checkpoint
 
-        return load_checkpoint(checkpoint, self.arch, self.arch_args).eval()
+        return load_checkpoint(checkpoint, self.arch, self.arch_args).eval().to(self.device)
 
     def fresh(self) -> nn.Module | None:
         """The network with random weights; None where no architecture was named.
@@ -61,10 +62,10 @@ class Network:
         return replace(self, arch=architecture.name, arch_args=architecture.args)
 
     def example(self, model: nn.Module, data: ImageData | None = None) -> torch.Tensor:
-        """A few inputs: the first test images, or noise of the shape given or usual for the architecture."""
+        """A few inputs, where the network is: the first test images, or noise of the shape given or usual for it."""
         if data is not None:
-            return next(data.batches("test", EXAMPLES))[0]
-        return noise(self.input_shape or usual_shape(self.arch or "", self.arch_args, model))
+            return next(data.batches("test", EXAMPLES, self.device))[0]
+        return noise(self.input_shape or usual_shape(self.arch or "", self.arch_args, model)).to(self.device)
 
 
 def noise(shape: Shape) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from slimnet_cli import before_after, terminal
 from slimnet_cli.grouping import GroupedCommand
+from slimnet_cli.machine import on_device
 from slimnet_cli.network import Network
 from slimnet_cli.options import json_option, network_options
 from slimnet_cli.reading import Labelled, data_options
@@ -39,6 +40,7 @@ Examples:
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Remove the dead channels of a network.")
 @click.argument("checkpoint", metavar="CKPT")
 @network_options()
+@on_device
 @click.option("-o", "--out", metavar="DIR", help="The folder to write the bundle to; it must not exist yet.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @removing_options

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli import terminal
+from slimnet_cli.machine import on_device
 from slimnet_cli.network import Network
 from slimnet_cli.options import architecture_option, json_option
 from slimnet_cli.reading import Labelled, data_options
@@ -27,6 +28,7 @@ Examples:
 @click.option("--dense", metavar="CKPT", help="The checkpoint it was made from: the certificate is measured again.")
 @data_options
 @architecture_option
+@on_device
 @json_option
 def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_json: bool) -> None:
     """Check that a bundle is whole, and that all its forms still compute the same.
