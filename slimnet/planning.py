@@ -115,6 +115,8 @@ def make_plan(
             check_steps(removal, slim, orders)
             return write_plan(network, tensors, measured(structure, slim), removal, orders, dead, str(rounding))
         except MixedChannelsError as mixed:
+            if not removal.removed.any():
+                break
             if draft.packings and packing_allowed:
                 packing_allowed = False
             elif alone := lone(removal, mixed.sets):
@@ -123,6 +125,8 @@ def make_plan(
                 pin = turns.turn(removal, mixed.sets, len(graph.ops), pin_sets(removal, mixed.sets, mixed.where))
                 pins += [] if pin is None else [pin]
         except InterruptedForwardError as stop:
+            if not removal.removed.any():
+                break
             touched = concerned_by(graph, removal, stop)
             if alone := lone(removal, touched):
                 paired |= alone

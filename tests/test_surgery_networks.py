@@ -210,3 +210,35 @@ def test_code_that_does_not_follow_holds_up_what_is_around_it_alone(part: type[n
     slimmed = slim_and_compare(model, x, fresh=planes(side=9))
     assert [slimmed.model.first[0].out_channels, slimmed.model.second.out_channels] == [5, 8]
     assert all("part" in kept.reason for kept in slimmed.plan.kept)
+
+
+def test_channels_of_an_image_beside_those_of_a_layer_are_no_copies_of_each_other():
+    """As in ENet, whose first layer is half a convolution and half the image; a decoder puts values back in place."""
+
+    def forward(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y = m.norm(torch.cat([m.first(x), functional.max_pool2d(x, 2)], 1)).relu()
+        smaller, places = functional.max_pool2d(y, 2, return_indices=True)
+        return m.last(functional.max_unpool2d(m.inner(smaller), places, 2))
+
+    model = wired(
+        forward,
+        first=nn.Conv2d(2, 6, 3, stride=2, padding=1),
+        norm=norm(8, [0, 1, 4, 6], -0.5),
+        inner=nn.Sequential(nn.Conv2d(8, 8, 1), norm(8, [0, 1, 6], -0.5), nn.ReLU()),
+        last=nn.Conv2d(8, 3, 1),
+    )
+    slimmed = slim_and_compare(model, planes(side=8), fresh=planes(side=12))
+    assert [slimmed.model.first.out_channels, slimmed.model.norm.num_features] == [4, 6]
+
+
+@pytest.mark.parametrize("beta", [0.6, -0.6])
+def test_what_is_constant_over_time_does_not_deviate_from_its_mean(beta):
+    """Statistics pooling, as in x-vectors: the mean and the deviation of each channel."""
+    model = wired(
+        lambda m, x: m.last(torch.cat([(y := m.norm(m.first(x).relu())).mean(2), y.std(2), y.var(2) + 1], 1)),
+        first=nn.Conv1d(2, 8, 3),
+        norm=norm(8, [1, 2, 6], beta, nn.BatchNorm1d),
+        last=nn.Linear(24, 3),
+    )
+    slimmed = slim_and_compare(model, planes().flatten(2), fresh=planes(side=9).flatten(2))
+    assert slimmed.model.first.out_channels == 5

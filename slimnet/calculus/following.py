@@ -148,10 +148,12 @@ class Follower:
         ours = combined([self.alike[labels] for labels in dense])
         found = [self.was[labels] for labels in narrow]
         theirs = combined(found)
-        unknown = np.any([(was == 0) & labels.any() for labels, was in zip(dense, found, strict=True)], axis=0)
+        unknown = lacking(found, dense)
         order = np.argsort(ours, kind="stable")
         ordered = ours[order]
-        self.note_alike(ordered, out[order])
+        # Channels without a label, such as an image's, are not alike for that.
+        named = ~lacking(dense)[order]
+        self.note_alike(ordered[named], out[order[named]])
         place = np.minimum(np.searchsorted(ordered, theirs), ours.size - 1)
         strange = ~unknown & (ordered[place] != theirs)
         if strange.any():
@@ -187,6 +189,12 @@ def computed(graph: ChannelGraph) -> np.ndarray:
     for step in graph.steps:
         found[step.out if isinstance(step, ELEMENTWISE) else step.outputs] = True
     return found
+
+
+def lacking(operands: Sequence[Labels], like: Sequence[Labels] | None = None) -> np.ndarray:
+    """Where one of some operands has no label, though that operand (or what it is `like`) has labels elsewhere."""
+    pairs = zip(operands, operands if like is None else like, strict=True)
+    return np.any([(labels == 0) & known.any() for labels, known in pairs], axis=0)
 
 
 def same_arity(dense: Pointwise | Norm, narrow: Pointwise | Norm) -> bool:

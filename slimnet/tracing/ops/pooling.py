@@ -91,6 +91,11 @@ def statistic(recorder: Recorder, call: Call) -> None:
     reduce(recorder, call, opaque, opaque)
 
 
+def deviation(recorder: Recorder, call: Call) -> None:
+    """var, std: what is constant over a plane does not deviate from its mean."""
+    reduce(recorder, call, lambda values: values[0] * 0, opaque)
+
+
 def norm(recorder: Recorder, call: Call) -> None:
     """A norm: that of zeros is zero, and zeros add nothing to it unless it counts or takes the smallest."""
     order = call.arg(1, "ord", 2)
@@ -220,6 +225,7 @@ POOLING: dict[str, Any] = dict.fromkeys(
 POOLING |= dict.fromkeys(["avg_pool1d", "avg_pool2d", "avg_pool3d"], average_pool)
 POOLING |= dict.fromkeys(["mean", "amax", "amin", "max", "min"], average)
 POOLING |= {"sum": total}
-POOLING |= dict.fromkeys(["var", "std", "var_mean", "prod", "logsumexp", "any", "all"], statistic)
+POOLING |= dict.fromkeys(["var_mean", "prod", "logsumexp", "any", "all"], statistic)
+POOLING |= dict.fromkeys(["var", "std"], deviation)
 POOLING |= dict.fromkeys(["norm", "linalg_vector_norm"], norm)
 POOLING |= dict.fromkeys(["_softmax", "_log_softmax", "softmax", "cumsum"], normalise_over)
