@@ -1,11 +1,14 @@
 """One thread per test process: two workers on two cores would otherwise fight for them."""
 
 import functools
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from bundles import SHAPE, Made, basic_net, coded_net, images, make, tied_net
+from command_line import SHORT, run
 
 torch.set_num_threads(1)
 
@@ -46,3 +49,20 @@ def nameless(tmp_path_factory, operators_read_once) -> Made:
 def coded(tmp_path_factory, operators_read_once) -> Made:
     """A bundle of a network that is made by code elsewhere."""
     return make(coded_net(), images(), tmp_path_factory.mktemp("coded") / "slim")
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Copies of bundles that a test may change."""
+
+    def made(original: Made, name: str = "slim") -> Path:
+        return Path(shutil.copytree(original.folder, tmp_path / name))
+
+    return made
+
+
+@pytest.fixture
+def begun(tmp_path) -> Path:
+    """A finished run of forty steps with a checkpoint every twenty."""
+    assert run("digits", *SHORT, "--iterations", 40, "--checkpoint-every", 20, "-o", tmp_path / "run") == 0
+    return tmp_path / "run"
