@@ -84,7 +84,7 @@ class Copier:
         # What copies itself may add to the module's attributes meanwhile.
         for name, value in vars(module).copy().items():
             kind = type(value)
-            if kind in FROZEN:
+            if kind in FROZEN or (kind is tuple and FROZEN.issuperset(map(type, value))):
                 attributes[name] = value
             elif kind in CONTAINERS and not value:
                 attributes[name] = kind()

@@ -41,7 +41,9 @@ def propagate(graph: ChannelGraph, dead_scales: DeadScales, dead_outputs: Labels
         elif isinstance(step, Norm):
             values[step.out] = normed_constant(step, values[step.inputs], dead_scales.get(step.scale or "", ()))
         elif isinstance(step, Reader):
-            values[step.outputs] = mixed_constant(step, values)
+            closed = closed_rows(step, values)
+            if np.count_nonzero(closed):
+                values[step.outputs[closed]] = mixed_constants(step, values, closed)
         else:
             values[step.outputs] = filtered_constant(step, values)
     return values
@@ -72,18 +74,20 @@ def normed_constant(norm: Norm, inputs: np.ndarray, dead: Sequence[int]) -> np.n
     return result if beta is None else result + as_float64(beta())
 
 
-def mixed_constant(reader: Reader, values: np.ndarray) -> np.ndarray:
-    """The constants of a layer's outputs: known where every input with a nonzero weight is."""
+def closed_rows(reader: Reader, values: np.ndarray) -> np.ndarray:
+    """Which of a layer's outputs `(O,)` are known: those whose every input with a nonzero weight is."""
     inputs = values[reader.inputs].reshape(reader.groups, -1)
     # An unknown input is not 0 either.
-    closed = zero_rows(numbers(reader.grouped_taps()), np.isnan(inputs) if reader.uniform else inputs != 0).reshape(-1)
-    result = np.full(reader.outputs.size, np.nan)
-    if not np.count_nonzero(closed):
-        return result
+    return zero_rows(numbers(reader.grouped_taps()), np.isnan(inputs) if reader.uniform else inputs != 0).reshape(-1)
+
+
+def mixed_constants(reader: Reader, values: np.ndarray, closed: np.ndarray) -> np.ndarray:
+    """The constants of a layer's outputs that are known, those `closed` `(O,)`."""
+    inputs = np.nan_to_num(values[reader.inputs].reshape(reader.groups, -1))
     group = np.arange(reader.groups).repeat(reader.outputs.size // reader.groups)[closed]
     sums = double_sum(reader.taps()[torch.from_numpy(closed)], 2).cpu().numpy()
-    result[closed] = (sums * np.nan_to_num(inputs)[group]).sum(1)
-    return result if reader.bias is None else result + as_float64(reader.bias())
+    result = (sums * inputs[group]).sum(1)
+    return result if reader.bias is None else result + as_float64(reader.bias())[closed]
 
 
 def zero_rows(taps: Numbers, looked_at: np.ndarray) -> np.ndarray:

@@ -87,8 +87,9 @@ def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants
     """Record an elementwise op of one or several tensors, with `rule` giving its constant."""
     out = call.outputs[0]
     tags = [recorder.tag(tensor) for tensor in call.tensors]
-    if len(tags) == 1 and len(tags[0].faces) == 1:
-        labels = recorder.pointwise(tags[0].faces, rule(call, [None]), reason=lazy_here(recorder, call))
+    faces = [tag.faces[0] for tag in tags if len(tag.faces) == 1]
+    if len(faces) == len(tags) and (len(tags) == 1 or are_alike(faces)):
+        labels = recorder.pointwise(faces, rule(call, [None] * len(tags)), reason=lazy_here(recorder, call))
         recorder.set(out, Tag((labels,)))
         return
     if not any(tag.faces for tag in tags):
@@ -117,6 +118,11 @@ def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants
     constant = reordered(rule(call, scalars), positions)
     labels = recorder.pointwise(joined + rest, constant, reason=lazy_here(recorder, call), joined=len(joined))
     recorder.set(out, Tag((labels,)))
+
+
+def are_alike(faces: Sequence[Labels]) -> bool:
+    """Whether all faces have the same channels at the same places, more than one."""
+    return bool(faces) and faces[0].size > 1 and all(face.shape == faces[0].shape for face in faces)
 
 
 def reordered(constant: Constant, positions: list[int]) -> Constant:
