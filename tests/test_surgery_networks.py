@@ -242,3 +242,35 @@ def test_what_is_constant_over_time_does_not_deviate_from_its_mean(beta):
     )
     slimmed = slim_and_compare(model, planes().flatten(2), fresh=planes(side=9).flatten(2))
     assert slimmed.model.first.out_channels == 5
+
+
+def test_padded_layers_that_run_on_several_maps_have_one_carrier():
+    """As the towers of a detector, or of a Siamese network: every call reads the same constants."""
+
+    def forward(m: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+        return [m.last(m.tower(level)) for level in (x, functional.avg_pool2d(x, 2))]
+
+    model = wired(
+        forward,
+        tower=nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), norm(8, [1, 2, 6], 0.6), nn.ReLU()),
+        last=nn.Conv2d(8, 3, 3, padding=1),
+    )
+    slimmed = slim_and_compare(model, planes(), fresh=planes(side=9))
+    assert slimmed.model.tower[0].out_channels == 6
+
+
+@pytest.mark.parametrize("second", [[0, 1, 2], [0, 1, 4, 5, 6], [2, 3]])
+def test_what_is_another_constant_in_another_call_is_neither_carried_nor_carries(second: list[int]):
+    """One padded layer reads two maps: a channel that is dead in both goes only where it is the same constant."""
+    model = wired(
+        lambda m, x: m.last(m.one(m.first(x)).relu()) + m.last(m.two(m.first(x)).relu()),
+        first=nn.Conv2d(2, 8, 3),
+        one=norm(8, [0, 1, 2, 4, 5, 6], 0.6),
+        two=norm(8, second, 0.6),
+        last=nn.Conv2d(8, 3, 3, padding=1),
+    )
+    with torch.no_grad():
+        model.two.bias[[1, 4, 5]] = model.one.bias[[1, 4, 5]]
+    slimmed = slim_and_compare(model, planes(), fresh=planes(side=9))
+    same = [channel for channel in second if model.one.bias[channel] == model.two.bias[channel]]
+    assert slimmed.model.first.out_channels == 8 - max(0, len(same) - 1)

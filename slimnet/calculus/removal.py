@@ -81,6 +81,15 @@ class Removal:
         """For every label whether it goes with a nonzero constant, which its readers must get elsewhere."""
         return ~self.stays & (np.abs(self.constants) > 0)
 
+    @cached_property
+    def tied(self) -> dict[str, list[tuple[Reader, np.ndarray]]]:
+        """The readers of every weight that several read, with what each of them reads."""
+        found: dict[str, list[tuple[Reader, np.ndarray]]] = {}
+        for reader, reads in zip(self.graph.readers, self.needs.reads, strict=True):
+            if reader.weight is not None:
+                found.setdefault(reader.weight, []).append((reader, reads))
+        return {weight: readers for weight, readers in found.items() if len(readers) > 1}
+
     def kept(self, labels: Labels) -> np.ndarray:
         """The positions of these labels that stay; the stages that follow ask for the same arrays many times."""
         found = self.known.get(id(labels))
@@ -208,11 +217,12 @@ def unfoldable(graph: ChannelGraph, group: list[int], constants: np.ndarray, nee
     values = [np.where(read, constants[r.inputs], 0.0) for r, read in zip(readers, reads, strict=True)]
     found = []
     # The calls of one layer fold into one bias; layers with tied weights, such as a transposed one, into their own.
-    # What a call returns that nobody reads may change.
+    # Padded ones have one carrier. What a call returns that nobody reads may change.
+    together = have_one_carrier(readers)
     calls: dict[tuple[str | None, int], list[int]] = {}
     for index, reader in enumerate(readers):
         if reads[index].any():
-            calls.setdefault((reader.bias_name, reader.in_axis), []).append(index)
+            calls.setdefault((None if together else reader.bias_name, reader.in_axis), []).append(index)
     for indices in calls.values():
         differs = np.any([~(values[index] == values[indices[0]]) for index in indices], axis=0)
         for reader in (readers[index] for index in indices):
@@ -221,10 +231,16 @@ def unfoldable(graph: ChannelGraph, group: list[int], constants: np.ndarray, nee
         if reader.uniform and not bias_is_own(graph, reader, group):
             reason = f"{reader.place} has no bias to fold it into"
             found.append((reader.inputs[np.abs(value) > 0], reason))
-        elif not reader.uniform and (reader.weight is None or len(readers) > 1):
-            reason = f"the padded weight of {reader.place} is computed or shared"
+        elif not reader.uniform and not together:
+            reason = f"the padded weight of {reader.place} is computed, or shared with a layer of another kind"
             found.append((reader.inputs[np.abs(value) > 0], reason))
     return found
+
+
+def have_one_carrier(readers: Sequence[Reader]) -> bool:
+    """Whether these readers of one weight, all padded, can have their constants carried by the same channels."""
+    kinds = {(reader.uniform, reader.weight, reader.in_axis, reader.groups) for reader in readers}
+    return len(kinds) == 1 and not readers[0].uniform and readers[0].weight is not None
 
 
 def can_fold(graph: ChannelGraph, reader: Reader, group: list[int]) -> bool:
@@ -246,13 +262,22 @@ LEAST_CARRIED = 1e-3
 """How large a carrier's constant must be, as a part of the largest that it carries."""
 
 
-def carrier(removal: Removal, inputs: Labels, reads: np.ndarray) -> int | None:
-    """The position among `inputs` of the kept and read channel with the largest known constant, if it can carry others.
+def common_constants(removal: Removal, reader: Reader) -> np.ndarray:
+    """The constants that a reader reads, NaN also where another call with its weight reads something else."""
+    values = removal.constants[reader.inputs]
+    for other, reads in removal.tied.get(reader.weight or "", ()):
+        if reads.any():
+            values = np.where(removal.constants[other.inputs] == values, values, np.nan)
+    return values
+
+
+def carrier(removal: Removal, reader: Reader, group: np.ndarray, reads: np.ndarray) -> int | None:
+    """The position in a group of inputs of the kept and read channel with the largest constant, if it can carry others.
 
     It must not be much smaller than what it carries: what is nearly zero may be nothing but rounding.
     """
-    values = np.abs(np.nan_to_num(removal.constants[inputs]))
-    gone = removal.gone(inputs)
+    values = np.abs(np.nan_to_num(common_constants(removal, reader)[group]))
+    gone, reads = removal.gone(reader.inputs[group]), reads[group]
     least = LEAST_CARRIED * values[gone & reads].max(initial=0.0)
     values[gone | ~reads] = 0.0
     best = int(np.argmax(values))

@@ -133,7 +133,7 @@ def keep_carriers(removal: Removal) -> None:
             inputs = reader.inputs[group]
             values = removal.constants[inputs]
             lost = removal.gone(inputs) & reads[group] & (np.abs(values) > 0)
-            if lost.any() and carrier(removal, inputs, reads[group]) is None:
+            if lost.any() and carrier(removal, reader, group, reads) is None:
                 strong = np.abs(values) > LEAST_CARRIED * np.abs(values[lost]).max()
                 candidates = removal.sets[inputs[lost & strong]]
                 removal.restore(

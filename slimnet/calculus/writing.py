@@ -211,7 +211,7 @@ def merge_into_carriers(removal: Removal, reader: Reader, reads: np.ndarray, los
     for group in carrier_groups(reader):
         gone = group[lost[group]]
         if gone.size:
-            local = carrier(removal, reader.inputs[group], reads[group])
+            local = carrier(removal, reader, group, reads)
             assert local is not None
             carriers += [int(group[local])] * gone.size
             sources += gone.tolist()
