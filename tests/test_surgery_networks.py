@@ -123,7 +123,13 @@ def one_gate(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return x * (1 + (channels * m.gate(x).expand_as(x)).sigmoid())
 
 
-@pytest.mark.parametrize("attention", [coordinates, one_gate])
+def experts(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Each expert's channels times its share, which the code takes by number."""
+    shares = m.shares(x.mean((2, 3))).sigmoid()
+    return m.after(sum(shares[:, place, None, None, None] * m.by_row(m.narrow(x)) for place in range(2))).relu()
+
+
+@pytest.mark.parametrize("attention", [coordinates, one_gate, experts])
 def test_attention_over_what_is_left_with_one_channel_holds_nothing_up(attention: Callable[..., torch.Tensor]):
     """One channel would be taken for what meets them all: two stay, and all the others go."""
     model = wired(
@@ -134,6 +140,8 @@ def test_attention_over_what_is_left_with_one_channel_holds_nothing_up(attention
         by_row=nn.Conv2d(4, 8, 1),
         by_column=nn.Conv2d(4, 8, 1),
         gate=nn.Conv2d(8, 1, 1),
+        shares=nn.Linear(8, 2),
+        after=norm(8, [0, 1, 3, 4, 5, 6, 7], -0.5),
         last=nn.Conv2d(8, 3, 3),
     )
     slimmed = slim_and_compare(model, planes(), fresh=planes(side=9))

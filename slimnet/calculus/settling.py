@@ -57,18 +57,19 @@ def keep_pairs(removal: Removal) -> None:
 
 
 def lone(removal: Removal, concerned: np.ndarray) -> set[int]:
-    """The sets of the axes that keep one channel only, where some sets are concerned."""
+    """The sets of the axes that keep one channel only, where some sets are concerned.
+
+    Where nothing of them was to go, what they met may be any other channel that is left alone.
+    """
     touched = set(concerned.tolist())
-    found: set[int] = set()
+    near: set[int] = set()
+    anywhere: set[int] = set()
     for _, labels in removal.graph.axes:
         sets = distinct(removal.sets[labels])
-        if (
-            sets.size > 1
-            and np.count_nonzero(~removal.removed[sets]) == 1
-            and not touched.isdisjoint(own := sets.tolist())
-        ):
-            found.update(own)
-    return found - removal.paired
+        if sets.size > 1 and np.count_nonzero(~removal.removed[sets]) == 1:
+            (anywhere if touched.isdisjoint(own := sets.tolist()) else near).update(own)
+    found = near - removal.paired
+    return found if found or removal.removed[concerned].any() else anywhere - removal.paired
 
 
 def equalise(removal: Removal) -> None:
