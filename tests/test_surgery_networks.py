@@ -282,3 +282,29 @@ def test_what_is_another_constant_in_another_call_is_neither_carried_nor_carries
     slimmed = slim_and_compare(model, planes(), fresh=planes(side=9))
     same = [channel for channel in second if model.one.bias[channel] == model.two.bias[channel]]
     assert slimmed.model.first.out_channels == 8 - max(0, len(same) - 1)
+
+
+def test_the_weights_of_one_module_are_layers_of_their_own():
+    """A network of functions and a dictionary of weights, as ONNX converters and meta-learning write them."""
+
+    def forward(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y = m.one(functional.conv2d(x, m.weights["first"])).relu()
+        y = m.two(functional.conv2d(y, m.weights["second"])).relu()
+        return functional.linear(y.mean((2, 3)), m.weights["last"])
+
+    model = wired(
+        forward,
+        weights=nn.ParameterDict(
+            {
+                "first": nn.Parameter(torch.randn(8, 2, 3, 3)),
+                "second": nn.Parameter(torch.randn(6, 8, 3, 3)),
+                "last": nn.Parameter(torch.randn(3, 6)),
+            }
+        ),
+        one=norm(8, [1, 2, 6], -0.5),
+        two=norm(6, [0, 1], -0.5),
+    )
+    plan = slim_and_compare(model, planes(), fresh=planes(side=9)).plan
+    found = [(layer.name, layer.channels_before, layer.channels_after, layer.dead) for layer in plan.layers]
+    assert found == [("weights.first", 8, 5, 3), ("weights.second", 6, 4, 2), ("weights.last", 3, 3, 0)]
+    assert plan.macs_after == 5 * 18 * 16 + 4 * 45 * 4 + 3 * 4

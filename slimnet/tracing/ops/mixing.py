@@ -72,16 +72,18 @@ def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer
     join_weight(recorder, inputs, outputs, layer, depthwise, here)
     bias = None if layer.bias is None else recorder.attach(layer.bias, outputs, here) or unknown_bias(layer.outputs)
     name, value = layer.name, layer.value
-    path = recorder.module if name is None else name.rpartition(".")[0]
+    path, _, leaf = (recorder.module, "", "weight") if name is None else name.rpartition(".")
+    # A module may hold several weights, under names of its own.
+    place = path if leaf.startswith(("weight", "original")) else name or path
     if depthwise:
         recorder.join(outputs, np.repeat(inputs, layer.outputs // width), here)
-        recorder.add_step(Depthwise(inputs, outputs, layer.uniform, value, bias, name, path, layer.macs))
+        recorder.add_step(Depthwise(inputs, outputs, layer.uniform, value, bias, name, place, layer.macs))
         return outputs
     bias_name = None if layer.bias is None else recorder.parameter(layer.bias)
     if layer.bias is None and can_take_bias(recorder, path, name):
         bias_name = f"{path}.bias" if path else "bias"
     recorder.add_step(
-        Reader(inputs, outputs, layer.groups, layer.uniform, name, layer.axes[0], value, bias, bias_name, path,
+        Reader(inputs, outputs, layer.groups, layer.uniform, name, layer.axes[0], value, bias, bias_name, place,
                layer.kind, layer.macs)
     )  # fmt: skip
     return outputs
