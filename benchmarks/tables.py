@@ -26,14 +26,13 @@ SECTIONS = (
         "The surgery on the torchvision zoo",
         "surgery_speed",
         "Forty per cent of the channels dead, seed 0, 64×64 images, one thread. *Error* is the largest relative "
-        "difference between the slim network and the masked one in double precision (regnet_y_128gf: in single), for "
-        "β zero, negative and random on dead channels; where it is over 1e-9, the masked network's own rounding "
-        "errors are as large. *Removed* "
-        "counts convolution channels. *Ratio* is slimnet's time over torch-pruning's (trace, plan and apply against "
-        "graph, groups and pruning). *Memory* is the peak of `slim` with its certificate, over the network's size: of "
-        "all resident memory, and of its *own*, without the pages of library files it is the first to read. maxvit_t "
-        "takes images of 224×224 only, of which its forward alone needs 0.7 times its size; torch-pruning asks for "
-        "more than 24 GB on it, so that it was not raced, and nor was regnet_y_128gf.",
+        "difference between the slim network and the masked one in double precision, for β zero, negative and random "
+        "on dead channels. *Removed* counts convolution channels. *Ratio* is slimnet's time over torch-pruning's "
+        "(trace, plan and apply against graph, groups and pruning). *Memory* is the peak of `slim` with its "
+        "certificate, over the network's size: of all resident memory, and of its *own*, without the pages of library "
+        "files it is the first to read. maxvit_t takes images of 224×224 only, of which its forward alone needs 0.7 "
+        "times its size; torch-pruning asks for more than 24 GB on it, so that it was not raced, and nor was "
+        "regnet_y_128gf.",
         lambda results: f"```\n{surgery_speed.table(results)}\n```",
     ),
     (

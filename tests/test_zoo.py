@@ -92,5 +92,5 @@ def test_the_zoo_is_complete() -> None:
 def test_every_network_stays_exact(name: str, fraction: float, beta: str) -> None:
     """The whole table: 61 networks, three fractions, three kinds of β."""
     if name in GIANTS:
-        pytest.skip("5 GB in double precision; benchmarks/surgery_speed.py runs it in single precision")
+        pytest.skip("5 GB in double precision; benchmarks/surgery_speed.py runs it")
     check(name, fraction, beta)
