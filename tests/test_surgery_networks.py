@@ -308,3 +308,18 @@ def test_the_weights_of_one_module_are_layers_of_their_own():
     found = [(layer.name, layer.channels_before, layer.channels_after, layer.dead) for layer in plan.layers]
     assert found == [("weights.first", 8, 5, 3), ("weights.second", 6, 4, 2), ("weights.last", 3, 3, 0)]
     assert plan.macs_after == 5 * 18 * 16 + 4 * 45 * 4 + 3 * 4
+
+
+def test_a_position_embedding_is_cut_with_the_channels_that_it_is_added_to():
+    """Its positions stay; behind a dead BatchNorm neither the channel nor its embedding is read."""
+
+    model = wired(
+        lambda m, x: m.last(m.norm(m.first(x) + m.places).relu()),
+        first=nn.Conv2d(2, 8, 3),
+        norm=norm(8, [1, 2, 6], -0.5),
+        last=nn.Conv2d(8, 3, 1),
+    )
+    model.places = nn.Parameter(torch.randn(1, 8, 4, 4, dtype=torch.float64))
+    slimmed = slim(model, planes())
+    assert slimmed.model.first.out_channels == 5
+    assert torch.equal(slimmed.model.places, model.places[:, [0, 3, 4, 5, 7]])

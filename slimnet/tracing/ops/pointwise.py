@@ -216,7 +216,7 @@ def combine_weights(recorder: Recorder, call: Call, tags: list[Tag]) -> None:
                 recorder.join(result[axes], face, where)
             else:
                 result[axes] = face
-    for axes, face in result.items():
+    for axes, face in list(result.items()):
         lacking = [
             tag
             for tag, size in zip(tags, sizes, strict=True)
@@ -226,6 +226,9 @@ def combine_weights(recorder: Recorder, call: Call, tags: list[Tag]) -> None:
         ]
         if lacking:
             recorder.pin(face, where)
+            if mixed(tags):
+                # Positions, such as a position embedding has beside its channels: they stay, and are none to follow.
+                del result[axes]
     faces = tuple(face for axes, face in result.items() if axes)
     recorder.set(out, Tag(tuple(opaque_copy(recorder, face, where) for face in faces) if mixed(tags) else faces))
 
