@@ -96,10 +96,14 @@ def zero_rows(taps: Numbers, looked_at: np.ndarray) -> np.ndarray:
     One tap of one column rules out nearly every row of a dense weight; the others are looked at a few columns at a
     time.
     """
-    groups, first = np.arange(len(looked_at)), looked_at.argmax(1)
-    one = len(looked_at) == 1
-    zero = as_array((taps[:, :, int(first[0]), 0] if one else taps[groups, :, first, 0]) == 0)
-    empty = ~looked_at[groups, first]
+    first = looked_at.argmax(1)
+    if first.size == 1:
+        column = int(first[0])
+        probe, empty = taps[:, :, column, 0], ~looked_at[:, column]
+    else:
+        groups = np.arange(first.size)
+        probe, empty = taps[groups, :, first, 0], ~looked_at[groups, first]
+    zero = as_array(probe == 0)
     if not (np.count_nonzero(zero) or np.count_nonzero(empty)):
         return zero
     zero[empty] = True
