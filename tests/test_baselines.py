@@ -330,6 +330,30 @@ def test_channels_that_cannot_go_are_not_chosen():
     assert set(within(model, IMAGES, Ranking("mine", scores), Budget("macs", 0.5)).channels) == {"0"}
 
 
+class Gated(nn.Module):
+    """Six channels, gated by a layer that reads their mean, or by their mean itself."""
+
+    def __init__(self, *, read: bool):
+        super().__init__()
+        self.first, self.last = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU()), nn.Conv2d(6, 4, 3)
+        self.gate = nn.Conv2d(1, 1, 1) if read else nn.Identity()
+
+    def forward(self, x):
+        y = self.first(x)
+        return self.last(y * self.gate(y.mean(1, keepdim=True)).sigmoid())
+
+
+def test_channels_whose_number_counts_in_a_mean_are_not_chosen():
+    """Where a layer reads the mean, it makes up for what goes, exactly; where other code does, all six stay."""
+    scores = {"first.0": np.arange(6.0)}
+    model = Gated(read=True).eval()
+    slimmed = remove(model, IMAGES, within(model, IMAGES, Ranking("mine", scores), Budget("macs", 0.5)))
+    assert slimmed.certificate.holds
+    assert slimmed.model.first[0].out_channels < 4
+    with pytest.raises(UsageError, match="the smallest possible is 1"):
+        within(Gated(read=False), IMAGES, Ranking("mine", scores), Budget("macs", 0.5))
+
+
 def test_a_writer_that_is_not_ranked_keeps_its_stream(resnet):
     scores = {"conv1": np.zeros(16), "layer1.0.conv1": np.ones(16)}
     selection = within(resnet, IMAGES, Ranking("mine", scores), Budget("macs", 0.9))

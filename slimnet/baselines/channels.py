@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from slimnet.calculus.averaging import never_going
 from slimnet.graph import ChannelGraph, Depthwise, Reader
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.trace import trace
@@ -38,7 +39,7 @@ class Channels:
             layers.setdefault(layer.module, sets[layer.outputs])
         pinned = np.zeros(int(sets.max()) + 1, dtype=bool)
         fixed = [layer.outputs for layer in graph.layers if not can_be_silenced(layer)]
-        pinned[sets[np.concatenate([graph.fixed, *fixed])]] = True
+        pinned[sets[np.concatenate([never_going(graph), *fixed])]] = True
         return cls(graph, sets, layers, pinned)
 
     @property

@@ -22,6 +22,12 @@ def staying(graph: ChannelGraph, constants: np.ndarray, total: Sum) -> Labels:
     return total.rows[stays]
 
 
+def never_going(graph: ChannelGraph) -> Labels:
+    """Labels of channels that can never go, whatever their values."""
+    zeros = np.zeros(graph.size)
+    return np.concatenate([graph.fixed, *(staying(graph, zeros, total) for total in graph.sums)])
+
+
 def is_used(graph: ChannelGraph, places: Labels) -> bool:
     """Whether anything looks at where the largest values stand."""
     read = any(np.isin(places, layer.inputs).any() for layer in graph.layers)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from slimnet.calculus.averaging import never_going
 from slimnet.errors import UsageError
 from slimnet.graph import ChannelGraph, Reader
 from slimnet.inputs import ExampleInputs
@@ -30,7 +31,7 @@ def channel_costs(model: nn.Module, example_inputs: ExampleInputs, unit: Cost = 
     sets = graph.sets
     pieces = layer_macs(graph, sets) if unit == "macs" else parameter_sizes(graph, sets, model)
     saved = savings(pieces, int(sets.max()) + 1)
-    saved[sets[graph.fixed]] = 0.0
+    saved[sets[never_going(graph)]] = 0.0
     scales = {gamma: sets[norm.out] for gamma, norm in graph.norms}
     sharing = np.bincount(np.concatenate([*scales.values(), []]).astype(np.int64), minlength=saved.size)
     return {name: torch.from_numpy(saved[members] / sharing[members]) for name, members in scales.items()}
