@@ -69,6 +69,7 @@ FAMILIES = (
     "cs3darknet_focus_s",
     "cs3darknet_x",
     "hrnet_w18_small",
+    "lambda_resnet26t",
 )
 SAMPLE = (
     "mobilenetv4_conv_small_035",

@@ -18,7 +18,8 @@ def refusal(error: Exception, inputs: Inputs) -> SlimnetError:
     if isinstance(error, NotImplementedError) and "nonzero" in text:
         return TraceError(
             f"the forward depends on data in {where}: how many elements a mask or nonzero picks; "
-            "slimnet needs a forward whose ops do not depend on values"
+            "slimnet needs a forward whose ops do not depend on values: slim the part before it (a detector's "
+            "backbone) by itself"
         )
     if isinstance(error, NotImplementedError) or any(
         sign in text for sign in ("meta", "data-dependent", "unallocated")
