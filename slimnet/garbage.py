@@ -1,6 +1,8 @@
-"""Python's garbage collector, put off while many small objects are made."""
+"""Memory that is not needed: when Python looks for it, and when the system gets it back."""
 
+import ctypes
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,3 +21,10 @@ def collection_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def return_memory() -> None:
+    """Give the system back what is free between the C library's pieces in use, where it is one that can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -11,6 +11,7 @@ from slimnet.calculus.rounding import Rounding
 from slimnet.certify import Certificate, apart, certify
 from slimnet.errors import CertificateError, SlimnetError, UsageError
 from slimnet.formats.agreement import TOLERANCE
+from slimnet.garbage import return_memory
 from slimnet.graph import ChannelGraph
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.models.architecture import Architecture, architecture_of
@@ -141,6 +142,7 @@ def prove(
     )
     if not proof.holds:
         raise CertificateError(f"{proof}; lower the threshold, or allow more with tolerance=")
+    return_memory()
     return Slimmed(independent(narrow, model), plan, proof, inputs, architecture_of(model))
 
 

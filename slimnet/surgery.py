@@ -29,7 +29,7 @@ def apply_plan(model: nn.Module, plan: SurgeryPlan, *, borrow: bool = False) -> 
     plan.check_fits(type(model).__name__, tensors)
     surgeon = Surgeon(plan, tensors.parameters, borrow)
     with torch.no_grad():
-        slim = copy_with(model, surgeon.operate, tensors.named)
+        slim = copy_with(model, surgeon.operate, largest_first(tensors.named))
         refit(slim, {group.weight: group.groups_after for group in plan.groups})
         surgeon.add_biases(slim)
     for padding in plan.paddings:
@@ -37,6 +37,11 @@ def apply_plan(model: nn.Module, plan: SurgeryPlan, *, borrow: bool = False) -> 
     for count in plan.features:
         set_features(slim, count.module, count.channels)
     return slim
+
+
+def largest_first(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors in the order of their size: the room that is free after a large one is cut is enough for those behind."""
+    return dict(sorted(tensors.items(), key=lambda item: -item[1].nbytes))
 
 
 @torch.inference_mode(False)
@@ -68,7 +73,7 @@ class Surgeon:
         new = tensor
         if name in self.zeroed:
             new = tensor.clone()
-            new.view(-1).index_fill_(0, self.index(self.zeroed[name], new.device), 0)
+            new.view(-1)[self.index(self.zeroed[name], new.device)] = 0
         if name in self.merges:
             new = merged(new, self.merges[name], self.groups.get(name))
         if name in self.groups:
@@ -140,13 +145,11 @@ def regrouped(weight: torch.Tensor, group: GroupCut) -> torch.Tensor:
     """
     per_group = weight.shape[1]
     rows = weight.shape[0] // group.groups_before
-    outputs = torch.tensor(group.outputs).reshape(group.groups_after, -1, 1)
-    inputs = torch.tensor(group.inputs).reshape(group.groups_after, 1, -1)
-    same_block = outputs // rows == inputs // per_group
-    o, i = torch.broadcast_tensors(outputs, inputs % per_group)
-    taps = weight[o.to(weight.device), i.to(weight.device)]
-    mask = same_block.to(weight.device).reshape(*same_block.shape, *[1] * (weight.ndim - 2))
-    return torch.where(mask, taps, 0).reshape(outputs.numel(), inputs.shape[2], *weight.shape[2:])
+    outputs = np.array(group.outputs).reshape(group.groups_after, -1, 1)
+    inputs = np.array(group.inputs).reshape(group.groups_after, 1, -1)
+    taps = weight[torch.from_numpy(outputs).to(weight.device), torch.from_numpy(inputs % per_group).to(weight.device)]
+    mask = torch.from_numpy(outputs // rows == inputs // per_group).to(weight.device)
+    return torch.where(mask.reshape(*mask.shape, *[1] * (weight.ndim - 2)), taps, 0).flatten(0, 1)
 
 
 def selected(tensor: torch.Tensor, cuts: Sequence[tuple[int, torch.Tensor]]) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """What slimming a network takes, in tensors that are alive at once, and that what was borrowed is given back."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import slimnet
+from slimnet import garbage
 from slimnet.benchmark.memory import Follower
 from slimnet.skeleton import gather
-from slimnet.surgery import apply_plan, independent
+from slimnet.surgery import apply_plan, independent, largest_first
 
 IMAGES = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -107,3 +109,24 @@ def test_what_does_not_change_is_borrowed_and_given_back_as_it_was():
         assert torch.equal(mine[name], tensor)
         assert kind_of(mine[name]) == kind_of(tensor)
     assert memory_of(settled).isdisjoint(memory_of(dense))
+
+
+@pytest.mark.parametrize(
+    ("platform", "library", "expected"),
+    [("linux", {"malloc_trim": True}, [0]), ("linux", {}, []), ("darwin", {"malloc_trim": True}, [])],
+    ids=["glibc", "another C library", "another system"],
+)
+def test_memory_is_returned_where_the_c_library_can(monkeypatch, platform, library, expected):
+    calls: list[int] = []
+    functions = SimpleNamespace(**dict.fromkeys(library, calls.append))
+    monkeypatch.setattr(garbage.sys, "platform", platform)
+    monkeypatch.setattr(garbage.ctypes, "CDLL", lambda name: functions)
+    garbage.return_memory()
+    assert calls == expected
+
+
+def test_the_largest_tensors_come_first_and_equal_ones_as_they_were():
+    """Oracle: by hand; of two names of one tensor the first decides what becomes of it."""
+    small, large, other = torch.zeros(2), torch.zeros(5), torch.zeros(5)
+    tensors = {"a": small, "b": large, "c": other, "d": large, "e": small}
+    assert list(largest_first(tensors)) == ["b", "c", "d", "a", "e"]
