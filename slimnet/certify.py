@@ -150,12 +150,13 @@ class Difference:
 
 def largest(tensor: torch.Tensor) -> float:
     """The largest absolute value; NaN where one is."""
-    return tensor.abs().amax().item()
+    return tensor.abs().max().item()
 
 
 def pieces(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
     """A tensor's elements, a few at a time: in double precision all of them may take more than the network does."""
-    return tensor.reshape(-1).split(PIECE) if tensor.numel() else ()
+    row = tensor.reshape(-1)
+    return [row[start : start + PIECE] for start in range(0, row.numel(), PIECE)]
 
 
 def worse(left: float, right: float) -> float:

@@ -72,7 +72,7 @@ class Matching:
         if not changing.size:
             return kept
         arranged = kept.copy()
-        for row in distinct(rows[changing]).tolist():
+        for row in set(rows[changing].tolist()):
             own = np.flatnonzero(rows == row)
             arranged[own] = kept[own[np.argsort(self.place[dense[kept[own]]], kind="stable")]]
         return arranged

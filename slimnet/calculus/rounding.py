@@ -76,7 +76,7 @@ class Multiples:
 
     def of(self, sets: np.ndarray) -> int:
         """The multiple for some row of sets, in any order."""
-        return self.by_row.get(key_of(sets), 1)
+        return self.by_row.get(key_of(sets), 1) if self.by_row else 1
 
     def widths(self, packed: np.ndarray) -> list[Width]:
         """What has to be rounded up; rows of `packed` sets only where they stay whole, groups are made round later.

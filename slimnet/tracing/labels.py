@@ -44,7 +44,7 @@ def compress(labels: Labels) -> Labels:
     """Collapse to size 1 every axis along which the labels turn out not to change."""
     for axis in varying_axes(labels):
         first = labels.take([0], axis)
-        if (labels == first).all():
+        if not np.count_nonzero(labels != first):
             labels = first
     return labels
 
@@ -107,7 +107,10 @@ def labels_among(arrays: Sequence[Labels]) -> Labels:
 
 def distinct(numbers: np.ndarray) -> np.ndarray:
     """The values of an array, once each and in order; `np.unique` loads the module of masked arrays for that, 5 MB."""
-    ordered = np.sort(numbers, axis=None)
+    ordered = numbers.ravel()
+    if np.count_nonzero(ordered[1:] > ordered[:-1]) == ordered.size - 1:
+        return ordered
+    ordered = np.sort(ordered)
     first = np.ones(ordered.size, dtype=bool)
     np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
     return ordered[first]

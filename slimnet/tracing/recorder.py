@@ -290,7 +290,7 @@ class Recorder:
         left = short([one for one, _, _ in self.joins])
         right = short([other for _, other, _ in self.joins])
         both = (left > 0) & (right > 0)
-        if both.all():
+        if np.count_nonzero(both) == both.size:
             return left, right
         ends = np.cumsum([one.size for one, _, _ in self.joins])
         for index in distinct(np.searchsorted(ends, np.flatnonzero(~both), side="right")):

@@ -170,7 +170,7 @@ def itself(call: Call, scalars: list[Constants | None]) -> Constant:
         unknown = torch.isnan(values[0])
         for other in values[1:]:
             unknown |= torch.isnan(other)
-        if unknown.all():
+        if unknown.numpy().all():
             return torch.full_like(values[0], torch.nan)
         try:
             result = apply_op(call, scalars, values)
@@ -197,8 +197,10 @@ def product(scalars: list[Constants | None]) -> Constant:
     fixed = [scalar for scalar in scalars if scalar is not None]
 
     def constant(values: Sequence[Constants]) -> Constants:
-        factors = torch.stack([*values, *(scalar.expand_as(values[0]) for scalar in fixed)])
-        return torch.where((factors == 0).any(0), 0.0, factors.prod(0))
+        result, zero = values[0], values[0] == 0
+        for factor in (*values[1:], *fixed):
+            result, zero = result * factor, zero | (factor == 0)
+        return torch.where(zero, 0.0, result)
 
     return constant
 
