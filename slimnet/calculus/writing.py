@@ -193,7 +193,7 @@ def bias_increments(reader: Reader, values: np.ndarray) -> np.ndarray:
             for start in range(group * rows, (group + 1) * rows, step):
                 block = slice(start, min(start + step, (group + 1) * rows))
                 read = taps[block].index_select(1, index)
-                increments[block] = (summed(read).cpu().numpy() * constants[columns]).sum(1)
+                increments[block] = summed(read).cpu().numpy() @ constants[columns]
     return increments
 
 
