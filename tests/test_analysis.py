@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from slimnet.data import ImageData
 from slimnet.errors import DataError, SlimnetError, TraceError, UsageError
+from slimnet.inputs import Inputs
 from slimnet.models import build
 from slimnet.sparsity import dead_by_activation
 from slimnet.trace import trace
@@ -274,9 +275,7 @@ def test_it_agrees_with_what_the_surgery_calls_dead():
 
 
 def loader(batches):
-    from slimnet.pipeline import loader_inputs
-
-    return loader_inputs(batches)
+    return map(Inputs.of_batch, batches)
 
 
 def test_only_training_images_count_and_no_label_does():
