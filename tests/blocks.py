@@ -240,6 +240,29 @@ class OneGate(nn.Module):
         return first * x + second * self.body(x) * torch.sigmoid(self.gate(x))
 
 
+class Summary(nn.Module):
+    """A gate read off the largest channel, the mean one or both, at each position or wherever they are."""
+
+    def __init__(self, dice: Dice, width: int):
+        super().__init__()
+        self.how = dice.choice(["both", "mean", "largest", "deviation"])
+        self.pooled = dice.yes()
+        self.gate = conv_norm(dice, 2 if self.how in ("both", "deviation") else 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = []
+        if self.how in ("both", "largest"):
+            parts.append(x.max(1, keepdim=True).values)
+        if self.how != "largest":
+            parts.append(x.mean(1, keepdim=True))
+        if self.how == "deviation":
+            parts.append((x - parts[0]).square().mean(1, keepdim=True))
+        seen = torch.cat(parts, 1)
+        if self.pooled:
+            seen = seen.mean(tuple(range(2, x.ndim)), keepdim=True).expand_as(seen)
+        return x * torch.sigmoid(self.gate(seen))
+
+
 class Taken(nn.Module):
     """Some channels taken by position, and treated as none of the others: a gate, a part that skips, the last one."""
 
