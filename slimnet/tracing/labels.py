@@ -130,4 +130,6 @@ def united(size: int, left: Labels, right: Labels) -> np.ndarray:
         left, right = root.take(left), root.take(right)
         apart = left != right
         left, right = left[apart], right[apart]
-    return (np.cumsum(root == np.arange(size)) - 1).take(root)
+    first = root == np.arange(size)
+    first[0] = False  # so that its set is number 0
+    return np.cumsum(first).take(root)
