@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import paper
 
 from slimnet.benchmark.environment import environment
 from slimnet.data import ImageData, load_data
+from slimnet.errors import SlimnetError
+from slimnet.files import whole_file
 from slimnet.paper.catalogue import datasets, entry
 from slimnet.paper.images import source_of, write_small
 from slimnet.paper.measure import scores
@@ -98,6 +101,7 @@ def run(setting: Setting, data: ImageData, name: str, seed: int) -> dict[str, An
     }
 
 
+@cache
 def small(name: str, root: Path) -> ImageData:
     """The small data set."""
     images = load_data(source_of(datasets()[name], root))
@@ -160,7 +164,8 @@ def main() -> None:
         if seed not in readings(setting, name, results, cells):
             results["runs"].append(run(setting, small(name, options.data_root), name, seed))
             results["environment"] = dict(environment().rows())
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            with whole_file(RESULTS, SlimnetError) as file:
+                file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(table(results))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from slimnet_cli import live, terminal
@@ -68,7 +68,7 @@ class Watch:
     def say(self, key: str, words: str) -> None:
         """Something else is done with a cell."""
         known = self.at_work.get(key) or AtWork(self.names[key], self.jobs[key], None, 0)
-        self.at_work[key] = AtWork(known.name, known.job, known.before, known.since, words)
+        self.at_work[key] = replace(known, words=words)
 
     def end(self, outcome: Outcome) -> None:
         """A cell has ended; one that was interrupted, or never begun, counts for nothing."""

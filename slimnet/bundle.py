@@ -155,7 +155,7 @@ def verify_bundle(
         if certificate.reference != DENSE:
             raise UsageError(f"{place} is proven against {certificate.reference}, so verify it without the dense one")
         assert slim is not None, "it was built from the dense network"
-        samples = inputs if loader is None else map(Inputs.of_batch, loader)
+        samples = inputs if loader is None else iter(loader)
         measured = certify(dense, slim.to(device_of(dense)), blueprint.plan, samples, tolerance=certificate.tolerance)
         if not measured.holds:
             raise CertificateError(f"{place} does not compute what the dense network does: {measured}")

@@ -232,7 +232,7 @@ def apart(model: nn.Module, replaced: Mapping[str, torch.Tensor] | None = None) 
 
 
 def batches_of(inputs: Any) -> Iterable[Inputs]:
-    """Example inputs once, or every batch of a loader."""
+    """Example inputs once, or every batch of a loader; a list is inputs, so that of batches its iterator is passed."""
     if isinstance(inputs, torch.Tensor | list | tuple | dict | Inputs):
         return [Inputs.of(inputs)]
     return (Inputs.of_batch(batch) for batch in inputs)

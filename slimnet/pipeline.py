@@ -136,7 +136,7 @@ def prove(
         model,
         narrow,
         plan,
-        inputs if loader is None else map(Inputs.of_batch, loader),
+        inputs if loader is None else iter(loader),
         tolerance=tolerance,
         float64=float64,
     )

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from slimnet.data import ImageData, Split
+from slimnet.accuracy import Hits
+from slimnet.data import Batches, ImageData, Split
 from slimnet.paper.pruned import convolutions_of, share_pruned
 from slimnet.pipeline import slim
 from slimnet.training.analysis import Analysis, LayerAnalysis, Told, analyse
@@ -106,16 +107,15 @@ def measure(
 def scores(model: nn.Module, data: ImageData, split: Split, batch_size: int, progress: Told | None = None) -> Scores:
     """Loss and errors in eval mode on the images as they are; `progress` is told how many of how many are done."""
     loss = torch.zeros((), dtype=torch.float64, device="cpu")
-    best = five = count = 0
+    hits = Hits()
     with evaluating(model), torch.no_grad():
-        for images, labels in data.batches(split, batch_size, device_of(model)):
+        for images, labels in Batches(data, split, batch_size, device_of(model), progress):
             answers = model(images).float()
             loss += functional.cross_entropy(answers, labels, reduction="sum").cpu().double()
-            hits = answers.topk(min(5, answers.shape[1]), dim=1).indices == labels[:, None]
-            best, five, count = best + int(hits[:, 0].sum()), five + int(hits.sum()), count + len(labels)
-            if progress is not None:
-                progress(count, len(data.split(split)[1]))
-    return Scores(float(loss) / count, 1 - best / count, 1 - five / count)
+            hits.add(answers, labels)
+    found = hits.accuracy
+    assert found is not None, "a split holds at least one image"
+    return Scores(float(loss) / found.n, 1 - found.top1, 1 - found.top5)
 
 
 def universality(found: Analysis) -> tuple[Mapping[str, Any], ...]:
