@@ -1,12 +1,15 @@
-"""Files and folders that appear on disk whole or not at all."""
+"""Files on disk: only regular ones are read, and those that are written appear whole or not at all."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from slimnet.errors import SlimnetError
 
@@ -14,6 +17,74 @@ LOCK = "lock"
 
 NAME_KEPT = 40
 """How much of a target's name its hidden neighbour repeats; most systems end names at 255 bytes."""
+
+TEXT_LIMIT = 1 << 28
+"""The largest text file that is read whole, in bytes; the longest run's metrics are a tenth of it."""
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_file(path: str | Path, limit: int | None = None) -> BinaryIO:
+    """Open a regular file to read its bytes; a symbolic link to one is followed. Never blocks.
+
+    Raises:
+        OSError: `strerror` says why: the system refuses it, it is a folder, a named pipe, a socket or a device,
+            or it holds more than `limit` bytes.
+    """
+    # Opening some devices acts on them (a tape rewinds), so the path is asked first, and the open file again.
+    _refuse_irregular(os.stat(str(path)), path, limit)
+    descriptor = os.open(str(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _refuse_irregular(os.fstat(descriptor), path, limit)
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: as of `open_file`.
+    """
+    with open_file(path, limit) as file:
+        # The files of /proc claim to be empty, and others may grow while they are read.
+        content = file.read() if limit is None else file.read(limit + 1)
+    if content is None:
+        raise OSError(errno.EAGAIN, "it has no content to read now", str(path))
+    if limit is not None and len(content) > limit:
+        raise _too_large(path, limit)
+    return content
+
+
+def read_text(path: str | Path, limit: int = TEXT_LIMIT, errors: str = "strict") -> str:
+    """The content of a regular file of UTF-8 text, every line ending as `\n`.
+
+    Raises:
+        OSError: as of `open_file`.
+        UnicodeDecodeError: it is no UTF-8 text (`errors` as of `bytes.decode`).
+    """
+    return read_bytes(path, limit).decode("utf-8", errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _refuse_irregular(status: os.stat_result, path: str | Path, limit: int | None) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+        raise OSError(code, f"it is {kind}, not a regular file", str(path))
+    if limit is not None and status.st_size > limit:
+        raise _too_large(path, limit)
+
+
+def _too_large(path: str | Path, limit: int) -> OSError:
+    return OSError(errno.EFBIG, f"it holds more than {limit:,} bytes", str(path))
 
 
 @contextlib.contextmanager
