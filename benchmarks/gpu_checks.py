@@ -21,7 +21,7 @@ import slimnet
 from slimnet.benchmark import Settings, compare
 from slimnet.benchmark.runs import graph_run
 from slimnet.certify import as_double, masked_scales
-from slimnet.formats.agreement import TOLERANCE, TOLERANCES
+from slimnet.equivalence import TOLERANCE, TOLERANCES
 from slimnet.inputs import Inputs
 from slimnet.places import float32_products
 from slimnet.plan import SurgeryPlan

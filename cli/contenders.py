@@ -103,7 +103,6 @@ def write_report(
     """
     import slimnet
     from slimnet import bundle, report
-    from slimnet.formats.manifest import CERTIFICATE
 
     folder, dense = Path(source), contenders[0].model
     told = len(contenders) == 2 and folder.is_dir()
@@ -111,7 +110,7 @@ def write_report(
     page = report.Report(
         title=folder.resolve().name,
         plan=bundle.read_blueprint(folder).plan if told else None,
-        certificate=bundle.read_certificate(folder / CERTIFICATE) if told else None,
+        certificate=bundle.read_certificate(folder) if told else None,
         environment=comparison.environment,
         gammas={layer.name: layer.gammas for layer in layers if layer.gammas},
         comparison=comparison,

@@ -35,7 +35,8 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
 
     Every file is compared with what was written, and the weights, the exported program and the ONNX model are run on
     the same inputs. With --dense the slim network is compared with the dense one again, on the test images of --data
-    or on random inputs. Leaves with 1 where anything differs.
+    or on random inputs. Leaves with 1 where anything differs. A bundle whose network was trained after its certificate
+    was measured is whole, but not certified: that is said, and "certified" is false with --json.
     """
     from slimnet.bundle import read_blueprint, verify_bundle
     from slimnet.data import Batches
@@ -62,4 +63,4 @@ def document(result: Verification) -> dict[str, Any]:
         return None if certificate is None else dataclasses.asdict(certificate) | {"holds": certificate.holds}
 
     both = {"certificate": proof(result.certificate), "measured": proof(result.measured)}
-    return dataclasses.asdict(result) | both
+    return dataclasses.asdict(result) | both | {"certified": result.certified}

@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,27 @@ from torch import nn
 
 from slimnet.accuracy import Accuracy
 from slimnet.certify import DENSE, Certificate, certify
+from slimnet.digest import digest_of
+from slimnet.equivalence import BATCHES, nothing_finite, relative_difference, same_shapes, tolerance_for
 from slimnet.errors import BundleError, CertificateError, ChangedBundleError, ExportError, PlanError, UsageError
 from slimnet.export import write_onnx
 from slimnet.files import refuse_existing, whole_folder
-from slimnet.formats.agreement import BATCHES, relative_difference, tolerance_for
-from slimnet.formats.blueprint import Blueprint, weights_into, write_weights
-from slimnet.formats.capture import capture, private_copy, run, with_batch
+from slimnet.formats.blueprint import Blueprint, read_weights, weights_into, write_weights
+from slimnet.formats.capture import capture, forward, private_copy, with_batch
 from slimnet.formats.input_spec import random_inputs
 from slimnet.formats.manifest import CERTIFICATE, ONNX, PLAN, PROGRAM, WEIGHTS, read_manifest, write_manifest
 from slimnet.formats.onnx_runner import OnnxRunner
 from slimnet.formats.pt2 import ProgramRunner, program_bytes
+from slimnet.formats.random_forward import Runner, depends_on_random_numbers
 from slimnet.inputs import Inputs, tensors_in
+from slimnet.loaders import batches_once
 from slimnet.models.architecture import Architecture, reason
 from slimnet.pipeline import Slimmed
 from slimnet.places import device_of
+from slimnet.random_state import random_numbers_kept
 
-Runner = Callable[[Inputs], list[torch.Tensor]]
-"""Runs one form of a network."""
+ANOTHER_DENSE = "not the one of the bundle's certificate: its weights differ"
+"""What is said of a dense network that a bundle was not made from."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,10 @@ class Verification:
 
     `differences` maps each form of the network but the first to the largest relative difference of its outputs to
     those of `reference`, the first: on random inputs of the recorded shapes, at every batch size in `batches`.
-    `certificate` is the one in the bundle; `measured` is it measured again, where the dense network was given.
+    `only_shapes` are forms that draw random numbers of their own, so that no more could be compared.
+    `certificate` is the one in the bundle; where its weights are not those that were measured, it says `trained_since`
+    and does not hold. `measured` is it measured again, where the dense network was given, and `other_dense` says
+    whether that was another than the certificate's.
     """
 
     folder: str
@@ -46,6 +53,13 @@ class Verification:
     batches: tuple[int, ...]
     certificate: Certificate
     measured: Certificate | None
+    only_shapes: tuple[str, ...] = ()
+    other_dense: bool | None = None
+
+    @property
+    def certified(self) -> bool:
+        """Whether a certificate holds for the weights in the bundle: the one in it, or the one measured again."""
+        return self.certificate.holds or (self.measured is not None and self.measured.holds)
 
     def __str__(self) -> str:
         batches = " and ".join(map(str, self.batches))
@@ -53,27 +67,40 @@ class Verification:
             f"{name} agrees with {self.reference} within {difference:.1e} at batch {batches}"
             for name, difference in self.differences.items()
         ]
-        proof = (
-            f"as it was written: {self.certificate}" if self.measured is None else f"measured again: {self.measured}"
-        )
-        return "\n".join([f"{self.folder}: every file is as it was written", *forms, proof])
+        forms += [
+            f"{name} draws random numbers of its own: only the shapes of its outputs were compared, at batch {batches}"
+            for name in self.only_shapes
+        ]
+        return "\n".join([f"{self.folder}: every file is as it was written", *forms, *self._proof()])
+
+    def _proof(self) -> list[str]:
+        """What the certificates say, in lines."""
+        found = []
+        if self.measured is None or self.certificate.trained_since:
+            found.append(f"{'' if self.certificate.trained_since else 'as it was written: '}{self.certificate}")
+        if self.measured is not None:
+            found.append(f"measured again: {self.measured}")
+        if self.other_dense:
+            found.append(f"the dense network given is {ANOTHER_DENSE}")
+        return found
 
 
 def save(slimmed: Slimmed, folder: str | os.PathLike[str], *, source: str | None = None) -> Path:
     """Write a slim network as a bundle: weights and plan, exported program, ONNX, certificate and manifest.
 
     All three forms are run and must agree with `slimmed.model` before the folder appears. `source` says where the
-    dense network came from and is recorded. The network is not touched.
+    dense network came from and is recorded. The network is not touched. One that was trained further is saved as well,
+    with a certificate that says so and does not hold.
 
     Raises:
         BundleError: the folder exists or cannot be written, the network is not what its architecture builds, or its
-            certificate does not hold.
+            certificate did not hold when it was measured.
         ExportError: the network cannot be exported, or a form does not agree.
     """
     target = Path(folder)
     with whole_folder(target, BundleError) as staging:
         write_parts(slimmed, staging)
-        read_certificate(staging / CERTIFICATE)
+        read_certificate(staging)
         module = rebuilt(slimmed, staging)
         write_exports(slimmed, staging, source)
         everything = {"the network": module_runner(slimmed.model), **forms(staging, module)}
@@ -143,35 +170,42 @@ def verify_bundle(
     """
     place = Path(folder)
     manifest = read_manifest(place)
-    blueprint, certificate = Blueprint.read(place / PLAN), read_certificate(place / CERTIFICATE)
+    blueprint, certificate = Blueprint.read(place / PLAN), read_certificate(place)
     if not blueprint.plan.digest == certificate.plan_digest == manifest.plan_digest:
         raise ChangedBundleError(f"{place}: plan and certificate are of different networks; save the bundle again")
     inputs = random_inputs(blueprint.inputs, seed=0)
     slim = verifiable_module(blueprint, place, model or dense)
     found = forms(place, slim)
-    differences = compare(found, inputs, place)
-    measured = None
-    if dense is not None:
-        if certificate.reference != DENSE:
-            raise UsageError(f"{place} is proven against {certificate.reference}, so verify it without the dense one")
-        assert slim is not None, "it was built from the dense network"
-        samples = inputs if loader is None else iter(loader)
-        measured = certify(dense, slim.to(device_of(dense)), blueprint.plan, samples, tolerance=certificate.tolerance)
-        if not measured.holds:
-            raise CertificateError(f"{place} does not compute what the dense network does: {measured}")
-    return Verification(str(place), next(iter(found)), differences, BATCHES, certificate, measured)
+    agreement = compare(found, inputs, place)
+    checked = Verification(
+        str(place), next(iter(found)), agreement.differences, BATCHES, certificate, None, agreement.only_shapes
+    )
+    if dense is None:
+        return checked
+    if certificate.reference != DENSE:
+        raise UsageError(f"{place} is proven against {certificate.reference}, so verify it without the dense one")
+    assert slim is not None, "it was built from the dense network"
+    samples = inputs if loader is None else batches_once(loader)
+    measured = certify(dense, slim.to(device_of(dense)), blueprint.plan, samples, tolerance=certificate.tolerance)
+    other = measured.reference_weights != certificate.reference_weights
+    if not measured.holds:
+        since = ", for it was trained since its certificate was measured" if certificate.trained_since else ""
+        strange = f"; the dense network given is {ANOTHER_DENSE}" if other else ""
+        raise CertificateError(f"{place} does not compute what the dense network does{since}: {measured}{strange}")
+    return replace(checked, measured=measured, other_dense=other)
 
 
 def write_parts(slimmed: Slimmed, folder: Path) -> None:
     """Write what the network is built again from, and its certificate."""
     write_weights(slimmed.model, folder / WEIGHTS)
     Blueprint.of(slimmed).write(folder / PLAN)
-    (folder / CERTIFICATE).write_text(slimmed.certificate.to_json() + "\n", encoding="utf-8")
+    (folder / CERTIFICATE).write_text(slimmed.current_certificate.to_json() + "\n", encoding="utf-8")
 
 
 def write_exports(slimmed: Slimmed, folder: Path, source: str | None) -> None:
     """Write the forms that run without the network's own code."""
-    metadata = {"plan_digest": slimmed.plan.digest} | ({} if source is None else {"source": source})
+    metadata = {"plan_digest": slimmed.plan.digest, "certificate": slimmed.current_certificate.verdict}
+    metadata |= {} if source is None else {"source": source}
     captured = capture(slimmed.model, slimmed.example_inputs)
     (folder / PROGRAM).write_bytes(program_bytes(captured.program))
     write_onnx(captured, folder / ONNX, metadata)
@@ -215,7 +249,7 @@ def fresh_dense(architecture: Architecture | None, folder: Path) -> nn.Module:
 
 def unseeded(architecture: Architecture) -> nn.Module:
     """Build a network without drawing from the caller's random numbers."""
-    with torch.random.fork_rng(devices=[]):
+    with random_numbers_kept():
         return architecture.build()
 
 
@@ -236,36 +270,77 @@ def forms(folder: Path, module: nn.Module | None) -> dict[str, Runner]:
 def module_runner(module: nn.Module) -> Runner:
     """Runs a copy of a module on the CPU in evaluation mode."""
     copy = private_copy(module)
-    return lambda inputs: tensors_in(run(copy, inputs))
+    return lambda inputs: tensors_in(forward(copy, inputs))
 
 
-def compare(runners: Mapping[str, Runner], inputs: Inputs, place: Path) -> dict[str, float]:
-    """Run all forms on the same inputs; returns the largest relative difference of each to the first.
+@dataclass(frozen=True)
+class Agreement:
+    """The largest relative difference of each form to the first, and the forms of which only shapes were compared."""
+
+    differences: Mapping[str, float]
+    only_shapes: tuple[str, ...]
+
+
+def compare(runners: Mapping[str, Runner], inputs: Inputs, place: Path) -> Agreement:
+    """Run all forms on the same inputs and the same random numbers, as far as they can draw the same.
 
     Raises:
-        ExportError: one differs by more than the tolerance.
+        ExportError: one differs from the first by more than the tolerance, or that is nowhere finite.
     """
     (reference, first), *others = runners.items()
-    worst = dict.fromkeys(name for name, _ in others)
+    random = depends_on_random_numbers(first, with_batch(inputs, BATCHES[0]))
+    # onnxruntime has a generator of its own.
+    only_shapes = tuple(name for name, _ in others if name == ONNX and random)
+    worst: dict[str, float] = {}
     for batch in BATCHES:
         given = with_batch(inputs, batch)
-        expected = first(given)
+        expected = under_the_same_numbers(first, given)
+        if nothing_finite(expected):
+            raise ExportError(
+                f"{place}: {reference} returns no finite number at batch {batch}: nothing can be compared"
+            )
         for name, runner in others:
-            difference = relative_difference(expected, runner(given))
+            actual = under_the_same_numbers(runner, given)
+            if name in only_shapes and same_shapes(expected, actual):
+                continue
+            difference = relative_difference(expected, actual)
             if difference > tolerance_for(expected):
                 raise ExportError(
                     f"{place}: {name} differs from {reference} by {difference:.1e} at batch {batch}, "
                     f"more than {tolerance_for(expected):.0e}"
                 )
-            worst[name] = max(worst[name] or 0.0, difference)
-    return {name: difference or 0.0 for name, difference in worst.items()}
+            worst[name] = max(worst.get(name, 0.0), difference)
+    return Agreement(worst, only_shapes)
 
 
-def read_certificate(path: Path) -> Certificate:
-    """The certificate of a bundle.
+def under_the_same_numbers(runner: Runner, inputs: Inputs) -> list[torch.Tensor]:
+    """What one form returns, with the random numbers that every other one draws."""
+    with random_numbers_kept():
+        return runner(inputs)
+
+
+def read_certificate(folder: Path) -> Certificate:
+    """The certificate of a bundle, as it is for the weights in it.
 
     Raises:
         BundleError: the file holds something else, or a certificate with which nothing would have been saved.
+        ChangedBundleError: it does not say that the weights are others than those it was measured on.
+    """
+    certificate = stored_certificate(folder / CERTIFICATE)
+    current = certificate.for_weights(digest_of(read_weights(folder / WEIGHTS).items()))
+    if current.trained_since and not certificate.trained_since:
+        raise ChangedBundleError(
+            f"{folder / WEIGHTS} holds other weights than those that {CERTIFICATE} was measured on; "
+            "save the bundle again"
+        )
+    return current
+
+
+def stored_certificate(path: Path) -> Certificate:
+    """The certificate in a file.
+
+    Raises:
+        BundleError: as `read_certificate`.
     """
     try:
         certificate = Certificate.from_json(path.read_text(encoding="utf-8"))
@@ -275,7 +350,7 @@ def read_certificate(path: Path) -> Certificate:
         if field := unsound_field(part):
             value = getattr(part, field)
             raise BundleError(f"{path} holds no certificate: {field} is {value!r:.40}; save the bundle again")
-    if not certificate.holds:
+    if not certificate.was_within_tolerance:
         raise BundleError(f"{path} says that the network is not right: {certificate}")
     return certificate
 
@@ -287,6 +362,7 @@ def unsound_field(record: Certificate | Accuracy) -> str | None:
         if field.name == "accuracies":
             continue
         numeric = isinstance(value, int | float)
-        if not isinstance(value, field.type) or isinstance(value, bool) or (numeric and not math.isfinite(value)):  # type: ignore[arg-type]
+        strange = isinstance(value, bool) != (field.type is bool)
+        if not isinstance(value, field.type) or strange or (numeric and not math.isfinite(value)):  # type: ignore[arg-type]
             return field.name
     return None

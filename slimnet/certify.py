@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,18 +10,17 @@ import torch
 from torch import nn
 
 from slimnet.accuracy import Accuracy, Hits
+from slimnet.digest import weights_digest
+from slimnet.equivalence import TOLERANCE, TOLERANCES, Distance, distance, same_shapes
 from slimnet.errors import CertificateError, UsageError
-from slimnet.formats.agreement import TOLERANCE, TOLERANCES
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
-from slimnet.places import device_of, float32_products, in_double, random_numbers_kept, uncompiled
+from slimnet.places import device_of, float32_products, uncompiled
 from slimnet.plan import SurgeryPlan
+from slimnet.random_state import RandomState, loader_draws_kept, random_numbers_kept
 from slimnet.skeleton import copy_with, shared_copy, state
 
 DENSE, SILENCED = "the dense network", "the silenced network"
 """What a certificate is relative to: the network as it came, or with the channels that a method chose set to zero."""
-
-PIECE = 1 << 15
-"""How many outputs are compared at once."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,11 @@ class Certificate:
     `top1_agreement` is the fraction of samples with the same largest logit, None where outputs are not logits.
     `reference` says which network stands for the dense one. Where the inputs came with their classes, `accuracies` are
     that network's on them, and the slim one's.
+
+    It belongs to the weights it was measured on: `slim_weights` and `reference_weights` are their digests (see
+    `weights_digest`), and `trained_since` says that the slim network's were changed after that. Of the dense network's
+    `values` output values, `infinities` were infinite, and had to be so in the slim one, and `nans` were NaN, as in the
+    slim one, and were not compared. `random` says that the forward drew random numbers, the same in all networks.
     """
 
     samples: int
@@ -49,16 +53,32 @@ class Certificate:
     macs_before: int
     macs_after: int
     plan_digest: str
+    slim_weights: str
+    reference_weights: str
     reference: str = DENSE
     accuracies: tuple[Accuracy, Accuracy] | None = None
+    values: int = 0
+    infinities: int = 0
+    nans: int = 0
+    random: bool = False
+    trained_since: bool = False
 
     @property
     def holds(self) -> bool:
-        """Whether every measured relative difference is within the tolerance (NaN is not)."""
+        """Whether the weights are those that were measured, and every difference was within the tolerance."""
+        return self.was_within_tolerance and not self.trained_since
+
+    @property
+    def was_within_tolerance(self) -> bool:
+        """Whether every relative difference was within the tolerance (NaN is not), when it was measured."""
         measured = [self.max_rel_difference, self.masked_max_rel_difference]
         if self.float64_max_rel_difference is not None:
             measured.append(self.float64_max_rel_difference)
         return all(difference <= self.tolerance for difference in measured)
+
+    def for_weights(self, digest: str) -> "Certificate":
+        """The certificate as it is for a slim network with these weights."""
+        return dataclasses.replace(self, trained_since=digest != self.slim_weights)
 
     def to_json(self) -> str:
         """JSON with `holds` beside the measurements."""
@@ -82,25 +102,50 @@ class Certificate:
             raise UsageError(f"not a certificate: {error}") from error
 
     def __str__(self) -> str:
-        verdict = "holds" if self.holds else "does NOT hold"
+        if self.trained_since:
+            return f"{self.verdict}; as it was before that, {self._measured}"
+        return f"{self.verdict}: {self._measured}"
+
+    @property
+    def verdict(self) -> str:
+        """Whether it holds, in a few words."""
+        if self.trained_since:
+            return f"trained since: not certified against {self.reference}"
+        return "certificate holds" if self.holds else "certificate does NOT hold"
+
+    @property
+    def _measured(self) -> str:
+        """What was measured, in words."""
         agreement = "" if self.top1_agreement is None else f", top-1 agreement {self.top1_agreement:.2%}"
         if self.accuracies is not None:
             before, after = self.accuracies
             agreement += f", accuracy {before.top1:.2%} → {after.top1:.2%}"
+        drawn = ", with the same random numbers in all networks" if self.random else ""
         return (
-            f"certificate {verdict}: largest relative output difference {self.max_rel_difference:.1e} to "
+            f"largest relative output difference {self.max_rel_difference:.1e} to "
             f"{self.reference} and {self.masked_max_rel_difference:.1e} to the masked one on {self.samples} samples in "
-            f"{self.dtype} (tolerance {self.tolerance:g}){agreement}; parameters {self.params_before:,} → "
-            f"{self.params_after:,}, MACs {self.macs_before:,} → {self.macs_after:,}"
+            f"{self.dtype} (tolerance {self.tolerance:g}){drawn}{agreement}{self.not_finite}; parameters "
+            f"{self.params_before:,} → {self.params_after:,}, MACs {self.macs_before:,} → {self.macs_after:,}"
         )
+
+    @property
+    def not_finite(self) -> str:
+        """What is to be said where the dense network's own outputs are not finite; "" where they are."""
+        found = []
+        if self.infinities:
+            found.append(f"{self.infinities:,} are infinite")
+        if self.nans:
+            found.append(f"{self.nans:,} are NaN, which were not compared")
+        if not found:
+            return ""
+        return f"; of {self.values:,} output values of {self.reference} itself, {' and '.join(found)}"
 
 
 @dataclass
 class Difference:
     """A running largest difference between two networks' outputs, and how often each tells the class."""
 
-    largest: float = 0.0
-    scale: float = 0.0
+    measured: Distance = field(default_factory=Distance)
     agreeing: int = 0
     samples: int = 0
     logits: bool = True
@@ -112,14 +157,11 @@ class Difference:
         Raises:
             CertificateError: the networks return different numbers or shapes of tensors.
         """
-        shapes = [tuple(tensor.shape) for tensor in expected]
-        if shapes != [tuple(tensor.shape) for tensor in actual]:
+        if not same_shapes(expected, actual):
+            shapes = [tuple(tensor.shape) for tensor in expected]
             raise CertificateError(f"the slim network returns other shapes than the dense one, which returns {shapes}")
         for left, right in zip(expected, actual, strict=True):
-            for some, same in zip(pieces(left), pieces(right), strict=True):
-                exact, other = in_double(some), in_double(same)
-                self.scale = worse(self.scale, largest(exact))
-                self.largest = worse(self.largest, largest(exact - other))
+            self.measured = self.measured.joined(distance(left, right))
         first, second = expected[0], actual[0]
         self.logits = self.logits and first.is_floating_point() and first.ndim == 2 and first.shape[1] > 1
         if self.logits:
@@ -128,13 +170,6 @@ class Difference:
             if labels is not None and len(labels) == first.shape[0]:
                 for hits, scores in zip(self.hits, (first, second), strict=True):
                     hits.add(scores, labels)
-
-    @property
-    def relative(self) -> float:
-        """The largest difference over the largest output."""
-        if self.largest == 0:
-            return 0.0
-        return self.largest / self.scale if self.scale else float("inf")
 
     @property
     def agreement(self) -> float | None:
@@ -146,22 +181,6 @@ class Difference:
         """How often each network tells the class, where the classes were given."""
         expected, actual = (hits.accuracy for hits in self.hits)
         return (expected, actual) if self.logits and expected and actual else None
-
-
-def largest(tensor: torch.Tensor) -> float:
-    """The largest absolute value; NaN where one is."""
-    return tensor.abs().max().item()
-
-
-def pieces(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
-    """A tensor's elements, a few at a time: in double precision all of them may take more than the network does."""
-    row = tensor.reshape(-1)
-    return [row[start : start + PIECE] for start in range(0, row.numel(), PIECE)]
-
-
-def worse(left: float, right: float) -> float:
-    """The larger of two differences; NaN is the largest of all."""
-    return right if right != right or right > left else left
 
 
 def certify(
@@ -178,51 +197,117 @@ def certify(
     `inputs` are example inputs, or an iterable of them such as a data loader; where it yields `(inputs, labels)` pairs
     with integer labels `(N,)`, the accuracy of both networks is measured as well. With `float64` the masked and slim
     networks are compared in double precision as well (twice the memory). Without a `tolerance` it is that of the
-    networks' type, 1e-4 but for short ones. Nothing is changed, no random number is drawn.
+    networks' type, 1e-4 but for short ones. Nothing is changed, no random number is drawn; a forward that draws some
+    gets the same in every network. Where the dense network itself is infinite or NaN, the slim one must be so too.
 
     Inputs are brought to the networks' device, and float32 is multiplied as float32 there.
 
     Raises:
-        CertificateError: the outputs cannot be compared.
+        CertificateError: the outputs cannot be compared, or those of the dense network are nowhere finite.
     """
     if tolerance is None:
         tolerance = TOLERANCES.get(floating_type(dense), TOLERANCE)
     if not tolerance >= 0:
         raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
     scales = masked_scales(dense, plan)
-    doubled = [as_double(slim), as_double(apart(dense, scales))] if float64 else None
-    to_dense, to_masked, wider = Difference(), Difference(), Difference()
-    samples = 0
+    doubled = (as_double(slim), as_double(apart(dense, scales))) if float64 else None
+    found = Comparison()
     place = device_of(dense)
-    with torch.no_grad(), uncompiled(), random_numbers_kept(dense), float32_products(tf32=False):
+    with torch.no_grad(), uncompiled(), loader_draws_kept, float32_products(tf32=False):
         for batch in (each.to(place) for each in batches_of(inputs)):
-            # Each copy is gone before the next is made, which is less than the slim network takes itself.
-            actual = outputs(apart(slim), batch)
-            to_dense.add(outputs(apart(dense), batch), actual, batch.labels)
-            to_masked.add(outputs(apart(dense, scales), batch), actual)
-            samples += batch.batch
-            if doubled:
-                wide = batch.to(device_of(doubled[0])).map(doubled_floats)
-                wider.add(outputs(apart(doubled[1]), wide), outputs(apart(doubled[0]), wide))
-    if not samples:
+            with random_numbers_kept(dense) as before:
+                found.add(dense, slim, scales, batch, doubled, before)
+    if not found.samples:
         raise CertificateError("no inputs to certify with: the loader gave none")
-    return Certificate(
-        samples=samples,
+    to_dense, to_masked = found.to_dense.measured, found.to_masked.measured
+    check_finite(to_dense)
+    certificate = Certificate(
+        samples=found.samples,
         dtype=dtype_name(dense),
         max_abs_difference=to_dense.largest,
         max_rel_difference=to_dense.relative,
         masked_max_abs_difference=to_masked.largest,
         masked_max_rel_difference=to_masked.relative,
-        top1_agreement=to_dense.agreement,
-        float64_max_rel_difference=wider.relative if float64 else None,
+        top1_agreement=found.to_dense.agreement,
+        float64_max_rel_difference=found.wider.measured.relative if float64 else None,
         tolerance=float(tolerance),
         params_before=sum(parameter.numel() for parameter in dense.parameters()),
         params_after=sum(parameter.numel() for parameter in slim.parameters()),
         macs_before=plan.macs_before,
         macs_after=plan.macs_after,
         plan_digest=plan.digest,
-        accuracies=to_dense.accuracies,
+        slim_weights=weights_digest(slim),
+        reference_weights=weights_digest(dense),
+        accuracies=found.to_dense.accuracies,
+        values=to_dense.values,
+        infinities=to_dense.infinities,
+        nans=to_dense.nans,
+        random=found.random,
     )
+    if found.unequal_draws and not certificate.was_within_tolerance:
+        raise CertificateError(
+            "the forward draws random numbers for channels that are removed, so that the slim network draws others and "
+            "cannot be compared; draw them for the inputs, or keep those channels"
+        )
+    return certificate
+
+
+@dataclass
+class Comparison:
+    """Dense, masked and slim network on the same batches and random numbers: how far they are apart so far."""
+
+    to_dense: Difference = field(default_factory=Difference)
+    to_masked: Difference = field(default_factory=Difference)
+    wider: Difference = field(default_factory=Difference)
+    samples: int = 0
+    random: bool = False
+    unequal_draws: bool = False
+    next_draws: RandomState | None = None
+
+    def add(
+        self,
+        dense: nn.Module,
+        slim: nn.Module,
+        scales: Mapping[str, torch.Tensor],
+        batch: Inputs,
+        doubled: tuple[nn.Module, nn.Module] | None,
+        before: RandomState,
+    ) -> None:
+        """Run all networks on one batch from where the random numbers stand; the next batch goes on from there."""
+        start = self.next_draws or before
+        start.restore()
+        # Each copy is gone before the next is made, which is less than the slim network takes itself.
+        actual = outputs(apart(slim), batch)
+        self.random |= start.moved()
+        end = self.next_draws = RandomState.now(start.devices)
+        start.restore()
+        expected = outputs(apart(dense), batch)
+        self.unequal_draws |= end.moved()
+        self.to_dense.add(expected, actual, batch.labels)
+        start.restore()
+        self.to_masked.add(outputs(apart(dense, scales), batch), actual)
+        self.samples += batch.batch
+        if doubled:
+            narrow, masked = doubled
+            wide = batch.to(device_of(narrow)).map(doubled_floats)
+            start.restore()
+            wide_expected = outputs(apart(masked), wide)
+            start.restore()
+            self.wider.add(wide_expected, outputs(apart(narrow), wide))
+
+
+def check_finite(found: Distance) -> None:
+    """Refuse outputs of a dense network of which none is a finite number.
+
+    Raises:
+        CertificateError: they are.
+    """
+    if found.nothing_finite:
+        kind = "NaN" if not found.infinities else "NaN or infinite" if found.nans else "infinite"
+        raise CertificateError(
+            f"the dense network's own output is {kind} on these inputs, in all of {found.values:,} values, so nothing "
+            "can be compared; pass inputs on which it computes finite numbers, or a network that does"
+        )
 
 
 def apart(model: nn.Module, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:

@@ -10,9 +10,9 @@ from onnxscript import ir
 from torch import nn
 
 from slimnet.certify import dtype_name
+from slimnet.equivalence import BATCHES, nothing_finite, relative_difference, same_shapes, tolerance_for
 from slimnet.errors import ExportError, UsageError
 from slimnet.files import whole_file
-from slimnet.formats.agreement import BATCHES, relative_difference, tolerance_for
 from slimnet.formats.capture import Captured, capture, run, with_batch
 from slimnet.formats.onnx_graph import translate
 from slimnet.formats.onnx_runner import OnnxRunner
@@ -20,6 +20,9 @@ from slimnet.inputs import ExampleInputs, Inputs, tensors_in
 
 SIZE_LIMIT = 2**31 - 1
 """The most bytes that one self-contained ONNX file may have: protobuf counts them in 32 bits."""
+
+RANDOM = "drawn anew in every run; only the shapes of outputs were compared with the network's"
+"""What the metadata of a file says whose outputs depend on random numbers."""
 
 OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)
 """The operator sets that torch's exporter writes and the installed onnx knows."""
@@ -30,21 +33,25 @@ class OnnxExport:
     """An ONNX file that was written and checked.
 
     `max_rel_difference` is the largest difference of any output to the network's, over its largest value, at every
-    batch size in `batches`.
+    batch size in `batches`. It is None where the outputs depend on random numbers: the file draws its own in every
+    run, so that only the shapes of its outputs could be compared.
     """
 
     path: Path
     opset: int
     size_bytes: int
-    max_rel_difference: float
+    max_rel_difference: float | None
     batches: tuple[int, ...] = BATCHES
 
     def __str__(self) -> str:
         batches = " and ".join(map(str, self.batches))
-        return (
-            f"{self.path}: ONNX opset {self.opset}, {self.size_bytes:,} bytes, outputs within "
-            f"{self.max_rel_difference:.1e} of the network's at batch {batches}"
+        found = (
+            f"draws random numbers of its own, so only the shapes of its outputs were compared with the network's at "
+            f"batch {batches}"
+            if self.max_rel_difference is None
+            else f"outputs within {self.max_rel_difference:.1e} of the network's at batch {batches}"
         )
+        return f"{self.path}: ONNX opset {self.opset}, {self.size_bytes:,} bytes, {found}"
 
 
 def export_onnx(
@@ -86,29 +93,36 @@ def write_onnx(
     """
     model = translate(captured, opset)
     written = model.opset_imports[""]
-    model.metadata_props.update(described(metadata, written))
+    random = {"random_numbers": RANDOM} if captured.random else {}
+    model.metadata_props.update(described(random | dict(metadata or {}), written))
     check_size([weight.const_value for weight in model.graph.initializers.values() if weight.const_value])
     path.write_bytes(ir.to_proto(model).SerializeToString())
     return OnnxExport(path, written, path.stat().st_size, check_outputs(captured, path))
 
 
-def check_outputs(captured: Captured, path: Path) -> float:
+def check_outputs(captured: Captured, path: Path) -> float | None:
     """Run file and network on the same inputs at every batch size; returns the largest relative difference.
 
+    None where the file draws random numbers of its own, so that only shapes are compared.
+
     Raises:
-        ExportError: it is over the tolerance.
+        ExportError: it is over the tolerance, shapes differ, or the network's outputs are nowhere finite.
     """
-    runner, worst = opened(captured, path), 0.0
+    runner, network, worst = opened(captured, path), type(captured.module).__name__, 0.0
     for batch in BATCHES:
         inputs = with_batch(captured.inputs, batch)
-        expected = tensors_in(run(captured.module, inputs))
-        worst = max(worst, relative_difference(expected, runner(inputs)))
+        expected, actual = tensors_in(run(captured.module, inputs)), runner(inputs)
+        if nothing_finite(expected):
+            raise ExportError(f"{network} returns no finite number at batch {batch}, so that nothing can be compared")
+        if captured.random and same_shapes(expected, actual):
+            continue
+        worst = max(worst, relative_difference(expected, actual))
         if worst > tolerance_for(expected):
             raise ExportError(
-                f"{type(captured.module).__name__} as ONNX differs from the network by {worst:.1e} at batch {batch}, "
+                f"{network} as ONNX differs from the network by {worst:.1e} at batch {batch}, "
                 f"more than {tolerance_for(expected):.0e}; nothing was written"
             )
-    return worst
+    return None if captured.random else worst
 
 
 def opened(captured: Captured, path: Path) -> OnnxRunner:

@@ -3,24 +3,31 @@
 import ctypes
 import gc
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+
+from slimnet.process_patch import ProcessPatch
 
 
-@contextmanager
-def collection_paused() -> Iterator[None]:
+def collection_paused() -> ProcessPatch[bool]:
     """Collect no cyclic garbage while the context lasts; usable as a decorator.
 
     A trace makes thousands of objects that all stay, and each full collection that they set off walks through
     everything torch has loaded: a tenth of a second, for nothing.
     """
+    return _PAUSE
+
+
+def _pause() -> bool:
     enabled = gc.isenabled()
     gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+    return enabled
+
+
+def _resume(enabled: bool) -> None:
+    if enabled:
+        gc.enable()
+
+
+_PAUSE = ProcessPatch(_pause, _resume)
 
 
 def return_memory() -> None:

@@ -9,15 +9,18 @@ from torch import nn
 
 from slimnet.calculus.rounding import Rounding
 from slimnet.certify import Certificate, apart, certify
+from slimnet.digest import weights_digest
+from slimnet.equivalence import TOLERANCE
 from slimnet.errors import CertificateError, SlimnetError, UsageError
-from slimnet.formats.agreement import TOLERANCE
 from slimnet.garbage import return_memory
 from slimnet.graph import ChannelGraph
 from slimnet.inputs import ExampleInputs, Inputs
+from slimnet.loaders import RepeatedLoader, batches_once
 from slimnet.models.architecture import Architecture, architecture_of
-from slimnet.places import random_numbers_kept, uncompiled
+from slimnet.places import uncompiled
 from slimnet.plan import SurgeryPlan
 from slimnet.planning import make_plan
+from slimnet.random_state import random_numbers_kept
 from slimnet.skeleton import gather
 from slimnet.sparsity import DeadChannels, check_threshold, dead_by_activation, dead_by_scale
 from slimnet.surgery import apply_plan, independent
@@ -30,7 +33,10 @@ RoundTo = int | str | Mapping[str, int] | Auto | None
 
 @dataclass(frozen=True)
 class Slimmed:
-    """A slim network with everything that says how it came about and that it is right."""
+    """A slim network with everything that says how it came about and that it is right.
+
+    `certificate` is what was measured when the network was made, see `current_certificate`.
+    """
 
     model: nn.Module
     plan: SurgeryPlan
@@ -38,8 +44,13 @@ class Slimmed:
     example_inputs: Inputs
     architecture: Architecture | None
 
+    @property
+    def current_certificate(self) -> Certificate:
+        """The certificate as it is for the weights that `model` has now: trained further, it is not certified."""
+        return self.certificate.for_weights(weights_digest(self.model))
+
     def __str__(self) -> str:
-        return f"{self.plan}\n{self.certificate}"
+        return f"{self.plan}\n{self.current_certificate}"
 
 
 def slim(
@@ -56,14 +67,14 @@ def slim(
     """Remove every dead channel that can go without changing what the network computes.
 
     `example_inputs` are what forward takes: a tensor `(N, C, H, W)`, several, or a dict of keyword arguments.
-    `criterion` is "gamma" (|γ| < `threshold`, paper section 2.1) or "activation" (zero on all of `loader`, section
-    2.1 as well). `loader` yields example inputs, or `(inputs, labels)` pairs; the certificate is measured on it, or
-    on the example inputs without it. `tolerance` is how far outputs may move, relative to the largest one: 1e-4
-    where nothing is said, and what rounding takes in short types (1e-2 in float16, 5e-2 in bfloat16). `round_to`
-    keeps a few removable channels, so that every layer's width is a multiple of it (or what it was), which hardware
-    may like: a number, one for each of some layers by name, or "auto" (or an `Auto`) for those that are fastest on
-    onnxruntime here, measured beside the dense network. The model is not touched: weights, mode, device and
-    random state stay.
+    `criterion` is "gamma" (|γ| < `threshold`, paper section 2.1) or "activation" (zero on all of `loader`, section 2.1
+    as well). `loader` yields example inputs, or `(inputs, labels)` pairs; the certificate is measured on it, or on the
+    example inputs without it. It is gone through more than once, so a generator is refused. `tolerance` is how far
+    outputs may move, relative to the largest one: 1e-4 where nothing is said, and what rounding takes in short types
+    (1e-2 in float16, 5e-2 in bfloat16). `round_to` keeps a few removable channels, so that every layer's width is a
+    multiple of it (or what it was), which hardware may like: a number, one for each of some layers by name, or "auto"
+    (or an `Auto`) for those that are fastest on onnxruntime here, measured beside the dense network. The model is not
+    touched: weights, mode, device and random state stay.
 
     Raises:
         CertificateError: outputs differ by more than `tolerance` (relative); nothing is returned.
@@ -72,18 +83,19 @@ def slim(
     """
     inputs = check_inputs(model, example_inputs)
     rounding = as_rounding(round_to)
+    batches = None if loader is None else RepeatedLoader(loader)
 
     def attempt(tried: bool, trusted: SurgeryPlan | None) -> Slimmed:
         """Slim the network once, with a plan that is tried on it or one that is trusted."""
         narrow, plan = operate(
             model,
             inputs,
-            lambda graph: find_dead(model, graph, threshold, criterion, loader),
+            lambda graph: find_dead(model, graph, threshold, criterion, batches),
             rounding,
             tried=tried,
             trusted=trusted,
         )
-        return prove(model, narrow, plan, inputs, loader=loader, tolerance=tolerance, float64=float64)
+        return prove(model, narrow, plan, inputs, loader=batches, tolerance=tolerance, float64=float64)
 
     return with_care(attempt)
 
@@ -136,14 +148,21 @@ def prove(
         model,
         narrow,
         plan,
-        inputs if loader is None else iter(loader),
+        inputs if loader is None else batches_once(loader),
         tolerance=tolerance,
         float64=float64,
     )
     if not proof.holds:
-        raise CertificateError(f"{proof}; lower the threshold, or allow more with tolerance=")
+        raise CertificateError(f"{proof}; {advice(proof)}")
     return_memory()
     return Slimmed(independent(narrow, model), plan, proof, inputs, architecture_of(model))
+
+
+def advice(proof: Certificate) -> str:
+    """What to do about a certificate that does not hold."""
+    if proof.not_finite:
+        return "pass inputs on which the dense network computes finite numbers, or lower the threshold"
+    return "lower the threshold, or allow more with tolerance="
 
 
 def as_rounding(round_to: RoundTo) -> Rounding | Auto:

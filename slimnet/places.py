@@ -1,8 +1,8 @@
 """Where networks are, and how their device rounds: what a measurement must find as it expects, and leave as it was."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from slimnet.errors import UsageError
+from slimnet.process_patch import ProcessPatch, ProcessSetting, attribute_patch
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -32,60 +33,39 @@ def usable(device: torch.device | str) -> torch.device:
     return torch.device("cpu") if found.type == "cpu" else found
 
 
-def random_number_states(devices: Iterable[torch.device]) -> list[torch.Tensor]:
-    """The states of the random numbers of the CPU, and then of those of the devices that have some of their own."""
-    drawing = with_random_numbers(devices)
-    return [torch.get_rng_state(), *(torch.get_device_module(each).get_rng_state(each) for each in drawing)]
-
-
-def set_random_numbers(states: Sequence[torch.Tensor], devices: Iterable[torch.device]) -> None:
-    """Go on from states that `random_number_states` gave; those of another kind of device are left out."""
-    torch.set_rng_state(states[0])
-    for each, state in zip(with_random_numbers(devices), states[1:], strict=False):
-        module = torch.get_device_module(each)
-        if module.get_rng_state(each).shape == state.shape:
-            module.set_rng_state(state, each)
-
-
-def with_random_numbers(devices: Iterable[torch.device]) -> list[torch.device]:
-    """Those of some devices that draw random numbers of their own; Apple's keep theirs out of torch's reach."""
-    return [each for each in dict.fromkeys(devices) if each.type not in ("cpu", "meta", "mps")]
-
-
-@contextmanager
-def random_numbers_back(devices: Iterable[torch.device]) -> Iterator[None]:
-    """Give the random numbers back that are drawn while the context lasts, those of the devices as well."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng([]))
-        for each in with_random_numbers(devices):
-            stack.enter_context(torch.random.fork_rng([each], device_type=each.type))
-        yield
-
-
-def random_numbers_kept(model: nn.Module) -> AbstractContextManager[None]:
-    """Give the random numbers back that a forward of the network draws, on its devices as well."""
-    return random_numbers_back(tensor.device for tensor in (*model.parameters(), *model.buffers()))
-
-
-@contextmanager
-def float32_products(*, tf32: bool) -> Iterator[None]:
+def float32_products(*, tf32: bool) -> AbstractContextManager[None]:
     """Multiply float32 as float32, or with factors rounded to 10 bits of mantissa, while the context lasts.
 
-    A GPU's convolutions do the latter unless they are told otherwise, which moves outputs by about 1e-3.
+    A GPU's convolutions do the latter unless they are set otherwise, which moves outputs by about 1e-3. The setting is
+    that of the process: where one thread wants the exact products, all have them.
     """
+    return _PRODUCTS.set_to(tf32)
+
+
+def _multiplying() -> tuple[Any, ...]:
+    """The settings of everything that multiplies float32."""
     backends: Any = torch.backends
     gpu = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
-    products = (*gpu, backends.mkldnn.matmul, backends.mkldnn.conv)
-    before = [each.fp32_precision for each in products]
+    return (*gpu, backends.mkldnn.matmul, backends.mkldnn.conv)
+
+
+def _precisions() -> list[str]:
+    return [each.fp32_precision for each in _multiplying()]
+
+
+def _multiply(tf32: bool) -> None:
     older_names(matmul=tf32, cudnn=tf32)
-    for each in products:
+    for each in _multiplying():
         each.fp32_precision = "tf32" if tf32 else "ieee"
-    try:
-        yield
-    finally:
-        older_names(matmul=before[0] == "tf32", cudnn=before[1] == "tf32")
-        for each, precision in zip(products, before, strict=True):
-            each.fp32_precision = precision
+
+
+def _multiply_as(before: list[str]) -> None:
+    older_names(matmul=before[0] == "tf32", cudnn=before[1] == "tf32")
+    for each, precision in zip(_multiplying(), before, strict=True):
+        each.fp32_precision = precision
+
+
+_PRODUCTS = ProcessSetting(_precisions, _multiply, _multiply_as, prefer=all)
 
 
 def older_names(*, matmul: bool, cudnn: bool) -> None:
@@ -136,16 +116,17 @@ def as_array(found: Numbers) -> np.ndarray:
 def uncompiled() -> AbstractContextManager[object]:
     """While the context lasts, what `torch.compile` made runs as it was written."""
     # Without torch._dynamo nothing has been compiled, and importing it takes seconds.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    return _EAGER if "torch._dynamo" in sys.modules else nullcontext()
 
 
-@contextmanager
-def fastest_kernels() -> Iterator[None]:
+def fastest_kernels() -> AbstractContextManager[None]:
     """Let cuDNN try its kernels on every new shape and keep to the fastest, while the context lasts."""
-    cudnn = torch.backends.cudnn
-    # Not `cudnn.flags`, which switches off what it is not told of, cuDNN itself included.
-    before, cudnn.benchmark = cudnn.benchmark, True
-    try:
-        yield
-    finally:
-        cudnn.benchmark = before
+    # Not `cudnn.flags`, which switches off what it is not given, cuDNN itself included.
+    return _FASTEST
+
+
+_EAGER = ProcessPatch(
+    lambda: torch.compiler.set_stance("force_eager"),
+    lambda stance: stance.__exit__(None, None, None),
+)
+_FASTEST = attribute_patch(torch.backends.cudnn, "benchmark", lambda _: True)

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from slimnet.errors import DataError, UsageError
 from slimnet.graph import ActivationKey, ChannelGraph
 from slimnet.inputs import Inputs
-from slimnet.places import as_array, device_of, float32_products, numbers, random_numbers_kept
+from slimnet.places import as_array, device_of, float32_products, numbers
+from slimnet.random_state import loader_draws_kept, random_numbers_kept
 from slimnet.skeleton import module_paths, modules_of, shared_copy
 from slimnet.tracing.ops.pointwise import ACTIVATIONS
 from slimnet.tracing.workers import work_followed
@@ -88,10 +89,10 @@ def activation_peaks(model: nn.Module, batches: Iterable[Inputs]) -> dict[Activa
     """
     reference = shared_copy(model).eval()
     place, meter = device_of(reference), PeakMeter()
-    with torch.no_grad(), random_numbers_kept(reference), module_paths(modules_of(reference), meter.path):
+    with torch.no_grad(), loader_draws_kept, module_paths(modules_of(reference), meter.path):
         for batch in batches:
             meter.calls.clear()
-            with work_followed(meter), float32_products(tf32=False):
+            with random_numbers_kept(reference), work_followed(meter), float32_products(tf32=False):
                 batch.to(place).call(reference)
     if not meter.peaks:
         raise DataError("no activation ran: the data loader gave no batches, or the network has no activations")

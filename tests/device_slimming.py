@@ -6,7 +6,7 @@ from elsewhere import GPU, HERE, is_same, same_plan, without_float64
 from torch import nn
 
 import slimnet
-from slimnet.places import random_number_states
+from slimnet.random_state import random_number_states
 
 NETWORKS = {
     "basicnet": {"width": 0.25, "hidden": 16},

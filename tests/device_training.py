@@ -15,7 +15,7 @@ from slimnet.comparison import Settings as Contest
 from slimnet.comparison import Study
 from slimnet.data import Batches, load_data
 from slimnet.errors import UsageError
-from slimnet.places import random_number_states
+from slimnet.random_state import random_number_states
 from slimnet.training import Recipe, evaluate, train
 from slimnet.training.analysis import analyse
 from slimnet.training.finetune import Finetuning, retraining

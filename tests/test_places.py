@@ -10,7 +10,8 @@ from torch import nn
 
 import slimnet
 from slimnet.errors import UsageError
-from slimnet.places import fastest_kernels, float32_products, random_numbers_kept, set_random_numbers, usable
+from slimnet.places import fastest_kernels, float32_products, usable
+from slimnet.random_state import random_numbers_kept, set_random_numbers
 from slimnet.training.distributed import joined
 from slimnet.training.tuning import Tuning, gpu_settings
 

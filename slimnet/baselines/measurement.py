@@ -12,7 +12,8 @@ from slimnet.calculus.constants import as_float64
 from slimnet.certify import apart
 from slimnet.errors import UsageError
 from slimnet.inputs import Inputs
-from slimnet.places import device_of, random_numbers_kept, uncompiled
+from slimnet.places import device_of, uncompiled
+from slimnet.random_state import random_numbers_kept
 from slimnet.skeleton import gather, shared_copy
 
 MEASURABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

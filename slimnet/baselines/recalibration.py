@@ -14,7 +14,8 @@ from slimnet.baselines.moments import Moments, moments
 from slimnet.calculus.constants import as_float64
 from slimnet.graph import ChannelGraph, Reader
 from slimnet.inputs import Inputs
-from slimnet.places import float32_products, in_double, random_numbers_kept
+from slimnet.places import float32_products, in_double
+from slimnet.random_state import random_numbers_kept
 from slimnet.skeleton import gather, shared_copy
 
 

@@ -5,13 +5,13 @@ the machine does meanwhile (another process, a clock that falls as it warms, a s
 all of them alike. A ratio is resampled by whole rounds, for the same reason.
 """
 
-import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from slimnet.garbage import collection_paused
 
 Run = Callable[[], object]
 Clock = Callable[[], float]
@@ -144,7 +144,7 @@ def interleave(
     rounds: list[list[float]] = []
     order: list[int] = []
     dice = np.random.default_rng(0)
-    with _no_garbage_collection():
+    with collection_paused():
         end = clock() + seconds
         while len(rounds) < FEWEST_ROUNDS or (clock() < end and len(rounds) < MOST_ROUNDS):
             if len(rounds) % 2 == 0:
@@ -179,14 +179,3 @@ def _repeats(run: Run, clock: Clock, timed: Stopwatch) -> int:
     while calls < WARM_UP_CALLS or clock() - begin < WARM_UP_SECONDS:
         fastest, calls = min(fastest, timed(run, 1)), calls + 1
     return max(1, min(1000, round(SHORTEST_SAMPLE_SECONDS / max(fastest, 1e-9))))
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -12,13 +12,14 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
+from slimnet.digest import owned_tensors
 from slimnet.errors import ArchitectureError, BundleError
 from slimnet.formats.input_spec import describe_inputs
 from slimnet.formats.manifest import json_object
 from slimnet.models.architecture import Architecture, reason
 from slimnet.pipeline import Slimmed
 from slimnet.plan import SurgeryPlan, parse_field
-from slimnet.skeleton import shared_copy, state
+from slimnet.skeleton import shared_copy
 from slimnet.surgery import apply_plan
 
 FORMAT = 1
@@ -130,14 +131,6 @@ def texts_in(data: Any) -> Iterator[str]:
                 waiting += [*mapping.keys(), *mapping.values()]
             case list() as items:
                 waiting += items
-
-
-def owned_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters and buffers of a module, shared ones once, under their first name."""
-    found: dict[int, tuple[str, torch.Tensor]] = {}
-    for name, tensor in state(model).items():
-        found.setdefault(id(tensor), (name, tensor))
-    return dict(found.values())
 
 
 def write_weights(model: nn.Module, path: Path) -> None:

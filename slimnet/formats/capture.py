@@ -14,8 +14,10 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from slimnet.errors import ExportError, InputError
 from slimnet.formats.quiet import quiet
-from slimnet.inputs import ExampleInputs, Inputs, placed_tensors_in
+from slimnet.formats.random_forward import depends_on_random_numbers
+from slimnet.inputs import ExampleInputs, Inputs, placed_tensors_in, tensors_in
 from slimnet.models.architecture import reason
+from slimnet.random_state import random_numbers_kept
 from slimnet.skeleton import copy_with
 
 BATCH = "batch"
@@ -31,7 +33,7 @@ class Captured:
 
     `module` is in evaluation mode on the CPU, and so are `inputs`, the example inputs. Where the network returns
     anything but tensors in Python's own containers, module and program return a dict of the tensors alone. Names are
-    those of the tensors that go in and come out, in order.
+    those of the tensors that go in and come out, in order. `random` says that what comes out depends on random numbers.
     """
 
     program: ExportedProgram
@@ -39,6 +41,7 @@ class Captured:
     inputs: Inputs
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
+    random: bool
 
 
 def capture(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Captured:
@@ -62,8 +65,9 @@ def capture(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Capture
         raise ExportError(f"{type(model).__name__} returns no tensor; there is nothing to export")
     if not is_plain(output):
         module.register_forward_hook(lambda _, __, output: tensors_by_name(names, output))
+    random = depends_on_random_numbers(lambda given: tensors_in(forward(module, given)), traced)
     program = export_program(module, traced, inputs)
-    return Captured(program, module, inputs, input_names(program), names)
+    return Captured(program, module, inputs, input_names(program), names, random)
 
 
 def private_copy(model: nn.Module) -> nn.Module:
@@ -95,8 +99,18 @@ def run(module: nn.Module, inputs: Inputs) -> Any:
     Raises:
         InputError: its forward raises.
     """
+    with random_numbers_kept():
+        return forward(module, inputs)
+
+
+def forward(module: nn.Module, inputs: Inputs) -> Any:
+    """What the network returns, without gradients.
+
+    Raises:
+        InputError: its forward raises.
+    """
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        with torch.no_grad(), torch.device("cpu"):
             return inputs.call(module)
     except Exception as error:  # a forward may raise anything
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
@@ -153,7 +167,7 @@ def export_program(module: nn.Module, traced: Inputs, inputs: Inputs) -> Exporte
             shapes[tensor] = {0: batch}
     dynamic = shapes.dynamic_shapes(module, traced.args, traced.kwargs)
     try:
-        with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        with quiet(), torch.no_grad(), random_numbers_kept(), torch.device("cpu"):
             program = torch.export.export(module, traced.args, traced.kwargs, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # so may a forward that is traced
         raise ExportError(explain(error, type(module).__name__)) from error

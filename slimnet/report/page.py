@@ -40,6 +40,7 @@ def render(report: Report) -> str:
         title=report.title,
         version=report.environment.slimnet,
         headline=verdict.headline(report),
+        certificate_title=verdict.certificate_title(report.certificate) if report.certificate else "",
         sentences=verdict.sentences(report),
         tiles=verdict.tiles(report),
         reasons=verdict.reasons(report),

@@ -39,12 +39,19 @@ def headline(report: Report) -> str:
     """The verdict in a few words."""
     plan = report.plan
     if report.certificate is not None and not report.certificate.holds:
-        return "The certificate does not hold"
+        return certificate_title(report.certificate)
     if plan is None:
         return contenders.headline(report.comparison) if report.comparison else "Nothing was measured"
     if not plan.removed_channels:
         return "Nothing to remove"
     return f"The same network, {wording.times(plan.params_before / plan.params_after)} smaller"
+
+
+def certificate_title(certificate: Certificate) -> str:
+    """Whether a certificate holds for the network that the page is about, in one line."""
+    if certificate.trained_since:
+        return f"Trained since: not certified against {certificate.reference}"
+    return "The certificate holds" if certificate.holds else "The certificate does not hold"
 
 
 def sentences(report: Report) -> list[str]:
@@ -159,7 +166,7 @@ def _latency_tile(latency: Latency, label: str) -> Tile:
 
 def _removed(plan: SurgeryPlan) -> str:
     if not plan.dead_channels and not plan.removed_channels:
-        return "No channel is dead, so the slim network is the dense one."
+        return "No channel is dead, so nothing was removed."
     if not plan.removed_channels:
         return f"{plan.dead_channels} channels are dead, and none of them can be removed."
     total = sum(layer.channels_before for layer in plan.layers)
@@ -171,7 +178,8 @@ def _removed(plan: SurgeryPlan) -> str:
 
 
 def _difference(certificate: Certificate) -> str:
-    told = f"No output moved by more than {wording.tiny(certificate.max_rel_difference)} of the largest one"
+    begin = "The network was trained after it was slimmed; before that, no" if certificate.trained_since else "No"
+    told = f"{begin} output moved by more than {wording.tiny(certificate.max_rel_difference)} of the largest one"
     if certificate.top1_agreement is None:
         return f"{told} on {certificate.samples} examples."
     kept = "all" if certificate.top1_agreement == 1 else wording.percent(certificate.top1_agreement, 2)

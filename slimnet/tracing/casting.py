@@ -8,23 +8,22 @@ from typing import Any
 import torch
 
 from slimnet.places import uncompiled
+from slimnet.process_patch import attribute_patch
+from slimnet.random_state import random_numbers_kept
 
 
 @contextmanager
 def as_with_data() -> Iterator[None]:
     """While the context lasts, a forward runs as it was written and without gradients, on meta tensors as on others."""
-    with torch.no_grad(), uncompiled(), autocast_on_meta():
+    with torch.no_grad(), uncompiled(), random_numbers_kept(), _AUTOCAST_ON_META:
         yield
 
 
-@contextmanager
-def autocast_on_meta() -> Iterator[None]:
-    """While the context lasts, `torch.autocast(x.device.type)` of a meta tensor does nothing, instead of raising.
+def for_meta_too(real: Any) -> Any:
+    """`torch.autocast.__init__`, for which `torch.autocast(x.device.type)` of a meta tensor does nothing.
 
-    Channels live where they live in any type, and constants are computed in float64.
+    torch's own raises. Channels live where they live in any type, and constants are computed in float64.
     """
-    autocast: Any = torch.amp.autocast_mode.autocast
-    real = autocast.__init__
 
     @functools.wraps(real)
     def begun(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
@@ -33,8 +32,7 @@ def autocast_on_meta() -> Iterator[None]:
         else:
             real(self, device_type, *args, **kwargs)
 
-    autocast.__init__ = begun
-    try:
-        yield
-    finally:
-        autocast.__init__ = real
+    return begun
+
+
+_AUTOCAST_ON_META = attribute_patch(torch.amp.autocast_mode.autocast, "__init__", for_meta_too)

@@ -16,7 +16,8 @@ from slimnet.data import ImageData
 from slimnet.denormals import denormals_flushed
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.models import build
-from slimnet.places import random_number_states, random_numbers_back, set_random_numbers, usable
+from slimnet.places import usable
+from slimnet.random_state import random_number_states, random_numbers_back, set_random_numbers
 from slimnet.threads import torch_threads
 from slimnet.training import captured, resuming
 from slimnet.training.batches import batches_of
