@@ -114,7 +114,7 @@ def lifeline(job: Job) -> Iterator[dict[str, Any]]:
 
 def await_leaving(folder: Path, stopped: Stopped) -> None:
     """Wait for a process of an earlier sweep, which was killed, to save its run and leave."""
-    from slimnet.training.run_folder import in_use
+    from slimnet.files import in_use
 
     deadline = time.monotonic() + PATIENCE
     while in_use(folder) and not stopped() and time.monotonic() < deadline:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,15 +34,13 @@ def whole_folder(target: Path, maker: str, names: Collection[str]) -> Iterator[P
     Raises:
         click.UsageError: something else is there.
     """
+    from slimnet import files
+    from slimnet.errors import SlimnetError
+
     refuse_strangers(target, maker, names)
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        staging.chmod(0o755)
+    with files.whole_folder(target, SlimnetError, replacing=True) as staging:
         yield staging
-        _take_the_place_of(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def refuse_strangers(target: Path, maker: str, names: Collection[str]) -> None:
@@ -73,18 +69,3 @@ def _made_by(folder: Path, maker: str, names: Collection[str]) -> bool:
                 return False
             return isinstance(document, dict) and document.get("made_by") == maker
     return False
-
-
-def _take_the_place_of(staging: Path, target: Path) -> None:
-    """Rename a finished folder to its place; an earlier one comes back if that fails."""
-    if not target.exists():
-        staging.rename(target)
-        return
-    earlier = staging.with_name(f"{staging.name}.earlier")
-    target.rename(earlier)
-    try:
-        staging.rename(target)
-    except OSError:
-        earlier.rename(target)
-        raise
-    shutil.rmtree(earlier, ignore_errors=True)

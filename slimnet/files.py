@@ -4,19 +4,16 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from slimnet.errors import SlimnetError
+from slimnet.staging import clear, staged_file, staged_folder
 
 LOCK = "lock"
-
-NAME_KEPT = 40
-"""How much of a target's name its hidden neighbour repeats; most systems end names at 255 bytes."""
 
 TEXT_LIMIT = 1 << 28
 """The largest text file that is read whole, in bytes; the longest run's metrics are a tenth of it."""
@@ -76,22 +73,41 @@ def read_text(path: str | Path, limit: int = TEXT_LIMIT, errors: str = "strict")
 
 def _refuse_irregular(status: os.stat_result, path: str | Path, limit: int | None) -> None:
     if not stat.S_ISREG(status.st_mode):
-        kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
-        raise OSError(code, f"it is {kind}, not a regular file", str(path))
+        raise OSError(code, f"it is {_kind(status)}, not a regular file", str(path))
     if limit is not None and status.st_size > limit:
         raise _too_large(path, limit)
+
+
+def _kind(status: os.stat_result) -> str:
+    return KINDS.get(stat.S_IFMT(status.st_mode), "something else")
 
 
 def _too_large(path: str | Path, limit: int) -> OSError:
     return OSError(errno.EFBIG, f"it holds more than {limit:,} bytes", str(path))
 
 
+def open_to_append(path: Path) -> TextIO:
+    """Open a regular file of UTF-8 text to add to its end; a new one where there is none. Never blocks.
+
+    Raises:
+        OSError: as of `open_file`.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
+    try:
+        _refuse_irregular(os.fstat(descriptor), path, None)
+        return open(descriptor, "a", encoding="utf-8")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 @contextlib.contextmanager
 def whole_file(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
     """Yield a new file beside `target`, and put it in the place of `target` once everything went well.
 
-    Whatever happens, nothing half-written stays behind; an earlier file at `target` stays until then.
+    Whatever happens, nothing half-written stays behind; an earlier file at `target` stays until then. What killed
+    processes left of theirs in that folder is removed.
 
     Raises:
         failure: one line about what the operating system refused.
@@ -99,58 +115,106 @@ def whole_file(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
     with told(target, failure):
         if target.is_dir():
             raise failure(f"cannot write {target}: it is a folder; name a file in it")
-    staging = beside(target)
-    with told(target, failure), unseen(staging, target):
-        try:
-            staging.open("xb").close()
-            yield staging
-            flush(staging)
-            staging.replace(target)
-            flush(target.parent)
-        finally:
-            staging.unlink(missing_ok=True)
+        if target.exists() and not target.is_file():
+            raise failure(f"cannot write {target}: it is {_kind(target.stat())}; name a file that it may replace")
+    with told(target, failure), staged_file(target) as staging, unseen(staging, target):
+        yield staging
+        flush(staging)
+        staging.replace(target)
+        flush(target.parent)
 
 
 @contextlib.contextmanager
-def whole_folder(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
+def whole_folder(target: Path, failure: type[SlimnetError], *, replacing: bool = False) -> Iterator[Path]:
     """Yield a new folder beside `target`, and rename it to `target` once everything went well.
 
-    Whatever happens, nothing half-written stays behind. An empty folder at `target` is taken.
+    Whatever happens, nothing half-written stays behind. An empty folder at `target` is taken, and when `replacing` any
+    folder. What killed processes left of theirs beside it is removed.
 
     Raises:
         failure: something is there already, or one line about what the operating system refused.
     """
-    refuse_existing(target, failure)
-    staging = beside(target)
-    with told(target, failure), unseen(staging, target):
-        try:
-            staging.mkdir()
-            yield staging
-            for path in staging.iterdir():
-                flush(path)
-            flush(staging)
+    if replacing:
+        with told(target, failure):
+            _bring_back(target)
+    else:
+        refuse_existing(target, failure)
+    with told(target, failure), staged_folder(target) as staging, unseen(staging, target):
+        yield staging
+        for path in staging.iterdir():
+            flush(path)
+        flush(staging)
+        if replacing:
+            _take_the_place_of(staging, target)
+        else:
             refuse_existing(target, failure)
             staging.rename(target)
-            flush(target.parent)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        flush(target.parent)
+
+
+def _take_the_place_of(staging: Path, target: Path) -> None:
+    """Rename a finished folder to its place; an earlier one comes back if that fails."""
+    if not target.exists():
+        staging.rename(target)
+        return
+    target.rename(_earlier(target))
+    try:
+        staging.rename(target)
+    finally:
+        _bring_back(target)
+
+
+def _bring_back(target: Path) -> None:
+    """Put an earlier folder back where a process was killed before the new one took its place, and else remove it."""
+    if not _earlier(target).is_dir():
+        return
+    if os.path.lexists(target):
+        shutil.rmtree(_earlier(target), ignore_errors=True)
+    else:
+        _earlier(target).rename(target)
+
+
+def _earlier(target: Path) -> Path:
+    return target.with_name(f".{target.name}.earlier")
 
 
 @contextlib.contextmanager
 def held(folder: Path, failure: type[SlimnetError], doing: str) -> Iterator[None]:
     """Hold a folder's lock while the context lasts; the system lets go of it whenever this process ends.
 
+    What killed processes have left half-written in the folder is removed.
+
     Raises:
         failure: another process holds it, `doing` this.
+        SlimnetError: one line about what the operating system refused.
     """
-    with told(folder / LOCK, failure):
-        file = (folder / LOCK).open("a")
+    with told(folder / LOCK, SlimnetError):
+        file = open_to_append(folder / LOCK)
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise failure(f"{folder} is in use: another process is {doing} there; wait for it, or end it") from error
+        clear(folder)
         yield
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process holds a folder's lock; False where there is none.
+
+    Raises:
+        OSError: as of `open_file`.
+    """
+    try:
+        file = open_file(folder / LOCK)
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def refuse_existing(target: Path, failure: type[SlimnetError]) -> None:
@@ -168,11 +232,6 @@ def refuse_existing(target: Path, failure: type[SlimnetError]) -> None:
             raise failure(f"cannot write {target}: that folder is not empty; name one that does not exist yet")
         if not target.name:
             raise failure(f"cannot write {target}: one cannot replace the folder one is in; name a new one in it")
-
-
-def beside(target: Path) -> Path:
-    """A hidden name next to `target` that nothing has, and short enough whatever the target is called."""
-    return target.with_name(f".{target.name[:NAME_KEPT]}.{secrets.token_hex(4)}.tmp")
 
 
 def flush(path: Path) -> None:

@@ -8,6 +8,8 @@ import click
 import pytest
 from slimnet_cli.outputs import whole_folder
 
+from slimnet.errors import SlimnetError
+
 MAKER, NAMES = "slimnet demo", ("demo.json", "report.html", "slim")
 
 
@@ -67,7 +69,7 @@ def test_a_rename_that_fails_brings_the_earlier_one_back(tmp_path, monkeypatch):
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(SlimnetError, match="No space"):
         make(tmp_path / "demo", "second")
     assert (tmp_path / "demo" / "slim" / "weights").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
@@ -102,3 +104,21 @@ def test_files_and_links_in_the_way_are_left_alone(tmp_path):
         with pytest.raises(click.UsageError, match="in the way"):
             make(tmp_path / name, "new")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_earlier_folder_comes_back_after_a_kill_between_the_renames(tmp_path, monkeypatch):
+    """It is aside for a moment: what is killed in it has nothing at the target, and the next one begins by that."""
+    make(tmp_path / "demo", "first")
+    (tmp_path / "demo").rename(tmp_path / ".demo.earlier")
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "demo", "second", stopped_by=KeyboardInterrupt)
+    assert (tmp_path / "demo" / "slim" / "weights").read_text() == "first"
+    assert {path.name for path in tmp_path.iterdir()} == {"demo"}
+
+
+def test_an_earlier_folder_goes_after_a_kill_that_came_behind_the_renames(tmp_path):
+    make(tmp_path / "demo", "second")
+    (tmp_path / ".demo.earlier").mkdir()
+    make(tmp_path / "demo", "third")
+    assert (tmp_path / "demo" / "slim" / "weights").read_text() == "third"
+    assert {path.name for path in tmp_path.iterdir()} == {"demo"}

@@ -192,7 +192,7 @@ def test_a_folder_in_use_is_one_line(begun, capsys):
     with reopened(begun):
         assert run("--resume", begun) == 2
     assert capsys.readouterr().err == (
-        f"error: {begun} is in use: another process is training in it; wait for it, or end it\n"
+        f"error: {begun} is in use: another process is training there; wait for it, or end it\n"
     )
 
 

@@ -1,21 +1,33 @@
 """Files and folders appear whole or not at all, and a refusal is one line about the place the caller named."""
 
+import errno
 import os
 import re
 import socket
 import stat
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bundles import everything, refusal
 
-from slimnet.errors import BundleError, ExportError
-from slimnet.files import open_file, read_bytes, read_text, refuse_existing, whole_file, whole_folder
+from slimnet.errors import BundleError, ExportError, SlimnetError, UsageError
+from slimnet.files import (
+    held,
+    in_use,
+    open_file,
+    open_to_append,
+    read_bytes,
+    read_text,
+    refuse_existing,
+    whole_file,
+    whole_folder,
+)
+from slimnet.report.page import write_page
+from slimnet.training.saving import write as write_checkpoint
 
 NOBODY = 65534
 
@@ -32,6 +44,16 @@ def write_folder(target: Path, content: str = "new", error: BaseException | None
         (folder / "weights").write_text(content)
         if error:
             raise error
+
+
+class StoppedWriter:
+    """Stands for a method that writes to a disk which is full."""
+
+    called = False
+
+    def __call__(self, *_: Any, **__: Any) -> None:
+        self.called = True
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 WRITERS = {"file": (write_file, ExportError), "folder": (write_folder, BundleError)}
@@ -244,16 +266,33 @@ def test_a_folder_that_somebody_else_makes_meanwhile_is_left_alone(tmp_path):
     assert set(everything(tmp_path)) == {"slim", "slim/weights"}
 
 
-def test_what_is_written_may_be_read_as_the_umask_says(tmp_path):
-    """A staging place from `tempfile` would be closed to everyone else."""
-    old = os.umask(0o022)
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_what_is_written_may_be_read_as_the_umask_says(umask, tmp_path):
+    """A staging place from `tempfile` would be closed to everyone else. Pages and checkpoints are no exception."""
+    old = os.umask(umask)
     try:
         write_file(tmp_path / "file")
+        write_page("page", tmp_path / "page.html")
+        write_checkpoint(tmp_path / "net.pt", {}, SlimnetError)
         write_folder(tmp_path / "folder")
+        with whole_folder(tmp_path / "demo", SlimnetError, replacing=True):
+            pass
     finally:
         os.umask(old)
-    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("file", "folder")]
-    assert modes == [0o644, 0o755]
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {
+        **dict.fromkeys(("file", "page.html", "net.pt"), 0o666 & ~umask),
+        **dict.fromkeys(("folder", "demo"), 0o777 & ~umask),
+    }
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing_and_the_earlier_one_as_it_was(tmp_path, monkeypatch):
+    (tmp_path / "page.html").write_text("earlier")
+    monkeypatch.setattr(Path, "write_text", stopped := StoppedWriter())
+    with pytest.raises(SlimnetError, match=r"cannot write .*page\.html: No space left"):
+        write_page("new", tmp_path / "page.html")
+    assert stopped.called
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"page.html": b"earlier"}
 
 
 def test_two_writers_of_one_file_do_not_mix(tmp_path):
@@ -287,24 +326,57 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch
     assert names[-1] == tmp_path.name
 
 
-def test_a_process_that_is_killed_leaves_no_target(tmp_path):
-    """Killed in the middle, with no chance to tidy up: what is there has a hidden name."""
-    script = """
-import os, pathlib, signal, sys
-from slimnet.errors import BundleError
-from slimnet.files import whole_file, whole_folder
-for kind in (whole_file, whole_folder):
-    if not (child := os.fork()):
-        with kind(pathlib.Path(sys.argv[1], kind.__name__), BundleError) as place:
-            (place if place.is_file() else place / "weights").write_text("half")
-            os.kill(os.getpid(), signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-"""
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
-    left = sorted(path.name for path in tmp_path.iterdir())
-    assert len(left) == 2
-    assert left[0].startswith(".whole_file.")
-    assert left[1].startswith(".whole_folder.")
+@pytest.mark.parametrize("target", ["pipe", "zeros"])
+def test_what_is_no_regular_file_is_not_replaced(target, irregular, tmp_path):
+    """As root, a file put in the place of /dev/null would break the machine."""
+    with pytest.raises(ExportError, match=r"cannot write .*: it is a (named pipe|device); name a file"):
+        write_file(tmp_path / target)
+    assert not (tmp_path / target).is_file()
+
+
+def test_a_link_that_is_written_to_becomes_a_file_and_its_target_stays(tmp_path):
+    (tmp_path / "earlier").write_text("earlier")
+    (tmp_path / "link").symlink_to("earlier")
+    write_file(tmp_path / "link")
+    assert (tmp_path / "earlier").read_text() == "earlier"
+    assert (tmp_path / "link").read_text() == "new"
+    assert not (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["lock", "metrics.jsonl"])
+def test_nothing_is_added_to_a_pipe(name, tmp_path):
+    """Opening it would wait for a reader for ever."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(OSError, match="a named pipe"):
+        open_to_append(tmp_path / name)
+
+
+def test_what_is_added_comes_after_what_is_there(tmp_path):
+    for line in ("first\n", "second\n"):
+        with open_to_append(tmp_path / "log") as file:
+            file.write(line)
+    assert (tmp_path / "log").read_text() == "first\nsecond\n"
+
+
+def test_a_folder_that_is_held_is_in_use(tmp_path):
+    """Locks of two open files exclude each other in one process as in two."""
+    assert not in_use(tmp_path)
+    with held(tmp_path, UsageError, "training"):
+        assert in_use(tmp_path)
+        with (
+            pytest.raises(UsageError, match="another process is training there"),
+            held(tmp_path, UsageError, "training"),
+        ):
+            pass
+    assert not in_use(tmp_path)
+    with held(tmp_path, UsageError, "training"):
+        pass
+
+
+def test_a_folder_whose_lock_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(SlimnetError, match=r"cannot write .*lock"), held(tmp_path, UsageError, "training"):
+        pass
 
 
 @pytest.fixture

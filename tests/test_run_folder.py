@@ -13,6 +13,7 @@ from runs import finished, images, recipe, same
 from slimnet.checkpoint import load_checkpoint
 from slimnet.errors import CheckpointError, DataError, SlimnetError, UsageError
 from slimnet.files import whole_file
+from slimnet.staging import beside
 from slimnet.training import checkpoints, train
 from slimnet.training.kept import Interval, KeptRun
 from slimnet.training.loop import DivergedError
@@ -116,8 +117,8 @@ def test_going_on_forgets_what_came_after_the_checkpoint(tmp_path):
     """A line that a crash cut short, later reports and snapshots, and files left half-written all go."""
     path = tmp_path / "run"
     trained(path, until=28)
-    for name in ("checkpoints/.00000028.pt.aa.partial", "history/.x.tmp", ".model.pt.bb.partial"):
-        (path / name).write_text("half")
+    for name in ("checkpoints/00000028.pt", "history/00000028.safetensors", "model.pt"):
+        beside(path / name).write_text("half")
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"iteration": 32, "tot')
     with reopened(path) as folder:

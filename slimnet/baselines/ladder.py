@@ -18,9 +18,10 @@ from slimnet.bundle import save
 from slimnet.certify import DENSE
 from slimnet.data import Batches, ImageData
 from slimnet.errors import SlimnetError, UsageError
-from slimnet.files import held, whole_file
+from slimnet.files import LOCK, held, whole_file
 from slimnet.formats.manifest import read_manifest
 from slimnet.inputs import ExampleInputs
+from slimnet.staging import is_staging
 from slimnet.training import evaluate
 
 RECORD, PAGE = "ladder.json", "ladder.html"
@@ -150,7 +151,9 @@ class Ladder:
         """
         file = self.folder / RECORD
         if not file.exists():
-            strange = sorted(path.name for path in self.folder.iterdir() if path.name != "lock")
+            strange = sorted(
+                path.name for path in self.folder.iterdir() if path.name != LOCK and not is_staging(path.name)
+            )
             if strange:
                 raise UsageError(f"{self.folder} holds {strange[0]} and no ladder; name another folder")
             return {}

@@ -11,11 +11,12 @@ from slimnet.baselines import Selection
 from slimnet.comparison.outcome import Dense, Outcome, Size
 from slimnet.comparison.settings import Cell
 from slimnet.errors import SlimnetError, UsageError
-from slimnet.files import told, whole_file
+from slimnet.files import LOCK, told, whole_file
+from slimnet.staging import is_staging
 
 CONDITIONS = "comparison.json"
 RESULTS = "results.json"
-UNTOUCHED = (CONDITIONS, "lock")
+UNTOUCHED = (CONDITIONS, LOCK)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Folder:
         """
         file = self.path / CONDITIONS
         if not file.exists():
-            strange = sorted(each.name for each in self.path.iterdir() if each.name not in UNTOUCHED)
+            strange = sorted(
+                each.name for each in self.path.iterdir() if each.name not in UNTOUCHED and not is_staging(each.name)
+            )
             if strange:
                 raise UsageError(f"{self.path} holds {strange[0]} and no comparison; name another folder")
             write(file, {"conditions": conditions, "environment": environment})

@@ -1,7 +1,5 @@
 """Put a report together: the verdict, the figures, and the page that they go into."""
 
-import os
-import tempfile
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -12,6 +10,7 @@ from markupsafe import Markup
 
 from slimnet.benchmark import Comparison
 from slimnet.errors import SlimnetError
+from slimnet.files import whole_file
 from slimnet.plan import SurgeryPlan
 from slimnet.report import contenders, figures, methods, verdict, wording
 from slimnet.report.content import Report
@@ -69,14 +68,8 @@ def write_page(page: str, path: Path) -> Path:
     Raises:
         SlimnetError: it cannot be written there.
     """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise SlimnetError(f"cannot write the report to {path}: {error.strerror}; choose another place") from error
+    with whole_file(path, SlimnetError) as file:
+        file.write_text(page, encoding="utf-8")
     return path
 
 

@@ -36,8 +36,8 @@ def save(folder: Path, state: Mapping[str, Any]) -> Path:
         SlimnetError: the disk refuses it; the earlier ones are unharmed.
     """
     path = folder / f"{state['iteration']:08d}.pt"
+    write(path, state, SlimnetError)
     with told(path, SlimnetError):
-        write(path, state)
         for old in _present(folder)[KEPT:]:
             old.unlink()
     return path

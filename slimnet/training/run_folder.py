@@ -10,13 +10,11 @@
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,14 +23,15 @@ import torch
 from safetensors import SafetensorError
 
 from slimnet.errors import CheckpointError, SlimnetError, UsageError
-from slimnet.files import told, whole_file
+from slimnet.files import LOCK, held, open_to_append, told, whole_file
+from slimnet.staging import clear, is_staging
 from slimnet.training import checkpoints
 from slimnet.training.progress import Progress, Snapshot
 from slimnet.training.recipe import Recipe
 from slimnet.training.sessions import Session
 
 RECIPE, METRICS, SESSIONS = "recipe.json", "metrics.jsonl", "sessions.jsonl"
-MODEL, REPORT, LOCK = "model.pt", "report.html", "lock"
+MODEL, REPORT = "model.pt", "report.html"
 CHECKPOINTS, HISTORY = "checkpoints", "history"
 SCALE, SHIFT = "scale/", "shift/"
 
@@ -99,10 +98,9 @@ class RunFolder:
         Raises:
             SlimnetError: the disk refuses it.
         """
+        for name in (CHECKPOINTS, HISTORY):
+            clear(self.path / name)
         with told(self.path, SlimnetError):
-            for name in (".*.tmp", ".*.partial", "*/.*.tmp", "*/.*.partial"):
-                for path in self.path.glob(name):
-                    path.unlink()
             for path in (self.path / HISTORY).iterdir():
                 if int(path.stem) > iteration:
                     path.unlink()
@@ -119,7 +117,7 @@ class RunFolder:
         told_of = {name: value for name, value in dataclasses.asdict(progress).items() if value is not None}
         with told(self.path / METRICS, SlimnetError):
             if self._metrics is None:
-                self._metrics = (self.path / METRICS).open("a", encoding="utf-8")
+                self._metrics = open_to_append(self.path / METRICS)
             self._metrics.write(json.dumps(told_of, allow_nan=False) + "\n")
             self._metrics.flush()
 
@@ -141,7 +139,7 @@ class RunFolder:
         Raises:
             SlimnetError: the disk refuses it.
         """
-        with told(self.path / SESSIONS, SlimnetError), (self.path / SESSIONS).open("a", encoding="utf-8") as file:
+        with told(self.path / SESSIONS, SlimnetError), open_to_append(self.path / SESSIONS) as file:
             file.write(session.to_line())
 
     def last_session(self) -> Session | None:
@@ -171,7 +169,7 @@ def begun(path: str | Path, recipe: Recipe) -> Iterator[RunFolder]:
     refuse_taken(path)
     with told(path, SlimnetError):
         path.mkdir(parents=True, exist_ok=True)
-    with _held(path):
+    with held(path, UsageError, "training"):
         refuse_taken(path)
         with whole_file(path / RECIPE, SlimnetError) as file:
             file.write_text(recipe.to_json() + "\n", encoding="utf-8")
@@ -189,8 +187,8 @@ def refuse_taken(path: Path) -> None:
         raise UsageError(f"{path} holds a run already; go on with --resume {path}, or name another folder")
     with told(path, SlimnetError):
         names = sorted(set(os.listdir(path)) - {LOCK}) if path.is_dir() else []
-    # A process that is killed while it writes the recipe leaves this one behind.
-    present = [name for name in names if not fnmatch(name, f".{RECIPE}.*.tmp")]
+    # A process that is killed while it writes the recipe leaves its staging behind.
+    present = [name for name in names if not is_staging(name)]
     if present:
         raise UsageError(f"{path} is a folder with {present[0]} in it; name a new one for the run")
 
@@ -204,7 +202,7 @@ def reopened(path: str | Path) -> Iterator[RunFolder]:
     """
     path = Path(path)
     recipe = recipe_of(path)
-    with _held(path):
+    with held(path, UsageError, "training"):
         yield from _opened(path, recipe)
 
 
@@ -230,37 +228,6 @@ def _opened(path: Path, recipe: Recipe) -> Iterator[RunFolder]:
         yield folder
     finally:
         folder.close()
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Hold the lock of a folder; the system lets go of it whenever this process ends, however it ends.
-
-    Raises:
-        UsageError: another process holds it.
-    """
-    with told(path / LOCK, SlimnetError):
-        file = (path / LOCK).open("a")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"{path} is in use: another process is training in it; wait for it, or end it") from error
-        yield
-
-
-def in_use(path: Path) -> bool:
-    """Whether a process is training in a folder; False where there is none."""
-    try:
-        file = (path / LOCK).open("r+")
-    except FileNotFoundError:
-        return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def read_history(path: str | Path) -> RunHistory:

@@ -1,8 +1,6 @@
 """Checkpoints of a training run, complete or not there at all."""
 
 import errno
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet.errors import CheckpointError
-from slimnet.files import flush
+from slimnet.errors import CheckpointError, SlimnetError
+from slimnet.files import whole_file
 from slimnet.training.recipe import Recipe
 
 
@@ -26,12 +24,7 @@ def save_checkpoint(model: nn.Module, path: str | Path, recipe: Recipe, iteratio
     """
     path = Path(path)
     content = {"state_dict": weights_of(model), "recipe": recipe.to_json(), "iteration": iteration}
-    try:
-        write(path, content)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written ({error.strerror}); choose a folder that exists and has room"
-        ) from error
+    write(path, content, CheckpointError)
     return path
 
 
@@ -45,24 +38,15 @@ def copied(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write beside the target, down to the disk, and only then take its place.
+def write(path: Path, content: Mapping[str, Any], failure: type[SlimnetError]) -> None:
+    """Write what `torch.load(path, weights_only=True)` reads, whole or not at all.
 
     Raises:
-        OSError: it cannot be written; whatever was there before is unharmed.
+        failure: it cannot be written; whatever was there before is unharmed.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    with partial.open("xb") as file:
+    with whole_file(path, failure) as partial, partial.open("wb") as file:
         try:
             torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(partial, path)
-            flush(path.parent)
         except RuntimeError as error:
-            partial.unlink(missing_ok=True)
             # torch reports a full disk as a RuntimeError of its archive writer.
             raise OSError(errno.ENOSPC, "the disk refused it", str(path)) from error
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
