@@ -11,6 +11,7 @@ and a call of `nms` itself still says that the compiled library is missing.
 import importlib
 import re
 import sys
+import threading
 from types import ModuleType
 
 import torch
@@ -28,6 +29,9 @@ _REQUIREMENTS = {
     "torch_pruning": "'slimnet[compare]'",
 }
 
+# Else one thread would take for leftovers what another is importing.
+_IMPORTING = threading.RLock()
+
 # A schema lives as long as the Library that declared it.
 _declarations: list[torch.library.Library] = []
 
@@ -38,11 +42,12 @@ def torchvision() -> ModuleType:
     Raises:
         UsageError: torchvision is missing, or broken in some other way.
     """
-    for _ in range(len(_SCHEMAS) + 1):
-        try:
-            return _fresh_import("torchvision")
-        except RuntimeError as error:
-            _declare_missing_operator(error)
+    with _IMPORTING:
+        for _ in range(len(_SCHEMAS) + 1):
+            try:
+                return _fresh_import("torchvision")
+            except RuntimeError as error:
+                _declare_missing_operator(error)
     raise UsageError(_broken("torchvision", "its operators cannot be declared"))
 
 
@@ -68,7 +73,8 @@ def _behind_torchvision(name: str) -> ModuleType:
     """Import a package that imports torchvision itself."""
     torchvision()
     try:
-        return _fresh_import(name)
+        with _IMPORTING:
+            return _fresh_import(name)
     except RuntimeError as error:
         raise UsageError(_broken(name, str(error))) from error
 

@@ -3,7 +3,6 @@
 import pickletools
 import re
 import struct
-import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +15,8 @@ import torch
 
 from slimnet.errors import CheckpointError
 from slimnet.models.architecture import reason
+from slimnet.process_patch import ProcessPatch
+from slimnet.silence import silenced
 
 
 class Placeholder:
@@ -137,14 +138,22 @@ def _check_archive(file: Path) -> None:
 
 def _read_torch(file: Path) -> Any:
     """What torch.save wrote, by torch's restricted unpickler alone."""
-    allowed: list[Any] = [(Placeholder, name) for name in COMPANY]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
-            warnings.simplefilter("ignore")
+        with silenced(), _COMPANY_ALLOWED:
             return torch.load(file, map_location="cpu", weights_only=True)
     # The bytes are unknown and may raise whatever an unpickler can: struct.error, UnicodeDecodeError, ...
     except Exception as error:
         raise CheckpointError(f"{file} {_why_unreadable(file, error)}") from error
+
+
+def _allow_company() -> Any:
+    allowed: list[Any] = [(Placeholder, name) for name in COMPANY]
+    context = torch.serialization.safe_globals(allowed)
+    context.__enter__()
+    return context
+
+
+_COMPANY_ALLOWED = ProcessPatch(_allow_company, lambda context: context.__exit__(None, None, None))
 
 
 def _why_unreadable(file: Path, error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,10 +107,14 @@ def standalone(svg: str) -> str:
     return f'{head} width="{WIDE.width if "-wide" in head else NARROW.width}"{end}{style}{body}\n'
 
 
+_DRAWING = threading.RLock()
+"""Held while one drawing is made: matplotlib's settings are the process's."""
+
+
 @contextmanager
 def _style(name: str) -> Iterator[None]:
     """Our style and nobody else's; glyphs that matplotlib's font lacks are the browser's to draw."""
-    with warnings.catch_warnings(), matplotlib.rc_context():
+    with _DRAWING, warnings.catch_warnings(), matplotlib.rc_context():
         warnings.filterwarnings("ignore", message=".*[Gg]lyph", category=UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)

@@ -10,18 +10,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.errors import TraceError
+from slimnet.process_patch import attribute_patch
 
 LONGEST_WAIT = 30.0
 """Seconds that a piece of work may take; a thread that waits for more work would never end."""
 
 FOLLOWED: dict[int, TorchDispatchMode] = {}
 """The threads whose ops are seen, by their number, and the mode that sees them."""
-
-FORWARDS: set[int] = set()
-"""The threads among them that run a forward, rather than work given by it."""
-
-LOCK = threading.Lock()
-START, SUBMIT = threading.Thread.start, ThreadPoolExecutor.submit
 
 
 @contextmanager
@@ -35,53 +30,55 @@ def work_followed(mode: TorchDispatchMode) -> Iterator[None]:
         TraceError: work does not end before the forward goes on.
     """
     me = threading.get_ident()
-    with LOCK:
-        FORWARDS.add(me)
-        FOLLOWED[me] = mode
-        put(start, submit)
+    outer = FOLLOWED.get(me)
+    FOLLOWED[me] = mode
     try:
-        with mode:
+        with _STARTING, _GIVING, mode:
             yield
     finally:
-        with LOCK:
-            FORWARDS.discard(me)
+        if outer is None:
             del FOLLOWED[me]
-            if not FORWARDS:
-                put(START, SUBMIT)
+        else:
+            FOLLOWED[me] = outer
 
 
-def put(starting: Callable[..., None], submitting: Callable[..., Future[Any]]) -> None:
-    """Choose how threads are started and how pools are given work."""
-    thread: Any = threading.Thread
-    pool: Any = ThreadPoolExecutor
-    thread.start, pool.submit = starting, submitting
-
-
-def start(thread: threading.Thread) -> None:
+def starting(real: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
     """`Thread.start`, which waits for the thread where it was started from a forward that is followed."""
-    mode = FOLLOWED.get(threading.get_ident())
-    if mode is None:
-        return START(thread)
-    thread.run = under(mode, thread.run)  # type: ignore[method-assign]
-    START(thread)
-    thread.join(LONGEST_WAIT)
-    check_done(not thread.is_alive())
-    return None
+
+    def start(thread: threading.Thread) -> None:
+        mode = FOLLOWED.get(threading.get_ident())
+        if mode is None:
+            return real(thread)
+        thread.run = under(mode, thread.run)  # type: ignore[method-assign]
+        real(thread)
+        thread.join(LONGEST_WAIT)
+        check_done(not thread.is_alive())
+        return None
+
+    return start
 
 
-def submit(pool: ThreadPoolExecutor, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+def giving(real: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]:
     """`ThreadPoolExecutor.submit`, which waits for the work where it comes from a forward that is followed."""
-    me = threading.get_ident()
-    mode = FOLLOWED.pop(me, None)
-    if mode is None:
-        return SUBMIT(pool, work, *args, **kwargs)
-    # Not followed meanwhile: the pool may start threads of its own, which do not end.
-    try:
-        future = SUBMIT(pool, under(mode, work), *args, **kwargs)
-    finally:
-        FOLLOWED[me] = mode
-    check_done(not wait([future], LONGEST_WAIT).not_done)
-    return future
+
+    def submit(pool: ThreadPoolExecutor, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        me = threading.get_ident()
+        mode = FOLLOWED.pop(me, None)
+        if mode is None:
+            return real(pool, work, *args, **kwargs)
+        # Not followed meanwhile: the pool may start threads of its own, which do not end.
+        try:
+            future = real(pool, under(mode, work), *args, **kwargs)
+        finally:
+            FOLLOWED[me] = mode
+        check_done(not wait([future], LONGEST_WAIT).not_done)
+        return future
+
+    return submit
+
+
+_STARTING = attribute_patch(threading.Thread, "start", starting)
+_GIVING = attribute_patch(ThreadPoolExecutor, "submit", giving)
 
 
 def under(mode: TorchDispatchMode, work: Callable[..., Any]) -> Callable[..., Any]:
