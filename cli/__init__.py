@@ -19,6 +19,7 @@ from slimnet_cli.inspect import inspect
 from slimnet_cli.ladder import ladder
 from slimnet_cli.report import report
 from slimnet_cli.reproduce import reproduce
+from slimnet_cli.signals import Terminated, end_on_signals, launched_with_others
 from slimnet_cli.slim import slim
 from slimnet_cli.sweep import sweep
 from slimnet_cli.train import train
@@ -60,8 +61,14 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
-    sys.exit(run(sys.argv[1:]))
+    """Run the command line and leave with its exit code; a signal that ends it lets it clean up first."""
+    end_on_signals()
+    try:
+        code = run(sys.argv[1:])
+    except Terminated as ended:
+        # Of several processes torchrun says itself why it ended them.
+        code = ended.exit_code if launched_with_others() else terminal.failed(str(ended), ended.exit_code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

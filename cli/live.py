@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 from slimnet_cli import terminal
+from slimnet_cli.signals import caught, on_signals
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -23,7 +24,7 @@ STEPS_BETWEEN_REPORTS = 20
 PATIENCE = 30.0
 """Seconds after which a report is made after the step at hand: twenty steps of a large network can take minutes."""
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def watch(run: TrainingRun | KeptRun, listeners: Sequence[Callable[[Progress], None]] = ()) -> None:
@@ -68,11 +69,13 @@ def time_left(first: Progress, now: Progress) -> str:
 
 @contextmanager
 def stop_on_interrupt(stop: Callable[[], None], *, patient: bool = False) -> Iterator[None]:
-    """Turn Ctrl-C, and a request to terminate, into a wish to stop; a second one ends the program at once.
+    """Turn Ctrl-C, a request to terminate and a closed terminal into a wish to stop; a second one ends the program.
 
-    Where it is `patient` a second one changes nothing: torchrun sends some of its own when it is interrupted.
+    Where it is `patient` a second one changes nothing: torchrun sends some of its own when it is interrupted. Nor does
+    one that comes after a failure, since torchrun also sends one when another process is gone, and may do so before
+    this one has had the time to say so.
     """
-    before = {number: signal.getsignal(number) for number in STOPPING}
+    before = {number: signal.getsignal(number) for number in caught(STOPPING)}
 
     def restored() -> None:
         for number, handler in before.items():
@@ -83,12 +86,14 @@ def stop_on_interrupt(stop: Callable[[], None], *, patient: bool = False) -> Ite
         if not patient:
             restored()
 
-    for number in STOPPING:
-        signal.signal(number, wish)
+    on_signals(STOPPING, wish)
     try:
         yield
-    finally:
-        restored()
+    except BaseException:
+        if not patient:
+            restored()
+        raise
+    restored()
 
 
 def leave_when_input_ends(_: click.Context, __: click.Parameter, wanted: bool) -> None:

@@ -16,6 +16,7 @@ from slimnet_cli.keeping import Keeping
 from slimnet_cli.machine import Machine
 from slimnet_cli.reading import Reading
 from slimnet_cli.recipe_options import Wishes
+from slimnet_cli.signals import Terminated
 
 if TYPE_CHECKING:
     from slimnet.data import ImageData
@@ -233,6 +234,11 @@ def one_voice(ranks: Ranks) -> Iterator[None]:
             raise
         ranks.say_once(partial(said, error))
         raise click.exceptions.Exit(error.exit_code) from error
+    except Terminated as ended:
+        if ranks.count > 1:
+            why = f"ended by {ended.signal.name}: another of the {ranks.count} processes of this run is gone, or"
+            ranks.say_once(partial(terminal.failed, f"{why} torchrun was asked to end"))
+        raise
 
 
 def said(error: Exception) -> int:

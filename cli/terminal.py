@@ -1,6 +1,7 @@
 """What people and machines see: results on stdout, everything else on stderr."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console, Group
@@ -39,14 +40,44 @@ class Board:
     say: Say
 
 
+class Notes:
+    """Standard error, to which writing does not fail once its terminal is closed, so that the work is still saved."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text; returns its length."""
+        with _closed_terminal():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what was held back."""
+        with _closed_terminal():
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _closed_terminal() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+
+
 def result() -> Console:
     """The console for results; names in them are never read as markup."""
     return _console(sys.stdout)
 
 
 def notes() -> Console:
-    """The console for everything else: progress, notes, errors."""
-    return _console(sys.stderr)
+    """The console for everything else: progress, notes, errors. A terminal that was closed is written to in vain."""
+    return _console(Notes(sys.stderr))
 
 
 def _console(stream: Any) -> Console:

@@ -66,7 +66,8 @@ def train(
     of colours comes from the data.
 
     DIR becomes the run's folder: recipe, metrics, checkpoints, the trained model.pt and a report. Ctrl-C finishes
-    the step at hand, saves and leaves; after that, or a crash, --resume goes on as if nothing had happened.
+    the step at hand, saves and leaves, and so do SIGTERM and a closed terminal (without nohup); after that, or a
+    crash, --resume goes on as if nothing had happened.
     """
     from slimnet.denormals import denormals_flushed
     from slimnet.training.distributed import joined, lost_ones_told

@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,15 @@ torch.set_num_threads(1)
 def as_wide_as_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are drawn as for a pipe: a test process that runs beside others is told how wide the terminal is."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """The handlers of this process come back."""
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,9 @@ from pathlib import Path
 PRELOADED = ["torch._dynamo", "slimnet.training.kept", "slimnet.data.digits"]
 """What the children would each take seconds to import; DistributedDataParallel wants torch._dynamo."""
 
+LONGEST_WAIT = 600.0
+"""Seconds after which a process that a test waits for is taken to hang; a busy machine may need a hundred."""
+
 
 def forkserver() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")

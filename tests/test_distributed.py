@@ -7,15 +7,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import slimnet_cli
 import torch
-from processes import below, environment_of, forkserver
+from processes import LONGEST_WAIT, below, environment_of, forkserver
 from runs import finished, images, recipe
+from slimnet_cli.live import stop_on_interrupt
+from slimnet_cli.runs import one_voice
+from slimnet_cli.signals import Terminated
 from test_training import Dropping
 from torch import nn
 
@@ -87,7 +90,7 @@ def together(work: Work, count: int = 2) -> list[Any]:
         process.start()
     # Small answers fit into the pipe, so a process ends whether they have been read or not.
     for process in processes:
-        process.join(60)
+        process.join(LONGEST_WAIT)
     assert [process.exitcode for process in processes] == [0] * count
     found = dict(answers.get() for _ in processes)
     return [found[number] for number in range(count)]
@@ -225,11 +228,25 @@ def test_errors_of_other_kinds_are_not_taken_for_a_lost_process():
 # ---- under torchrun, as people start it
 
 
-def torchrun(*arguments: str) -> subprocess.Popen[str]:
+SLOW = """
+import time
+import slimnet_cli
+from slimnet.training.distributed import Ranks
+say_once = Ranks.say_once
+def say_late(self, say):
+    time.sleep(3)
+    say_once(self, say)
+Ranks.say_once = say_late
+slimnet_cli.main()
+"""
+"""A command line that takes long to say what went wrong: torchrun looks after its processes ten times a second."""
+
+
+def torchrun(*arguments: str, program: Sequence[str] = ("-m", "slimnet_cli")) -> subprocess.Popen[str]:
     """`slimnet train` in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.Popen(
-        [*command, "-m", "slimnet_cli", "train", *arguments],
+        [*command, *program, "train", *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -249,14 +266,18 @@ def said(errors: str) -> list[str]:
 
 
 def test_a_dead_process_ends_the_job_with_one_message_and_the_run_goes_on_without_it(tmp_path, capsys):
-    """Two processes under torchrun, one killed; then one alone finishes the run."""
+    """Two processes under torchrun, one killed; then one alone finishes the run.
+
+    The other has torchrun's SIGTERM by the time that it says so, as on a busy machine.
+    """
     folder = tmp_path / "run"
+    (tmp_path / "slow.py").write_text(SLOW)
     options = ("--iterations", "10000", "--checkpoint-every", "20", "--threads", "1")
-    process = torchrun("digits", *NARROW, *options, "-o", str(folder))
+    process = torchrun("digits", *NARROW, *options, "-o", str(folder), program=[str(tmp_path / "slow.py")])
     while process.poll() is None and not list(folder.glob("checkpoints/*.pt")):
         time.sleep(0.05)
     kill_second(process)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=LONGEST_WAIT)
     assert process.returncode != 0
     assert output == ""
     assert said(errors) == [GONE]
@@ -282,6 +303,65 @@ def stopping_after(reports: int, original: Callable[[TrainingRun], Any]) -> Call
     return report
 
 
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_a_failure_does_not_keep_a_process_from_saying_so(by, as_before):
+    """In whichever order the two come, and as often as torchrun sends it."""
+    wishes: list[None] = []
+
+    def fail() -> None:
+        signal.raise_signal(by)
+        raise SlimnetError("one is gone")
+
+    with pytest.raises(SlimnetError, match="gone"), stop_on_interrupt(lambda: wishes.append(None), patient=True):
+        fail()
+    signal.raise_signal(by)
+    signal.raise_signal(by)
+    assert len(wishes) == 3
+
+
+class Notes:
+    """A store in this process, as `Ranks` uses it."""
+
+    def __init__(self) -> None:
+        self.counted, self.set = 0, lambda *_: None
+
+    def add(self, _: str, number: int) -> int:
+        self.counted += number
+        return self.counted
+
+    def wait(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_torchrun_ends_before_it_has_failed_says_so_unless_another_has(by, capsys):
+    """Reading the data, say, where nothing tells it that another one is gone."""
+    notes = Notes()
+    for number in range(2):
+        with pytest.raises(Terminated), one_voice(Ranks(number, 2, store=notes)):
+            raise Terminated(by)
+    expected = f"error: ended by {by.name}: another of the 2 processes of this run is gone, or torchrun was asked"
+    assert capsys.readouterr().err.splitlines() == [f"{expected} to end"]
+    with pytest.raises(Terminated), one_voice(Ranks()):
+        raise Terminated(by)
+    assert capsys.readouterr().err == ""
+
+
+def test_of_several_processes_one_that_is_ended_elsewhere_is_quiet(monkeypatch, capsys, as_before):
+    """Before it has found the others it cannot know what they have said."""
+
+    def told(_: object) -> int:
+        raise Terminated(signal.SIGTERM)
+
+    monkeypatch.setattr(slimnet_cli, "run", told)
+    for count, said_so in (("1", ["error: ended by SIGTERM; nothing half-written was left behind"]), ("2", [])):
+        monkeypatch.setenv("WORLD_SIZE", count)
+        with pytest.raises(SystemExit) as left:
+            slimnet_cli.main()
+        assert left.value.code == 143
+        assert capsys.readouterr().err.splitlines() == said_so
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize(
     ("options", "code", "message"),
@@ -294,7 +374,7 @@ def stopping_after(reports: int, original: Callable[[TrainingRun], Any]) -> Call
 )
 def test_what_several_processes_cannot_do_is_said_once(tmp_path, options, code, message):
     process = torchrun("digits", *NARROW, *options, "-o", str(tmp_path / "run"))
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=LONGEST_WAIT)
     assert output == ""
     assert [line[: len(message)] for line in said(errors)] == [message]
     assert f"exitcode  : {code}" in errors
@@ -307,7 +387,7 @@ def test_an_interrupted_job_saves_and_says_once_how_to_go_on(tmp_path):
     while process.poll() is None and not (folder / "metrics.jsonl").exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=LONGEST_WAIT)
     assert errors.count(f"go on with: slimnet train --resume {folder}") == 1
     assert newest(folder / "checkpoints").state["iteration"] > 0
     assert said(errors) == []

@@ -1,0 +1,70 @@
+"""Signals that end a program: what is half-written is removed first, and one line says what happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""A request to end, and a terminal that was closed."""
+
+BY_SIGNAL = 128
+"""What shells add to the number of the signal that ended a program."""
+
+
+class Terminated(BaseException):
+    """A signal asked this program to end. Not an `Exception`, so that it is taken for no failure of the work."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+        super().__init__(f"ended by {self.signal.name}; nothing half-written was left behind")
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line returns."""
+        return BY_SIGNAL + self.signal
+
+
+def end_on_signals() -> None:
+    """From now on raise `Terminated` where a signal asks this process to end; a second one ends it at once."""
+    process = os.getpid()
+
+    def end(number: int, _: FrameType | None) -> None:
+        for each in caught(ENDING):
+            signal.signal(each, signal.SIG_DFL)
+        if os.getpid() != process:
+            # A forked child has nothing to clean up, and its parent waits for its end.
+            os.kill(os.getpid(), number)
+        raise Terminated(number)
+
+    on_signals(ENDING, end)
+
+
+def on_signals(numbers: Sequence[signal.Signals], do: Callable[[int, FrameType | None], None]) -> None:
+    """Call `do` for these signals. One that was to be ignored when this process began, as nohup wants it, stays so."""
+    terminals = [number for number in (1, 2) if os.isatty(number)]
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            # The terminal is gone: what is still written to it must not fail.
+            for each in terminals:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), each)
+        do(number, frame)
+
+    for number in caught(numbers):
+        signal.signal(number, handle)
+
+
+def caught(numbers: Sequence[signal.Signals]) -> list[signal.Signals]:
+    """Those of the signals that are not ignored; all but a hang-up are never left ignored."""
+    return [each for each in numbers if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+
+
+def launched_with_others() -> bool:
+    """Whether torchrun started this process beside others; it ends them all where one fails."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
