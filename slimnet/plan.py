@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 from slimnet.errors import PlanError
+from slimnet.records import build, parse_json
 from slimnet.skeleton import Tensors
 
 FORMAT = 1
@@ -131,9 +132,6 @@ class WidthTrial:
     high: float
 
 
-T = TypeVar("T")
-
-
 @dataclass(frozen=True)
 class SurgeryPlan:
     """Everything needed to make a dense network slim, and nothing of the network itself.
@@ -205,13 +203,18 @@ class SurgeryPlan:
         Raises:
             PlanError: it is not JSON, or not a plan of this version, or a field has another type.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise PlanError(f"the plan is not JSON: {error}") from error
+        return cls.from_data(parse_json(text, "the plan", PlanError))
+
+    @classmethod
+    def from_data(cls, data: Any) -> "SurgeryPlan":
+        """What `to_json` writes, parsed.
+
+        Raises:
+            PlanError: as `from_json`.
+        """
         if not isinstance(data, dict) or data.get("version") != FORMAT:
             raise PlanError(f"the plan is not a slimnet plan of version {FORMAT}; make it again with this slimnet")
-        return parse(cls, data, "plan")
+        return build(cls, data, "the plan", PlanError)
 
     def check_fits(self, network: str, tensors: Tensors) -> None:
         """Refuse a network whose parameters and buffers are not those the plan was made for.
@@ -245,40 +248,6 @@ def fields_of(part: Any) -> dict[str, Any]:
 
 encode = json.JSONEncoder(default=fields_of, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 """The JSON of one value of a plan."""
-
-
-def parse(kind: Any, data: Any, where: str) -> Any:
-    """Build a plan dataclass from JSON data, checking every type.
-
-    Raises:
-        PlanError: naming the field that is wrong.
-    """
-    if not isinstance(data, dict):
-        raise PlanError(f"{where} should be an object, not {type(data).__name__}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
-    odd = sorted((needed - set(data)) | (set(data) - set(fields)))
-    if odd:
-        raise PlanError(f"{where} has {'an unknown' if odd[0] in data else 'no'} field {odd[0]!r}")
-    return kind(**{name: parse_field(fields[name].type, value, f"{where}.{name}") for name, value in data.items()})
-
-
-def parse_field(kind: Any, value: Any, where: str) -> Any:
-    """One field of a plan: a text, a number, a tuple of either, a tuple of parts, or the shapes."""
-    if kind is str and isinstance(value, str):
-        return value
-    if kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    if kind in (tuple[int, ...], tuple[float, ...], tuple[str, ...]) and isinstance(value, list):
-        return tuple(parse_field(kind.__args__[0], item, where) for item in value)
-    if kind == Mapping[str, tuple[int, ...]] and isinstance(value, dict):
-        return {name: parse_field(tuple[int, ...], shape, f"{where}.{name}") for name, shape in value.items()}
-    inner = getattr(kind, "__args__", (None,))[0]
-    if dataclasses.is_dataclass(inner) and isinstance(value, list):
-        return tuple(parse(inner, item, f"{where}[{i}]") for i, item in enumerate(value))
-    raise PlanError(f"{where} is {value!r:.40}, which is not of type {getattr(kind, '__name__', kind)}")
 
 
 def check_indices(plan: SurgeryPlan) -> None:

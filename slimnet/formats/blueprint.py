@@ -18,12 +18,22 @@ from slimnet.formats.input_spec import describe_inputs
 from slimnet.formats.manifest import json_object
 from slimnet.models.architecture import Architecture, reason
 from slimnet.pipeline import Slimmed
-from slimnet.plan import SurgeryPlan, parse_field
+from slimnet.plan import SurgeryPlan
+from slimnet.records import build
 from slimnet.skeleton import shared_copy
 from slimnet.surgery import apply_plan
 
 FORMAT = 1
 """The version of `plan.json`."""
+
+
+@dataclass(frozen=True)
+class BlueprintParts:
+    """What `plan.json` holds beside the plan and the inputs; `architecture` is as `Architecture.to_json` writes it."""
+
+    architecture: Any
+    frozen: tuple[str, ...]
+    training: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,23 +91,17 @@ class Blueprint:
             PlanError: its plan is not one.
         """
         data = json_object(path)
-        if data.get("format") != FORMAT or not isinstance(data.get("inputs"), dict):
+        if data.pop("format", None) != FORMAT or not isinstance(data.get("inputs"), dict):
             raise BundleError(f"{path} is not a plan.json of format {FORMAT}; save the bundle again with this slimnet")
         if any(not text.isprintable() for key, part in data.items() if key != "inputs" for text in texts_in(part)):
             raise BundleError(f"{path} holds a name that cannot be printed; save the bundle again")
-        reference = data.get("architecture")
+        plan, inputs = data.pop("plan", None), data.pop("inputs")
+        parts = build(BlueprintParts, data, str(path), BundleError, advice="save the bundle again")
         try:
-            architecture = None if reference is None else Architecture.from_json(reference)
-            plan = json.dumps(data.get("plan"))
-        except (ArchitectureError, RecursionError) as error:
+            architecture = None if parts.architecture is None else Architecture.from_json(parts.architecture)
+        except ArchitectureError as error:
             raise BundleError(f"{path}: {reason(error)}") from error
-        return cls(
-            architecture,
-            SurgeryPlan.from_json(plan),
-            data["inputs"],
-            parse_field(tuple[str, ...], data.get("frozen"), "frozen"),
-            parse_field(tuple[str, ...], data.get("training"), "training"),
-        )
+        return cls(architecture, SurgeryPlan.from_data(plan), inputs, parts.frozen, parts.training)
 
     def build(self, dense: nn.Module, weights: Path) -> nn.Module:
         """The slim network: a fresh dense one, cut, with the weights of a safetensors file.

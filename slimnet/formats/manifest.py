@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from slimnet.errors import BundleError, ChangedBundleError
+from slimnet.records import read_json
 
 WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE = (
     "model.safetensors",
@@ -135,12 +136,7 @@ def json_object(path: Path) -> dict[str, Any]:
     Raises:
         BundleError: it holds something else.
     """
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not JSON; save the bundle again") from error
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror})") from error
+    data = read_json(path, BundleError, "save the bundle again")
     if not isinstance(data, dict):
-        raise BundleError(f"{path} should hold an object, not {type(data).__name__}")
+        raise BundleError(f"{path} should hold an object, not {type(data).__name__}; save the bundle again")
     return data
