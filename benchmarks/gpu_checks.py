@@ -98,7 +98,7 @@ class Subject:
 
     @cached_property
     def masked(self) -> nn.Module:
-        """The dense network with every dead γ set to exactly zero."""
+        """The dense network with every γ that the plan relies on set to exactly zero."""
         return shared_copy(self.dense, masked_scales(self.dense, self.slimmed.plan))
 
     @cached_property

@@ -28,7 +28,8 @@ class Certificate:
     """How far the slim network's outputs are from the dense network's, measured on `samples` inputs.
 
     Relative differences are the largest absolute difference over the largest absolute dense output. The *masked*
-    network is the dense one with every dead γ set to exactly zero: against it only rounding may differ.
+    network is the dense one with every γ that the plan takes for zero set to exactly zero: against it only rounding
+    may differ.
     `top1_agreement` is the fraction of samples with the same largest logit, None where outputs are not logits.
     `reference` says which network stands for the dense one. Where the inputs came with their classes, `accuracies` are
     that network's on them, and the slim one's.
@@ -343,7 +344,7 @@ def outputs(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
 
 
 def masked_scales(dense: nn.Module, plan: SurgeryPlan) -> dict[str, torch.Tensor]:
-    """Every γ that has dead channels, with these set to exactly zero."""
+    """Every γ of which the plan takes channels for zero, with these set to exactly zero."""
     tensors = state(dense)
     masked = {}
     for zeroed in plan.zeroed:

@@ -34,6 +34,15 @@ class Pointwise(NamedTuple):
     constant: Callable[[Sequence[Constants]], Constants]
 
 
+SILENT = 2.0**-80
+"""The γ that the surgery gives to a kept channel whose γ must be zero; smaller ones are zero as well.
+
+γ · x̂ is then lost in the rounding of β + γ · x̂, in double precision as well. It is not zero itself, since torch's
+quantisation-aware training divides by γ. As a change of γ alone it serves whatever stands before the BatchNorm: shared
+and grouped layers, sums, nothing at all. In float16 it is zero.
+"""
+
+
 class Norm(NamedTuple):
     """A BatchNorm: y = (x − μ) / √(σ² + ε) · γ + β for each channel, with the labels of x and y.
 

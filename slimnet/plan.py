@@ -67,7 +67,11 @@ class Merge:
 
 @dataclass(frozen=True)
 class Zeroed:
-    """γ below the threshold, set to exactly zero, for dense channels."""
+    """γ below the threshold that has to be zero for the surgery to be exact, for dense channels.
+
+    They are those of removed constants, of what carries them, and of what they are computed from. Every other channel
+    that stays keeps its γ.
+    """
 
     tensor: str
     channels: tuple[int, ...]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.errors import DataError, UsageError
-from slimnet.graph import ActivationKey, ChannelGraph
+from slimnet.graph import SILENT, ActivationKey, ChannelGraph
 from slimnet.inputs import Inputs
 from slimnet.places import as_array, device_of, float32_products, numbers
 from slimnet.random_state import loader_draws_kept, random_numbers_kept
@@ -55,12 +55,12 @@ def check_threshold(threshold: float) -> float:
 
 
 def dead_by_scale(graph: ChannelGraph, threshold: float = 1e-3) -> DeadChannels:
-    """Channels whose BatchNorm has |γ| < `threshold` (paper, section 2.1), or γ = 0."""
+    """Channels whose BatchNorm has |γ| < `threshold` (paper, section 2.1), or γ that is zero (at most `SILENT`)."""
     check_threshold(threshold)
     found = {}
     for name, gamma in graph.scales.items():
         scale = numbers(gamma())
-        small = (scale > -threshold) & (scale < threshold) if threshold else scale == 0
+        small = (scale > -threshold) & (scale < threshold) if threshold else (scale >= -SILENT) & (scale <= SILENT)
         dead = as_array(small).nonzero()[0]
         if dead.size:
             found[name] = tuple(dead.tolist())

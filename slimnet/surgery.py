@@ -9,6 +9,7 @@ from torch import nn
 
 from slimnet.errors import PlanError
 from slimnet.garbage import collection_paused
+from slimnet.graph import SILENT
 from slimnet.places import in_double
 from slimnet.plan import GroupCut, Merge, SurgeryPlan
 from slimnet.refit import refit, set_features, set_padding, stored, submodule
@@ -72,8 +73,8 @@ class Surgeon:
         """The tensor as the slim network has it."""
         new = tensor
         if name in self.zeroed:
-            new = tensor.clone()
-            new.view(-1)[self.index(self.zeroed[name], new.device)] = 0
+            beta = self.dense.get(f"{name.removesuffix('weight')}bias")
+            new = silenced(tensor, beta, self.index(self.zeroed[name], tensor.device))
         if name in self.merges:
             new = merged(new, self.merges[name], self.groups.get(name))
         if name in self.groups:
@@ -114,6 +115,17 @@ class Surgeon:
             weight = stored(module, "weight")
             values = self.increments(name, output_count(module)).to(weight.device, weight.dtype)
             module.bias = nn.Parameter(values, requires_grad=weight.requires_grad)
+
+
+def silenced(gamma: torch.Tensor, beta: torch.Tensor | None, channels: torch.Tensor) -> torch.Tensor:
+    """A copy of γ that is `SILENT` at some channels; where γ and β are both zero they stay so."""
+    new = gamma.clone()
+    flat = new.view(-1)
+    moves = flat[channels] != 0
+    if beta is not None and beta.numel() == flat.numel():
+        moves |= beta.detach().reshape(-1)[channels] != 0
+    flat[channels] = torch.where(moves, SILENT, 0.0).to(new.dtype)
+    return new
 
 
 def output_count(module: nn.Module) -> int:

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from slimnet.plan import SurgeryPlan
+
 BatchNorm = nn.modules.batchnorm._BatchNorm
 THRESHOLD = 1e-3
 
@@ -46,9 +48,17 @@ def calibrate(model: nn.Module, inputs: Sequence[torch.Tensor]) -> None:
     model.eval()
 
 
-def masked(model: nn.Module) -> nn.Module:
-    """A deep copy in evaluation mode with every γ below the threshold set to zero."""
+def masked(model: nn.Module, plan: SurgeryPlan | None = None) -> nn.Module:
+    """A deep copy in evaluation mode with every γ below the threshold set to zero, or those that a plan relies on."""
     model = copy.deepcopy(model).eval()
+    if plan is not None:
+        tensors = dict(model.named_parameters())
+        with torch.no_grad():
+            for zeroed in plan.zeroed:
+                gamma = tensors[zeroed.tensor][list(zeroed.channels)]
+                assert (gamma.abs() < THRESHOLD).all(), "a plan relies on a γ that is not dead"
+                tensors[zeroed.tensor][list(zeroed.channels)] = 0.0
+        return model
     with torch.no_grad():
         for norm in norms(model):
             if norm.weight is not None:

@@ -26,7 +26,7 @@ def check_round(recipe: Recipe, rate: float, beta: str, multiple: int) -> None:
     dense = build(recipe, rate, beta)
     rounded = slimnet.slim(dense, images(recipe), THRESHOLD, round_to=multiple, tolerance=LOOSE)
     fresh = images(recipe, batch=2, seed=7)
-    assert difference(outputs(masked(dense), fresh), outputs(rounded.model, fresh)) < EXACT
+    assert difference(outputs(masked(dense, rounded.plan), fresh), outputs(rounded.model, fresh)) < EXACT
     check_counts(rounded, recipe)
     check_round_trip(dense, rounded)
     if not rounded.plan.groups:

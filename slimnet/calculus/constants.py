@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from slimnet.graph import ChannelGraph, Depthwise, Norm, Pointwise, Reader
+from slimnet.graph import SILENT, ChannelGraph, Depthwise, Norm, Pointwise, Reader
 from slimnet.places import Numbers, as_array, double_sum, numbers
 from slimnet.tracing.labels import Labels
 
@@ -69,7 +69,7 @@ def normed_constant(norm: Norm, inputs: np.ndarray, dead: Sequence[int]) -> np.n
             result = (inputs - as_float64(mean())) / np.sqrt(as_float64(variance()) + norm.eps)
     if gamma is not None:
         scale = as_float64(gamma())
-        result = np.where(scale == 0, 0.0, result * scale)
+        result = np.where(np.abs(scale) <= SILENT, 0.0, result * scale)
         result[list(dead)] = 0.0
     return result if beta is None else result + as_float64(beta())
 

@@ -258,8 +258,12 @@ def carrier_groups(reader: Reader) -> np.ndarray:
     return np.arange(reader.inputs.size).reshape(reader.groups, -1)
 
 
-LEAST_CARRIED = 1e-3
-"""How large a carrier's constant must be, as a part of the largest that it carries."""
+LEAST_CARRIED = 0.1
+"""How large a carrier's constant must be, as a part of the largest that it carries.
+
+A carrier's weights grow by the ratio of the two. Ten times is more than enough: int8 and float16 have one scale for
+what may be a thousand weights.
+"""
 
 
 def common_constants(removal: Removal, reader: Reader) -> np.ndarray:
@@ -274,7 +278,7 @@ def common_constants(removal: Removal, reader: Reader) -> np.ndarray:
 def carrier(removal: Removal, reader: Reader, group: np.ndarray, reads: np.ndarray) -> int | None:
     """The position in a group of inputs of the kept and read channel with the largest constant, if it can carry others.
 
-    It must not be much smaller than what it carries: what is nearly zero may be nothing but rounding.
+    It must not be much smaller than what it carries, see `LEAST_CARRIED`; what is nearly zero may be only rounding.
     """
     values = np.abs(np.nan_to_num(common_constants(removal, reader)[group]))
     gone, reads = removal.gone(reader.inputs[group]), reads[group]

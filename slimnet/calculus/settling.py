@@ -1,9 +1,16 @@
 """settle: restore removable channels until what is left can be built, and is as wide as is wished."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
 from slimnet.calculus.removal import LEAST_CARRIED, Removal, carrier, carrier_groups
+from slimnet.graph import Reader
 from slimnet.tracing.labels import distinct
+
+LIKE_COST = 1.25
+"""How much more parameters than the cheapest a carrier may hold, where its constant is larger."""
 
 
 def settle(removal: Removal) -> None:
@@ -127,17 +134,55 @@ def spoils(removal: Removal) -> np.ndarray:
 
 def keep_carriers(removal: Removal) -> None:
     """Every padded reader that loses nonzero constants keeps one channel that can carry them."""
+    orphans = list(without_carrier(removal))
+    if not orphans:
+        return
+    served = np.zeros(removal.removed.size, dtype=np.int64)
+    strength = np.full(removal.removed.size, np.inf)
+    for orphan in orphans:
+        strong = orphan.shares > LEAST_CARRIED
+        served[orphan.sets[strong]] += 1
+        np.minimum.at(strength, orphan.sets[strong], orphan.shares[strong])
+    for orphan in orphans:
+        if carrier(removal, orphan.reader, orphan.group, orphan.reads) is None:
+            best = best_carrier(removal, orphan, served, strength)
+            removal.restore(best, f"carrier of constants for {orphan.reader.place}")
+
+
+@dataclass(frozen=True)
+class Orphans:
+    """The constants that one group of a padded reader loses, with nothing to carry them: their sets.
+
+    `shares` is how large each is, as a part of the largest.
+    """
+
+    reader: Reader
+    group: np.ndarray
+    reads: np.ndarray
+    sets: np.ndarray
+    shares: np.ndarray
+
+
+def without_carrier(removal: Removal) -> Iterator[Orphans]:
+    """Every group of a padded reader that loses constants which no kept channel can carry."""
     for reader, reads in zip(removal.graph.readers, removal.needs.reads, strict=True):
         if reader.uniform:
             continue
         for group in carrier_groups(reader):
             inputs = reader.inputs[group]
-            values = removal.constants[inputs]
-            lost = removal.gone(inputs) & reads[group] & (np.abs(values) > 0)
+            values = np.abs(removal.constants[inputs])
+            lost = removal.gone(inputs) & reads[group] & (values > 0)
             if lost.any() and carrier(removal, reader, group, reads) is None:
-                strong = np.abs(values) > LEAST_CARRIED * np.abs(values[lost]).max()
-                candidates = removal.sets[inputs[lost & strong]]
-                removal.restore(
-                    candidates[np.argmin(removal.weight[candidates])],
-                    f"carrier of constants for {reader.place}",
-                )
+                yield Orphans(reader, group, reads, removal.sets[inputs[lost]], values[lost] / values[lost].max())
+
+
+def best_carrier(removal: Removal, orphans: Orphans, served: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    """Of the cheap ones among the constants that one group loses, the one that serves most groups, and the strongest.
+
+    `served[set]` counts the groups that need a carrier and that it could be one for; `strength[set]` is the smallest
+    share that it has in these: the larger it is, the less any of their weights grows.
+    """
+    candidates = orphans.sets[orphans.shares > LEAST_CARRIED]
+    costs = removal.weight[candidates]
+    cheap = candidates[costs <= LIKE_COST * costs.min()]
+    return cheap[np.lexsort((-strength[cheap], -served[cheap]))[:1]]

@@ -8,6 +8,7 @@ import torch
 from slimnet.calculus.averaging import scaled_readers
 from slimnet.calculus.matching import MixedChannelsError, Orders
 from slimnet.calculus.narrowing import Narrow, count_elements
+from slimnet.calculus.reliance import relied_scales
 from slimnet.calculus.removal import Removal, carrier, carrier_groups
 from slimnet.graph import Reader, Sum
 from slimnet.places import double_sum, in_double
@@ -62,7 +63,7 @@ def write_plan(
         groups=tuple(groups),
         folds=tuple(folds),
         merges=tuple(merges),
-        zeroed=tuple(Zeroed(name, channels) for name, channels in sorted(dead.scales.items())),
+        zeroed=tuple(Zeroed(*relied) for relied in relied_scales(removal, merges, dead.scales).items()),
         paddings=tuple(padding_cuts(removal)),
         kept=tuple(kept_dead(removal)),
         layers=tuple(layers),
