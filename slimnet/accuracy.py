@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from slimnet.field_types import Share, Size
+
 TOP = 5
 
 
@@ -11,9 +13,9 @@ TOP = 5
 class Accuracy:
     """Shares of `n` images, 0..1, whose class had the best score, or one of the five best."""
 
-    top1: float
-    top5: float
-    n: int
+    top1: Share
+    top5: Share
+    n: Size
 
 
 @dataclass

@@ -1,16 +1,14 @@
 """save, load, verify_bundle: a slim network as a folder without pickle, complete and checked before it appears."""
 
-import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from slimnet.accuracy import Accuracy
 from slimnet.certify import DENSE, Certificate, certify
 from slimnet.digest import digest_of
 from slimnet.equivalence import BATCHES, nothing_finite, relative_difference, same_shapes, tolerance_for
@@ -26,10 +24,11 @@ from slimnet.formats.pt2 import ProgramRunner, program_bytes
 from slimnet.formats.random_forward import Runner, depends_on_random_numbers
 from slimnet.inputs import Inputs, tensors_in
 from slimnet.loaders import batches_once
-from slimnet.models.architecture import Architecture, reason
+from slimnet.models.architecture import Architecture
 from slimnet.pipeline import Slimmed
 from slimnet.places import device_of
 from slimnet.random_state import random_numbers_kept
+from slimnet.records import read_json
 
 ANOTHER_DENSE = "not the one of the bundle's certificate: its weights differ"
 """What is said of a dense network that a bundle was not made from."""
@@ -342,27 +341,8 @@ def stored_certificate(path: Path) -> Certificate:
     Raises:
         BundleError: as `read_certificate`.
     """
-    try:
-        certificate = Certificate.from_json(path.read_text(encoding="utf-8"))
-    except (UsageError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path} holds no certificate ({reason(error)}); save the bundle again") from error
-    for part in (certificate, *(certificate.accuracies or ())):
-        if field := unsound_field(part):
-            value = getattr(part, field)
-            raise BundleError(f"{path} holds no certificate: {field} is {value!r:.40}; save the bundle again")
+    where, again = f"{path} holds no certificate", "save the bundle again"
+    certificate = Certificate.from_data(read_json(path, BundleError, again), where, BundleError)
     if not certificate.was_within_tolerance:
         raise BundleError(f"{path} says that the network is not right: {certificate}")
     return certificate
-
-
-def unsound_field(record: Certificate | Accuracy) -> str | None:
-    """The first field that is of another type than it must be, or no finite number; records in it are not looked at."""
-    for field in fields(record):
-        value: Any = getattr(record, field.name)
-        if field.name == "accuracies":
-            continue
-        numeric = isinstance(value, int | float)
-        strange = isinstance(value, bool) != (field.type is bool)
-        if not isinstance(value, field.type) or strange or (numeric and not math.isfinite(value)):  # type: ignore[arg-type]
-            return field.name
-    return None

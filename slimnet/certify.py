@@ -12,11 +12,13 @@ from torch import nn
 from slimnet.accuracy import Accuracy, Hits
 from slimnet.digest import weights_digest
 from slimnet.equivalence import TOLERANCE, TOLERANCES, Distance, distance, same_shapes
-from slimnet.errors import CertificateError, UsageError
+from slimnet.errors import CertificateError, SlimnetError, UsageError
+from slimnet.field_types import Amount, Count, Share
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.places import device_of, float32_products, uncompiled
 from slimnet.plan import SurgeryPlan
 from slimnet.random_state import RandomState, loader_draws_kept, random_numbers_kept
+from slimnet.records import build, parse_json
 from slimnet.skeleton import copy_with, shared_copy, state
 
 DENSE, SILENCED = "the dense network", "the silenced network"
@@ -40,27 +42,27 @@ class Certificate:
     slim one, and were not compared. `random` says that the forward drew random numbers, the same in all networks.
     """
 
-    samples: int
+    samples: Count
     dtype: str
-    max_abs_difference: float
-    max_rel_difference: float
-    masked_max_abs_difference: float
-    masked_max_rel_difference: float
-    top1_agreement: float | None
-    float64_max_rel_difference: float | None
-    tolerance: float
-    params_before: int
-    params_after: int
-    macs_before: int
-    macs_after: int
+    max_abs_difference: Amount
+    max_rel_difference: Amount
+    masked_max_abs_difference: Amount
+    masked_max_rel_difference: Amount
+    top1_agreement: Share | None
+    float64_max_rel_difference: Amount | None
+    tolerance: Amount
+    params_before: Count
+    params_after: Count
+    macs_before: Count
+    macs_after: Count
     plan_digest: str
     slim_weights: str
     reference_weights: str
     reference: str = DENSE
     accuracies: tuple[Accuracy, Accuracy] | None = None
-    values: int = 0
-    infinities: int = 0
-    nans: int = 0
+    values: Count = 0
+    infinities: Count = 0
+    nans: Count = 0
     random: bool = False
     trained_since: bool = False
 
@@ -92,15 +94,18 @@ class Certificate:
         Raises:
             UsageError: it is not one.
         """
-        try:
-            data = json.loads(text)
-            data.pop("holds", None)
-            if data.get("accuracies") is not None:
-                before, after = (Accuracy(**each) for each in data["accuracies"])
-                data["accuracies"] = before, after
-            return cls(**data)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise UsageError(f"not a certificate: {error}") from error
+        return cls.from_data(parse_json(text, "the certificate", UsageError), "the certificate", UsageError)
+
+    @classmethod
+    def from_data(cls, data: Any, where: str, failure: type[SlimnetError]) -> "Certificate":
+        """What `to_json` writes, parsed; `where` begins the message of a failure.
+
+        Raises:
+            failure: it is something else.
+        """
+        if isinstance(data, dict):
+            data = {name: value for name, value in data.items() if name != "holds"}
+        return build(cls, data, where, failure)
 
     def __str__(self) -> str:
         if self.trained_since:

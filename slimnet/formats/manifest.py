@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from slimnet.errors import BundleError, ChangedBundleError
-from slimnet.records import read_json
+from slimnet.field_types import Count
+from slimnet.records import build, parse_json, read_json
 
 WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE = (
     "model.safetensors",
@@ -34,7 +35,7 @@ class BundleFile:
 
     name: str
     sha256: str
-    size: int
+    size: Count
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,16 @@ def _parsed(folder: Path) -> Manifest:
         ) from error
     except OSError as error:
         raise BundleError(f"{folder / MANIFEST} cannot be read ({error.strerror})") from error
-    try:
-        data = json.loads(content)
-        if data["format"] != FORMAT:
-            raise BundleError(f"{folder} has format {data['format']!r:.20}, this slimnet reads {FORMAT}")
-        files = tuple(BundleFile(str(each["name"]), str(each["sha256"]), int(each["size"])) for each in data["files"])
-        manifest = Manifest(files, data["source"], data["plan_digest"], data["versions"])
-        # Only these names, so that no path out of the folder is ever followed.
-        whole = tuple(each.name for each in files) == FILES and _rendered(manifest) == content
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-        raise ChangedBundleError(f"{folder / MANIFEST} is damaged; save the bundle again") from error
+    again = "save the bundle again"
+    data = parse_json(content, str(folder / MANIFEST), ChangedBundleError, again)
+    if not isinstance(data, dict):
+        raise ChangedBundleError(f"{folder / MANIFEST} should hold an object; {again}")
+    if data.get("format") != FORMAT:
+        raise BundleError(f"{folder / MANIFEST} has format {data.get('format')!r:.20}, this slimnet reads {FORMAT}")
+    parts = {name: value for name, value in data.items() if name not in ("format", "digest")}
+    manifest = build(Manifest, parts, str(folder / MANIFEST), ChangedBundleError, advice=again)
+    # Only these names, so that no path out of the folder is ever followed.
+    whole = tuple(each.name for each in manifest.files) == FILES and _rendered(manifest) == content
     if not whole:
         raise ChangedBundleError(f"{folder / MANIFEST} was changed after it was written; save the bundle again")
     return manifest
