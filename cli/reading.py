@@ -27,7 +27,7 @@ NORMALISE = images(
 OPTIONS = (
     images("--cache", metavar="DIR", help="Where decoded images are kept."),
     images("--download", is_flag=True, help="Fetch cifar10 or cifar100 where it is missing."),
-    images("--skip-broken", is_flag=True, help="Leave unreadable images out instead of giving up."),
+    images("--skip-broken", is_flag=True, help="Leave out unreadable images, and links that are not followed."),
 )
 
 
@@ -78,7 +78,10 @@ class Reading:
                     advance = stack.enter_context(terminal.progress("Decoding", total))
                 advance(done, "")
 
-            return load_data(source, progress=decoded, **options)
+            data = load_data(source, progress=decoded, **options)
+        if data.left_out:
+            terminal.note(f"{data.left_out} files of {source} are left out: unreadable, or links that are not followed")
+        return data
 
 
 reading_options = as_one("reading", Reading, OPTIONS)

@@ -59,7 +59,10 @@ def train(
 
     DATA is "digits" (embedded), cifar10 or cifar100 (torchvision's folder ./data, or cifar10:FOLDER), a FILE.npz
     with x_train, y_train, x_test and y_test (uint8, N×H×W×C), or a folder of images, with train/ and test/ or
-    val/ in it and a folder for each class in them, or as TinyImageNet and ImageNet come.
+    val/ in it and a folder for each class in them, or as TinyImageNet and ImageNet come. In a folder, a link to a file
+    stands for that file, and train/, test/ and the folders of classes may be links. What would count images twice (a
+    link to a folder that holds the data set, or to an image or folder in it), deeper links to folders and links to
+    nowhere are refused, or left out with --skip-broken.
 
     What is not said is the demo's on the digits, a narrow basicnet and 2,500 iterations; elsewhere it is the
     paper's on CIFAR, basicnet, Adam with L2 1e-4 and 406,250 iterations of 40 images. The number of classes and

@@ -266,5 +266,5 @@ def test_a_missing_file_and_an_unknown_source_are_told_apart(tmp_path):
     ):
         load_data("mnist")
     (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(DataError, match="there is no such file"):
+    with pytest.raises(DataError, match=r"not a readable .npz \(it is a folder, not a regular file\)"):
         load_data(str(tmp_path / "folder.npz"))

@@ -1,6 +1,7 @@
 """CIFAR in torchvision's folder: read where its files are the published ones, refused in one line where not."""
 
 import hashlib
+import os
 import pickle
 from pathlib import Path
 
@@ -79,3 +80,20 @@ def test_a_missing_cifar_says_where_it_was_sought_and_what_to_do(source, tmp_pat
 def test_data_of_one_size_refuse_another(source):
     with pytest.raises(DataError, match="image_size is for folders"):
         load_data(source, image_size=8)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (os.mkfifo, "a named pipe"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device"),
+        (lambda path: (path.touch(), os.truncate(path, 1 << 40)), "more than"),
+    ],
+)
+@pytest.mark.parametrize("name", ["data_batch_2", "test_batch", "batches.meta"])
+def test_what_is_no_file_or_has_no_end_is_refused_before_its_sum_is_made(cifar10, make, message, name):
+    path = cifar10 / torchvision().datasets.CIFAR10.base_folder / name
+    path.unlink()
+    make(path)
+    with pytest.raises(DataError, match=message):
+        load_data(f"cifar10:{cifar10}")

@@ -27,7 +27,8 @@ def load_data(
     - a path that ends in .npz: `x_train`, `y_train`, `x_test`, `y_test`.
     - a folder: `train/` and `test/` or `val/`, a folder for each class in them, or TinyImageNet's or ImageNet's
       own layout. Images are brought to `image_size` pixels either way and decoded once, into `cache`;
-      unreadable ones are errors, or left out with `skip_broken`. `progress` is told how many are decoded.
+      unreadable ones, and links that are not followed (`data.walking`), are errors, or left out and counted with
+      `skip_broken`. `progress` is told how many are decoded.
 
     Raises:
         DataError: a source of no such kind, or one that is missing or damaged.
@@ -52,7 +53,9 @@ def load_data(
         from slimnet.data.listing import list_images
         from slimnet.data.packing import packed
 
-        return packed(list_images(source), image_size, cache, skip_broken=skip_broken, progress=progress)
+        return packed(
+            list_images(source, skip_broken=skip_broken), image_size, cache, skip_broken=skip_broken, progress=progress
+        )
     raise DataError(
         f"there is no data set {source!r}: use digits, cifar10, cifar100, the path of a FILE.npz, "
         "or a folder with train/ and test/ in it"

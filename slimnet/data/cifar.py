@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100 in the folder that torchvision keeps them in."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import torch
 from slimnet.compat import torchvision
 from slimnet.data.image_data import ImageData
 from slimnet.errors import DataError
+from slimnet.files import open_file
 
 CLASSES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 """torchvision's class for each source."""
+
+LARGEST = 1 << 28
+"""Bytes; the largest file of either has 155 million."""
 
 ROOT = "data"
 """Where torchvision's examples keep data sets, below the folder one is in."""
@@ -33,6 +38,7 @@ def load_cifar(name: str, root: str | Path | None = None, *, download: bool = Fa
 def _split(name: str, root: Path, train: bool, download: bool) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     kind: Any = getattr(torchvision().datasets, CLASSES[name])
     try:
+        _refuse_irregular(kind, root)
         found = kind(root, train=train, download=download)
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         what = "could not be fetched" if download else "is not there, or its files are damaged"
@@ -42,3 +48,14 @@ def _split(name: str, root: Path, train: bool, download: bool) -> tuple[torch.Te
             f"have it fetched with --download, or say where it is with {name}:FOLDER"
         ) from error
     return torch.from_numpy(found.data), torch.tensor(found.targets, device="cpu"), list(found.classes)
+
+
+def _refuse_irregular(kind: Any, root: Path) -> None:
+    """Refuse a folder whose files are none, or too large ones: torchvision reads all of each, to check its MD5 sum.
+
+    Raises:
+        OSError: naming one.
+    """
+    for name in (*(name for name, _ in (*kind.train_list, *kind.test_list)), kind.meta["filename"]):
+        if os.path.lexists(path := root / kind.base_folder / name):
+            open_file(path, LARGEST).close()

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from slimnet.errors import DataError
+from slimnet.files import open_file
 
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, UnidentifiedImageError, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """What Pillow raises over files that are damaged or no images."""
 
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
@@ -33,15 +34,18 @@ def decode(path: Path, size: int | None) -> Decoded:
         DataError: a file that is missing, damaged, or no image; in a few words, without the path.
     """
     try:
-        with Image.open(path) as image:
+        with open_file(path) as file, Image.open(file) as image:
             if size is not None:
                 # JPEGs are decoded at an eighth to a half of their size where that leaves enough.
                 image.draft(image.mode, (2 * size, 2 * size))
             image.load()
             upright = ImageOps.exif_transpose(image)
             colour, converted = in_colour(upright)
+    except UnidentifiedImageError as error:
+        raise DataError("cannot identify it as an image") from error
     except UNREADABLE as error:
-        raise DataError((str(error).splitlines() or [type(error).__name__])[0].replace(str(path), "it")) from error
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError((words.splitlines() or [type(error).__name__])[0]) from error
     return Decoded(np.asarray(colour if size is None else middle(colour, size)), converted)
 
 

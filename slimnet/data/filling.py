@@ -12,7 +12,7 @@ from numpy.lib.format import open_memmap
 
 from slimnet.data.decoding import Decoded, decode
 from slimnet.errors import DataError
-from slimnet.files import whole_file
+from slimnet.files import open_file, read_text, whole_file
 
 CHUNK = 64
 """Images that a thread decodes in one go."""
@@ -31,7 +31,8 @@ def array_in(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """The array in a file, as it was left or new and full of zeros."""
     if path.exists():
         try:
-            found = open_memmap(path, mode="r+")
+            with open_file(path):
+                found = open_memmap(path, mode="r+")
         except (OSError, ValueError):
             path.unlink()
         else:
@@ -116,7 +117,7 @@ class _Kinds:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.names: list[str] = json.loads(path.read_text()) if path.exists() else [""]
+        self.names: list[str] = json.loads(read_text(path)) if path.exists() else [""]
 
     def number(self, name: str) -> int:
         """The number of a kind; a new one is on the disk before it is used."""

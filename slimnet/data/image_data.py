@@ -21,7 +21,8 @@ class ImageData:
 
     Bytes in NHWC order are a quarter of the floats, and a permutation of them is a channels_last
     batch at no cost. `mean` and `std` are per channel, of the training images scaled to 0..1. `mapped` images
-    lie on the disk and are read as they are used; only then may they be more than memory holds.
+    lie on the disk and are read as they are used; only then may they be more than memory holds. `left_out` is how many
+    images there would be besides, if they could be read.
 
     Raises:
         DataError: arrays of the wrong dtype, shape or length, or labels that name no class.
@@ -36,6 +37,7 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mapped: bool = False
+    left_out: int = 0
 
     def __post_init__(self) -> None:
         for split in get_args(Split):

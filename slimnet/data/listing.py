@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimnet.data.walking import SUFFIXES, Walk
 from slimnet.errors import DataError
+from slimnet.files import open_file, read_text
 
-SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 ANNOTATIONS = "val_annotations.txt"
 WORDS = "words.txt"
@@ -24,34 +25,45 @@ class Listing:
         classes: names, in the order of their numbers.
         train: of the training images.
         test: of the test images.
+        left_out: links that are not followed, where those are to be left out.
     """
 
     folder: Path
     classes: tuple[str, ...]
     train: tuple[tuple[Path, int], ...]
     test: tuple[tuple[Path, int], ...]
+    left_out: tuple[Path, ...] = ()
 
 
-def list_images(folder: str | Path) -> Listing:
+def list_images(folder: str | Path, *, skip_broken: bool = False) -> Listing:
     """Find the images of a data set: a folder of classes under `train`, and another under `test` or `val`.
 
     TinyImageNet's own layout (`val/images` with `val_annotations.txt`) and ImageNet's (`val` without classes,
     with Kaggle's LOC_val_solution.csv or the development kit beside it) are known as well.
 
+    Links are followed as `Walk` says; others are errors, or left out with `skip_broken`.
+
     Raises:
-        DataError: a folder of no such layout, an empty class, or a test image of an unknown one.
+        DataError: a folder of no such layout, an empty class, a link that is not followed, or a test image of an
+            unknown class.
     """
     folder = Path(folder)
     train, test = _parts(folder)
-    names = sorted(path.name for path in train.iterdir() if path.is_dir() and not path.name.startswith("."))
+    walk = Walk(folder, skip=skip_broken)
+    walk.enter_part(train)
+    walk.enter_part(test)
+    names = walk.folders(train)
     if not names:
         raise DataError(f"{train} has no folders in it; give each class a folder of its images")
     numbers = {name: number for number, name in enumerate(names)}
+    training, testing = list(_training_images(train, numbers, walk)), list(_test_images(folder, test, numbers, walk))
+    doubles = walk.doubles()
     return Listing(
         folder,
         _readable_names(folder, names),
-        tuple(_in_classes(train, numbers)),
-        tuple(_test_images(folder, test, numbers)),
+        tuple(each for each in training if each[0] not in doubles),
+        tuple(each for each in testing if each[0] not in doubles),
+        tuple(walk.left_out),
     )
 
 
@@ -75,38 +87,27 @@ def _shares_a_folder(train: Path, test: Path) -> bool:
 
 
 def _holds_images(folder: Path) -> bool:
-    return next(_images(folder), None) is not None
+    return next(Walk(folder, skip=True).images(folder, linked=True), None) is not None
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    """The image files below a folder, in a fixed order; hidden ones are none."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _images(path)
-        elif path.suffix.lower() in SUFFIXES:
-            yield path
-
-
-def _in_classes(folder: Path, numbers: Mapping[str, int]) -> Iterator[tuple[Path, int]]:
-    """The images of folders that are called as the classes are."""
+def _training_images(train: Path, numbers: Mapping[str, int], walk: Walk) -> Iterator[tuple[Path, int]]:
     for name, number in numbers.items():
-        images = list(_images(folder / name)) if (folder / name).is_dir() else []
-        if not images and folder.name == "train":
-            raise DataError(f"{folder / name} holds no images ({', '.join(sorted(SUFFIXES))}); delete it, or fill it")
+        images = list(walk.images(train / name))
+        if not images:
+            raise DataError(f"{train / name} holds no images ({', '.join(sorted(SUFFIXES))}); delete it, or fill it")
         yield from ((path, number) for path in images)
-    strange = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in numbers)
-    if strange and not strange[0].startswith("."):
-        raise DataError(f"{folder / strange[0]} is the folder of a class that train/ does not have; make them agree")
 
 
-def _test_images(folder: Path, test: Path, numbers: Mapping[str, int]) -> Iterator[tuple[Path, int]]:
+def _test_images(folder: Path, test: Path, numbers: Mapping[str, int], walk: Walk) -> Iterator[tuple[Path, int]]:
     if any((test / name).is_dir() for name in numbers):
-        yield from _in_classes(test, numbers)
+        names = walk.folders(test)
+        for name in names:
+            if name not in numbers:
+                raise DataError(f"{test / name} is the folder of a class that train/ does not have; make them agree")
+        yield from ((path, numbers[name]) for name in names for path in walk.images(test / name))
         return
     classes = _classes_by_file(folder, test)
-    for path in _images(test):
+    for path in walk.images(test, linked=True):
         name = classes.get(path.name) or classes.get(path.stem, "")
         if name not in numbers:
             problem = f"shows {name!r}, which train/ does not have" if name else "has no line that says what it shows"
@@ -117,12 +118,12 @@ def _test_images(folder: Path, test: Path, numbers: Mapping[str, int]) -> Iterat
 def _classes_by_file(folder: Path, test: Path) -> dict[str, str]:
     """What each test image shows, where they lie in no folders of classes."""
     if (test / ANNOTATIONS).is_file():
-        lines = (test / ANNOTATIONS).read_text(encoding="utf-8").splitlines()
+        lines = read_text(test / ANNOTATIONS).splitlines()
         return {fields[0]: fields[1] for fields in (line.split("\t") for line in lines) if len(fields) > 1}
     for place in (folder, folder.parent):
         if (place / SOLUTION).is_file():
-            with (place / SOLUTION).open(newline="", encoding="utf-8") as file:
-                return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+            rows = csv.DictReader(read_text(place / SOLUTION).splitlines())
+            return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
         if (place / DEVKIT).is_dir():
             return _from_devkit(place / DEVKIT)
     raise DataError(
@@ -136,9 +137,10 @@ def _from_devkit(devkit: Path) -> dict[str, str]:
     # Only this layout needs SciPy's reader of MATLAB files.
     from scipy.io import loadmat
 
-    synsets = loadmat(devkit / "meta.mat", squeeze_me=True)["synsets"]
+    with open_file(devkit / "meta.mat") as file:
+        synsets = loadmat(file, squeeze_me=True)["synsets"]
     names = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
-    truth = (devkit / "ILSVRC2012_validation_ground_truth.txt").read_text(encoding="utf-8").split()
+    truth = read_text(devkit / "ILSVRC2012_validation_ground_truth.txt").split()
     return {f"ILSVRC2012_val_{n:08d}": names[int(number)] for n, number in enumerate(truth, start=1)}
 
 
@@ -146,7 +148,7 @@ def _readable_names(folder: Path, names: list[str]) -> tuple[str, ...]:
     """Class names as `words.txt` spells them, where it is there and they stay distinct."""
     if not (folder / WORDS).is_file():
         return tuple(names)
-    lines = (folder / WORDS).read_text(encoding="utf-8").splitlines()
+    lines = read_text(folder / WORDS).splitlines()
     words = dict(line.split("\t", 1) for line in lines if "\t" in line)
     readable = tuple(words.get(name, name).split(",")[0] for name in names)
     return readable if len(set(readable)) == len(names) else tuple(names)

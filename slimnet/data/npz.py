@@ -10,6 +10,7 @@ from numpy.lib import format as npy
 
 from slimnet.data.image_data import ImageData
 from slimnet.errors import DataError
+from slimnet.files import open_file
 
 _NEEDED = ("x_train", "y_train", "x_test", "y_test")
 _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError)
@@ -26,13 +27,14 @@ def load_npz(path: str | Path) -> ImageData:
         DataError: a file that is missing, damaged or not .npz, or arrays that are not as above.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file; give the path of an .npz with {', '.join(_NEEDED)}")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             return _read(path, archive)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file; give the path of an .npz with {', '.join(_NEEDED)}") from error
     except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = words.splitlines()[0] if words else type(error).__name__
         raise DataError(f"{path}: not a readable .npz ({reason}); write it with numpy.savez") from error
     except MemoryError as error:
         raise DataError(f"{path}: its arrays do not fit into memory; train on fewer or smaller images") from error

@@ -22,7 +22,7 @@ from slimnet.data.filling import BROKEN, ProgressCallback, array_in, fill
 from slimnet.data.image_data import ImageData
 from slimnet.data.listing import Listing
 from slimnet.errors import DataError
-from slimnet.files import held, told, whole_file
+from slimnet.files import held, open_file, read_text, told, whole_file
 
 PIXELS, GOOD, STATE, INDEX = "pixels.npy", "good.npy", "state.npy", "index.json"
 VERSION = 1
@@ -74,12 +74,17 @@ def digest(listing: Listing, paths: list[Path], size: int | None, skip_broken: b
     """What tells one packed set from another: the files with their sizes and times, their classes, and the size."""
     told_apart = hashlib.sha256(f"{VERSION} {size} {skip_broken} {listing.classes}".encode())
     for path, label in (*listing.train, *listing.test):
-        with told(path, DataError):
-            status = path.stat()
-        told_apart.update(
-            f"{path.relative_to(listing.folder)}|{label}|{status.st_size}|{status.st_mtime_ns}\n".encode()
-        )
+        told_apart.update(f"{path.relative_to(listing.folder)}|{label}|{_stamp(path)}\n".encode())
     return told_apart.hexdigest()[:16]
+
+
+def _stamp(path: Path) -> str:
+    """The size and time of a file; decoding says what is wrong with one that has none, such as a link to nowhere."""
+    try:
+        status = path.stat()
+    except OSError:
+        return "unreadable"
+    return f"{status.st_size}|{status.st_mtime_ns}"
 
 
 def _pack(
@@ -149,7 +154,10 @@ def _write_index(
         "mean": mean,
         "std": std,
         "converted": {kind: number for kind, number in counts.items() if kind},
-        "left_out": [str(paths[row].relative_to(listing.folder)) for row in np.flatnonzero(~good).tolist()],
+        "left_out": [
+            str(path.relative_to(listing.folder))
+            for path in (*listing.left_out, *(paths[row] for row in np.flatnonzero(~good).tolist()))
+        ],
     }
     with whole_file(place / INDEX, DataError) as path:
         path.write_text(json.dumps(index, indent=1))
@@ -184,9 +192,10 @@ def statistics(pixels: np.ndarray, count: int) -> tuple[list[float], list[float]
 def _opened(place: Path, listing: Listing) -> ImageData:
     """The packed set as training takes it."""
     try:
-        index: dict[str, Any] = json.loads((place / INDEX).read_text())
+        index: dict[str, Any] = json.loads(read_text(place / INDEX))
         # "c": torch wants an array that can be written to; what is written would not reach the disk.
-        pixels = open_memmap(place / index["pixels"], mode="c")
+        with open_file(place / index["pixels"]):
+            pixels = open_memmap(place / index["pixels"], mode="c")
         left_out, count = set(index["left_out"]), int(index["train"])
         mean, std = tuple(index["mean"]), tuple(index["std"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -200,4 +209,6 @@ def _opened(place: Path, listing: Listing) -> ImageData:
         for entries in (listing.train, listing.test)
     )
     name = listing.folder.name
-    return ImageData(name, images[:count], train, images[count:], test, listing.classes, mean, std, mapped)
+    return ImageData(
+        name, images[:count], train, images[count:], test, listing.classes, mean, std, mapped, len(left_out)
+    )
