@@ -111,8 +111,8 @@ def _of_run(folder: Path, network: Network, data: str | None) -> Subject:
     from slimnet.checkpoint import load_checkpoint
     from slimnet.training.run_folder import recipe_of
 
-    if network.arch is not None or network.arch_args:
-        raise click.UsageError(f"{folder} is a run and knows its network; leave --arch and --arch-args out")
+    if network.arch is not None or network.arch_args or network.weights is not None:
+        raise click.UsageError(f"{folder} is a run and knows its network; leave --arch, --arch-args and --weights out")
     recipe = recipe_of(folder)
     model = load_checkpoint(_newest(folder), recipe.arch, recipe.arch_args).eval()
     size = recipe.image_size if data in (None, recipe.data) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import click
 from slimnet_cli import terminal
@@ -21,7 +22,7 @@ Examples:
 @click.argument("bundle", metavar="BUNDLE")
 @click.option("-o", "--out", required=True, metavar="F.onnx", help="Where the ONNX model goes; replaced if it exists.")
 @click.option("--opset", type=int, help="The ONNX operator set.  [default: what torch writes by itself]")
-@architecture_option
+@functools.partial(architecture_option, checkpoints=False)
 @json_option
 def export(bundle: str, out: str, opset: int | None, network: Network, as_json: bool) -> None:
     """Write the slim network of a bundle as an ONNX model.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
+from slimnet_cli import terminal
 
 if TYPE_CHECKING:
     import torch
@@ -23,12 +24,13 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Network:
-    """What `--arch`, `--arch-args` and `--input-shape` say, and where the network is to run."""
+    """What `--arch`, `--arch-args`, `--input-shape` and `--weights` say, and where the network is to run."""
 
     arch: str | None
     arch_args: Mapping[str, Any] = field(default_factory=dict)
     input_shape: Shape | None = None
     device: str = "cpu"
+    weights: str | None = None
 
     def load(self, checkpoint: str) -> nn.Module:
         """The network with the weights of a checkpoint, in eval mode, on its device.
@@ -39,9 +41,12 @@ class Network:
         """
         if self.arch is None:
             raise click.UsageError(f"{checkpoint} is a checkpoint; say of which network with --arch")
-        from slimnet.checkpoint import load_checkpoint
+        from slimnet.checkpoint import read_checkpoint
 
-        return load_checkpoint(checkpoint, self.arch, self.arch_args).eval().to(self.device)
+        loaded = read_checkpoint(checkpoint, self.arch, self.arch_args, weights=self.weights)
+        if loaded.note:
+            terminal.note(f"{checkpoint}: {loaded.note}")
+        return loaded.model.eval().to(self.device)
 
     def fresh(self) -> nn.Module | None:
         """The network with random weights; None where no architecture was named.

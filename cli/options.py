@@ -56,8 +56,8 @@ def json_object(_: click.Context, __: click.Parameter, text: str | None) -> dict
     return value
 
 
-def architecture_options(*, required: bool) -> Callable[[Command], Command]:
-    """Add `--arch` and `--arch-args`."""
+def architecture_options(*, required: bool, checkpoints: bool = True) -> Callable[[Command], Command]:
+    """Add `--arch` and `--arch-args`, and where checkpoints are read `--weights`."""
     arch = click.option(
         "--arch",
         required=required,
@@ -70,21 +70,27 @@ def architecture_options(*, required: bool) -> Callable[[Command], Command]:
         metavar="JSON",
         help="Arguments of the architecture, as a JSON object.",
     )
-    return lambda command: arch(arch_args(command))
+    weights = click.option(
+        "--weights",
+        metavar="NAME",
+        help="Which weights of a checkpoint: plain, ema (a moving average), or the name of an entry or the beginning "
+        "of names, such as teacher.  [default: plain ones where there are any]",
+    )
+    return lambda command: arch(arch_args(weights(command) if checkpoints else command))
 
 
-def architecture_option(command: Command, *, required: bool = False) -> Command:
-    """Add `--arch` and `--arch-args`; the command gets them as one `network`."""
+def architecture_option(command: Command, *, required: bool = False, checkpoints: bool = True) -> Command:
+    """Add `--arch` and `--arch-args`, and `--weights` where `checkpoints` are read; the command gets one `network`."""
 
     @functools.wraps(command)
-    def with_network(arch: str | None, arch_args: dict[str, Any], **others: Any) -> Any:
-        return command(network=Network(arch, arch_args), **others)
+    def with_network(arch: str | None, arch_args: dict[str, Any], weights: str | None = None, **others: Any) -> Any:
+        return command(network=Network(arch, arch_args, weights=weights), **others)
 
-    return architecture_options(required=required)(with_network)
+    return architecture_options(required=required, checkpoints=checkpoints)(with_network)
 
 
 def network_options(*, required: bool = True) -> Callable[[Command], Command]:
-    """Add `--arch`, `--arch-args` and `--input-shape`; the command gets them as one `network`."""
+    """Add `--arch`, `--arch-args`, `--weights` and `--input-shape`; the command gets them as one `network`."""
     shape = click.option(
         "--input-shape",
         callback=positive_numbers,
@@ -95,9 +101,13 @@ def network_options(*, required: bool = True) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def with_network(
-            arch: str | None, arch_args: dict[str, Any], input_shape: tuple[int, ...] | None, **others: Any
+            arch: str | None,
+            arch_args: dict[str, Any],
+            weights: str | None,
+            input_shape: tuple[int, ...] | None,
+            **others: Any,
         ) -> Any:
-            return command(network=Network(arch, arch_args, input_shape), **others)
+            return command(network=Network(arch, arch_args, input_shape, weights=weights), **others)
 
         return architecture_options(required=required)(shape(with_network))
 

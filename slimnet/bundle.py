@@ -248,7 +248,7 @@ def fresh_dense(architecture: Architecture | None, folder: Path) -> nn.Module:
 
 def unseeded(architecture: Architecture) -> nn.Module:
     """Build a network without drawing from the caller's random numbers."""
-    with random_numbers_kept():
+    with random_numbers_kept(), torch.device("cpu"):
         return architecture.build()
 
 

@@ -19,7 +19,7 @@ from slimnet.places import device_of, float32_products, uncompiled
 from slimnet.plan import SurgeryPlan
 from slimnet.random_state import RandomState, loader_draws_kept, random_numbers_kept
 from slimnet.records import build, parse_json
-from slimnet.skeleton import copy_with, shared_copy, state
+from slimnet.skeleton import check_filled, copy_with, shared_copy, state
 
 DENSE, SILENCED = "the dense network", "the silenced network"
 """What a certificate is relative to: the network as it came, or with the channels that a method chose set to zero."""
@@ -211,6 +211,8 @@ def certify(
     Raises:
         CertificateError: the outputs cannot be compared, or those of the dense network are nowhere finite.
     """
+    for network in (dense, slim):
+        check_filled(network)
     if tolerance is None:
         tolerance = TOLERANCES.get(floating_type(dense), TOLERANCE)
     if not tolerance >= 0:

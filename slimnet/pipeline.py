@@ -21,7 +21,7 @@ from slimnet.places import uncompiled
 from slimnet.plan import SurgeryPlan
 from slimnet.planning import make_plan
 from slimnet.random_state import random_numbers_kept
-from slimnet.skeleton import gather
+from slimnet.skeleton import check_filled, gather
 from slimnet.sparsity import DeadChannels, check_threshold, dead_by_activation, dead_by_scale
 from slimnet.surgery import apply_plan, independent
 from slimnet.trace import trace
@@ -244,6 +244,7 @@ def check_inputs(model: nn.Module, example_inputs: ExampleInputs) -> Inputs:
     lazy = [name for name, tensor in gather(model).state.items() if nn.parameter.is_lazy(tensor)]
     if lazy:
         raise UsageError(f"the network's {lazy[0]} has no shape yet; run the network once on the example inputs")
+    check_filled(model)
     inputs = Inputs.of(example_inputs)
     inputs.check_against(model)
     return inputs

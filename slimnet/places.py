@@ -18,6 +18,11 @@ def device_of(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
+def real_by_default() -> AbstractContextManager[object]:
+    """While the context lasts, tensors are made on the CPU where they would have been made without memory, on meta."""
+    return torch.device("cpu") if torch.get_default_device().type == "meta" else nullcontext()
+
+
 def usable(device: torch.device | str) -> torch.device:
     """A device that is there and computes.
 

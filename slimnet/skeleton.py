@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from slimnet.errors import TraceError
+from slimnet.errors import TraceError, UsageError
 
 TensorMap = Callable[[str, torch.Tensor], torch.Tensor]
 
@@ -188,6 +188,20 @@ def add_modules(module: nn.Module, path: str, found: dict[int, tuple[str, nn.Mod
         for name, child in module._modules.items():
             if child is not None:
                 add_modules(child, prefix + name, found)
+
+
+def check_filled(model: nn.Module) -> None:
+    """Refuse a network that has shapes but no values.
+
+    Raises:
+        UsageError: a parameter or a buffer is on the meta device.
+    """
+    for name, tensor in gather(model).state.items():
+        if tensor.is_meta:
+            raise UsageError(
+                f"the network's {name} is on the meta device, which holds no values; build it elsewhere (with "
+                'torch.device("cpu")) and load its weights'
+            )
 
 
 class Skeleton(NamedTuple):

@@ -1,8 +1,8 @@
 """Other people's checkpoints: found in their wrappers, read without running anything, fitted to a network."""
 
 import os
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,48 +10,78 @@ import torch
 from torch import nn
 
 from slimnet.checkpoint import mismatch, unpickling
+from slimnet.checkpoint.weights import AVERAGES, WRAPPERS, State, Weights, bare_names, chosen, found_in, whole_networks
 from slimnet.errors import CheckpointError
 from slimnet.models.architecture import Architecture, build, reason
-
-State = dict[str, torch.Tensor]
-
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "ema", "module")
-"""The entries of a checkpoint that may hold its state dict, nested too; the first one found wins."""
-
-# torch.optim.swa_utils.AveragedModel counts its updates beside the weights that it wraps.
-BOOKKEEPING = ("n_averaged",)
-
-# DenseNets were published while torch still allowed dots in module names ("norm.1" is "norm1" today).
-OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
+from slimnet.places import real_by_default
 
 
-def load_checkpoint(path: str | os.PathLike[str], arch: str, arch_args: Mapping[str, Any] | None = None) -> nn.Module:
+@dataclass(frozen=True)
+class Loaded:
+    """A network with the weights of a checkpoint.
+
+    `place` says where its weights were: entries, then the beginning of their names. `left_out` are tensors beside
+    them that belong to no such network; `note` is what somebody should know who did not choose the weights, in one
+    line, or "".
+    """
+
+    model: nn.Module
+    place: str
+    left_out: tuple[str, ...] = ()
+    note: str = ""
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], arch: str, arch_args: Mapping[str, Any] | None = None, *, weights: str | None = None
+) -> nn.Module:
     """Build a network and fill it with the weights of a checkpoint, converted to the network's own types.
 
     `arch` and `arch_args` are those of `slimnet.models.build`; the module keeps the mode its factory sets.
-    `num_batches_tracked`, which old checkpoints lack, may be missing; everything else must fit.
+    `num_batches_tracked`, which old checkpoints lack, may be missing; everything else must fit. A network that is a
+    part of what was saved (`net.` beside the weights of a loss) is found if all of it is there. `weights` says which
+    are taken where there are several: "ema" for a moving average, "plain" for none, or the name of an entry or the
+    beginning of names, such as "teacher". Without it plain ones are preferred.
 
     Raises:
         CheckpointError: a file that cannot be read safely, does not fit the network, or holds NaN or Inf.
         ArchitectureError: the network cannot be built.
     """
-    state = read_state_dict(path)
-    model = build(arch, arch_args)
+    return read_checkpoint(path, arch, arch_args, weights=weights).model
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], arch: str, arch_args: Mapping[str, Any] | None = None, *, weights: str | None = None
+) -> Loaded:
+    """The network that `load_checkpoint` returns, with what else the checkpoint held.
+
+    Raises:
+        CheckpointError, ArchitectureError: as `load_checkpoint`.
+    """
+    found = _found(Path(path), unpickling.read(Path(path)))
+    # On the meta device, where it may be the default, there would be nothing to fill.
+    with real_by_default():
+        model = build(arch, arch_args)
     wanted = mismatch.tensors_of(model)
     if any(map(nn.parameter.is_lazy, wanted.values())):
         raise CheckpointError(f"{path} cannot fill {arch}: it has lazy layers; give them their sizes")
     own_names = {bare: name for name, bare in bare_names(wanted).items()}
-    given = {own_names.get(bare, bare): tensor for bare, tensor in state.items()}
-    difference = mismatch.compare(mismatch.shapes(given), mismatch.shapes(wanted))
-    if not difference.fits:
-        problem = mismatch.explain(difference, mismatch.shapes(state), Architecture(arch, dict(arch_args or {})))
+    shapes = {bare: tuple(wanted[name].shape) for bare, name in own_names.items()}
+    whole = [network for each in found for network in whole_networks(each, shapes)]
+    if not whole:
+        problem = _misfit(found[0], shapes, own_names, Architecture(arch, dict(arch_args or {})))
         raise CheckpointError(f"{path} {problem}")
+    try:
+        taken = chosen(whole, weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from error
+    given = {own_names[bare]: tensor for bare, tensor in taken.tensors.items()}
     _check_values(path, given, wanted)
     try:
         model.load_state_dict(given, strict=False)
     except (RuntimeError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be loaded into {arch} ({reason(error)})") from error
-    return model
+    left_out = _left_out(found, whole, taken)
+    return Loaded(model, taken.place, left_out, _note(whole, taken, weights, left_out))
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> State:
@@ -64,45 +94,51 @@ def read_state_dict(path: str | os.PathLike[str]) -> State:
     Raises:
         CheckpointError: no such file, not a checkpoint, damaged, or only readable by running code from it.
     """
-    file = Path(path)
-    state = _unwrap(file, unpickling.read(file))
-    renamed = bare_names(state)
-    return {renamed[name]: tensor for name, tensor in state.items()}
+    return _found(Path(path), unpickling.read(Path(path)))[0].tensors
 
 
-def bare_names(names: Mapping[str, Any]) -> dict[str, str]:
-    """Map names in a state dict to names without wrappers' prefixes; to themselves where two collide."""
-    bare = {name: re.sub(r"(?<![^.])(?:_orig_mod|module)\.", "", name) for name in names}
-    while bare and all(name.startswith("model.") for name in bare.values()):
-        bare = {name: short.removeprefix("model.") for name, short in bare.items()}
-    bare = {name: OLD_DENSENET.sub(r"\1", short) for name, short in bare.items()}
-    return bare if len(set(bare.values())) == len(bare) else {name: name for name in names}
-
-
-def _unwrap(file: Path, content: Any) -> State:
-    """The state dict in whatever a training script saved."""
-    found = _find_state(content)
-    if found is not None:
+def _found(file: Path, content: Any) -> list[Weights]:
+    """The state dicts in whatever a training script saved, the likeliest first."""
+    found = found_in(content)
+    if found:
         return found
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file} holds {_described(content)}, not a state dict; save model.state_dict()")
     entries = mismatch.listed([str(key) for key in content]) or "none"
     raise CheckpointError(
         f"{file} holds no state dict: its entries are {entries}, "
-        f"but weights are looked for in {', '.join(WRAPPERS)}; save {{'state_dict': model.state_dict()}}"
+        f"but weights are looked for in {', '.join((*WRAPPERS, *AVERAGES))}; "
+        "save {'state_dict': model.state_dict()}"
     )
 
 
-def _find_state(content: Any) -> State | None:
-    if not isinstance(content, Mapping):
-        return None
-    for wrapper in WRAPPERS:
-        found = _find_state(content.get(wrapper))
-        if found is not None:
-            return found
-    # Some scripts put the epoch and the like right beside the weights.
-    tensors = {key: each for key, each in content.items() if isinstance(key, str) and torch.is_tensor(each)}
-    return {key: each for key, each in tensors.items() if key not in BOOKKEEPING} or None
+def _misfit(weights: Weights, wanted: mismatch.Shapes, own_names: Mapping[str, str], architecture: Architecture) -> str:
+    """How the likeliest weights fail to fit a network, by the network's own names."""
+    bare = mismatch.shapes(weights.tensors)
+    given = {own_names.get(name, name): shape for name, shape in bare.items()}
+    difference = mismatch.compare(given, {own_names[name]: shape for name, shape in wanted.items()})
+    return mismatch.explain(difference, bare, architecture)
+
+
+def _left_out(found: list[Weights], whole: list[Weights], taken: Weights) -> tuple[str, ...]:
+    """The tensors beside those taken, in the same state dict, that belong to no whole network."""
+    used = {id(tensor) for network in whole for tensor in network.tensors.values()}
+    mine = {id(tensor) for tensor in taken.tensors.values()}
+    beside = [each for each in found if mine <= {id(tensor) for tensor in each.tensors.values()}]
+    return tuple(name for each in beside for name, tensor in each.tensors.items() if id(tensor) not in used)
+
+
+def _note(whole: list[Weights], taken: Weights, asked: str | None, left_out: tuple[str, ...]) -> str:
+    """What somebody should know who did not choose the weights."""
+    told = []
+    averages = [each.place for each in whole if each.averaged]
+    if asked is None and taken.averaged:
+        told.append(f"took the averaged weights in {taken.place}: there are no plain ones")
+    elif asked is None and averages:
+        told.append(f"took the plain weights, not the averaged ones in {mismatch.listed(averages)} (--weights ema)")
+    if left_out:
+        told.append(f"took the network in {taken.place} and left out {mismatch.listed(left_out)}")
+    return "; ".join(told)
 
 
 def _described(content: Any) -> str:

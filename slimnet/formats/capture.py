@@ -18,7 +18,7 @@ from slimnet.formats.random_forward import depends_on_random_numbers
 from slimnet.inputs import ExampleInputs, Inputs, placed_tensors_in, tensors_in
 from slimnet.models.architecture import reason
 from slimnet.random_state import random_numbers_kept
-from slimnet.skeleton import copy_with
+from slimnet.skeleton import check_filled, copy_with
 
 BATCH = "batch"
 """The name of the first axis of every input that has one row for each example."""
@@ -54,6 +54,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Capture
         InputError: the network does not take the example inputs.
         ExportError: its forward depends on data, holds for some batch sizes only, or is beyond torch.export.
     """
+    check_filled(model)
     given = Inputs.of(example_inputs)
     given.check_against(model)
     inputs = given.map(lambda tensor: tensor.detach().cpu().contiguous())

@@ -16,8 +16,9 @@ from slimnet.data import ImageData
 from slimnet.denormals import denormals_flushed
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.models import build
-from slimnet.places import usable
+from slimnet.places import real_by_default, usable
 from slimnet.random_state import random_number_states, random_numbers_back, set_random_numbers
+from slimnet.skeleton import check_filled
 from slimnet.threads import torch_threads
 from slimnet.training import captured, resuming
 from slimnet.training.batches import batches_of
@@ -107,10 +108,12 @@ class TrainingRun(Iterator[Progress]):
         with random_numbers_back([self.device]):
             torch.manual_seed(self.recipe.seed)
             if given is not None:
+                check_filled(given)
                 model = copy.deepcopy(given)
             else:
                 # What a run that goes on began with may be gone by now.
-                model = build(self.recipe.arch, self.recipe.arch_args) if resumed else first_network(self.recipe)
+                with real_by_default():
+                    model = build(self.recipe.arch, self.recipe.arch_args) if resumed else first_network(self.recipe)
             model.to(self.device).train()
             if not self.ranks.first:
                 torch.manual_seed(_mixed(self.recipe.seed, self.ranks.number))
