@@ -215,7 +215,8 @@ class Op(NamedTuple):
     numbers: tuple[Any, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.name} in {self.module or 'the network'} ({self.line})"
+        place = self.module or "the network"
+        return f"{self.name} in {place} ({self.line})" if self.line else f"{self.name} in {place}"
 
 
 @dataclass(frozen=True)

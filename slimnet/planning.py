@@ -193,7 +193,7 @@ def new_shapes(tensors: Mapping[str, torch.Tensor], draft: Draft) -> dict[str, t
 def pin_sets(removal: Removal, sets: np.ndarray, where: str) -> ExtraPin:
     """Pin whole sets; where none of them was removed, what is around them."""
     members = np.isin(removal.sets, sets)
-    if not where.endswith(")"):
+    if " in " not in where:
         # A layer saw it, but the number stands in a line before that.
         moved = (op for op in removal.graph.ops if op.name in SIZED)
         where = next((str(op) for op in moved if members[labels_of([op])].any()), where)

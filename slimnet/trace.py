@@ -243,8 +243,8 @@ class ChannelMode(TorchDispatchMode):
         if own is not None:
             raise TraceError(
                 f"a copy of the network would go on using the original's {own}: a lambda, a closure or a weak "
-                f"reference holds the module that is used in {self.recorder.module or 'the network'} "
-                f"({self.recorder.line}); make it a method, or an attribute that holds the module"
+                f"reference holds the module that is used in {self.recorder.where}; "
+                "make it a method, or an attribute that holds the module"
             )
         stand_in = torch.empty_like(tensor, device="meta")
         self.recorder.set(stand_in, Tag(value=lambda: tensor))
@@ -284,8 +284,8 @@ class ChannelMode(TorchDispatchMode):
         value = self.recorder.value(tensor)
         if value is None:
             raise TraceError(
-                f"the forward depends on data: a tensor's value is read in {self.recorder.module or 'the network'} "
-                f"({self.recorder.line}); slimnet needs a forward whose ops do not depend on values"
+                f"the forward depends on data: a tensor's value is read in {self.recorder.where}; "
+                "slimnet needs a forward whose ops do not depend on values"
             )
         return value().item()
 

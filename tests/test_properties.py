@@ -76,12 +76,22 @@ def check_counts(slimmed: slimnet.Slimmed, recipe: Recipe) -> None:
     The counter counts products of activations as well, which are no layers.
     """
     assert slimmed.plan.params_after == sum(p.numel() for p in slimmed.model.parameters())
+    check_dead(slimmed.plan)
     counter = FlopCounterMode(display=False)
     with counter:
         outputs(slimmed.model, images(recipe, batch=1))
     flops = counter.get_flop_counts()["Global"]
     assert slimmed.plan.macs_after == sum(count for op, count in flops.items() if op != torch.ops.aten.bmm) // 2
     assert slimmed.plan.macs_after <= slimmed.plan.macs_before
+
+
+def check_dead(plan: SurgeryPlan) -> None:
+    """Of every layer what is dead was removed or is kept, each channel for one reason, and nothing else is."""
+    for layer in plan.layers:
+        kept = [channel for each in plan.kept if each.layer == layer.name for channel in each.channels]
+        assert len(set(kept)) == len(kept)
+        assert layer.dead == layer.channels_before - layer.channels_after + len(kept)
+    assert {each.layer for each in plan.kept} <= {layer.name for layer in plan.layers}
 
 
 def check_round_trip(dense: nn.Module, slimmed: slimnet.Slimmed) -> None:

@@ -1,16 +1,18 @@
 """write_plan: turn a settled removal into the plan that people read and `apply_plan` follows."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from slimnet.calculus.averaging import scaled_readers
+from slimnet.calculus.constants import needs
 from slimnet.calculus.matching import MixedChannelsError, Orders
 from slimnet.calculus.narrowing import Narrow, count_elements
 from slimnet.calculus.reliance import relied_scales
 from slimnet.calculus.removal import Removal, carrier, carrier_groups
-from slimnet.graph import Reader, Sum
+from slimnet.graph import Depthwise, Reader, Sum
 from slimnet.places import double_sum, in_double
 from slimnet.plan import (
     AxisCut,
@@ -53,7 +55,7 @@ def write_plan(
     cuts = axis_cuts(removal, orders, {group.weight for group in groups})
     # Of attributes that are plain tensors only those that are cut: hooks make others anew in every forward.
     cut = {each.tensor: tensors.plain[each.tensor] for each in cuts if each.tensor in tensors.plain}
-    layers = layer_plans(narrow, removal)
+    found_dead = dead_outputs(removal, dead.outputs)
     return SurgeryPlan(
         network=network,
         criterion=dead.criterion,
@@ -65,8 +67,8 @@ def write_plan(
         merges=tuple(merges),
         zeroed=tuple(Zeroed(*relied) for relied in relied_scales(removal, merges, dead.scales).items()),
         paddings=tuple(padding_cuts(removal)),
-        kept=tuple(kept_dead(removal)),
-        layers=tuple(layers),
+        kept=tuple(kept_dead(removal, found_dead)),
+        layers=tuple(layer_plans(narrow, removal, found_dead)),
         params_before=count_elements(tensors.parameters),
         params_after=narrow.params + added,
         macs_before=graph.macs,
@@ -236,32 +238,55 @@ def feature_counts(removal: Removal) -> list[FeatureCount]:
     return [FeatureCount(module, after) for module, (before, after) in left.items() if after != before]
 
 
-def kept_dead(removal: Removal) -> list[Kept]:
+def kept_dead(removal: Removal, dead: Mapping[str, np.ndarray]) -> list[Kept]:
     """Dead channels that stay, by layer and reason."""
     reasons = list(removal.reasons)
     kept: dict[tuple[str, str], list[int]] = {}
-    dead = removal.dead & removal.stays
-    for layer in removal.graph.layers:
-        stay = dead[layer.outputs].nonzero()[0]
-        if not stay.size:
-            continue
+    for module, layer in last_runs(removal).items():
+        stay = np.flatnonzero(dead[module] & removal.stays[layer.outputs])
         codes = removal.why[removal.sets[layer.outputs[stay]]]
         for code in sorted(set(codes.tolist())):
-            kept.setdefault((layer.module, reasons[code]), []).extend(stay[codes == code].tolist())
-    return [Kept(layer, reason, tuple(sorted(set(channels)))) for (layer, reason), channels in kept.items()]
+            kept[module, reasons[code]] = stay[codes == code].tolist()
+    return [Kept(layer, reason, tuple(channels)) for (layer, reason), channels in kept.items()]
 
 
-def layer_plans(narrow: Narrow, removal: Removal) -> list[LayerPlan]:
+def layer_plans(narrow: Narrow, removal: Removal, dead: Mapping[str, np.ndarray]) -> list[LayerPlan]:
     """Every convolution and linear layer before and after, modules that run several times once."""
-    plans: dict[str, LayerPlan] = {}
-    batch = removal.graph.batch
+    before: Counter[str] = Counter()
+    after: Counter[str] = Counter()
     for dense, macs_after in zip(removal.graph.layers, narrow.layer_macs, strict=True):
-        macs = (dense.macs // batch, macs_after // batch)
-        seen = plans.get(dense.module)
-        if seen is not None:
-            macs = (macs[0] + seen.macs_before, macs[1] + seen.macs_after)
-        dead = int(np.count_nonzero(removal.dead[dense.outputs]))
-        kind = dense.kind if isinstance(dense, Reader) else "depthwise"
-        after = removal.left(dense.outputs)
-        plans[dense.module] = LayerPlan(dense.module, kind, dense.outputs.size, after, dead, *macs)
-    return list(plans.values())
+        before[dense.module] += dense.macs // removal.graph.batch
+        after[dense.module] += macs_after // removal.graph.batch
+    return [
+        LayerPlan(
+            name=module,
+            kind=layer.kind if isinstance(layer, Reader) else "depthwise",
+            channels_before=layer.outputs.size,
+            channels_after=removal.left(layer.outputs),
+            dead=int(np.count_nonzero(dead[module])),
+            macs_before=before[module],
+            macs_after=after[module],
+        )
+        for module, layer in last_runs(removal).items()
+    ]
+
+
+def last_runs(removal: Removal) -> dict[str, Reader | Depthwise]:
+    """Every layer by its module, in the order in which they first run; of those that run several times the last run."""
+    return {layer.module: layer for layer in removal.graph.layers}
+
+
+def dead_outputs(removal: Removal, seen: Sequence[int]) -> dict[str, np.ndarray]:
+    """For every layer which of its outputs `(O,)` are dead; of one that runs several times, those dead in every run.
+
+    `seen` are the labels of activations that were zero on the data: what only they are computed from is dead too.
+    """
+    dead = removal.dead
+    if seen:
+        live = needs(removal.graph, removal.constants, np.zeros(0, dtype=np.int64)).live
+        dead = dead | (np.isnan(removal.constants) & ~live)
+    found: dict[str, np.ndarray] = {}
+    for layer in removal.graph.layers:
+        own, others = dead[layer.outputs], found.get(layer.module)
+        found[layer.module] = own & others if others is not None and others.size == own.size else own
+    return found

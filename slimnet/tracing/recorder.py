@@ -1,6 +1,8 @@
 """The recorder: hands out labels, joins them, and keeps what the op table says about them."""
 
 import math
+import os
+import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -90,7 +92,7 @@ class Recorder:
         self.tags: dict[int, tuple[torch.Tensor, Tag]] = {}
         self.families: dict[int, list[torch.Tensor]] = {}
         self.module = ""
-        self.line = "unknown line"
+        self.line = ""
         self.found_here: str | None = None
 
     def is_depthwise(self, looks_so: bool) -> bool:
@@ -252,8 +254,13 @@ class Recorder:
     def here(self, call: Call) -> str:
         """Where an op was called, for people: its name, module path and source line."""
         if self.found_here is None:
-            self.found_here = f"{call.name} in {self.module or 'the network itself'} ({self.line})"
+            self.found_here = f"{call.name} in {place(self.module or 'the network itself', self.line)}"
         return self.found_here
+
+    @property
+    def where(self) -> str:
+        """Where the op that is now handled was called, for people."""
+        return place(self.module or "the network", self.line)
 
     def channels(self, tensor: torch.Tensor, axis: int, reason: str) -> Labels | None:
         """The labels `(C,)` of one axis, with labels that change along other axes joined into it.
@@ -314,18 +321,34 @@ def period(labels: Labels) -> int:
     return rows if count % rows == 0 and (labels.reshape(-1, rows, *labels.shape[1:]) == labels[:rows]).all() else count
 
 
+STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
+
+
 @cache
-def is_internal(module: str) -> bool:
-    """Whether a Python module is torch's, the trace's own or runs threads; remembered, since few run for every op."""
+def is_internal(module: str, file: str) -> bool:
+    """Whether code is torch's, the trace's own or Python's; remembered, since few modules run for every op."""
     ours = module.startswith(("torch.", "slimnet.")) and not module.startswith("slimnet.models")
-    return ours or module == "threading" or module.startswith("concurrent.futures")
+    return ours or file.startswith("<frozen ") or (file.startswith(STANDARD_LIBRARY) and "-packages" not in file)
 
 
 def line_above(caller: FrameType | None) -> str:
-    """The innermost line of code, from a frame outwards, that belongs neither to torch nor to slimnet's trace."""
-    while caller is not None and is_internal(caller.f_globals.get("__name__", "")):
+    """The innermost line of the network's own code, from a frame outwards: not torch's, Python's or the trace's.
+
+    Empty where there is none: a network may be made of torch's modules alone. Further out is whoever had it traced.
+    """
+    while caller is not None:
+        name, code = caller.f_globals.get("__name__", ""), caller.f_code
+        if not is_internal(name, code.co_filename):
+            return f"{file_name(code.co_filename)}:{caller.f_lineno}"
+        if name == "slimnet.inputs" and code.co_name == "call":
+            return ""
         caller = caller.f_back
-    return "unknown line" if caller is None else f"{file_name(caller.f_code.co_filename)}:{caller.f_lineno}"
+    return ""
+
+
+def place(module: str, line: str) -> str:
+    """A place in the network, for people: a module, and the line of code where there is one."""
+    return f"{module} ({line})" if line else module
 
 
 @cache
