@@ -48,8 +48,12 @@ class Job:
 
     def said(self, since: int = 0) -> list[str]:
         """The lines of its log that say something, from a byte on."""
+        from slimnet.files import open_file
+
         try:
-            text = self.log.read_bytes()[since:].decode(errors="replace")
+            with open_file(self.log) as file:
+                file.seek(since)
+                text = file.read().decode(errors="replace")
         except FileNotFoundError:
             return []
         return [line.strip() for line in text.splitlines() if line.strip()]
@@ -73,12 +77,16 @@ Outcomes = Generator[Outcome, None, None]
 
 def command(job: Job) -> list[str]:
     """The command line that begins a cell, or goes on with it where it was begun."""
+    from slimnet.errors import SlimnetError
+    from slimnet.files import whole_file
+
     train = [sys.executable, "-m", "slimnet_cli", "train"]
     if (job.folder / "recipe.json").exists():
         return [*train, "--resume", str(job.folder), "--json", "--no-report", *job.options]
     asked = job.folder.with_name(f"{job.folder.name}.json")
     asked.parent.mkdir(parents=True, exist_ok=True)
-    asked.write_text(job.recipe, encoding="utf-8")
+    with whole_file(asked, SlimnetError) as file:
+        file.write_text(job.recipe, encoding="utf-8")
     return [*train, "--recipe", str(asked), "-o", str(job.folder), "--json", "--no-report", *job.options]
 
 
@@ -103,9 +111,11 @@ def lifeline(job: Job) -> Iterator[dict[str, Any]]:
     Its standard input is a pipe that nothing is written to. The other end is ours alone, and closes with us. What it
     says about itself goes into its log.
     """
+    from slimnet.files import open_to_append
+
     theirs, ours = os.pipe()
     try:
-        with job.log.open("ab") as log:
+        with open_to_append(job.log) as log:
             yield {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": log, "text": True}
     finally:
         os.close(theirs)
@@ -195,9 +205,11 @@ class InTurn:
     def _train(job: Job) -> Outcome:
         import slimnet_cli
 
+        from slimnet.files import open_to_append
+
         arguments, since, output = command(job)[3:], job.length(), io.StringIO()
         with (
-            job.log.open("a", encoding="utf-8", buffering=1) as log,
+            open_to_append(job.log) as log,
             contextlib.chdir(job.origin),
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(log),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +64,7 @@ def ladder(
     from slimnet.baselines.ladder import PAGE, Ladder
     from slimnet.baselines.measurement import ENOUGH
     from slimnet.baselines.ranking import require_method
+    from slimnet.files import sha256_of
     from slimnet.report.ladder_page import write_ladder
 
     for step in steps:
@@ -80,7 +80,7 @@ def ladder(
             return ranked(method, model, example, images, unit, THRESHOLD)
 
         conditions = {
-            "checkpoint": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
+            "checkpoint": sha256_of(checkpoint),
             "arch": network.arch,
             "arch_args": dict(network.arch_args),
             "data": data.source,

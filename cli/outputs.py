@@ -61,10 +61,12 @@ def refuse_strangers(target: Path, maker: str, names: Collection[str]) -> None:
 
 
 def _made_by(folder: Path, maker: str, names: Collection[str]) -> bool:
+    from slimnet.files import read_text
+
     for name in names:
         if name.endswith(".json"):
             try:
-                document = json.loads((folder / name).read_text(encoding="utf-8"))
+                document = json.loads(read_text(folder / name))
             except (OSError, ValueError):
                 return False
             return isinstance(document, dict) and document.get("made_by") == maker

@@ -167,10 +167,11 @@ def read_recipe(path: str) -> Recipe:
         UsageError: it cannot be read, or is no recipe.
     """
     from slimnet.errors import UsageError
+    from slimnet.files import read_text
     from slimnet.training import Recipe
 
     try:
-        return Recipe.from_json(Path(path).read_text(encoding="utf-8"))
+        return Recipe.from_json(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as a recipe ({error}); name a recipe.json") from error
     except UsageError as error:

@@ -73,9 +73,10 @@ def _read(path: Path) -> Measured:
     """
     from slimnet.benchmark import Comparison
     from slimnet.comparison import Results
+    from slimnet.files import read_text
 
     try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
+        document: Any = json.loads(read_text(path))
     except OSError as error:
         raise click.UsageError(f"cannot read {path}: {error.strerror}; name a run or a file of results") from error
     except ValueError as error:

@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 from slimnet.errors import SlimnetError
 from slimnet.staging import clear, staged_file, staged_folder
@@ -27,7 +29,7 @@ KINDS = {
 }
 
 
-def open_file(path: str | Path, limit: int | None = None) -> BinaryIO:
+def open_file(path: str | Path, limit: int | None = None) -> BufferedReader:
     """Open a regular file to read its bytes; a symbolic link to one is followed. Never blocks.
 
     Raises:
@@ -71,6 +73,16 @@ def read_text(path: str | Path, limit: int = TEXT_LIMIT, errors: str = "strict")
     return read_bytes(path, limit).decode("utf-8", errors).replace("\r\n", "\n").replace("\r", "\n")
 
 
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a regular file in hexadecimal digits.
+
+    Raises:
+        OSError: as of `open_file`.
+    """
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _refuse_irregular(status: os.stat_result, path: str | Path, limit: int | None) -> None:
     if not stat.S_ISREG(status.st_mode):
         code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
@@ -88,7 +100,7 @@ def _too_large(path: str | Path, limit: int) -> OSError:
 
 
 def open_to_append(path: Path) -> TextIO:
-    """Open a regular file of UTF-8 text to add to its end; a new one where there is none. Never blocks.
+    """Open a regular file of UTF-8 text to add to its end, line by line; a new one where there is none. Never blocks.
 
     Raises:
         OSError: as of `open_file`.
@@ -96,7 +108,7 @@ def open_to_append(path: Path) -> TextIO:
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
     try:
         _refuse_irregular(os.fstat(descriptor), path, None)
-        return open(descriptor, "a", encoding="utf-8")
+        return open(descriptor, "a", buffering=1, encoding="utf-8")
     except BaseException:
         os.close(descriptor)
         raise

@@ -18,7 +18,7 @@ from slimnet.bundle import save
 from slimnet.certify import DENSE
 from slimnet.data import Batches, ImageData
 from slimnet.errors import SlimnetError, UsageError
-from slimnet.files import LOCK, held, whole_file
+from slimnet.files import LOCK, held, read_text, whole_file
 from slimnet.formats.manifest import read_manifest
 from slimnet.inputs import ExampleInputs
 from slimnet.staging import is_staging
@@ -158,7 +158,7 @@ class Ladder:
                 raise UsageError(f"{self.folder} holds {strange[0]} and no ladder; name another folder")
             return {}
         try:
-            document = json.loads(file.read_text(encoding="utf-8"))
+            document = json.loads(read_text(file))
             conditions, rungs = document["conditions"], [Rung(**rung) for rung in document["rungs"]]
         except (ValueError, TypeError, KeyError) as error:
             raise UsageError(f"{file} is no ladder ({error}); name another folder") from error

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from slimnet.errors import InputError, UsageError
+from slimnet.files import open_file
 from slimnet.inputs import ExampleInputs, Inputs
 
 FLOPS_PER_MAC = 2
@@ -64,7 +65,8 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         UsageError: there is no such file, or it is something else.
     """
     try:
-        model = onnx.load(path)
+        with open_file(path):
+            model = onnx.load(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except (DecodeError, onnx.checker.ValidationError) as error:

@@ -16,6 +16,7 @@ from slimnet.benchmark.counts import read_onnx
 from slimnet.benchmark.latency import Run, Stopwatch, wall_clock
 from slimnet.denormals import denormals_flushed
 from slimnet.errors import UsageError
+from slimnet.files import open_file
 from slimnet.inputs import Inputs, tensors_in
 from slimnet.models.architecture import reason
 from slimnet.places import fastest_kernels
@@ -125,7 +126,8 @@ def onnx_session(
     if device != "cpu":
         providers.insert(0, (CUDA_PROVIDER, {"device_id": str(torch.device(device).index or 0)}))
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
+        with open_file(path):
+            session = onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions have no type in common
         raise UsageError(f"onnxruntime cannot load {path}: {reason(error)}") from error
     if device != "cpu" and session.get_providers()[0] != CUDA_PROVIDER:

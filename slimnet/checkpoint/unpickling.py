@@ -1,5 +1,6 @@
 """Reading files of unknown origin, in torch's and safetensors' formats, without running code from them."""
 
+import os
 import pickletools
 import re
 import struct
@@ -7,13 +8,14 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import safetensors
 import safetensors.torch
 import torch
 
 from slimnet.errors import CheckpointError
+from slimnet.files import open_file
 from slimnet.models.architecture import reason
 from slimnet.process_patch import ProcessPatch
 from slimnet.silence import silenced
@@ -70,20 +72,30 @@ def read(file: Path) -> Any:
         CheckpointError: no such file, another format, damaged, or only readable by running code from it.
     """
     try:
-        start = _first_bytes(file)
-        if start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] <= file.stat().st_size:
-            return _read_safetensors(file)
-        if start.startswith(b"PK\x03\x04"):
-            _check_archive(file)
-        elif not start.startswith(b"\x80"):
-            raise CheckpointError(f"{file} {_what_else(file, start)}")
-        return _read_torch(file)
+        _refuse_others(file)
+        with open_file(file) as stream:
+            return _read(file, stream)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or reason(error)}") from error
 
 
-def _first_bytes(file: Path) -> bytes:
-    """The start of a file that exists and holds something."""
+def _read(file: Path, stream: BinaryIO) -> Any:
+    """The content of an open checkpoint file."""
+    start = stream.read(64)
+    if not start:
+        raise CheckpointError(f"{file} is empty; copy or download the checkpoint again")
+    if start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] <= os.fstat(stream.fileno()).st_size:
+        return _read_safetensors(file)
+    if start.startswith(b"PK\x03\x04"):
+        _check_archive(file, stream)
+    elif not start.startswith(b"\x80"):
+        raise CheckpointError(f"{file} {_what_else(file, start)}")
+    stream.seek(0)
+    return _read_torch(file, stream)
+
+
+def _refuse_others(file: Path) -> None:
+    """Refuse what is no file, with what to do about it."""
     if file.is_dir():
         bundle = (file / "plan.json").exists()
         advice = "load a bundle with slimnet.load" if bundle else "name a file in it"
@@ -92,11 +104,6 @@ def _first_bytes(file: Path) -> bytes:
         raise CheckpointError(f"{file} does not exist; check the path of the checkpoint")
     if not file.is_file():
         raise CheckpointError(f"{file} is not an ordinary file; copy the checkpoint into one")
-    with file.open("rb") as stream:
-        start = stream.read(64)
-    if not start:
-        raise CheckpointError(f"{file} is empty; copy or download the checkpoint again")
-    return start
 
 
 def _damaged(why: str) -> str:
@@ -120,10 +127,10 @@ def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{file} {_damaged(reason(error))}") from error
 
 
-def _check_archive(file: Path) -> None:
+def _check_archive(file: Path, stream: BinaryIO) -> None:
     """Refuse zip archives that are no torch.save file, and TorchScript, which is one with code in it."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(stream) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError) as error:
         raise CheckpointError(f"{file} {_damaged(reason(error))}") from error
@@ -136,11 +143,11 @@ def _check_archive(file: Path) -> None:
         raise CheckpointError(f"{file} is a zip archive without a PyTorch checkpoint in it")
 
 
-def _read_torch(file: Path) -> Any:
+def _read_torch(file: Path, stream: BinaryIO) -> Any:
     """What torch.save wrote, by torch's restricted unpickler alone."""
     try:
         with silenced(), _COMPANY_ALLOWED:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(stream, map_location="cpu", weights_only=True)
     # The bytes are unknown and may raise whatever an unpickler can: struct.error, UnicodeDecodeError, ...
     except Exception as error:
         raise CheckpointError(f"{file} {_why_unreadable(file, error)}") from error
@@ -202,13 +209,14 @@ def mentioned_names(file: Path) -> list[str]:
 
 
 def _names_in_file(file: Path) -> Iterator[str]:
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-            with archive.open(member) as stream:
-                yield from _names_in_pickle(stream)
-        return
-    with file.open("rb") as stream:
+    with open_file(file) as stream:
+        if zipfile.is_zipfile(stream):
+            with zipfile.ZipFile(stream) as archive:
+                member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+                with archive.open(member) as inner:
+                    yield from _names_in_pickle(inner)
+            return
+        stream.seek(0)
         # The older format is a sequence: a magic number, a version, the machine, then the object.
         for _ in range(4):
             yield from _names_in_pickle(stream)

@@ -11,7 +11,7 @@ from slimnet.baselines import Selection
 from slimnet.comparison.outcome import Dense, Outcome, Size
 from slimnet.comparison.settings import Cell
 from slimnet.errors import SlimnetError, UsageError
-from slimnet.files import LOCK, told, whole_file
+from slimnet.files import LOCK, read_text, told, whole_file
 from slimnet.staging import is_staging
 
 CONDITIONS = "comparison.json"
@@ -137,7 +137,7 @@ def read(path: Path) -> dict[str, Any]:
         UsageError: it is missing or something else.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read ({error}); delete it, and it is made again") from error
     if not isinstance(document, dict):

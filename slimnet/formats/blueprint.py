@@ -14,6 +14,7 @@ from torch import nn
 
 from slimnet.digest import owned_tensors
 from slimnet.errors import ArchitectureError, BundleError
+from slimnet.files import open_file
 from slimnet.formats.input_spec import describe_inputs
 from slimnet.formats.manifest import json_object
 from slimnet.models.architecture import Architecture, reason
@@ -167,6 +168,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         BundleError: it is not a safetensors file.
     """
     try:
-        return load_file(path)
+        with open_file(path):
+            return load_file(path)
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{path} cannot be read ({reason(error)}); save the bundle again") from error

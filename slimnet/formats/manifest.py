@@ -12,7 +12,8 @@ import torch
 
 from slimnet.errors import BundleError, ChangedBundleError
 from slimnet.field_types import Count
-from slimnet.records import build, parse_json, read_json
+from slimnet.files import open_file, read_bytes
+from slimnet.records import LIMIT_BYTES, build, parse_json, read_json
 
 WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE = (
     "model.safetensors",
@@ -95,7 +96,7 @@ def versions() -> dict[str, str]:
 
 
 def _hashed(path: Path) -> BundleFile:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return BundleFile(path.name, digest, file.tell())
 
@@ -109,7 +110,7 @@ def _rendered(manifest: Manifest) -> bytes:
 
 def _parsed(folder: Path) -> Manifest:
     try:
-        content = (folder / MANIFEST).read_bytes()
+        content = read_bytes(folder / MANIFEST, LIMIT_BYTES)
     except FileNotFoundError as error:
         raise BundleError(
             f"{folder} is no bundle: it has no {MANIFEST}; name a folder that slimnet.save wrote"

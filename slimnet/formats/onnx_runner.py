@@ -7,6 +7,7 @@ import onnxruntime
 import torch
 
 from slimnet.errors import ExportError
+from slimnet.files import read_bytes
 from slimnet.inputs import Inputs
 from slimnet.models.architecture import reason
 
@@ -23,8 +24,10 @@ class OnnxRunner:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         try:
-            onnx.checker.check_model(str(path), full_check=True)
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            content = read_bytes(path)
+            refuse_other_files(onnx.load_model_from_string(content))
+            onnx.checker.check_model(content, full_check=True)
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # protobuf, onnx and onnxruntime have no error in common
             raise ExportError(f"{path.name} is not an ONNX model that onnxruntime runs: {reason(error)}") from error
 
@@ -40,3 +43,14 @@ class OnnxRunner:
             return [torch.from_numpy(array) for array in self.session.run(None, feed)]
         except Exception as error:  # as above
             raise ExportError(f"{self.path.name} does not run under onnxruntime: {reason(error)}") from error
+
+
+def refuse_other_files(model: onnx.ModelProto) -> None:
+    """Refuse a model whose weights are in other files: it would choose which ones are opened.
+
+    Raises:
+        ValueError: it has such weights.
+    """
+    for tensor in onnx.external_data_helper._get_all_tensors(model):
+        if onnx.external_data_helper.uses_external_data(tensor):
+            raise ValueError(f"the weights {tensor.name!r:.60} are in another file")

@@ -7,6 +7,7 @@ import torch
 from torch.export.pt2_archive._package import load_pt2
 
 from slimnet.errors import BundleError, ExportError
+from slimnet.files import read_bytes
 from slimnet.formats.pt2_check import check_program
 from slimnet.formats.quiet import quiet
 from slimnet.inputs import Inputs, tensors_in
@@ -36,7 +37,7 @@ class ProgramRunner:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, content = path, path.read_bytes()
+        self.path, content = path, read_bytes(path)
         try:
             check_program(content)
             # Else its weights would be made on the default device, wherever that is, and filled here.

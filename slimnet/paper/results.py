@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slimnet.errors import SlimnetError, UsageError
-from slimnet.files import whole_file
+from slimnet.files import read_text, whole_file
 from slimnet.paper.catalogue import Value, by_worth
 from slimnet.paper.measure import Measured
 from slimnet.paper.scales import Scale, recipe_of
@@ -128,7 +128,7 @@ def read(path: Path) -> Result:
         UsageError: it is none.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         runs = tuple(Run(**{**run, "macs": tuple(run["macs"])}) for run in content["runs"])
         return Result(tuple(content["names"]), content["scale"], content["recipe"], runs)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slimnet.errors import UsageError
+from slimnet.files import read_text
 from slimnet.training.recipe import Recipe
 
 TABLES = ("base", "grid", "cells")
@@ -43,7 +44,7 @@ def read_grid(path: str | Path) -> tuple[Cell, ...]:
     """
     path = Path(path)
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_text(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); give a grid file in TOML") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slimnet.errors import SlimnetError, UsageError
+from slimnet.files import open_file
 from slimnet.sweep.grid import Cell
 
 SCHEMA = """
@@ -58,9 +59,14 @@ class Store:
     def _changing(self) -> Iterator[sqlite3.Connection]:
         # A connection of its own for each change: threads need no lock, and nothing is held when a process dies.
         try:
+            if self._path.exists():
+                # SQLite would wait for the other end of a named pipe.
+                open_file(self._path).close()
             with closing(sqlite3.connect(self._path, timeout=60)) as connection, connection:
                 connection.execute("PRAGMA synchronous = FULL")
                 yield connection
+        except OSError as error:
+            raise UsageError(f"{self._path}: {error.strerror}; name another folder") from error
         except sqlite3.OperationalError as error:
             raise SlimnetError(f"{self._path}: {error}; free space there, or name another folder") from error
         except sqlite3.DatabaseError as error:

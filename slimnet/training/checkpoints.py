@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from slimnet.errors import CheckpointError, SlimnetError
-from slimnet.files import told
+from slimnet.files import open_file, told
 from slimnet.models.architecture import reason
 from slimnet.training.saving import write
 
@@ -74,11 +74,13 @@ def read(path: Path) -> Mapping[str, Any]:
         CheckpointError: no such file, or a damaged one.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is None:
-            content: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            return content
+        with open_file(path) as file:
+            with zipfile.ZipFile(file) as archive:
+                broken = archive.testzip()
+            if broken is None:
+                file.seek(0)
+                content: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+                return content
         problem = f"the checksum of {broken} is wrong"
     except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, UnpicklingError) as error:
         problem = reason(error)

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimnet.files import open_file
 from slimnet.training.checkpoints import reached
 from slimnet.training.progress import Progress
 from slimnet.training.run_folder import CHECKPOINTS, METRICS, reports
@@ -26,7 +27,7 @@ class Standing:
 def standing(folder: Path) -> Standing | None:
     """How the run in a folder stands; None where it has not reported yet."""
     try:
-        with (folder / METRICS).open("rb") as file:
+        with open_file(folder / METRICS) as file:
             length = file.seek(0, os.SEEK_END)
             file.seek(max(0, length - TAIL))
             text = file.read().decode(errors="replace")

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 
 from slimnet.errors import CheckpointError, SlimnetError, UsageError
-from slimnet.files import LOCK, held, open_to_append, told, whole_file
+from slimnet.files import LOCK, held, open_file, open_to_append, read_text, told, whole_file
 from slimnet.staging import clear, is_staging
 from slimnet.training import checkpoints
 from slimnet.training.progress import Progress, Snapshot
@@ -145,7 +145,7 @@ class RunFolder:
     def last_session(self) -> Session | None:
         """The process that took the run up last; None where none did."""
         try:
-            lines = (self.path / SESSIONS).read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = read_text(self.path / SESSIONS, errors="replace").splitlines()
         except FileNotFoundError:
             return None
         return next(filter(None, map(Session.from_line, reversed(lines))), None)
@@ -213,7 +213,7 @@ def recipe_of(path: Path) -> Recipe:
         UsageError: there is no run in it, or its recipe is none.
     """
     try:
-        text = (path / RECIPE).read_text(encoding="utf-8")
+        text = read_text(path / RECIPE)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} holds no run (there is no readable {RECIPE} in it); name the run's folder") from error
     try:
@@ -270,7 +270,7 @@ def _stacked(kept: list[Kept], kind: str) -> dict[str, torch.Tensor]:
 def _snapshot(file: Path) -> Kept:
     """What is in one file of the history."""
     try:
-        with safetensors.safe_open(file, "pt") as content:
+        with open_file(file), safetensors.safe_open(file, "pt") as content:
             layers = json.loads(content.metadata()["layers"])
             return layers, {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -280,7 +280,7 @@ def _snapshot(file: Path) -> Kept:
 def _lines(path: Path) -> Iterator[tuple[str, Progress]]:
     """The complete lines of a run's metrics, with what they say."""
     try:
-        text = (path / METRICS).read_text(encoding="utf-8", errors="replace")
+        text = read_text(path / METRICS, errors="replace")
     except FileNotFoundError:
         return
     yield from reports(text)

@@ -1,6 +1,5 @@
 """Begin with a network that somebody has trained, and say how long L2 will need to kill its filters."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from torch import nn
 
 from slimnet.checkpoint import load_checkpoint
 from slimnet.errors import CheckpointError, UsageError
+from slimnet.files import sha256_of
 from slimnet.models import build
 from slimnet.training.metrics import DEAD_BELOW
 from slimnet.training.optimisers import scales_and_shifts
@@ -70,8 +70,7 @@ def first_network(recipe: Recipe) -> nn.Module:
 
 def _digest(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
 
