@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from slimnet.calculus.constants import needs, propagate
+from slimnet.calculus.crossing import Crossing
 from slimnet.calculus.following import check_steps
 from slimnet.calculus.matching import MixedChannelsError, match
 from slimnet.calculus.narrowing import foreseen, is_plain, measured, natural_orders
 from slimnet.calculus.packing import Packing, find_packable, pack, packed_sets, require_equal_parts
 from slimnet.calculus.removal import Removal, removable
 from slimnet.calculus.rounding import Multiples, Rounding
-from slimnet.calculus.settling import lone, settle
+from slimnet.calculus.settling import better_crossings, lone, settle
 from slimnet.calculus.turning import ExtraPin, Turns, new_places
 from slimnet.calculus.writing import write_plan
 from slimnet.errors import TraceError
@@ -56,10 +57,11 @@ SIZED = frozenset(
 
 @dataclass(frozen=True)
 class Draft:
-    """A removal with the new groups of its grouped convolutions."""
+    """A removal with the new groups of its grouped convolutions, and what was made equal in all divisions at once."""
 
     removal: Removal
     packings: tuple[Packing, ...]
+    crossings: tuple[Crossing, ...]
 
     @property
     def rows(self) -> list[Sequence[int]]:
@@ -101,10 +103,11 @@ def make_plan(
         turns.begin(removable(graph, constants, needed))
     packing_allowed = True
     paired: frozenset[int] = frozenset()
+    uncrossed: set[int] = set()
     for _ in range(MAX_ROUNDS):
         start = removable(graph, constants, needed, pins, turns.chosen)
         start.paired = paired
-        draft = make_draft(start, packing_allowed, rounding)
+        draft = make_draft(start, packing_allowed, rounding, frozenset(uncrossed))
         removal = draft.removal
         if not tried and is_plain(graph):
             narrow = foreseen(tensors.parameters, removal)
@@ -119,6 +122,8 @@ def make_plan(
                 break
             if draft.packings and packing_allowed:
                 packing_allowed = False
+            elif crossed := crossed_by(draft, mixed.sets):
+                uncrossed |= crossed
             elif alone := lone(removal, mixed.sets):
                 paired |= alone
             else:
@@ -136,16 +141,25 @@ def make_plan(
     raise TraceError(f"{network}'s own code does not follow any narrower width; nothing can be removed")
 
 
-def make_draft(removal: Removal, packing_allowed: bool, rounding: Rounding) -> Draft:
-    """Settle a removal: equal parts, carriers, last channels, round widths, packed groups."""
+def make_draft(removal: Removal, packing_allowed: bool, rounding: Rounding, uncrossed: frozenset[int]) -> Draft:
+    """Settle a removal: equal parts, carriers, last channels, round widths, packed groups.
+
+    `uncrossed` are the first sets of crossings that did not work out, whose divisions are made equal one by one.
+    """
     packable = find_packable(removal) if packing_allowed else set()
     require_equal_parts(removal, packable)
+    crossings = better_crossings(removal, uncrossed) if removal.equal else []
     multiples = Multiples.of_layers(removal, rounding)
     removal.widths = multiples.widths(packed_sets(removal, packable))
-    settle(removal)
+    settle(removal, crossings)
     packings = pack(removal, packable, multiples)
-    settle(removal)
-    return Draft(removal, tuple(packings))
+    settle(removal, crossings)
+    return Draft(removal, tuple(packings), tuple(crossings))
+
+
+def crossed_by(draft: Draft, sets: np.ndarray) -> set[int]:
+    """The first sets of the crossings that have some sets in them."""
+    return {crossing.first for crossing in draft.crossings if np.isin(crossing.sets, sets).any()}
 
 
 def trace_slim(model: nn.Module, inputs: Inputs, draft: Draft) -> tuple[nn.Module, ChannelGraph]:

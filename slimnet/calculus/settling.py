@@ -1,10 +1,11 @@
 """settle: restore removable channels until what is left can be built, and is as wide as is wished."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from slimnet.calculus.crossing import Crossing, find_crossings
 from slimnet.calculus.removal import LEAST_CARRIED, Removal, carrier, carrier_groups
 from slimnet.graph import Reader
 from slimnet.tracing.labels import distinct
@@ -13,12 +14,16 @@ LIKE_COST = 1.25
 """How much more parameters than the cheapest a carrier may hold, where its constant is larger."""
 
 
-def settle(removal: Removal) -> None:
-    """Restore channels until axes keep one, parts are equal, padded constants have carriers, and widths are round."""
+def settle(removal: Removal, crossings: Sequence[Crossing] = ()) -> None:
+    """Restore channels until axes keep one, parts are equal, padded constants have carriers, and widths are round.
+
+    `crossings` are channels that are divided in several ways, which are made equal together.
+    """
     before = -1
     while before != (before := int(removal.removed.sum())):
         keep_one(removal)
         keep_pairs(removal)
+        suit_all(removal, crossings)
         equalise(removal)
         keep_carriers(removal)
         keep_largest(removal)
@@ -77,6 +82,33 @@ def lone(removal: Removal, concerned: np.ndarray) -> set[int]:
             (anywhere if touched.isdisjoint(own := sets.tolist()) else near).update(own)
     found = near - removal.paired
     return found if found or removal.removed[concerned].any() else anywhere - removal.paired
+
+
+def better_crossings(removal: Removal, uncrossed: frozenset[int]) -> list[Crossing]:
+    """The channels of which more can go if all the ways in which they are divided are looked at together."""
+    crossings = [crossing for crossing in find_crossings(removal) if crossing.first not in uncrossed]
+    if all(crossing.orders is not None for crossing in crossings):
+        return crossings
+    together, apart = tentative(removal), tentative(removal)
+    settle(together, crossings)
+    settle(apart)
+    return [
+        crossing
+        for crossing in crossings
+        if crossing.orders is not None or together.removed[crossing.sets].sum() > apart.removed[crossing.sets].sum()
+    ]
+
+
+def tentative(removal: Removal) -> Removal:
+    """A removal with the same channels, to be changed without changing the other."""
+    return replace(removal, removed=removal.removed.copy(), why=removal.why.copy(), reasons={}, known={})
+
+
+def suit_all(removal: Removal, crossings: Sequence[Crossing]) -> None:
+    """Restore channels until those that stay suit all the ways in which they are divided."""
+    for crossing in crossings:
+        for sets, count in crossing.targets(removal):
+            fill(removal, sets, count, f"equal parts at {crossing.where}")
 
 
 def equalise(removal: Removal) -> None:
