@@ -1,5 +1,6 @@
 """Threads that show no warnings and print nothing, beside others that go on doing so."""
 
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -9,34 +10,40 @@ from typing import Any
 from slimnet.process_patch import ProcessPatch
 
 _SILENT = threading.local()
-"""`depth` is how many `silenced` contexts last in a thread."""
+"""`about` holds the pattern of each `silenced` context that lasts in a thread, "" for one that silences everything."""
 
 
 @contextmanager
-def silenced() -> Iterator[None]:
-    """Show no warning of this thread while the context lasts.
+def silenced(about: str = "") -> Iterator[None]:
+    """Show no warning of this thread while the context lasts, or none whose text begins like the pattern `about`.
 
     Not `warnings.catch_warnings`, which restores for all threads the filters that one of them found.
     """
     with _FILTER:
-        _SILENT.depth = getattr(_SILENT, "depth", 0) + 1
+        before = _patterns()
+        _SILENT.about = (*before, about)
         try:
             yield
         finally:
-            _SILENT.depth -= 1
+            _SILENT.about = before
 
 
 def is_silent() -> bool:
-    """Whether this thread is to show nothing."""
-    return getattr(_SILENT, "depth", 0) > 0
+    """Whether this thread is to show nothing at all."""
+    return "" in _patterns()
+
+
+def _patterns() -> tuple[str, ...]:
+    found: tuple[str, ...] = getattr(_SILENT, "about", ())
+    return found
 
 
 class InSilentThreads:
-    """In the place of a message's pattern in a warnings filter: matches what a silent thread warns about."""
+    """In the place of a message's pattern in a warnings filter: matches what this thread is not to show."""
 
-    def match(self, _: str) -> bool:
+    def match(self, text: str) -> bool:
         """Whether the filter applies, here."""
-        return is_silent()
+        return any(re.match(pattern, text) for pattern in _patterns())
 
 
 def _add_filter() -> tuple[Any, ...]:

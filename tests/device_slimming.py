@@ -6,6 +6,7 @@ from elsewhere import GPU, HERE, is_same, same_plan, without_float64
 from torch import nn
 
 import slimnet
+from slimnet.digest import weights_digest
 from slimnet.random_state import random_number_states
 
 NETWORKS = {
@@ -215,3 +216,29 @@ def test_random_numbers_of_cpu_and_device_are_given_back(criterion):
     assert len(before) == 2
     slimnet.slim(model, IMAGES.to(HERE), criterion=criterion, loader=[IMAGES])
     assert all(map(torch.equal, before, random_number_states([HERE])))
+
+
+class Sampling(Net):
+    """Adds noise of the device that its outputs depend on."""
+
+    def between(self, hidden):
+        return hidden + torch.rand(hidden.shape[0], 1, 1, 1, device=hidden.device)
+
+
+def test_random_numbers_of_a_device_are_the_same_in_all_networks():
+    model = killed(Sampling()).eval().to(HERE)
+    slimmed = slimnet.slim(model, IMAGES.to(HERE), float64=not GPU)
+    assert slimmed.certificate.random
+    assert slimmed.certificate.holds
+    torch.manual_seed(0)
+    expected = model(IMAGES.to(HERE)).cpu()
+    assert not torch.allclose(slimmed.model(IMAGES.to(HERE)).cpu(), expected, atol=1e-4)
+    torch.manual_seed(0)
+    torch.testing.assert_close(slimmed.model(IMAGES.to(HERE)).cpu(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_have_one_digest_wherever_they_are():
+    model = network()
+    before = weights_digest(model)
+    assert weights_digest(model.to(HERE)) == before
+    assert weights_digest(model.to(memory_format=torch.channels_last)) == before

@@ -281,3 +281,12 @@ def test_only_the_thread_that_is_silenced_is(capsys):
         logging.getLogger("torch.export").removeHandler(handler)
     assert capsys.readouterr().out == "somebody else prints\n"
     assert heard.getvalue() == "somebody else logs\n"
+
+
+def test_warnings_about_one_thing_may_be_silenced_alone(capsys):
+    with silenced(about=".*glyph"):
+        warnings.warn("a glyph is missing", UserWarning, stacklevel=1)
+        print("heard")
+        with pytest.warns(UserWarning, match="^something else$"):
+            warnings.warn("something else", UserWarning, stacklevel=1)
+    assert capsys.readouterr().out == "heard\n"

@@ -3,7 +3,6 @@
 import io
 import re
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from xml.etree import ElementTree
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from slimnet.silence import silenced
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
@@ -114,8 +115,7 @@ _DRAWING = threading.RLock()
 @contextmanager
 def _style(name: str) -> Iterator[None]:
     """Our style and nobody else's; glyphs that matplotlib's font lacks are the browser's to draw."""
-    with _DRAWING, warnings.catch_warnings(), matplotlib.rc_context():
-        warnings.filterwarnings("ignore", message=".*[Gg]lyph", category=UserWarning)
+    with _DRAWING, silenced(about=".*[Gg]lyph"), matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         matplotlib.rcParams["svg.hashsalt"] = name
