@@ -1,15 +1,13 @@
 """The checkpoints of a run: the newest two are kept, each whole, so that one good one is always there."""
 
+import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-
+from slimnet.checkpoint import unpickling
 from slimnet.errors import CheckpointError, SlimnetError
 from slimnet.files import open_file, told
 from slimnet.models.architecture import reason
@@ -18,6 +16,10 @@ from slimnet.training.saving import write
 KEPT = 2
 DAMAGED = ".damaged"
 """What is added to the name of a checkpoint that cannot be read, so that it is looked at only once."""
+
+
+NUMBER = re.compile("[0-9]{1,18}")
+"""What the file of one iteration is called, without its suffix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ def newest(folder: Path) -> Found | None:
 
 def reached(folder: Path) -> int | None:
     """The iteration of the newest checkpoint, which is not opened; None where there is none."""
-    return max(map(_iteration, _present(folder)), default=None)
+    return max(numbered(folder, ".pt"), default=None)
 
 
 def read(path: Path) -> Mapping[str, Any]:
@@ -74,23 +76,33 @@ def read(path: Path) -> Mapping[str, Any]:
         CheckpointError: no such file, or a damaged one.
     """
     try:
-        with open_file(path) as file:
-            with zipfile.ZipFile(file) as archive:
-                broken = archive.testzip()
-            if broken is None:
-                file.seek(0)
-                content: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
+            broken = archive.testzip() if is_stored(archive) else "a compressed part"
+        if broken is None:
+            content = unpickling.read(path)
+            if isinstance(content, Mapping):
                 return content
-        problem = f"the checksum of {broken} is wrong"
-    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, UnpicklingError) as error:
+            problem = "it is no checkpoint of a run"
+        else:
+            problem = f"the checksum of {broken} is wrong"
+    except (OSError, EOFError, RuntimeError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         problem = reason(error)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} cannot be read: {str(error).removeprefix(str(path)).strip()}") from error
     raise CheckpointError(f"{path} cannot be read: {problem}")
+
+
+def is_stored(archive: zipfile.ZipFile) -> bool:
+    """Whether every part of an archive lies in it as it is, as torch writes them, and none can grow when it is read."""
+    return all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
+
+
+def numbered(folder: Path, suffix: str) -> dict[int, Path]:
+    """The files NNNNNNNN.suffix of a folder by their number, smallest first; whatever else is there is left alone."""
+    paths = (path for path in folder.glob(f"*{suffix}") if NUMBER.fullmatch(path.name.removesuffix(suffix)))
+    return dict(sorted((int(path.name.removesuffix(suffix)), path) for path in paths))
 
 
 def _present(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the newest first."""
-    return sorted((path for path in folder.glob("*.pt") if path.stem.isdecimal()), key=_iteration, reverse=True)
-
-
-def _iteration(path: Path) -> int:
-    return int(path.stem)
+    return list(reversed(numbered(folder, ".pt").values()))

@@ -1,7 +1,7 @@
 """Fine-tuning: train a network that has lost channels a little further, in one way whatever chose them."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from slimnet.data import ImageData
-from slimnet.errors import UsageError
+from slimnet.errors import CheckpointError, UsageError
+from slimnet.field_types import Count, Share
+from slimnet.records import build
 from slimnet.training import checkpoints
 from slimnet.training.loop import TrainingRun
 from slimnet.training.metrics import evaluate
@@ -32,8 +34,8 @@ RETRAINING: dict[str, Any] = {"optimiser": "sgd", "lr": 1e-3, "momentum": 0.9, "
 class Point:
     """The error, 0..1, on the test images after so many iterations of fine-tuning."""
 
-    iteration: int
-    error: float
+    iteration: Count
+    error: Share
 
 
 def retraining(arch: str, data: str, iterations: int, **changes: Any) -> Recipe:
@@ -112,7 +114,7 @@ class Finetuning(Iterator[Progress]):
         self.run = TrainingRun(
             recipe, data, device=device, tuning=Tuning(threads=threads), model=without_dust(model), state=state
         )
-        self.course = [Point(*each) for each in state["course"]] if state else []
+        self.course = course_in(state) if state else []
         self._evaluations = evaluations
         self._folder = folder
 
@@ -144,3 +146,14 @@ class Finetuning(Iterator[Progress]):
         if self._folder is not None:
             course = [[point.iteration, point.error] for point in self.course]
             checkpoints.save(self._folder, self.run.state() | {"course": course})
+
+
+def course_in(state: Mapping[str, Any]) -> list[Point]:
+    """The course that the checkpoint of a fine-tuning holds.
+
+    Raises:
+        CheckpointError: it holds something else.
+    """
+    where = "the checkpoint is not that of a fine-tuning: its course"
+    pairs = build(tuple[tuple[Count, Share], ...], state.get("course"), where, CheckpointError)
+    return [Point(*pair) for pair in pairs]

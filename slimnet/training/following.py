@@ -43,7 +43,7 @@ def seconds_left(newest: list[Progress]) -> float:
     """How long a run will take from the last of these reports on, at their pace; one alone tells that of the run."""
     first, last = newest[0], newest[-1]
     start, began = (first.iteration, first.seconds) if len(newest) > 1 else (0, 0.0)
-    return (last.seconds - began) / (last.iteration - start) * (last.total - last.iteration)
+    return (last.seconds - began) / max(1, last.iteration - start) * (last.total - last.iteration)
 
 
 def stamp(folder: Path) -> Stamp | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from slimnet.errors import UsageError
+from slimnet.errors import CheckpointError, UsageError
 from slimnet.training.checkpoints import Found, read
 from slimnet.training.distributed import ALONE, Ranks
 from slimnet.training.forecast import Forecaster
@@ -71,7 +71,10 @@ class KeptRun(Iterator[Progress]):
         self._interval = interval or Interval()
         found = folder.checkpoint() if folder else None
         self.damaged = found.damaged if found else ()
-        self.run = begin(shared(found, ranks))
+        try:
+            self.run = begin(shared(found, ranks))
+        except CheckpointError as error:
+            raise CheckpointError(f"{found.path}: {error}" if found else str(error)) from error
         self._saved = self.run.iteration if found else -1
         self._saved_at, self._cost = time.monotonic(), 0.0
         self._forecaster = Forecaster(self.run)

@@ -225,12 +225,14 @@ class TrainingRun(Iterator[Progress]):
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         resuming.check(state, self.recipe, self.data)
-        resuming.load_weights(self.model, state["state_dict"])
-        self._step.restore(state["optimiser"])
-        self._tally.restore(state["tally"], self.ranks)
-        self.iteration, self.seconds = state["iteration"], state["seconds"]
-        if self.ranks.number < len(state["random"]):
-            self._random = state["random"][self.ranks.number]
+        with resuming.unfit_refused():
+            resuming.load_weights(self.model, state["state_dict"])
+            self._step.restore(state["optimiser"])
+            self._tally.restore(state["tally"], self.ranks)
+            if self.ranks.number < len(state["random"]):
+                self._random = state["random"][self.ranks.number]
+            with self._own_randomness():
+                self.iteration, self.seconds = state["iteration"], state["seconds"]
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:

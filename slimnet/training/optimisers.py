@@ -1,15 +1,27 @@
 """Optimisers as the paper sets them up (section 3), with γ and β in groups of their own."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from slimnet.training.recipe import Recipe
+from slimnet.training.recipe import OptimiserName, Recipe
 
 LR_SCALE = "lr_scale"
 """Where a parameter group keeps its factor on the learning rate."""
+
+KEPT: Mapping[OptimiserName, frozenset[str]] = {
+    "sgd": frozenset(["momentum_buffer"]),
+    "adam": frozenset(["step", "exp_avg", "exp_avg_sq"]),
+    "amsgrad": frozenset(["step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"]),
+    "adamax": frozenset(["step", "exp_avg", "exp_inf"]),
+    "adadelta": frozenset(["step", "square_avg", "acc_delta"]),
+    "adagrad": frozenset(["step", "sum"]),
+    "rmsprop": frozenset(["step", "square_avg"]),
+}
+"""What each optimiser of torch keeps for a parameter: single numbers, or tensors of the parameter's shape."""
 
 
 def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
@@ -48,6 +60,20 @@ def _constructed(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Op
             return optim.Adagrad(groups, lr, eps=eps, fused=on_cpu, foreach=not on_cpu)
         case "rmsprop":
             return optim.RMSprop(groups, lr, alpha=recipe.rho, eps=eps, foreach=True)
+
+
+def check_kept(name: OptimiserName, parameters: Sequence[nn.Parameter], state: Mapping[int, Any]) -> None:
+    """Refuse what is not the state of an optimiser, by the number of the parameter, for these parameters.
+
+    Raises:
+        ValueError: naming the parameter's number.
+    """
+    for number, kept in state.items():
+        if type(number) is not int or not 0 <= number < len(parameters) or set(kept) != KEPT[name]:
+            raise ValueError(f"what {name} keeps of parameter {number!r} is something else")
+        shapes = [tuple(value.shape) for value in kept.values() if value is not None]
+        if any(shape not in ((), tuple(parameters[number].shape)) for shape in shapes):
+            raise ValueError(f"what {name} keeps of parameter {number} has another shape")
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:

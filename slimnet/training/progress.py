@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from slimnet.field_types import Amount, Count, Share, Size
 from slimnet.training.metrics import batchnorm_scales
 
 
@@ -19,15 +20,15 @@ class Progress:
     and as it would be without its dead channels; only some reports of a run that is kept in a folder have them.
     """
 
-    iteration: int
-    total: int
+    iteration: Count
+    total: Size
     loss: float
-    accuracy: float
-    sparsity: float
-    seconds: float
-    epoch: float = 0.0
-    macs: int | None = None
-    macs_if_slimmed: int | None = None
+    accuracy: Share
+    sparsity: Share
+    seconds: Amount
+    epoch: Amount = 0.0
+    macs: Count | None = None
+    macs_if_slimmed: Count | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """What the fields of a recipe may be, checked in one place so that they are all refused in the same words."""
 
 import math
+import sys
 from typing import Any
 
 from slimnet.errors import UsageError
@@ -17,17 +18,18 @@ def require(holds: object, name: str, value: Any, wanted: str) -> None:
 
 
 def is_whole(value: object, least: int) -> bool:
-    """Whether this is an integer of at least `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    """Whether this is an integer of at least `least` and of at most 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 
 
-def is_number(value: object, above: float | None = None, below: float = math.inf) -> bool:
+def is_number(value: Any, above: float | None = None, below: float = math.inf) -> bool:
     """Whether this is a finite number of at least 0 (greater than `above`, if given) and less than `below`."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_finite(value):
         return False
     return (value >= 0 if above is None else value > above) and value < below
 
 
 def is_finite(value: object) -> bool:
     """Whether this is a finite number of either sign."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # An integer may be larger than any float, on which math.isfinite fails.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

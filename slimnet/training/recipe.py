@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from slimnet.errors import UsageError
+from slimnet.records import build, parse_json
 from slimnet.training.ranges import is_finite, is_number, is_whole, require
 
 OptimiserName = Literal["sgd", "adam", "amsgrad", "adamax", "adadelta", "adagrad", "rmsprop"]
@@ -113,7 +114,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._require("optimiser", self.optimiser in BASE_SETTINGS, f"one of {', '.join(get_args(OptimiserName))}")
+        self._require(
+            "optimiser", self.optimiser in get_args(OptimiserName), f"one of {', '.join(get_args(OptimiserName))}"
+        )
         for name, value in (UNUSED | BASE_SETTINGS[self.optimiser]).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -171,7 +174,7 @@ class Recipe:
         self._require("arch_args", isinstance(self.arch_args, dict), "a dict from argument names to values")
         try:
             copy = json.loads(json.dumps(self.arch_args, allow_nan=False))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"the recipe's arch_args cannot be written as JSON: {error}") from error
         object.__setattr__(self, "arch_args", copy)
 
@@ -201,24 +204,14 @@ class Recipe:
         Raises:
             UsageError: text that is not JSON, or not a recipe.
         """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise UsageError(f"the recipe is not JSON: {error}") from error
+        values = parse_json(text, "the recipe", UsageError)
         if not isinstance(values, dict):
             raise UsageError("the recipe must be a JSON object of field names and values")
         if "drop_at" in values and "drops" not in values:
             # Until there could be several drops, the only one had this name.
             drop = values.pop("drop_at")
             values["drops"] = [] if drop is None else [drop]
-        fields = dataclasses.fields(cls)
-        unknown = sorted(set(values) - {each.name for each in fields})
-        missing = [name for name in ("arch", "data", "iterations") if name not in values]
-        if unknown or missing:
-            names = ", ".join(each.name for each in fields)
-            wrong = f"has no field {unknown[0]!r}" if unknown else f"lacks {missing[0]!r}"
-            raise UsageError(f"the recipe {wrong}; its fields are {names}")
-        return cls(**values)
+        return build(cls, values, "the recipe", UsageError)
 
 
 DIGITS_DEMO = Recipe(

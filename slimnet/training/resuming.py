@@ -1,7 +1,9 @@
 """What is kept of a run beside its optimiser, and whether it may go on from what was kept."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +11,9 @@ from torch import nn
 
 from slimnet.data import ImageData
 from slimnet.errors import CheckpointError, DataError, UsageError
+from slimnet.field_types import Amount, Count
 from slimnet.models.architecture import reason
+from slimnet.records import build
 from slimnet.training.recipe import Recipe
 from slimnet.training.saving import weights_of
 
@@ -35,19 +39,34 @@ def fingerprint(data: ImageData) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What the state of a run holds beside tensors."""
+
+    recipe: str
+    iteration: Count
+    seconds: Amount
+    data: Mapping[str, Any]
+
+
 def check(state: Mapping[str, Any], recipe: Recipe, data: ImageData) -> None:
     """Refuse to go on with something else than what was begun.
 
     Raises:
         UsageError: another recipe.
         DataError: other data.
+        CheckpointError: the state is not that of a run.
     """
-    refuse_difference(Recipe.from_json(state["recipe"]), recipe)
+    plain = {name: state.get(name) for name in ("recipe", "iteration", "seconds", "data")}
+    standing = build(Standing, plain, "the checkpoint is not that of a run", CheckpointError)
+    refuse_difference(Recipe.from_json(standing.recipe), recipe)
+    if standing.iteration > recipe.iterations:
+        raise CheckpointError(f"the checkpoint is of iteration {standing.iteration:,} of {recipe.iterations:,}")
     now = fingerprint(data)
-    for name, value in state["data"].items():
-        if value != now[name]:
+    for name, value in standing.data.items():
+        if value != now.get(name):
             raise DataError(
-                f"{data.name} is not what the run was begun with: its {name} was {value} and is {now[name]}; "
+                f"{data.name} is not what the run was begun with: its {name} was {value} and is {now.get(name)}; "
                 "put the old data back, or begin a new run"
             )
 
@@ -73,9 +92,22 @@ def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
         CheckpointError: its code has changed since.
     """
     changed = set(weights_of(model)) ^ set(weights)
+    if changed:
+        raise CheckpointError(f"the network's code has changed since the run began: {sorted(changed)[0]} differs")
     try:
         model.load_state_dict(dict(weights), strict=False)
     except RuntimeError as error:
         raise CheckpointError(f"the network's code has changed since the run began ({reason(error)})") from error
-    if changed:
-        raise CheckpointError(f"the network's code has changed since the run began: {sorted(changed)[0]} differs")
+
+
+@contextmanager
+def unfit_refused() -> Iterator[None]:
+    """Refuse in one line what turns out not to be the state of a run while it is taken over.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(f"the checkpoint is not that of this run ({reason(error)}); delete it") from error

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from slimnet.errors import CheckpointError, SlimnetError, UsageError
 from slimnet.files import LOCK, held, open_file, open_to_append, read_text, told, whole_file
+from slimnet.records import from_json
 from slimnet.staging import clear, is_staging
 from slimnet.training import checkpoints
 from slimnet.training.progress import Progress, Snapshot
@@ -34,6 +35,7 @@ RECIPE, METRICS, SESSIONS = "recipe.json", "metrics.jsonl", "sessions.jsonl"
 MODEL, REPORT = "model.pt", "report.html"
 CHECKPOINTS, HISTORY = "checkpoints", "history"
 SCALE, SHIFT = "scale/", "shift/"
+KEPT_SUFFIX = ".safetensors"
 
 Kept = tuple[list[str], dict[str, torch.Tensor]]
 """What a file of the history holds: its layers, first one first, and its tensors."""
@@ -101,8 +103,8 @@ class RunFolder:
         for name in (CHECKPOINTS, HISTORY):
             clear(self.path / name)
         with told(self.path, SlimnetError):
-            for path in (self.path / HISTORY).iterdir():
-                if int(path.stem) > iteration:
+            for number, path in checkpoints.numbered(self.path / HISTORY, KEPT_SUFFIX).items():
+                if number > iteration:
                     path.unlink()
         kept = [line for line, progress in _lines(self.path) if progress.iteration <= iteration]
         with whole_file(self.path / METRICS, SlimnetError) as path:
@@ -130,7 +132,7 @@ class RunFolder:
         tensors = {SCALE + name: value for name, value in snapshot.scales.items()}
         tensors |= {SHIFT + name: value for name, value in snapshot.shifts.items()}
         order = {"layers": json.dumps(list(snapshot.scales))}
-        with whole_file(self.path / HISTORY / f"{snapshot.progress.iteration:08d}.safetensors", SlimnetError) as path:
+        with whole_file(self.path / HISTORY / f"{snapshot.progress.iteration:08d}{KEPT_SUFFIX}", SlimnetError) as path:
             path.write_bytes(safetensors.torch.save(tensors, order))
 
     def sign(self, session: Session) -> None:
@@ -143,11 +145,17 @@ class RunFolder:
             file.write(session.to_line())
 
     def last_session(self) -> Session | None:
-        """The process that took the run up last; None where none did."""
+        """The process that took the run up last; None where none did.
+
+        Raises:
+            UsageError: the list of them cannot be read.
+        """
         try:
             lines = read_text(self.path / SESSIONS, errors="replace").splitlines()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise UsageError(f"{self.path / SESSIONS} cannot be read: {error.strerror}") from error
         return next(filter(None, map(Session.from_line, reversed(lines))), None)
 
     def close(self) -> None:
@@ -239,7 +247,9 @@ def read_history(path: str | Path) -> RunHistory:
     """
     path = Path(path)
     recipe = recipe_of(path)
-    kept = {int(file.stem): _snapshot(file) for file in sorted((path / HISTORY).glob("[0-9]*.safetensors"))}
+    files = checkpoints.numbered(path / HISTORY, KEPT_SUFFIX)
+    kept = {iteration: _snapshot(file) for iteration, file in files.items()}
+    _check_alike(files, kept)
     progress = [each for _, each in _lines(path)]
     scales, shifts = (_stacked(list(kept.values()), kind) for kind in (SCALE, SHIFT))
     return RunHistory(recipe, progress, torch.tensor(list(kept), dtype=torch.int64, device="cpu"), scales, shifts)
@@ -270,11 +280,28 @@ def _stacked(kept: list[Kept], kind: str) -> dict[str, torch.Tensor]:
 def _snapshot(file: Path) -> Kept:
     """What is in one file of the history."""
     try:
-        with open_file(file), safetensors.safe_open(file, "pt") as content:
-            layers = json.loads(content.metadata()["layers"])
-            return layers, {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged; the run goes on without it once it is deleted") from error
+        open_file(file).close()
+        with safetensors.safe_open(file, "pt") as content:
+            layers = from_json(list[str], (content.metadata() or {})["layers"], "its list of layers", CheckpointError)
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    # Of types that NumPy does not have safetensors and torch raise nearly anything.
+    except (OSError, SafetensorError, CheckpointError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise _damaged(file) from error
+    if any(tensor.ndim != 1 or tensor.dtype not in (torch.float32, torch.float64) for tensor in tensors.values()):
+        raise _damaged(file)
+    return layers, tensors
+
+
+def _check_alike(files: Mapping[int, Path], kept: Mapping[int, Kept]) -> None:
+    """Refuse a history whose files are about different networks."""
+    forms = [(layers, {name: len(tensor) for name, tensor in tensors.items()}) for layers, tensors in kept.values()]
+    for form, file in zip(forms, files.values(), strict=True):
+        if form != forms[0]:
+            raise _damaged(file)
+
+
+def _damaged(file: Path) -> CheckpointError:
+    return CheckpointError(f"{file} is damaged; the run goes on without it once it is deleted")
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Progress]]:
@@ -283,16 +310,16 @@ def _lines(path: Path) -> Iterator[tuple[str, Progress]]:
         text = read_text(path / METRICS, errors="replace")
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise UsageError(f"{path / METRICS} cannot be read: {error.strerror}") from error
     yield from reports(text)
 
 
 def reports(text: str) -> Iterator[tuple[str, Progress]]:
     """The complete lines of metrics, with what they say."""
-    names = {each.name for each in dataclasses.fields(Progress)}
     for line in text.splitlines(keepends=True):
         try:
-            values = json.loads(line)
-            yield line, Progress(**{name: value for name, value in values.items() if name in names})
-        except (ValueError, TypeError, AttributeError):
+            yield line, from_json(Progress, line, "a report", UsageError, others_ignored=True)
+        except UsageError:
             # Only a crash leaves such a line, and only as the last.
             return

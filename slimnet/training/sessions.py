@@ -8,6 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from slimnet.errors import UsageError
+from slimnet.field_types import Count, Size
+from slimnet.records import from_json
 from slimnet.training.loop import TrainingRun
 
 
@@ -20,11 +23,11 @@ class Session:
     """
 
     began: str
-    iteration: int
+    iteration: Count
     device: str
-    processes: int
-    every: int
-    threads: int | None
+    processes: Size
+    every: Size
+    threads: Size | None
     compiled: bool
     cuda_graph: bool | None
     tf32: bool
@@ -54,8 +57,8 @@ class Session:
     def from_line(cls, line: str) -> "Session | None":
         """What `to_line` wrote; None of a line that a crash cut short, or that another version wrote."""
         try:
-            return cls(**json.loads(line))
-        except (ValueError, TypeError):
+            return from_json(cls, line, "the session", UsageError)
+        except UsageError:
             return None
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from slimnet.errors import UsageError
 from slimnet.training.distributed import Ranks
-from slimnet.training.optimisers import make_optimiser, set_learning_rate
+from slimnet.training.optimisers import check_kept, make_optimiser, set_learning_rate
 from slimnet.training.recipe import Recipe
 from slimnet.training.regularisers import Regularisers
 from slimnet.training.saving import copied
@@ -46,7 +46,13 @@ class Tally:
         return {"loss": loss.cpu(), "hits": hits.cpu(), "steps": self.steps}
 
     def restore(self, state: Mapping[str, Any], ranks: Ranks) -> None:
-        """Go on from what was kept; the first process takes all of it."""
+        """Go on from what was kept; the first process takes all of it.
+
+        Raises:
+            ValueError: no number of steps.
+        """
+        if type(state["steps"]) is not int or state["steps"] < 0:
+            raise ValueError(f"{state['steps']!r:.40} steps since the last report")
         self.steps = state["steps"]
         if ranks.first:
             self._loss.copy_(state["loss"])
@@ -103,7 +109,13 @@ class Step:
         return {number: {name: _kept(value) for name, value in each.items()} for number, each in kept.items()}
 
     def restore(self, state: Mapping[int, Mapping[str, Any]]) -> None:
-        """Take over what was kept; it comes to lie in memory as the parameters do."""
+        """Take over what was kept; it comes to lie in memory as the parameters do.
+
+        Raises:
+            ValueError: it is not what this optimiser keeps.
+        """
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        check_kept(self._recipe.optimiser, parameters, state)
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": dict(state), "param_groups": groups})
         for parameter, kept in self.optimiser.state.items():
