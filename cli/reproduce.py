@@ -185,7 +185,7 @@ def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str]
     if as_json:
         terminal.emit(known)
     else:
-        click.echo(text)
+        click.echo(terminal.shown(text))
     terminal.note(f"report: {page}")
 
 

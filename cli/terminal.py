@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 import click
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -70,6 +71,25 @@ def _closed_terminal() -> Iterator[None]:
             raise
 
 
+class PrintableConsole(Console):
+    """A console that shows as escapes what would act on the terminal: names may come from any file."""
+
+    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Everything that is shown comes through here, what rich itself asks of the terminal marked as control."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else shown(text), style, control)
+
+
+def shown(text: str) -> str:
+    """Text as it may go to a terminal, in lines."""
+    if text.replace("\n", "").isprintable():
+        return text
+    # Importing the library takes seconds, which a mere message does not wait for.
+    from slimnet.printable import printable
+
+    return printable(text, kept="\n")
+
+
 def result() -> Console:
     """The console for results; names in them are never read as markup."""
     return _console(sys.stdout)
@@ -82,7 +102,7 @@ def notes() -> Console:
 
 def _console(stream: Any) -> Console:
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    return PrintableConsole(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
 def emit(document: Any) -> None:
@@ -125,8 +145,9 @@ def working(what: str) -> Iterator[Say]:
     console = notes()
     with quiet_libraries():
         if console.is_terminal:
-            with console.status(f"{what} …") as status:
-                yield lambda words: status.update(f"{what} … {words}")
+            # As `Text`: rich reads markup out of a mere string.
+            with console.status(Text(f"{what} …")) as status:
+                yield lambda words: status.update(Text(f"{what} … {words}"))
         else:
             yield _seldom(lambda words: console.print(f"{what}: {words}", soft_wrap=True))
 
@@ -179,10 +200,10 @@ def board(what: str, total: int) -> Iterator[Board]:
 def _bar(console: Console) -> Progress:
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=28),
         TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,

@@ -3,14 +3,20 @@
 import difflib
 from collections.abc import Iterable
 
+from slimnet.printable import message
+
 
 class SlimnetError(Exception):
     """Anything slimnet refuses or fails to do; the message is one line meant for people.
 
-    `exit_code` is what the command line returns: 2 where the request was wrong, 1 where the work failed.
+    `exit_code` is what the command line returns: 2 where the request was wrong, 1 where the work failed. Names in the
+    message may come from any file: what cannot be printed is shown as its escape.
     """
 
     exit_code = 1
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(message(str(text)))
 
 
 class UsageError(SlimnetError):

@@ -12,6 +12,7 @@ from slimnet.paper.results import Result
 from slimnet.paper.scalars import ScalarFigure
 from slimnet.paper.scales import Scale, shortened
 from slimnet.paper.trends import Verdict, verdicts
+from slimnet.printable import printable
 
 NOTHING = "–"
 LOSSES = ("train_loss", "test_loss")
@@ -84,12 +85,12 @@ def markdown(found: Found) -> str:
             parts.append(table(shown, found.results, machines))
         else:
             parts.append(f"### {shown.name}: {shown.title}\n\nDrawn in the report. {' '.join(shown.notes)}")
-    parts += [f"### {name}\n\n{scalar_words.markdown(figure)}" for name, figure in found.simulations.items()]
+    parts += [f"### {escaped(name)}\n\n{scalar_words.markdown(figure)}" for name, figure in found.simulations.items()]
     known = [line(each, found.scale) for each in verdicts(found.results) if each.holds is not None]
     if known:
         parts.append("### Trends\n\n" + "\n".join(f"- {each}" for each in known))
     if machines:
-        parts.append("\n".join(f"{letter(number)}: {each}" for number, each in enumerate(machines)))
+        parts.append("\n".join(f"{letter(number)}: {escaped(each)}" for number, each in enumerate(machines)))
     return "\n\n".join(parts)
 
 
@@ -128,9 +129,15 @@ def table(which: Table, results: Mapping[str, Result], machines: Sequence[str]) 
     ]
     for entry in which.entries:
         cells = [entry.row, datasets()[entry.data].title, values(entry.paper, shown)]
-        lines.append("| " + " | ".join(cells + ours(entry, results.get(entry.name), shown, machines)) + " |")
+        found = ours(entry, results.get(entry.name), shown, machines)
+        lines.append("| " + " | ".join(map(escaped, cells + found)) + " |")
     lines += ["", *(f"- {note}" for note in which.notes)]
     return "\n".join(lines)
+
+
+def escaped(cell: str) -> str:
+    """A cell of a table, in which nothing ends the cell or begins HTML."""
+    return printable(cell).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def ours(entry: Entry, result: Result | None, shown: Sequence[str], machines: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from slimnet.printable import printable
 from slimnet.silence import silenced
 
 SVG = "http://www.w3.org/2000/svg"
@@ -124,7 +125,8 @@ def _style(name: str) -> Iterator[None]:
 
 def _inlined(svg: bytes, name: str, description: str) -> str:
     """Take out what would leak into the page (styles, sizes, ids) and put in what belongs to it."""
-    root = ElementTree.fromstring(svg)
+    # A control character in a name is none that XML may hold.
+    root = ElementTree.fromstring(printable(svg.decode(), kept="\n\t\r"))
     _drop(root, "metadata", "style")
     for element in root.iter():
         _adapt(element, name)
@@ -132,7 +134,7 @@ def _inlined(svg: bytes, name: str, description: str) -> str:
         root.attrib.pop(attribute, None)
     root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title"}
     title = ElementTree.Element(f"{{{SVG}}}title", {"id": f"{name}-title"})
-    title.text = description
+    title.text = printable(description)
     root.insert(0, title)
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)

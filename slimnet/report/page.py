@@ -12,6 +12,7 @@ from slimnet.benchmark import Comparison
 from slimnet.errors import SlimnetError
 from slimnet.files import whole_file
 from slimnet.plan import SurgeryPlan
+from slimnet.printable import printable
 from slimnet.report import contenders, figures, methods, verdict, wording
 from slimnet.report.content import Report
 from slimnet.report.tradeoff import milliseconds, per_cent, tradeoff
@@ -74,10 +75,11 @@ def write_page(page: str, path: Path) -> Path:
 
 
 def fill(template: str, **values: Any) -> str:
-    """A template with its values as HTML text; what is not `Markup` is escaped."""
+    """A template with its values as HTML text; what is not `Markup` is escaped, and made printable."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -91,6 +93,10 @@ def fill(template: str, **values: Any) -> str:
     }
     style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(style=style, **values)
+
+
+def _shown(value: Any) -> Any:
+    return printable(value, kept="\n\t") if type(value) is str else value
 
 
 def marked(drawings: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Markup]]:

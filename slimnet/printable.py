@@ -1,0 +1,36 @@
+"""Text that came with a file, made fit to be shown: nothing in it moves a cursor, turns text round or ends a line."""
+
+import re
+from unicodedata import category
+
+LONGEST = 2000
+"""How many characters of a message are shown; an honest one has a quarter of that."""
+
+ENDING = 400
+"""How many of these are the last ones, which say what to do."""
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Text with every control character, mark of direction and half character as its escape, such as `\\x1b`.
+
+    Those in `kept` stay, as do spaces of any width.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if _is_harmless(letter) or letter in kept else _escaped(letter) for letter in text)
+
+
+def message(text: str) -> str:
+    """Text as one printable line of at most `LONGEST` characters."""
+    line = printable(re.sub(r"\s*[\r\n]\s*", " ", text.strip()))
+    if len(line) <= LONGEST:
+        return line
+    return f"{line[: LONGEST - ENDING - 3]} … {line[-ENDING:]}"
+
+
+def _is_harmless(letter: str) -> bool:
+    return letter.isprintable() or category(letter) == "Zs"
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
