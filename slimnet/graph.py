@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from slimnet.reasons import Place, Reason
 from slimnet.skeleton import Tensors
 from slimnet.tracing.labels import Labels
 
@@ -85,9 +86,9 @@ class Reader(NamedTuple):
     macs: int
 
     @property
-    def place(self) -> str:
-        """Where it is, for people."""
-        return self.module or "the network itself"
+    def at(self) -> Place:
+        """Where it is."""
+        return Place(module=self.module)
 
     def taps(self) -> torch.Tensor:
         """The weight as `(O, K / groups, taps)`."""
@@ -132,7 +133,7 @@ class Pin:
     """
 
     labels: Labels
-    reason: str
+    reason: Reason
     read: bool = True
     op: int = 0
 
@@ -147,7 +148,7 @@ class Sum:
 
     rows: Labels
     out: Labels
-    where: str
+    where: Reason
     kind: str = "sum"
     places: Labels | None = None
 
@@ -162,7 +163,7 @@ class Parts:
     """
 
     grid: Labels
-    where: str
+    where: Place
     op: int
     free: tuple[int, ...] = (-1,)
     fixed: Labels | None = None
@@ -214,9 +215,13 @@ class Op(NamedTuple):
     touched: tuple[Labels, ...]
     numbers: tuple[Any, ...] = ()
 
+    @property
+    def place(self) -> Place:
+        """Where it was called."""
+        return Place(self.name, self.module, self.line)
+
     def __str__(self) -> str:
-        place = self.module or "the network"
-        return f"{self.name} in {place} ({self.line})" if self.line else f"{self.name} in {place}"
+        return str(self.place)
 
 
 @dataclass(frozen=True)

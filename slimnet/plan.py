@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from slimnet.errors import PlanError
+from slimnet.reasons import Kind, Reason
 from slimnet.records import build, parse_json
 from slimnet.skeleton import Tensors
 
@@ -96,11 +97,30 @@ class FeatureCount:
 
 @dataclass(frozen=True)
 class Kept:
-    """Dead channels of a layer that stay, and why."""
+    """Dead channels of a layer that stay, and why: `reason` in words, and the same as data.
+
+    `kind` names one of the kinds in `slimnet.reasons`; `op`, the path `module` and the source `line` say where. Each
+    is empty where there is none, and in plans that were made without.
+    """
 
     layer: str
     reason: str
     channels: tuple[int, ...]
+    kind: str = ""
+    op: str = ""
+    module: str = ""
+    line: str = ""
+
+    @classmethod
+    def because(cls, layer: str, reason: Reason, channels: tuple[int, ...]) -> "Kept":
+        """Channels that stay for a reason."""
+        return cls(layer, str(reason), channels, reason.kind.name.lower(), *reason.place)
+
+    @property
+    def help(self) -> str:
+        """What can be done about it, in a few words; empty where nothing can."""
+        kind = Kind.__members__.get(self.kind.upper())
+        return "" if kind is None else kind.help
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from slimnet.garbage import collection_paused
 from slimnet.graph import ChannelGraph, Depthwise, Op
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.plan import SurgeryPlan
+from slimnet.reasons import Kind, Place, Reason
 from slimnet.refit import refit, set_features, set_padding
 from slimnet.skeleton import gather, skeleton
 from slimnet.sparsity import DeadChannels
@@ -106,7 +107,7 @@ def make_plan(
     uncrossed: set[int] = set()
     for _ in range(MAX_ROUNDS):
         start = removable(graph, constants, needed, pins, turns.chosen)
-        start.paired = paired
+        start.paired, start.blamed = paired, turns.blamed
         draft = make_draft(start, packing_allowed, rounding, frozenset(uncrossed))
         removal = draft.removal
         if not tried and is_plain(graph):
@@ -207,11 +208,12 @@ def new_shapes(tensors: Mapping[str, torch.Tensor], draft: Draft) -> dict[str, t
 def pin_sets(removal: Removal, sets: np.ndarray, where: str) -> ExtraPin:
     """Pin whole sets; where none of them was removed, what is around them."""
     members = np.isin(removal.sets, sets)
-    if " in " not in where:
+    place = next((op.place for op in removal.graph.ops if str(op) == where), Place(module=where))
+    if not place.op:
         # A layer saw it, but the number stands in a line before that.
         moved = (op for op in removal.graph.ops if op.name in SIZED)
-        where = next((str(op) for op in moved if members[labels_of([op])].any()), where)
-    reason = f"the code around {where} does not follow a narrower width"
+        place = next((op.place for op in moved if members[labels_of([op])].any()), place)
+    reason = Reason(Kind.CODE_AROUND, place)
     if removal.removed[sets].any():
         labels = np.flatnonzero(members)
         return labels[labels > 0], reason
@@ -243,13 +245,18 @@ def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError)
         if op.name in SIZED and np.isin(removal.sets[labels_of([op])], concerned).any():
             twins = [other for other in graph.ops if (other.name, other.line) == (op.name, op.line)]
             if removal.gone(labels_of(twins)).any():
-                return labels_of(twins), f"the code at {op} does not follow a narrower width"
-    reason = f"the code at {culprit} does not follow a narrower width"
+                return labels_of(twins), unfollowed(op)
+    reason = unfollowed(culprit)
     for ops in ([culprit], graph.ops[max(0, position - 2) : position + 3]):
         touched = labels_of(ops)
         if removal.gone(touched).any():
             return touched, reason
     return labels_around(removal, culprit.module), reason
+
+
+def unfollowed(op: Op) -> Reason:
+    """That the code does not follow a narrower width at an op."""
+    return Reason(Kind.SPLIT if op.name in ("split", "split_with_sizes") else Kind.CODE, op.place)
 
 
 def concerned_by(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError) -> np.ndarray:

@@ -16,6 +16,7 @@ from slimnet.garbage import collection_paused
 from slimnet.graph import ChannelGraph, Depthwise, Op, Reader, Step
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.places import together
+from slimnet.reasons import Kind, Reason
 from slimnet.skeleton import Named, Skeleton, Tensors, gather, module_paths, modules_of, skeleton
 from slimnet.tracing import shapes
 from slimnet.tracing.aliases import write_through
@@ -120,7 +121,7 @@ def record(
             output = given.call(modules[""])
         recorder.path.check()
         for tensor in tensors_in(output):
-            recorder.pin_tensor(tensor, "output of the network")
+            recorder.pin_tensor(tensor, Reason(Kind.OUTPUT))
     except SlimnetError as error:
         raise InterruptedForwardError(len(recorder.ops), error) from error
     except Exception as error:

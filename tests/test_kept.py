@@ -1,5 +1,9 @@
 """What is said of dead channels that stay: how many, where, and why."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from test_properties import check_dead
@@ -8,6 +12,10 @@ from torch.nn.utils.parametrizations import weight_norm
 from wiring import chain, norm, planes, reasons, slim, wired
 
 import slimnet
+from slimnet.plan import SurgeryPlan
+from slimnet.reasons import Kind
+
+PAGE = Path(__file__).parents[1] / "docs" / "kept.md"
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +83,63 @@ def test_the_line_of_the_network_own_code_is_named():
         last=nn.Conv2d(8, 3, 1),
     )
     assert "sort in the network itself (test_kept.py:" in reasons(slim(model, planes()))
+
+
+# Reasons as data
+
+
+def test_the_page_about_what_stays_names_every_kind_of_reason():
+    rows = [line.split("|")[1].strip() for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    named = {name for row in rows for name in re.split(r", (?!or shared|reduced)", row)}
+    for kind in Kind:
+        assert named & {kind.sentence.format(place=place, detail="N") for place in ("X", "OP")}, kind
+
+
+def test_a_reason_is_words_and_data_and_survives_json():
+    model = wired(
+        lambda m, x: m.last(m.norm(m.first(x)).sort(1)[0]),
+        first=nn.Conv2d(2, 8, 3),
+        norm=norm(8, [0, 1]),
+        last=nn.Conv2d(8, 3, 1),
+    )
+    plan = slim(model, planes()).plan
+    (kept,) = SurgeryPlan.from_json(plan.to_json()).kept
+    assert (kept.layer, kept.channels) == ("first", (0, 1))
+    assert (kept.kind, kept.op, kept.module) == ("neighbours", "sort", "")
+    assert re.fullmatch(r"test_kept\.py:\d+", kept.line)
+    assert kept.reason == f"mixed with its neighbours at sort in the network itself ({kept.line})"
+    assert f"2 dead channels kept: {kept.reason}" in str(plan)
+
+
+def test_a_reason_says_what_helps_and_where():
+    model = chain(nn.Conv2d(2, 6, 3), norm(6, [0, 2, 5], 0.7), nn.ReLU(), nn.Conv2d(6, 3, 3, padding=1))
+    (kept,) = slim(model, planes()).plan.kept
+    assert (kept.kind, kept.module, kept.op, kept.line) == ("carrier", "3", "", "")
+    assert kept.reason == "carrier of constants for 3"
+    assert "ReLU" in kept.help
+
+
+def test_reasons_of_plans_that_were_made_without_kinds_are_read_as_words():
+    data = json.loads(
+        slim(chain(nn.Conv2d(2, 4, 3), norm(4, [0, 1, 2, 3]), nn.Conv2d(4, 3, 3)), planes()).plan.to_json()
+    )
+    for kept in data["kept"]:
+        for name in ("kind", "op", "module", "line"):
+            del kept[name]
+    kept = SurgeryPlan.from_json(json.dumps(data)).kept[0]
+    assert (kept.reason, kept.kind, kept.help) == ("last channel of 0", "", "")
+
+
+@pytest.mark.parametrize("split", [lambda y: y.split((4, 4), 1), lambda y: y.split(4, 1)])
+def test_parts_of_fixed_sizes_are_the_reason_where_the_code_splits_by_numbers(split):
+    """As many are dead in both halves: equal parts would let them go."""
+    model = wired(
+        lambda m, x: sum(m.last(part) for part in split(m.norm(m.first(x)).relu())),
+        first=nn.Conv2d(2, 8, 3),
+        norm=norm(8, [0, 1, 5, 6]),
+        last=nn.Conv2d(4, 3, 1),
+    )
+    plan = slim(model, planes()).plan
+    assert plan.removed_channels == 0
+    assert {kept.kind for kept in plan.kept} == {"split"}
+    assert "chunk" in plan.kept[0].help

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from slimnet.calculus.removal import Removal
+from slimnet.reasons import Reason
 from slimnet.tracing.labels import distinct
 
 MOST_AXES = 4
@@ -25,7 +26,7 @@ class Division(NamedTuple):
     """Sets `(parts, channels)` of which as many have to stay in every part."""
 
     rows: np.ndarray
-    where: str
+    reason: Reason
 
 
 class Step(NamedTuple):
@@ -47,9 +48,9 @@ class Crossing:
     orders: tuple[tuple[Step, ...], ...] | None
 
     @property
-    def where(self) -> str:
-        """Where the last of the divisions is."""
-        return self.divisions[-1].where
+    def reason(self) -> Reason:
+        """Why channels stay, as the last of the divisions has it."""
+        return self.divisions[-1].reason
 
     @property
     def first(self) -> int:
@@ -145,10 +146,10 @@ def find_crossings(removal: Removal) -> list[Crossing]:
 def distinct_divisions(removal: Removal) -> list[Division]:
     """Every way in which channels are divided, once; without parts that go as a whole, and channels that repeat."""
     found: dict[tuple[int, bytes], Division] = {}
-    for labels, where in removal.equal:
+    for labels, reason in removal.equal:
         rows = removal.sets[labels].astype(np.int64)
         if len(rows) > 1 and removal.removed[rows].any() and distinct(rows).size == rows.size:
-            found.setdefault((len(rows), rows.tobytes()), Division(rows, where))
+            found.setdefault((len(rows), rows.tobytes()), Division(rows, reason))
     return list(found.values())
 
 

@@ -14,6 +14,7 @@ from slimnet.calculus.matching import AS_STRIDES_ARE, MixedChannelsError, Orders
 from slimnet.calculus.narrowing import PLAIN
 from slimnet.calculus.removal import Removal
 from slimnet.graph import ChannelGraph, Depthwise, Norm, Pin, Pointwise, Reader, Step
+from slimnet.reasons import Reason
 from slimnet.tracing.labels import Labels
 
 ODD = np.random.default_rng(0).integers(1, 1 << 62, 64, dtype=np.int64) | 1
@@ -55,7 +56,7 @@ def check_sums(removal: Removal, slim: ChannelGraph) -> None:
         left = (~gone).sum(1)
         same = (left == left[0]).all() and place < len(sizes) and sizes[place] == (left.size, left[0])
         if gone.any() and not same:
-            raise MixedChannelsError(removal.sets[total.rows], total.where)
+            raise MixedChannelsError(removal.sets[total.rows], str(total.where.place))
 
 
 def steps_by_call(graph: ChannelGraph) -> dict[int, list[Step]]:
@@ -67,10 +68,10 @@ def steps_by_call(graph: ChannelGraph) -> dict[int, list[Step]]:
     return found
 
 
-def pins_by_call(graph: ChannelGraph) -> dict[tuple[int, str], list[Pin]]:
+def pins_by_call(graph: ChannelGraph) -> dict[tuple[int, Reason], list[Pin]]:
     """The pins of each op for one reason, by its place among the ops that `called` lists, and the reason."""
     places = places_of(graph)
-    found: dict[tuple[int, str], list[Pin]] = {}
+    found: dict[tuple[int, Reason], list[Pin]] = {}
     for pin in graph.pins:
         found.setdefault((places[pin.op], pin.reason), []).append(pin)
     return found

@@ -120,7 +120,7 @@ def check_whole_parts(removal: Removal, slim: ChannelGraph) -> None:
             # Of parts of one channel each no one is left to show whether it is the right one.
             unseen = (0, 0) if rows.shape[1] == 1 else expected
             if shapes.get(parts.op, unseen) != expected:
-                raise MixedChannelsError(rows, parts.where)
+                raise MixedChannelsError(rows, str(parts.where))
 
 
 AS_STRIDES_ARE = frozenset(

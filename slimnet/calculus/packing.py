@@ -13,7 +13,8 @@ import numpy as np
 
 from slimnet.calculus.removal import Removal
 from slimnet.calculus.rounding import Multiples
-from slimnet.graph import ChannelGraph, Reader
+from slimnet.graph import ChannelGraph, Parts, Reader
+from slimnet.reasons import Kind, Reason
 
 MAX_SIZES = 6
 """How many group sizes are tried along each axis, from the smallest that fits to the old one."""
@@ -45,11 +46,19 @@ def grouped(graph: ChannelGraph) -> Iterator[tuple[int, Reader]]:
 def require_equal_parts(removal: Removal, packable: set[int]) -> None:
     """Note every split axis, and the groups of convolutions that cannot be packed, as equal parts."""
     axes = ((parts, removal.axis_of(parts)) for parts in removal.graph.parts)
-    removal.equal = [(parts.along(axis), parts.where) for parts, axis in axes if axis is not None]
+    removal.equal = [(parts.along(axis), equal_parts(removal, parts)) for parts, axis in axes if axis is not None]
     for index, reader in grouped(removal.graph):
         if index not in packable:
             for labels in (reader.inputs, reader.outputs):
-                removal.equal.append((labels.reshape(reader.groups, -1), f"the groups of {reader.place}"))
+                removal.equal.append((labels.reshape(reader.groups, -1), Reason(Kind.EQUAL_GROUPS, reader.at)))
+
+
+def equal_parts(removal: Removal, parts: Parts) -> Reason:
+    """Why channels stay where an axis is divided: its parts must be equal, or they are of fixed sizes.
+
+    A division that did not follow narrower parts can still become fewer parts; for those it is a number in the code.
+    """
+    return removal.blamed.get(parts.op, Reason(Kind.EQUAL_PARTS, parts.where))
 
 
 def find_packable(removal: Removal) -> set[int]:
@@ -93,7 +102,7 @@ def pack(removal: Removal, packable: set[int], multiples: Multiples) -> list[Pac
             outputs = removal.sets[reader.outputs].reshape(reader.groups, -1)
             round_to = (multiples.of(inputs), multiples.of(outputs))
             bins, width, height = best_groups(removal, inputs, outputs, round_to)
-            reason = f"fills up a group of {reader.place}"
+            reason = Reason(Kind.FILLS_GROUP, reader.at)
             packings.append(
                 Packing(
                     index,
@@ -157,7 +166,7 @@ def first_fit(
 
 
 def fill_bins(
-    removal: Removal, rows: np.ndarray, bins: list[tuple[int, ...]], size: int, reason: str
+    removal: Removal, rows: np.ndarray, bins: list[tuple[int, ...]], size: int, reason: Reason
 ) -> tuple[int, ...]:
     """Restore channels of each bin's own blocks until it holds `size`; returns the kept sets in their new order."""
     order: list[int] = []

@@ -9,6 +9,7 @@ import numpy as np
 from slimnet.calculus.averaging import staying
 from slimnet.calculus.constants import Needs
 from slimnet.graph import ChannelGraph, Norm, Parts, Pointwise, Reader
+from slimnet.reasons import Kind, Reason
 from slimnet.tracing.labels import Labels
 
 
@@ -26,10 +27,10 @@ class Width:
         return bool(gone.any()) and int(self.counts[~gone].sum()) % self.multiple != 0
 
     @property
-    def reason(self) -> str:
+    def reason(self) -> Reason:
         """Why its channels stay."""
         whole = self.multiple >= self.counts.sum()
-        return "the whole width is kept" if whole else f"rounded up to a multiple of {self.multiple}"
+        return Reason(Kind.WHOLE) if whole else Reason(Kind.ROUNDED, detail=str(self.multiple))
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Removal:
     `removed[set]`; `why[set]` is the number, among `reasons`, of why a set stays; `weight[set]` counts the parameters
     it holds. `equal` are the parts of axes that must stay of equal size, `widths` what is rounded up. `known` remembers
     which positions of an array of labels stay, by the array's id, together with the array. Of the axes with `paired`
-    sets two channels stay.
+    sets two channels stay. `blamed[op]` is why the parts of an op that divides an axis cannot be narrower.
     """
 
     graph: ChannelGraph
@@ -50,13 +51,14 @@ class Removal:
     removed: np.ndarray
     weight: np.ndarray
     why: np.ndarray
-    reasons: dict[str, int]
+    reasons: dict[Reason, int]
     pinned: np.ndarray
-    equal: list[tuple[Labels, str]] = field(default_factory=list)
+    equal: list[tuple[Labels, Reason]] = field(default_factory=list)
     widths: list[Width] = field(default_factory=list)
     known: dict[int, tuple[Labels, np.ndarray]] = field(default_factory=dict)
     turns: Mapping[int, int] = field(default_factory=dict)
     paired: frozenset[int] = frozenset()
+    blamed: Mapping[int, Reason] = field(default_factory=dict)
 
     def axis_of(self, parts: Parts) -> int | None:
         """The axis of a divided axis' grid that is taken to become narrower, None where it is divided by numbers."""
@@ -101,7 +103,7 @@ class Removal:
         """How many of these labels stay."""
         return self.kept(labels).size
 
-    def restore(self, sets: np.ndarray | Sequence[int], reason: str) -> None:
+    def restore(self, sets: np.ndarray | Sequence[int], reason: Reason) -> None:
         """Keep these sets after all."""
         back = np.atleast_1d(sets)
         back = back[self.removed[back]]
@@ -117,7 +119,7 @@ def removable(
     graph: ChannelGraph,
     constants: np.ndarray,
     needed: Needs,
-    extra_pins: Iterable[tuple[Labels, str]] = (),
+    extra_pins: Iterable[tuple[Labels, Reason]] = (),
     turns: Mapping[int, int] | None = None,
 ) -> Removal:
     """Every set of channels that nothing pins and whose constants are known wherever they are read.
@@ -130,9 +132,9 @@ def removable(
     blocked = np.zeros(count, dtype=bool)
     blocked[sets[0]] = True
     why = np.zeros(count, dtype=np.int32)
-    reasons = {"unknown": 0}
+    reasons = {Reason(Kind.UNCUT): 0}
 
-    def block(labels: Labels, reason: str) -> None:
+    def block(labels: Labels, reason: Reason) -> None:
         numbers = sets[labels]
         new = numbers[~blocked[numbers]]
         if new.size:
@@ -145,13 +147,13 @@ def removable(
         block(staying(graph, constants, total), total.where)
     for parts in graph.parts:
         if parts.fixed is not None and axis_of(parts, turns or {}) is None:
-            block(parts.fixed, f"taken by position at {parts.where}")
+            block(parts.fixed, Reason(Kind.TAKEN, parts.where))
     for labels, reason in extra_pins:
         block(labels[labels > 0], reason)
     pinned = blocked.copy()
     varies = np.isnan(constants)
     for reader, reads in zip(graph.readers, needed.reads, strict=True):
-        block(reader.inputs[reads & varies[reader.inputs]], f"varies where {reader.place} reads it")
+        block(reader.inputs[reads & varies[reader.inputs]], Reason(Kind.VARIES, reader.at))
     for group in same_weight(graph):
         for labels, reason in unfoldable(graph, group, constants, needed):
             block(labels, reason)
@@ -208,7 +210,9 @@ def same_weight(graph: ChannelGraph) -> list[list[int]]:
     return list(groups.values())
 
 
-def unfoldable(graph: ChannelGraph, group: list[int], constants: np.ndarray, needed: Needs) -> list[tuple[Labels, str]]:
+def unfoldable(
+    graph: ChannelGraph, group: list[int], constants: np.ndarray, needed: Needs
+) -> list[tuple[Labels, Reason]]:
     """Nonzero constants that one weight's readers have nowhere to put, with the reason."""
     readers = [graph.readers[index] for index in group]
     reads = [needed.reads[index] for index in group]
@@ -226,14 +230,12 @@ def unfoldable(graph: ChannelGraph, group: list[int], constants: np.ndarray, nee
     for indices in calls.values():
         differs = np.any([~(values[index] == values[indices[0]]) for index in indices], axis=0)
         for reader in (readers[index] for index in indices):
-            found.append((reader.inputs[differs], f"constant differs between the calls of {reader.place}"))
+            found.append((reader.inputs[differs], Reason(Kind.CALLS_DIFFER, reader.at)))
     for reader, value in zip(readers, values, strict=True):
         if reader.uniform and not bias_is_own(graph, reader, group):
-            reason = f"{reader.place} has no bias to fold it into"
-            found.append((reader.inputs[np.abs(value) > 0], reason))
+            found.append((reader.inputs[np.abs(value) > 0], Reason(Kind.NO_BIAS, reader.at)))
         elif not reader.uniform and not together:
-            reason = f"the padded weight of {reader.place} is computed, or shared with a layer of another kind"
-            found.append((reader.inputs[np.abs(value) > 0], reason))
+            found.append((reader.inputs[np.abs(value) > 0], Reason(Kind.NO_CARRIER, reader.at)))
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from slimnet.calculus.crossing import Crossing, find_crossings
 from slimnet.calculus.removal import LEAST_CARRIED, Removal, carrier, carrier_groups
 from slimnet.graph import Reader
+from slimnet.reasons import Kind, Place, Reason
 from slimnet.tracing.labels import distinct
 
 LIKE_COST = 1.25
@@ -41,7 +42,12 @@ def keep_one(removal: Removal) -> None:
         sets = removal.sets[labels]
         if removal.removed[sets].all():
             cheapest = sets[np.argmin(removal.weight[sets])]
-            removal.restore(cheapest, f"last channel of {name.rpartition('.')[0] or name}")
+            removal.restore(cheapest, Reason(Kind.LAST, owner(name)))
+
+
+def owner(name: str) -> Place:
+    """The module that owns a parameter; the parameter itself where the network does."""
+    return Place(module=name.rpartition(".")[0] or name)
 
 
 def keep_largest(removal: Removal) -> None:
@@ -55,7 +61,7 @@ def keep_largest(removal: Removal) -> None:
             if gone.any() and not (values[~gone] >= largest).any():
                 candidates = removal.sets[row[gone & (values == largest)]]
                 cheapest = candidates[np.argmin(removal.weight[candidates])]
-                removal.restore(cheapest, f"stands for all constants, {total.where}")
+                removal.restore(cheapest, Reason(Kind.LARGEST, total.where.place))
 
 
 def keep_pairs(removal: Removal) -> None:
@@ -65,7 +71,7 @@ def keep_pairs(removal: Removal) -> None:
         gone = sets[removal.removed[sets]]
         if sets.size - gone.size == 1 and gone.size and not removal.paired.isdisjoint(sets.tolist()):
             cheapest = gone[np.argmin(removal.weight[gone])]
-            removal.restore(cheapest, f"second channel of {name.rpartition('.')[0] or name}")
+            removal.restore(cheapest, Reason(Kind.SECOND, owner(name)))
 
 
 def lone(removal: Removal, concerned: np.ndarray) -> set[int]:
@@ -108,7 +114,7 @@ def suit_all(removal: Removal, crossings: Sequence[Crossing]) -> None:
     """Restore channels until those that stay suit all the ways in which they are divided."""
     for crossing in crossings:
         for sets, count in crossing.targets(removal):
-            fill(removal, sets, count, f"equal parts at {crossing.where}")
+            fill(removal, sets, count, crossing.reason)
 
 
 def equalise(removal: Removal) -> None:
@@ -116,17 +122,17 @@ def equalise(removal: Removal) -> None:
 
     A part that is one set goes as a whole; `match` looks whether the code follows.
     """
-    for labels, where in removal.equal:
+    for labels, reason in removal.equal:
         rows = removal.sets[labels]
         if (rows == rows[:, :1]).all():
             continue
         gone = removal.removed[rows]
         target = max(1, int((~gone).sum(1).max()))
         for row in np.flatnonzero((~gone).sum(1) < target):
-            fill(removal, rows[row], target, f"equal parts at {where}")
+            fill(removal, rows[row], target, reason)
 
 
-def fill(removal: Removal, row: np.ndarray, target: int, reason: str) -> None:
+def fill(removal: Removal, row: np.ndarray, target: int, reason: Reason) -> None:
     """Restore the cheapest removed sets of one part until it keeps `target` channels."""
     order = row[np.argsort(removal.weight[row], kind="stable")]
     candidates = order[removal.removed[order]]
@@ -178,7 +184,7 @@ def keep_carriers(removal: Removal) -> None:
     for orphan in orphans:
         if carrier(removal, orphan.reader, orphan.group, orphan.reads) is None:
             best = best_carrier(removal, orphan, served, strength)
-            removal.restore(best, f"carrier of constants for {orphan.reader.place}")
+            removal.restore(best, Reason(Kind.CARRIER, orphan.reader.at))
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import numpy as np
 
 from slimnet.calculus.removal import Removal
 from slimnet.graph import ChannelGraph, Parts
+from slimnet.reasons import Reason
 from slimnet.tracing.labels import Labels
 
-ExtraPin = tuple[Labels, str]
+ExtraPin = tuple[Labels, Reason]
 """Labels that stay since the network's code did not follow a plan, and why."""
 
 
@@ -43,12 +44,18 @@ class Turns:
         coming = self.coming.get(parts.op, ways(parts)[1:])
         if coming:
             self.choose(ops, coming)
-            self.first.setdefault(parts.op, pin)
+            for op in ops:
+                self.first.setdefault(op, pin)
             return None
         for op in ops:
             self.chosen.pop(op, None)
         self.done |= ops
         return self.first.get(parts.op, pin)
+
+    @property
+    def blamed(self) -> dict[int, Reason]:
+        """Of the ops that are taken to divide otherwise since the code did not follow, what was to blame for that."""
+        return {op: self.first[op][1] for op in self.chosen if op in self.first}
 
     def choose(self, ops: Iterable[int], ways: tuple[int, ...]) -> None:
         """Take the first of some ways for these ops, and remember the others."""

@@ -26,6 +26,7 @@ from slimnet.plan import (
     SurgeryPlan,
     Zeroed,
 )
+from slimnet.reasons import Reason
 from slimnet.skeleton import Tensors
 from slimnet.sparsity import DeadChannels
 
@@ -241,13 +242,13 @@ def feature_counts(removal: Removal) -> list[FeatureCount]:
 def kept_dead(removal: Removal, dead: Mapping[str, np.ndarray]) -> list[Kept]:
     """Dead channels that stay, by layer and reason."""
     reasons = list(removal.reasons)
-    kept: dict[tuple[str, str], list[int]] = {}
+    kept: dict[tuple[str, Reason], list[int]] = {}
     for module, layer in last_runs(removal).items():
         stay = np.flatnonzero(dead[module] & removal.stays[layer.outputs])
         codes = removal.why[removal.sets[layer.outputs[stay]]]
         for code in sorted(set(codes.tolist())):
             kept[module, reasons[code]] = stay[codes == code].tolist()
-    return [Kept(layer, reason, tuple(channels)) for (layer, reason), channels in kept.items()]
+    return [Kept.because(layer, reason, tuple(channels)) for (layer, reason), channels in kept.items()]
 
 
 def layer_plans(narrow: Narrow, removal: Removal, dead: Mapping[str, np.ndarray]) -> list[LayerPlan]:

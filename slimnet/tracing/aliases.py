@@ -3,13 +3,14 @@
 import numpy as np
 import torch
 
+from slimnet.reasons import Kind, Place, Reason
 from slimnet.tracing.labels import Labels, varying_axes
 from slimnet.tracing.ops.pointwise import known_scalar
 from slimnet.tracing.recorder import Constant, Recorder, opaque, same
 from slimnet.tracing.tag import Tag
 
 
-def write_through(recorder: Recorder, written: torch.Tensor, before: Tag, where: str) -> None:
+def write_through(recorder: Recorder, written: torch.Tensor, before: Tag, where: Place) -> None:
     """Carry the new labels of a tensor that was changed in place to every other tensor that shares its memory.
 
     `before` is what was known about it before. A label that the write covered wholly is replaced; one that it covered
@@ -21,18 +22,26 @@ def write_through(recorder: Recorder, written: torch.Tensor, before: Tag, where:
             recorder.set(other, renewed(recorder, other, written, before, after, where))
 
 
-def renewed(recorder: Recorder, other: torch.Tensor, written: torch.Tensor, before: Tag, after: Tag, where: str) -> Tag:
+def renewed(
+    recorder: Recorder, other: torch.Tensor, written: torch.Tensor, before: Tag, after: Tag, where: Place
+) -> Tag:
     """What is known about a view after the memory it shares with `written` has changed."""
     tag = recorder.tag(other)
     if not after.faces and not tag.faces:
         return Tag()
     if not tag.faces and len(after.faces) == 1 and follows(after.faces[0], written, other):
-        return Tag((recorder.pointwise([after.faces[0]], beside(recorder, other, tag), reason=where),))
+        return Tag(
+            (
+                recorder.pointwise(
+                    [after.faces[0]], beside(recorder, other, tag), reason=Reason(Kind.NO_CHANNELS, where)
+                ),
+            )
+        )
     if len(tag.faces) == len(before.faces) == len(after.faces) == 1:
         return Tag((replaced(recorder, tag.faces[0], other, written, before.faces[0], after.faces[0], where),))
-    recorder.pin_tensor(written, f"overwritten in part at {where}")
-    recorder.pin_tensor(other, f"overwritten in part at {where}")
-    return Tag(tuple(recorder.pointwise([face], opaque, reason=where) for face in tag.faces))
+    recorder.pin_tensor(written, Reason(Kind.OVERWRITTEN_IN_PART, where))
+    recorder.pin_tensor(other, Reason(Kind.OVERWRITTEN_IN_PART, where))
+    return Tag(tuple(recorder.pointwise([face], opaque, reason=Reason(Kind.NO_CHANNELS, where)) for face in tag.faces))
 
 
 def follows(face: Labels, written: torch.Tensor, other: torch.Tensor) -> bool:
@@ -48,7 +57,7 @@ def replaced(
     written: torch.Tensor,
     before: Labels,
     after: Labels,
-    where: str,
+    where: Place,
 ) -> Labels:
     """The labels of a view with those of the written part renewed."""
     shape = np.broadcast_shapes(before.shape, after.shape)
@@ -61,7 +70,7 @@ def replaced(
     if whole:
         result[hit] = new[place[hit]]
     elif hit.any():
-        result[hit] = recorder.pointwise([face[hit], new[place[hit]]], same, reason=where)
+        result[hit] = recorder.pointwise([face[hit], new[place[hit]]], same, reason=Reason(Kind.NO_CHANNELS, where))
     return result
 
 

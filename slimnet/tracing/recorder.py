@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from slimnet.graph import Activation, Constants, Counted, Known, Op, Padding, Parts, Pin, Pointwise, Step, Sum, Value
+from slimnet.reasons import Kind, Place, Reason
 from slimnet.skeleton import Named
 from slimnet.tracing.labels import Labels, align, along, common_shape, distinct, varying_axes
 from slimnet.tracing.tag import PLAIN, Tag
@@ -75,7 +76,7 @@ class Recorder:
         self.originals = {id(tensor): name for name, tensor in real.items()}
         self.size = 1
         self.known: list[Known] = []
-        self.joins: list[tuple[Labels, Labels, str]] = []
+        self.joins: list[tuple[Labels, Labels, Reason]] = []
         self.vectors: dict[tuple[str, int], Labels] = {}
         self.steps: list[Step] = []
         self.step_ops: list[int] = []
@@ -93,7 +94,7 @@ class Recorder:
         self.families: dict[int, list[torch.Tensor]] = {}
         self.module = ""
         self.line = ""
-        self.found_here: str | None = None
+        self.found_here: Place | None = None
 
     def is_depthwise(self, looks_so: bool) -> bool:
         """Whether the layer now recorded is depthwise: as it was in the dense network, or else as it looks."""
@@ -108,7 +109,7 @@ class Recorder:
         labels = np.arange(start, self.size, dtype=np.int64)
         return labels if len(shape) == 1 else labels.reshape(shape)
 
-    def named(self, labels: Labels, reason: str) -> Labels:
+    def named(self, labels: Labels, reason: Reason) -> Labels:
         """These labels with new ones where they are 0; what has no channel that we know of stays."""
         if np.count_nonzero(labels) == labels.size:
             return labels
@@ -116,7 +117,7 @@ class Recorder:
         self.pin(new[labels == 0], reason)
         return np.where(labels == 0, new, labels)
 
-    def cut(self, name: str, axis: int, labels: Labels, reason: str) -> None:
+    def cut(self, name: str, axis: int, labels: Labels, reason: Reason) -> None:
         """Cut one axis of a parameter together with the channels `(C,)` it belongs to, as with those of other uses."""
         present = self.vectors.setdefault((name, axis), labels)
         if present is not labels:
@@ -128,7 +129,7 @@ class Recorder:
         entry = self.tags.get(id(tensor))
         return name if entry is None or entry[1].parameter == name else None
 
-    def attach(self, tensor: torch.Tensor, channels: Labels, reason: str) -> Value | None:
+    def attach(self, tensor: torch.Tensor, channels: Labels, reason: Reason) -> Value | None:
         """Cut a vector that a layer applies to its channels `(C,)` together with them; returns how to compute it.
 
         None where it depends on the input; then all it is computed from stays.
@@ -158,7 +159,7 @@ class Recorder:
         for axis, size in enumerate(tensor.shape):
             if size > 1:
                 labels = self.fresh((size,))
-                self.cut(name, axis, labels, name)
+                self.cut(name, axis, labels, Reason(Kind.NO_CHANNELS, Place(module=name)))
                 if real.numel() == size:
                     self.known.append(Known(labels, real, name))
                 faces.append(along(labels, axis, tensor.ndim))
@@ -198,23 +199,23 @@ class Recorder:
 
     # Facts
 
-    def pin(self, labels: Labels, reason: str, *, read: bool = True) -> None:
+    def pin(self, labels: Labels, reason: Reason, *, read: bool = True) -> None:
         """Forbid the removal of these labels."""
         labels = labels[labels > 0] if labels.ndim else labels.reshape(-1)
         if labels.size:
             self.pins.append(Pin(distinct(labels), reason, read, len(self.ops)))
 
-    def pin_tensor(self, tensor: torch.Tensor, reason: str) -> None:
+    def pin_tensor(self, tensor: torch.Tensor, reason: Reason) -> None:
         """Forbid the removal of every channel of a tensor."""
         for face in self.tag(tensor).faces:
             self.pin(face, reason)
 
-    def join(self, left: Labels, right: Labels, reason: str) -> None:
+    def join(self, left: Labels, right: Labels, reason: Reason) -> None:
         """Cut these labels together, pairwise; a label paired with none stays."""
         self.joins.append((left.ravel(), right.ravel(), reason))
 
     def pointwise(
-        self, operands: Sequence[Labels], constant: Constant, *, reason: str, joined: int | None = None
+        self, operands: Sequence[Labels], constant: Constant, *, reason: Reason, joined: int | None = None
     ) -> Labels:
         """Record a pointwise op over label arrays that broadcast together; returns the output's labels.
 
@@ -240,7 +241,7 @@ class Recorder:
         self.steps.append(step)
         self.step_ops.append(len(self.ops))
 
-    def summed(self, rows: Labels, where: str, kind: str = "sum", places: Labels | None = None) -> Labels:
+    def summed(self, rows: Labels, where: Reason, kind: str = "sum", places: Labels | None = None) -> Labels:
         """Record that channels `(sums, channels)` are added up; returns labels `(sums,)` of the sums, which stay.
 
         They may also be made into a mean or a maximum.
@@ -251,18 +252,23 @@ class Recorder:
         self.pin(out, where)
         return np.tile(out, rows.shape[0] // count)
 
-    def here(self, call: Call) -> str:
-        """Where an op was called, for people: its name, module path and source line."""
+    def here(self, call: Call) -> Place:
+        """Where an op was called: its name, module path and source line."""
         if self.found_here is None:
-            self.found_here = f"{call.name} in {place(self.module or 'the network itself', self.line)}"
+            self.found_here = Place(call.name, self.module, self.line)
         return self.found_here
+
+    def because(self, kind: Kind, call: Call) -> Reason:
+        """A reason why what an op touches stays."""
+        return Reason(kind, self.here(call))
 
     @property
     def where(self) -> str:
         """Where the op that is now handled was called, for people."""
-        return place(self.module or "the network", self.line)
+        module = self.module or "the network"
+        return f"{module} ({self.line})" if self.line else module
 
-    def channels(self, tensor: torch.Tensor, axis: int, reason: str) -> Labels | None:
+    def channels(self, tensor: torch.Tensor, axis: int, reason: Reason) -> Labels | None:
         """The labels `(C,)` of one axis, with labels that change along other axes joined into it.
 
         None where the axis has no labels; then nothing of the tensor may be removed.
@@ -344,11 +350,6 @@ def line_above(caller: FrameType | None) -> str:
             return ""
         caller = caller.f_back
     return ""
-
-
-def place(module: str, line: str) -> str:
-    """A place in the network, for people: a module, and the line of code where there is one."""
-    return f"{module} ({line})" if line else module
 
 
 @cache

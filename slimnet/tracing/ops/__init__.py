@@ -6,6 +6,7 @@ every channel it touches: nothing is ever guessed.
 
 from collections.abc import Callable
 
+from slimnet.reasons import Kind
 from slimnet.tracing.ops.dividing import DIVIDING
 from slimnet.tracing.ops.filling import FILLING
 from slimnet.tracing.ops.mixing import MIXING
@@ -25,9 +26,10 @@ STATISTICS = frozenset(["native_layer_norm", "native_group_norm", "_fused_rms_no
 
 def unknown(recorder: Recorder, call: Call) -> None:
     """Pin every channel that an op without a handler touches, and forget the constants that it may have overwritten."""
-    why = "normalised over its channels by" if call.name in STATISTICS else "touched by unknown op"
+    kind = Kind.NORMALISED if call.name in STATISTICS else Kind.UNKNOWN_OP
+    reason = recorder.because(kind, call)
     for tensor in call.tensors:
-        recorder.pin_tensor(tensor, f"{why} {recorder.here(call)}")
+        recorder.pin_tensor(tensor, reason)
     for tensor in call.outputs:
         faces = recorder.tag(tensor).faces
-        recorder.set(tensor, Tag(tuple(recorder.pointwise([face], opaque, reason=call.name) for face in faces)))
+        recorder.set(tensor, Tag(tuple(recorder.pointwise([face], opaque, reason=reason) for face in faces)))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from slimnet.graph import Parts
+from slimnet.reasons import Kind
 from slimnet.tracing.labels import Labels, compress, varying_axes
 from slimnet.tracing.recorder import Call, Recorder
 from slimnet.tracing.tag import Tag
@@ -30,7 +31,7 @@ def take_slice(recorder: Recorder, call: Call) -> None:
             if varying_axes(face) == (axis,):
                 note_slice(recorder, call, face.reshape(-1), taken)
             else:
-                recorder.pin(face, f"sliced by position at {recorder.here(call)}")
+                recorder.pin(face, recorder.because(Kind.SLICED, call))
             face = compress(face[(*[slice(None)] * axis, taken)])
         faces.append(face)
     recorder.set(out, Tag(tuple(faces), blank=tag.blank))
@@ -47,7 +48,7 @@ def note_slice(recorder: Recorder, call: Call, labels: Labels, taken: slice) -> 
         if labels.size % step == 0 and start < step and end > labels.size - step + start:
             note_parts(recorder, call, labels.reshape(-1, step), (0,))
         else:
-            recorder.pin(labels, f"sliced by position at {recorder.here(call)}")
+            recorder.pin(labels, recorder.because(Kind.SLICED, call))
         return
     part = math.gcd(labels.size, start, end)
     equal = part > 1 and labels.size // part <= MOST_PARTS
@@ -76,7 +77,7 @@ def select(recorder: Recorder, call: Call) -> None:
             fixed = labels[: index + 1] if index >= 0 else labels[index:]
             note_parts(recorder, call, labels.reshape(1, -1), (), fixed)
         elif face.shape[axis] > 1:
-            recorder.pin(face, f"selected by position at {recorder.here(call)}")
+            recorder.pin(face, recorder.because(Kind.SELECTED, call))
         faces.append(face.take(index if face.shape[axis] > 1 else 0, axis))
     recorder.set(out, Tag(tuple(faces), blank=tag.blank))
 
@@ -101,13 +102,13 @@ def divide(recorder: Recorder, call: Call, face: Labels, axis: int, sizes: Seque
     """A channel axis is divided: note the equal parts, or pin them where they are not equal."""
     part = math.gcd(*sizes)
     if set(varying_axes(face)) != {axis}:
-        recorder.pin(face, f"split into parts of fixed sizes at {recorder.here(call)}")
+        recorder.pin(face, recorder.because(Kind.SPLIT, call))
     elif len(set(sizes)) == 1:
         note_parts(recorder, call, face.reshape(len(sizes), -1), (1, 0))
     elif part > 1 and face.size // part <= MOST_PARTS:
         note_parts(recorder, call, face.reshape(-1, part), (1,))
     else:
-        recorder.pin(face, f"split into parts of fixed sizes at {recorder.here(call)}")
+        recorder.pin(face, recorder.because(Kind.SPLIT, call))
 
 
 def unbind(recorder: Recorder, call: Call) -> None:
@@ -116,7 +117,7 @@ def unbind(recorder: Recorder, call: Call) -> None:
     axis = call.arg(1, "dim", 0) % x.ndim
     for face in recorder.tag(x).faces:
         if face.shape[axis] > 1 and set(varying_axes(face)) == {axis}:
-            recorder.pin(face, f"selected by position at {recorder.here(call)}")
+            recorder.pin(face, recorder.because(Kind.SELECTED, call))
     for index, out in enumerate(call.outputs):
         faces = (face.take(index if face.shape[axis] > 1 else 0, axis) for face in recorder.tag(x).faces)
         recorder.set(out, Tag(tuple(faces)))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from slimnet.graph import Constants, Value
+from slimnet.reasons import Kind
 from slimnet.tracing.recorder import Call, Recorder
 from slimnet.tracing.tag import Tag
 
@@ -53,7 +54,14 @@ def fill(recorder: Recorder, call: Call) -> None:
     def constant(values: Sequence[Constants]) -> Constants:
         return torch.full_like(values[0], math.nan if number is None else number)
 
-    recorder.set(out, Tag(tuple(recorder.pointwise([face], constant, reason=recorder.here(call)) for face in faces)))
+    recorder.set(
+        out,
+        Tag(
+            tuple(
+                recorder.pointwise([face], constant, reason=recorder.because(Kind.NO_CHANNELS, call)) for face in faces
+            )
+        ),
+    )
 
 
 FILLING: dict[str, Callable[[Recorder, Call], None]] = {**dict.fromkeys(FILLED, filled), "fill": fill, "zero": fill}

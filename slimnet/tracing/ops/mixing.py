@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from slimnet.graph import Depthwise, Reader, Value
+from slimnet.reasons import Kind, Place, Reason
 from slimnet.tracing.labels import Labels, along, varying_axes
 from slimnet.tracing.ops.pointwise import product
 from slimnet.tracing.recorder import Call, Recorder, opaque, zero_only
@@ -40,10 +41,10 @@ def convolution(recorder: Recorder, call: Call) -> None:
     """Any convolution, 1-d to 3-d, grouped, depthwise or transposed."""
     x, weight, bias = call.args[:3]
     out = call.outputs[0]
-    where = f"read by a convolution at {recorder.here(call)}"
+    where = recorder.because(Kind.CONVOLVED, call)
     value = recorder.value(weight)
     if value is None:
-        pin_both(recorder, x, weight, f"convolved with a weight computed from data at {recorder.here(call)}")
+        pin_both(recorder, x, weight, recorder.because(Kind.DATA_WEIGHT, call))
         return
     transposed, groups = bool(call.args[6]), int(call.args[8])
     before, after, (_, columns, *kernel) = x.shape, out.shape, weight.shape
@@ -56,7 +57,7 @@ def convolution(recorder: Recorder, call: Call) -> None:
     recorder.set(out, Tag((along(outputs, 1, len(after)),)))
 
 
-def pin_both(recorder: Recorder, x: torch.Tensor, weight: torch.Tensor, reason: str) -> None:
+def pin_both(recorder: Recorder, x: torch.Tensor, weight: torch.Tensor, reason: Reason) -> None:
     """Give up on a layer: nothing it touches may be removed."""
     recorder.pin_tensor(x, reason)
     recorder.pin_tensor(weight, reason)
@@ -66,17 +67,21 @@ def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer
     """Record one layer that reads `inputs` `(K,)`; returns its output labels `(O,)`."""
     here = recorder.here(call)
     inputs = np.zeros(width, dtype=np.int64) if inputs is None else inputs
-    inputs = recorder.named(inputs, f"meets a tensor of fixed size at {here}")
+    inputs = recorder.named(inputs, Reason(Kind.FIXED_SIZE, here))
     outputs = recorder.fresh((layer.outputs,))
     depthwise = recorder.is_depthwise(layer.groups > 1 and layer.groups == width)
     join_weight(recorder, inputs, outputs, layer, depthwise, here)
-    bias = None if layer.bias is None else recorder.attach(layer.bias, outputs, here) or unknown_bias(layer.outputs)
+    bias = (
+        None
+        if layer.bias is None
+        else recorder.attach(layer.bias, outputs, Reason(Kind.NO_CHANNELS, here)) or unknown_bias(layer.outputs)
+    )
     name, value = layer.name, layer.value
     path, _, leaf = (recorder.module, "", "weight") if name is None else name.rpartition(".")
     # A module may hold several weights, under names of its own.
     place = path if leaf.startswith(("weight", "original")) else name or path
     if depthwise:
-        recorder.join(outputs, np.repeat(inputs, layer.outputs // width), here)
+        recorder.join(outputs, np.repeat(inputs, layer.outputs // width), Reason(Kind.NO_CHANNELS, here))
         recorder.add_step(Depthwise(inputs, outputs, layer.uniform, value, bias, name, place, layer.macs))
         return outputs
     bias_name = None if layer.bias is None else recorder.parameter(layer.bias)
@@ -94,7 +99,9 @@ def unknown_bias(outputs: int) -> Value:
     return lambda: torch.full((outputs,), torch.nan, device="cpu")
 
 
-def join_weight(recorder: Recorder, inputs: Labels, outputs: Labels, layer: Layer, depthwise: bool, here: str) -> None:
+def join_weight(
+    recorder: Recorder, inputs: Labels, outputs: Labels, layer: Layer, depthwise: bool, here: Place
+) -> None:
     """Cut the weight's axes together with the channels that the layer reads and writes."""
     in_axis, out_axis = layer.axes
     plain = layer.groups == 1 and not depthwise
@@ -103,13 +110,13 @@ def join_weight(recorder: Recorder, inputs: Labels, outputs: Labels, layer: Laye
     if plain or in_axis == 0:
         cut_weight(recorder, layer, in_axis, inputs, here)
     if not plain and not depthwise and layer.name is None:
-        recorder.pin(np.concatenate([inputs, outputs]), f"grouped weight of an unsupported kind at {here}")
+        recorder.pin(np.concatenate([inputs, outputs]), Reason(Kind.GROUPED_WEIGHT, here))
 
 
-def cut_weight(recorder: Recorder, layer: Layer, axis: int, channels: Labels, reason: str) -> None:
+def cut_weight(recorder: Recorder, layer: Layer, axis: int, channels: Labels, here: Place) -> None:
     """Cut one axis of a weight together with channels `(C,)`; the other axes of a computed weight are pinned."""
     if layer.name is not None:
-        recorder.cut(layer.name, axis, channels, reason)
+        recorder.cut(layer.name, axis, channels, Reason(Kind.NO_CHANNELS, here))
         return
     count = layer.weight.shape[axis]
     labels = np.zeros(count, dtype=np.int64)
@@ -118,11 +125,11 @@ def cut_weight(recorder: Recorder, layer: Layer, axis: int, channels: Labels, re
         if axes == (axis,):
             labels = face.reshape(-1)
         elif any(a > 1 for a in axes) or len(axes) > 1:
-            recorder.pin(face, f"weight computed at {reason}")
+            recorder.pin(face, Reason(Kind.COMPUTED_WEIGHT, here))
     if not labels.any() and is_repeated(layer.value(), axis):
         # A kernel given to as many channels as come: whether it follows a narrower width, the next trace tells.
         return
-    recorder.join(channels, labels, f"meets a weight that is no layer's own in {reason}")
+    recorder.join(channels, labels, Reason(Kind.FOREIGN_WEIGHT, here))
 
 
 def is_repeated(weight: torch.Tensor, axis: int) -> bool:
@@ -134,7 +141,7 @@ def weight_norm(recorder: Recorder, call: Call) -> None:
     """g · v / |v|: filters go with their scales; what a filter reads stays, since its norm depends on it."""
     direction, scale, out = call.tensors[0], call.tensors[1], call.outputs[0]
     axis = call.arg(2, "dim", 0) % out.ndim
-    where = f"normalised with its filter at {recorder.here(call)}"
+    where = recorder.because(Kind.WEIGHT_NORM, call)
     filters = [face for face in recorder.tag(direction).faces if varying_axes(face) == (axis,)]
     scales = [face for face in recorder.tag(scale).faces if varying_axes(face) == (axis,)]
     if len(filters) != 1 or len(scales) != 1:
@@ -173,7 +180,7 @@ def linear(recorder: Recorder, call: Call) -> None:
     count = weight.shape[1]
     macs = math.prod(x.shape) * count
     layer = Layer(base, recorder.parameter(base), value, bias, axes, count, 1, True, macs, "linear")
-    inputs = recorder.channels(x, 1, f"read by a linear layer at {recorder.here(call)}")
+    inputs = recorder.channels(x, 1, recorder.because(Kind.LINEAR, call))
     outputs = mix(recorder, call, inputs, x.shape[1], layer)
     recorder.set(call.outputs[0], Tag((along(outputs, 1, 2),)))
 
@@ -182,7 +189,7 @@ def matmul(recorder: Recorder, call: Call) -> None:
     """A product of two activations: it adds up along one axis, and the others go on."""
     left, right = call.tensors[-2:]
     out = call.outputs[0]
-    where = f"multiplied as a matrix at {recorder.here(call)}"
+    where = recorder.because(Kind.MULTIPLIED, call)
     for extra in call.tensors[:-2]:
         recorder.pin_tensor(extra, where)
     tags = recorder.tag(left), recorder.tag(right)
@@ -201,7 +208,7 @@ def matmul(recorder: Recorder, call: Call) -> None:
     recorder.set(out, Tag(tuple(faces)))
 
 
-def contract(recorder: Recorder, left: Labels, right: Labels, where: str) -> Labels:
+def contract(recorder: Recorder, left: Labels, right: Labels, where: Reason) -> Labels:
     """Labels of a product that adds up over channels: pairs of them, of which one is zero, may go."""
     pairs = recorder.pointwise([left, right], product([None, None]), reason=where)
     return recorder.summed(pairs.reshape(-1, pairs.shape[-1]), where).reshape(*pairs.shape[:-1], 1)
@@ -215,7 +222,7 @@ def passes(face: Labels, free: int, other: Tag) -> bool:
     return axes == (free,) or (free in axes and within and batch_only and len(other.faces) < 2)
 
 
-def carried(recorder: Recorder, face: Labels, other: Tag, where: str) -> Labels:
+def carried(recorder: Recorder, face: Labels, other: Tag, where: Reason) -> Labels:
     """Channels on the free axis of a product, which only zeros leave constant, beside those of a batch."""
     if len(varying_axes(face)) == 1 or not other.faces:
         return recorder.pointwise([face], zero_only, reason=where)

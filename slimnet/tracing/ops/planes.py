@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from slimnet.reasons import Kind
 from slimnet.tracing.labels import Labels, along, compress
 from slimnet.tracing.ops.pointwise import combine
 from slimnet.tracing.ops.pooling import finish, keep_constant
@@ -15,7 +16,7 @@ from slimnet.tracing.tag import Tag
 def through(recorder: Recorder, call: Call, axes: Sequence[int], constant: Constant) -> None:
     """Channels stay themselves where the op works along other axes than theirs; along their own they stay."""
     x = call.tensors[0]
-    where = f"mixed with its neighbours at {recorder.here(call)}"
+    where = recorder.because(Kind.NEIGHBOURS, call)
     faces = []
     for face in recorder.tag(x).faces:
         if any(face.shape[axis] > 1 for axis in axes):
@@ -46,7 +47,7 @@ def leaky(recorder: Recorder, call: Call) -> None:
 def real_parts(recorder: Recorder, call: Call) -> None:
     """view_as_real: real and imaginary parts on an axis of their own."""
     faces = recorder.tag(call.tensors[0]).faces
-    reason = recorder.here(call)
+    reason = recorder.because(Kind.NO_CHANNELS, call)
     finish(recorder, call, [recorder.pointwise([face[..., None]], zero_only, reason=reason) for face in faces])
 
 
@@ -59,7 +60,7 @@ def complex_pair(recorder: Recorder, call: Call) -> None:
 
 def complex_numbers(recorder: Recorder, call: Call) -> None:
     """view_as_complex: the last axis becomes the parts of one number, which go together."""
-    reason = recorder.here(call)
+    reason = recorder.because(Kind.NO_CHANNELS, call)
     faces = []
     for face in recorder.tag(call.tensors[0]).faces:
         parts = [face[..., place] for place in range(face.shape[-1])]
@@ -69,17 +70,21 @@ def complex_numbers(recorder: Recorder, call: Call) -> None:
 
 def one_axis(recorder: Recorder, call: Call, tensor: torch.Tensor, axis: int) -> Labels | None:
     """The labels `(C,)` of a tensor's channel axis; None where it has none, or has weights' axes."""
-    return recorder.channels(tensor, axis, f"met at {recorder.here(call)}") if recorder.tag(tensor).faces else None
+    return (
+        recorder.channels(tensor, axis, recorder.because(Kind.NO_CHANNELS, call))
+        if recorder.tag(tensor).faces
+        else None
+    )
 
 
 def sampled(recorder: Recorder, call: Call) -> None:
     """grid_sample: outside the plane there are zeros, or the plane's own values; the places are no channels."""
     x, grid, out = call.tensors[0], call.tensors[1], call.outputs[0]
-    recorder.pin_tensor(grid, f"taken for positions at {recorder.here(call)}")
+    recorder.pin_tensor(grid, recorder.because(Kind.POSITIONS, call))
     labels = one_axis(recorder, call, x, 1)
     if labels is not None:
         constant = keep_constant if call.args[3] else zero_only
-        new = recorder.pointwise([labels], constant, reason=recorder.here(call))
+        new = recorder.pointwise([labels], constant, reason=recorder.because(Kind.NO_CHANNELS, call))
         recorder.set(out, Tag((along(new, 1, out.ndim),)))
 
 
@@ -89,7 +94,7 @@ def unfolded(recorder: Recorder, call: Call) -> None:
     labels = one_axis(recorder, call, x, x.ndim - 3)
     if labels is not None:
         constant = zero_only if any(call.args[3]) else keep_constant
-        new = recorder.pointwise([labels], constant, reason=recorder.here(call))
+        new = recorder.pointwise([labels], constant, reason=recorder.because(Kind.NO_CHANNELS, call))
         recorder.set(out, Tag((along(np.repeat(new, out.shape[-2] // new.size), out.ndim - 2, out.ndim),)))
 
 
@@ -99,7 +104,7 @@ def folded(recorder: Recorder, call: Call) -> None:
     labels = one_axis(recorder, call, x, x.ndim - 2)
     if labels is not None:
         taps = list(labels.reshape(out.shape[-3], -1).T)
-        new = recorder.pointwise(taps, all_zero, reason=recorder.here(call))
+        new = recorder.pointwise(taps, all_zero, reason=recorder.because(Kind.NO_CHANNELS, call))
         recorder.set(out, Tag((along(new, out.ndim - 3, out.ndim),)))
 
 
@@ -109,7 +114,7 @@ def unpooled(recorder: Recorder, call: Call) -> None:
     axis = x.ndim - (3 if "2d" in call.name else 4)
     both = [one_axis(recorder, call, tensor, axis) for tensor in (x, positions)]
     labels = [np.zeros(x.shape[axis], dtype=np.int64) if found is None else found for found in both]
-    new = recorder.pointwise(labels, zero_only, reason=f"meets other positions at {recorder.here(call)}")
+    new = recorder.pointwise(labels, zero_only, reason=recorder.because(Kind.OTHER_POSITIONS, call))
     recorder.set(out, Tag((along(new, axis, out.ndim),)))
 
 
@@ -121,15 +126,15 @@ def indexed(recorder: Recorder, call: Call) -> None:
     faces = []
     for face in recorder.tag(x).faces:
         if any(place is not None and face.shape[axis] > 1 for axis, place in enumerate(places)):
-            recorder.pin(face, f"taken by numbers at {recorder.here(call)}")
+            recorder.pin(face, recorder.because(Kind.NUMBERS, call))
         else:
             # Labels do not change along these axes, so that the first position stands for any.
             taken = tuple(slice(None) if p is None else np.zeros(p.shape, dtype=np.int64) for p in places)
             moved = compress(face[taken])
-            faces.append(recorder.pointwise([moved], keep_constant, reason=recorder.here(call)))
+            faces.append(recorder.pointwise([moved], keep_constant, reason=recorder.because(Kind.NO_CHANNELS, call)))
     for place in places:
         if place is not None:
-            recorder.pin_tensor(place, f"taken for positions at {recorder.here(call)}")
+            recorder.pin_tensor(place, recorder.because(Kind.POSITIONS, call))
     finish(recorder, call, faces)
 
 

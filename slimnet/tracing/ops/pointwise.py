@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from slimnet.graph import Activation, Constants, Counted, Norm, Pointwise
+from slimnet.reasons import Kind, Reason
 from slimnet.tracing.labels import Labels, align, along, common_shape, varying_axes
 from slimnet.tracing.recorder import Call, Constant, Recorder, opaque, same, zero_only
 from slimnet.tracing.tag import Tag
@@ -89,7 +90,7 @@ def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants
     tags = [recorder.tag(tensor) for tensor in call.tensors]
     faces = [tag.faces[0] for tag in tags if len(tag.faces) == 1]
     if len(faces) == len(tags) and (len(tags) == 1 or are_alike(faces)):
-        labels = recorder.pointwise(faces, rule(call, [None] * len(tags)), reason=lazy_here(recorder, call))
+        labels = recorder.pointwise(faces, rule(call, [None] * len(tags)), reason=fixed_size(recorder, call))
         recorder.set(out, Tag((labels,)))
         return
     if not any(tag.faces for tag in tags):
@@ -112,11 +113,11 @@ def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants
     joined = [array for array in arrays if array.size > 1 or (smallest == 1 and array.flat[0])]
     rest = [array for array in arrays if not (array.size > 1 or (smallest == 1 and array.flat[0]))]
     for array in rest:
-        recorder.pin(array, f"one channel for many others in {recorder.here(call)}")
+        recorder.pin(array, recorder.because(Kind.ONE_FOR_MANY, call))
     order = [id(array) for array in joined + rest]
     positions = [order.index(id(array)) for array in arrays]
     constant = reordered(rule(call, scalars), positions)
-    labels = recorder.pointwise(joined + rest, constant, reason=lazy_here(recorder, call), joined=len(joined))
+    labels = recorder.pointwise(joined + rest, constant, reason=fixed_size(recorder, call), joined=len(joined))
     recorder.set(out, Tag((labels,)))
 
 
@@ -132,9 +133,9 @@ def reordered(constant: Constant, positions: list[int]) -> Constant:
     return lambda values: constant([values[p] for p in positions])
 
 
-def lazy_here(recorder: Recorder, call: Call) -> str:
+def fixed_size(recorder: Recorder, call: Call) -> Reason:
     """The reason for pins of an op that meets a tensor without channels."""
-    return f"meets a tensor of fixed size at {recorder.here(call)}"
+    return recorder.because(Kind.FIXED_SIZE, call)
 
 
 def check_sizes(
@@ -148,7 +149,7 @@ def check_sizes(
     if not fixed or tag.blank:
         return face
     if tag.faces:
-        recorder.pin(face, lazy_here(recorder, call))
+        recorder.pin(face, fixed_size(recorder, call))
     return np.zeros(tuple(n if a in fixed else 1 for a, n in enumerate(shape)), dtype=np.int64)
 
 
@@ -208,7 +209,7 @@ def product(scalars: list[Constants | None]) -> Constant:
 def combine_weights(recorder: Recorder, call: Call, tags: list[Tag]) -> None:
     """An elementwise op where one operand is a weight: its faces join those of the others that share an axis."""
     out = call.outputs[0]
-    where = lazy_here(recorder, call)
+    where = fixed_size(recorder, call)
     result: dict[tuple[int, ...], Labels] = {}
     sizes = [(1,) * (out.ndim - t.ndim) + tuple(t.shape) for t in call.tensors]
     for tag in sorted(tags, key=lambda tag: len(tag.faces)):
@@ -240,7 +241,7 @@ def mixed(tags: list[Tag]) -> bool:
     return any(tag.faces and tag.value is None for tag in tags)
 
 
-def opaque_copy(recorder: Recorder, face: Labels, reason: str) -> Labels:
+def opaque_copy(recorder: Recorder, face: Labels, reason: Reason) -> Labels:
     """New labels for the same channels, with unknown values."""
     return recorder.pointwise([face], opaque, reason=reason)
 
@@ -259,7 +260,7 @@ def note_activation(recorder: Recorder, call: Call, labels: Labels | None) -> No
 def batch_norm(recorder: Recorder, call: Call) -> None:
     """BatchNorm, in evaluation or with the batch's statistics: γ = 0 makes a channel β whatever comes in."""
     x, out = call.args[0], call.outputs[0]
-    where = lazy_here(recorder, call)
+    where = fixed_size(recorder, call)
     labels = recorder.channels(x, 1, where)
     inputs = np.zeros(x.shape[1], dtype=np.int64) if labels is None else labels
     outputs = recorder.fresh((inputs.size,))
@@ -316,7 +317,7 @@ def cast(recorder: Recorder, call: Call) -> None:
         held = values[0].to(out.dtype).to(torch.float64)
         return torch.where(torch.isnan(values[0]), torch.nan, held)
 
-    recorder.set(out, Tag((recorder.pointwise(tag.faces, constant, reason=lazy_here(recorder, call)),)))
+    recorder.set(out, Tag((recorder.pointwise(tag.faces, constant, reason=fixed_size(recorder, call)),)))
 
 
 POINTWISE: dict[str, Any] = dict.fromkeys(ELEMENTWISE, elementwise)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from slimnet.graph import Constants
+from slimnet.reasons import Kind, Reason
 from slimnet.tracing.labels import Labels, varying_axes
 from slimnet.tracing.ops.pointwise import elementwise
 from slimnet.tracing.recorder import Call, Constant, Recorder, all_zero, opaque, zero_only
@@ -45,7 +46,7 @@ def resample(recorder: Recorder, call: Call, constant: Constant | None) -> None:
     tag = recorder.tag(x)
     if not tag.faces:
         return
-    where = f"pooled at {recorder.here(call)}"
+    where = recorder.because(Kind.POOLED, call)
     axis = x.ndim - plane_axes(call, x) - 1
     face = tag.faces[0]
     if len(tag.faces) > 1 or any(a > axis for a in varying_axes(face)):
@@ -126,7 +127,7 @@ def reduce(recorder: Recorder, call: Call, constant: Constant, across: Constant)
     for face in tag.faces:
         over = [a for a in varying_axes(face) if a in axes]
         if over:
-            where = f"reduced over its channels at {recorder.here(call)}"
+            where = recorder.because(Kind.REDUCED, call)
             kind = kind_of(call)
             if kind is not None and len(tag.faces) == 1 and set(over) == set(varying_axes(face)):
                 made_one(recorder, call, face, kind, where)
@@ -137,12 +138,12 @@ def reduce(recorder: Recorder, call: Call, constant: Constant, across: Constant)
             columns = np.moveaxis(face, over, range(len(over))).reshape(-1, *kept_shape(face, over))
             face = recorder.pointwise(list(columns), across, reason=where)
         elif constant is not keep_constant and len(tag.faces) == 1:
-            face = recorder.pointwise([face], constant, reason=recorder.here(call))
+            face = recorder.pointwise([face], constant, reason=recorder.because(Kind.NO_CHANNELS, call))
         faces.append(face if keep else face.reshape([n for a, n in enumerate(face.shape) if a not in axes]))
     finish(recorder, call, faces)
 
 
-def made_one(recorder: Recorder, call: Call, face: Labels, kind: str, where: str) -> None:
+def made_one(recorder: Recorder, call: Call, face: Labels, kind: str, where: Reason) -> None:
     """All channels of a tensor become one, which stays; of a maximum there may also be told where it stands."""
     shape = [1] * call.outputs[0].ndim
     places = recorder.fresh((1,)) if len(call.outputs) > 1 else None
@@ -156,7 +157,9 @@ def finish(recorder: Recorder, call: Call, faces: Sequence[Labels]) -> None:
     """Give the output its channels; where there is a second one, of positions, nothing is known of its values."""
     recorder.set(call.outputs[0], Tag(tuple(faces)))
     for tensor in call.outputs[1:]:
-        positions = [recorder.pointwise([face], opaque, reason=recorder.here(call)) for face in faces]
+        positions = [
+            recorder.pointwise([face], opaque, reason=recorder.because(Kind.NO_CHANNELS, call)) for face in faces
+        ]
         recorder.set(tensor, Tag(tuple(positions)))
 
 
@@ -180,7 +183,7 @@ def normalise_over(recorder: Recorder, call: Call) -> None:
     axis = call.arg(1, "dim", -1) % x.ndim
     faces = []
     for face in recorder.tag(x).faces:
-        where = f"normalised over its channels at {recorder.here(call)}"
+        where = recorder.because(Kind.NORMALISED, call)
         if face.shape[axis] > 1 and varying_axes(face) == (axis,):
             recorder.pin(face, where)
         columns = [face] if face.shape[axis] == 1 else [face.take([i], axis) for i in range(face.shape[axis])]

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from slimnet.graph import Constants, Known, Padding
 from slimnet.models.cifar_resnet import PadShortcut
+from slimnet.reasons import Kind
 from slimnet.tracing.labels import Labels, align, compress, expand_fully, matching_runs, reshape, varying_axes
 from slimnet.tracing.ops.dividing import divide, note_parts
 from slimnet.tracing.recorder import Call, Recorder, opaque, same
@@ -20,7 +21,7 @@ def view(recorder: Recorder, call: Call) -> None:
     """view, reshape, unflatten: a channel axis that splits must keep as many channels in every part."""
     x, out = call.tensors[0], call.outputs[0]
     if x.numel() == 0:
-        recorder.pin_tensor(x, f"empty tensor at {recorder.here(call)}")
+        recorder.pin_tensor(x, recorder.because(Kind.EMPTY, call))
         return
     faces = tuple(reshape(face, x.shape, out.shape) for face in recorder.tag(x).faces)
     for face in faces:
@@ -99,7 +100,7 @@ def join_along(
     """Put the labels of several tensors one after the other along `axis`."""
     out = call.outputs[0]
     if any(len(own) > 1 for own in faces):
-        pin_all(recorder, call, "weights are concatenated")
+        pin_all(recorder, call, Kind.JOINED_WEIGHTS)
         return
     if not any(faces):
         recorder.set(out, Tag(blank=all(recorder.tag(t).blank for t in call.tensors)))
@@ -120,7 +121,7 @@ def join_along(
 
 def merge(recorder: Recorder, call: Call, tensors: list[torch.Tensor], arrays: list[Labels]) -> None:
     """The same channels side by side along another axis: constant where all agree."""
-    reason = f"joined with a tensor of fixed size at {recorder.here(call)}"
+    reason = recorder.because(Kind.JOINED, call)
     operands = [array for array, t in zip(arrays, tensors, strict=True) if array.size > 1 or not recorder.tag(t).blank]
     constant = same if len(operands) == len(arrays) else opaque
     recorder.set(call.outputs[0], Tag((recorder.pointwise(operands, constant, reason=reason),)))
@@ -136,17 +137,19 @@ def scatter_slice(recorder: Recorder, call: Call) -> None:
     if call.name == "select_scatter":
         faces[1] = tuple(np.expand_dims(face, axis) for face in faces[1])
     if any(len(own) > 1 for own in faces) or any(face.shape[axis] > 1 for own in faces for face in own):
-        pin_all(recorder, call, "overwritten by position")
+        pin_all(recorder, call, Kind.OVERWRITTEN)
         return
     if not any(faces):
         recorder.set(out, Tag(blank=all(tag.blank for tag in tags)))
         return
     operands = [own[0] for own in faces if own]
     if any(not own and not tag.blank for own, tag in zip(faces, tags, strict=True)):
-        pin_all(recorder, call, "overwritten with a tensor of fixed size")
+        pin_all(recorder, call, Kind.OVERWRITTEN_WITH)
     else:
         constant = same if len(operands) == len(tags) else opaque
-        recorder.set(out, Tag((recorder.pointwise(operands, constant, reason=recorder.here(call)),)))
+        recorder.set(
+            out, Tag((recorder.pointwise(operands, constant, reason=recorder.because(Kind.NO_CHANNELS, call)),))
+        )
 
 
 def copy(recorder: Recorder, call: Call) -> None:
@@ -175,12 +178,14 @@ def pad(recorder: Recorder, call: Call) -> None:
     padded = {x.ndim - 1 - i: (amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2)}
     faces = recorder.tag(x).faces
     if len(faces) != 1:
-        recorder.pin_tensor(x, f"padded at {recorder.here(call)}")
+        recorder.pin_tensor(x, recorder.because(Kind.PADDED, call))
         return
     face = faces[0]
     channel_axes = [axis for axis, amount in padded.items() if any(amount) and face.shape[axis] > 1]
     if not any(amounts) or any(any(amount) for axis, amount in padded.items() if axis not in channel_axes):
-        face = recorder.pointwise([face], lambda v: torch.where(v[0] == value, v[0], torch.nan), reason="")
+        face = recorder.pointwise(
+            [face], lambda v: torch.where(v[0] == value, v[0], torch.nan), reason=recorder.because(Kind.PADDED, call)
+        )
     for axis in channel_axes:
         face = pad_channels(recorder, call, face, axis, padded[axis])
     recorder.set(out, Tag((face,)))
@@ -197,7 +202,7 @@ def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, amount
     if owned and min(amount) >= 0 and set(varying_axes(face)) == {axis}:
         recorder.paddings.append(Padding(recorder.module, before, after))
     else:
-        reason = f"padded by a fixed number of channels at {recorder.here(call)}"
+        reason = recorder.because(Kind.PADDED_CHANNELS, call)
         recorder.pin(np.concatenate([added_labels, face.reshape(-1)]), reason)
     shapes = [1] * face.ndim
     shapes[axis] = -1
@@ -208,10 +213,10 @@ def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, amount
     return np.concatenate([wide[0], face, wide[1]], axis)
 
 
-def pin_all(recorder: Recorder, call: Call, why: str) -> None:
+def pin_all(recorder: Recorder, call: Call, kind: Kind) -> None:
     """Pin every channel the op touches; its output's channels are unknown."""
     for tensor in call.tensors:
-        recorder.pin_tensor(tensor, f"{why} at {recorder.here(call)}")
+        recorder.pin_tensor(tensor, recorder.because(kind, call))
 
 
 def same_op(recorder: Recorder, call: Call) -> None:
@@ -240,7 +245,7 @@ def glu(recorder: Recorder, call: Call) -> None:
     axis = call.arg(1, "dim", -1) % x.ndim
     faces = recorder.tag(x).faces
     if len(faces) > 1:
-        pin_all(recorder, call, "a weight is gated")
+        pin_all(recorder, call, Kind.GATED_WEIGHT)
         return
     labels = []
     for face in faces:
@@ -248,7 +253,7 @@ def glu(recorder: Recorder, call: Call) -> None:
         if face.shape[axis] > 1:
             divide(recorder, call, face, axis, [out.shape[axis]] * 2)
             halves = np.split(face, 2, axis)
-        labels.append(recorder.pointwise(halves, gate, reason=recorder.here(call)))
+        labels.append(recorder.pointwise(halves, gate, reason=recorder.because(Kind.NO_CHANNELS, call)))
     recorder.set(out, Tag(tuple(labels)))
 
 

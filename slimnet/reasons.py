@@ -1,0 +1,99 @@
+"""Why dead channels stay, as data: kinds of reasons, each with its sentence and what helps, and places."""
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """A place in a network: an op, the path of the module that called it, the line of its code; any may be empty."""
+
+    op: str = ""
+    module: str = ""
+    line: str = ""
+
+    def __str__(self) -> str:
+        if not self.op:
+            return self.module or "the network itself"
+        within = f"{self.op} in {self.module or 'the network itself'}"
+        return f"{within} ({self.line})" if self.line else within
+
+
+NOTHING = ""
+WRITE_SIZES = "write x.shape[1] or -1 where a size is meant, and chunk for halves"
+NONPOSITIVE_SHIFT = "β ≤ 0 in front of a ReLU"
+OWN_WEIGHT = "a module of torch with a weight of its own"
+
+
+class Kind(Enum):
+    """A kind of reason: its sentence, with `{place}` or `{detail}`, and what helps, empty where nothing does."""
+
+    UNCUT = "nothing that holds it can be cut", NOTHING
+    VARIES = "varies where {place} reads it", "fewer shortcuts: all that write a channel must be dead"
+    CARRIER = "carrier of constants for {place}", NONPOSITIVE_SHIFT
+    LAST = "last channel of {place}", NOTHING
+    SECOND = "second channel of {place}", NOTHING
+    EQUAL_PARTS = "equal parts at {place}", NOTHING
+    EQUAL_GROUPS = "equal parts at the groups of {place}", NOTHING
+    FILLS_GROUP = "fills up a group of {place}", NOTHING
+    ROUNDED = "rounded up to a multiple of {detail}", "another round_to="
+    WHOLE = "the whole width is kept", "another round_to="
+    OUTPUT = "output of the network", NOTHING
+    CALLS_DIFFER = "constant differs between the calls of {place}", NOTHING
+    REDUCED = "reduced over its channels at {place}", NONPOSITIVE_SHIFT
+    LARGEST = "stands for all constants, reduced over its channels at {place}", NOTHING
+    NORMALISED = "normalised over its channels at {place}", "BatchNorm"
+    NEIGHBOURS = "mixed with its neighbours at {place}", NOTHING
+    POSITIONS = "taken for positions at {place}", NOTHING
+    NUMBERS = "taken by numbers at {place}", "x.flip(1), chunk and the like follow any width"
+    MULTIPLIED = "multiplied as a matrix at {place}", "scales that are numbers, not computed from the width"
+    FIXED_SIZE = "meets a tensor of fixed size at {place}", NOTHING
+    NO_CHANNELS = "meets what has no channels at {place}", NOTHING
+    JOINED = "joined with a tensor of fixed size at {place}", NOTHING
+    OTHER_POSITIONS = "meets other positions at {place}", NOTHING
+    ONE_FOR_MANY = "one channel for many others in {place}", NOTHING
+    TAKEN = "taken by position at {place}", "chunk or x.shape[1] // 2 for halves; x[:, ::2] follows any width"
+    SLICED = "sliced by position at {place}", WRITE_SIZES
+    SELECTED = "selected by position at {place}", WRITE_SIZES
+    SPLIT = "split into parts of fixed sizes at {place}", "chunk, or sizes computed from x.shape[1]"
+    PADDED_CHANNELS = "padded by a fixed number of channels at {place}", WRITE_SIZES
+    PADDED = "padded at {place}", NOTHING
+    OVERWRITTEN = "overwritten by position at {place}", WRITE_SIZES
+    OVERWRITTEN_WITH = "overwritten with a tensor of fixed size at {place}", WRITE_SIZES
+    OVERWRITTEN_IN_PART = "overwritten in part at {place}", NOTHING
+    CODE = "the code at {place} does not follow a narrower width", WRITE_SIZES
+    CODE_AROUND = "the code around {place} does not follow a narrower width", WRITE_SIZES
+    WEIGHT_NORM = "normalised with its filter at {place}", "remove_parametrizations first"
+    FOREIGN_WEIGHT = "meets a weight that is no layer's own in {place}", OWN_WEIGHT
+    COMPUTED_WEIGHT = "weight computed at {place}", OWN_WEIGHT
+    DATA_WEIGHT = "convolved with a weight computed from data at {place}", OWN_WEIGHT
+    GROUPED_WEIGHT = "grouped weight of an unsupported kind at {place}", OWN_WEIGHT
+    JOINED_WEIGHTS = "weights are concatenated at {place}", OWN_WEIGHT
+    GATED_WEIGHT = "a weight is gated at {place}", OWN_WEIGHT
+    CONVOLVED = "read by a convolution at {place}", NOTHING
+    LINEAR = "read by a linear layer at {place}", NOTHING
+    POOLED = "pooled at {place}", NOTHING
+    EMPTY = "empty tensor at {place}", NOTHING
+    NO_BIAS = "{place} has no bias to fold it into", OWN_WEIGHT
+    NO_CARRIER = "the padded weight of {place} is computed, or shared with a layer of another kind", OWN_WEIGHT
+    UNKNOWN_OP = "touched by unknown op {place}", NOTHING
+
+    @property
+    def sentence(self) -> str:
+        """The reason in words, with `{place}` where the place comes."""
+        return self.value[0]
+
+    @property
+    def help(self) -> str:
+        """What can be done about it, in a few words; empty where nothing can."""
+        return self.value[1]
+
+
+class Reason(NamedTuple):
+    """Why a channel stays: what kind of reason, where, and a detail such as a multiple."""
+
+    kind: Kind
+    place: Place = Place()
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return self.kind.sentence.format(place=self.place, detail=self.detail)
