@@ -9,6 +9,7 @@ import sys
 import pytest
 import slimnet_cli
 import torch
+from processes import LONGEST_WAIT
 from slimnet_cli.inspect import histogram
 from slimnet_cli.network import usual_shape
 from torch import nn
@@ -48,7 +49,7 @@ def checkpoint(tmp_path_factory) -> str:
 def program(*arguments: str, **options) -> subprocess.CompletedProcess:
     """The command line in a process of its own."""
     command = [sys.executable, "-c", "import slimnet_cli; slimnet_cli.main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_WAIT, **options)
 
 
 def test_help_imports_no_torch():
@@ -256,7 +257,7 @@ def test_interrupted_training_saves_where_it_got_to(tmp_path):
     assert process.stderr is not None
     assert process.stderr.readline().startswith("Training: ")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=LONGEST_WAIT)
     assert process.returncode == 130
     assert out == ""
     assert "Traceback" not in err

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import slimnet_cli
 import torch
+from processes import LONGEST_WAIT
 from slimnet_cli.contest import names, shares
 from slimnet_cli.demo import TUNED_FOR, contest
 
@@ -111,7 +112,7 @@ def test_ctrl_c_leaves_what_is_done_and_says_how_to_go_on(checkpoint, tmp_path):
         "slimnet_cli.main()\n"
     )
     command = [sys.executable, "-c", program, "compare", checkpoint, *NETWORK, "--data", "digits", *SHORT, "-o", out]
-    ended = subprocess.run([str(each) for each in command], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([str(each) for each in command], capture_output=True, text=True, timeout=LONGEST_WAIT)
     assert ended.returncode == slimnet_cli.INTERRUPTED
     assert f"the same command goes on where it stopped, in {out}" in ended.stderr
     assert [path.name for path in (out / "cells").iterdir()] == ["implicit-exact.json"]

@@ -16,6 +16,7 @@ import pytest
 import slimnet_cli
 import torch
 from command_line import SHORT, TINY, recipe_of, run
+from processes import LONGEST_WAIT
 from slimnet_cli import live
 from test_resume import everything
 
@@ -77,7 +78,7 @@ def interrupted(folder: Path, *, by: signal.Signals, iterations: int) -> subproc
     assert process.stderr is not None
     assert process.stderr.readline().startswith("Training: ")
     process.send_signal(by)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=LONGEST_WAIT)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 

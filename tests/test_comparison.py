@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import forkserver
+from processes import LONGEST_WAIT, forkserver
 from runs import TINY, images
 
 from slimnet.baselines import Budget, rank, remove, within
@@ -143,7 +143,7 @@ def test_killed_in_a_fine_tuning_it_goes_on_and_repeats_nothing(tmp_path, whole)
     folder = tmp_path / "killed"
     process = forkserver().Process(target=killed, args=(folder, "li2017, 0.5 of the macs: fine-tuning 4/6"))
     process.start()
-    process.join(120)
+    process.join(LONGEST_WAIT)
     assert process.exitcode == -signal.SIGKILL
     before = rows(folder)
     assert set(before) == {"implicit-exact.json", "implicit-macs-0.5.json"}

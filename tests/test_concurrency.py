@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from bundles import basic_net, images, lived_in, small_net
+from processes import LONGEST_WAIT
 from test_random_forwards import Encoder
 from torch import nn
 
@@ -78,7 +79,7 @@ def together(*works: Callable[[], object], times: int = 1) -> list[Any]:
     def run(work: Callable[[], object]) -> list[object]:
         found = []
         for _ in range(times):
-            barrier.wait(120)
+            barrier.wait(LONGEST_WAIT)
             found.append(work())
         return found
 
@@ -190,13 +191,13 @@ def staggered(first: Any, second: Any, within: Callable[[], object]) -> list[obj
     def other() -> None:
         with second:
             entered.set()
-            left.wait(60)
+            left.wait(LONGEST_WAIT)
             found.append(within())
 
     thread = threading.Thread(target=other)
     with first:
         thread.start()
-        entered.wait(60)
+        entered.wait(LONGEST_WAIT)
         found.append(within())
     left.set()
     thread.join()
@@ -266,13 +267,13 @@ def test_only_the_thread_that_is_silenced_is(capsys):
     def exporter() -> None:
         with quiet():
             entered.set()
-            spoken.wait(60)
+            spoken.wait(LONGEST_WAIT)
             speak("the exporter")
 
     thread = threading.Thread(target=exporter)
     try:
         thread.start()
-        entered.wait(60)
+        entered.wait(LONGEST_WAIT)
         with pytest.warns(UserWarning, match="^somebody else warns$"):
             speak("somebody else")
         spoken.set()

@@ -272,7 +272,7 @@ def test_a_dead_process_ends_the_job_with_one_message_and_the_run_goes_on_withou
     """
     folder = tmp_path / "run"
     (tmp_path / "slow.py").write_text(SLOW)
-    options = ("--iterations", "10000", "--checkpoint-every", "20", "--threads", "1")
+    options = ("--iterations", "1000000", "--checkpoint-every", "20", "--threads", "1")
     process = torchrun("digits", *NARROW, *options, "-o", str(folder), program=[str(tmp_path / "slow.py")])
     while process.poll() is None and not list(folder.glob("checkpoints/*.pt")):
         time.sleep(0.05)
@@ -286,7 +286,7 @@ def test_a_dead_process_ends_the_job_with_one_message_and_the_run_goes_on_withou
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainingRun, "__next__", stopping_after(2, TrainingRun.__next__))
         assert slimnet_cli.run(["train", "--resume", str(folder)]) == 130
-    assert f"going on from iteration {at} of 10000" in capsys.readouterr().err
+    assert f"going on from iteration {at} of 1000000" in capsys.readouterr().err
     assert newest(folder / "checkpoints").state["iteration"] == at + 40
 
 
@@ -384,7 +384,8 @@ def test_what_several_processes_cannot_do_is_said_once(tmp_path, options, code, 
 def test_an_interrupted_job_saves_and_says_once_how_to_go_on(tmp_path):
     folder = tmp_path / "run"
     process = torchrun("digits", *NARROW, "--iterations", "100000", "-o", str(folder))
-    while process.poll() is None and not (folder / "metrics.jsonl").exists():
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=LONGEST_WAIT)

@@ -2,6 +2,9 @@
 
 import json
 import sqlite3
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -178,7 +181,23 @@ def test_a_run_that_fails_leaves_the_others_their_turn(place, capsys, monkeypatc
 
 
 def test_the_end_of_a_budget_lets_the_run_at_hand_save_and_leave(place, capsys, monkeypatch):
-    """The one run, which would take hours, waits to go on from its checkpoint."""
+    """The one run, which would take hours, waits to go on from its checkpoint. The time is up once it has reported."""
+
+    class Timer(threading.Thread):
+        def __init__(self, seconds: float, end: Callable[[], None]) -> None:
+            super().__init__(daemon=True)
+            self.seconds, self.end = seconds, end
+
+        def run(self) -> None:
+            assert self.seconds == 2
+            while not any(path.stat().st_size for path in (place / "out" / "runs").glob("*/metrics.jsonl")):
+                time.sleep(0.02)
+            self.end()
+
+        def cancel(self) -> None:
+            pass
+
+    monkeypatch.setattr(threading, "Timer", Timer)
     monkeypatch.setitem(catalogue.document("experiments.json")["small"], "iterations", 1_000_000)
     assert reproduce(place, "table4", "--budget", "2s") == 0
     assert "the same command goes on" in capsys.readouterr().err

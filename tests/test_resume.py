@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import forkserver
+from processes import LONGEST_WAIT, forkserver
 from runs import images, recipe, same
 from test_training import Dropping
 
@@ -176,7 +176,7 @@ def test_killed_at_any_moment_a_run_loses_no_checkpoint_and_ends_the_same(tmp_pa
         ready = context.Event()
         process = context.Process(target=digits_in, args=(path, plan, ready))
         process.start()
-        assert ready.wait(60)
+        assert ready.wait(LONGEST_WAIT)
         time.sleep(generator.uniform(0, LONGEST))
         process.kill()
         process.join()

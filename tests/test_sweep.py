@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import slimnet_cli
-from processes import below, runs
+from processes import LONGEST_WAIT, below, runs
 from slimnet_cli import cells
 from slimnet_cli.cells import Job, Outcome, command
 
@@ -100,9 +100,13 @@ def test_a_cell_that_fails_is_told_does_not_stop_the_others_and_is_tried_again_a
     assert tried == [failed["key"]]
 
 
+LONG = 1_000_000
+"""Iterations that no test waits for, however slowly it goes on itself."""
+
+
 @contextlib.contextmanager
 def begun(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A sweep in a process of its own, once its first cell has a checkpoint."""
+    """A sweep in a process of its own, once its first cell has reported."""
     program = [sys.executable, "-m", "slimnet_cli", "sweep", str(folder / "grid.toml"), "-o", str(folder / "sweep")]
     process = subprocess.Popen(
         [*program, "--threads", "1", "--device", "cpu"],
@@ -112,8 +116,8 @@ def begun(folder: Path) -> Iterator[subprocess.Popen[str]]:
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 90
-        while not list((folder / "sweep").glob("runs/*/metrics.jsonl")):
+        deadline = time.monotonic() + LONGEST_WAIT
+        while not any(path.stat().st_size for path in (folder / "sweep").glob("runs/*/metrics.jsonl")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -124,16 +128,16 @@ def begun(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_ctrl_c_lets_the_cell_at_hand_save_and_the_next_sweep_goes_on(tmp_path, capsys):
-    grid(tmp_path, iterations=4000)
+    grid(tmp_path, iterations=LONG)
     with begun(tmp_path) as process:
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=90)
+        _, errors = process.communicate(timeout=LONGEST_WAIT)
         assert process.returncode == 130
         assert "the same command goes on" in errors
     assert [row["state"] for row in swept(tmp_path)] == ["waiting", "waiting"]
     (folder,) = [path.parent for path in (tmp_path / "sweep" / "runs").glob("*/recipe.json")]
     reached = max(int(path.stem) for path in (folder / "checkpoints").glob("*.pt"))
-    assert 0 < reached < 4000
+    assert 0 < reached < LONG
 
     recipe = json.loads((folder / "recipe.json").read_text())
     job = Job(folder.name, json.dumps(recipe), folder, tmp_path)
@@ -141,19 +145,19 @@ def test_ctrl_c_lets_the_cell_at_hand_save_and_the_next_sweep_goes_on(tmp_path, 
 
 
 def test_a_sweep_keeps_others_out_and_its_cell_saves_and_leaves_when_it_is_killed(tmp_path, capsys):
-    grid(tmp_path, iterations=4000)
+    grid(tmp_path, iterations=LONG)
     with begun(tmp_path) as process:
         assert run(tmp_path) == 2
         assert "in use: another process is sweeping there" in capsys.readouterr().err
         (cell,) = below(process.pid)
         process.kill()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LONGEST_WAIT
         while runs(cell):
             assert time.monotonic() < deadline
             time.sleep(0.05)
     (folder,) = [path.parent for path in (tmp_path / "sweep" / "runs").glob("*/recipe.json")]
     reached = max(int(path.stem) for path in (folder / "checkpoints").glob("*.pt"))
-    assert 0 < reached < 4000
+    assert 0 < reached < LONG
 
 
 @pytest.mark.parametrize(
@@ -204,7 +208,7 @@ def test_cells_run_on_a_ray_cluster(tmp_path):
         env=os.environ | {"RAY_DISABLE_IMPORT_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=LONGEST_WAIT,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr

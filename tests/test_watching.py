@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import LONGEST_WAIT
 from runs import recipe
 from slimnet_cli import cells, terminal, watching
 from slimnet_cli.cells import Here, Job, Outcome, await_leaving, ended, outcome
@@ -19,7 +20,7 @@ SCRIPT = """
 import sys, time
 try:
     open(sys.argv[1], "w").close()
-    time.sleep(60)
+    time.sleep(600)
 except KeyboardInterrupt:
     print("bye")
 """
@@ -109,7 +110,7 @@ def test_a_file_gets_lines_and_a_wish_to_stop_is_said_once(tmp_path, capsys, mon
     with watching.watching([job(tmp_path, "a")], {"a": "cell a"}, lambda: True) as watched:
         watched.begin("a")
         report(tmp_path / "a", 20)
-        told, deadline = "", time.monotonic() + 30
+        told, deadline = "", time.monotonic() + LONGEST_WAIT
         while "iteration 20" not in told and time.monotonic() < deadline:
             told += capsys.readouterr().err
         watched.end(Outcome("a", result=RESULT))
