@@ -20,7 +20,7 @@ from slimnet.formats.capture import capture, forward, private_copy, with_batch
 from slimnet.formats.input_spec import random_inputs
 from slimnet.formats.manifest import CERTIFICATE, ONNX, PLAN, PROGRAM, WEIGHTS, read_manifest, write_manifest
 from slimnet.formats.onnx_runner import OnnxRunner
-from slimnet.formats.pt2 import ProgramRunner, program_bytes
+from slimnet.formats.pt2 import ProgramRunner, TorchRunner, program_bytes
 from slimnet.formats.random_forward import Runner, depends_on_random_numbers
 from slimnet.inputs import Inputs, tensors_in
 from slimnet.loaders import batches_once
@@ -102,7 +102,8 @@ def save(slimmed: Slimmed, folder: str | os.PathLike[str], *, source: str | None
         read_certificate(staging)
         module = rebuilt(slimmed, staging)
         write_exports(slimmed, staging, source)
-        everything = {"the network": module_runner(slimmed.model), **forms(staging, module)}
+        everything: dict[str, Runner] = {"the network": module_runner(slimmed.model), **forms(staging, module)}
+        everything[f"{PROGRAM} as torch loads it"] = TorchRunner(staging / PROGRAM)
         compare(everything, slimmed.example_inputs.map(lambda tensor: tensor.detach().cpu()), target)
         write_manifest(staging, source, slimmed.plan.digest)
     return target

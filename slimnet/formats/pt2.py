@@ -1,14 +1,14 @@
-"""model.pt2: a captured network as bytes, and a way to run one that was checked first."""
+"""model.pt2: a captured network as bytes, and two ways to run one: without making code of it, and as torch does."""
 
 import io
 from pathlib import Path
 
 import torch
-from torch.export.pt2_archive._package import load_pt2
 
 from slimnet.errors import BundleError, ExportError
 from slimnet.files import read_bytes
-from slimnet.formats.pt2_check import check_program
+from slimnet.formats.pt2_archive import read_archive
+from slimnet.formats.pt2_program import read_program
 from slimnet.formats.quiet import quiet
 from slimnet.inputs import Inputs, tensors_in
 from slimnet.models.architecture import reason
@@ -30,24 +30,26 @@ def program_bytes(program: torch.export.ExportedProgram) -> bytes:
 
 
 class ProgramRunner:
-    """Runs a .pt2 file: `Inputs` to the list of output tensors.
+    """Runs a .pt2 file that may come from anywhere: `Inputs` to the list of output tensors.
+
+    torch itself makes Python source of such a file and evaluates parts of it. Here its steps are read as data and run
+    one by one, and only operators on tensors and numbers are called.
 
     Raises:
-        BundleError: the file holds code, or is not a captured network.
+        BundleError: the file does more than compute, or is not a captured network.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, content = path, read_bytes(path)
+        self.path = path
         try:
-            check_program(content)
-            # Else its weights would be made on the default device, wherever that is, and filled here.
-            with quiet(), torch.device("cpu"):
-                # Not `torch.export.load`, which tries an older format with pickles where this one fails.
-                self.module = load_pt2(io.BytesIO(content)).exported_programs["model"].module(check_guards=False)
+            with torch.device("cpu"):
+                self.program = read_program(read_archive(read_bytes(path)))
         except BundleError as error:
             raise BundleError(f"{path} is not run: {error}") from error
-        except Exception as error:  # torch's own errors have no type in common
-            raise BundleError(f"{path} cannot be loaded ({reason(error)}); save the bundle again") from error
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read ({error.strerror or error})") from error
+        except Exception as error:  # a field may be missing, or be of any other type than it should
+            raise BundleError(f"{path} is not run: it is no captured network ({reason(error):.100})") from error
 
     def __call__(self, inputs: Inputs) -> list[torch.Tensor]:
         """Run the network without gradients.
@@ -57,6 +59,37 @@ class ProgramRunner:
         """
         try:
             with torch.no_grad(), torch.device("cpu"):
+                return self.program(inputs)
+        except BundleError as error:
+            raise BundleError(f"{self.path} does not take the recorded inputs: {error}") from error
+        except Exception as error:  # operators raise errors of any type
+            raise BundleError(f"{self.path} does not take the recorded inputs ({reason(error):.200})") from error
+
+
+class TorchRunner:
+    """Runs a .pt2 file as `torch.export.load` does, which trusts it: only for one that this process has written.
+
+    Raises:
+        ExportError: torch does not read it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            # What torch knows of a program that it reads is one for the process; `quiet` lets one thread in at a time.
+            # Without a device its weights would be made on the default one, wherever that is.
+            with quiet(), torch.device("cpu"):
+                self.module = torch.export.load(path).module(check_guards=False)
+        except Exception as error:  # torch's own errors have no type in common
+            raise ExportError(f"torch cannot load {path.name} again ({reason(error)})") from error
+
+    def __call__(self, inputs: Inputs) -> list[torch.Tensor]:
+        """Run the network without gradients.
+
+        Raises:
+            ExportError: it does not take these inputs.
+        """
+        try:
+            with torch.no_grad(), torch.device("cpu"):
                 return tensors_in(inputs.call(self.module))
-        except Exception as error:  # a graph raises whatever its operators and its guards raise
-            raise BundleError(f"{self.path} does not take the recorded inputs ({reason(error)})") from error
+        except Exception as error:  # a graph raises whatever its operators raise
+            raise ExportError(f"torch cannot run the program it was exported to ({reason(error)})") from error

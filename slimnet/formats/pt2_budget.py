@@ -1,0 +1,209 @@
+"""Budget: how much memory and work running a captured network may take, found out before every operator is run.
+
+Each operator is tried on tensors without numbers first (torch's device "meta"), which costs neither. What it would hold
+and compute, all of its parts included, must fit into a budget that grows with the inputs and with the numbers that the
+file holds: a small file cannot ask for much.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from slimnet.errors import BundleError
+
+MEMORY = 2**30
+"""How many bytes any network may hold at once."""
+
+MEMORY_PER_INPUT = 512
+"""How many bytes more for each byte of the inputs: 64 channels made of one take 64 times as many, more than once."""
+
+MEMORY_PER_WEIGHT = 4
+"""How many bytes more for each byte of the weights."""
+
+WORK = 2**33
+"""How many operations on numbers any network may do."""
+
+WORK_PER_PAIR = 16
+"""How many more for each pair of an input and a weight; a convolution uses a weight twice at each place it looks at."""
+
+MOST_PIECES = 2**12
+"""The most tensors that one operator may return."""
+
+CUBIC = (
+    "linalg",
+    "svd",
+    "qr",
+    "inverse",
+    "cholesky",
+    "eig",
+    "det",
+    "matrix_",
+    "lstsq",
+    "solve",
+    "cdist",
+    "lu_",
+    "pinv",
+)
+"""Parts of the names of operators on matrices that do as much work as a product of matrices."""
+
+BY_CONTENT = {"nonzero", "masked_select", "item", "_local_scalar_dense", "nms"}
+"""Operators whose results depend on numbers, and are no larger than what they read."""
+
+SHORT = (torch.float16, torch.bfloat16)
+
+
+class Budget:
+    """Counts what one run of a network holds and does."""
+
+    def __init__(self, inputs: Sequence[torch.Tensor], weights: Iterable[torch.Tensor]) -> None:
+        held = list(weights)
+        given = sum(each.numel() * each.itemsize for each in inputs)
+        kept = sum(each.numel() * each.itemsize for each in held)
+        self.memory = MEMORY + MEMORY_PER_INPUT * given + MEMORY_PER_WEIGHT * kept
+        pairs = sum(each.numel() for each in inputs) * sum(each.numel() for each in held)
+        self.work = WORK + WORK_PER_PAIR * pairs
+        self.storages: dict[int, list[int]] = {}
+        self.bytes = 0
+
+    def hold(self, value: Any) -> None:
+        """Count a value among those that are in memory; tensors of one storage count once."""
+        if isinstance(value, torch.Tensor):
+            storage = value.untyped_storage()
+            entry = self.storages.setdefault(storage._cdata, [0, storage.nbytes()])
+            self.bytes += 0 if entry[0] else entry[1]
+            entry[0] += 1
+
+    def release(self, value: Any) -> None:
+        """Count a value no more."""
+        if isinstance(value, torch.Tensor):
+            key = value.untyped_storage()._cdata
+            self.storages[key][0] -= 1
+            if not self.storages[key][0]:
+                self.bytes -= self.storages.pop(key)[1]
+
+    def charge(self, work: int, memory: int) -> None:
+        """Take work and memory for one operator.
+
+        Raises:
+            BundleError: there is not so much left.
+        """
+        self.work -= work
+        if self.work < 0:
+            raise BundleError("it computes far more than a network of its size and inputs")
+        if self.bytes + memory > self.memory:
+            raise BundleError("it makes far larger tensors than a network of its size and inputs")
+
+    def check(self, operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Take what a call of an operator costs, without doing it.
+
+        Raises:
+            BundleError: there is not so much left, or nobody knows what it costs.
+        """
+        name = operator._schema.name.partition("::")[2]
+        if name in BY_CONTENT or (name == "index" and is_one_mask(args[1])):
+            read = sum(each.numel() * max(1, each.ndim) for each in tensors_of(args))
+            self.charge(read, 8 * read)
+            return
+        if pieces(name, args) > MOST_PIECES:
+            raise BundleError(f"it divides a tensor into more than {MOST_PIECES:,}")
+        shadows, named = shadowed(operator, args, kwargs)
+        try:
+            with Trial(self.charge):
+                operator(*shadows, **named)
+        except NotImplementedError as error:
+            raise BundleError(f"it calls {operator}, whose results may be of any size") from error
+
+
+def is_one_mask(indices: Any) -> bool:
+    """Whether a tensor is read at the places of one mask and nothing else."""
+    masks = [each for each in indices if each is not None]
+    return len(masks) == 1 and masks[0].dtype in (torch.bool, torch.uint8)
+
+
+def shadowed(
+    operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call with tensors that have no numbers, and no place for any to be made in."""
+    widened, meta = torch.is_autocast_enabled("cpu"), torch.device("meta")
+
+    def without_numbers(value: torch.Tensor | torch.device) -> Any:
+        if isinstance(value, torch.device):
+            return meta
+        # Autocast gives the operators of a network one type; here they would meet with two.
+        dtype = torch.float32 if widened and value.dtype in SHORT else value.dtype
+        return torch.empty_strided(value.shape, value.stride(), dtype=dtype, device=meta)
+
+    given, named = pytree.tree_map_only((torch.Tensor, torch.device), without_numbers, (list(args), kwargs))
+    places = [argument.name for argument in operator._schema.arguments]
+    if "device" in places[len(given) :]:
+        named = named | {"device": meta}
+    return given, named
+
+
+def pieces(name: str, args: Sequence[Any]) -> int:
+    """How many tensors an operator makes of one, where that depends on the length of an axis or on a number."""
+    match name, args:
+        case (("split" | "unsafe_split"), [tensor, int() as length, *rest]):
+            axis = tensor.shape[rest[0] if rest else 0]
+            return -(-axis // length) if length > 0 else 0
+        case "unbind", [tensor, *rest]:
+            return int(tensor.shape[rest[0] if rest else 0])
+        case (("chunk" | "unsafe_chunk" | "tensor_split" | "hsplit" | "vsplit" | "dsplit"), [_, int() as count, *_]):
+            return count
+    return 0
+
+
+class Trial(TorchDispatchMode):
+    """Counts the work and memory of every operator that is called while it lasts."""
+
+    def __init__(self, charge: Callable[[int, int], None]) -> None:
+        super().__init__()
+        self.charge, self.memory = charge, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if pieces(func._schema.name.partition("::")[2], args) > MOST_PIECES:
+            raise BundleError(f"it divides a tensor into more than {MOST_PIECES:,}")
+        result = func(*args, **kwargs)
+        made = tensors_of(result)
+        size = sum(each.numel() * each.itemsize for each in made)
+        if not func.is_view:
+            self.memory += size + columns_of(func, args, result)
+        self.charge(work_of(func, args, kwargs, result), max(self.memory, size))
+        return result
+
+
+def work_of(func: Any, args: Any, kwargs: Any, result: Any) -> int:
+    """About how many operations on numbers a call takes."""
+    if func.is_view:
+        return 0
+    name, given, made = func._schema.name.partition("::")[2], tensors_of((args, kwargs)), tensors_of(result)
+    numbers = sum(each.numel() for each in (*given, *made))
+    if func.overloadpacket in flop_registry:
+        return numbers + int(flop_registry[func.overloadpacket](*args, **kwargs, out_val=result))
+    if "pool" in name and "adaptive" not in name and isinstance(args[1], list | tuple):
+        return numbers + sum(each.numel() for each in made) * math.prod(args[1])
+    if any(word in name for word in CUBIC):
+        return numbers * max((size for each in given for size in each.shape), default=1)
+    return numbers
+
+
+def columns_of(func: Any, args: Any, result: Any) -> int:
+    """The bytes that a convolution unrolls its input into, where torch has no better way on the CPU."""
+    if func.overloadpacket is not torch.ops.aten.convolution:
+        return 0
+    image, weight = args[0], args[1]
+    if image.dtype == torch.float32 and image.shape[0] > 1:
+        return 0
+    places = result if not args[6] else image
+    return int(math.prod(weight.shape[1:]) * image.shape[0] * math.prod(places.shape[2:]) * image.itemsize)
+
+
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """Every tensor in arguments or results."""
+    return [each for each in pytree.tree_leaves(value) if isinstance(each, torch.Tensor)]
