@@ -207,13 +207,17 @@ class Counted(NamedTuple):
 
 
 class Op(NamedTuple):
-    """One dispatched op: its name, where it was called, the labels it touched, and the numbers it computed with."""
+    """One dispatched op: its name, where it was called, the labels it touched, and the numbers it computed with.
+
+    `shape` is that of its output where it is a view of channels.
+    """
 
     name: str
     module: str
     line: str
     touched: tuple[Labels, ...]
     numbers: tuple[Any, ...] = ()
+    shape: tuple[int, ...] = ()
 
     @property
     def place(self) -> Place:

@@ -11,14 +11,13 @@ from slimnet.calculus.constants import needs, propagate
 from slimnet.calculus.crossing import Crossing
 from slimnet.calculus.following import check_steps
 from slimnet.calculus.matching import MixedChannelsError, match
-from slimnet.calculus.narrowing import foreseen, is_plain, measured, natural_orders
+from slimnet.calculus.narrowing import foreseen, is_plain, measured, natural_orders, unchanged
 from slimnet.calculus.packing import Packing, find_packable, pack, packed_sets, require_equal_parts
 from slimnet.calculus.removal import Removal, removable
 from slimnet.calculus.rounding import Multiples, Rounding
 from slimnet.calculus.settling import better_crossings, lone, settle
 from slimnet.calculus.turning import ExtraPin, Turns, new_places
 from slimnet.calculus.writing import write_plan
-from slimnet.errors import TraceError
 from slimnet.garbage import collection_paused
 from slimnet.graph import ChannelGraph, Depthwise, Op
 from slimnet.inputs import ExampleInputs, Inputs
@@ -87,9 +86,6 @@ def make_plan(
     The draft is tried on a skeleton: where the network's own code does not follow its narrower channels (numbers
     written into it), what that code touches is pinned and the plan is made again. Without `tried` a network of plain
     ops is trusted to follow, which saves a third of the time; its forward raises where it does not.
-
-    Raises:
-        TraceError: no plan is found that the network's code follows.
     """
     inputs = Inputs.of(example_inputs)
     rounding = rounding or Rounding()
@@ -105,11 +101,18 @@ def make_plan(
     packing_allowed = True
     paired: frozenset[int] = frozenset()
     uncrossed: set[int] = set()
+    blamed: list[Op] = []
     for _ in range(MAX_ROUNDS):
         start = removable(graph, constants, needed, pins, turns.chosen)
         start.paired, start.blamed = paired, turns.blamed
         draft = make_draft(start, packing_allowed, rounding, frozenset(uncrossed))
         removal = draft.removal
+        if idle := turns.give_up(removal):
+            pins += idle
+            continue
+        if not removal.removed.any():
+            narrow = unchanged(tensors.parameters, graph)
+            return write_plan(network, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
         if not tried and is_plain(graph):
             narrow = foreseen(tensors.parameters, removal)
             return write_plan(network, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
@@ -119,8 +122,6 @@ def make_plan(
             check_steps(removal, slim, orders)
             return write_plan(network, tensors, measured(structure, slim), removal, orders, dead, str(rounding))
         except MixedChannelsError as mixed:
-            if not removal.removed.any():
-                break
             if draft.packings and packing_allowed:
                 packing_allowed = False
             elif crossed := crossed_by(draft, mixed.sets):
@@ -131,15 +132,16 @@ def make_plan(
                 pin = turns.turn(removal, mixed.sets, len(graph.ops), pin_sets(removal, mixed.sets, mixed.where))
                 pins += [] if pin is None else [pin]
         except InterruptedForwardError as stop:
-            if not removal.removed.any():
-                break
             touched = concerned_by(graph, removal, stop)
             if alone := lone(removal, touched):
                 paired |= alone
                 continue
-            pin = turns.turn(removal, touched, stop.position, pin_op(graph, removal, stop))
+            pin = turns.turn(removal, touched, stop.position, pin_op(graph, removal, stop, blamed))
             pins += [] if pin is None else [pin]
-    raise TraceError(f"{network}'s own code does not follow any narrower width; nothing can be removed")
+    reason = Reason(Kind.CODE)
+    removal = removable(graph, constants, needed, [(np.arange(1, graph.size), reason)])
+    narrow = unchanged(tensors.parameters, graph)
+    return write_plan(network, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
 
 
 def make_draft(removal: Removal, packing_allowed: bool, rounding: Rounding, uncrossed: frozenset[int]) -> Draft:
@@ -232,19 +234,21 @@ def labels_around(removal: Removal, module: str) -> Labels:
     return np.arange(1, graph.size)
 
 
-def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError) -> ExtraPin:
+def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError, blamed: list[Op]) -> ExtraPin:
     """Pin what stopped a narrower forward: the last op before that moves the same channels by numbers in the code.
 
-    All ops from its line of code are pinned with it. Where there is none, the op that raised is pinned, then its
-    neighbours, then its module, then the modules around it.
+    Once others from its line of code were blamed before, which it adds itself to, those in its module are pinned with
+    it, then all. Where there is none, the op that raised is pinned, then its neighbours, then its module, then the
+    modules around it.
     """
     position = min(stop.position, len(graph.ops) - 1)
     culprit = graph.ops[position]
     concerned = concerned_by(graph, removal, stop)
     for op in reversed(graph.ops[: position + 1]):
         if op.name in SIZED and np.isin(removal.sets[labels_of([op])], concerned).any():
-            twins = [other for other in graph.ops if (other.name, other.line) == (op.name, op.line)]
+            twins = blamed_with(graph, op, blamed)
             if removal.gone(labels_of(twins)).any():
+                blamed.append(op)
                 return labels_of(twins), unfollowed(op)
     reason = unfollowed(culprit)
     for ops in ([culprit], graph.ops[max(0, position - 2) : position + 3]):
@@ -252,6 +256,15 @@ def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError)
         if removal.gone(touched).any():
             return touched, reason
     return labels_around(removal, culprit.module), reason
+
+
+def blamed_with(graph: ChannelGraph, op: Op, blamed: Sequence[Op]) -> list[Op]:
+    """What is pinned with an op: the more ops from its line of code were blamed before, the more of that line's."""
+    times = sum((other.name, other.line) == (op.name, op.line) for other in blamed)
+    if not times:
+        return [op]
+    twins = [other for other in graph.ops if (other.name, other.line) == (op.name, op.line)]
+    return [other for other in twins if other.module == op.module] if times == 1 else twins
 
 
 def unfollowed(op: Op) -> Reason:

@@ -29,6 +29,9 @@ from slimnet.tracing.refusals import refusal
 from slimnet.tracing.tag import Tag
 from slimnet.tracing.workers import work_followed
 
+VIEWS = frozenset(["view", "_unsafe_view", "reshape", "_reshape_alias"])
+"""Ops that give a tensor another shape, in which one size may be whatever is left."""
+
 
 class InterruptedForwardError(Exception):
     """A forward that raised while it was traced, after `position` ops; `cause` says it for people."""
@@ -302,7 +305,9 @@ class ChannelMode(TorchDispatchMode):
             if (entry := tags.get(id(tensor))) is not None:
                 touched += entry[1].faces
         numbers = numbers_of(recorder, call) if touched else ()
-        recorder.ops.append(Op(call.name, recorder.module, recorder.line if touched else "", tuple(touched), numbers))
+        shape = tuple(call.outputs[0].shape) if touched and call.name in VIEWS else ()
+        line = recorder.line if touched else ""
+        recorder.ops.append(Op(call.name, recorder.module, line, tuple(touched), numbers, shape))
 
 
 @cache

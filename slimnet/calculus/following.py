@@ -13,9 +13,9 @@ from slimnet.calculus.constants import ELEMENTWISE
 from slimnet.calculus.matching import AS_STRIDES_ARE, MixedChannelsError, Orders
 from slimnet.calculus.narrowing import PLAIN
 from slimnet.calculus.removal import Removal
-from slimnet.graph import ChannelGraph, Depthwise, Norm, Pin, Pointwise, Reader, Step
+from slimnet.graph import ChannelGraph, Depthwise, Norm, Op, Pin, Pointwise, Reader, Step
 from slimnet.reasons import Reason
-from slimnet.tracing.labels import Labels
+from slimnet.tracing.labels import Labels, labels_among, varying_axes
 
 ODD = np.random.default_rng(0).integers(1, 1 << 62, 64, dtype=np.int64) | 1
 """Factors that make one number of the labels that meet in a step; they wrap around."""
@@ -29,6 +29,7 @@ def check_steps(removal: Removal, slim: ChannelGraph, orders: Orders) -> None:
     """
     graph = removal.graph
     check_sums(removal, slim)
+    check_views(removal, slim)
     if not graph.parts and not graph.sums and all(op.name in PLAIN for op in graph.ops if op.touched):
         return
     follower = Follower(removal, slim, orders)
@@ -57,6 +58,46 @@ def check_sums(removal: Removal, slim: ChannelGraph) -> None:
         same = (left == left[0]).all() and place < len(sizes) and sizes[place] == (left.size, left[0])
         if gone.any() and not same:
             raise MixedChannelsError(removal.sets[total.rows], str(total.where.place))
+
+
+def check_views(removal: Removal, slim: ChannelGraph) -> None:
+    """Each view makes axes of the same sizes as in the dense network, less the channels that go.
+
+    Where the code asks for `view(n, 4, -1)`, the last axis would otherwise take what the channels have lost, as long as
+    the size of the input happens to allow it.
+
+    Raises:
+        MixedChannelsError: an axis has another size.
+    """
+    theirs = views_by_call(slim)
+    for place, views in views_by_call(removal.graph).items():
+        others = theirs.get(place, [])
+        for dense, narrow in zip(views, others, strict=True) if len(views) == len(others) else ():
+            expected = shape_left(removal, dense)
+            if len(expected) != len(narrow.shape) or any(
+                size not in (None, found) for size, found in zip(expected, narrow.shape, strict=True)
+            ):
+                raise MixedChannelsError(removal.sets[labels_among(dense.touched)], str(dense))
+
+
+def views_by_call(graph: ChannelGraph) -> dict[int, list[Op]]:
+    """The views of channels, by their place among the ops that `called` lists."""
+    places = places_of(graph)
+    found: dict[int, list[Op]] = {}
+    for op, place in zip(graph.ops, places, strict=False):
+        if op.shape:
+            found.setdefault(place, []).append(op)
+    return found
+
+
+def shape_left(removal: Removal, view: Op) -> list[int | None]:
+    """The shape that a view must have in the slim network; None for axes between which channels are divided."""
+    shape: list[int | None] = list(view.shape)
+    for face in view.touched[len(view.touched) // 2 :]:
+        axes = varying_axes(face)
+        for axis in axes:
+            shape[axis] = removal.left(face.reshape(-1)) if len(axes) == 1 else None
+    return shape
 
 
 def steps_by_call(graph: ChannelGraph) -> dict[int, list[Step]]:
@@ -92,6 +133,7 @@ class Follower:
         self.sets = removal.sets
         pairs = zip(removal.graph.readers, orders.inputs, orders.outputs, strict=True)
         self.orders = {id(reader): (inputs, outputs) for reader, inputs, outputs in pairs}
+        self.filters = {key[0]: order for key, order in orders.axes.items() if key[1] == 0}
         self.was = np.zeros(slim.size, dtype=np.int64)
         self.alike = np.arange(removal.graph.size)
         for total, other in zip(removal.graph.sums, slim.sums, strict=False):
@@ -123,9 +165,24 @@ class Follower:
         self.learn(narrow.outputs, dense.outputs[outputs])
 
     def filter(self, dense: Depthwise, narrow: Depthwise) -> None:
-        """A depthwise convolution computes some channels from each."""
+        """A depthwise convolution computes some channels from each, by filters that are each channel's own."""
         times = dense.outputs.size // dense.inputs.size
+        order = self.filters.get(dense.weight or "")
+        if order is None:
+            self.filter_alike(dense, narrow, times)
+            return
+        if order.size != narrow.outputs.size or order.size != narrow.inputs.size * times:
+            return
+        expected, found = self.alike[dense.inputs[order // times]], np.repeat(self.was[narrow.inputs], times)
+        if ((found > 0) & (expected > 0) & (found != expected)).any():
+            raise MixedChannelsError(self.sets[dense.inputs], dense.module)
+        self.learn(narrow.outputs, dense.outputs[order])
+
+    def filter_alike(self, dense: Depthwise, narrow: Depthwise, times: int) -> None:
+        """A depthwise convolution by computed filters: channels that are alike cannot be told apart."""
         places = self.places([dense.inputs], [narrow.inputs], dense.inputs)
+        _, first, often = np.unique(self.alike[dense.inputs], return_index=True, return_counts=True)
+        places[np.isin(places, first[often > 1])] = -1
         if narrow.outputs.size == places.size * times:
             rows = dense.outputs.reshape(-1, times)[places]
             self.learn(narrow.outputs, np.where(places[:, None] < 0, 0, rows).reshape(-1))

@@ -9,8 +9,9 @@ from torch import nn
 
 from slimnet.calculus.matching import Orders
 from slimnet.calculus.removal import Removal
-from slimnet.graph import ChannelGraph, Depthwise, Reader
+from slimnet.graph import ChannelGraph, Depthwise, Op, Reader
 from slimnet.skeleton import gather
+from slimnet.tracing.labels import varying_axes
 from slimnet.tracing.ops import POINTWISE
 
 PLAIN = frozenset(POINTWISE) | {
@@ -60,7 +61,16 @@ def is_plain(graph: ChannelGraph) -> bool:
     Where a number in the code stops fitting all the same, the narrow network's forward raises.
     """
     divided = graph.parts or graph.sums or graph.paddings or any(reader.groups > 1 for reader in graph.readers)
-    return not divided and all(op.name in PLAIN for op in graph.ops if op.touched)
+    return not divided and all(op.name in PLAIN and not is_ambiguous(op) for op in graph.ops if op.touched)
+
+
+def is_ambiguous(op: Op) -> bool:
+    """Whether an axis that holds no channels, in what a view makes, may have taken what a narrower one has lost.
+
+    That cannot be seen where the example's size happens to divide: `view(n, 4, -1)`.
+    """
+    channels = {axis for face in op.touched[len(op.touched) // 2 :] for axis in varying_axes(face)}
+    return any(size > 1 and axis not in channels for axis, size in enumerate(op.shape) if axis)
 
 
 def foreseen(parameters: Mapping[str, torch.Tensor], removal: Removal) -> Narrow:
@@ -73,6 +83,16 @@ def foreseen(parameters: Mapping[str, torch.Tensor], removal: Removal) -> Narrow
         macs=graph.macs - (before - after) // graph.batch,
         layer_macs=layer_macs,
         groups=(1,) * len(graph.readers),
+    )
+
+
+def unchanged(parameters: Mapping[str, torch.Tensor], graph: ChannelGraph) -> Narrow:
+    """The numbers of a network, with these parameters, that loses nothing."""
+    return Narrow(
+        params=count_elements(parameters),
+        macs=graph.macs,
+        layer_macs=tuple(layer.macs for layer in graph.layers),
+        groups=tuple(reader.groups for reader in graph.readers),
     )
 
 

@@ -62,6 +62,19 @@ class Turns:
         self.chosen.update(dict.fromkeys(ops, ways[0]))
         self.coming.update(dict.fromkeys(ops, ways[1:]))
 
+    def give_up(self, removal: Removal) -> list[ExtraPin]:
+        """What is to be pinned since turning an op to another axis lets nothing go: what was to be the first time."""
+        found = []
+        for parts in removal.graph.parts:
+            turned = parts.op in self.first and parts.op not in self.done
+            if turned and not removal.gone(parts.grid).any():
+                ops = {twin.op for twin in twins(removal.graph, parts)}
+                for op in ops:
+                    self.chosen.pop(op, None)
+                self.done |= ops
+                found.append(self.first[parts.op])
+        return found
+
     def begin(self, removal: Removal) -> None:
         """Begin with another axis where the one that stands side by side could not lose anything."""
         groups: dict[tuple[str, str, int], list[Parts]] = {}
