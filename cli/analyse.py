@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class Subject:
 
 @click.command(epilog=EXAMPLES, short_help="Measure sparsity and universality on the training images.")
 @click.argument("subject", metavar="RUN|CKPT")
-@architecture_option
+@functools.partial(architecture_option, references=True)
 @click.option("--data", metavar="DATA", help="Labelled images, as for 'train'.  [default: those of the run]")
 @click.option("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Bring the images of a folder to this.")
 @NORMALISE
@@ -111,9 +112,13 @@ def _of_run(folder: Path, network: Network, data: str | None) -> Subject:
     from slimnet.checkpoint import load_checkpoint
     from slimnet.training.run_folder import recipe_of
 
-    if network.arch is not None or network.arch_args or network.weights is not None:
-        raise click.UsageError(f"{folder} is a run and knows its network; leave --arch, --arch-args and --weights out")
     recipe = recipe_of(folder)
+    if network.arch not in (None, recipe.arch) or network.arch_args or network.weights is not None:
+        raise click.UsageError(
+            f"{folder} is a run and knows its network, {recipe.arch}; leave --arch, --arch-args and --weights out"
+        )
+    if network.trust or network.arch is not None:
+        recipe = recipe.trusted(arguments=network.trust)
     model = load_checkpoint(_newest(folder), recipe.arch, recipe.arch_args).eval()
     size = recipe.image_size if data in (None, recipe.data) else None
     return Subject(model, data or recipe.data, size, folder)

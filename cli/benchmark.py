@@ -32,7 +32,7 @@ Examples:
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Compare networks: size, speed, accuracy.")
 @click.argument("networks", nargs=-1, metavar="DENSE SLIM [MORE]...")
-@network_options(required=False)
+@network_options(required=False, references=True)
 @measuring_options
 @data_options
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML report.")

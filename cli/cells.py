@@ -78,16 +78,22 @@ Outcomes = Generator[Outcome, None, None]
 def command(job: Job) -> list[str]:
     """The command line that begins a cell, or goes on with it where it was begun."""
     from slimnet.errors import SlimnetError
-    from slimnet.files import whole_file
+    from slimnet.files import read_text, whole_file
+    from slimnet.training import Recipe
 
     train = [sys.executable, "-m", "slimnet_cli", "train"]
-    if (job.folder / "recipe.json").exists():
+    begun = job.folder / "recipe.json"
+    if begun.exists():
+        # A folder may have come from elsewhere: what its recipe names is built only where the job asks for the same.
+        with contextlib.suppress(SlimnetError, OSError, UnicodeDecodeError):
+            if Recipe.from_json(read_text(begun)) == Recipe.from_json(job.recipe):
+                train.append("--trust")
         return [*train, "--resume", str(job.folder), "--json", "--no-report", *job.options]
     asked = job.folder.with_name(f"{job.folder.name}.json")
     asked.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(asked, SlimnetError) as file:
         file.write_text(job.recipe, encoding="utf-8")
-    return [*train, "--recipe", str(asked), "-o", str(job.folder), "--json", "--no-report", *job.options]
+    return [*train, "--trust", "--recipe", str(asked), "-o", str(job.folder), "--json", "--no-report", *job.options]
 
 
 def outcome(job: Job, exit_code: int, output: str, said: Sequence[str]) -> Outcome:

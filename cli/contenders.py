@@ -30,7 +30,7 @@ def contender(name: str, source: str, network: Network) -> Contender:
     if path.is_dir():
         files = {"weights": path / "model.safetensors", "onnx": path / "model.onnx"}
         known = network.or_else(bundle.read_blueprint(path).architecture)
-        module = None if known.arch is None else bundle.load(path, known.fresh())
+        module = None if known.arch is None else bundle.load(path, known.fresh(), trust=network.trust)
         return Contender(name, module, files["onnx"], files)
     if path.suffix == ".onnx":
         return Contender(name, None, path, {"onnx": path})

@@ -22,7 +22,7 @@ Examples:
 @click.argument("bundle", metavar="BUNDLE")
 @click.option("-o", "--out", required=True, metavar="F.onnx", help="Where the ONNX model goes; replaced if it exists.")
 @click.option("--opset", type=int, help="The ONNX operator set.  [default: what torch writes by itself]")
-@functools.partial(architecture_option, checkpoints=False)
+@functools.partial(architecture_option, checkpoints=False, references=True)
 @json_option
 def export(bundle: str, out: str, opset: int | None, network: Network, as_json: bool) -> None:
     """Write the slim network of a bundle as an ONNX model.
@@ -37,7 +37,7 @@ def export(bundle: str, out: str, opset: int | None, network: Network, as_json: 
     refuse_missing_folder(out)
     with terminal.working("Exporting"):
         blueprint = read_blueprint(bundle)
-        model = load(bundle, network.fresh())
+        model = load(bundle, network.fresh(), trust=network.trust)
         inputs = random_inputs(blueprint.inputs, seed=0)
         result = export_onnx(model, inputs, out, metadata={"plan_digest": blueprint.plan.digest}, opset=opset)
     if as_json:

@@ -24,13 +24,14 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Network:
-    """What `--arch`, `--arch-args`, `--input-shape` and `--weights` say, and where the network is to run."""
+    """What `--arch`, `--arch-args`, `--input-shape`, `--weights` and `--trust` say, and where the network is to run."""
 
     arch: str | None
     arch_args: Mapping[str, Any] = field(default_factory=dict)
     input_shape: Shape | None = None
     device: str = "cpu"
     weights: str | None = None
+    trust: bool = False
 
     def load(self, checkpoint: str) -> nn.Module:
         """The network with the weights of a checkpoint, in eval mode, on its device.
@@ -61,9 +62,10 @@ class Network:
         return build(self.arch, self.arch_args)
 
     def or_else(self, architecture: Architecture | None) -> Network:
-        """This network, or where no architecture was named, the one that a bundle knows and that runs no code."""
-        if self.arch is not None or architecture is None or architecture.imports_code:
+        """This network, or where no architecture was named, the one that a bundle knows and that may be built."""
+        if self.arch is not None or architecture is None or (architecture.imports_code and not self.trust):
             return self
+        architecture = architecture.trusted() if self.trust else architecture
         return replace(self, arch=architecture.name, arch_args=architecture.args)
 
     def example(self, model: nn.Module, data: ImageData | None = None) -> torch.Tensor:

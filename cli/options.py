@@ -56,8 +56,17 @@ def json_object(_: click.Context, __: click.Parameter, text: str | None) -> dict
     return value
 
 
-def architecture_options(*, required: bool, checkpoints: bool = True) -> Callable[[Command], Command]:
-    """Add `--arch` and `--arch-args`, and where checkpoints are read `--weights`."""
+TRUST = click.option(
+    "--trust",
+    is_flag=True,
+    help="Build the network that a file names, though that runs code (package.module:factory) or opens other files.",
+)
+
+
+def architecture_options(
+    *, required: bool, checkpoints: bool = True, references: bool = False
+) -> Callable[[Command], Command]:
+    """Add `--arch` and `--arch-args`; `--weights` where checkpoints are read, `--trust` where files name networks."""
     arch = click.option(
         "--arch",
         required=required,
@@ -76,21 +85,26 @@ def architecture_options(*, required: bool, checkpoints: bool = True) -> Callabl
         help="Which weights of a checkpoint: plain, ema (a moving average), or the name of an entry or the beginning "
         "of names, such as teacher.  [default: plain ones where there are any]",
     )
-    return lambda command: arch(arch_args(weights(command) if checkpoints else command))
+    others = [option for option, wanted in ((weights, checkpoints), (TRUST, references)) if wanted]
+    return lambda command: functools.reduce(lambda added, option: option(added), [*others, arch_args, arch], command)
 
 
-def architecture_option(command: Command, *, required: bool = False, checkpoints: bool = True) -> Command:
-    """Add `--arch` and `--arch-args`, and `--weights` where `checkpoints` are read; the command gets one `network`."""
+def architecture_option(
+    command: Command, *, required: bool = False, checkpoints: bool = True, references: bool = False
+) -> Command:
+    """Add the `architecture_options`; the command gets one `network`."""
 
     @functools.wraps(command)
-    def with_network(arch: str | None, arch_args: dict[str, Any], weights: str | None = None, **others: Any) -> Any:
-        return command(network=Network(arch, arch_args, weights=weights), **others)
+    def with_network(
+        arch: str | None, arch_args: dict[str, Any], weights: str | None = None, trust: bool = False, **others: Any
+    ) -> Any:
+        return command(network=Network(arch, arch_args, weights=weights, trust=trust), **others)
 
-    return architecture_options(required=required, checkpoints=checkpoints)(with_network)
+    return architecture_options(required=required, checkpoints=checkpoints, references=references)(with_network)
 
 
-def network_options(*, required: bool = True) -> Callable[[Command], Command]:
-    """Add `--arch`, `--arch-args`, `--weights` and `--input-shape`; the command gets them as one `network`."""
+def network_options(*, required: bool = True, references: bool = False) -> Callable[[Command], Command]:
+    """Add the `architecture_options` and `--input-shape`; the command gets them as one `network`."""
     shape = click.option(
         "--input-shape",
         callback=positive_numbers,
@@ -105,10 +119,11 @@ def network_options(*, required: bool = True) -> Callable[[Command], Command]:
             arch_args: dict[str, Any],
             weights: str | None,
             input_shape: tuple[int, ...] | None,
+            trust: bool = False,
             **others: Any,
         ) -> Any:
-            return command(network=Network(arch, arch_args, input_shape, weights=weights), **others)
+            return command(network=Network(arch, arch_args, input_shape, weights=weights, trust=trust), **others)
 
-        return architecture_options(required=required)(shape(with_network))
+        return architecture_options(required=required, references=references)(shape(with_network))
 
     return decorate

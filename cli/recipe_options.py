@@ -44,6 +44,11 @@ OPTIONS = (
     network(
         "--arch", metavar="ARCH", help="basicnet, vgg16, ..., torchvision:NAME, timm:NAME or package.module:factory."
     ),
+    network(
+        "--trust",
+        is_flag=True,
+        help="Build the network that --recipe, --from or --resume names, though that runs code or opens other files.",
+    ),
     network("--arch-args", callback=json_object, metavar="JSON", help="Arguments of the network, as a JSON object."),
     network("--iterations", type=int, help="Optimiser steps; the schedule is stretched along."),
     network("--batch-size", type=int, help="Images per step, of all processes together."),
@@ -77,10 +82,11 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a command line says about a recipe: a file to begin with, and fields that it names."""
+    """What a command line says about a recipe: a file to begin with, whether to trust it, and fields."""
 
     file: str | None
     fields: Mapping[str, Any]
+    trust: bool = False
 
     def source(self, data: str | None) -> str:
         """Which data is meant.
@@ -120,17 +126,23 @@ class Wishes:
 
     def changed(self, begun: Recipe, data: str | None) -> Recipe:
         """The recipe of a run that goes on, as this command line would have it."""
-        base = begun if self.file is None else read_recipe(self.file)
+        base = begun if self.file is None else self._read(self.file)
+        if self.trust or "arch" in self.fields:
+            base = base.trusted(arguments=self.trust)
         given = dict(self.fields) | ({"data": data} if data else {})
         if "warm_start" in given:
             given["warm_start_sha256"] = base.warm_start_sha256
         return dataclasses.replace(base, **given)
 
+    def _read(self, file: str) -> Recipe:
+        recipe = read_recipe(file)
+        return recipe.trusted() if self.trust else recipe
+
     def _base(self, source: str) -> Recipe:
         from slimnet.training.recipe import DIGITS_DEMO, Recipe
 
         if self.file is not None:
-            return read_recipe(self.file)
+            return self._read(self.file)
         if source == DIGITS_DEMO.data:
             return DIGITS_DEMO
         # The paper's on CIFAR (section 3): 250 epochs and 75 more at a tenth of the learning rate.
@@ -141,7 +153,7 @@ class Wishes:
         arch, arguments = self.fields.get("arch"), self.fields.get("arch_args", {})
         if arch is None and "warm_start" in self.fields and self.file is None:
             known = recipe_in(self.fields["warm_start"])
-            base = base if known is None else known
+            base = base if known is None else known.trusted() if self.trust else known
         if arch is not None:
             return arch, fitting(arch, data) | arguments
         fit = {} if self.file is not None else fitting(base.arch, data)
@@ -198,8 +210,8 @@ def recipe_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_wishes(**given: Any) -> Any:
         fields = {name: given.pop(name) for name in NAMES}
-        file = given.pop("file")
-        return command(wishes=Wishes(file, {k: v for k, v in fields.items() if v not in (None, {})}), **given)
+        named = {name: value for name, value in fields.items() if value not in (None, {})}
+        return command(wishes=Wishes(given.pop("file"), named, given.pop("trust")), **given)
 
     return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_wishes)
 
@@ -208,5 +220,5 @@ NAMES = tuple(
     name
     for option in OPTIONS
     for name in (option(click.Command("probe")).params[0].name,)
-    if name is not None and name != "file"
+    if name is not None and name not in ("file", "trust")
 )

@@ -116,7 +116,9 @@ class Request:
         with ExitStack() as stack:
             folder = stack.enter_context(reopened(self.path)) if self.ranks.first else None
             recipe, session = self.ranks.as_first((folder.recipe, folder.last_session()) if folder else None)
-            refuse_difference(recipe, self.wishes.changed(recipe, self.data))
+            wished = self.wishes.changed(recipe, self.data)
+            refuse_difference(recipe, wished)
+            recipe = wished
             images = self._images(recipe.data, recipe.image_size)
             threads = session.threads if session else self._threads(recipe)
             yield folder, self._begin(recipe, images, threads, session.every if session else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from slimnet_cli.options import as_one, json_option
 if TYPE_CHECKING:
     from slimnet_cli.cells import Here, Ray
 
-    from slimnet.sweep import Row, Store
+    from slimnet.sweep import Cell, Row, Store
 
 EXAMPLES = """\b
 Examples:
@@ -122,7 +123,7 @@ def sweep(grid: str, out: Path, retry: bool, workforce: Workforce, as_json: bool
         store.add(cells)
         store.wait_again(failed=retry)
         keys = [cell.key for cell in cells]
-        stopped = _run(store, keys, out, workers, workforce.arguments)
+        stopped = _run(store, cells, out, workers, workforce.arguments)
         _show(store.rows(keys), out, as_json)
     if stopped:
         terminal.note(f"interrupted; the same command goes on where it stopped, in {out}")
@@ -131,14 +132,15 @@ def sweep(grid: str, out: Path, retry: bool, workforce: Workforce, as_json: bool
         raise click.exceptions.Exit(1)
 
 
-def _run(store: Store, keys: list[str], out: Path, workers: Here | Ray, options: tuple[str, ...]) -> bool:
-    """Train what waits; returns whether it was interrupted."""
+def _run(store: Store, cells: Sequence[Cell], out: Path, workers: Here | Ray, options: tuple[str, ...]) -> bool:
+    """Train what waits, as the grid says it, whatever the table in the folder holds; returns if it was interrupted."""
     from slimnet_cli.cells import Job
     from slimnet_cli.queue import train_waiting
 
-    waiting = [row for row in store.rows(keys) if row.state == "waiting"]
+    recipes = {cell.key: cell.recipe.to_json() for cell in cells}
+    waiting = [row for row in store.rows(list(recipes)) if row.state == "waiting"]
     runs = out.absolute() / "runs"
-    jobs = [Job(row.key, row.recipe, runs / row.key, Path.cwd(), options) for row in waiting]
+    jobs = [Job(row.key, recipes[row.key], runs / row.key, Path.cwd(), options) for row in waiting]
     return train_waiting(store, jobs, {row.key: row.varied for row in waiting}, workers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,7 +28,7 @@ Examples:
 @click.argument("bundle", metavar="BUNDLE")
 @click.option("--dense", metavar="CKPT", help="The checkpoint it was made from: the certificate is measured again.")
 @data_options
-@architecture_option
+@functools.partial(architecture_option, references=True)
 @on_device
 @json_option
 def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_json: bool) -> None:
@@ -49,7 +50,7 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
         if dense is not None:
             trained = network.or_else(read_blueprint(bundle).architecture).load(dense)
         loader = Batches(images, progress=terminal.counting(say, "certificate")) if images else None
-        result = verify_bundle(bundle, network.fresh(), dense=trained, loader=loader)
+        result = verify_bundle(bundle, network.fresh(), dense=trained, loader=loader, trust=network.trust)
     if as_json:
         terminal.emit(document(result))
     else:

@@ -1,5 +1,6 @@
 """save, load, verify_bundle: a slim network as a folder without pickle, complete and checked before it appears."""
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from slimnet.equivalence import BATCHES, nothing_finite, relative_difference, sa
 from slimnet.errors import BundleError, CertificateError, ChangedBundleError, ExportError, PlanError, UsageError
 from slimnet.export import write_onnx
 from slimnet.files import refuse_existing, whole_folder
+from slimnet.formats.activations import check_activations
 from slimnet.formats.blueprint import Blueprint, read_weights, weights_into, write_weights
 from slimnet.formats.capture import capture, forward, private_copy, with_batch
 from slimnet.formats.input_spec import random_inputs
@@ -25,10 +27,14 @@ from slimnet.formats.random_forward import Runner, depends_on_random_numbers
 from slimnet.inputs import Inputs, tensors_in
 from slimnet.loaders import batches_once
 from slimnet.models.architecture import Architecture
+from slimnet.models.bounded_build import Shapes, bounded_by
 from slimnet.pipeline import Slimmed
 from slimnet.places import device_of
 from slimnet.random_state import random_numbers_kept
 from slimnet.records import read_json
+
+DENSE_AT_LEAST, DENSE_TO_SLIM = 1 << 26, 256
+"""The dense network of a bundle from elsewhere may have so many numbers, or so many for each that its weights hold."""
 
 ANOTHER_DENSE = "not the one of the bundle's certificate: its weights differ"
 """What is said of a dense network that a bundle was not made from."""
@@ -123,11 +129,12 @@ def check_free(folder: str | os.PathLike[str]) -> None:
         raise BundleError(f"cannot write {target}: {target.parent} is not writable; name another place")
 
 
-def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
+def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
     """Build the slim network of a bundle again, on the CPU, in the mode it was saved in.
 
-    `model` is a fresh dense network of the same architecture. It is needed where the bundle names none, or one that
-    is made by code (`package.module:factory`): a file from elsewhere does not choose which code runs.
+    `model` is a fresh dense network of the same architecture. It is needed where the bundle names none. One that is
+    made by code (`package.module:factory`), or with arguments that reach for files or servers, is built with `trust`
+    alone: a file from elsewhere does not choose what runs.
 
     Raises:
         BundleError: not a bundle, a file that was changed, or an architecture that is not built without `model`.
@@ -136,7 +143,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
     """
     place = Path(folder)
     blueprint = read_blueprint(place)
-    return blueprint.build(model or fresh_dense(blueprint.architecture, place), place / WEIGHTS)
+    return blueprint.build(model or fresh_dense(blueprint, place, trust=trust), place / WEIGHTS)
 
 
 def read_blueprint(folder: str | os.PathLike[str]) -> Blueprint:
@@ -156,12 +163,13 @@ def verify_bundle(
     *,
     dense: nn.Module | None = None,
     loader: Iterable[Any] | None = None,
+    trust: bool = False,
 ) -> Verification:
     """Check a bundle on this machine: every file's hash, and that all forms of the network agree.
 
-    `model` is as for `load`; a network that cannot be rebuilt is checked in its other two forms. `dense` is the
-    trained network the bundle was made from: with it the certificate is measured again, on `loader` or on random
-    inputs of the recorded shapes.
+    `model` and `trust` are as for `load`; a network that cannot be rebuilt is checked in its other two forms. `dense`
+    is the trained network the bundle was made from: with it the certificate is measured again, on `loader` or on
+    random inputs of the recorded shapes.
 
     Raises:
         BundleError: not a bundle, or a file that was changed.
@@ -174,7 +182,8 @@ def verify_bundle(
     if not blueprint.plan.digest == certificate.plan_digest == manifest.plan_digest:
         raise ChangedBundleError(f"{place}: plan and certificate are of different networks; save the bundle again")
     inputs = random_inputs(blueprint.inputs, seed=0)
-    slim = verifiable_module(blueprint, place, model or dense)
+    slim = verifiable_module(blueprint, place, model or dense, trust=trust)
+    check_activations(slim, inputs, max(BATCHES), str(place))
     found = forms(place, slim)
     agreement = compare(found, inputs, place)
     checked = Verification(
@@ -228,23 +237,45 @@ def rebuilt(slimmed: Slimmed, folder: Path) -> nn.Module:
         ) from error
 
 
-def fresh_dense(architecture: Architecture | None, folder: Path) -> nn.Module:
+def fresh_dense(blueprint: Blueprint, folder: Path, *, trust: bool) -> nn.Module:
     """The dense network that a bundle names, with random weights.
 
     Raises:
-        BundleError: it names none, or code.
+        BundleError: it names none, or code that is not trusted, or claims a size out of all proportion to its weights.
+        ArchitectureError: it cannot be built, or becomes larger than the plan says.
     """
+    architecture = blueprint.architecture
     if architecture is None:
         raise BundleError(
             f"{folder} does not say how its network is built; say it with model= (--arch on the command line), "
             f"or run {PROGRAM} or {ONNX}, which need nothing else"
         )
+    if trust:
+        return unseeded(architecture.trusted())
     if architecture.imports_code:
         raise BundleError(
-            f"{folder} names code that makes its network, {architecture}, which is not run unasked; "
-            "if you trust it, say so with model=slimnet.build(...) (--arch on the command line)"
+            f"{folder} would import and call {architecture.name} to make its network, {architecture}, "
+            "which is not run unasked; if you trust it, say so with trust=True or model= (or --trust, --arch)"
         )
-    return unseeded(architecture)
+    shapes = blueprint.plan.shapes
+    check_proportion(shapes, folder)
+    with bounded_by(shapes):
+        return unseeded(architecture)
+
+
+def check_proportion(shapes: Shapes, folder: Path) -> None:
+    """Refuse a bundle whose dense network would be out of all proportion to the weights in it.
+
+    Raises:
+        BundleError: it would take gigabytes for nothing.
+    """
+    dense, held = sum(map(math.prod, shapes.values())), (folder / WEIGHTS).stat().st_size // 4
+    limit = max(DENSE_AT_LEAST, DENSE_TO_SLIM * held)
+    if dense > limit:
+        raise BundleError(
+            f"{folder} claims a dense network of {dense:,} numbers for {held:,} in its {WEIGHTS}, more than "
+            f"{DENSE_TO_SLIM} times as many; if that is right, pass the dense network with model= (or --arch)"
+        )
 
 
 def unseeded(architecture: Architecture) -> nn.Module:
@@ -253,12 +284,12 @@ def unseeded(architecture: Architecture) -> nn.Module:
         return architecture.build()
 
 
-def verifiable_module(blueprint: Blueprint, folder: Path, dense: nn.Module | None) -> nn.Module | None:
+def verifiable_module(blueprint: Blueprint, folder: Path, dense: nn.Module | None, *, trust: bool) -> nn.Module | None:
     """The rebuilt network, or None where nothing says how."""
-    known = blueprint.architecture is not None and not blueprint.architecture.imports_code
+    known = blueprint.architecture is not None and (trust or not blueprint.architecture.imports_code)
     if dense is None and not known:
         return None
-    return blueprint.build(dense or fresh_dense(blueprint.architecture, folder), folder / WEIGHTS)
+    return blueprint.build(dense or fresh_dense(blueprint, folder, trust=trust), folder / WEIGHTS)
 
 
 def forms(folder: Path, module: nn.Module | None) -> dict[str, Runner]:

@@ -13,6 +13,9 @@ from slimnet.errors import DataError
 from slimnet.files import open_file
 
 _NEEDED = ("x_train", "y_train", "x_test", "y_test")
+LIMIT_CLASSES = 1 << 16
+"""How many classes labels may stand for; a network has an output, and a confusion a row, for each."""
+
 _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 """What NumPy and zipfile raise over a file that is not what it claims to be."""
 
@@ -51,8 +54,13 @@ def _read(path: Path, archive: zipfile.ZipFile) -> ImageData:
     train, test = (
         (_array(archive, f"x_{split}"), _array(archive, f"y_{split}").to(torch.int64)) for split in ("train", "test")
     )
-    count = max(int(labels.max()) + 1 if labels.numel() else 1 for labels in (train[1], test[1]))
-    classes = _class_names(path, archive) if "classes" in present else [str(label) for label in range(count)]
+    highest = max(int(labels.max()) if labels.numel() else 0 for labels in (train[1], test[1]))
+    if highest >= LIMIT_CLASSES:
+        raise DataError(
+            f"{path}: label {highest} would mean {highest + 1:,} classes, of at most {LIMIT_CLASSES:,}; "
+            "number the classes from 0 up"
+        )
+    classes = _class_names(path, archive) if "classes" in present else [str(label) for label in range(highest + 1)]
     return ImageData.of(path.name, train, test, classes)
 
 
@@ -87,6 +95,8 @@ def _class_names(path: Path, archive: zipfile.ZipFile) -> list[str]:
     shape, dtype = _header(archive, "classes")
     if dtype.kind not in "USiu" or len(shape) != 1:
         raise DataError(f"{path}: classes is {dtype} of shape {shape}; it must be one-dimensional text")
+    if shape[0] > LIMIT_CLASSES:
+        raise DataError(f"{path}: classes has {shape[0]:,} names, of at most {LIMIT_CLASSES:,}")
     with archive.open("classes.npy") as file:
         names = npy.read_array(file, allow_pickle=False)
     return [str(name) for name in (np.char.decode(names, "utf-8") if dtype.kind == "S" else names)]

@@ -9,7 +9,7 @@ import torch
 from slimnet.errors import BundleError
 from slimnet.inputs import Inputs
 
-LIMIT_ELEMENTS = 2**28
+LIMIT_ELEMENTS = 2**26
 """How many numbers are made from a specification, all inputs together; a file from elsewhere could ask for any."""
 
 LIMIT_AXES = 64

@@ -20,6 +20,7 @@ from slimnet.models.basicnet import BasicNet
 from slimnet.models.cifar_resnet import CifarResNet
 from slimnet.models.densenet import CifarDenseNet
 from slimnet.models.preact_resnet import PreActResNet
+from slimnet.models.untrusted import UntrustedName, check_reference, imports_code
 from slimnet.models.vgg import VGG
 
 Factory = Callable[..., nn.Module]
@@ -52,9 +53,9 @@ class Architecture:
     def imports_code(self) -> bool:
         """Whether building it imports and calls whatever the name says (`package.module:factory`).
 
-        A reference that came with a file from elsewhere should only be built where this is false.
+        A reference that came with a file (`from_json`) is not built where this is true, unless it is `trusted`.
         """
-        return ":" in self.name and self.name.partition(":")[0] not in ("torchvision", "timm")
+        return imports_code(self.name)
 
     def build(self) -> nn.Module:
         """Build the network; see `build`."""
@@ -76,14 +77,18 @@ class Architecture:
 
     @classmethod
     def from_json(cls, data: Any) -> "Architecture":
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote; the data may come from anywhere, and `build` refuses what it should not choose.
 
         Raises:
             ArchitectureError: the data is something else.
         """
         if not isinstance(data, Mapping) or set(data) != {"name", "args"}:
             raise ArchitectureError("an architecture reference has exactly the entries 'name' and 'args'")
-        return cls(_checked_name(data["name"]), _checked_args(data["args"]))
+        return cls(UntrustedName(_checked_name(data["name"])), _checked_args(data["args"]))
+
+    def trusted(self) -> "Architecture":
+        """The same reference, as if the caller had written it: `build` runs the code that it names."""
+        return Architecture(str(self.name), self.args)
 
     def __str__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self.args.items())
@@ -98,8 +103,11 @@ def build(arch: str, arch_args: Mapping[str, Any] | None = None) -> nn.Module:
     `architecture_of`.
 
     Raises:
-        ArchitectureError: no such architecture, an argument that it does not take, or a factory that fails.
+        ArchitectureError: no such architecture, an argument that it does not take, a factory that fails, or a
+            reference from a file that would run code or reach for other files (`slimnet.models.untrusted`).
     """
+    if isinstance(arch, UntrustedName):
+        check_reference(arch, _checked_args(arch_args or {}))
     architecture = Architecture(_checked_name(arch), _checked_args(arch_args or {}))
     try:
         model = _call(_factory(arch), architecture)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from slimnet.errors import UsageError
+from slimnet.models.untrusted import UntrustedName, check_arguments
 from slimnet.records import build, parse_json
 from slimnet.training.ranges import is_finite, is_number, is_whole, require
 
@@ -201,6 +202,9 @@ class Recipe:
     def from_json(cls, text: str) -> "Recipe":
         """Read what `to_json` wrote, now or in an earlier version; fields that have a default may be missing.
 
+        The text may come from anywhere: a network that it makes by code of its own (`package.module:factory`) is not
+        built unless the recipe is `trusted`.
+
         Raises:
             UsageError: text that is not JSON, or not a recipe.
         """
@@ -211,7 +215,20 @@ class Recipe:
             # Until there could be several drops, the only one had this name.
             drop = values.pop("drop_at")
             values["drops"] = [] if drop is None else [drop]
-        return build(cls, values, "the recipe", UsageError)
+        read = build(cls, values, "the recipe", UsageError)
+        return dataclasses.replace(read, arch=UntrustedName(read.arch))
+
+    def trusted(self, *, arguments: bool = True) -> "Recipe":
+        """The same recipe, as if the caller had written it: the network is built by whatever code it names.
+
+        Without `arguments` the name alone is trusted, as where somebody repeated it.
+
+        Raises:
+            ArchitectureError: the arguments reach for other files, and only the name is trusted.
+        """
+        if not arguments:
+            check_arguments(self.arch, self.arch_args)
+        return dataclasses.replace(self, arch=str(self.arch))
 
 
 DIGITS_DEMO = Recipe(

@@ -1,0 +1,86 @@
+"""Architecture references that were read from a file: a file from elsewhere chooses neither code nor downloads.
+
+`package.module:factory` would import and call whatever it says, and arguments such as timm's `checkpoint_path` or
+torchvision's `weights` open files or connect to a server. A name that a reader takes from a file is an `UntrustedName`,
+and `slimnet.build` refuses it where it would do either.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from slimnet.errors import ArchitectureError
+
+LIBRARIES = ("torchvision", "timm")
+"""The packages whose networks a file may name, beside our own."""
+
+LARGEST_NUMBER = 1 << 16
+"""The largest number that an argument from a file may be: a width, a depth, a number of classes."""
+
+NESTING = 8
+"""How deep the lists and objects among the arguments may be nested."""
+
+TEXT = re.compile(r"[\w.+-]{0,64}")
+"""What a text among the arguments may be: the name of an activation or of a variant, but no path and no address."""
+
+SOURCES = re.compile(r"(^|_)(pretrained|weights|checkpoint|state|url|path|file|dir|hub|cache|source|cfg|overlay|token)")
+"""Arguments whose name has one of these words say where weights come from; only none and false say nothing."""
+
+HARMLESS = ("drop_path", "drop_path_rate", "init_weights")
+"""Arguments with such a word that mean something else."""
+
+TRUST = "if you trust it, say so with --trust or name it with --arch (in Python: trust=True, or Recipe.trusted())"
+
+
+class UntrustedName(str):
+    """The name of an architecture as a file gave it; equal to the same name from elsewhere."""
+
+    __slots__ = ()
+
+
+def imports_code(name: str) -> bool:
+    """Whether building an architecture of this name imports and calls what it says, `package.module:factory`."""
+    return ":" in name and name.partition(":")[0] not in LIBRARIES
+
+
+def check_reference(name: str, args: Mapping[str, Any]) -> None:
+    """Refuse a reference from a file that would run code or reach for other files.
+
+    Raises:
+        ArchitectureError: naming the code, or the argument.
+    """
+    if imports_code(name):
+        raise ArchitectureError(f"{name} was read from a file and would import and call {name}; {TRUST}")
+    check_arguments(name, args)
+
+
+def check_arguments(name: str, args: Mapping[str, Any]) -> None:
+    """Refuse arguments from a file that would make an architecture download or open something, or be endless.
+
+    Raises:
+        ArchitectureError: naming the argument.
+    """
+    for key, value in args.items():
+        problem = _problem(key, value, NESTING)
+        if problem is not None:
+            raise ArchitectureError(f"the argument {key!r} of {name} was read from a file and {problem}; {TRUST}")
+
+
+def _problem(key: str, value: Any, depth: int) -> str | None:
+    """What is wrong with an argument, or None."""
+    if value is None or value is False:
+        return None
+    if SOURCES.search(key) and key not in HARMLESS:
+        return "says where weights come from"
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        within = math.isfinite(value) and abs(value) <= LARGEST_NUMBER
+        return None if within else f"is over {LARGEST_NUMBER:,}"
+    if isinstance(value, str):
+        return None if TEXT.fullmatch(value) else "is a text that may be a path or an address"
+    if depth == 0 or not isinstance(value, list | tuple | Mapping):
+        return "is neither a number, a name, nor a list or object of them"
+    pairs = value.items() if isinstance(value, Mapping) else ((key, item) for item in value)
+    return next(filter(None, (_problem(str(inner), item, depth - 1) for inner, item in pairs)), None)
