@@ -96,4 +96,10 @@ def held(recorder: Recorder, tensor: torch.Tensor) -> str:
     for axis in range(real.ndim):
         if real.shape[axis] > 1 and bool((real == real.narrow(axis, 0, 1)).all()):
             real = real.narrow(axis, 0, 1)
-    return f"{tuple(real.shape)} {hash(real.resolve_conj().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())}"
+    return f"{tuple(real.shape)} {hash(in_memory(real).view(torch.uint8).numpy().tobytes())}"
+
+
+def in_memory(tensor: torch.Tensor) -> torch.Tensor:
+    """The elements `(n,)` of a tensor one after the other on the CPU, whatever its strides."""
+    flat = tensor.resolve_conj().cpu().reshape(-1)
+    return flat if flat.stride() == (1,) else flat.clone(memory_format=torch.contiguous_format)

@@ -128,5 +128,7 @@ DIVIDING: dict[str, Callable[[Recorder, Call], None]] = {
     "select": select,
     "split": split,
     "split_with_sizes": split,
+    "unsafe_split": split,
+    "unsafe_split_with_sizes": split,
     "unbind": unbind,
 }

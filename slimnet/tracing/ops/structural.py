@@ -107,7 +107,8 @@ def join_along(
         return
     arrays = [own[0] if own else np.zeros((1,) * out.ndim, dtype=np.int64) for own in faces]
     elsewhere = all(array.shape[axis] == 1 for array in arrays) and any(array.size > 1 for array in arrays)
-    if elsewhere and call.name != "stack":
+    stacked = all(faces) and all(tensor.shape[axis] == 1 for tensor in tensors)
+    if elsewhere and not stacked and call.name != "stack":
         merge(recorder, call, tensors, arrays)
         return
     common = np.broadcast_shapes(*((*array.shape[:axis], 1, *array.shape[axis + 1 :]) for array in arrays))
