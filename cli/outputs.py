@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -61,13 +60,15 @@ def refuse_strangers(target: Path, maker: str, names: Collection[str]) -> None:
 
 
 def _made_by(folder: Path, maker: str, names: Collection[str]) -> bool:
-    from slimnet.files import read_text
+
+    from slimnet.errors import UsageError
+    from slimnet.records import read_json
 
     for name in names:
         if name.endswith(".json"):
             try:
-                document = json.loads(read_text(folder / name))
-            except (OSError, ValueError):
+                document = read_json(folder / name, UsageError)
+            except UsageError:
                 return False
             return isinstance(document, dict) and document.get("made_by") == maker
     return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,14 +72,21 @@ def _read(path: Path) -> Measured:
     """
     from slimnet.benchmark import Comparison
     from slimnet.comparison import Results
+    from slimnet.errors import UsageError
     from slimnet.files import read_text
+    from slimnet.records import parse_json
 
     try:
-        document: Any = json.loads(read_text(path))
+        content = read_text(path)
     except OSError as error:
         raise click.UsageError(f"cannot read {path}: {error.strerror}; name a run or a file of results") from error
     except ValueError as error:
         raise click.UsageError(f"{path} is no JSON; give what 'slimnet benchmark --json' wrote") from error
+    try:
+        document: Any = parse_json(content, str(path), UsageError)
+    except UsageError as error:
+        reason = str(error).replace("is not JSON", "is no JSON")
+        raise click.UsageError(f"{reason}; give what 'slimnet benchmark --json' wrote") from error
     if isinstance(document, dict) and "outcomes" in document:
         return Measured(methods=Results.from_dict(document))
     if isinstance(document, dict) and "comparison" in document:

@@ -45,12 +45,12 @@ def figure_of(name: str) -> ScalarFigure:
 def known(path: Path) -> ScalarFigure | None:
     """One that was simulated before, with the settings of now; None where there is none."""
     from slimnet.errors import UsageError
-    from slimnet.files import read_text
     from slimnet.paper.scalars import LowGradients, ScalarFigure
+    from slimnet.records import read_json
 
     try:
-        figure = ScalarFigure.from_dict(json.loads(read_text(path)))
-    except (OSError, ValueError, UsageError):
+        figure = ScalarFigure.from_dict(read_json(path, UsageError))
+    except UsageError:
         return None
     return figure if figure.gradients == LowGradients() else None
 

@@ -118,7 +118,7 @@ def _content(path: Path, failure: Failure, advice: str) -> bytes:
         return read_bytes(path, LIMIT_BYTES)
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or str(error)
-        raise failure(f"{path} cannot be read: {problem}{_ending(advice)}") from error
+        raise failure(f"{path}: cannot be read ({problem}){_ending(advice)}") from error
 
 
 def _decoded(content: str | bytes) -> str:

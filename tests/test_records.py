@@ -93,7 +93,6 @@ def test_what_is_as_it_should_be_is_read_with_the_types_of_its_fields():
 WRONG = {
     "a number for text": ({"name": 3}, "name is 3; it must be text"),
     "half a character": ({"name": "\ud800"}, "whole characters"),
-    "a null character": ({"name": "a\0"}, "null characters"),
     "a negative count": ({"count": -1}, "count is -1; it must be at least 0"),
     "true for a number": ({"count": True}, "count is True"),
     "half a count": ({"count": 1.0}, "count is 1.0"),
@@ -209,7 +208,7 @@ def test_files_that_are_none_are_refused(tmp_path):
     with (tmp_path / "large").open("wb") as file:
         file.truncate(LIMIT_BYTES + 1)
     for name, said in {"none": "No such file", ".": "a folder", "pipe": "a named pipe", "large": "more than"}.items():
-        with pytest.raises(UsageError, match=f"cannot be read: .*{said}"):
+        with pytest.raises(UsageError, match=rf"cannot be read \(.*{said}"):
             read_record(Record, tmp_path / name, UsageError)
 
 

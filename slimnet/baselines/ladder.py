@@ -18,9 +18,11 @@ from slimnet.bundle import save
 from slimnet.certify import DENSE
 from slimnet.data import Batches, ImageData
 from slimnet.errors import SlimnetError, UsageError
-from slimnet.files import LOCK, held, read_text, whole_file
+from slimnet.field_types import Amount, Count, Share
+from slimnet.files import LOCK, held, whole_file
 from slimnet.formats.manifest import read_manifest
 from slimnet.inputs import ExampleInputs
+from slimnet.records import read_record
 from slimnet.staging import is_staging
 from slimnet.training import evaluate
 
@@ -38,19 +40,27 @@ class Rung:
     """
 
     name: str
-    params: int | None = None
-    macs: int | None = None
-    removed: int = 0
+    params: Count | None = None
+    macs: Count | None = None
+    removed: Count = 0
     reference: str = DENSE
-    difference: float | None = None
-    accuracy: float | None = None
-    images: int = 0
+    difference: Amount | None = None
+    accuracy: Share | None = None
+    images: Count = 0
     note: str = ""
 
     @property
     def exact(self) -> bool:
         """Whether nothing was removed that computed anything."""
         return self.reference == DENSE and not self.note
+
+
+@dataclass(frozen=True)
+class LadderRecord:
+    """What `ladder.json` holds: under which conditions the ladder was begun, and its rungs so far."""
+
+    conditions: Mapping[str, Any]
+    rungs: tuple[Rung, ...]
 
 
 @dataclass(frozen=True)
@@ -157,18 +167,14 @@ class Ladder:
             if strange:
                 raise UsageError(f"{self.folder} holds {strange[0]} and no ladder; name another folder")
             return {}
-        try:
-            document = json.loads(read_text(file))
-            conditions, rungs = document["conditions"], [Rung(**rung) for rung in document["rungs"]]
-        except (ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"{file} is no ladder ({error}); name another folder") from error
+        record = read_record(LadderRecord, file, UsageError, advice="name another folder", others_ignored=True)
         for name, value in json.loads(json.dumps(self.conditions)).items():
-            if conditions.get(name) != value:
+            if record.conditions.get(name) != value:
                 raise UsageError(
-                    f"{self.folder} is a ladder with {name} {conditions.get(name)!r}, not {value!r}; "
+                    f"{self.folder} is a ladder with {name} {record.conditions.get(name)!r}, not {value!r}; "
                     "go on with that, or name another folder"
                 )
-        return {rung.name: rung for rung in rungs}
+        return {rung.name: rung for rung in record.rungs}
 
     def keep(self, kept: dict[str, Rung], rung: Rung) -> Rung:
         """Write a rung down beside the others."""

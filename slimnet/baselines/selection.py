@@ -15,6 +15,7 @@ from slimnet.baselines.measurement import measured
 from slimnet.baselines.recalibration import recalibrated
 from slimnet.certify import DENSE, SILENCED
 from slimnet.errors import UsageError
+from slimnet.field_types import Count
 from slimnet.graph import Depthwise, Reader
 from slimnet.inputs import ExampleInputs, Inputs
 from slimnet.pipeline import Slimmed, as_rounding, check_inputs, operate, prove
@@ -33,7 +34,7 @@ class Selection:
     """
 
     method: str
-    channels: Mapping[str, tuple[int, ...]]
+    channels: Mapping[str, tuple[Count, ...]]
     threshold: float = 0.0
     purpose: str = ""
 

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from slimnet.errors import InputError, UsageError
+from slimnet.field_types import Count
 from slimnet.files import open_file
 from slimnet.inputs import ExampleInputs, Inputs
 
@@ -43,9 +44,9 @@ class Counts:
     """
 
     name: str
-    params: int
-    macs: int | None
-    file_bytes: Mapping[str, int]
+    params: Count
+    macs: Count | None
+    file_bytes: Mapping[str, Count]
 
 
 def count_module(name: str, model: nn.Module, example: ExampleInputs | Inputs, files: Mapping[str, Path]) -> Counts:

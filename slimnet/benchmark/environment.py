@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from slimnet.field_types import Amount, Count
+
 BUSY_CORES = 0.3
 WATCH_SECONDS = 0.25
 
@@ -29,8 +31,8 @@ class Environment:
 
     cpu: str
     instructions: str
-    cores: int
-    other_work: float | None
+    cores: Count
+    other_work: Amount | None
     os: str
     python: str
     torch: str

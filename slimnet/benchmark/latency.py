@@ -8,9 +8,12 @@ all of them alike. A ratio is resampled by whole rounds, for the same reason.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 
+from slimnet.errors import UsageError
+from slimnet.field_types import NotEmpty, Positive, Size
 from slimnet.garbage import collection_paused
 
 Run = Callable[[], object]
@@ -75,11 +78,16 @@ class Latency:
     """
 
     runtime: str
-    batch: int
-    threads: int
-    names: tuple[str, ...]
-    samples_ms: tuple[tuple[float, ...], ...]
+    batch: Size
+    threads: Size
+    names: Annotated[tuple[str, ...], NotEmpty()]
+    samples_ms: tuple[Annotated[tuple[Positive, ...], NotEmpty()], ...]
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        check_contenders(self.names, self.samples_ms)
+        if len(set(map(len, self.samples_ms))) > 1:
+            raise UsageError("one contender has more rounds than another")
 
     @property
     def label(self) -> str:
@@ -97,6 +105,16 @@ class Latency:
     def speedup(self, contender: int = -1, reference: int = 0) -> Interval:
         """How many times faster a contender is than the reference: the ratio of the two medians."""
         return ratio_interval(self.samples_ms[reference], self.samples_ms[contender])
+
+
+def check_contenders(names: Sequence[str], *rows: Sequence[Any]) -> None:
+    """Refuse rows of another length than there are contenders.
+
+    Raises:
+        UsageError: one has.
+    """
+    if any(len(row) != len(names) for row in rows):
+        raise UsageError("a row has more or fewer values than there are contenders")
 
 
 def place(runtime: str, device: str) -> str:

@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
-from slimnet.benchmark.latency import Interval, place, ratio_interval
+from slimnet.benchmark.latency import Interval, check_contenders, place, ratio_interval
+from slimnet.field_types import Amount, Count, NotEmpty, Size
 
 LAYER_KINDS = ("conv", "linear")
 OTHER = "other"
 SUMS = {"conv": "all convolutions", "linear": "all linear layers", OTHER: "everything else"}
 """What all rows of a kind are called together."""
 
-Samples = tuple[float, ...]
+Samples = Annotated[tuple[Amount, ...], NotEmpty()]
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class LayerTimes:
 
     name: str
     kind: str
-    macs: tuple[int | None, ...]
+    macs: tuple[Count | None, ...]
     samples_ms: tuple[Samples | None, ...]
 
     def median_ms(self, contender: int) -> float | None:
@@ -57,11 +59,15 @@ class Profile:
     """
 
     runtime: str
-    batch: int
-    threads: int
-    names: tuple[str, ...]
+    batch: Size
+    threads: Size
+    names: Annotated[tuple[str, ...], NotEmpty()]
     rows: tuple[LayerTimes, ...]
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            check_contenders(self.names, row.macs, row.samples_ms)
 
     @property
     def label(self) -> str:

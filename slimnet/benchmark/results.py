@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, TypeVar
 
 from slimnet.benchmark.counts import Counts
 from slimnet.benchmark.environment import Environment
-from slimnet.benchmark.latency import Interval, Latency
+from slimnet.benchmark.latency import Interval, Latency, check_contenders
 from slimnet.benchmark.profile import LayerTimes, Profile, efficiency
 from slimnet.errors import UsageError
+from slimnet.field_types import Count, NotEmpty, Size
+from slimnet.records import build, parse_json
 from slimnet.training.metrics import Accuracy
 
 Row = TypeVar("Row", Latency, "Memory", "Accuracies", Profile)
@@ -27,9 +29,12 @@ class Memory:
     """
 
     device: str
-    batch: int
+    batch: Size
     names: tuple[str, ...]
-    peak_bytes: tuple[int, ...]
+    peak_bytes: tuple[Count, ...]
+
+    def __post_init__(self) -> None:
+        check_contenders(self.names, self.peak_bytes)
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class Accuracies:
     data: str
     names: tuple[str, ...]
     values: tuple[Accuracy, ...]
+
+    def __post_init__(self) -> None:
+        check_contenders(self.names, self.values)
 
     @property
     def label(self) -> str:
@@ -54,7 +62,7 @@ class Comparison:
     Rows that have one value for each contender have them in the order of `counts`.
     """
 
-    counts: tuple[Counts, ...]
+    counts: Annotated[tuple[Counts, ...], NotEmpty()]
     latencies: tuple[Latency, ...]
     environment: Environment
     memories: tuple[Memory, ...] = ()
@@ -85,7 +93,11 @@ class Comparison:
             memories=tuple(_chosen(each, chosen, "peak_bytes") for each in self.memories),
             accuracies=tuple(_chosen(each, chosen, "values") for each in self.accuracies),
             profiles=tuple(
-                _chosen(replace(each, rows=tuple(_chosen_layer(row, chosen) for row in each.rows)), chosen)
+                replace(
+                    each,
+                    names=_pick(each.names, chosen),
+                    rows=tuple(_chosen_layer(row, chosen) for row in each.rows),
+                )
                 for each in self.profiles
             ),
         )
@@ -119,27 +131,8 @@ class Comparison:
         Raises:
             UsageError: it is something else.
         """
-        try:
-            found = cls(
-                counts=tuple(read_row(Counts, each) for each in document["counts"]),
-                latencies=tuple(read_row(Latency, each) for each in document["latencies"]),
-                environment=read_row(Environment, document["environment"]),
-                memories=tuple(read_row(Memory, each) for each in document.get("memories", ())),
-                accuracies=tuple(
-                    read_row(Accuracies, each, values=tuple(read_row(Accuracy, value) for value in each["values"]))
-                    for each in document.get("accuracies", ())
-                ),
-                profiles=tuple(
-                    read_row(Profile, each, rows=tuple(read_row(LayerTimes, row) for row in each["rows"]))
-                    for each in document.get("profiles", ())
-                ),
-            )
-            found._check()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UsageError(
-                f"this is no comparison that slimnet wrote ({type(error).__name__}: {error}); measure it again"
-            ) from error
-        return found
+        wrong = "this is no comparison that slimnet wrote"
+        return build(cls, document, wrong, UsageError, advice="measure it again", others_ignored=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Comparison":
@@ -148,38 +141,15 @@ class Comparison:
         Raises:
             UsageError: it is something else.
         """
-        try:
-            return cls.from_dict(json.loads(text))
-        except ValueError as error:
-            raise UsageError(f"this is no comparison that slimnet wrote (not JSON: {error}); measure again") from error
+        return cls.from_dict(
+            parse_json(text, "this is no comparison that slimnet wrote: it", UsageError, "measure again")
+        )
 
-    def _check(self) -> None:
-        """Every row has one value for each contender."""
+    def __post_init__(self) -> None:
         rows: list[Any] = [*self.latencies, *self.memories, *self.accuracies, *self.profiles]
         for row in rows:
             if row.names != self.names:
-                raise ValueError(f"a row is about {row.names} and not {self.names}")
-        values: list[tuple[Any, ...]] = [each.samples_ms for each in self.latencies]
-        values += [each.peak_bytes for each in self.memories]
-        values += [each.values for each in self.accuracies]
-        values += [part for each in self.profiles for row in each.rows for part in (row.macs, row.samples_ms)]
-        if any(len(each) != len(self.names) for each in values):
-            raise ValueError("a row has more or fewer values than there are contenders")
-
-
-def read_row(kind: type[Any], row: Mapping[str, Any], **read: Any) -> Any:
-    """A dataclass from plain values; keys that are no fields follow from the others and are left out."""
-    needed = {each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING}
-    missing = sorted(needed - set(row))
-    if missing:
-        raise ValueError(f"{kind.__name__} without {missing[0]}")
-    given = {each.name: _tuples(row[each.name]) for each in fields(kind) if each.name in row}
-    return kind(**(given | read))
-
-
-def _tuples(value: Any) -> Any:
-    """Lists, which JSON has, as the tuples that they were."""
-    return tuple(_tuples(each) for each in value) if isinstance(value, list | tuple) else value
+                raise UsageError(f"a row is about {', '.join(row.names)} and not {', '.join(self.names)}")
 
 
 def _plain(interval: Interval | None) -> dict[str, float] | None:

@@ -8,15 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from slimnet.baselines import Selection
-from slimnet.comparison.outcome import Dense, Outcome, Size
+from slimnet.benchmark import Environment
+from slimnet.comparison.outcome import Dense, Outcome
 from slimnet.comparison.settings import Cell
 from slimnet.errors import SlimnetError, UsageError
-from slimnet.files import LOCK, read_text, told, whole_file
+from slimnet.files import LOCK, told, whole_file
+from slimnet.records import read_record
 from slimnet.staging import is_staging
 
 CONDITIONS = "comparison.json"
 RESULTS = "results.json"
 UNTOUCHED = (CONDITIONS, LOCK)
+
+
+AGAIN = "delete it, and it is made again"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What `comparison.json` holds."""
+
+    conditions: Mapping[str, Any]
+    environment: Environment
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,7 @@ class Folder:
 
     path: Path
 
-    def begin(self, conditions: Mapping[str, Any], environment: Mapping[str, Any]) -> Mapping[str, Any]:
+    def begin(self, conditions: Mapping[str, Any], environment: Mapping[str, Any]) -> Environment:
         """Write the conditions into a new folder, or check that those of an old one are the same.
 
         Returns the environment in which it was begun.
@@ -46,16 +59,15 @@ class Folder:
             if strange:
                 raise UsageError(f"{self.path} holds {strange[0]} and no comparison; name another folder")
             write(file, {"conditions": conditions, "environment": environment})
-        begun = read(file)
+        begun = read_record(Begun, file, UsageError, advice="name another folder")
         for name, value in conditions.items():
-            was = begun["conditions"].get(name)
+            was = begun.conditions.get(name)
             if was != value:
                 raise UsageError(
                     f"{self.path} was begun with {name} {was!r}, not {value!r}: rows would not be comparable; "
                     "go on with the old one, or name another folder"
                 )
-        found: Mapping[str, Any] = begun["environment"]
-        return found
+        return begun.environment
 
     @property
     def sparse(self) -> Path:
@@ -70,10 +82,7 @@ class Folder:
     def dense(self) -> Dense | None:
         """The dense network's row, if it is there."""
         file = self.path / "dense.json"
-        if not file.exists():
-            return None
-        document = read(file)
-        return Dense(Size(**document["size"]), document["error"])
+        return read_record(Dense, file, UsageError, advice=AGAIN) if file.exists() else None
 
     def keep_dense(self, dense: Dense) -> None:
         """Write the dense network's row."""
@@ -82,7 +91,9 @@ class Folder:
     def outcome(self, cell: Cell) -> Outcome | None:
         """A cell's row, if it is finished."""
         file = self._row(cell)
-        return Outcome.from_dict(read(file)) if file.exists() else None
+        if not file.exists():
+            return None
+        return read_record(Outcome, file, UsageError, advice=AGAIN, others_ignored=True)
 
     def finish(self, cell: Cell, outcome: Outcome) -> None:
         """Write a cell's row, and forget what it needed to get there."""
@@ -100,11 +111,7 @@ class Folder:
     def selection(self, cell: Cell) -> Selection | None:
         """What a cell's method has chosen, if it has."""
         file = self.under_way(cell) / "selection.json"
-        if not file.exists():
-            return None
-        document = read(file)
-        channels = {layer: tuple(numbers) for layer, numbers in document["channels"].items()}
-        return Selection(**document | {"channels": channels})
+        return read_record(Selection, file, UsageError, advice=AGAIN) if file.exists() else None
 
     def keep_selection(self, cell: Cell, selection: Selection) -> None:
         """Write down what a cell's method has chosen."""
@@ -136,10 +143,4 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: it is missing or something else.
     """
-    try:
-        document = json.loads(read_text(path))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}); delete it, and it is made again") from error
-    if not isinstance(document, dict):
-        raise UsageError(f"{path} holds no JSON object; delete it, and it is made again")
-    return document
+    return read_record(dict[str, Any], path, UsageError, advice=AGAIN)

@@ -7,8 +7,9 @@ from typing import Any
 
 from slimnet.baselines import Budget
 from slimnet.benchmark import Environment, Interval, Latency
-from slimnet.benchmark.results import read_row
 from slimnet.errors import UsageError
+from slimnet.field_types import Amount, Count, Share
+from slimnet.records import build
 from slimnet.training import Recipe
 from slimnet.training.finetune import Point
 
@@ -17,9 +18,9 @@ from slimnet.training.finetune import Point
 class Size:
     """Channels of all convolutions and linear layers, parameters, and MACs of one image."""
 
-    channels: int
-    params: int
-    macs: int
+    channels: Count
+    params: Count
+    macs: Count
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,11 @@ class Dense:
     """The network that channels are removed from; `error` is that on the test images, 0..1."""
 
     size: Size
-    error: float
+    error: Share
+
+    def __post_init__(self) -> None:
+        if not self.size.macs:
+            raise UsageError("the dense network has no MACs")
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,11 @@ class Outcome:
     method: str
     budget: Budget | None
     size: Size
-    error: float
-    difference: float
+    error: Share
+    difference: Amount
     course: tuple[Point, ...] = ()
     latency: Latency | None = None
-    seconds: float = 0.0
+    seconds: Amount = 0.0
     sparsified: Point | None = None
 
     @property
@@ -83,19 +88,12 @@ class Outcome:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "Outcome":
-        """Read what `to_dict` wrote."""
-        budget, latency, sparsified = document["budget"], document["latency"], document.get("sparsified")
-        return cls(
-            method=document["method"],
-            budget=Budget(**budget) if budget else None,
-            size=Size(**document["size"]),
-            error=document["error"],
-            difference=document["difference"],
-            sparsified=Point(**sparsified) if sparsified else None,
-            course=tuple(Point(**point) for point in document["course"]),
-            latency=read_row(Latency, latency) if latency else None,
-            seconds=document["seconds"],
-        )
+        """Read what `to_dict` wrote.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        return build(cls, document, "not a row of a comparison", UsageError, others_ignored=True)
 
 
 @dataclass(frozen=True)
@@ -117,14 +115,14 @@ class Results:
 
     network: str
     data: str
-    images: int
+    images: Count
     dense: Dense
     outcomes: tuple[Outcome, ...]
     finetuning: Recipe | None
     environment: Environment
     sparsifying: Recipe | None = None
     recalibrated: bool = True
-    measured_on: int = 0
+    measured_on: Count = 0
 
     def left(self, outcome: Outcome) -> float:
         """The share of the dense network's MACs that a slim one has, 0..1."""
@@ -152,21 +150,8 @@ class Results:
         Raises:
             UsageError: it is something else.
         """
-        try:
-            dense, recipe, sparse = document["dense"], document["finetuning"], document.get("sparsifying")
-            return cls(
-                network=document["network"],
-                data=document["data"],
-                images=document["images"],
-                dense=Dense(Size(**dense["size"]), dense["error"]),
-                outcomes=tuple(map(Outcome.from_dict, document["outcomes"])),
-                finetuning=Recipe.from_json(json.dumps(recipe)) if recipe else None,
-                environment=read_row(Environment, document["environment"]),
-                sparsifying=Recipe.from_json(json.dumps(sparse)) if sparse else None,
-                recalibrated=document.get("recalibrated", False),
-                measured_on=document.get("measured_on", 0),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(
-                f"not the results of a comparison: {error!r}; give what 'slimnet compare' wrote"
-            ) from error
+        if isinstance(document, dict):
+            # Until BatchNorms could be told, none was.
+            document = {"recalibrated": False} | document
+        wrong, advice = "not the results of a comparison", "give what 'slimnet compare' wrote"
+        return build(cls, document, wrong, UsageError, advice=advice, others_ignored=True)

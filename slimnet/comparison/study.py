@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -122,10 +121,10 @@ class Study:
             sparsifying=self.settings.sparsifying,
             recalibrated=self.settings.recalibrate,
             measured_on=self.settings.measure_on if self.settings.recalibrate else 0,
-            environment=Environment(**self._environment),
+            environment=self._environment,
         )
 
-    def _begin(self) -> Any:
+    def _begin(self) -> Environment:
         here = asdict(environment((str(self._place),)))
         machine = {name: here[name] for name in ("cpu", "torch", "onnxruntime")}
         if self._place.type != "cpu":

@@ -6,17 +6,23 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from slimnet.errors import SlimnetError, UsageError
-from slimnet.files import read_text, whole_file
+from slimnet.field_types import Amount, Count, NotEmpty, Size
+from slimnet.files import whole_file
 from slimnet.paper.catalogue import Value, by_worth
 from slimnet.paper.measure import Measured
 from slimnet.paper.scales import Scale, recipe_of
+from slimnet.records import build, read_json
 from slimnet.training import Recipe
 
 DIGITS = 5
 """Significant digits that are kept; the fifth is noise already."""
+
+
+Reading = int | float | tuple[float, ...]
+"""A number, or one for each layer."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +34,13 @@ class Run:
     """
 
     seed: int
-    readings: Mapping[str, Any]
+    readings: Mapping[str, Reading]
     layers: Sequence[Mapping[str, Any]]
-    macs: tuple[int, int]
-    removed: int
-    difference: float
-    seconds: float
-    images_per_second: float
+    macs: tuple[Size, Size]
+    removed: Count
+    difference: Amount
+    seconds: Amount
+    images_per_second: Amount
     environment: Mapping[str, str]
 
 
@@ -42,10 +48,16 @@ class Run:
 class Result:
     """All runs of one recipe. `names` are the networks of the paper that it stands for; seeds are in `runs`."""
 
-    names: tuple[str, ...]
+    names: Annotated[tuple[str, ...], NotEmpty()]
     scale: Scale
     recipe: Mapping[str, Any]
-    runs: tuple[Run, ...]
+    runs: Annotated[tuple[Run, ...], NotEmpty()]
+
+    def __post_init__(self) -> None:
+        build(Recipe, {**self.recipe, "seed": 0}, "its recipe", UsageError)
+        first = {name: length_of(value) for name, value in self.runs[0].readings.items()}
+        if any({name: length_of(value) for name, value in run.readings.items()} != first for run in self.runs):
+            raise UsageError("its runs have different readings")
 
     @property
     def iterations(self) -> int:
@@ -63,17 +75,22 @@ class Result:
 
     def mean(self, reading: str) -> Value:
         """A reading, as the mean over the runs; of each layer where it has one for each."""
-        values = [run.readings[reading] for run in self.runs]
+        values: list[Any] = [run.readings[reading] for run in self.runs]
         if isinstance(values[0], list | tuple):
             return tuple(statistics.fmean(each) for each in zip(*values, strict=True))
         return statistics.fmean(values)
 
     def spread(self, reading: str) -> float | None:
         """Half the distance between the smallest and the largest of a reading; None with fewer than two runs."""
-        values = [run.readings[reading] for run in self.runs]
+        values: list[Any] = [run.readings[reading] for run in self.runs]
         if len(values) < 2 or isinstance(values[0], list | tuple):
             return None
         return (max(values) - min(values)) / 2
+
+
+def length_of(reading: Any) -> int | None:
+    """How many layers a reading is about; None where it is one number."""
+    return len(reading) if isinstance(reading, list | tuple) else None
 
 
 def run_of(measured: Measured, recipe: Recipe, seconds: float, environment: Mapping[str, str]) -> Run:
@@ -127,12 +144,9 @@ def read(path: Path) -> Result:
     Raises:
         UsageError: it is none.
     """
-    try:
-        content = json.loads(read_text(path))
-        runs = tuple(Run(**{**run, "macs": tuple(run["macs"])}) for run in content["runs"])
-        return Result(tuple(content["names"]), content["scale"], content["recipe"], runs)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} holds no result ({error}); delete it, and run its cell again") from error
+    wrong = f"{path} holds no result"
+    again = "delete it, and run its cell again"
+    return build(Result, read_json(path, UsageError, again), wrong, UsageError, advice=again)
 
 
 def read_all(folder: Path, scale: Scale) -> dict[str, Result]:

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from slimnet.errors import UsageError
+from slimnet.field_types import Size
+from slimnet.records import build
 from slimnet.training.metrics import DEAD_BELOW
 from slimnet.training.optimisers import make_optimiser, set_learning_rate
 from slimnet.training.recipe import OptimiserName, Recipe
@@ -51,8 +53,8 @@ class LowGradients:
     noise: float = 1e-5
     early_noise: float = 1e-3
     early: int = 100
-    iterations: int = 10_000
-    seeds: int = 16
+    iterations: Size = 10_000
+    seeds: Size = 16
 
     def __post_init__(self) -> None:
         for name in ("iterations", "seeds"):
@@ -93,6 +95,11 @@ class Curve:
     tenth: int | None
     dead: int | None
 
+    def __post_init__(self) -> None:
+        lengths = {len(self.iterations), len(self.low), len(self.median), len(self.high)}
+        if len(lengths) > 1 or 0 in lengths or not self.median[0]:
+            raise UsageError("a curve has one iteration and value more or less than others, or begins with nothing")
+
     @property
     def name(self) -> str:
         """Optimiser and regulariser, as people write them."""
@@ -125,11 +132,7 @@ class ScalarFigure:
         Raises:
             UsageError: it is something else.
         """
-        try:
-            curves = [{name: _frozen(value) for name, value in curve.items()} for curve in data["curves"]]
-            return cls(data["title"], LowGradients(**data["gradients"]), tuple(Curve(**curve) for curve in curves))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"not a simulated figure: {error}") from error
+        return build(cls, data, "not a simulated figure", UsageError)
 
     @property
     def optimisers(self) -> tuple[OptimiserName, ...]:
@@ -146,10 +149,6 @@ class ScalarFigure:
         never = self.gradients.iterations + 1
         curves = (each for each in self.curves if each.strength == strength)
         return tuple(sorted(curves, key=lambda each: (never if each.half is None else each.half, each.median[-1])))
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def figure_4(gradients: LowGradients | None = None, strengths: Sequence[float] = STRENGTHS) -> ScalarFigure:

@@ -3,17 +3,18 @@
 import dataclasses
 import hashlib
 import itertools
-import tomllib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slimnet.errors import UsageError
-from slimnet.files import read_text
+from slimnet.records import read_toml
 from slimnet.training.recipe import Recipe
 
 TABLES = ("base", "grid", "cells")
 ID_LENGTH = 12
+MOST_CELLS = 100_000
 Fields = dict[str, Any]
 
 
@@ -43,12 +44,7 @@ def read_grid(path: str | Path) -> tuple[Cell, ...]:
         UsageError: a file that is missing or not TOML, or a cell that is no recipe.
     """
     path = Path(path)
-    try:
-        tables = tomllib.loads(read_text(path))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a grid file in TOML") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: not TOML: {error}") from error
+    tables = read_toml(path, UsageError)
     try:
         return cells_of(tables)
     except UsageError as error:
@@ -65,9 +61,13 @@ def cells_of(tables: Fields) -> tuple[Cell, ...]:
     if unknown:
         raise UsageError(f"there is no table {unknown[0]!r} in a grid; its tables are {', '.join(TABLES)}")
     base, grid, variants = (tables.get(name, kind()) for name, kind in zip(TABLES, (dict, dict, list), strict=True))
-    if not isinstance(base, dict) or not isinstance(grid, dict) or not isinstance(variants, list):
+    named = isinstance(base, dict) and isinstance(grid, dict) and isinstance(variants, list)
+    if not named or not all(isinstance(variant, dict) for variant in variants):
         raise UsageError("a grid has [base] and [grid], and [[cells]] as often as wanted")
     axes = [[(name, value) for value in values_of(name, values)] for name, values in flattened(grid).items()]
+    count = math.prod(map(len, axes)) * max(1, len(variants))
+    if count > MOST_CELLS:
+        raise UsageError(f"a grid of {count:,} cells is too large; it may have {MOST_CELLS:,}")
     found: dict[str, Cell] = {}
     for variant, combination in itertools.product(variants or [{}], itertools.product(*axes)):
         varied = flattened(variant) | dict(combination)

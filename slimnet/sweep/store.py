@@ -11,6 +11,7 @@ from typing import Any
 
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.files import open_file
+from slimnet.records import from_json
 from slimnet.sweep.grid import Cell
 
 SCHEMA = """
@@ -121,5 +122,6 @@ class Store:
 
 def _row(*values: Any) -> Row:
     *plain, result = values
+    known = None if result is None else from_json(dict[str, Any], result, "the result of a cell", UsageError)
     key, varied, recipe, state, started, finished, error = plain
-    return Row(key, varied, recipe, state, started, finished, error, result and json.loads(result))
+    return Row(key, varied, recipe, state, started, finished, error, known)
