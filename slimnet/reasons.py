@@ -75,6 +75,7 @@ class Kind(Enum):
     EMPTY = "empty tensor at {place}", NOTHING
     NO_BIAS = "{place} has no bias to fold it into", OWN_WEIGHT
     NO_CARRIER = "the padded weight of {place} is computed, or shared with a layer of another kind", OWN_WEIGHT
+    NOT_FOLLOWED = "not followed through {place}", NOTHING
     UNKNOWN_OP = "touched by unknown op {place}", NOTHING
 
     @property

@@ -1,7 +1,7 @@
 """trace: run a network's own forward once on meta tensors and write down what happens to every channel."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -17,8 +17,9 @@ from slimnet.graph import ChannelGraph, Depthwise, Op, Reader, Step
 from slimnet.inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.places import together
 from slimnet.reasons import Kind, Reason
-from slimnet.skeleton import Named, Skeleton, Tensors, gather, module_paths, modules_of, skeleton
+from slimnet.skeleton import Skeleton, Tensors, gather, module_paths, modules_of, skeleton
 from slimnet.tracing import shapes
+from slimnet.tracing.accounting import Account
 from slimnet.tracing.aliases import write_through
 from slimnet.tracing.casting import as_with_data
 from slimnet.tracing.labels import Labels, united
@@ -47,8 +48,9 @@ class InterruptedForwardError(Exception):
 def trace(model: nn.Module, inputs: ExampleInputs | Inputs) -> ChannelGraph:
     """Follow every channel of `model` through its forward in evaluation mode, on meta tensors.
 
-    Parts that only training runs (auxiliary classifiers) are followed as well, so that the slim network can go on
-    training, unless something else then runs in the place of what runs in evaluation. The model is not touched.
+    Parts that only training runs (auxiliary classifiers) are followed as well, in a second forward, so that the slim
+    network can go on training, unless something else then runs in the place of what runs in evaluation. The model is
+    not touched.
 
     Raises:
         TraceError: the forward needs real data (it branches on a value, or makes shapes from values).
@@ -74,7 +76,9 @@ def trace_structure(structure: Skeleton, real: Tensors, inputs: Inputs, depthwis
     if any(each.training for each in modules.values()):
         module.eval()
         meta = gather(module).named
-    graph = record(modules, meta, real, inputs, depthwise)
+    recorder = Recorder(modules, meta, real.named, depthwise)
+    record(recorder, inputs)
+    graph = finish(recorder, real, inputs.batch)
     named = real.named
     used = {id(named[name]) for name in graph.used}
     idle = [name for name, tensor in named.items() if id(tensor) not in used and isinstance(tensor, nn.Parameter)]
@@ -82,23 +86,22 @@ def trace_structure(structure: Skeleton, real: Tensors, inputs: Inputs, depthwis
         return graph
     for path in ancestors(idle):
         module.get_submodule(path).training = True
+    recorder.begin_again(gather(module).named)
     try:
-        with_training = record(modules, gather(module).named, real, inputs, depthwise)
+        record(recorder, inputs)
     except InterruptedForwardError:
         return graph
-    if not graph.used <= with_training.used:
+    if not graph.used <= recorder.used:
         # Training runs a twin, such as a moving average's, in the place of what is asked for.
         return graph
-    return replace(with_training, steps=inference_macs(with_training, graph), macs=graph.macs)
+    with_training = finish(recorder, real, inputs.batch)
+    again = with_training.steps[len(graph.steps) :]
+    return replace(with_training, steps=graph.steps + tuple(map(without_macs, again)), macs=graph.macs)
 
 
-def inference_macs(with_training: ChannelGraph, inference: ChannelGraph) -> tuple[Step, ...]:
-    """The steps of a trace that ran what only training runs, which costs inference nothing."""
-    needed = {layer.module for layer in inference.layers}
-    return tuple(
-        step._replace(macs=0) if isinstance(step, Reader | Depthwise) and step.module not in needed else step
-        for step in with_training.steps
-    )
+def without_macs(step: Step) -> Step:
+    """A step of the forward in training, which costs inference nothing."""
+    return step._replace(macs=0) if isinstance(step, Reader | Depthwise) else step
 
 
 def ancestors(names: list[str]) -> set[str]:
@@ -112,11 +115,9 @@ def ancestors(names: list[str]) -> set[str]:
     return found
 
 
-def record(
-    modules: Mapping[str, nn.Module], meta: Named, real: Tensors, inputs: Inputs, depthwise: Sequence[bool]
-) -> ChannelGraph:
-    """Run one forward of the skeleton with these modules and tensors, and collect its channel graph."""
-    recorder = Recorder(modules, meta, real.named, depthwise)
+def record(recorder: Recorder, inputs: Inputs) -> None:
+    """Run one forward of the skeleton, in the mode in which its modules are."""
+    modules = recorder.modules
     given = inputs.map(lambda tensor: torch.empty_like(tensor.as_subclass(torch.Tensor), device="meta"))
 
     try:
@@ -129,7 +130,6 @@ def record(
         raise InterruptedForwardError(len(recorder.ops), error) from error
     except Exception as error:
         raise InterruptedForwardError(len(recorder.ops), refusal(error, inputs)) from error
-    return finish(recorder, real, inputs.batch)
 
 
 class ChannelMode(TorchDispatchMode):
@@ -138,6 +138,7 @@ class ChannelMode(TorchDispatchMode):
     def __init__(self, recorder: Recorder):
         super().__init__()
         self.recorder = recorder
+        self.account = Account(recorder)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -214,7 +215,9 @@ class ChannelMode(TorchDispatchMode):
         """Let the op table say what happens to the channels."""
         recorder = self.recorder
         known = self.known_value(call)
+        self.account.open(call)
         HANDLERS.get(call.name, unknown)(recorder, call)
+        self.account.settle(call)
         if known is not None:
             for index, tensor in enumerate(call.outputs):
                 recorder.set(tensor, recorder.tag(tensor)._replace(value=known(index)))
@@ -377,7 +380,7 @@ def finish(recorder: Recorder, real: Tensors, batch: int) -> ChannelGraph:
         size=recorder.size,
         known=tuple(recorder.known),
         sets=sets,
-        vectors=recorder.vectors,
+        vectors=dict(recorder.vectors),
         steps=tuple(recorder.steps),
         step_ops=tuple(recorder.step_ops),
         pins=tuple(recorder.pins),

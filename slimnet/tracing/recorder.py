@@ -100,6 +100,13 @@ class Recorder:
         """Whether the layer now recorded is depthwise: as it was in the dense network, or else as it looks."""
         return next(self.depthwise, looks_so)
 
+    def begin_again(self, meta: Named) -> None:
+        """Another forward begins, with the skeleton's tensors as the one before has left them."""
+        self.meta = {name: tensor for name, tensor in meta.items() if name in self.real}
+        self.parameters = {id(tensor): name for name, tensor in reversed(self.meta.items())}
+        self.used = set()
+        self.activation_calls.clear()
+
     # Labels
 
     def fresh(self, shape: Sequence[int]) -> Labels:

@@ -210,16 +210,16 @@ def combine_weights(recorder: Recorder, call: Call, tags: list[Tag]) -> None:
     """An elementwise op where one operand is a weight: its faces join those of the others that share an axis."""
     out = call.outputs[0]
     where = fixed_size(recorder, call)
-    result: dict[tuple[int, ...], Labels] = {}
+    found: dict[tuple[int, ...], list[Labels]] = {}
     sizes = [(1,) * (out.ndim - t.ndim) + tuple(t.shape) for t in call.tensors]
-    for tag in sorted(tags, key=lambda tag: len(tag.faces)):
+    for tag in tags:
         for face in (align(face, out.ndim) for face in tag.faces):
-            axes = varying_axes(face)
-            if axes in result:
-                recorder.join(result[axes], face, where)
-            else:
-                result[axes] = face
-    for axes, face in list(result.items()):
+            found.setdefault(varying_axes(face), []).append(face)
+    for lone in found.pop((), []):
+        # It meets all that stands along the other axes.
+        recorder.pin(lone, recorder.because(Kind.ONE_FOR_MANY, call))
+    result = []
+    for axes, faces in found.items():
         lacking = [
             tag
             for tag, size in zip(tags, sizes, strict=True)
@@ -228,22 +228,18 @@ def combine_weights(recorder: Recorder, call: Call, tags: list[Tag]) -> None:
             and all(varying_axes(align(own, out.ndim)) != axes for own in tag.faces)
         ]
         if lacking:
-            recorder.pin(face, where)
+            for face in faces:
+                recorder.pin(face, where)
             if mixed(tags):
                 # Positions, such as a position embedding has beside its channels: they stay, and are none to follow.
-                del result[axes]
-    faces = tuple(face for axes, face in result.items() if axes)
-    recorder.set(out, Tag(tuple(opaque_copy(recorder, face, where) for face in faces) if mixed(tags) else faces))
+                continue
+        result.append(recorder.pointwise(faces, opaque, reason=where))
+    recorder.set(out, Tag(tuple(result)))
 
 
 def mixed(tags: list[Tag]) -> bool:
     """Whether the op mixes weights with values that depend on the input."""
     return any(tag.faces and tag.value is None for tag in tags)
-
-
-def opaque_copy(recorder: Recorder, face: Labels, reason: Reason) -> Labels:
-    """New labels for the same channels, with unknown values."""
-    return recorder.pointwise([face], opaque, reason=reason)
 
 
 def note_activation(recorder: Recorder, call: Call, labels: Labels | None) -> None:

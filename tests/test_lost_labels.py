@@ -1,0 +1,107 @@
+"""No channel that the network uses is cut because its label was lost on the way."""
+
+import pytest
+import torch
+from torch import nn
+
+import slimnet
+from slimnet.trace import trace
+from slimnet.tracing.ops import HANDLERS
+
+EXACT = 1e-12
+
+
+def relative(left: torch.Tensor, right: torch.Tensor) -> float:
+    with torch.no_grad():
+        return float((left - right).abs().max() / right.abs().max())
+
+
+class HeatMap(nn.Module):
+    """One channel that meets a table with two axes."""
+
+    def __init__(self, learned: bool):
+        super().__init__()
+        self.conv, self.bn, self.heat = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 1, 1)
+        window = torch.rand(6, 6)
+        self.window = nn.Parameter(window) if learned else nn.Buffer(window)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.heat(torch.relu(self.bn(self.conv(x)))) * self.window
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("dead", [0, 4])
+def test_one_channel_that_meets_a_table_is_read(learned: bool, dead: int) -> None:
+    net, x = HeatMap(learned).double().eval(), torch.randn(2, 3, 8, 8).double()
+    net.bn.weight.data[:dead] = 0
+    slimmed = slimnet.slim(net, x)
+    assert slimmed.plan.removed_channels == dead
+    assert relative(slimmed.model(x), net(x)) < EXACT
+
+
+class Embedding(nn.Module):
+    """Features in evaluation, of which training makes logits."""
+
+    def __init__(self, dead_logits: bool):
+        super().__init__()
+        self.a, self.n = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)
+        self.fc, self.m, self.classifier = nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 10)
+        self.last = nn.BatchNorm1d(10)
+        if dead_logits:
+            nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        v = torch.relu(self.m(self.fc(torch.relu(self.n(self.a(x))).mean((2, 3)))))
+        return self.last(self.classifier(v)) if self.training else v
+
+
+@pytest.mark.parametrize("dead_logits", [False, True])
+def test_what_evaluation_returns_stays_where_training_returns_something_else(dead_logits: bool) -> None:
+    net, x = Embedding(dead_logits).double().eval(), torch.randn(2, 3, 8, 8).double()
+    net.n.weight.data[::2] = 0
+    net.m.weight.data[::2], net.m.bias.data[::2] = 0, 0
+    slimmed = slimnet.slim(net, x)
+    assert slimmed.model.n.num_features == 8
+    assert slimmed.model.m.num_features == 8
+    assert slimmed.plan.removed_channels == 8
+    assert relative(slimmed.model(x), net(x)) < EXACT
+    assert slimmed.model.train()(x).shape == (2, 10)
+
+
+def test_what_only_evaluation_computes_costs_as_much_as_without_training() -> None:
+    net, x = Embedding(False).eval(), torch.randn(2, 3, 8, 8)
+    assert trace(net, x).macs == 16 * 27 * 36 + 16 * 8
+
+
+class TwoWeights(nn.Module):
+    """Values with channels on two axes after a table that comes first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.n, self.b = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 1)
+        self.first, self.second = nn.Parameter(torch.rand(6, 6, 6)), nn.Parameter(torch.rand(6, 6, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.b(torch.relu(self.n(self.a(x))))
+        return self.second * (self.first * y)
+
+
+def test_what_a_table_meets_second_is_read_as_well() -> None:
+    net, x = TwoWeights().double().eval(), torch.randn(2, 3, 6, 6).double()
+    net.n.weight.data[:3] = 0
+    slimmed = slimnet.slim(net, x)
+    assert slimmed.plan.removed_channels == 3
+    assert relative(slimmed.model(x), net(x)) < EXACT
+
+
+@pytest.mark.parametrize("op", ["relu", "convolution", "mean", "view"])
+def test_a_handler_that_loses_labels_keeps_their_channels(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HANDLERS, op, lambda recorder, call: None)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8),
+                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))  # fmt: skip
+    net, x = net.double().eval(), torch.randn(2, 3, 8, 8).double()
+    net[4].weight.data[:4] = 0
+    slimmed = slimnet.slim(net, x)
+    assert relative(slimmed.model(x), net(x)) < EXACT
+    kinds = {kept.kind for kept in slimmed.plan.kept}
+    assert kinds == ({"not_followed"} if op in ("mean", "view") else set())
