@@ -14,6 +14,13 @@ from command_line import SHORT, run
 torch.set_num_threads(1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes that tests start heed signals, though the tests themselves may run in the background (`nohup`, `&`)."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def as_wide_as_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are drawn as for a pipe: a test process that runs beside others is told how wide the terminal is."""
