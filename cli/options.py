@@ -49,7 +49,7 @@ def json_object(_: click.Context, __: click.Parameter, text: str | None) -> dict
     """Turn '{"width": 0.5}' into a dict."""
     try:
         value = json.loads(text) if text is not None else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f'{text!r} is not JSON ({error}); write it like {{"width": 0.5}}') from error
     if not isinstance(value, dict):
         raise click.BadParameter(f'{text!r} is not a JSON object; write it like {{"width": 0.5}}')

@@ -99,7 +99,10 @@ def read_state_dict(path: str | os.PathLike[str]) -> State:
 
 def _found(file: Path, content: Any) -> list[Weights]:
     """The state dicts in whatever a training script saved, the likeliest first."""
-    found = found_in(content)
+    try:
+        found = found_in(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file} {error}") from error
     if found:
         return found
     if not isinstance(content, Mapping):

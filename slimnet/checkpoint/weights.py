@@ -60,23 +60,36 @@ def bare_names(names: Mapping[str, Any]) -> dict[str, str]:
 
 
 def found_in(content: Any) -> list[Weights]:
-    """Every state dict in whatever a training script saved, plain ones first, the likeliest first."""
+    """Every state dict in whatever a training script saved, plain ones first, the likeliest first.
+
+    Raises:
+        CheckpointError: one holds a nested tensor.
+    """
     found = []
-    for place, tensors in _state_dicts(content, (), DEEPEST):
+    for place, tensors in _state_dicts(content, (), ()):
         renamed = bare_names(tensors)
         found.append(Weights(".".join(place), "", {renamed[name]: tensor for name, tensor in tensors.items()}))
     return sorted(found, key=lambda weights: weights.averaged)
 
 
-def _state_dicts(content: Any, place: tuple[str, ...], deepest: int) -> Iterator[tuple[tuple[str, ...], State]]:
-    if not isinstance(content, Mapping) or not deepest:
+def _state_dicts(
+    content: Any, place: tuple[str, ...], around: tuple[int, ...]
+) -> Iterator[tuple[tuple[str, ...], State]]:
+    """The state dicts in an entry; `around` are the identities of the dictionaries that it is in."""
+    # Followed into itself under every name, one dictionary would be looked into 13 ** DEEPEST times.
+    if not isinstance(content, Mapping) or len(around) >= DEEPEST or id(content) in around:
         return
+    within = (*around, id(content))
     for entry in WRAPPERS:
-        yield from _state_dicts(content.get(entry), (*place, entry), deepest - 1)
+        yield from _state_dicts(content.get(entry), (*place, entry), within)
     # Some scripts put the epoch and the like right beside the weights.
     tensors = {key: each for key, each in content.items() if isinstance(key, str) and torch.is_tensor(each)}
+    nested = next((key for key, each in tensors.items() if each.is_nested), None)
+    if nested is not None:
+        # It has no shape to compare.
+        raise CheckpointError(f"holds {nested} as a nested tensor; save an ordinary one")
     tensors = {key: each for key, each in tensors.items() if key not in BOOKKEEPING}
-    averages = [each for entry in AVERAGES for each in _state_dicts(content.get(entry), (*place, entry), deepest - 1)]
+    averages = [each for entry in AVERAGES for each in _state_dicts(content.get(entry), (*place, entry), within)]
     numbers_alone = not any(each.ndim for each in tensors.values())
     if tensors and not (averages and numbers_alone):
         yield place, tensors
