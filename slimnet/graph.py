@@ -6,14 +6,14 @@ apart step by step; labels that must be cut together are joined by edges into *s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from slimnet.reasons import Place, Reason
-from slimnet.skeleton import Tensors
+from slimnet.skeleton import Named, Tensors
 from slimnet.tracing.labels import Labels
 
 Constants = torch.Tensor
@@ -228,6 +228,15 @@ class Op(NamedTuple):
         return str(self.place)
 
 
+FROZEN_NORM = ("weight", "bias", "running_mean", "running_var")
+"""The buffers `(C,)` of a FrozenBatchNorm2d."""
+
+
+def returned(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, where a way to compute one is wanted."""
+    return tensor
+
+
 @dataclass(frozen=True)
 class ChannelGraph:
     """Everything one forward showed about the channels of a network.
@@ -302,5 +311,21 @@ class ChannelGraph:
 
     @property
     def scales(self) -> dict[str, Value]:
-        """Every γ that is a parameter, by name."""
-        return {name: norm.vectors[0] for name, norm in self.norms if norm.vectors[0] is not None}
+        """Every γ of a BatchNorm by name: those that are parameters, and those that are frozen as buffers."""
+        found = {name: norm.vectors[0] for name, norm in self.norms if norm.vectors[0] is not None}
+        return found | {name: partial(returned, tensor) for name, tensor in self.frozen_scales.items()}
+
+    @property
+    def frozen_scales(self) -> Named:
+        """The `weight` of each FrozenBatchNorm2d, of torchvision, detectron2 or anybody: one of its buffers.
+
+        Its forward is arithmetic on these buffers. What it computes with a zero in their place follows by itself.
+        """
+        buffers = self.tensors.buffers
+        found = {}
+        for known in self.known:
+            path, dot, last = (known.parameter or "").rpartition(".")
+            others = [buffers.get(f"{path}{dot}{name}") for name in FROZEN_NORM]
+            if last == "weight" and all(each is not None and each.shape == known.tensor.shape for each in others):
+                found[known.parameter or ""] = known.tensor
+        return found
