@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import json
 import os
 import signal
 import subprocess
@@ -84,25 +83,29 @@ def command(job: Job) -> list[str]:
     train = [sys.executable, "-m", "slimnet_cli", "train"]
     begun = job.folder / "recipe.json"
     if begun.exists():
+        trust = []
         # A folder may have come from elsewhere: what its recipe names is built only where the job asks for the same.
         with contextlib.suppress(SlimnetError, OSError, UnicodeDecodeError):
             if Recipe.from_json(read_text(begun)) == Recipe.from_json(job.recipe):
-                train.append("--trust")
-        return [*train, "--resume", str(job.folder), "--json", "--no-report", *job.options]
+                trust = ["--trust"]
+        return [*train, "--resume", str(job.folder), *trust, "--json", "--no-report", *job.options]
     asked = job.folder.with_name(f"{job.folder.name}.json")
     asked.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(asked, SlimnetError) as file:
         file.write_text(job.recipe, encoding="utf-8")
-    return [*train, "--trust", "--recipe", str(asked), "-o", str(job.folder), "--json", "--no-report", *job.options]
+    return [*train, "--recipe", str(asked), "-o", str(job.folder), "--trust", "--json", "--no-report", *job.options]
 
 
 def outcome(job: Job, exit_code: int, output: str, said: Sequence[str]) -> Outcome:
     """What a process's end means; `said` are the lines of its log."""
+    from slimnet.errors import SlimnetError
+    from slimnet.records import from_json
+
     if exit_code == INTERRUPTED:
         return Outcome(job.key)
     if exit_code == 0:
-        with contextlib.suppress(ValueError):
-            return Outcome(job.key, json.loads(output))
+        with contextlib.suppress(SlimnetError):
+            return Outcome(job.key, from_json(dict[str, Any], output, "what the process wrote", SlimnetError))
     told = [line.removeprefix(ERROR) for line in said if line.startswith(ERROR)]
     # The last words of one that was killed are about something else; those of a bug are what it was.
     last = said[-1:] if exit_code > 0 else []

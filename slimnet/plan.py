@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from slimnet.errors import PlanError
+from slimnet.field_types import Count
 from slimnet.reasons import Kind, Reason
 from slimnet.records import build, parse_json
 from slimnet.skeleton import Tensors
@@ -36,8 +37,8 @@ class GroupCut:
     """
 
     weight: str
-    groups_before: int
-    groups_after: int
+    groups_before: Count
+    groups_after: Count
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
@@ -48,7 +49,7 @@ class Fold:
 
     reader: str
     bias: str
-    channels: int
+    channels: Count
     increments: tuple[float, ...]
 
 
@@ -83,8 +84,8 @@ class PaddingCut:
     """The zero channels a `PadShortcut` adds after the surgery."""
 
     module: str
-    before: int
-    after: int
+    before: Count
+    after: Count
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class FeatureCount:
     """The channels after the surgery of a normalisation that has no tensor of its own."""
 
     module: str
-    channels: int
+    channels: Count
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,11 @@ class LayerPlan:
 
     name: str
     kind: str
-    channels_before: int
-    channels_after: int
-    dead: int
-    macs_before: int
-    macs_after: int
+    channels_before: Count
+    channels_after: Count
+    dead: Count
+    macs_before: Count
+    macs_after: Count
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,9 @@ class WidthTrial:
 
     rounding: str
     runtime: str
-    batch: int
-    threads: int
-    macs: int
+    batch: Count
+    threads: Count
+    macs: Count
     median_ms: float
     low: float
     high: float
@@ -176,10 +177,10 @@ class SurgeryPlan:
     paddings: tuple[PaddingCut, ...]
     kept: tuple[Kept, ...]
     layers: tuple[LayerPlan, ...]
-    params_before: int
-    params_after: int
-    macs_before: int
-    macs_after: int
+    params_before: Count
+    params_after: Count
+    macs_before: Count
+    macs_after: Count
     rounding: str = "none"
     trials: tuple[WidthTrial, ...] = ()
     features: tuple[FeatureCount, ...] = ()

@@ -132,6 +132,7 @@ def _check_archive(file: Path, stream: BinaryIO) -> None:
     try:
         with zipfile.ZipFile(stream) as archive:
             names = archive.namelist()
+            packed = [each.filename for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED]
     except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError) as error:
         raise CheckpointError(f"{file} {_damaged(reason(error))}") from error
     if any(name.endswith("/constants.pkl") for name in names):
@@ -141,6 +142,11 @@ def _check_archive(file: Path, stream: BinaryIO) -> None:
         )
     if not any(name.endswith("/data.pkl") for name in names):
         raise CheckpointError(f"{file} is a zip archive without a PyTorch checkpoint in it")
+    if packed:
+        # torch.save compresses nothing; a few bytes could stand for gigabytes.
+        raise CheckpointError(
+            f"{file} has compressed parts ({packed[0]}); unpack it, and torch.save its state_dict again"
+        )
 
 
 def _read_torch(file: Path, stream: BinaryIO) -> Any:

@@ -18,6 +18,9 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "current
 AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema")
 """The entries that may hold a moving average of the weights."""
 
+LIMIT_DICTIONARIES = 10_000
+"""How many dictionaries of a checkpoint are looked into: shared ones can stand for billions."""
+
 DEEPEST = 8
 """How deep entries are looked into; a dictionary may hold itself."""
 
@@ -63,25 +66,30 @@ def found_in(content: Any) -> list[Weights]:
     """Every state dict in whatever a training script saved, plain ones first, the likeliest first.
 
     Raises:
-        CheckpointError: one holds a nested tensor.
+        CheckpointError: one holds a nested tensor, or there is no end of dictionaries.
     """
     found = []
-    for place, tensors in _state_dicts(content, (), ()):
+    for place, tensors in _state_dicts(content, (), (), iter(range(LIMIT_DICTIONARIES))):
         renamed = bare_names(tensors)
         found.append(Weights(".".join(place), "", {renamed[name]: tensor for name, tensor in tensors.items()}))
     return sorted(found, key=lambda weights: weights.averaged)
 
 
 def _state_dicts(
-    content: Any, place: tuple[str, ...], around: tuple[int, ...]
+    content: Any, place: tuple[str, ...], around: tuple[int, ...], budget: Iterator[int]
 ) -> Iterator[tuple[tuple[str, ...], State]]:
-    """The state dicts in an entry; `around` are the identities of the dictionaries that it is in."""
+    """The state dicts in an entry; `around` are the identities of the dictionaries that it is in.
+
+    `budget` is used up as dictionaries are looked into.
+    """
     # Followed into itself under every name, one dictionary would be looked into 13 ** DEEPEST times.
     if not isinstance(content, Mapping) or len(around) >= DEEPEST or id(content) in around:
         return
+    if next(budget, None) is None:
+        raise CheckpointError(f"holds more than {LIMIT_DICTIONARIES:,} nested dictionaries; save its weights alone")
     within = (*around, id(content))
     for entry in WRAPPERS:
-        yield from _state_dicts(content.get(entry), (*place, entry), within)
+        yield from _state_dicts(content.get(entry), (*place, entry), within, budget)
     # Some scripts put the epoch and the like right beside the weights.
     tensors = {key: each for key, each in content.items() if isinstance(key, str) and torch.is_tensor(each)}
     nested = next((key for key, each in tensors.items() if each.is_nested), None)
@@ -89,7 +97,9 @@ def _state_dicts(
         # It has no shape to compare.
         raise CheckpointError(f"holds {nested} as a nested tensor; save an ordinary one")
     tensors = {key: each for key, each in tensors.items() if key not in BOOKKEEPING}
-    averages = [each for entry in AVERAGES for each in _state_dicts(content.get(entry), (*place, entry), within)]
+    averages = [
+        each for entry in AVERAGES for each in _state_dicts(content.get(entry), (*place, entry), within, budget)
+    ]
     numbers_alone = not any(each.ndim for each in tensors.values())
     if tensors and not (averages and numbers_alone):
         yield place, tensors

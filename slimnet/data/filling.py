@@ -12,7 +12,8 @@ from numpy.lib.format import open_memmap
 
 from slimnet.data.decoding import Decoded, decode
 from slimnet.errors import DataError
-from slimnet.files import open_file, read_text, whole_file
+from slimnet.files import open_file, whole_file
+from slimnet.records import read_record
 
 CHUNK = 64
 """Images that a thread decodes in one go."""
@@ -117,7 +118,8 @@ class _Kinds:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.names: list[str] = json.loads(read_text(path)) if path.exists() else [""]
+        again = "delete it, and the images are decoded again"
+        self.names = list(read_record(tuple[str, ...], path, DataError, advice=again)) if path.exists() else [""]
 
     def number(self, name: str) -> int:
         """The number of a kind; a new one is on the disk before it is used."""

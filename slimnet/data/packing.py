@@ -198,7 +198,7 @@ def _opened(place: Path, listing: Listing) -> ImageData:
             pixels = open_memmap(place / index["pixels"], mode="c")
         left_out, count = set(index["left_out"]), int(index["train"])
         mean, std = tuple(index["mean"]), tuple(index["std"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{place} is damaged ({error}); delete it, and the images are decoded again") from error
     mapped = pixels.nbytes > RESIDENT_BYTES
     images = torch.from_numpy(pixels if mapped else np.array(pixels))
