@@ -105,3 +105,30 @@ def test_a_handler_that_loses_labels_keeps_their_channels(op: str, monkeypatch: 
     assert relative(slimmed.model(x), net(x)) < EXACT
     kinds = {kept.kind for kept in slimmed.plan.kept}
     assert kinds == ({"not_followed"} if op in ("mean", "view") else set())
+
+
+class Halves(nn.Module):
+    """Two halves of a plane, written by way of views that were made before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.n, self.b, self.m = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)
+        self.o = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b = torch.relu(self.n(self.a(x))), torch.relu(self.m(self.b(x)))
+        both = x.new_zeros(x.shape[0], a.shape[1], 8, 8)
+        left, right = both[..., :4], both[..., 4:]
+        left.copy_(a[..., :4])
+        right.copy_(b[..., 4:])
+        return self.o(both)
+
+
+@pytest.mark.parametrize("dead", [0, 3])
+@torch.no_grad()
+def test_what_is_written_by_way_of_several_views_is_read(dead: int) -> None:
+    net, x = Halves().double().eval(), torch.randn(2, 3, 8, 8).double()
+    net.n.weight.data[:dead] = 0
+    net.m.weight.data[:dead] = 0
+    slimmed = slimnet.slim(net, x)
+    assert relative(slimmed.model(x), net(x)) < EXACT

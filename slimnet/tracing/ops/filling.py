@@ -7,6 +7,7 @@ import torch
 
 from slimnet.graph import Constants, Value
 from slimnet.reasons import Kind
+from slimnet.tracing.ops.pointwise import known_scalar
 from slimnet.tracing.recorder import Call, Recorder
 from slimnet.tracing.tag import Tag
 
@@ -46,6 +47,9 @@ def fill(recorder: Recorder, call: Call) -> None:
     x, out = call.tensors[0], call.outputs[0]
     faces = recorder.tag(x).faces
     value = 0.0 if call.name == "zero" else call.arg(1, "value")
+    if isinstance(value, torch.Tensor) and not recorder.tag(value).faces:
+        held = known_scalar(recorder, value)
+        value = None if held is None else held.item()
     number = float(value) if isinstance(value, int | float) else None
     if not faces:
         recorder.set(out, Tag(blank=number is not None, value=spread(number, out)))

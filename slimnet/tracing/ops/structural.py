@@ -157,14 +157,14 @@ def copy(recorder: Recorder, call: Call) -> None:
     """copy: the source's values in the shape of the destination."""
     source, out = call.tensors[1], call.outputs[0]
     tag = recorder.tag(source)
-    value = tag.value if tag.blank else None
-    shape = out.shape
+    value = tag.value if tag.blank or not out.is_floating_point() else None
+    shape, dtype = out.shape, out.dtype
     recorder.set(
         out,
         Tag(
             tuple(align(face, out.ndim) for face in tag.faces),
             blank=tag.blank,
-            value=None if value is None else lambda: value().expand(shape),
+            value=None if value is None else lambda: value().to(dtype).expand(shape),
         ),
     )
 
