@@ -132,3 +132,15 @@ def test_dictionaries_that_are_shared_without_end_are_one_line():
         content = dict.fromkeys(WRAPPERS, content)
     with pytest.raises(CheckpointError, match="nested dictionaries"):
         found_in(content)
+
+
+@pytest.mark.parametrize(
+    "header", ["{'descr': '|u1', 'fortran_order': False, 'shape': (2, ", "{'descr': L, 'shape': 1L}"]
+)
+def test_an_array_with_a_damaged_header_is_one_line(header, tmp_path):
+    """NumPy reads old headers as Python's tokens, and its tokenizer has errors of its own; found by the fuzzer."""
+    path, text = tmp_path / "x.npz", header.ljust(117) + "\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode())
+    bundles.refusal(DataError, load_npz, path)

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from runs import images, recipe
 
+from slimnet.files import in_use
 from slimnet.training import train
 from slimnet.training.following import TAIL, resumes_at, stamp, standing
 from slimnet.training.kept import Interval, KeptRun
 from slimnet.training.progress import Progress
-from slimnet.training.run_folder import METRICS, begun, in_use, read_history, reopened
+from slimnet.training.run_folder import METRICS, begun, read_history, reopened
 
 
 def told(folder: Path, count: int, *, pace: float, total: int = 4000, before: tuple[Progress, ...] = ()) -> list[str]:

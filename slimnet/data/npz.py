@@ -1,6 +1,7 @@
 """Image sets in one NumPy .npz file: x_train, y_train, x_test, y_test and, if wanted, classes."""
 
 import lzma
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,7 +18,17 @@ _NEEDED = ("x_train", "y_train", "x_test", "y_test")
 LIMIT_CLASSES = 1 << 16
 """How many classes labels may stand for; a network has an output, and a confusion a row, for each."""
 
-_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 """What NumPy and zipfile raise over a file that is not what it claims to be."""
 
 
