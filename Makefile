@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 WORKERS ?= 2
 
-.PHONY: demo test test-all lint setup setup-dev clean
+.PHONY: demo test test-all fuzz lint setup setup-dev clean
 
 demo: setup
 	$(BIN)/slimnet demo --out runs/demo
@@ -15,6 +15,9 @@ test: setup-dev
 
 test-all: setup-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "sweep or not sweep"
+
+fuzz: setup-dev
+	PYTHONPATH=tests nice $(BIN)/python -m fuzzing --count $(or $(COUNT),10000) --seed $(or $(SEED),0) --workers $(WORKERS)
 
 lint: setup-dev
 	$(BIN)/ruff check .
