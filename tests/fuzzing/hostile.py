@@ -139,7 +139,9 @@ def spoil_json(chance: random.Random, content: bytes) -> bytes:
     """JSON text with one to three places changed; sometimes with what no writer of JSON writes, or a key twice."""
     document = [json.loads(content)]
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
-        document = spoil_document(chance, document)
+        changed = spoil_document(chance, document)
+        # The root itself may have become something else.
+        document = changed if isinstance(changed, list) else [changed]
     way = chance.random()
     if way < 0.75 or not document:
         return _text(document[0] if document else None)
