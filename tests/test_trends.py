@@ -15,7 +15,9 @@ def run(readings):
 def test_every_trend_is_one_that_the_papers_numbers_have():
     """A claim that the paper's own numbers contradict would be none of the paper's."""
     printed = {
-        entry.name: results.Result((entry.name,), "full", {}, (run(entry.paper),))
+        entry.name: results.Result(
+            (entry.name,), "full", {"arch": "basicnet", "data": "cifar10", "iterations": 4}, (run(entry.paper),)
+        )
         for entry in by_worth()
         if entry.of is None
     }
@@ -56,7 +58,12 @@ def test_a_trend_is_judged_by_the_means_of_its_seeds():
     pair = [each.name for each in (catalogue.entry("table1", row, "cifar10") for row in ADAM_AND_SGD)]
     gammas = ((10.0, 40.0, 70.0), (20.0, 24.0, 28.0))
     known = {
-        name: results.Result((name,), "small", {}, tuple(run({"gamma": each}) for each in seeds))
+        name: results.Result(
+            (name,),
+            "small",
+            {"arch": "basicnet", "data": "cifar10", "iterations": 4},
+            tuple(run({"gamma": each}) for each in seeds),
+        )
         for name, seeds in zip(pair, gammas, strict=True)
     }
     (found,) = [each for each in trends.verdicts(known) if each.holds is not None]
@@ -69,7 +76,9 @@ def test_a_trend_is_judged_by_the_means_of_its_seeds():
 def test_layers_are_judged_by_the_means_of_their_seeds():
     name = catalogue.entry("table2", "Adam, L2 1e-4", "cifar100").name
     runs = tuple(run({"layers": [first, 0, 10, 0, 0, 30, 50]}) for first in (0.0, 40.0))
-    verdicts = trends.verdicts({name: results.Result((name,), "small", {}, runs)})
+    verdicts = trends.verdicts(
+        {name: results.Result((name,), "small", {"arch": "basicnet", "data": "cifar10", "iterations": 4}, runs)}
+    )
     first, last = [each for each in verdicts if each.holds is not None]
     assert (first.values, first.spreads, first.holds, first.close) == ((20, 10), (20, 0), True, True)
     assert (last.values, last.spreads, last.paper) == ((40, 10), (0, 0), (61, 9))
@@ -79,7 +88,12 @@ def test_the_cells_of_the_trends_are_all_that_a_verdict_takes():
     cells = trends.cells()
     assert len({each.name for each in cells}) == len(cells)
     readings = {"gamma": 1.0, "error": 1.0, "pruned_error": 1.0, "layers": [1.0] * 7}
-    known = {each.name: results.Result((each.name,), "full", {}, (run(readings),)) for each in cells}
+    known = {
+        each.name: results.Result(
+            (each.name,), "full", {"arch": "basicnet", "data": "cifar10", "iterations": 4}, (run(readings),)
+        )
+        for each in cells
+    }
     assert None not in {each.holds for each in trends.verdicts(known)}
 
 
@@ -88,7 +102,9 @@ def test_what_the_paper_quotes_is_compared_with_at_full_scale_alone():
     ours = catalogue.entry("table7", "Adam, L2 1e-4, batch 160", "cifar10").name
     runs = tuple(run({"gamma": gamma, "error": error}) for gamma, error in ((80.0, 6.0), (84.0, 7.4)))
     for scale, expected in (("full", [(True, (82, 37), False), (False, (6.6, 6.7), True)]), ("small", [])):
-        found = trends.verdicts({ours: results.Result((ours,), scale, {}, runs)})
+        found = trends.verdicts(
+            {ours: results.Result((ours,), scale, {"arch": "basicnet", "data": "cifar10", "iterations": 4}, runs)}
+        )
         known = [each for each in found if each.holds is not None]
         assert [(each.holds, each.values, each.close) for each in known] == expected
         assert {each.seeds for each in known} <= {2}
