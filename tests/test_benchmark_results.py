@@ -76,7 +76,10 @@ def broken() -> list:
         del place[last]
         return document
 
+    uneven = json.loads(comparison().to_json())
+    uneven["profiles"][0]["rows"][0]["samples_ms"][1].append(1.0)
     return [
+        pytest.param(uneven, id="a layer with more rounds in one contender"),
         pytest.param(without("counts"), id="no counts"),
         pytest.param(without("latencies", 0, "samples_ms"), id="no samples"),
         pytest.param(without("latencies", 0, "samples_ms", 1), id="a contender without samples"),

@@ -158,6 +158,19 @@ def test_conversions_are_counted(tmp_path):
     assert json.loads(index.read_text())["converted"] == {"grey": 2}
 
 
+def test_a_picture_that_pillow_hands_to_another_program_is_none(tmp_path, monkeypatch):
+    """Pillow lets Ghostscript run what an EPS file says, whatever the file is called."""
+    from PIL import EpsImagePlugin
+
+    run = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments: run.append(arguments))
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.png")
+    with pytest.raises(DataError, match="cannot identify it as an image"):
+        decode(tmp_path / "x.png", None)
+    assert run == []
+
+
 def broken(folder: Path) -> list[Path]:
     """Four files that cannot be read: empty, cut short, text, and floating-point."""
     places = [folder / "train" / "a" / f"{name}.png" for name in ("cut", "empty", "text")]

@@ -115,6 +115,22 @@ def test_misuse_is_one_line(climbed, change, message, capsys, tmp_path, monkeypa
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("place", "change", "message"),
+    [
+        (1, {"params": None}, "the rung exact has neither parameters nor a note"),
+        (0, {"note": "none"}, "its dense network has a note"),
+    ],
+)
+def test_a_record_of_a_rung_that_says_nothing_is_refused(climbed, capsys, tmp_path, place, change, message):
+    record = json.loads((climbed[0] / "out" / RECORD).read_text(encoding="utf-8"))
+    record["rungs"][place] |= change
+    (tmp_path / RECORD).write_text(json.dumps(record), encoding="utf-8")
+    assert slimnet_cli.run([*climbed[1], "-o", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
 def test_rungs_that_were_made_otherwise_are_not_mixed_in(climbed, capsys, tmp_path):
     """Rungs of before BatchNorms were told what is gone have no such condition."""
     folder = tmp_path / "older"
@@ -129,10 +145,10 @@ def test_rungs_that_were_made_otherwise_are_not_mixed_in(climbed, capsys, tmp_pa
 
 
 def test_the_front_has_those_that_no_other_betters():
-    rung = [Rung(name, macs=macs, accuracy=accuracy) for name, macs, accuracy in (
+    rung = [Rung(name, 1, macs, accuracy=accuracy) for name, macs, accuracy in (
         ("dense", 100, 0.9), ("exact", 80, 0.9), ("a", 50, 0.8), ("b", 60, 0.7), ("c", 20, 0.1)
     )]  # fmt: skip
-    assert front([*rung, Rung("d", note="none"), Rung("e", macs=1)]) == {"exact", "a", "c"}
+    assert front([*rung, Rung("d", note="none"), Rung("e", 1, macs=1)]) == {"exact", "a", "c"}
 
 
 def test_names_on_the_page_are_text():

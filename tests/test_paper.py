@@ -306,6 +306,8 @@ def test_vgg_is_narrowed_by_a_factor():
 
 
 def run(readings):
+    """A run with these readings, and 0 for every other one."""
+    readings = dict.fromkeys(catalogue.READINGS, 0.0) | {"layers": (0.0,)} | readings
     return results.Run(0, readings, (), (2, 1), 0, 0.0, 1.0, 1.0, {"Processor": "P", "Device": "CPU", "Threads": "1"})
 
 
@@ -325,6 +327,32 @@ def test_results_gather_the_seeds_of_one_recipe(tmp_path):
     assert not results.holds(tmp_path, ["a"], "small", replace(recipe, seed=2))
     assert not results.holds(tmp_path, ["a"], "small", replace(recipe, l2=0.5))
     assert [path.name for path in tmp_path.iterdir()] == ["a-small.json"]
+
+
+UNWHOLE = {
+    "a reading too few": (lambda one: one["readings"].pop("activation"), "lacks the reading 'activation'"),
+    "a number for layers": (lambda one: one["readings"].update(layers=1.0), "has the reading 'layers' once"),
+    "layers for a number": (lambda one: one["readings"].update(gamma=[1.0]), "the reading 'gamma' for each layer"),
+    "no processor": (lambda one: one["environment"].pop("Processor"), "lacks 'Processor' in its environment"),
+    "a layer of nothing": (lambda one: one.update(layers=[{}]), r"runs\[0\].layers: \[0\] lacks"),
+    "no features": (
+        lambda one: one.update(
+            layers=[{"layer": "c", "features": 0, "dead_by_activation": 0, "universality": None, "bins": [0]}]
+        ),
+        r"layers: \[0\].features is 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNWHOLE)
+def test_a_result_that_lacks_what_pages_show_is_refused(what, tmp_path):
+    spoil, message = UNWHOLE[what]
+    results.add(tmp_path, ["a"], "small", recipe_of(ENTRIES[0], "small"), run({}))
+    document = json.loads((tmp_path / "a-small.json").read_text())
+    spoil(document["runs"][0])
+    (tmp_path / "a-small.json").write_text(json.dumps(document))
+    with pytest.raises(UsageError, match=message):
+        results.read_all(tmp_path, "small")
 
 
 def test_a_result_is_known_again_whatever_digits_its_recipe_has(tmp_path):

@@ -238,7 +238,8 @@ def test_seeds_from_two_folders_join_and_those_of_another_recipe_go(tmp_path, mo
     recipe = recipe_of(catalogue.entry("table4", "64-1x", "cifar10"), "small")
     where = {"Processor": "P", "Device": "CPU", "Threads": "1"}
     for folder, seed, rate in (("a", 0, recipe.lr), ("b", 1, recipe.lr), ("c", 2, 0.5)):
-        run = results.Run(seed, {"gamma": 1.0}, (), (2, 1), 0, 0.0, 1.0, 1.0, where)
+        readings = dict.fromkeys(catalogue.READINGS, 1.0) | {"layers": (1.0,)}
+        run = results.Run(seed, readings, (), (2, 1), 0, 0.0, 1.0, 1.0, where)
         results.add(tmp_path / folder / "results", ["x"], "small", replace(recipe, lr=rate, seed=seed), run)
     (kept,) = {path for folder in ("a", "b") for path in paper.keep(tmp_path / folder)}
     assert results.read(kept).seeds == (0, 1)

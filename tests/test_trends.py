@@ -2,6 +2,7 @@
 
 import pytest
 
+from slimnet.errors import UsageError
 from slimnet.paper import catalogue, markdown, results, trends
 from slimnet.paper.catalogue import by_worth
 
@@ -71,6 +72,14 @@ def test_a_trend_is_judged_by_the_means_of_its_seeds():
     assert (found.values, found.spreads, found.paper) == ((40, 24), (30, 4), (83, 27))
     told = markdown.line(found, "small")
     assert "**holds, within the seeds' spread** (small, 3 seeds: 40.0 ± 30.0, 24.0 ± 4.0 %; the paper's 83, 27)" in told
+
+
+def test_a_result_with_another_number_of_layers_is_refused():
+    name = catalogue.entry("table2", "Adam, L2 1e-4", "cifar100").name
+    recipe = {"arch": "basicnet", "data": "cifar10", "iterations": 4}
+    other = results.Result((name,), "small", recipe, (run({"layers": [0.0, 0.0]}),))
+    with pytest.raises(UsageError, match=f"the result of {name} has another number of layers than the paper"):
+        trends.verdicts({name: other})
 
 
 def test_layers_are_judged_by_the_means_of_their_seeds():

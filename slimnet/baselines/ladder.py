@@ -49,6 +49,10 @@ class Rung:
     images: Count = 0
     note: str = ""
 
+    def __post_init__(self) -> None:
+        if self.params is None and not self.note:
+            raise UsageError(f"the rung {self.name} has neither parameters nor a note")
+
     @property
     def exact(self) -> bool:
         """Whether nothing was removed that computed anything."""
@@ -61,6 +65,10 @@ class LadderRecord:
 
     conditions: Mapping[str, Any]
     rungs: tuple[Rung, ...]
+
+    def __post_init__(self) -> None:
+        if any(rung.name == "dense" and rung.note for rung in self.rungs):
+            raise UsageError("its dense network has a note in place of what it costs")
 
 
 @dataclass(frozen=True)

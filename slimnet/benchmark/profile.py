@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 
 from slimnet.benchmark.latency import Interval, check_contenders, place, ratio_interval
+from slimnet.errors import UsageError
 from slimnet.field_types import Amount, Count, NotEmpty, Size
 
 LAYER_KINDS = ("conv", "linear")
@@ -68,6 +69,8 @@ class Profile:
     def __post_init__(self) -> None:
         for row in self.rows:
             check_contenders(self.names, row.macs, row.samples_ms)
+            if len({len(samples) for samples in row.samples_ms if samples is not None}) > 1:
+                raise UsageError("a layer has more rounds in one contender than in another")
 
     @property
     def label(self) -> str:

@@ -1,4 +1,4 @@
-"""One image file as bytes: any format and colour mode, brought to three channels and to one size."""
+"""One image file as bytes: any colour mode of the formats in use, brought to three channels and to one size."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,9 @@ from slimnet.files import open_file
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """What Pillow raises over files that are damaged or no images."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""What files are decoded as, whatever they are called: Pillow hands some others, such as EPS, to other programs."""
 
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 """Modes with 16 bits a pixel; Pillow widens those of some formats to 32."""
@@ -34,7 +37,7 @@ def decode(path: Path, size: int | None) -> Decoded:
         DataError: a file that is missing, damaged, or no image; in a few words, without the path.
     """
     try:
-        with open_file(path) as file, Image.open(file) as image:
+        with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
             if size is not None:
                 # JPEGs are decoded at an eighth to a half of their size where that leaves enough.
                 image.draft(image.mode, (2 * size, 2 * size))

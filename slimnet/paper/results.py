@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from slimnet.errors import SlimnetError, UsageError
-from slimnet.field_types import Amount, Count, NotEmpty, Size
+from slimnet.field_types import Amount, Count, NotEmpty, Share, Size
 from slimnet.files import whole_file
-from slimnet.paper.catalogue import Value, by_worth
+from slimnet.paper.catalogue import READINGS, Value, by_worth
 from slimnet.paper.measure import Measured
 from slimnet.paper.scales import Scale, recipe_of
 from slimnet.records import build, read_json
@@ -23,6 +23,24 @@ DIGITS = 5
 
 Reading = int | float | tuple[float, ...]
 """A number, or one for each layer."""
+
+
+PER_LAYER = "layers"
+"""The reading that is one number for each layer."""
+
+HARDWARE = ("Device", "Processor", "Threads")
+"""What a run's environment says at least."""
+
+
+@dataclass(frozen=True)
+class ShownLayer:
+    """What figures show of a layer's features; see `slimnet.paper.measure.Measured`."""
+
+    layer: str
+    features: Size
+    dead_by_activation: Count | None
+    universality: Share | None
+    bins: Annotated[tuple[Count, ...], NotEmpty()]
 
 
 @dataclass(frozen=True)
@@ -146,7 +164,22 @@ def read(path: Path) -> Result:
     """
     wrong = f"{path} holds no result"
     again = "delete it, and run its cell again"
-    return build(Result, read_json(path, UsageError, again), wrong, UsageError, advice=again)
+    result = build(Result, read_json(path, UsageError, again), wrong, UsageError, advice=again)
+    for number, run in enumerate(result.runs):
+        if problem := _lacking(run):
+            raise UsageError(f"{wrong}: runs[{number}] {problem}; {again}")
+        build(tuple[ShownLayer, ...], run.layers, f"{wrong}: runs[{number}].layers", UsageError, advice=again)
+    return result
+
+
+def _lacking(run: Run) -> str | None:
+    """What a run must say and does not."""
+    for name in READINGS:
+        if name not in run.readings:
+            return f"lacks the reading {name!r}"
+        if (length_of(run.readings[name]) is None) == (name == PER_LAYER):
+            return f"has the reading {name!r} {'once' if name == PER_LAYER else 'for each layer'}"
+    return next((f"lacks {name!r} in its environment" for name in HARDWARE if name not in run.environment), None)
 
 
 def read_all(folder: Path, scale: Scale) -> dict[str, Result]:

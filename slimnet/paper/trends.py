@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from slimnet.errors import UsageError
 from slimnet.paper.catalogue import Entry, document, entry
 from slimnet.paper.results import Result
 from slimnet.paper.scales import Scale
@@ -82,7 +83,10 @@ def _of_layers(trend: Mapping[str, Any], results: Mapping[str, Result]) -> Verdi
     paper = _sides(trend, each.paper["layers"])
     if each.name not in results:
         return Verdict(trend["claim"], None, (), paper)
-    runs = [_sides(trend, run.readings["layers"]) for run in results[each.name].runs]
+    layers: list[Any] = [run.readings["layers"] for run in results[each.name].runs]
+    if any(len(own) != len(each.paper["layers"]) for own in layers):  # type: ignore[arg-type]
+        raise UsageError(f"the result of {each.name} has another number of layers than the paper; delete it")
+    runs = [_sides(trend, own) for own in layers]
     return _judged(trend, list(zip(*runs, strict=True)), paper, results[each.name].scale)
 
 

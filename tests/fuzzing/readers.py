@@ -13,7 +13,10 @@ from slimnet.checkpoint import load_checkpoint
 from slimnet.data import load_data
 from slimnet.errors import UsageError
 from slimnet.paper import results
+from slimnet.paper.markdown import Found, document, markdown
 from slimnet.records import read_record
+from slimnet.report.ladder_page import render_ladder
+from slimnet.report.paper_page import render_paper
 from slimnet.sweep import Store, read_grid
 from slimnet.training import checkpoints
 from slimnet.training.run_folder import read_history, recipe_of
@@ -44,10 +47,20 @@ def resigned(folder: Path, spoilt: Path) -> Path:
     return folder / "slim"
 
 
-def read_results(folder: Path, _: Path) -> None:
-    """Every file of results of the paper's networks."""
-    for path in sorted((folder / "paper" / "results").glob("*.json")):
-        results.read(path)
+def draw_results(folder: Path, _: Path) -> None:
+    """The pages about every file of results of the paper's networks."""
+    found = Found(("table4",), "small", results.read_all(folder / "paper" / "results", "small"), {})
+    render_paper(found, {})
+    markdown(found)
+    document(found)
+
+
+def draw_ladder(folder: Path, _: Path) -> None:
+    """The page about a ladder's record."""
+    record = read_record(LadderRecord, folder / "ladder" / RECORD, UsageError, others_ignored=True)
+    # A ladder without its dense network is given one before it is shown.
+    if any(rung.name == "dense" for rung in record.rungs):
+        render_ladder("ladder", record.rungs)
 
 
 READERS: dict[str, tuple[Reader, ...]] = {
@@ -73,10 +86,8 @@ READERS: dict[str, tuple[Reader, ...]] = {
         lambda folder, _: read_grid(folder / "grid.toml"),
         lambda folder, _: Store(folder / "sweep" / "sweep.sqlite").rows(),
     ),
-    "ladder": (
-        lambda folder, _: read_record(LadderRecord, folder / "ladder" / RECORD, UsageError, others_ignored=True),
-    ),
+    "ladder": (draw_ladder,),
     "comparison": (lambda folder, _: command("report", folder / "comparison"),),
-    "paper": (read_results,),
+    "paper": (draw_results,),
     "benchmark": (lambda folder, _: command("report", folder / "speed.json"),),
 }

@@ -145,7 +145,7 @@ def make_paper(folder: Path) -> None:
         if entry.of is not None:
             continue
         recipe = recipe_of(entry, "small")
-        readings = dict(entry.paper)
+        readings = dict.fromkeys(catalogue.READINGS, 0.0) | {"layers": (0.0,)} | dict(entry.paper)
         where = {"Processor": "P", "Device": "CPU", "Threads": "1"}
         run = results.Run(0, readings, (), (2, 1), 0, 0.0, 1.0, 1.0, where)
         (folder / "paper" / "results").mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,22 @@ PICKLES = (
 )
 
 
+OTHER_FORMATS = (
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(touch fuzz_canary) run\n%%EOF\n",
+    b"\xd7\xcd\xc6\x9a" + bytes(18) + b"\x01\x00\t\x00" + bytes(40),
+    b"%PDF-1.4\n",
+    b"<svg xmlns='http://www.w3.org/2000/svg'><script>fuzz_canary</script></svg>",
+    b"P5\n99999 99999\n255\n",
+    b"GIF89a\xff\xff\xff\xff\x00\x00\x00;",
+)
+"""What an image file may be beside an image: some of it is handed to other programs by those who are not careful."""
+
+
+def spoil_image(chance: random.Random, content: bytes) -> bytes:
+    """Something else in place of an image, or its bytes spoilt."""
+    return chance.choice(OTHER_FORMATS) if chance.random() < 0.2 else spoil_bytes(chance, content)
+
+
 def spoil_bytes(chance: random.Random, content: bytes) -> bytes:
     """Flip, cut, insert, repeat or overwrite bytes in one to four places."""
     found = bytearray(content)
@@ -157,6 +173,8 @@ def spoiler_of(name: str, content: bytes) -> Spoil:
     """What knows the form of a file."""
     if content.startswith(b"PK\x03\x04"):
         return spoil_zip
+    if content.startswith((b"\x89PNG", b"\xff\xd8\xff")):
+        return spoil_image
     if content.startswith(b"\x80"):
         return spoil_pickle
     if name.endswith(".safetensors"):
