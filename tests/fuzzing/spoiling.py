@@ -7,6 +7,7 @@ import pickletools
 import random
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 
 from fuzzing.hostile import CANARY, TEXTS, spoil_json, spoil_lines, spoil_toml
@@ -164,8 +165,9 @@ def spoil(name: str, chance: random.Random, content: bytes) -> bytes:
         return spoil_bytes(chance, content)
     try:
         return spoiler_of(name, content)(chance, content)
-    except (ValueError, RecursionError, zipfile.BadZipFile):
-        # It was spoilt before.
+    except (ValueError, LookupError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        # It was spoilt before, or has lost all that could be spoilt: RuntimeError is what zipfile says of members
+        # that are encrypted or packed in a way that it does not know.
         return spoil_bytes(chance, content)
 
 
