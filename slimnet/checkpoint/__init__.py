@@ -14,6 +14,7 @@ from slimnet.checkpoint.weights import AVERAGES, WRAPPERS, State, Weights, bare_
 from slimnet.errors import CheckpointError
 from slimnet.models.architecture import Architecture, build, reason
 from slimnet.places import real_by_default
+from slimnet.random_state import DRAWING
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ def read_checkpoint(
         CheckpointError, ArchitectureError: as `load_checkpoint`.
     """
     found = _found(Path(path), unpickling.read(Path(path)))
-    # On the meta device, where it may be the default, there would be nothing to fill.
-    with real_by_default():
+    # On the meta device, where it may be the default, there would be nothing to fill. Its first weights are drawn from
+    # the process's generator, which another thread may be about to put back.
+    with DRAWING, real_by_default():
         model = build(arch, arch_args)
     wanted = mismatch.tensors_of(model)
     if any(map(nn.parameter.is_lazy, wanted.values())):

@@ -1,11 +1,14 @@
 """Keep what torch's exporters say while they work out of the caller's terminal, logs and warnings."""
 
 import contextlib
+import functools
 import logging
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+import torch.fx.traceback
 
 from slimnet.process_patch import ProcessPatch, attribute_patch
 from slimnet.silence import is_silent, silenced
@@ -24,8 +27,57 @@ def quiet() -> Iterator[None]:
     What matters in it comes as an exception. The library's own forwards are run outside, and what other threads say
     goes on.
     """
-    with EXPORTING, silenced(), _STDOUT, _STDERR, _LOGS:
+    with EXPORTING, silenced(), _STDOUT, _STDERR, _LOGS, _NOTES, _CUDNN, noting():
         yield
+
+
+_THREAD = threading.local()
+"""`notes` is true in the thread that exports."""
+
+
+@contextlib.contextmanager
+def noting() -> Iterator[None]:
+    """Let this thread's ops leave notes in torch's graph while the context lasts."""
+    before = getattr(_THREAD, "notes", False)
+    _THREAD.notes = True
+    try:
+        yield
+    finally:
+        _THREAD.notes = before
+
+
+def _noted_by_the_exporter(annotate: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.fx.traceback.annotate` for the thread that exports, nothing for others.
+
+    While any thread exports, torch notes every op that it does not compile, also those of meta tensors in other
+    threads, in one dictionary for all of them: one thread then removes what another is about to (KeyError: 'custom').
+    """
+
+    @functools.wraps(annotate)
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        return annotate(*args, **kwargs) if getattr(_THREAD, "notes", False) else contextlib.nullcontext()
+
+    return noted
+
+
+_NOTES = attribute_patch(torch.fx.traceback, "annotate", _noted_by_the_exporter)
+
+
+def _set_only_enabled(set_flags: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.backends.cudnn.set_flags` that leaves alone all but whether cuDNN is used.
+
+    The exporter switches cuDNN off, and afterwards writes back every flag as it stood when it began: with that it
+    would undo what other threads set meanwhile, the precision of products above all.
+    """
+
+    @functools.wraps(set_flags)
+    def set_enabled(_enabled: bool | None = None, *_others: Any, **_named: Any) -> Any:
+        return set_flags(_enabled, _fp32_precision=None)
+
+    return set_enabled
+
+
+_CUDNN = attribute_patch(torch.backends.cudnn, "set_flags", _set_only_enabled)
 
 
 class Muted:
