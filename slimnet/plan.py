@@ -260,6 +260,19 @@ class SurgeryPlan:
             raise PlanError(f"the plan was made for another network: it does not know {extra}")
         check_indices(self)
 
+    def then(self, other: "SurgeryPlan") -> "SurgeryPlan":
+        """This plan and then `other`, made for the network that this one leaves, as one plan for the dense network.
+
+        Applied to the dense network, it gives what the two give one after the other. What is kept, and why, is what
+        `other` says, in dense channels.
+
+        Raises:
+            PlanError: they do not compose, naming the first tensor that differs.
+        """
+        from slimnet.composition import compose
+
+        return compose(self, other)
+
     def __str__(self) -> str:
         from slimnet.plan_text import describe
 
