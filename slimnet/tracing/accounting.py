@@ -4,11 +4,12 @@ A label that no op reads would count as unread, and its channel could be cut whi
 labels are looked up after its handler has run, whatever the handler does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 
-from slimnet.graph import Norm, Pointwise
+from slimnet.graph import Depthwise, Reader
 from slimnet.reasons import Kind
 from slimnet.tracing.labels import Labels
 from slimnet.tracing.ops.filling import FILLED
@@ -33,63 +34,73 @@ class Account:
         self.recorder = recorder
         self.seen = np.zeros(4096, dtype=np.int32)
         self.number = 0
-        self.given: list[Labels] = []
-        self.counts = (0, 0, 0, 0)
+        self.given: tuple[Labels, ...] = ()
+        self.steps = self.pins = self.sums = self.joins = 0
 
     def open(self, call: Call) -> None:
         """Note what an op is given, before its handler runs."""
         recorder = self.recorder
-        self.given = [] if call.name in FILLED else faces_of(recorder, call, call.name in OVERWRITING)
-        self.counts = len(recorder.steps), len(recorder.pins), len(recorder.sums), len(recorder.joins)
+        self.given = faces_of(recorder, given_to(call))
+        self.steps, self.pins = len(recorder.steps), len(recorder.pins)
+        self.sums, self.joins = len(recorder.sums), len(recorder.joins)
 
     def settle(self, call: Call) -> None:
         """Keep every channel whose label the handler has lost."""
         recorder = self.recorder
-        given = self.given
+        # Parameters get their labels when they are first asked for.
+        given = self.given or faces_of(recorder, given_to(call))
         if not given:
-            if call.name in FILLED:
-                return
-            # Parameters get their labels when they are first asked for.
-            given = faces_of(recorder, call, call.name in OVERWRITING)
-            if not given:
-                return
-        if recorder.size > self.seen.size:
-            self.seen = np.concatenate([self.seen, np.zeros(2 * recorder.size - self.seen.size, dtype=np.int32)])
+            return
+        # Most handlers return or read the arrays that they were given; only other arrays are looked up label by label.
+        lacking = {id(whole(face)): face for face in given}
+        followed = faces_of(recorder, call.outputs)
+        for face in followed:
+            lacking.pop(id(whole(face)), None)
+        if not lacking:
+            return
+        followed += tuple(self.read())
+        for face in followed:
+            lacking.pop(id(whole(face)), None)
+        if lacking:
+            self.look_up(call, [*lacking.values()], followed)
+
+    def read(self) -> Iterator[Labels]:
+        """The labels that the op has read or that stay, and those of what its steps compute."""
+        recorder = self.recorder
+        for step in recorder.steps[self.steps :]:
+            if isinstance(step, Reader | Depthwise):
+                yield step.inputs
+                yield step.outputs
+            else:
+                yield from step.operands
+                yield step.out
+        for pin in recorder.pins[self.pins :]:
+            yield pin.labels
+        for total in recorder.sums[self.sums :]:
+            yield total.rows
+
+    def look_up(self, call: Call, given: Sequence[Labels], followed: Sequence[Labels]) -> None:
+        """Keep every channel of some faces whose label is in none of those that were followed."""
+        size = self.recorder.size
+        if size > self.seen.size:
+            self.seen = np.concatenate([self.seen, np.zeros(2 * size - self.seen.size, dtype=np.int32)])
         self.number += 1
         seen, number = self.seen, self.number
         seen[0] = number
-        self.mark(call)
+        for labels in followed:
+            seen[labels] = number
+        if (seen.take(np.concatenate(given, axis=None)) == number).all():
+            return
         partly = call.name in TAKING
         for face in given:
             hits = np.count_nonzero(seen[face] == number)
             if hits < face.size and not (partly and hits):
                 self.keep_lost(call, face)
 
-    def mark(self, call: Call) -> None:
-        """Mark the labels that the op has returned or read, or that stay."""
-        recorder, seen, number = self.recorder, self.seen, self.number
-        steps, pins, sums, _ = self.counts
-        for step in recorder.steps[steps:]:
-            if isinstance(step, Pointwise | Norm):
-                for operand in step.operands:
-                    seen[operand] = number
-            else:
-                seen[step.inputs] = number
-            seen[step.out if isinstance(step, Pointwise | Norm) else step.outputs] = number
-        for pin in recorder.pins[pins:]:
-            seen[pin.labels] = number
-        for total in recorder.sums[sums:]:
-            seen[total.rows] = number
-        for tensor in call.outputs:
-            entry = recorder.tags.get(id(tensor))
-            if entry is not None:
-                for face in entry[1].faces:
-                    seen[face] = number
-
     def keep_lost(self, call: Call, face: Labels) -> None:
         """Keep what of a face the op has neither returned nor read, nor cut together with what it has."""
         recorder, seen, number = self.recorder, self.seen, self.number
-        for left, right, _ in recorder.joins[self.counts[3] :]:
+        for left, right, _ in recorder.joins[self.joins :]:
             both = (seen[left] == number) | (seen[right] == number)
             seen[left[both]] = number
             seen[right[both]] = number
@@ -101,12 +112,28 @@ class Account:
             seen[lost] = number
 
 
-def faces_of(recorder: Recorder, call: Call, skip_first: bool) -> list[Labels]:
-    """The labels of an op's tensors, as far as they have any yet."""
-    found: list[Labels] = []
-    tensors: Sequence = call.tensors[1:] if skip_first else call.tensors
+def given_to(call: Call) -> Sequence[torch.Tensor]:
+    """The tensors whose values an op uses."""
+    if call.name in FILLED:
+        return ()
+    return call.tensors[1:] if call.name in OVERWRITING else call.tensors
+
+
+def faces_of(recorder: Recorder, tensors: Sequence[torch.Tensor]) -> tuple[Labels, ...]:
+    """The labels of some tensors, as far as they have any yet."""
+    tags = recorder.tags
+    found: tuple[Labels, ...] = ()
     for tensor in tensors:
-        entry = recorder.tags.get(id(tensor))
+        entry = tags.get(id(tensor))
         if entry is not None:
             found += entry[1].faces
     return found
+
+
+def whole(labels: Labels) -> Labels:
+    """The array of which another is a view, where that shows all of it; so equal ones hold the same labels."""
+    base = labels.base
+    # An array of that size without gaps or repetitions has all elements, whatever the order of its axes.
+    if type(base) is np.ndarray and base.size == labels.size and labels.flags.forc:
+        return base
+    return labels
