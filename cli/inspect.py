@@ -72,6 +72,8 @@ def _show(inspection: Inspection, threshold: float) -> None:
     ]
     headings = ("layer", "kind", "channels", "dead", "removable", "MACs", "dead but kept, because")
     console.print(terminal.table(headings, rows, right=(2, 3, 4, 5)))
+    for kept, advice in {kept.reason: kept.help for kept in inspection.plan.kept if kept.help}.items():
+        console.print(f"{kept}: {advice}", style="dim")
     gammas = list(chain.from_iterable(layer.gammas for layer in inspection.layers))
     if gammas:
         console.print(f"\n|γ| of {len(gammas):,} channels", style="bold")

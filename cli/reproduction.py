@@ -236,6 +236,7 @@ class Reproduction:
         from slimnet.checkpoint import load_checkpoint
         from slimnet.paper.measure import measure
         from slimnet.paper.results import add, run_of
+        from slimnet.sweep import Ending
         from slimnet.threads import torch_threads
         from slimnet.training.run_folder import MODEL
 
@@ -244,7 +245,7 @@ class Reproduction:
         with torch_threads(self.workforce.threads):
             model = load_checkpoint(path, task.recipe.arch, task.recipe.arch_args).eval()
             measured = measure(model.to(self.workforce.chosen_device()), self._images(task), progress=progress)
-        seconds = float(row.result["seconds"]) if row.result else float("nan")
+        seconds = Ending.of(row.result).seconds if row.result else float("nan")
         add(self.results, task.names, self.scale, task.recipe, run_of(measured, task.recipe, seconds, self.machine()))
 
     def histories(self, tasks: Sequence[Task], names: Sequence[str]) -> dict[str, Moved]:
@@ -275,12 +276,19 @@ class Reproduction:
 
 
 def moved(folder: Path, label: str, layer: int) -> Moved:
-    """How γ and β of a layer, counted from 1, moved in a run."""
+    """How γ and β of a layer, counted from 1, moved in a run.
+
+    Raises:
+        UsageError: the run's history does not hold them.
+    """
+    from slimnet.errors import UsageError
     from slimnet.report.paper_figures import Moved
     from slimnet.training.run_folder import read_history
 
     history = read_history(folder)
-    name = list(history.scales)[layer - 1]
+    name = next(iter(list(history.scales)[layer - 1 : layer]), None)
+    if name not in history.shifts:
+        raise UsageError(f"{folder} holds no history of γ and β in layer {layer}; delete the folder to train it again")
     return Moved(label, history.iterations.numpy(), history.scales[name].numpy(), history.shifts[name].numpy())
 
 

@@ -169,5 +169,8 @@ def _line(row: Row) -> list[str | Text]:
     state = Text(row.state if row.error is None else f"{row.state}: {row.error}")
     if row.result is None:
         return [row.varied, state, "", "", row.key]
-    error = f"{100 * (1 - row.result['accuracy']['top1']):.2f} %"
-    return [row.varied, state, error, f"{100 * row.result['dead_filters']:.1f} %", row.key]
+    from slimnet.sweep import Ending
+
+    ending = Ending.of(row.result)
+    error = f"{100 * (1 - ending.accuracy.top1):.2f} %"
+    return [row.varied, state, error, f"{100 * ending.dead_filters:.1f} %", row.key]

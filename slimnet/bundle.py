@@ -21,7 +21,7 @@ from slimnet.formats.blueprint import Blueprint, read_weights, weights_into, wri
 from slimnet.formats.capture import capture, forward, private_copy, with_batch
 from slimnet.formats.input_spec import random_inputs
 from slimnet.formats.manifest import CERTIFICATE, ONNX, PLAN, PROGRAM, WEIGHTS, read_manifest, write_manifest
-from slimnet.formats.onnx_runner import OnnxRunner
+from slimnet.formats.onnx_runner import OnnxRunner, limit_for
 from slimnet.formats.pt2 import ProgramRunner, TorchRunner, program_bytes
 from slimnet.formats.random_forward import Runner, depends_on_random_numbers
 from slimnet.inputs import Inputs, tensors_in
@@ -295,7 +295,11 @@ def verifiable_module(blueprint: Blueprint, folder: Path, dense: nn.Module | Non
 def forms(folder: Path, module: nn.Module | None) -> dict[str, Runner]:
     """Every form of a bundle's network, ready to run."""
     first = {} if module is None else {WEIGHTS: module_runner(module)}
-    return {**first, PROGRAM: ProgramRunner(folder / PROGRAM), ONNX: OnnxRunner(folder / ONNX)}
+    return {
+        **first,
+        PROGRAM: ProgramRunner(folder / PROGRAM),
+        ONNX: OnnxRunner(folder / ONNX, limit_for(folder / WEIGHTS)),
+    }
 
 
 def module_runner(module: nn.Module) -> Runner:

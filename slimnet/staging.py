@@ -2,7 +2,8 @@
 
 A process that is killed leaves its staging behind, and the lock ends with the process, so that whoever writes in that
 folder next can tell what is left behind from what is in use, whichever process has the number by now. A lock is sure
-on one machine only. So the name says which machine staging is of, since when it runs, and that of others stays.
+on one machine only. So the name says which machine staging is of and since when that machine runs. What one left
+before it started again is removed as well; that of other machines stays.
 """
 
 import contextlib
@@ -22,10 +23,13 @@ from pathlib import Path
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 """A random number that Linux draws when it starts: containers of one machine share it, and their locks as well."""
 
+HOST = Path("/etc/machine-id")
+"""What an installed system has for itself, however often it starts."""
+
 NAME_KEPT = 40
 """How much of a target's name its staging repeats; most systems end names at 255 bytes."""
 
-NAME = re.compile(r"\..*\.([0-9a-f]{8})\.[0-9a-f]{8}\.tmp", re.DOTALL)
+NAME = re.compile(r"\..*\.([0-9a-f]{8})([0-9a-f]{8})?\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -81,7 +85,7 @@ def clear(folder: Path) -> None:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for name in [entry.name for entry in entries]:
             match = NAME.fullmatch(name)
-            if match is not None and match[1] == machine():
+            if match is not None and (match[1] == machine() or (match[2] is not None and match[2] == host())):
                 _remove_unheld(folder / name)
 
 
@@ -92,7 +96,7 @@ def is_staging(name: str) -> bool:
 
 def beside(target: Path) -> Path:
     """A hidden name next to `target` that nothing has, and short enough whatever the target is called."""
-    return target.with_name(f".{target.name[:NAME_KEPT]}.{machine()}.{secrets.token_hex(4)}.tmp")
+    return target.with_name(f".{target.name[:NAME_KEPT]}.{machine()}{host()}.{secrets.token_hex(4)}.tmp")
 
 
 @functools.cache
@@ -103,6 +107,19 @@ def machine() -> str:
     except (OSError, ValueError):
         known = f"{platform.node()} {uuid.getnode()}"
     return hashlib.sha256(known.encode()).hexdigest()[:8]
+
+
+@functools.cache
+def host() -> str:
+    """Eight hexadecimal digits for this machine, which stay when it starts again; empty where it has no identity.
+
+    Machines made from one image may share the identity, and then have names of their own.
+    """
+    try:
+        known = HOST.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        known = ""
+    return hashlib.sha256(f"{known} {platform.node()}".encode()).hexdigest()[:8] if known else ""
 
 
 def _hold(descriptor: int, path: Path) -> bool:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import bundles
 import pytest
 import slimnet_cli
 import torch
@@ -136,6 +137,17 @@ def test_inspect_shows_layers_and_a_histogram(checkpoint, capsys):
     assert "features.conv7" in text
     assert "threshold 0.001" in text
     assert "can be removed" in text
+
+
+def test_inspect_says_what_helps_against_what_stays(tmp_path, capsys):
+    """Dead channels of a constant that padding meets need a carrier, once for each layer."""
+    torch.save(bundles.basic_net().state_dict(), tmp_path / "net.pt")
+    network = ("--arch", "basicnet", "--arch-args", json.dumps(bundles.ARGS), "--input-shape", "1,8,8")
+    assert slimnet_cli.run(["inspect", str(tmp_path / "net.pt"), *network]) == 0
+    helped = [line for line in capsys.readouterr().out.splitlines() if line.endswith(": β ≤ 0 in front of a ReLU")]
+    assert helped
+    assert all(line.startswith("carrier of constants for features.conv") for line in helped)
+    assert len(set(helped)) == len(helped)
 
 
 def test_inspect_for_machines_agrees_with_the_weights(checkpoint, capsys):

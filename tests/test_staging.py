@@ -1,5 +1,6 @@
 """What a killed process left half-written is removed by the next one that writes there; what is in use never is."""
 
+import fcntl
 import os
 import signal
 import time
@@ -111,10 +112,41 @@ def test_what_a_living_process_writes_stays(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_this_machine_left_before_it_started_again_is_removed(kind, tmp_path, monkeypatch):
+    """Whichever process has the number by now: what has no lock after the start is nobody's."""
+    monkeypatch.setattr(staging, "host", lambda: "12345678")
+    monkeypatch.setattr(staging, "machine", lambda: "00000000")
+    places = [beside(tmp_path / name) for name in ("left", "in use")]
+    for place in places:
+        place.mkdir() if kind == "folder" else place.touch()
+    monkeypatch.setattr(staging, "machine", lambda: "ffffffff")
+    descriptor = os.open(places[1], os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    clear(tmp_path)
+    os.close(descriptor)
+    assert [place.exists() for place in places] == [False, True]
+
+
+def test_a_machine_without_an_identity_is_known_by_when_it_started_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(staging, "HOST", tmp_path / "none")
+    staging.host.cache_clear()
+    try:
+        place = beside(tmp_path / "target")
+    finally:
+        staging.host.cache_clear()
+    place.touch()
+    monkeypatch.setattr(staging, "machine", lambda: "ffffffff")
+    clear(tmp_path)
+    assert place.exists()
+    assert is_staging(place.name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_another_machine_left_stays(kind, tmp_path, monkeypatch):
     """A lock held on another machine may not be seen here, so that nothing tells its staging from one in use."""
     place = killed(kind, tmp_path / "target")
     monkeypatch.setattr(staging, "machine", lambda: "00000000")
+    monkeypatch.setattr(staging, "host", lambda: "00000000")
     clear(tmp_path)
     write("file", tmp_path / "other")
     assert place.exists()

@@ -1,5 +1,6 @@
 """Image sets in one NumPy .npz file: x_train, y_train, x_test, y_test and, if wanted, classes."""
 
+import io
 import lzma
 import tokenize
 import zipfile
@@ -17,6 +18,16 @@ from slimnet.files import open_file
 _NEEDED = ("x_train", "y_train", "x_test", "y_test")
 LIMIT_CLASSES = 1 << 16
 """How many classes labels may stand for; a network has an output, and a confusion a row, for each."""
+
+LIMIT_NAMES = 1 << 26
+"""The bytes that all names of classes together may have."""
+
+LONGEST_HEADER = 1 << 14
+"""How much of an array is read to know its type and shape; NumPy's own headers are a hundredth of it."""
+
+FREELY_EXPANDED, LARGEST_RATIO = 1 << 28, 50
+"""What a compressed array may expand to: so many bytes, or so many times its size in the file. Photographs compress to
+half, drawn digits to a tenth, and a gigabyte of zeros to a thousandth."""
 
 _UNREADABLE = (
     OSError,
@@ -63,6 +74,12 @@ def _read(path: Path, archive: zipfile.ZipFile) -> ImageData:
         raise DataError(f"{path}: {missing[0]} is missing; it needs {', '.join(_NEEDED)} and holds {found}")
     for name in _NEEDED:
         _check_header(path, archive, name)
+    for split in ("train", "test"):
+        images, labels = (_header(archive, f"{kind}_{split}")[0][0] for kind in "xy")
+        if images != labels:
+            raise DataError(
+                f"{path}: x_{split} has {images:,} images but y_{split} {labels:,} labels; they must pair up"
+            )
     train, test = (
         (_array(archive, f"x_{split}"), _array(archive, f"y_{split}").to(torch.int64)) for split in ("train", "test")
     )
@@ -86,12 +103,19 @@ def _check_header(path: Path, archive: zipfile.ZipFile, name: str) -> None:
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    member = f"{name}.npy"
-    with archive.open(member) as file:
-        version = npy.read_magic(file)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read(file)
-        left = archive.getinfo(member).file_size - file.tell()
+    member = archive.getinfo(f"{name}.npy")
+    if member.file_size > max(FREELY_EXPANDED, LARGEST_RATIO * member.compress_size):
+        raise ValueError(
+            f"{name} expands from {member.compress_size:,} bytes to {member.file_size:,}, more than "
+            f"{LARGEST_RATIO} times as much"
+        )
+    with archive.open(member) as packed:
+        # A header says itself how long it is, and would be expanded to that length before it is looked at.
+        file = io.BytesIO(packed.read(LONGEST_HEADER))
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    left = member.file_size - file.tell()
     if not dtype.hasobject and left != dtype.itemsize * int(np.prod(shape, dtype=object)):
         raise ValueError(f"{name} has {left} bytes where {dtype} of shape {shape} was announced")
     return shape, dtype
@@ -109,6 +133,10 @@ def _class_names(path: Path, archive: zipfile.ZipFile) -> list[str]:
         raise DataError(f"{path}: classes is {dtype} of shape {shape}; it must be one-dimensional text")
     if shape[0] > LIMIT_CLASSES:
         raise DataError(f"{path}: classes has {shape[0]:,} names, of at most {LIMIT_CLASSES:,}")
+    if shape[0] * dtype.itemsize > LIMIT_NAMES:
+        raise DataError(
+            f"{path}: the names of classes take {shape[0] * dtype.itemsize:,} bytes, of at most {LIMIT_NAMES:,}"
+        )
     with archive.open("classes.npy") as file:
         names = npy.read_array(file, allow_pickle=False)
     return [str(name) for name in (np.char.decode(names, "utf-8") if dtype.kind == "S" else names)]

@@ -11,20 +11,34 @@ from slimnet.files import read_bytes
 from slimnet.inputs import Inputs
 from slimnet.models.architecture import reason
 
+LARGEST = (1 << 31) - 1
+"""Bytes of the largest ONNX file; protobuf knows no larger ones."""
+
+
+BEYOND_WEIGHTS = 1 << 26
+"""Bytes for the graph, and for constants that a network computes from none of its weights."""
+
+
+def limit_for(weights: Path) -> int:
+    """The largest size in bytes of an ONNX file that has the weights in a safetensors file."""
+    return min(LARGEST, BEYOND_WEIGHTS + 4 * weights.stat().st_size)
+
 
 class OnnxRunner:
     """An ONNX file that onnx's checker passed: `Inputs` to the list of output tensors.
 
+    `limit` is the largest size in bytes; a file takes several times its size in memory.
+
     Raises:
-        ExportError: the file is not a valid ONNX model, or onnxruntime does not run it.
+        ExportError: the file is larger, is not a valid ONNX model, or onnxruntime does not run it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit: int = LARGEST) -> None:
         self.path = path
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         try:
-            content = read_bytes(path)
+            content = read_bytes(path, limit)
             refuse_other_files(onnx.load_model_from_string(content))
             onnx.checker.check_model(content, full_check=True)
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

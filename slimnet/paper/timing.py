@@ -13,6 +13,7 @@ import torch
 
 from slimnet.data import ImageData
 from slimnet.errors import UsageError
+from slimnet.sweep import Ending
 from slimnet.training import Recipe, train
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -111,5 +112,5 @@ def known_steps(rows: Sequence[Any]) -> dict[Hashable, float]:
     for row in rows:
         if row.result is not None:
             recipe = Recipe.from_json(row.recipe)
-            found[shape_of(recipe)] = row.result["seconds"] / recipe.iterations
+            found[shape_of(recipe)] = Ending.of(row.result).seconds / recipe.iterations
     return found

@@ -1,5 +1,6 @@
 """What became of each cell of a sweep: one row in an SQLite file, written as it happens."""
 
+import dataclasses
 import json
 import sqlite3
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.files import open_file
-from slimnet.records import from_json
+from slimnet.records import build, from_json
 from slimnet.sweep.grid import Cell
 
 SCHEMA = """
@@ -53,6 +54,7 @@ class Store:
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
         with self._changing() as table:
+            _refuse_code(table)
             table.execute(SCHEMA)
             table.execute("SELECT key, position, varied, recipe, state, started, finished, error, result FROM cells")
 
@@ -120,8 +122,20 @@ class Store:
         return [row for row in every if wanted is None or row.key in wanted]
 
 
+def _refuse_code(table: sqlite3.Connection) -> None:
+    """Refuse what a table of cells does not have and SQLite would run: views and triggers may go on for ever.
+
+    Raises:
+        sqlite3.DatabaseError: it has some.
+    """
+    found = table.execute("SELECT type, name FROM sqlite_schema WHERE type IN ('view', 'trigger')").fetchone()
+    if found is not None:
+        raise sqlite3.DatabaseError(f"it holds the {found[0]} {found[1]!r:.40}")
+
+
 def _row(*values: Any) -> Row:
-    *plain, result = values
-    known = None if result is None else from_json(dict[str, Any], result, "the result of a cell", UsageError)
-    key, varied, recipe, state, started, finished, error = plain
-    return Row(key, varied, recipe, state, started, finished, error, known)
+    names = [field.name for field in dataclasses.fields(Row)]
+    plain = dict(zip(names, values, strict=True))
+    result = plain["result"]
+    known = from_json(dict[str, Any], result, "the result of a cell", UsageError) if isinstance(result, str) else result
+    return build(Row, plain | {"result": known}, "a cell of the sweep", UsageError)

@@ -1,13 +1,15 @@
 """How a run stands that another process trains, as its folder tells it."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimnet.errors import UsageError
 from slimnet.files import open_file
 from slimnet.training.checkpoints import reached
 from slimnet.training.progress import Progress
-from slimnet.training.run_folder import CHECKPOINTS, METRICS, reports
+from slimnet.training.run_folder import CHECKPOINTS, METRICS, report_in
 
 TAIL = 8192
 """Bytes at the end of the metrics that are looked at: some thirty reports, whose pace says how long the rest takes."""
@@ -33,9 +35,11 @@ def standing(folder: Path) -> Standing | None:
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return None
-    # The first line that is read may have lost its beginning.
-    whole = text.partition("\n")[2] if length > TAIL else text
-    newest = [progress for _, progress in reports(whole)]
+    newest = []
+    for line in text.splitlines():
+        # The first line may have lost its beginning, and the last may not be written to its end yet.
+        with contextlib.suppress(UsageError):
+            newest.append(report_in(line))
     return Standing(newest[-1], seconds_left(newest)) if newest else None
 
 

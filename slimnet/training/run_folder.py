@@ -98,6 +98,7 @@ class RunFolder:
         """Drop what was measured after a checkpoint and will be measured again, and what was left half-written.
 
         Raises:
+            UsageError: a line of the metrics is damaged.
             SlimnetError: the disk refuses it.
         """
         for name in (CHECKPOINTS, HISTORY):
@@ -106,9 +107,9 @@ class RunFolder:
             for number, path in checkpoints.numbered(self.path / HISTORY, KEPT_SUFFIX).items():
                 if number > iteration:
                     path.unlink()
-        kept = [line for line, progress in _lines(self.path) if progress.iteration <= iteration]
+        kept = [line for line, progress in _reports(self.path) if progress.iteration <= iteration]
         with whole_file(self.path / METRICS, SlimnetError) as path:
-            path.write_text("".join(kept), encoding="utf-8")
+            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def report(self, progress: Progress) -> None:
         """Add a line to the metrics; one that a crash cuts short is dropped when the run goes on.
@@ -242,7 +243,7 @@ def read_history(path: str | Path) -> RunHistory:
     """Read how a run went, or is going, from its folder.
 
     Raises:
-        UsageError: there is no run in it.
+        UsageError: there is no run in it, or a line of its metrics is damaged.
         CheckpointError: a file of its history is damaged.
     """
     path = Path(path)
@@ -250,7 +251,7 @@ def read_history(path: str | Path) -> RunHistory:
     files = checkpoints.numbered(path / HISTORY, KEPT_SUFFIX)
     kept = {iteration: _snapshot(file) for iteration, file in files.items()}
     _check_alike(files, kept)
-    progress = [each for _, each in _lines(path)]
+    progress = [each for _, each in _reports(path)]
     scales, shifts = (_stacked(list(kept.values()), kind) for kind in (SCALE, SHIFT))
     return RunHistory(recipe, progress, torch.tensor(list(kept), dtype=torch.int64, device="cpu"), scales, shifts)
 
@@ -304,22 +305,33 @@ def _damaged(file: Path) -> CheckpointError:
     return CheckpointError(f"{file} is damaged; the run goes on without it once it is deleted")
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Progress]]:
-    """The complete lines of a run's metrics, with what they say."""
+def _reports(path: Path) -> Iterator[tuple[str, Progress]]:
+    """The lines of a run's metrics, with what they say.
+
+    Raises:
+        UsageError: they cannot be read, or one that is not the last is no report.
+    """
     try:
         text = read_text(path / METRICS, errors="replace")
     except FileNotFoundError:
         return
     except OSError as error:
         raise UsageError(f"{path / METRICS} cannot be read: {error.strerror}") from error
-    yield from reports(text)
-
-
-def reports(text: str) -> Iterator[tuple[str, Progress]]:
-    """The complete lines of metrics, with what they say."""
-    for line in text.splitlines(keepends=True):
+    lines = text.rstrip("\n").split("\n")
+    for number, line in enumerate(lines, 1):
         try:
-            yield line, from_json(Progress, line, "a report", UsageError, others_ignored=True)
-        except UsageError:
-            # Only a crash leaves such a line, and only as the last.
-            return
+            yield line, report_in(line)
+        except UsageError as error:
+            # Of the last line a crash leaves a part.
+            if number < len(lines):
+                place = f"{path / METRICS}, line {number}"
+                raise UsageError(f"{place}: {error}; delete that line, or take the file from a copy") from error
+
+
+def report_in(line: str) -> Progress:
+    """What a line of the metrics says.
+
+    Raises:
+        UsageError: it is no report.
+    """
+    return from_json(Progress, line, "the report", UsageError, others_ignored=True)
