@@ -36,22 +36,27 @@ class ProcessPatch(ContextDecorator, Generic[Before]):
                 self._undo(self._before.pop())
 
 
-def attribute_patch(owner: Any, name: str, replacement: Callable[[Any], Any]) -> ProcessPatch[tuple[Any, Any]]:
+def attribute_patch(owner: Any, name: str, replacement: Callable[[Any], Any]) -> ProcessPatch[tuple[Any, Any, bool]]:
     """A patch that puts `replacement(original)` in the place of an attribute.
 
-    It is taken back only where it is still there: whoever wrapped it meanwhile keeps their own.
+    It is taken back only where it is still there: whoever wrapped it meanwhile keeps their own. What a class only
+    inherits, it inherits again.
     """
 
-    def apply() -> tuple[Any, Any]:
-        original = getattr(owner, name)
+    def apply() -> tuple[Any, Any, bool]:
+        original, own = getattr(owner, name), not isinstance(owner, type) or name in vars(owner)
         new = replacement(original)
         setattr(owner, name, new)
-        return original, new
+        return original, new, own
 
-    def undo(before: tuple[Any, Any]) -> None:
-        original, new = before
-        if getattr(owner, name) is new:
+    def undo(before: tuple[Any, Any, bool]) -> None:
+        original, new, own = before
+        if getattr(owner, name) is not new:
+            return
+        if own:
             setattr(owner, name, original)
+        else:
+            delattr(owner, name)
 
     return ProcessPatch(apply, undo)
 

@@ -183,10 +183,9 @@ class ChannelMode(TorchDispatchMode):
         differ = name in BROADCASTING and any(size != written.shape for size in sizes)
         if differ and shapes.broadcast_shape(*sizes) != tuple(written.shape):
             raise RuntimeError(f"shapes {[tuple(size) for size in sizes]} do not fit in place")
-        before = self.recorder.tag(written)
         call = Call(name, functional, args, kwargs, (written,), tensors)
         self.handle(call)
-        write_through(self.recorder, written, before, self.recorder.here(call))
+        write_through(self.recorder, written, self.recorder.here(call))
         return written
 
     def turned(
@@ -205,10 +204,9 @@ class ChannelMode(TorchDispatchMode):
         arguments = enumerate(call.func._schema.arguments)
         given = [call.arg(place, argument.name) for place, argument in arguments if argument.is_write]
         written = tensors_among(tuple(given), {})
-        before = [recorder.tag(tensor) for tensor in written]
         unknown(recorder, call._replace(outputs=written))
-        for tensor, tag in zip(written, before, strict=True):
-            write_through(recorder, tensor, tag, recorder.here(call))
+        for tensor in written:
+            write_through(recorder, tensor, recorder.here(call))
         self.note(call)
 
     def handle(self, call: Call) -> None:

@@ -223,6 +223,18 @@ def test_what_somebody_else_put_over_a_patch_is_theirs():
     assert Owner.value == 3
 
 
+def test_what_a_class_inherits_it_inherits_again():
+    class Base:
+        value = 1
+
+    class Owner(Base):
+        pass
+
+    with attribute_patch(Owner, "value", lambda _: 2):
+        assert (Owner.value, Base.value) == (2, 1)
+    assert "value" not in vars(Owner)
+
+
 def test_a_patch_that_fails_to_apply_is_not_counted():
     attempts = iter([ZeroDivisionError, None])
 

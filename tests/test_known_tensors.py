@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import slimnet
+from slimnet.errors import TraceError
 
 EXACT = 1e-12
 
@@ -57,6 +58,25 @@ class Sizes(Head):
         if (sizes[:, 0] * sizes[:, 1]).sum() != 118 or sizes[1, 1] != 4:
             raise ValueError("sizes do not fit")
         return y * sizes[0, 0]
+
+
+class Listed(Head):
+    """Sizes in a tensor, read as a list."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.features(x)
+        sizes = torch.tensor([list(y.shape[2:]), [1, 1]])
+        (rows, columns), ones = (sizes * 2).tolist()
+        start = sizes.prod(1).cumsum(0).tolist()
+        return (y + start[1]).flatten(2)[..., : rows * columns // 8] * ones[0]
+
+
+class ListedChannels(Head):
+    """Values of channels, read as a list."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.features(x)
+        return y * sum(y.mean((0, 2, 3)).tolist())
 
 
 class Maxout(nn.Module):
@@ -124,6 +144,17 @@ def test_a_row_of_a_transposed_grid_stops_nothing() -> None:
 @pytest.mark.parametrize("made", ["empty", "zeros", "ones"])
 def test_sizes_written_one_by_one_are_known(made: str) -> None:
     check(Sizes(made), 4)
+
+
+def test_sizes_in_a_tensor_can_be_read_as_a_list() -> None:
+    check(Listed(), 4)
+
+
+def test_what_depends_on_the_input_is_no_list() -> None:
+    with pytest.raises(TraceError, match=r"the forward depends on data: a tensor's value is read in .*:\d+"):
+        slimnet.slim(ListedChannels().eval(), torch.randn(2, 3, 12, 12))
+    assert "tolist" not in vars(torch.Tensor)
+    assert torch.arange(3).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("stacked", [False, True])

@@ -5,6 +5,9 @@ import torch
 from torch import nn
 
 import slimnet
+from slimnet.inputs import Inputs
+from slimnet.pipeline import operate
+from slimnet.sparsity import dead_by_scale
 from slimnet.trace import trace
 from slimnet.tracing.ops import HANDLERS
 
@@ -132,3 +135,45 @@ def test_what_is_written_by_way_of_several_views_is_read(dead: int) -> None:
     net.m.weight.data[:dead] = 0
     slimmed = slimnet.slim(net, x)
     assert relative(slimmed.model(x), net(x)) < EXACT
+
+
+class Written(nn.Module):
+    """Channels of one layer, some of which are written elsewhere among them."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.how = how
+        self.a, self.n = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.o = nn.Conv2d(8 if how == "twice" else 4, 3, 3, padding=1)
+        self.table = nn.Parameter(torch.rand(8, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.n(self.a(x))
+        y = x.clone()
+        if self.how == "swap":
+            y[:, 0], y[:, -1] = x[:, -1], x[:, 0]
+        elif self.how == "views":
+            first, last = y[:, 0], y[:, 3]
+            first.copy_(x[:, 3])
+            last.copy_(x[:, 1])
+            y = y + first.unsqueeze(1)
+        elif self.how == "nothing":
+            y[:, :0].add_(1)
+        else:
+            y = x.repeat(1, 2, 1, 1)
+            y[:, :].mul_(self.table)
+        return self.o(y)
+
+
+@pytest.mark.parametrize("how", ["swap", "views", "twice", "nothing"])
+@pytest.mark.parametrize("dead", [[0, 2, 3], [1, 2]])
+@torch.no_grad()
+def test_a_channel_that_stands_at_several_places_is_renewed_only_where_it_was_written(
+    dead: list[int], how: str
+) -> None:
+    net, x = Written(how).double().eval(), torch.randn(2, 3, 8, 8).double()
+    net.n.weight.data[dead] = 0
+    net.n.bias.data.normal_()
+    graph = trace(net, x)
+    narrow, _ = operate(net, Inputs.of(x), lambda _: dead_by_scale(graph, 1e-3))
+    assert relative(narrow(x), net(x)) < EXACT

@@ -5,44 +5,45 @@ import torch
 
 from slimnet.graph import Value
 from slimnet.reasons import Kind, Place, Reason
-from slimnet.tracing.labels import Labels, varying_axes
+from slimnet.tracing.labels import Labels, compress, varying_axes
 from slimnet.tracing.ops.pointwise import known_scalar
 from slimnet.tracing.recorder import Constant, Recorder, opaque, same
 from slimnet.tracing.tag import Tag
 
 
-def write_through(recorder: Recorder, written: torch.Tensor, before: Tag, where: Place) -> None:
+def write_through(recorder: Recorder, written: torch.Tensor, where: Place) -> None:
     """Carry the new labels of a tensor that was changed in place to every other tensor that shares its memory.
 
-    `before` is what was known about it before. A label that the write covered wholly is replaced; one that it covered
-    in part (some rows of a plane) keeps its channel, and its constant only if the same was written.
+    A position that the write covered wholly has the new label; one that it covered in part (some rows of a plane) keeps
+    its channel, and its constant only if the same was written.
     """
     after = recorder.tag(written)
-    for other in recorder.sharing(written):
+    for other in recorder.sharing(written) if written.numel() else ():
         if other is not written:
-            recorder.set(other, renewed(recorder, other, written, before, after, where))
+            recorder.set(other, renewed(recorder, other, written, after, where))
 
 
-def renewed(
-    recorder: Recorder, other: torch.Tensor, written: torch.Tensor, before: Tag, after: Tag, where: Place
-) -> Tag:
+def renewed(recorder: Recorder, other: torch.Tensor, written: torch.Tensor, after: Tag, where: Place) -> Tag:
     """What is known about a view after the memory it shares with `written` has changed."""
     tag = recorder.tag(other)
     if not after.faces and not tag.faces:
         return Tag(value=overwritten(other, written, tag, after))
+    reason = Reason(Kind.NO_CHANNELS, where)
+    new = None
+    if len(after.faces) == 1 and len(tag.faces) < 2 and other.dtype == written.dtype:
+        new = after.faces[0] if same_place(other, written) else seen_through(other, written, after.faces[0])
+        if (new < 0).all():
+            return tag
+        if (new >= 0).all():
+            return Tag((compress(new),))
     if not tag.faces and len(after.faces) == 1 and follows(after.faces[0], written, other):
-        return Tag(
-            (
-                recorder.pointwise(
-                    [after.faces[0]], beside(recorder, other, tag), reason=Reason(Kind.NO_CHANNELS, where)
-                ),
-            )
-        )
-    if len(tag.faces) == len(before.faces) == len(after.faces) == 1:
-        return Tag((replaced(recorder, tag.faces[0], other, written, before.faces[0], after.faces[0], where),))
+        return Tag((recorder.pointwise([after.faces[0]], beside(recorder, other, tag), reason=reason),))
+    face = None if new is None or not tag.faces else replaced(recorder, tag.faces[0], new, reason)
+    if face is not None:
+        return Tag((face,))
     recorder.pin_tensor(written, Reason(Kind.OVERWRITTEN_IN_PART, where))
     recorder.pin_tensor(other, Reason(Kind.OVERWRITTEN_IN_PART, where))
-    return Tag(tuple(recorder.pointwise([face], opaque, reason=Reason(Kind.NO_CHANNELS, where)) for face in tag.faces))
+    return Tag(tuple(recorder.pointwise([face], opaque, reason=reason) for face in tag.faces))
 
 
 FEW = 4096
@@ -76,49 +77,40 @@ def follows(face: Labels, written: torch.Tensor, other: torch.Tensor) -> bool:
     return same_rank and all(written.shape[axis] == other.shape[axis] for axis in varying_axes(face))
 
 
-def replaced(
-    recorder: Recorder,
-    face: Labels,
-    other: torch.Tensor,
-    written: torch.Tensor,
-    before: Labels,
-    after: Labels,
-    where: Place,
-) -> Labels:
-    """The labels of a view with those of the written part renewed."""
-    shape = np.broadcast_shapes(before.shape, after.shape)
-    old, first = np.unique(np.broadcast_to(before, shape), return_index=True)
-    new = np.broadcast_to(after, shape).reshape(-1)[first]
-    place = np.minimum(np.searchsorted(old, face), old.size - 1)
-    hit = (old[place] == face) & (face > 0)
-    whole = old.size == int(np.prod(shape)) and written.numel() // int(np.prod(shape)) == other.numel() // face.size
-    if not (hit.all() or np.isin(old, face).all() or agree(other, face, written, np.broadcast_to(before, shape))):
-        # The same memory under labels of its own: it was written to by way of other views in the meantime.
-        numbers = np.arange(face.size).reshape(face.shape)
-        if face.shape == after.shape and agree(other, numbers, written, numbers):
-            return recorder.pointwise([face, after], same, reason=Reason(Kind.NO_CHANNELS, where))
-        recorder.pin(after, Reason(Kind.OVERWRITTEN_IN_PART, where))
-        recorder.pin(face, Reason(Kind.OVERWRITTEN_IN_PART, where))
-        return recorder.pointwise([face], opaque, reason=Reason(Kind.NO_CHANNELS, where))
-    result = face.copy()
-    if whole:
-        result[hit] = new[place[hit]]
-    elif hit.any():
-        result[hit] = recorder.pointwise([face[hit], new[place[hit]]], same, reason=Reason(Kind.NO_CHANNELS, where))
-    return result
+def same_place(other: torch.Tensor, written: torch.Tensor) -> bool:
+    """Whether two tensors are the same elements in the same order."""
+    return place_of(other) == place_of(written)
 
 
-def agree(other: torch.Tensor, face: Labels, written: torch.Tensor, before: Labels) -> bool:
-    """Whether a view has the labels that a written part had, wherever the two share memory."""
-    if other.dtype != written.dtype:
-        return False
+def place_of(tensor: torch.Tensor) -> tuple[torch.Size, tuple[int, ...], int]:
+    """Where in its memory a tensor has its elements."""
+    return tensor.shape, tensor.stride(), int(tensor.storage_offset())
+
+
+def seen_through(other: torch.Tensor, written: torch.Tensor, labels: Labels) -> Labels:
+    """The labels of what was written, at each element of another tensor that has the same memory; -1 elsewhere."""
     memory = written.untyped_storage().nbytes() // written.element_size()
-    held = torch.full((memory,), -1, device="cpu")
-    held.as_strided(written.size(), written.stride(), written.storage_offset()).copy_(
-        torch.from_numpy(before.copy()).expand(written.shape)
-    )
-    shared = held.as_strided(other.size(), other.stride(), other.storage_offset())
-    return bool(((shared == -1) | (shared == torch.from_numpy(face.copy()))).all())
+    held = torch.full((memory,), -1, dtype=torch.int32, device="cpu")
+    held.as_strided(*place_of(written)).copy_(torch.from_numpy(labels.astype(np.int32)).expand(written.shape))
+    return held.as_strided(*place_of(other)).numpy().astype(np.int64)
+
+
+def replaced(recorder: Recorder, face: Labels, new: Labels, reason: Reason) -> Labels | None:
+    """The labels of a view of which a part was written, `new` for each of its elements, -1 where it was not.
+
+    None where several channels were written to where it has one.
+    """
+    within = tuple(axis for axis in range(new.ndim) if face.shape[axis] == 1)
+    last = new.max(within, keepdims=True)
+    first = np.where(new < 0, np.iinfo(np.int64).max, new).min(within, keepdims=True)
+    touched = last >= 0
+    if (first != last)[touched].any():
+        return None
+    partly = touched & (new.min(within, keepdims=True) < 0)
+    result = np.where(touched, last, face)
+    if partly.any():
+        result[partly] = recorder.pointwise([face[partly], last[partly]], same, reason=reason)
+    return result
 
 
 def beside(recorder: Recorder, other: torch.Tensor, tag: Tag) -> Constant:

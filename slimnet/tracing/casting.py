@@ -15,7 +15,7 @@ from slimnet.random_state import random_numbers_kept
 @contextmanager
 def as_with_data() -> Iterator[None]:
     """While the context lasts, a forward runs as it was written and without gradients, on meta tensors as on others."""
-    with torch.no_grad(), uncompiled(), random_numbers_kept(), _AUTOCAST_ON_META:
+    with torch.no_grad(), uncompiled(), random_numbers_kept(), _AUTOCAST_ON_META, _LISTS_OF_META:
         yield
 
 
@@ -35,4 +35,20 @@ def for_meta_too(real: Any) -> Any:
     return begun
 
 
+def by_element(real: Any) -> Any:
+    """`torch.Tensor.tolist`, which asks for the elements of a meta tensor one by one, as `item` does.
+
+    torch's own reads the memory itself, so that no trace learns of it.
+    """
+
+    @functools.wraps(real)
+    def listed(tensor: torch.Tensor) -> Any:
+        if not tensor.is_meta:
+            return real(tensor)
+        return [row.tolist() for row in tensor.unbind()] if tensor.ndim else tensor.item()
+
+    return listed
+
+
 _AUTOCAST_ON_META = attribute_patch(torch.amp.autocast_mode.autocast, "__init__", for_meta_too)
+_LISTS_OF_META = attribute_patch(torch.Tensor, "tolist", by_element)
