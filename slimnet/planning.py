@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimnet.calculus.constants import needs, propagate
+from slimnet.calculus.constants import Needs, needs, propagate
 from slimnet.calculus.crossing import Crossing
 from slimnet.calculus.following import check_steps
 from slimnet.calculus.matching import MixedChannelsError, match
@@ -70,6 +70,21 @@ class Draft:
         return [*packed, *new_places(self.removal)]
 
 
+@dataclass(frozen=True)
+class Basis:
+    """What a plan is made from: the graph, what is dead, the constants that follow, and what is needed of them.
+
+    `pins` are labels that stay for reasons of the caller's; without `packed` grouped convolutions keep their groups.
+    """
+
+    graph: ChannelGraph
+    dead: DeadChannels
+    constants: np.ndarray
+    needs: Needs
+    pins: tuple[ExtraPin, ...] = ()
+    packed: bool = True
+
+
 @torch.inference_mode(False)
 @collection_paused()
 def make_plan(
@@ -87,18 +102,22 @@ def make_plan(
     written into it), what that code touches is pinned and the plan is made again. Without `tried` a network of plain
     ops is trusted to follow, which saves a third of the time; its forward raises where it does not.
     """
-    inputs = Inputs.of(example_inputs)
-    rounding = rounding or Rounding()
-    rounding.check_against(graph)
     dead_outputs = np.array(dead.outputs, dtype=np.int64)
     constants = propagate(graph, dead.scales, dead_outputs)
-    needed = needs(graph, constants, dead_outputs)
+    basis = Basis(graph, dead, constants, needs(graph, constants, dead_outputs))
+    return plan_from(basis, model, Inputs.of(example_inputs), tried=tried, rounding=rounding or Rounding())
+
+
+def plan_from(basis: Basis, model: nn.Module, inputs: Inputs, *, tried: bool, rounding: Rounding) -> SurgeryPlan:
+    """The largest removal for what is known of a network, as `make_plan` makes it."""
+    graph, dead, constants, needed = basis.graph, basis.dead, basis.constants, basis.needs
+    rounding.check_against(graph)
     tensors, network = graph.tensors, type(model).__name__
-    pins: list[ExtraPin] = []
+    pins = list(basis.pins)
     turns = Turns()
     if any(len(parts.free) > 1 for parts in graph.parts):
-        turns.begin(removable(graph, constants, needed))
-    packing_allowed = True
+        turns.begin(removable(graph, constants, needed, pins))
+    packing_allowed = basis.packed
     paired: frozenset[int] = frozenset()
     uncrossed: set[int] = set()
     blamed: list[Op] = []

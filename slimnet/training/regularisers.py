@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from slimnet.errors import UsageError
+from slimnet.plan import SurgeryPlan
+from slimnet.shrinking.optimizer_state import TensorCutter
 from slimnet.training.optimisers import scales_and_shifts
 from slimnet.training.recipe import Recipe
 
@@ -29,10 +31,11 @@ class Regularisers:
         self._scales = [scale for scale in scales_and_shifts(model).scales if scale.requires_grad]
         # Each γ with an L2 of its own, (C,); none where the optimiser's is the same for all.
         self._strengths: list[tuple[nn.Parameter, torch.Tensor]] = []
+        self._names: dict[int, str] = {id(parameter): name for name, parameter in model.named_parameters()}
         if recipe.cost_aware:
             if costs is None:
                 raise UsageError("a cost-aware recipe needs costs=, what each channel costs; see relative_costs")
-            names = {id(parameter): name for name, parameter in model.named_parameters()}
+            names = self._names
             # A γ that the forward never reads has no cost; it gets no gradient either.
             priced = [(scale, costs[names[id(scale)]]) for scale in self._scales if names[id(scale)] in costs]
             self._strengths = [(scale, (recipe.l2 * cost).to(scale.device, scale.dtype)) for scale, cost in priced]
@@ -49,6 +52,11 @@ class Regularisers:
         for scale, strength in self._strengths:
             if scale.grad is not None:
                 scale.grad.addcmul_(scale, strength)
+
+    def cut(self, plan: SurgeryPlan) -> None:
+        """Follow a cut of the network: each channel that is left costs what it did."""
+        cutter = TensorCutter(plan)
+        self._strengths = [(scale, cutter.cut(self._names[id(scale)], cost)) for scale, cost in self._strengths]
 
     def after_step(self, scale: float | torch.Tensor) -> None:
         """Decay the weights, with the schedule's scale."""

@@ -1,0 +1,299 @@
+"""Which channels may be projected onto zero for good, so that training goes on exactly as it would with them.
+
+A BatchNorm channel with γ = β = 0 emits 0. Where all that follows it up to a ReLU or ReLU6 is 0 as well, no gradient
+comes back: the derivative of both at 0 is 0. γ and β get none, and L2, weight decay and L1 leave zero at zero. So they
+stay there under every optimiser of which the moments of both are zero too. Whatever is read of such a channel is 0,
+for any weights, so that the loss is a function of the other parameters alone, and these train as if it were not there.
+
+That is about training, where every other parameter may take any value. So nothing here looks at a weight, at
+statistics, or at a constant that is not 0: a filter that is zero now gets a gradient, and a constant β is trained.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from slimnet.calculus.constants import Needs
+from slimnet.graph import ChannelGraph, Depthwise, Norm, Pointwise, Reader, Step
+from slimnet.places import as_array, numbers
+from slimnet.planning import Basis
+from slimnet.reasons import Place
+from slimnet.sparsity import DeadChannels
+
+BLOCKING = {"relu": (), "hardtanh": (0.0,), "threshold": (0.0, 0.0)}
+"""Ops whose value and derivative at 0 are 0, by the first of their numbers (ReLU6 is hardtanh between 0 and 6)."""
+
+NEGATIVE = torch.tensor([-1.0, 0.0], dtype=torch.float64, device="cpu")
+"""What such an op makes 0."""
+
+WIDE = torch.tensor([-9.0, -1.0, 1.0, 9.0], dtype=torch.float64, device="cpu")
+"""What only an op that changes nothing leaves as it is."""
+
+Channels = dict[str, tuple[int, ...]]
+"""Positions of each γ by name."""
+
+
+@dataclass(frozen=True)
+class Stays:
+    """Dead channels of a γ that must not be projected, and why."""
+
+    scale: str
+    channels: tuple[int, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{len(self.channels)} dead of {self.scale} stay: {self.reason}"
+
+
+@dataclass(frozen=True)
+class InvariantSet:
+    """The channels whose γ and β may become zero for good: positions by the name of γ.
+
+    `shifts` names the β of every γ that has one; `stays` are the other dead channels. `basis` is what a cut of the
+    projected channels is planned from.
+    """
+
+    channels: Channels
+    shifts: Mapping[str, str]
+    stays: tuple[Stays, ...]
+    basis: Basis
+
+    @property
+    def count(self) -> int:
+        """How many channels there are."""
+        return sum(map(len, self.channels.values()))
+
+
+def find_invariant_set(
+    graph: ChannelGraph, dead: Mapping[str, tuple[int, ...]], threshold: float, largest_shift: float
+) -> InvariantSet:
+    """The channels that may be projected: those `dead` by γ, and those behind them whose input is always 0.
+
+    The latter are BatchNorms behind a depthwise convolution. A channel with β above `largest_shift` stays.
+    """
+    search = Search(graph, dead, largest_shift)
+    zeros = search.run()
+    channels = {name: positions(found) for name, found in search.projected.items() if found.any()}
+    pins = tuple((total.rows.reshape(-1), total.where) for total in graph.sums if total.kind != "sum")
+    return InvariantSet(
+        channels=channels,
+        shifts={name: norm.shift for name, norm in search.norms.items() if norm.shift},
+        stays=tuple(search.stays()),
+        basis=Basis(
+            graph,
+            DeadChannels(f"|γ| < {threshold:g}, at zero for good", threshold, channels),
+            np.where(zeros, 0.0, np.nan),
+            training_needs(graph, zeros),
+            pins,
+            packed=False,
+        ),
+    )
+
+
+def positions(found: np.ndarray) -> tuple[int, ...]:
+    """Where an array is true."""
+    return tuple(found.nonzero()[0].tolist())
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A γ: the BatchNorms that apply it, the name of their β and its values; `obstacle` says why none can be zero."""
+
+    uses: tuple[Norm, ...]
+    shift: str
+    values: np.ndarray
+    obstacle: str
+
+
+def scales_of(graph: ChannelGraph) -> dict[str, Scale]:
+    """Every γ that is a parameter, by name."""
+    parameters = graph.tensors.parameters
+    names = {id(tensor): name for name, tensor in reversed(parameters.items())}
+    uses: dict[str, list[Norm]] = {}
+    for name, norm in graph.norms:
+        if name in parameters:
+            uses.setdefault(name, []).append(norm)
+    shifts = {name: [norm.vectors[1] for norm in norms] for name, norms in uses.items()}
+    betas = {name: {names.get(id(value()), "") if value else None for value in found} for name, found in shifts.items()}
+    owners: dict[str, set[str]] = {}
+    for name, found in betas.items():
+        for beta in found - {None}:
+            owners.setdefault(beta or "", set()).add(name)
+    elsewhere = {known.parameter for known in graph.known}
+    result = {}
+    for name, norms in uses.items():
+        beta = next(iter(betas[name])) or ""
+        values = as_array(numbers(parameters[beta])) if beta else np.zeros(norms[0].out.size)
+        if len(betas[name]) > 1 or "" in betas[name] or (beta and len(owners[beta]) > 1):
+            obstacle = "its β is not its own"
+        elif {name, beta} & elsewhere:
+            obstacle = "its γ or β is used outside the BatchNorm"
+        else:
+            obstacle = ""
+        result[name] = Scale(tuple(norms), beta, np.asarray(values, dtype=np.float64), obstacle)
+    return result
+
+
+class Search:
+    """Finds the largest set: takes all dead channels in, and those out that would get a gradient, until none does."""
+
+    def __init__(self, graph: ChannelGraph, dead: Mapping[str, tuple[int, ...]], largest_shift: float) -> None:
+        self.graph = graph
+        self.norms = scales_of(graph)
+        self.dead = {
+            name: np.isin(np.arange(scale.values.size), dead.get(name, ())) for name, scale in self.norms.items()
+        }
+        self.fits = {name: (scale.values <= largest_shift) & (not scale.obstacle) for name, scale in self.norms.items()}
+        self.largest_shift = largest_shift
+        self.exposed = {name: np.zeros(scale.values.size, dtype=bool) for name, scale in self.norms.items()}
+        self.projected: dict[str, np.ndarray] = {}
+        self.blocking = [blocks(graph, number) for number in range(len(graph.steps))]
+        self.zeros = np.zeros(graph.size, dtype=bool)
+
+    def run(self) -> np.ndarray:
+        """For every label whether it is 0 whatever the other parameters are, once the set is projected."""
+        while True:
+            self.zeros = self.propagate()
+            reached = self.reached()
+            caught = False
+            for name, scale in self.norms.items():
+                for norm in scale.uses:
+                    new = self.projected[name] & reached[norm.out]
+                    self.exposed[name] |= new
+                    caught |= bool(new.any())
+            if not caught:
+                return self.zeros
+
+    def propagate(self) -> np.ndarray:
+        """Follow the zeros forward; also chooses what is `projected`."""
+        self.projected = {name: self.dead[name] & self.fits[name] & ~self.exposed[name] for name in self.norms}
+        zeros = np.zeros(self.graph.size, dtype=bool)
+        for known in self.graph.known:
+            if known.parameter is None:
+                zeros[known.labels] = as_array(known.tensor.reshape(-1) == 0)
+        for step in self.graph.steps:
+            if isinstance(step, Pointwise):
+                operands = [torch.from_numpy(np.where(zeros[operand], 0.0, np.nan)) for operand in step.operands]
+                zeros[step.out] = step.constant(operands).numpy() == 0
+            elif isinstance(step, Norm):
+                if step.scale in self.norms:
+                    zeros[step.out] = self.normed(step.scale, zeros[step.inputs])
+            elif isinstance(step, Depthwise) and step.bias is None:
+                zeros[step.outputs] = zeros[step.inputs].repeat(step.outputs.size // step.inputs.size)
+        return zeros
+
+    def normed(self, name: str, inputs: np.ndarray) -> np.ndarray:
+        """Which outputs of a BatchNorm are 0; one whose input is always 0 can be projected whatever its γ is."""
+        if len(self.norms[name].uses) == 1:
+            self.projected[name] = self.projected[name] | (inputs & self.fits[name] & ~self.exposed[name])
+        return self.projected[name]
+
+    def reached(self) -> np.ndarray:
+        """For every label whether a gradient may come to it."""
+        found = np.zeros(self.graph.size, dtype=bool)
+        for pin in self.graph.pins:
+            found[pin.labels] = True
+        for total in self.graph.sums:
+            found[total.rows] = True
+        for number, step in reversed(list(enumerate(self.graph.steps))):
+            if isinstance(step, Pointwise):
+                for operand in step.operands:
+                    found[operand[found[step.out] & ~(self.zeros[operand] & self.blocking[number])]] = True
+            elif isinstance(step, Norm):
+                stopped = self.projected.get(step.scale or "", np.zeros(step.out.size, dtype=bool))
+                found[step.inputs[found[step.out] & ~stopped]] = True
+            elif isinstance(step, Reader):
+                found[inputs_of(step, found[step.outputs])] = True
+            else:
+                found[step.inputs.repeat(step.outputs.size // step.inputs.size)[found[step.outputs]]] = True
+        return found
+
+    def stays(self) -> Iterator[Stays]:
+        """The dead channels that are not projected, with reasons."""
+        for name, scale in self.norms.items():
+            left = self.dead[name] & ~self.projected[name]
+            if scale.obstacle and left.any():
+                yield Stays(name, positions(left), scale.obstacle)
+                continue
+            above = left & ~self.fits[name]
+            if above.any():
+                yield Stays(name, positions(above), f"β is above {self.largest_shift:g}")
+            reasons: dict[str, list[int]] = {}
+            for channel in positions(left & self.fits[name]):
+                reasons.setdefault(self.exposure(scale, channel), []).append(channel)
+            for reason, channels in reasons.items():
+                yield Stays(name, tuple(channels), reason)
+
+    def exposure(self, scale: Scale, channel: int) -> str:
+        """Where a gradient would come to a channel from."""
+        following = {int(norm.out[channel]) for norm in scale.uses}
+        for number, step in enumerate(self.graph.steps):
+            operands = step.operands if isinstance(step, Pointwise | Norm) else (step.inputs,)
+            met = np.any([np.isin(operand, list(following)) for operand in operands], axis=0)
+            if not met.any():
+                continue
+            place = self.place(number)
+            if isinstance(step, Reader):
+                return f"no ReLU or ReLU6 stands before {place.module or 'the network itself'}"
+            if isinstance(step, Pointwise) and not self.blocking[number]:
+                if len(step.operands) > 1:
+                    return f"{place} joins it with channels that are not 0"
+                if not np.array_equal(step.constant([WIDE]).numpy(), WIDE.numpy()):
+                    return f"{place} lets a gradient through at 0"
+            if isinstance(step, Pointwise):
+                following |= set(step.out[met].tolist())
+            elif isinstance(step, Depthwise):
+                following |= set(step.outputs[met.repeat(step.outputs.size // step.inputs.size)].tolist())
+        return "it comes out of the network, or is read where it cannot be followed"
+
+    def place(self, number: int) -> Place:
+        """Where a step is."""
+        step = self.graph.steps[number]
+        if isinstance(step, Reader | Depthwise):
+            return Place(module=step.module)
+        return self.graph.ops[self.graph.step_ops[number]].place
+
+
+def blocks(graph: ChannelGraph, number: int) -> bool:
+    """Whether a step is one of the `BLOCKING` ops."""
+    step: Step = graph.steps[number]
+    op = graph.ops[graph.step_ops[number]]
+    if not isinstance(step, Pointwise) or len(step.operands) != 1 or op.name not in BLOCKING:
+        return False
+    first = tuple(value for value in op.numbers if isinstance(value, int | float))[: len(BLOCKING[op.name])]
+    # What an op in place does to views of its tensor is recorded under its name too.
+    return first == BLOCKING[op.name] and not step.constant([NEGATIVE]).numpy().any()
+
+
+def inputs_of(reader: Reader, rows: np.ndarray) -> np.ndarray:
+    """The labels that some outputs `(O,)` of a layer are computed from, whatever its weights are."""
+    groups = rows.reshape(reader.groups, -1).any(1)
+    return reader.inputs.reshape(reader.groups, -1)[groups].reshape(-1)
+
+
+def training_needs(graph: ChannelGraph, zeros: np.ndarray) -> Needs:
+    """What is needed of the network's values in training, where any weight may become any number.
+
+    What is 0 needs only the zeros that it is computed from.
+    """
+    live = np.zeros(graph.size, dtype=bool)
+    for pin in graph.pins:
+        live[pin.labels] = True
+    for total in graph.sums:
+        live[total.rows] = True
+    reads: list[np.ndarray] = []
+    for step in reversed(graph.steps):
+        if isinstance(step, Pointwise | Norm):
+            for operand in step.operands:
+                live[operand[live[step.out] & (~zeros[step.out] | zeros[operand])]] = True
+        elif isinstance(step, Depthwise):
+            inputs = np.repeat(step.inputs, step.outputs.size // step.inputs.size)
+            live[inputs[live[step.outputs] & (~zeros[step.outputs] | zeros[inputs])]] = True
+        else:
+            groups = live[step.outputs].reshape(step.groups, -1).any(1)
+            read = np.repeat(groups, step.inputs.size // step.groups)
+            live[step.inputs[read]] = True
+            reads.append(read)
+    return Needs(live, tuple(reversed(reads)))

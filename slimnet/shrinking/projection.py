@@ -1,0 +1,49 @@
+"""project: set γ and β of dead channels to zero, with all that an optimiser keeps of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from slimnet.shrinking.invariant_set import Channels, InvariantSet
+from slimnet.shrinking.optimizer_state import forget
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What was set to zero: positions by the name of γ, and the largest |γ| and |β| among them.
+
+    `shifts` names the β of every γ that has one. Names are those of the network, positions those before a cut.
+    """
+
+    channels: Channels
+    shifts: dict[str, str]
+    largest_scale: float
+    largest_shift: float
+
+    @property
+    def count(self) -> int:
+        """How many channels it sets to zero."""
+        return sum(map(len, self.channels.values()))
+
+
+@torch.no_grad()
+def project(
+    model: nn.Module, optimiser: Optimizer, invariant: InvariantSet, also: Sequence[nn.Module] = ()
+) -> Projection:
+    """Set γ and β of an invariant set to zero in a network and its copies, with their moments and gradients."""
+    sizes = {"scale": 0.0, "shift": 0.0}
+    shifts = {name: invariant.shifts[name] for name in invariant.channels if name in invariant.shifts}
+    for name, channels in invariant.channels.items():
+        pairs = [("scale", name), *([("shift", shifts[name])] if name in shifts else [])]
+        for kind, own in pairs:
+            parameter = model.get_parameter(own)
+            index = list(channels)
+            sizes[kind] = max(sizes[kind], float(parameter[index].abs().max()))
+            parameter[index] = 0
+            forget(optimiser, parameter, channels)
+            for other in also:
+                other.get_parameter(own)[index] = 0
+    return Projection(invariant.channels, shifts, sizes["scale"], sizes["shift"])

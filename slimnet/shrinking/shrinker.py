@@ -1,0 +1,182 @@
+"""Shrinker: takes what has died out of a network and its optimiser while they train, and training goes on exactly."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from slimnet.calculus.rounding import Rounding
+from slimnet.errors import PlanError, UsageError
+from slimnet.garbage import collection_paused
+from slimnet.inputs import ExampleInputs
+from slimnet.pipeline import check_inputs
+from slimnet.plan import SurgeryPlan
+from slimnet.planning import plan_from
+from slimnet.shrinking.in_place import check_narrowing, narrow_in_place
+from slimnet.shrinking.invariant_set import Stays, find_invariant_set, scales_of
+from slimnet.shrinking.optimizer_state import check_optimiser
+from slimnet.shrinking.projection import Projection, project
+from slimnet.shrinking.refusals import check_copies, check_network, check_own
+from slimnet.sparsity import check_threshold
+from slimnet.trace import trace
+
+PATIENCE = 3
+"""For how many looks in a row a channel must be dead."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One cut: what was set to zero, the plan from the network before to that after it, and what stays and why."""
+
+    projection: Projection
+    plan: SurgeryPlan
+    stays: tuple[Stays, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.plan.removed_channels} channels removed, MACs {self.plan.macs_before:,} → "
+            f"{self.plan.macs_after:,}; {self.projection.count} set to zero, of |γ| up to "
+            f"{self.projection.largest_scale:.2g} and |β| up to {self.projection.largest_shift:.2g}"
+        )
+
+
+class Shrinker:
+    """Narrows a network and its optimiser in place while they train: call `step()` whenever you like.
+
+    A channel whose BatchNorm has |γ| < `threshold` and β ≤ `largest_shift` at `patience` looks in a row is set to
+    zero for good: γ, β and all that the optimiser keeps of them (a small change, which `Cut.projection` measures).
+    Then it is removed, which changes nothing: the network trains on as it would with these zeros. Only channels behind
+    ReLU or ReLU6 can go; `stays` says what else is dead, and why it stays.
+
+    Parameters, buffers, modules and the optimiser stay the same objects, so that schedulers, gradient scalers and
+    parameter groups go on. `also` are copies of the network that are narrowed with it, such as `ema.module`. What is
+    compiled, captured in a CUDA graph or wrapped for several processes has to be made again after a cut.
+
+    `example_inputs` are what forward takes, as for `slimnet.slim`. `round_to` rounds widths up, as there; `finish()`
+    takes out what that has kept.
+
+    Attributes:
+        model: the network, in whatever mode it is.
+        plan: all cuts so far as one plan for the network as it was at first; None before the first.
+        stays: dead channels that may not be set to zero, as the last look for new ones found them.
+
+    Raises:
+        UsageError: an optimiser that may move a channel off zero, or that does not train this network; a network that
+            is frozen in part, compiled, wrapped, or shares parameters with a module outside; copies that differ.
+        TraceError, InputError: as `slimnet.slim` does.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimiser: Optimizer,
+        example_inputs: ExampleInputs,
+        *,
+        also: Iterable[nn.Module] = (),
+        threshold: float = 1e-3,
+        largest_shift: float = 1e-3,
+        patience: int = PATIENCE,
+        round_to: int | Mapping[str, int] | None = None,
+    ) -> None:
+        if patience < 1:
+            raise UsageError(f"patience is {patience}; it must be at least 1, the number of looks in a row")
+        if not isinstance(optimiser, Optimizer):
+            raise UsageError(f"optimiser is a {type(optimiser).__name__}; pass the torch.optim optimiser itself")
+        self.model, self.optimiser, self.also = model, optimiser, tuple(also)
+        self.threshold, self.largest_shift = check_threshold(threshold), check_threshold(largest_shift)
+        self.patience = patience
+        self.rounding = Rounding(layers=dict(round_to)) if isinstance(round_to, Mapping) else Rounding(round_to or 1)
+        self.plan: SurgeryPlan | None = None
+        self.stays: tuple[Stays, ...] = ()
+        self._inputs = check_inputs(model, example_inputs)
+        check_optimiser(optimiser)
+        check_network(model, optimiser)
+        check_copies(model, self.also)
+        check_own(model, self.also)
+        graph = trace(model, self._inputs)
+        self.rounding.check_against(graph)
+        self._scales = {name: model.get_parameter(name) for name in scales_of(graph)}
+        self._looks = {name: np.zeros(scale.numel(), dtype=np.int64) for name, scale in self._scales.items()}
+        self._fruitless: Mapping[str, tuple[int, ...]] = {}
+
+    def step(self) -> Cut | None:
+        """Look at every γ, and cut what has been dead for long enough; None where nothing can go.
+
+        Call it between optimiser steps, every few hundred of them. A look reads γ alone; only where more channels are
+        dead than before is the network traced.
+
+        Raises:
+            UsageError, PlanError: something outside holds the network at its width; nothing is changed then.
+        """
+        dead = self._look()
+        return None if dead == self._fruitless else self._cut(dead, self.rounding)
+
+    def finish(self) -> Cut | None:
+        """Cut what rounding has kept so far, too; for the end of training."""
+        dead = self._waiting()
+        return self._cut(dead, Rounding()) if dead else None
+
+    def _look(self) -> dict[str, tuple[int, ...]]:
+        """The channels of each γ that were dead at every one of the last looks."""
+        for name, scale in self._scales.items():
+            small = (scale.detach().abs() < self.threshold).cpu().numpy()
+            self._looks[name] = np.where(small, self._looks[name] + 1, 0)
+        return self._waiting()
+
+    def _waiting(self) -> dict[str, tuple[int, ...]]:
+        long = {name: np.flatnonzero(looks >= self.patience) for name, looks in self._looks.items()}
+        return {name: tuple(channels.tolist()) for name, channels in long.items() if channels.size}
+
+    @torch.inference_mode(False)
+    @collection_paused()
+    def _cut(self, dead: Mapping[str, tuple[int, ...]], rounding: Rounding) -> Cut | None:
+        graph = trace(self.model, self._inputs)
+        invariant = find_invariant_set(graph, dead, self.threshold, self.largest_shift)
+        self.stays = invariant.stays
+        plan = plan_from(invariant.basis, self.model, self._inputs, tried=True, rounding=rounding)
+        if not plan.removed_channels:
+            # A β that is too large now may be smaller at the next look.
+            self._fruitless = {} if any("β is above" in stays.reason for stays in self.stays) else dead
+            return None
+        composed = plan if self.plan is None else self.plan.then(plan)
+        check_own(self.model, self.also)
+        check_narrowing(self.model, plan, self.optimiser, self.also)
+        projection = project(self.model, self.optimiser, invariant, self.also)
+        self._narrow(plan)
+        self.plan = composed
+        return Cut(projection, plan, self.stays)
+
+    def _narrow(self, plan: SurgeryPlan) -> None:
+        narrow_in_place(self.model, plan, self.optimiser, self.also)
+        for cut in plan.cuts:
+            if cut.tensor in self._looks:
+                self._looks[cut.tensor] = self._looks[cut.tensor][list(cut.keep)]
+        self._fruitless = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been cut so far and how long channels have been dead; `torch.load` reads it with `weights_only`."""
+        return {
+            "plan": None if self.plan is None else self.plan.to_json(),
+            "looks": {name: torch.from_numpy(looks.copy()) for name, looks in self._looks.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Cut a network of the first width as it was when the state was taken; load its weights and moments after it.
+
+        Raises:
+            PlanError: the state is of another network, or this one has been cut before.
+        """
+        if self.plan is not None:
+            raise PlanError("the network has been cut already; load the state into a shrinker of the first width")
+        plan = None if state["plan"] is None else SurgeryPlan.from_json(state["plan"])
+        if plan is not None:
+            check_narrowing(self.model, plan, self.optimiser, self.also)
+            self._narrow(plan)
+        looks = {name: found.numpy().copy() for name, found in state["looks"].items()}
+        if {name: found.shape for name, found in looks.items()} != {n: f.shape for n, f in self._looks.items()}:
+            raise PlanError("the state counts looks at other channels; it was taken with another network")
+        self.plan, self._looks = plan, looks
