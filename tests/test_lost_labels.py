@@ -177,3 +177,34 @@ def test_a_channel_that_stands_at_several_places_is_renewed_only_where_it_was_wr
     graph = trace(net, x)
     narrow, _ = operate(net, Inputs.of(x), lambda _: dead_by_scale(graph, 1e-3))
     assert relative(narrow(x), net(x)) < EXACT
+
+
+class Moved(nn.Module):
+    """Channels of which elements move into the planes of others, or over each other."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.how = how
+        self.a, self.n, self.o = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4 * 36, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.n(self.a(x))
+        if self.how == "rolled":
+            x = x.roll(5)
+        elif self.how == "rolled flat":
+            x = x.flatten(1).roll(5, 1)
+        elif self.how == "over itself":
+            x[:, 1:].copy_(x[:, :-1])
+        return self.o(x.flatten(1))
+
+
+@pytest.mark.parametrize("how", ["rolled", "rolled flat", "over itself"])
+@pytest.mark.parametrize("dead", [[0, 2, 3], [0, 2], [1, 2, 3]])
+@torch.no_grad()
+def test_elements_that_move_into_other_channels_keep_both(how: str, dead: list[int]) -> None:
+    net, x = Moved(how).double().eval(), torch.randn(2, 3, 8, 8).double()
+    net.n.weight.data[dead] = 0
+    net.n.bias.data.normal_()
+    graph = trace(net, x)
+    narrow, _ = operate(net, Inputs.of(x), lambda _: dead_by_scale(graph, 1e-3))
+    assert relative(narrow(x), net(x)) < EXACT

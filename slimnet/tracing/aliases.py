@@ -7,6 +7,7 @@ from slimnet.graph import Value
 from slimnet.reasons import Kind, Place, Reason
 from slimnet.tracing.labels import Labels, compress, varying_axes
 from slimnet.tracing.ops.pointwise import known_scalar
+from slimnet.tracing.ops.structural import place_of
 from slimnet.tracing.recorder import Constant, Recorder, opaque, same
 from slimnet.tracing.tag import Tag
 
@@ -80,11 +81,6 @@ def follows(face: Labels, written: torch.Tensor, other: torch.Tensor) -> bool:
 def same_place(other: torch.Tensor, written: torch.Tensor) -> bool:
     """Whether two tensors are the same elements in the same order."""
     return place_of(other) == place_of(written)
-
-
-def place_of(tensor: torch.Tensor) -> tuple[torch.Size, tuple[int, ...], int]:
-    """Where in its memory a tensor has its elements."""
-    return tensor.shape, tensor.stride(), int(tensor.storage_offset())
 
 
 def seen_through(other: torch.Tensor, written: torch.Tensor, labels: Labels) -> Labels:

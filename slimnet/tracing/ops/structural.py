@@ -11,7 +11,16 @@ from torch.utils import _pytree as pytree
 from slimnet.graph import Constants, Known, Padding
 from slimnet.models.cifar_resnet import PadShortcut
 from slimnet.reasons import Kind
-from slimnet.tracing.labels import Labels, align, compress, expand_fully, matching_runs, reshape, varying_axes
+from slimnet.tracing.labels import (
+    Labels,
+    align,
+    compress,
+    distinct,
+    expand_fully,
+    matching_runs,
+    reshape,
+    varying_axes,
+)
 from slimnet.tracing.ops.dividing import divide, note_parts
 from slimnet.tracing.recorder import Call, Recorder, opaque, same
 from slimnet.tracing.tag import Tag
@@ -156,6 +165,13 @@ def scatter_slice(recorder: Recorder, call: Call) -> None:
 def copy(recorder: Recorder, call: Call) -> None:
     """copy: the source's values in the shape of the destination."""
     source, out = call.tensors[1], call.outputs[0]
+    if overlap(source, out):
+        # What is copied may have been overwritten before: it depends on the order in which torch goes through them.
+        pin_all(recorder, call, Kind.OVERWRITTEN_IN_PART)
+        faces = recorder.tag(source).faces
+        reason = recorder.because(Kind.OVERWRITTEN_IN_PART, call)
+        recorder.set(out, Tag(tuple(recorder.pointwise([align(f, out.ndim)], opaque, reason=reason) for f in faces)))
+        return
     tag = recorder.tag(source)
     value = tag.value if tag.blank or not out.is_floating_point() else None
     shape, dtype = out.shape, out.dtype
@@ -167,6 +183,23 @@ def copy(recorder: Recorder, call: Call) -> None:
             value=None if value is None else lambda: value().to(dtype).expand(shape),
         ),
     )
+
+
+def overlap(source: torch.Tensor, out: torch.Tensor) -> bool:
+    """Whether two views of one memory may have some elements in common, other than each its own."""
+    if source.untyped_storage()._cdata != out.untyped_storage()._cdata or source.dtype != out.dtype:
+        return False
+    if place_of(source) == place_of(out):
+        return False
+    memory = source.untyped_storage().nbytes() // source.element_size()
+    held = torch.zeros(memory, dtype=torch.bool, device="cpu")
+    held.as_strided(*place_of(out)).fill_(True)
+    return bool(held.as_strided(*place_of(source)).any())
+
+
+def place_of(tensor: torch.Tensor) -> tuple[torch.Size, tuple[int, ...], int]:
+    """Where in its memory a tensor has its elements."""
+    return tensor.shape, tensor.stride(), int(tensor.storage_offset())
 
 
 def pad(recorder: Recorder, call: Call) -> None:
@@ -231,6 +264,17 @@ def same_op(recorder: Recorder, call: Call) -> None:
     recorder.set(out, Tag(tuple(faces)))
 
 
+def roll(recorder: Recorder, call: Call) -> None:
+    """roll: channels move one place each; where they stand with their planes, a part of a plane would move away."""
+    x, dims = call.tensors[0], call.arg(2, "dims", ())
+    axes = {axis % x.ndim for axis in dims} if dims else set(range(x.ndim))
+    for face in recorder.tag(x).faces:
+        moved = [axis for axis in varying_axes(face) if axis in axes]
+        if moved and (not dims or distinct(face).size < face.size or len(varying_axes(face)) > 1):
+            recorder.pin(face, recorder.because(Kind.NEIGHBOURS, call))
+    same_op(recorder, call)
+
+
 def shuffle_channels(recorder: Recorder, call: Call) -> None:
     """channel_shuffle: as many channels stay in every group."""
     x, groups = call.args
@@ -286,6 +330,7 @@ STRUCTURAL: dict[str, Any] = {
     "copy": copy,
     "constant_pad_nd": pad,
     "glu": glu,
+    "roll": roll,
     "channel_shuffle": shuffle_channels,
     "native_channel_shuffle": shuffle_channels,
 }
@@ -294,7 +339,6 @@ STRUCTURAL |= dict.fromkeys(
         "pixel_shuffle",
         "pixel_unshuffle",
         "flip",
-        "roll",
         "rot90",
         "repeat",
         "as_strided",
