@@ -89,6 +89,12 @@ def test_naming_the_network_does_not_trust_the_arguments_of_a_file(hostile, caps
         assert "says where weights come from" in line
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """A sweep whose runs are trained here, with the arguments that their own processes would get."""
+    monkeypatch.setattr(cells, "Here", lambda concurrent: cells.InTurn())
+
+
 GRID = """
 [base]
 arch = "basicnet"
@@ -98,7 +104,7 @@ arch_args = {widths = [4, 8], pool_after = [1], hidden = 8, in_channels = 1}
 """
 
 
-def test_a_sweep_trains_its_grid_whatever_its_folder_says(hostile, tmp_path, capsys):
+def test_a_sweep_trains_its_grid_whatever_its_folder_says(hostile, tmp_path, in_this_process):
     """The table in the folder asks for code under the key of the grid's cell, and so does the run's folder."""
     grid, out = tmp_path / "grid.toml", tmp_path / "sweep"
     grid.write_text(GRID)
@@ -130,8 +136,7 @@ def test_a_cell_with_a_damaged_recipe_is_not_trusted(content, tmp_path):
     assert "--trust" not in arguments
 
 
-def test_a_sweep_may_use_code_of_ones_own(tmp_path, monkeypatch, capsys):
+def test_a_sweep_may_use_code_of_ones_own(tmp_path, monkeypatch, in_this_process):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{':'.join(sys.path)}")
     Path("grid.toml").write_text('[base]\narch = "canary:classifier"\ndata = "digits"\niterations = 2\n')
     assert slimnet_cli.run(["sweep", "grid.toml", "-o", "sweep", "--threads", "1"]) == 0
