@@ -212,41 +212,18 @@ class Search:
 
     def stays(self) -> Iterator[Stays]:
         """The dead channels that are not projected, with reasons."""
+        left = {name: self.dead[name] & ~self.projected[name] for name in self.norms}
+        caught = {name: left[name] & self.fits[name] for name in self.norms}
+        exposures = Exposures(self, caught)
         for name, scale in self.norms.items():
-            left = self.dead[name] & ~self.projected[name]
-            if scale.obstacle and left.any():
-                yield Stays(name, positions(left), scale.obstacle)
-                continue
-            above = left & ~self.fits[name]
+            above = left[name] & ~self.fits[name]
             if above.any():
-                yield Stays(name, positions(above), f"β is above {self.largest_shift:g}")
+                yield Stays(name, positions(above), scale.obstacle or f"β is above {self.largest_shift:g}")
             reasons: dict[str, list[int]] = {}
-            for channel in positions(left & self.fits[name]):
-                reasons.setdefault(self.exposure(scale, channel), []).append(channel)
+            for channel in positions(caught[name]):
+                reasons.setdefault(exposures.reason(name, channel), []).append(channel)
             for reason, channels in reasons.items():
                 yield Stays(name, tuple(channels), reason)
-
-    def exposure(self, scale: Scale, channel: int) -> str:
-        """Where a gradient would come to a channel from."""
-        following = {int(norm.out[channel]) for norm in scale.uses}
-        for number, step in enumerate(self.graph.steps):
-            operands = step.operands if isinstance(step, Pointwise | Norm) else (step.inputs,)
-            met = np.any([np.isin(operand, list(following)) for operand in operands], axis=0)
-            if not met.any():
-                continue
-            place = self.place(number)
-            if isinstance(step, Reader):
-                return f"no ReLU or ReLU6 stands before {place.module or 'the network itself'}"
-            if isinstance(step, Pointwise) and not self.blocking[number]:
-                if len(step.operands) > 1:
-                    return f"{place} joins it with channels that are not 0"
-                if not np.array_equal(step.constant([WIDE]).numpy(), WIDE.numpy()):
-                    return f"{place} lets a gradient through at 0"
-            if isinstance(step, Pointwise):
-                following |= set(step.out[met].tolist())
-            elif isinstance(step, Depthwise):
-                following |= set(step.outputs[met.repeat(step.outputs.size // step.inputs.size)].tolist())
-        return "it comes out of the network, or is read where it cannot be followed"
 
     def place(self, number: int) -> Place:
         """Where a step is."""
@@ -254,6 +231,62 @@ class Search:
         if isinstance(step, Reader | Depthwise):
             return Place(module=step.module)
         return self.graph.ops[self.graph.step_ops[number]].place
+
+
+class Exposures:
+    """Where a gradient comes to dead channels from, found in one walk over the steps for all of them.
+
+    `origin[label]` is the number of the channel that a label follows from without any reason so far, 0 for none.
+    """
+
+    def __init__(self, search: Search, caught: Mapping[str, np.ndarray]) -> None:
+        self.search = search
+        self.numbers: dict[tuple[str, int], int] = {}
+        self.origin = np.zeros(search.graph.size, dtype=np.int64)
+        for name, scale in search.norms.items():
+            for channel in positions(caught[name]):
+                number = self.numbers[name, channel] = len(self.numbers) + 1
+                for norm in scale.uses:
+                    self.origin[norm.out[channel]] = number
+        self.found: dict[int, str] = {}
+        if self.numbers:
+            self.walk()
+
+    def reason(self, name: str, channel: int) -> str:
+        """Why a channel stays."""
+        return self.found.get(
+            self.numbers[name, channel], "it comes out of the network, or is read where it cannot be followed"
+        )
+
+    def walk(self) -> None:
+        """Follow the channels up to the first step that gives each a reason."""
+        for number, step in enumerate(self.search.graph.steps):
+            if isinstance(step, Norm):
+                continue
+            operands = step.operands if isinstance(step, Pointwise) else (step.inputs,)
+            met = np.max([self.origin[operand] for operand in operands], axis=0)
+            if not met.any():
+                continue
+            reason = self.reason_at(number)
+            if reason:
+                for each in np.unique(met[met > 0]).tolist():
+                    self.found.setdefault(each, reason)
+            elif isinstance(step, Pointwise):
+                self.origin[step.out] = met
+            elif isinstance(step, Depthwise):
+                self.origin[step.outputs] = met.repeat(step.outputs.size // step.inputs.size)
+
+    def reason_at(self, number: int) -> str:
+        """What a step does to a channel that it reads; "" where that has to be seen further on."""
+        step, place = self.search.graph.steps[number], self.search.place(number)
+        if isinstance(step, Reader):
+            return f"no ReLU or ReLU6 stands before {place.module or 'the network itself'}"
+        if not isinstance(step, Pointwise) or self.search.blocking[number]:
+            return ""
+        if len(step.operands) > 1:
+            return f"{place} joins it with channels that are not 0"
+        changes = not np.array_equal(step.constant([WIDE]).numpy(), WIDE.numpy())
+        return f"{place} lets a gradient through at 0" if changes else ""
 
 
 def blocks(graph: ChannelGraph, number: int) -> bool:
