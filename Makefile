@@ -17,7 +17,7 @@ test-all: setup-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "sweep or not sweep"
 
 fuzz: setup-dev
-	PYTHONPATH=tests nice $(BIN)/python -m fuzzing --count $(or $(COUNT),10000) --seed $(or $(SEED),0) --workers $(WORKERS)
+	PYTHONPATH=tests/support nice $(BIN)/python -m fuzzing --count $(or $(COUNT),10000) --seed $(or $(SEED),0) --workers $(WORKERS)
 
 lint: setup-dev
 	$(BIN)/ruff check .

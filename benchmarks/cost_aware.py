@@ -31,7 +31,7 @@ import slimnet
 from slimnet.benchmark.environment import environment
 from slimnet.data import ImageData, load_data
 from slimnet.errors import SlimnetError
-from slimnet.files import whole_file
+from slimnet.storage.files import whole_file
 from slimnet.training import DIGITS_DEMO, Recipe, evaluate, sparsity_by_gamma, train
 
 STRENGTHS = (1e-2, 2e-2, 4e-2)

@@ -19,16 +19,16 @@ from torch import nn
 
 import slimnet
 from slimnet.benchmark import Settings, compare
-from slimnet.benchmark.runs import graph_run
-from slimnet.certify import as_double, masked_scales
-from slimnet.equivalence import TOLERANCE, TOLERANCES
-from slimnet.inputs import Inputs
-from slimnet.places import float32_products
-from slimnet.plan import SurgeryPlan
-from slimnet.skeleton import shared_copy
+from slimnet.benchmark.runtimes.torch import graph_run
+from slimnet.modules.copying import shared_copy
+from slimnet.modules.example_inputs import Inputs
+from slimnet.surgery.certificate import as_double, masked_scales
+from slimnet.surgery.equivalence import TOLERANCE, TOLERANCES
+from slimnet.surgery.plan import SurgeryPlan
+from slimnet.torch_state.precision import float32_products
 from slimnet.training import Recipe, train
-from slimnet.training.saving import weights_of
-from slimnet.training.tuning import Tuning
+from slimnet.training.loop.checkpoint_file import weights_of
+from slimnet.training.recipe.machine_settings import Tuning
 
 NETWORKS = (
     "basicnet",
@@ -81,7 +81,7 @@ class Subject:
 
     def copied(self) -> nn.Module:
         """A dense network of one's own, on the device."""
-        return slimnet.skeleton.copy_with(self.on_cpu, lambda _, tensor: tensor.detach().clone()).to(self.device)
+        return slimnet.modules.copying.copy_with(self.on_cpu, lambda _, tensor: tensor.detach().clone()).to(self.device)
 
     @cached_property
     def images(self) -> torch.Tensor:

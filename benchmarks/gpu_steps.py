@@ -24,8 +24,8 @@ import train_throughput
 
 from slimnet.benchmark import Settings, compare, environment
 from slimnet.errors import SlimnetError
-from slimnet.files import whole_file
-from slimnet.places import float32_products
+from slimnet.storage.files import whole_file
+from slimnet.torch_state.precision import float32_products
 
 ROOT = Path(__file__).parent.parent
 Part = tuple[str, Callable[[], dict[str, Any]]]
@@ -75,7 +75,7 @@ def training(options: argparse.Namespace) -> Iterator[Part]:
 
 def tests(options: argparse.Namespace) -> Iterator[Part]:
     """The files of tests that ask for a GPU."""
-    known = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").glob("test_*.py"))}
+    known = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("test_*.py"))}
     asking = [name for name, text in known.items() if "cuda.is_available()" in text]
     for name in asking if options.device != "cpu" else ["test_places.py"]:
         yield name, lambda name=name: pytest(f"tests/{name}", options)

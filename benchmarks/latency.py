@@ -41,8 +41,8 @@ from slimnet.benchmark import Cell, Contender, LayerTimes, Settings, environment
 from slimnet.benchmark.layers import profile
 from slimnet.compat import torchvision
 from slimnet.errors import SlimnetError
-from slimnet.files import whole_file
-from slimnet.widths import fewest_macs_of_the_fastest, quickest
+from slimnet.storage.files import whole_file
+from slimnet.width_search import fewest_macs_of_the_fastest, quickest
 
 NETWORKS = ("resnet50", "vgg16_bn", "mobilenet_v2", "densenet121", "efficientnet_b0", "regnet_y_400mf")
 DEAD = (30, 50, 70)

@@ -11,13 +11,13 @@ import argparse
 from pathlib import Path
 
 import paper
-from slimnet_cli.reproduction import Reproduction, tasks_of
-from slimnet_cli.sweep import Workforce
+from slimnet_cli.commands.sweep import Workforce
+from slimnet_cli.progress.reproduction_run import Reproduction, tasks_of
 
-from slimnet.paper.catalogue import Entry, entry
-from slimnet.paper.markdown import macs_left, number
-from slimnet.paper.results import Result
-from slimnet.paper.trends import verdicts
+from slimnet.reproduction.catalogue import Entry, entry
+from slimnet.reproduction.markdown import macs_left, number
+from slimnet.reproduction.results import Result
+from slimnet.reproduction.trends import verdicts
 
 ROWS = (
     ("table1", "Adam, L2 1e-3"),

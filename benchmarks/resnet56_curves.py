@@ -37,13 +37,13 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import slimnet
-from slimnet.baselines import METHODS, Budget, Ranking, published, rank, remove, within
-from slimnet.baselines.measurement import ENOUGH
 from slimnet.benchmark.environment import environment
 from slimnet.data import load_data
 from slimnet.data.normalisation import normalised
 from slimnet.errors import SlimnetError
-from slimnet.files import whole_file
+from slimnet.methods import METHODS, Budget, Ranking, li2017_recipes, rank, remove, within
+from slimnet.methods.batchnorm_measure import ENOUGH
+from slimnet.storage.files import whole_file
 from slimnet.training import Recipe, TrainingRun
 from slimnet.training.finetune import retraining
 
@@ -163,7 +163,7 @@ def network(bench: Bench, method: str, budget: float | None) -> tuple[nn.Module,
     if method == "implicit, exact":
         slimmed = slimnet.slim(bench.model, bench.inputs)
     elif budget is None:
-        chosen = published(method, bench.model, bench.inputs)
+        chosen = li2017_recipes(method, bench.model, bench.inputs)
         slimmed = remove(bench.model, bench.inputs, chosen, recalibrate=False)
     else:
         ranking = bench.ranking(method.removesuffix(PLAIN).removesuffix(MEASURED))

@@ -18,17 +18,11 @@ import torch
 
 from slimnet.benchmark.environment import environment
 from slimnet.errors import SlimnetError
-from slimnet.files import whole_file
-from slimnet.paper.scalar_drawing import draw_scalars
-from slimnet.paper.scalar_words import bullets, halves
-from slimnet.paper.scalars import (
-    LowGradients,
-    ScalarFigure,
-    claims,
-    figure_4,
-    supplementary_figure_3,
-)
-from slimnet.report.drawing import standalone
+from slimnet.report.drawing.svg import standalone
+from slimnet.report.paper.scalar_figures import draw_scalars
+from slimnet.reproduction.scalar_text import bullets, halves
+from slimnet.reproduction.scalars import LowGradients, ScalarFigure, claims, figure_4, supplementary_figure_3
+from slimnet.storage.files import whole_file
 
 RESULTS = Path(__file__).parent / "results" / "scalars.json"
 OTHER_NOISES = (1e-6, 1e-4)

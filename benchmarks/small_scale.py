@@ -24,14 +24,14 @@ import paper
 from slimnet.benchmark.environment import environment
 from slimnet.data import ImageData, load_data
 from slimnet.errors import SlimnetError
-from slimnet.files import whole_file
-from slimnet.paper.catalogue import datasets, entry
-from slimnet.paper.images import source_of, write_small
-from slimnet.paper.measure import scores
-from slimnet.paper.results import Result
-from slimnet.paper.scales import DROP_AT, recipe_of, small_counts, small_size
+from slimnet.reproduction.catalogue import datasets, entry
+from slimnet.reproduction.images import source_of, write_small
+from slimnet.reproduction.measure import scores
+from slimnet.reproduction.results import Result
+from slimnet.reproduction.scales import DROP_AT, recipe_of, small_counts, small_size
+from slimnet.storage.files import whole_file
 from slimnet.training import Recipe, train
-from slimnet.training.metrics import sparsity_by_gamma
+from slimnet.training.analysis.metrics import sparsity_by_gamma
 
 RESULTS = Path(__file__).parent / "results" / "small_scale.json"
 DATA = ("cifar10", "cifar100")

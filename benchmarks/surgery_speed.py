@@ -54,13 +54,13 @@ from zoo import (
 
 import slimnet
 from slimnet.benchmark.environment import environment
-from slimnet.certify import masked_scales
 from slimnet.errors import SlimnetError
-from slimnet.files import whole_file
-from slimnet.planning import make_plan
-from slimnet.skeleton import shared_copy
-from slimnet.sparsity import dead_by_scale
-from slimnet.trace import trace
+from slimnet.modules.copying import shared_copy
+from slimnet.planning.dead_channels import dead_by_scale
+from slimnet.planning.make_plan import make_plan
+from slimnet.storage.files import whole_file
+from slimnet.surgery.certificate import masked_scales
+from slimnet.tracing.trace import trace
 
 FRACTION = 0.4
 CALIBRATED_ON = 16

@@ -118,8 +118,9 @@ SECTIONS = (
         "the masked one in every precision, layout and runtime, with 40 % of the channels dead; images trained a "
         "second; and the latency of dense and slim networks. The plain loop rounds as slimnet's does. An error is "
         "allowed what a certificate allows, or twice what rounding alone does to that network, if that is more. Where "
-        "there is no GPU, `tests/test_elsewhere.py` shows on a device made of the CPU that tensors are where they have "
-        "to be and results the CPU's; rounding to TF32, streams, CUDA graphs and a GPU's memory are for this program.",
+        "there is no GPU, `tests/torch_state/test_elsewhere.py` shows on a device made of the CPU that tensors are "
+        "where they have to be and results the CPU's; rounding to TF32, streams, CUDA graphs and a GPU's memory are "
+        "for this program.",
         gpu.table,
     ),
     (

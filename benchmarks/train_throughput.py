@@ -40,12 +40,12 @@ from torch.utils.data import DataLoader, Dataset
 from slimnet.benchmark import environment, macs
 from slimnet.compat import torchvision
 from slimnet.data import ImageData
-from slimnet.denormals import DENORMAL
 from slimnet.errors import SlimnetError
-from slimnet.files import whole_file
 from slimnet.models import build
+from slimnet.storage.files import whole_file
+from slimnet.torch_state.process import DENORMAL
 from slimnet.training import Recipe, train
-from slimnet.training.tuning import Tuning
+from slimnet.training.recipe.machine_settings import Tuning
 
 IMAGES = 10_000
 PATIENCE = 60.0

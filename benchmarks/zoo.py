@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from slimnet.compat import torchvision
-from slimnet.inputs import tensors_in
 from slimnet.models import build
+from slimnet.modules.example_inputs import tensors_in
 
 BETAS = ("zero", "negative", "random")
 """What β is on dead channels; "negative" is what Adam with L2 leaves behind."""

@@ -8,22 +8,22 @@ import sys
 from collections.abc import Sequence
 
 import click
-from slimnet_cli import terminal
-from slimnet_cli.analyse import analyse
-from slimnet_cli.benchmark import benchmark
-from slimnet_cli.checks import checks
-from slimnet_cli.compare import compare
-from slimnet_cli.demo import demo
-from slimnet_cli.export import export
-from slimnet_cli.inspect import inspect
-from slimnet_cli.ladder import ladder
-from slimnet_cli.report import report
-from slimnet_cli.reproduce import reproduce
-from slimnet_cli.signals import Terminated, end_on_signals, launched_with_others
-from slimnet_cli.slim import slim
-from slimnet_cli.sweep import sweep
-from slimnet_cli.train import train
-from slimnet_cli.verify import verify
+from slimnet_cli.commands.analyse import analyse
+from slimnet_cli.commands.benchmark import benchmark
+from slimnet_cli.commands.checks import checks
+from slimnet_cli.commands.compare import compare
+from slimnet_cli.commands.demo import demo
+from slimnet_cli.commands.export import export
+from slimnet_cli.commands.inspect import inspect
+from slimnet_cli.commands.ladder import ladder
+from slimnet_cli.commands.report import report
+from slimnet_cli.commands.reproduce import reproduce
+from slimnet_cli.commands.slim import slim
+from slimnet_cli.commands.sweep import sweep
+from slimnet_cli.commands.train import train
+from slimnet_cli.commands.verify import verify
+from slimnet_cli.output import terminal
+from slimnet_cli.progress.signals import Terminated, end_on_signals, launched_with_others
 
 INTERRUPTED = 130
 

@@ -3,18 +3,19 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from slimnet.certify import Certificate, certify
 from slimnet.checkpoint import load_checkpoint
 from slimnet.errors import SlimnetError
 from slimnet.inspection import Inspection, inspect
 from slimnet.models.architecture import build
-from slimnet.pipeline import Slimmed, slim
-from slimnet.plan import SurgeryPlan
-from slimnet.surgery import apply_plan
+from slimnet.pipeline import slim
+from slimnet.slimmed import Slimmed
+from slimnet.surgery.apply_plan import apply_plan
+from slimnet.surgery.certificate import Certificate, certify
+from slimnet.surgery.plan import SurgeryPlan
 
 if TYPE_CHECKING:
-    from slimnet.bundle import Verification, load, save, verify_bundle
-    from slimnet.export import OnnxExport, export_onnx
+    from slimnet.bundle.bundle import Verification, load, save, verify_bundle
+    from slimnet.export.onnx import OnnxExport, export_onnx
 
 __version__ = "0.1.0"
 
@@ -39,8 +40,8 @@ __all__ = [
 ]
 
 _ON_DEMAND = {
-    **dict.fromkeys(("Verification", "load", "save", "verify_bundle"), "slimnet.bundle"),
-    **dict.fromkeys(("OnnxExport", "export_onnx"), "slimnet.export"),
+    **dict.fromkeys(("Verification", "load", "save", "verify_bundle"), "slimnet.bundle.bundle"),
+    **dict.fromkeys(("OnnxExport", "export_onnx"), "slimnet.export.onnx"),
 }
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from slimnet.field_types import Share, Size
+from slimnet.storage.field_types import Share, Size
 
 TOP = 5
 

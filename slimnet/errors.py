@@ -74,3 +74,9 @@ def nearest_name(given: str, names: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(str(given).lower(), lower, n=1, cutoff=0.5)
     hint = f"did you mean {lower[nearest[0]]}?" if nearest else "choose one"
     return f"{hint} ({', '.join(known)})"
+
+
+def reason(error: BaseException) -> str:
+    """The kind of an exception and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimnet.graph import ChannelGraph
-from slimnet.inputs import ExampleInputs
-from slimnet.pipeline import RoundTo, as_rounding, check_inputs, operate
-from slimnet.plan import SurgeryPlan
-from slimnet.planning import make_plan
-from slimnet.skeleton import state
-from slimnet.sparsity import dead_by_scale
-from slimnet.trace import trace
-from slimnet.widths import Auto
+from slimnet.graph.channel_graph import ChannelGraph
+from slimnet.modules.example_inputs import ExampleInputs, check_inputs
+from slimnet.modules.tensors import state
+from slimnet.pipeline import RoundTo, as_rounding, operate
+from slimnet.planning.dead_channels import dead_by_scale
+from slimnet.planning.make_plan import make_plan
+from slimnet.surgery.plan import SurgeryPlan
+from slimnet.tracing.trace import trace
+from slimnet.width_search import Auto
 
 
 @dataclass(frozen=True)

@@ -1,56 +1,32 @@
 """slim: the whole pipeline, from a dense network to a slim one with its plan and its certificate."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from slimnet.calculus.rounding import Rounding
-from slimnet.certify import Certificate, apart, certify
-from slimnet.digest import weights_digest
-from slimnet.equivalence import TOLERANCE
 from slimnet.errors import CertificateError, SlimnetError, UsageError
-from slimnet.garbage import return_memory
-from slimnet.graph import ChannelGraph
-from slimnet.inputs import ExampleInputs, Inputs
-from slimnet.loaders import RepeatedLoader, batches_once
-from slimnet.models.architecture import Architecture, architecture_of
-from slimnet.places import uncompiled
-from slimnet.plan import SurgeryPlan
-from slimnet.planning import make_plan
-from slimnet.random_state import random_numbers_kept
-from slimnet.skeleton import check_filled, gather
-from slimnet.sparsity import DeadChannels, check_threshold, dead_by_activation, dead_by_scale
-from slimnet.surgery import apply_plan, independent
-from slimnet.trace import trace
-from slimnet.widths import Auto, choose
+from slimnet.graph.channel_graph import ChannelGraph
+from slimnet.models.architecture import architecture_of
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
+from slimnet.modules.loaders import RepeatedLoader, batches_once
+from slimnet.planning.dead_channels import DeadChannels, check_threshold, dead_by_activation, dead_by_scale
+from slimnet.planning.make_plan import make_plan
+from slimnet.planning.width_rounding import Rounding
+from slimnet.slimmed import Slimmed
+from slimnet.surgery.apply_plan import apply_plan, independent
+from slimnet.surgery.certificate import Certificate, apart, certify
+from slimnet.surgery.equivalence import TOLERANCE
+from slimnet.surgery.plan import SurgeryPlan
+from slimnet.torch_state.devices import uncompiled
+from slimnet.torch_state.process import return_memory
+from slimnet.torch_state.random_state import random_numbers_kept
+from slimnet.tracing.trace import trace
+from slimnet.width_search import Auto, choose
 
 RoundTo = int | str | Mapping[str, int] | Auto | None
 """What widths may be rounded to: a multiple, one for each of some layers, "auto", or nothing."""
-
-
-@dataclass(frozen=True)
-class Slimmed:
-    """A slim network with everything that says how it came about and that it is right.
-
-    `certificate` is what was measured when the network was made, see `current_certificate`.
-    """
-
-    model: nn.Module
-    plan: SurgeryPlan
-    certificate: Certificate
-    example_inputs: Inputs
-    architecture: Architecture | None
-
-    @property
-    def current_certificate(self) -> Certificate:
-        """The certificate as it is for the weights that `model` has now: trained further, it is not certified."""
-        return self.certificate.for_weights(weights_digest(self.model))
-
-    def __str__(self) -> str:
-        return f"{self.plan}\n{self.current_certificate}"
 
 
 def slim(
@@ -231,23 +207,6 @@ def runs(model: nn.Module, inputs: Inputs) -> bool:
     except Exception:  # whatever its own code raises
         return False
     return True
-
-
-def check_inputs(model: nn.Module, example_inputs: ExampleInputs) -> Inputs:
-    """Example inputs that fit the module's device and dtype.
-
-    Raises:
-        InputError, UsageError: they do not, or the model is not a module that can be copied and cut.
-    """
-    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
-        raise UsageError(f"model is a {type(model).__name__}; pass the torch.nn.Module that it was made from")
-    lazy = [name for name, tensor in gather(model).state.items() if nn.parameter.is_lazy(tensor)]
-    if lazy:
-        raise UsageError(f"the network's {lazy[0]} has no shape yet; run the network once on the example inputs")
-    check_filled(model)
-    inputs = Inputs.of(example_inputs)
-    inputs.check_against(model)
-    return inputs
 
 
 def find_dead(

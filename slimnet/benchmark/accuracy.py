@@ -9,13 +9,12 @@ from torch import nn
 
 from slimnet.benchmark.contender import ONNX, TORCH, Contender, shared_runtimes
 from slimnet.benchmark.results import Accuracies
-from slimnet.benchmark.runs import feeds_of, onnx_session
+from slimnet.benchmark.runtimes.onnxruntime import feeds_of, onnx_session
 from slimnet.data import ImageData
-from slimnet.errors import DataError
-from slimnet.inputs import Inputs
-from slimnet.models.architecture import reason
-from slimnet.threads import torch_threads
-from slimnet.training.metrics import device_of, evaluate, evaluating
+from slimnet.errors import DataError, reason
+from slimnet.modules.example_inputs import Inputs
+from slimnet.torch_state.process import torch_threads
+from slimnet.training.analysis.metrics import device_of, evaluate, evaluating
 
 BATCH = 64
 

@@ -25,9 +25,9 @@ from slimnet.benchmark.layers import has_layers, profile
 from slimnet.benchmark.memory import peak_memory
 from slimnet.benchmark.profile import Profile
 from slimnet.benchmark.results import Accuracies, Comparison, Memory
-from slimnet.benchmark.runs import check_alike, prepared, quiet_place
+from slimnet.benchmark.runtimes.torch import check_alike, prepared, quiet_place
 from slimnet.data import ImageData
-from slimnet.inputs import ExampleInputs, Inputs
+from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
 Measured = Latency | Accuracies | Profile
 Progress = Callable[[int, int, str], None]

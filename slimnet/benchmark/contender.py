@@ -13,8 +13,8 @@ from torch import nn
 from slimnet.benchmark.counts import Counts, count_module, count_onnx
 from slimnet.benchmark.environment import usable_cores
 from slimnet.errors import UsageError, nearest_name
-from slimnet.export import export_onnx
-from slimnet.inputs import ExampleInputs, Inputs
+from slimnet.export.onnx import export_onnx
+from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
 TORCH, COMPILED, GRAPH, ONNX = "torch", "torch.compile", "torch.graph", "onnxruntime"
 RUNTIMES = (TORCH, COMPILED, GRAPH, ONNX)

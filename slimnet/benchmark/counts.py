@@ -21,9 +21,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from slimnet.errors import InputError, UsageError
-from slimnet.field_types import Count
-from slimnet.files import open_file
-from slimnet.inputs import ExampleInputs, Inputs
+from slimnet.modules.example_inputs import ExampleInputs, Inputs
+from slimnet.storage.field_types import Count
+from slimnet.storage.files import open_file
 
 FLOPS_PER_MAC = 2
 COUNTED = {

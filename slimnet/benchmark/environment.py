@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from slimnet.field_types import Amount, Count
+from slimnet.storage.field_types import Amount, Count
 
 BUSY_CORES = 0.3
 WATCH_SECONDS = 0.25

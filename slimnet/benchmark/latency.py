@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import numpy as np
 
 from slimnet.errors import UsageError
-from slimnet.field_types import NotEmpty, Positive, Size
-from slimnet.garbage import collection_paused
+from slimnet.storage.field_types import NotEmpty, Positive, Size
+from slimnet.torch_state.process import collection_paused
 
 Run = Callable[[], object]
 Clock = Callable[[], float]

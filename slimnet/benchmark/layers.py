@@ -10,12 +10,12 @@ import numpy as np
 from slimnet.benchmark.contender import ONNX, TORCH, Cell, Contender
 from slimnet.benchmark.counts import batched
 from slimnet.benchmark.latency import FEWEST_ROUNDS, WARM_UP_CALLS
-from slimnet.benchmark.layer_timer import Forward, Key, LayerTimer
-from slimnet.benchmark.layers_onnx import OnnxLayers
-from slimnet.benchmark.layers_torch import TorchLayers
 from slimnet.benchmark.profile import OTHER, LayerTimes, Profile
-from slimnet.benchmark.runs import check_alike, quiet_place
-from slimnet.inputs import ExampleInputs, Inputs
+from slimnet.benchmark.runtimes.layer_timer import Forward, Key, LayerTimer
+from slimnet.benchmark.runtimes.onnxruntime_layers import OnnxLayers
+from slimnet.benchmark.runtimes.torch import check_alike, quiet_place
+from slimnet.benchmark.runtimes.torch_layers import TorchLayers
+from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
 MOST_FORWARDS = 200
 SAMPLES = 50

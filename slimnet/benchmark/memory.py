@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from slimnet.inputs import Inputs
+from slimnet.modules.example_inputs import Inputs
 
 
 def peak_memory(model: nn.Module, inputs: Inputs, device: str = "cpu") -> int:

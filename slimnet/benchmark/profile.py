@@ -8,7 +8,7 @@ import numpy as np
 
 from slimnet.benchmark.latency import Interval, check_contenders, place, ratio_interval
 from slimnet.errors import UsageError
-from slimnet.field_types import Amount, Count, NotEmpty, Size
+from slimnet.storage.field_types import Amount, Count, NotEmpty, Size
 
 LAYER_KINDS = ("conv", "linear")
 OTHER = "other"

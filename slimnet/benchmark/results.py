@@ -10,9 +10,9 @@ from slimnet.benchmark.environment import Environment
 from slimnet.benchmark.latency import Interval, Latency, check_contenders
 from slimnet.benchmark.profile import LayerTimes, Profile, efficiency
 from slimnet.errors import UsageError
-from slimnet.field_types import Count, NotEmpty, Size
-from slimnet.records import build, parse_json
-from slimnet.training.metrics import Accuracy
+from slimnet.storage.field_types import Count, NotEmpty, Size
+from slimnet.storage.records import build, parse_json
+from slimnet.training.analysis.metrics import Accuracy
 
 Row = TypeVar("Row", Latency, "Memory", "Accuracies", Profile)
 

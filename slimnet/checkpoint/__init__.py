@@ -11,10 +11,10 @@ from torch import nn
 
 from slimnet.checkpoint import mismatch, unpickling
 from slimnet.checkpoint.weights import AVERAGES, WRAPPERS, State, Weights, bare_names, chosen, found_in, whole_networks
-from slimnet.errors import CheckpointError
-from slimnet.models.architecture import Architecture, build, reason
-from slimnet.places import real_by_default
-from slimnet.random_state import DRAWING
+from slimnet.errors import CheckpointError, reason
+from slimnet.models.architecture import Architecture, build
+from slimnet.torch_state.devices import real_by_default
+from slimnet.torch_state.random_state import DRAWING
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from slimnet.errors import CheckpointError
-from slimnet.files import open_file
-from slimnet.models.architecture import reason
-from slimnet.process_patch import ProcessPatch
-from slimnet.silence import silenced
+from slimnet.errors import CheckpointError, reason
+from slimnet.storage.files import open_file
+from slimnet.torch_state.process_patch import ProcessPatch
+from slimnet.torch_state.silence import silenced
 
 
 class Placeholder:

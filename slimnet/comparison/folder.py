@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slimnet.baselines import Selection
 from slimnet.benchmark import Environment
 from slimnet.comparison.outcome import Dense, Outcome
 from slimnet.comparison.settings import Cell
 from slimnet.errors import SlimnetError, UsageError
-from slimnet.files import LOCK, told, whole_file
-from slimnet.records import read_record
-from slimnet.staging import is_staging
+from slimnet.methods import Selection
+from slimnet.storage.files import LOCK, told, whole_file
+from slimnet.storage.records import read_record
+from slimnet.storage.staging import is_staging
 
 CONDITIONS = "comparison.json"
 RESULTS = "results.json"

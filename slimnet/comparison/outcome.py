@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from slimnet.baselines import Budget
 from slimnet.benchmark import Environment, Interval, Latency
 from slimnet.errors import UsageError
-from slimnet.field_types import Amount, Count, Share
-from slimnet.records import build
+from slimnet.methods import Budget
+from slimnet.storage.field_types import Amount, Count, Share
+from slimnet.storage.records import build
 from slimnet.training import Recipe
 from slimnet.training.finetune import Point
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from slimnet.baselines import Budget
-from slimnet.baselines.measurement import ENOUGH
-from slimnet.baselines.ranking import named
 from slimnet.benchmark import usable_cores
 from slimnet.errors import UsageError
-from slimnet.sparsity import check_threshold
+from slimnet.methods import Budget
+from slimnet.methods.batchnorm_measure import ENOUGH
+from slimnet.methods.scores import named
+from slimnet.planning.dead_channels import check_threshold
 from slimnet.training import Recipe
 from slimnet.training.finetune import EVALUATIONS
 
@@ -40,13 +40,13 @@ class Settings:
     """Methods and budgets, and the conditions, which are the same for all of them.
 
     Attributes:
-        methods: of `slimnet.baselines.METHODS`; "implicit" also gets a row of its own without a budget.
+        methods: of `slimnet.methods.METHODS`; "implicit" also gets a row of its own without a budget.
         budgets: what may be left, each for every method.
         finetuning: how each slim network is trained further; None where it is not.
         evaluations: how often it is tested meanwhile.
         sparsifying: how a copy of the network is trained with L1 on γ before "liu2017" chooses in it, as its paper
             has it; None where it chooses in the network as it is.
-        recalibrate: whether BatchNorms are told what is gone, see `slimnet.baselines.remove`; the published methods
+        recalibrate: whether BatchNorms are told what is gone, see `slimnet.methods.remove`; the published methods
             know nothing of that.
         measure_on: how many training images, without labels, BatchNorms are measured on for that; 0: estimated.
         threshold: |γ| below this is dead, for "implicit".

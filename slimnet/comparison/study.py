@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from slimnet.baselines import rank, remove, within
 from slimnet.benchmark import Contender, Environment, Latency, environment, measure
 from slimnet.benchmark import Settings as Clock
 from slimnet.comparison.folder import Folder
@@ -19,16 +18,18 @@ from slimnet.comparison.outcome import Dense, Outcome, Results, Size
 from slimnet.comparison.settings import SPARSE, Cell, Settings
 from slimnet.data import ImageData
 from slimnet.errors import DataError, UsageError
-from slimnet.export import export_onnx
-from slimnet.files import held
-from slimnet.pipeline import Slimmed, slim
-from slimnet.places import device_of
-from slimnet.threads import torch_threads
+from slimnet.export.onnx import export_onnx
+from slimnet.methods import rank, remove, within
+from slimnet.pipeline import slim
+from slimnet.slimmed import Slimmed
+from slimnet.storage.files import held
+from slimnet.torch_state.devices import device_of
+from slimnet.torch_state.process import torch_threads
 from slimnet.training import evaluate
+from slimnet.training.analysis.metrics import check_fits
 from slimnet.training.finetune import Finetuning, Point
-from slimnet.training.metrics import check_fits
-from slimnet.training.resuming import fingerprint
-from slimnet.training.saving import weights_of
+from slimnet.training.loop.checkpoint_file import weights_of
+from slimnet.training.loop.resume_checks import fingerprint
 
 EXAMPLES = 64
 """Test images that plans are certified on."""

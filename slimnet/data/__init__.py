@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from slimnet.data.filling import ProgressCallback
+from slimnet.data.folder.decode_pool import ProgressCallback
 from slimnet.data.image_data import Batches, ImageData, Split
 from slimnet.data.npz import load_npz
 from slimnet.errors import DataError
@@ -50,8 +50,8 @@ def load_data(
         _refuse_size(source, image_size)
         return load_npz(source)
     if Path(source).is_dir():
-        from slimnet.data.listing import list_images
-        from slimnet.data.packing import packed
+        from slimnet.data.folder.listing import list_images
+        from slimnet.data.folder.pixel_cache import packed
 
         return packed(
             list_images(source, skip_broken=skip_broken), image_size, cache, skip_broken=skip_broken, progress=progress

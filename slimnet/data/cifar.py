@@ -9,7 +9,7 @@ import torch
 from slimnet.compat import torchvision
 from slimnet.data.image_data import ImageData
 from slimnet.errors import DataError
-from slimnet.files import open_file
+from slimnet.storage.files import open_file
 
 CLASSES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 """torchvision's class for each source."""

@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 
 from slimnet.data.image_data import ImageData
 from slimnet.errors import DataError
-from slimnet.files import open_file
+from slimnet.storage.files import open_file
 
 _NEEDED = ("x_train", "y_train", "x_test", "y_test")
 LIMIT_CLASSES = 1 << 16

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from slimnet import compat
-from slimnet.errors import ArchitectureError, UsageError
+from slimnet.errors import ArchitectureError, UsageError, reason
 from slimnet.models.basicnet import BasicNet
 from slimnet.models.cifar_resnet import CifarResNet
 from slimnet.models.densenet import CifarDenseNet
@@ -249,9 +249,3 @@ def _known_by_bare_name() -> dict[str, str]:
     except UsageError:
         others = []
     return {**{name: f"torchvision:{name}" for name in others}, **{name: name for name in OWN}}
-
-
-def reason(error: BaseException) -> str:
-    """The kind of an exception and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

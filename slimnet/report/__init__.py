@@ -1,10 +1,10 @@
 """Offline HTML pages: the verdict and the evidence about a slimmed network, about methods, about a training run."""
 
-from slimnet.report.content import Report, Training
-from slimnet.report.methods_page import render_methods, write_methods_report
-from slimnet.report.page import render, write_report
-from slimnet.report.training_page import render_training, write_training_report
-from slimnet.report.training_record import TrainingRecord
+from slimnet.report.methods.page import render_methods, write_methods_report
+from slimnet.report.network.content import Report, Training
+from slimnet.report.network.page import render, write_report
+from slimnet.report.training.page import render_training, write_training_report
+from slimnet.report.training.record import TrainingRecord
 
 __all__ = [
     "Report",

@@ -8,10 +8,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from slimnet.errors import PlanError, UsageError
-from slimnet.plan import SurgeryPlan
-from slimnet.refit import refit, set_features, set_padding
+from slimnet.modules.tensors import gather
+from slimnet.modules.width_attributes import refit, set_features, set_padding
 from slimnet.shrinking.optimizer_state import TensorCutter, kept_tensors
-from slimnet.skeleton import gather
+from slimnet.surgery.plan import SurgeryPlan
 
 
 def check_narrowing(model: nn.Module, plan: SurgeryPlan, optimiser: Optimizer, also: Sequence[nn.Module] = ()) -> None:

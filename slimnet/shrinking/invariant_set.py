@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from slimnet.calculus.constants import Needs
-from slimnet.graph import ChannelGraph, Depthwise, Norm, Pointwise, Reader, Step
-from slimnet.places import as_array, numbers
-from slimnet.planning import Basis
-from slimnet.reasons import Place
-from slimnet.sparsity import DeadChannels
+from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Norm, Pointwise, Reader, Step
+from slimnet.graph.reasons import Place
+from slimnet.planning.dead_channels import DeadChannels
+from slimnet.planning.liveness import Needs
+from slimnet.planning.make_plan import Basis
+from slimnet.torch_state.precision import as_array, numbers
 
 BLOCKING = {"relu": (), "hardtanh": (0.0,), "threshold": (0.0, 0.0)}
 """Ops whose value and derivative at 0 are 0, by the first of their numbers (ReLU6 is hardtanh between 0 and 6)."""

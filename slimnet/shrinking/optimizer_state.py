@@ -39,8 +39,8 @@ import torch
 from torch import optim
 
 from slimnet.errors import UsageError
-from slimnet.plan import SurgeryPlan
-from slimnet.surgery import Surgeon
+from slimnet.surgery.apply_plan import Surgeon
+from slimnet.surgery.plan import SurgeryPlan
 
 ELEMENTWISE: Mapping[type[optim.Optimizer], frozenset[str]] = {
     optim.SGD: frozenset(["momentum_buffer"]),

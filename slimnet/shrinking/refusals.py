@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from slimnet.errors import UsageError
-from slimnet.skeleton import gather
+from slimnet.modules.tensors import gather
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 

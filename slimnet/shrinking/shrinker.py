@@ -9,20 +9,19 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from slimnet.calculus.rounding import Rounding
 from slimnet.errors import PlanError, UsageError
-from slimnet.garbage import collection_paused
-from slimnet.inputs import ExampleInputs
-from slimnet.pipeline import check_inputs
-from slimnet.plan import SurgeryPlan
-from slimnet.planning import plan_from
+from slimnet.modules.example_inputs import ExampleInputs, check_inputs
+from slimnet.planning.dead_channels import check_threshold
+from slimnet.planning.make_plan import plan_from
+from slimnet.planning.width_rounding import Rounding
 from slimnet.shrinking.in_place import check_narrowing, narrow_in_place
 from slimnet.shrinking.invariant_set import Stays, find_invariant_set, scales_of
 from slimnet.shrinking.optimizer_state import check_optimiser
 from slimnet.shrinking.projection import Projection, project
 from slimnet.shrinking.refusals import check_copies, check_network, check_own
-from slimnet.sparsity import check_threshold
-from slimnet.trace import trace
+from slimnet.surgery.plan import SurgeryPlan
+from slimnet.torch_state.process import collection_paused
+from slimnet.tracing.trace import trace
 
 PATIENCE = 3
 """For how many looks in a row a channel must be dead."""

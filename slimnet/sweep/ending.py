@@ -6,8 +6,8 @@ from typing import Any
 
 from slimnet.accuracy import Accuracy
 from slimnet.errors import UsageError
-from slimnet.field_types import Amount, Share
-from slimnet.records import build
+from slimnet.storage.field_types import Amount, Share
+from slimnet.storage.records import build
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from slimnet.errors import UsageError
-from slimnet.records import read_toml
-from slimnet.training.recipe import Recipe
+from slimnet.storage.records import read_toml
+from slimnet.training.recipe.recipe import Recipe
 
 TABLES = ("base", "grid", "cells")
 ID_LENGTH = 12

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from slimnet.errors import SlimnetError, UsageError
-from slimnet.files import open_file
-from slimnet.records import build, from_json
+from slimnet.storage.files import open_file
+from slimnet.storage.records import build, from_json
 from slimnet.sweep.grid import Cell
 
 SCHEMA = """

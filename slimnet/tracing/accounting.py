@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from slimnet.graph import Depthwise, Reader
-from slimnet.reasons import Kind
-from slimnet.tracing.labels import Labels
-from slimnet.tracing.ops.filling import FILLED
-from slimnet.tracing.recorder import Call, Recorder
+from slimnet.graph.channel_graph import Depthwise, Reader
+from slimnet.graph.labels import Labels
+from slimnet.graph.reasons import Kind
+from slimnet.tracing.op_call import Call
+from slimnet.tracing.ops.factories import FILLED
+from slimnet.tracing.recorder import Recorder
 
 OVERWRITING = frozenset(["copy", "fill", "zero"])
 """Ops that leave nothing of the values of their first tensor."""

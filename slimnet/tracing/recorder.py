@@ -1,61 +1,38 @@
 """The recorder: hands out labels, joins them, and keeps what the op table says about them."""
 
 import math
-import os
-import sysconfig
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from slimnet.graph import Activation, Constants, Counted, Known, Op, Padding, Parts, Pin, Pointwise, Step, Sum, Value
-from slimnet.reasons import Kind, Place, Reason
-from slimnet.skeleton import Named
-from slimnet.tracing.labels import Labels, align, along, common_shape, distinct, varying_axes
-from slimnet.tracing.tag import PLAIN, Tag
-from slimnet.tracing.workers import Path
+from slimnet.graph.channel_graph import (
+    Activation,
+    Constants,
+    Counted,
+    Known,
+    Op,
+    Padding,
+    Parts,
+    Pin,
+    Pointwise,
+    Step,
+    Sum,
+    Value,
+)
+from slimnet.graph.labels import Labels, align, along, common_shape, distinct, varying_axes
+from slimnet.graph.reasons import Kind, Place, Reason
+from slimnet.modules.tensors import Named
+from slimnet.tracing.constant_rules import same
+from slimnet.tracing.op_call import Call
+from slimnet.tracing.source_line import line_above
+from slimnet.tracing.tensor_tags import PLAIN, Tag
+from slimnet.tracing.worker_threads import Path
 
 Constant = Callable[[Sequence[Constants]], Constants]
-
-
-class Call(NamedTuple):
-    """One dispatched op with its arguments, the tensors among them, and its outputs, all on the meta device."""
-
-    name: str
-    func: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    outputs: tuple[torch.Tensor, ...]
-    tensors: tuple[torch.Tensor, ...]
-
-    def arg(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument given by position or by keyword."""
-        if position < len(self.args):
-            return self.args[position]
-        return self.kwargs.get(name, default)
-
-    def run(self, tensors: Iterable[torch.Tensor], *drop: str) -> Any:
-        """Call the op with other tensors in the place of its own, and without some keyword arguments."""
-        given = iter(tensors)
-        if len(self.args) == 1 and not self.kwargs and isinstance(self.args[0], torch.Tensor):
-            return self.func(next(given))
-        args = [replaced(value, given) for value in self.args]
-        kwargs = {key: replaced(value, given) for key, value in self.kwargs.items()}
-        return self.func(*args, **{key: value for key, value in kwargs.items() if key not in drop})
-
-
-def replaced(value: Any, given: Iterator[torch.Tensor]) -> Any:
-    """An op's argument with each tensor in it replaced by the next of the given ones."""
-    if isinstance(value, torch.Tensor):
-        return next(given)
-    if isinstance(value, list | tuple):
-        return [next(given) if isinstance(item, torch.Tensor) else item for item in value]
-    return value
 
 
 class Recorder:
@@ -332,58 +309,3 @@ def period(labels: Labels) -> int:
     again = np.flatnonzero(first[1:] == first[0])
     rows = int(again[0]) + 1 if again.size else count
     return rows if count % rows == 0 and (labels.reshape(-1, rows, *labels.shape[1:]) == labels[:rows]).all() else count
-
-
-STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
-
-
-@cache
-def is_internal(module: str, file: str) -> bool:
-    """Whether code is torch's, the trace's own or Python's; remembered, since few modules run for every op."""
-    ours = module.startswith(("torch.", "slimnet.")) and not module.startswith("slimnet.models")
-    return ours or file.startswith("<frozen ") or (file.startswith(STANDARD_LIBRARY) and "-packages" not in file)
-
-
-def line_above(caller: FrameType | None) -> str:
-    """The innermost line of the network's own code, from a frame outwards: not torch's, Python's or the trace's.
-
-    Empty where there is none: a network may be made of torch's modules alone. Further out is whoever had it traced.
-    """
-    while caller is not None:
-        name, code = caller.f_globals.get("__name__", ""), caller.f_code
-        if not is_internal(name, code.co_filename):
-            return f"{file_name(code.co_filename)}:{caller.f_lineno}"
-        if name == "slimnet.inputs" and code.co_name == "call":
-            return ""
-        caller = caller.f_back
-    return ""
-
-
-@cache
-def file_name(path: str) -> str:
-    """A file's name without its folder."""
-    return path.rsplit("/", 1)[-1]
-
-
-def same(values: Sequence[Constants]) -> Constants:
-    """The common value of several constants, NaN where they differ or one is unknown."""
-    first = values[0]
-    agree = torch.ones_like(first, dtype=torch.bool)
-    for other in values[1:]:
-        agree &= first == other
-    return torch.where(agree, first, torch.nan)
-
-
-def opaque(values: Sequence[Constants]) -> Constants:
-    """Nothing is known of the result."""
-    return torch.full_like(values[0], torch.nan)
-
-
-def all_zero(values: Sequence[Constants]) -> Constants:
-    """Zero where every operand is; nothing else is known of the result."""
-    return torch.where((torch.stack(list(values)) == 0).all(0), 0.0, torch.nan)
-
-
-def zero_only(values: Sequence[Constants]) -> Constants:
-    """Zero stays zero; nothing else is known of the result."""
-    return torch.where(values[0] == 0, values[0], torch.nan)

@@ -1,11 +1,11 @@
 """Training as the paper means it: recipes, the loop, and what is measured along the way."""
 
-from slimnet.training.analysis import Analysis, LayerAnalysis, analyse
-from slimnet.training.loop import TrainingRun, train
-from slimnet.training.metrics import Accuracy, batchnorm_scales, evaluate, sparsity_by_gamma
-from slimnet.training.progress import Progress, Snapshot
-from slimnet.training.recipe import DIGITS_DEMO, Recipe
-from slimnet.training.saving import save_checkpoint
+from slimnet.training.analysis.metrics import Accuracy, batchnorm_scales, evaluate, sparsity_by_gamma
+from slimnet.training.analysis.universality import Analysis, LayerAnalysis, analyse
+from slimnet.training.loop.checkpoint_file import save_checkpoint
+from slimnet.training.loop.progress import Progress, Snapshot
+from slimnet.training.loop.training_run import TrainingRun, train
+from slimnet.training.recipe.recipe import DIGITS_DEMO, Recipe
 
 __all__ = [
     "DIGITS_DEMO",

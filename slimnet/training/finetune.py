@@ -11,14 +11,14 @@ from torch import nn
 
 from slimnet.data import ImageData
 from slimnet.errors import CheckpointError, UsageError
-from slimnet.field_types import Count, Share
-from slimnet.records import build
-from slimnet.training import checkpoints
-from slimnet.training.loop import TrainingRun
-from slimnet.training.metrics import evaluate
-from slimnet.training.progress import Progress
-from slimnet.training.recipe import Recipe
-from slimnet.training.tuning import Tuning
+from slimnet.storage.field_types import Count, Share
+from slimnet.storage.records import build
+from slimnet.training.analysis.metrics import evaluate
+from slimnet.training.loop.progress import Progress
+from slimnet.training.loop.training_run import TrainingRun
+from slimnet.training.recipe.machine_settings import Tuning
+from slimnet.training.recipe.recipe import Recipe
+from slimnet.training.run import checkpoints
 
 EVALUATIONS = 4
 """How often a fine-tuned network is tested, evenly spread over its iterations, the last time at their end."""

@@ -9,11 +9,11 @@ from torch import nn
 
 from slimnet.checkpoint import load_checkpoint
 from slimnet.errors import CheckpointError, UsageError
-from slimnet.files import sha256_of
 from slimnet.models import build
-from slimnet.training.metrics import DEAD_BELOW
-from slimnet.training.optimisers import scales_and_shifts
-from slimnet.training.recipe import Recipe
+from slimnet.storage.files import sha256_of
+from slimnet.training.analysis.metrics import DEAD_BELOW
+from slimnet.training.recipe.optimisers import scales_and_shifts
+from slimnet.training.recipe.recipe import Recipe
 
 LONGEST_FORECAST = 500_000
 """Iterations after which a forecast gives up; it takes about a second to get there."""

@@ -6,16 +6,18 @@ every channel it touches: nothing is ever guessed.
 
 from collections.abc import Callable
 
-from slimnet.reasons import Kind
-from slimnet.tracing.ops.dividing import DIVIDING
-from slimnet.tracing.ops.filling import FILLING
-from slimnet.tracing.ops.mixing import MIXING
-from slimnet.tracing.ops.planes import PLANES
-from slimnet.tracing.ops.pointwise import POINTWISE
+from slimnet.graph.reasons import Kind
+from slimnet.tracing.constant_rules import opaque
+from slimnet.tracing.op_call import Call
+from slimnet.tracing.ops.elementwise import POINTWISE
+from slimnet.tracing.ops.factories import FILLING
+from slimnet.tracing.ops.layers import MIXING
+from slimnet.tracing.ops.layout import STRUCTURAL
 from slimnet.tracing.ops.pooling import POOLING
-from slimnet.tracing.ops.structural import STRUCTURAL
-from slimnet.tracing.recorder import Call, Recorder, opaque
-from slimnet.tracing.tag import Tag
+from slimnet.tracing.ops.spatial import PLANES
+from slimnet.tracing.ops.splitting import DIVIDING
+from slimnet.tracing.recorder import Recorder
+from slimnet.tracing.tensor_tags import Tag
 
 Handler = Callable[[Recorder, Call], None]
 

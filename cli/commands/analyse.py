@@ -1,0 +1,224 @@
+"""slimnet analyse: how sparse a network is, and how universal its features are."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.options.data import NORMALISE, Reading, reading_options
+from slimnet_cli.options.machine import Machine
+from slimnet_cli.options.network import Network
+from slimnet_cli.options.shared import architecture_option, json_option
+from slimnet_cli.output import terminal
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from slimnet.data import ImageData
+    from slimnet.training.analysis.universality import Analysis, LayerAnalysis
+
+EXAMPLES = """\b
+Examples:
+  slimnet analyse runs/digits
+  slimnet analyse runs/digits --report digits.html
+  slimnet analyse net.pt --arch basicnet --arch-args '{"in_channels": 1}' --data digits --json
+"""
+
+EIGHTHS = "▁▂▃▄▅▆▇█"
+BINS = 10
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is analysed: a network, and the name and image size of its data; `run` is the folder it came from."""
+
+    model: nn.Module
+    source: str
+    image_size: int | None = None
+    run: Path | None = None
+
+
+@click.command(epilog=EXAMPLES, short_help="Measure sparsity and universality on the training images.")
+@click.argument("subject", metavar="RUN|CKPT")
+@functools.partial(architecture_option, references=True)
+@click.option("--data", metavar="DATA", help="Labelled images, as for 'train'.  [default: those of the run]")
+@click.option("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Bring the images of a folder to this.")
+@NORMALISE
+@click.option("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: a GPU where there is one]")
+@reading_options
+@click.option("--report", metavar="FILE.html", help="Write the run's report with these figures in it.")
+@json_option
+def analyse(
+    subject: str,
+    network: Network,
+    data: str | None,
+    image_size: int | None,
+    normalise: str | None,
+    device: str | None,
+    reading: Reading,
+    report: str | None,
+    as_json: bool,
+) -> None:
+    """Measure each layer's sparsity, by γ and by activation, and how universal its features are.
+
+    RUN is the folder of a training run, which knows its network and its data; CKPT is a checkpoint, which needs
+    --arch and --data. The training images are looked at as they are, without augmentation.
+
+    A feature is dead by γ where its BatchNorm has |γ| < 1e-3, and dead by activation where no training image
+    activates it by more than 1e-12. Its universality is the share of the training images whose response exceeds a
+    thousandth of its largest; a layer's is the mean over the features that respond at all, and the bars at the
+    end of its row say how many of them have which.
+    """
+    from slimnet.data.normalisation import normalised
+
+    chosen = Machine(device=device).chosen_device()
+    with terminal.working("Reading the network"):
+        known = _subject(subject, network, data)
+        if report is not None and known.run is None:
+            raise click.UsageError("only a run has a report; name the folder of one, or leave --report out")
+    images = normalised(reading.load(known.source, image_size or known.image_size), normalise or "data")
+    known.model.to(chosen)
+    found = _measure(known, images)
+    if report is not None:
+        assert known.run is not None
+        _write_report(known, images, found, Path(report))
+    if as_json:
+        terminal.emit(document(found))
+    else:
+        _show(found)
+
+
+def _subject(path: str, network: Network, data: str | None) -> Subject:
+    """The network that a run's folder or a checkpoint holds.
+
+    Raises:
+        click.UsageError: what says which network or data is missing, or said twice.
+    """
+    if Path(path).is_dir():
+        return _of_run(Path(path), network, data)
+    if data is None:
+        raise click.UsageError(f"{path} is a checkpoint; say with --data which images to look at")
+    return Subject(network.load(path), data)
+
+
+def _of_run(folder: Path, network: Network, data: str | None) -> Subject:
+    from slimnet.checkpoint import load_checkpoint
+    from slimnet.training.run.run_folder import recipe_of
+
+    recipe = recipe_of(folder)
+    if network.arch not in (None, recipe.arch) or network.arch_args or network.weights is not None:
+        raise click.UsageError(
+            f"{folder} is a run and knows its network, {recipe.arch}; leave --arch, --arch-args and --weights out"
+        )
+    if network.trust or network.arch is not None:
+        recipe = recipe.trusted(arguments=network.trust)
+    model = load_checkpoint(_newest(folder), recipe.arch, recipe.arch_args).eval()
+    size = recipe.image_size if data in (None, recipe.data) else None
+    return Subject(model, data or recipe.data, size, folder)
+
+
+def _newest(folder: Path) -> Path:
+    """The trained model of a run, or the newest checkpoint of one that has not come to its end.
+
+    Raises:
+        click.UsageError: there is neither yet.
+    """
+    from slimnet.training.run.run_folder import CHECKPOINTS, MODEL
+
+    if (folder / MODEL).exists():
+        return folder / MODEL
+    saved = sorted(path for path in (folder / CHECKPOINTS).glob("*.pt") if path.stem.isdecimal())
+    if not saved:
+        raise click.UsageError(f"{folder} has no checkpoint yet; wait for its first one")
+    terminal.note(f"the run has not come to its end; this is its checkpoint {saved[-1].name}")
+    return saved[-1]
+
+
+def _measure(subject: Subject, images: ImageData) -> Analysis:
+    from slimnet.training.analysis.universality import analyse as measure
+
+    total = len(images.x_train)
+    with terminal.progress("Looking at the images", total) as advance:
+        return measure(subject.model, images, progress=lambda done, of: advance(total * done // of, ""))
+
+
+def _write_report(subject: Subject, images: ImageData, found: Analysis, path: Path) -> None:
+    from slimnet.report import write_training_report
+    from slimnet.training import evaluate
+    from slimnet.training.run.run_folder import read_history
+
+    assert subject.run is not None
+    with terminal.working("Drawing the report"):
+        history = read_history(subject.run)
+        write_training_report(history, history.recipe, found, path, accuracy=evaluate(subject.model, images))
+    terminal.note(f"report written to {path}")
+
+
+def document(found: Analysis) -> dict[str, Any]:
+    """The analysis as JSON knows it: every feature's numbers, and what follows from them."""
+    layers: list[Mapping[str, Any]] = [
+        dataclasses.asdict(layer)
+        | {
+            "dead_by_gamma": layer.dead_by_gamma,
+            "dead_by_activation": layer.dead_by_activation,
+            "universality": layer.universality,
+        }
+        for layer in found.layers
+    ]
+    return {
+        "data": found.data,
+        "images": found.images,
+        "sparsity_by_gamma": found.sparsity_by_gamma,
+        "sparsity_by_activation": found.sparsity_by_activation,
+        "layers": layers,
+    }
+
+
+def _show(found: Analysis) -> None:
+    console = terminal.result()
+    if not found.layers:
+        console.print("The network has no convolution features.")
+        return
+    headings = ("layer", "features", "dead by γ", "by activation", "universality", f"{'0':{BINS - 5}}100 %")
+    rows = [_row(layer) for layer in found.layers]
+    features = sum(layer.features for layer in found.layers)
+    totals = [_percent(each) for each in (found.sparsity_by_gamma, found.sparsity_by_activation)]
+    rows.append(("together", f"{features:,}", *totals, "", ""))
+    console.print(terminal.table(headings, rows, right=(1, 2, 3, 4)))
+    console.print(f"\nmeasured on {found.images:,} training images of {found.data}", style="dim")
+
+
+def _row(layer: LayerAnalysis) -> tuple[str, ...]:
+    return (
+        layer.layer,
+        f"{layer.features:,}",
+        _dead(layer.dead_by_gamma, layer.features),
+        _dead(layer.dead_by_activation, layer.features),
+        _percent(layer.universality),
+        sparks(layer.universalities or ()),
+    )
+
+
+def _dead(count: int | None, features: int) -> str:
+    return NOTHING if count is None else f"{count:,}  {_percent(count / features):>5}"
+
+
+def _percent(share: float | None) -> str:
+    from slimnet.report.formatting import percent
+
+    return NOTHING if share is None else percent(share)
+
+
+def sparks(shares: tuple[float, ...]) -> str:
+    """How many features have which universality, as a bar for each tenth; those with none are left out."""
+    counts = Counter(min(BINS - 1, int(BINS * share)) for share in shares if share > 0)
+    most = max(counts.values(), default=1)
+    bars = [EIGHTHS[-(-8 * counts[tenth] // most) - 1] if counts[tenth] else " " for tenth in range(BINS)]
+    return "".join(bars) if counts else ""

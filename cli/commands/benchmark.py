@@ -1,0 +1,106 @@
+"""slimnet benchmark: what slim networks gain on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from slimnet_cli.options.contenders import contender, example_for, measured, named, write_report
+from slimnet_cli.options.data import Labelled, data_options
+from slimnet_cli.options.groups import GroupedCommand
+from slimnet_cli.options.measurement import Measuring, measuring_options
+from slimnet_cli.options.network import Network
+from slimnet_cli.options.shared import json_option, network_options
+from slimnet_cli.output import comparison_tables, terminal
+from slimnet_cli.output.destinations import refuse_missing_folder
+
+if TYPE_CHECKING:
+    import torch
+
+    from slimnet.benchmark import Comparison, Contender, Settings
+    from slimnet.data import ImageData
+
+EXAMPLES = """\b
+Examples:
+  slimnet benchmark runs/demo/dense/model.onnx runs/demo/slim/model.onnx --layers
+  slimnet benchmark resnet56.th slim/ --arch resnet56 --data cifar10 --report report.html
+  slimnet benchmark dense.pt slim/ li=pruned/ --arch vgg16 --batch 1,8,32 --threads 1,all --runtime all
+"""
+
+
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Compare networks: size, speed, accuracy.")
+@click.argument("networks", nargs=-1, metavar="DENSE SLIM [MORE]...")
+@network_options(required=False, references=True)
+@measuring_options
+@data_options
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML report.")
+@json_option
+def benchmark(
+    networks: tuple[str, ...],
+    network: Network,
+    measuring: Measuring,
+    data: Labelled,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare networks: size, multiply-accumulates, memory, latency and accuracy.
+
+    DENSE, SLIM and MORE are bundles, .onnx files, or checkpoints of the network that --arch names; NAME=PATH gives
+    one a name. They take turns on every runtime that can run them all, and each is compared with the first. The
+    efficiency is the speed-up over the MACs reduction: 1 where the time fell as the work did. With --data the
+    accuracy on the test images is measured in torch and again through onnxruntime.
+    """
+    if len(networks) < 2:
+        raise click.UsageError("name at least two networks: DENSE SLIM")
+    settings = measuring.settings()
+    if report is not None:
+        refuse_missing_folder(str(report))
+    images = data.load()
+    with tempfile.TemporaryDirectory() as folder:
+        contenders, example = _ready(networks, network, images, Path(folder))
+        comparison = measured(contenders, example, settings, images)
+    if report is not None:
+        with terminal.working("Drawing the report"):
+            write_report(report, named(networks)[1][1], contenders, example, comparison)
+    if as_json:
+        terminal.emit(comparison.to_dict())
+    else:
+        _show(comparison, settings)
+        if report is not None:
+            terminal.note(f"the report is {report}")
+
+
+def _ready(
+    networks: tuple[str, ...], network: Network, images: ImageData | None, folder: Path
+) -> tuple[list[Contender], torch.Tensor]:
+    """The contenders, each with an ONNX file where all can have one, and inputs for them."""
+    from slimnet.benchmark import shared_runtimes, with_onnx
+
+    with terminal.working("Loading"):
+        contenders = [contender(name, path, network) for name, path in named(networks)]
+        shared_runtimes(contenders)
+        example = example_for(contenders, network, images)
+        return [with_onnx(each, example, folder) for each in contenders], example
+
+
+def _show(comparison: Comparison, settings: Settings) -> None:
+    console = terminal.result()
+    console.print(comparison_tables.overview(comparison))
+    for title, table in comparison_tables.layers(comparison):
+        console.print(f"\n{title}\n", soft_wrap=True)
+        console.print(table)
+    where = comparison.environment
+    counts = " and ".join(map(str, settings.thread_counts))
+    lines = [
+        f"medians on {counts} of {where.cores} cores of {where.cpu}; in brackets the 95 % interval of the ratio",
+        f"torch {where.torch}, onnxruntime {where.onnxruntime}, Python {where.python}, {where.os}",
+        *([f"{where.gpu}, {where.driver}"] if where.gpu else []),
+    ]
+    console.print("\n" + "\n".join(lines), style="dim", soft_wrap=True)
+    if where.busy:
+        terminal.note(
+            f"other programs kept {where.other_work} cores busy: "
+            "the times are too long, and the ratios less certain than they look"
+        )

@@ -1,0 +1,117 @@
+"""slimnet compare: methods of choosing channels side by side, judged alike."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from slimnet_cli.options.comparison import Contest, contest_options
+from slimnet_cli.options.data import Labelled, data_options
+from slimnet_cli.options.groups import GroupedCommand
+from slimnet_cli.options.machine import Machine
+from slimnet_cli.options.network import Network
+from slimnet_cli.options.shared import architecture_option, json_option
+from slimnet_cli.output import method_table, terminal
+from slimnet_cli.output.destinations import refuse_missing_folder
+
+if TYPE_CHECKING:
+    from slimnet.comparison import Results, Study
+
+EXAMPLES = """\b
+Examples:
+  slimnet compare net.pt --arch vgg16 --data cifar10 --budget 0.75,0.5 --finetune 2000 -o runs/compared
+  slimnet compare resnet56.th --arch resnet56 --data cifar10 --normalise imagenet --budget 0.5
+  slimnet compare net.pt --arch basicnet --arch-args '{"in_channels": 1}' --data digits --budget 0.1 --json
+"""
+
+
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Compare methods of choosing channels.")
+@click.argument("checkpoint", metavar="CKPT")
+@functools.partial(architecture_option, required=True)
+@data_options
+@contest_options
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep everything here, to go on.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Draw a page about it as well.")
+@json_option
+def compare(
+    checkpoint: str,
+    network: Network,
+    data: Labelled,
+    contest: Contest,
+    out: Path | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare what methods of choosing channels leave of a trained network, like for like.
+
+    Each method ranks the channels and gives up the fewest that bring the network within the budget. The same
+    surgery removes them, the same fine-tuning follows, and error and latency are measured in the same way.
+    implicit, ours, also gets a row without a budget: only dead channels go, and nothing changes. With --sparsify
+    the network is trained with L1 on γ before liu2017 chooses in it, as its paper has it, and the table says so.
+
+    DIR keeps one JSON file for each row, all of them together in results.json, the slim networks as ONNX, and what
+    an unfinished row needs. After Ctrl-C or a crash the same command goes on where it was, and more methods and
+    budgets may be added.
+    """
+    from slimnet.comparison import Study
+    from slimnet.comparison.folder import RESULTS, write
+
+    if report is not None:
+        refuse_missing_folder(str(report))
+    if data.source is None:
+        raise click.UsageError("say with --data which images to judge by")
+    settings = contest.settings(network.arch or "", data.source)
+    device = Machine(device=contest.device).chosen_device()
+    images = data.load()
+    assert images is not None
+    with terminal.working("Reading the network"):
+        model = network.load(checkpoint).to(device)
+    with folder(out) as place:
+        with terminal.working("Looking at the network"):
+            study = Study(Path(checkpoint).name, model, images, settings, place)
+        try:
+            watch(study)
+        except KeyboardInterrupt:
+            if out is not None:
+                terminal.note(f"interrupted; the same command goes on where it stopped, in {out}")
+            raise
+        results = study.results()
+        if out is not None:
+            write(out / RESULTS, results.to_dict())
+    if report is not None:
+        draw(results, report)
+    if as_json:
+        terminal.emit(results.to_dict())
+    else:
+        method_table.show(terminal.result(), results)
+
+
+def draw(results: Results, path: Path) -> None:
+    """Write the page about a comparison."""
+    from slimnet.report import write_methods_report
+
+    with terminal.working("Drawing the report"):
+        write_methods_report(results, path)
+    terminal.note(f"report written to {path}")
+
+
+def watch(study: Study) -> None:
+    """Do what is missing, and show how far it is."""
+    with terminal.progress("Comparing", len(study.cells)) as advance:
+        for moment in study:
+            advance(moment.done, moment.doing)
+
+
+@contextlib.contextmanager
+def folder(out: Path | None) -> Iterator[Path]:
+    """The folder asked for, or one for the time being."""
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)

@@ -1,0 +1,110 @@
+"""slimnet inspect: which channels of a network are dead, and which could go."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import click
+from rich.text import Text
+from slimnet_cli.options.network import Network
+from slimnet_cli.options.shared import json_option, network_options, threshold_option
+from slimnet_cli.output import terminal
+
+if TYPE_CHECKING:
+    from slimnet import Inspection
+
+EXAMPLES = """\b
+Examples:
+  slimnet inspect resnet56.th --arch resnet56
+  slimnet inspect net.pth --arch torchvision:mobilenet_v2 --threshold 1e-4 --json
+"""
+
+BAR_WIDTH = 48
+BARS_PER_DECADE = 2
+SMALLEST_GAMMA = 1e-8
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+@click.command(epilog=EXAMPLES, short_help="Show which channels are dead, and why.")
+@click.argument("checkpoint", metavar="CKPT")
+@network_options()
+@threshold_option
+@json_option
+def inspect(checkpoint: str, network: Network, threshold: float, as_json: bool) -> None:
+    """Show every layer's dead and removable channels, why the others stay, and a histogram of γ."""
+    import slimnet
+
+    with terminal.working("Looking"):
+        model = network.load(checkpoint)
+        inspection = slimnet.inspect(model, network.example(model), threshold)
+    if as_json:
+        terminal.emit(
+            {
+                "dead_channels": inspection.dead_channels,
+                "removable_channels": inspection.removable_channels,
+                "layers": [dataclasses.asdict(layer) for layer in inspection.layers],
+            }
+        )
+        return
+    _show(inspection, threshold)
+
+
+def _show(inspection: Inspection, threshold: float) -> None:
+    from slimnet.report.formatting import amount
+
+    console = terminal.result()
+    rows = [
+        (
+            layer.name,
+            layer.kind,
+            f"{layer.channels}",
+            Text(f"{layer.dead}", style="yellow" if layer.dead else "dim"),
+            Text(f"{layer.removable}", style="green" if layer.removable else "dim"),
+            amount(layer.macs),
+            "; ".join(f"{count} {reason}" for reason, count in layer.kept_because.items()),
+        )
+        for layer in inspection.layers
+    ]
+    headings = ("layer", "kind", "channels", "dead", "removable", "MACs", "dead but kept, because")
+    console.print(terminal.table(headings, rows, right=(2, 3, 4, 5)))
+    for kept, advice in {kept.reason: kept.help for kept in inspection.plan.kept if kept.help}.items():
+        console.print(f"{kept}: {advice}", style="dim")
+    gammas = list(chain.from_iterable(layer.gammas for layer in inspection.layers))
+    if gammas:
+        console.print(f"\n|γ| of {len(gammas):,} channels", style="bold")
+        for line in histogram(gammas, threshold):
+            console.print(line)
+    console.print(
+        f"\n{inspection.dead_channels:,} channels are dead, {inspection.removable_channels:,} can be removed."
+    )
+
+
+def histogram(gammas: Sequence[float], threshold: float) -> list[Text]:
+    """A bar for every half decade of |γ|, smallest first; those under the threshold are yellow."""
+    edge = max(threshold, 2 * SMALLEST_GAMMA)
+    bins = Counter(_bin(gamma, edge) for gamma in gammas)
+    longest = max(bins.values())
+    lines = []
+    for number in range(min(bins), max(bins) + 1):
+        if number == 0:
+            lines.append(Text(f"{'':>9} ┄┄ threshold {threshold:g}", style="dim"))
+        line = Text(f"{edge * 10 ** (number / BARS_PER_DECADE):>9.0e} ")
+        line.append(_bar(bins[number] / longest), style="yellow" if number < 0 else "green")
+        lines.append(line.append(f" {bins[number]}" if bins[number] else "", style="dim"))
+    return lines
+
+
+def _bin(gamma: float, edge: float) -> int:
+    """Half decades from the threshold: negative is dead. Everything tiny goes into the lowest bin."""
+    return math.floor(BARS_PER_DECADE * math.log10(max(gamma, SMALLEST_GAMMA) / edge))
+
+
+def _bar(part: float) -> str:
+    """A bar in eighths of a character; something is never drawn as nothing."""
+    eighths = math.ceil(part * BAR_WIDTH * 8)
+    return EIGHTHS[8] * (eighths // 8) + (EIGHTHS[eighths % 8] if eighths % 8 else "")

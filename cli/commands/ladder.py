@@ -1,0 +1,133 @@
+"""slimnet ladder: several compact networks out of one training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.text import Text
+from slimnet_cli.options.budget import METHOD, ranked
+from slimnet_cli.options.data import Labelled, data_options
+from slimnet_cli.options.groups import GroupedCommand, in_group
+from slimnet_cli.options.machine import on_device
+from slimnet_cli.options.network import Network
+from slimnet_cli.options.recipe import numbers
+from slimnet_cli.options.shared import json_option, network_options
+from slimnet_cli.output import terminal
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from slimnet.methods import Ranking
+    from slimnet.methods.iterative_pruning import Rung
+
+EXAMPLES = """\b
+Examples:
+  slimnet ladder net.pt --arch resnet56 --data cifar10 -o ladder/
+  slimnet ladder net.pt --arch resnet56 --data cifar10 --steps 0.8,0.6 --unit params -o ladder/
+"""
+STEPS = "0.9,0.75,0.5,0.25"
+THRESHOLD = 1e-3
+
+rungs = in_group("Rungs")
+
+
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Several compact networks out of one training.")
+@click.argument("checkpoint", metavar="CKPT")
+@network_options()
+@on_device
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the rungs go.")
+@rungs("--steps", default=STEPS, show_default=True, callback=numbers(float), metavar="F,...", help="Parts left.")
+@rungs("--unit", type=click.Choice(["macs", "params", "channels"]), default="macs", show_default=True, help="Of what.")
+@rungs("--method", default=METHOD, show_default=True, help="What ranks the channels: implicit, li2017, liu2017, ...")
+@data_options
+@json_option
+def ladder(
+    checkpoint: str,
+    network: Network,
+    out: Path,
+    steps: tuple[float, ...],
+    unit: Any,
+    method: str,
+    data: Labelled,
+    as_json: bool,
+) -> None:
+    """Make several compact networks out of one trained network, each a bundle with its certificate.
+
+    The first rung removes what is dead and is exact. Below it channels that compute something go, to leave parts of
+    the MACs: with --data the table, DIR/ladder.json and DIR/ladder.html say what that costs in accuracy before any
+    fine-tuning, and which rungs no other betters. After Ctrl-C or a crash the same command goes on where it was.
+    """
+    from slimnet.methods import Budget
+    from slimnet.methods.batchnorm_measure import ENOUGH
+    from slimnet.methods.iterative_pruning import PAGE, Ladder
+    from slimnet.methods.scores import require_method
+    from slimnet.report.methods.iterative_page import write_ladder
+    from slimnet.storage.files import sha256_of
+
+    for step in steps:
+        Budget(unit, step)
+    images = data.load()
+    require_method(method, with_batches=images is not None)
+    found: list[Rung] = []
+    with terminal.progress("Rungs", len(set(steps)) + 2) as advance:
+        model = network.load(checkpoint)
+        example = network.example(model, images)
+
+        def ranking() -> Ranking:
+            return ranked(method, model, example, images, unit, THRESHOLD)
+
+        conditions = {
+            "checkpoint": sha256_of(checkpoint),
+            "arch": network.arch,
+            "arch_args": dict(network.arch_args),
+            "data": data.source,
+            "normalise": data.normalise,
+            "method": method,
+            "recalibrate": True,
+            "measured_on": ENOUGH if images is not None else 0,
+        }
+
+        def watch(name: str, images_done: int, of: int) -> None:
+            advance(len(found), f"{name}: {images_done:,} of {of:,} images")
+
+        whole = Ladder(out, model, example, images, conditions, Path(checkpoint).name, watch)
+        for rung in whole.climb(steps, unit, THRESHOLD, ranking):
+            found.append(rung)
+            advance(len(found), rung.name)
+    # The dense network's MACs are known once a plan was made.
+    found[0] = whole.begun()["dense"]
+    page = write_ladder(f"The ladder of {Path(checkpoint).name}", found, out / PAGE)
+    if as_json:
+        terminal.emit({"folder": str(out), "report": str(page), "rungs": document(found)})
+        return
+    terminal.result().print(table(found))
+    for rung in found:
+        if rung.note:
+            terminal.note(f"{rung.name}: {rung.note}")
+    terminal.result().print(f"\nbundles and {page.name} written to {out}", soft_wrap=True)
+
+
+def document(found: list[Rung]) -> list[dict[str, Any]]:
+    """The rungs for machines."""
+    from slimnet.methods.iterative_pruning import front
+
+    best = front(found)
+    return [asdict(rung) | {"exact": rung.exact, "pareto": rung.name in best} for rung in found]
+
+
+def table(found: list[Rung]) -> Table:
+    """The rungs for people; the best for their MACs are bold."""
+    from slimnet.methods.iterative_pruning import front
+    from slimnet.report.methods.iterative_page import row
+
+    best = front(found)
+    rows = [row(rung, found[0], best) for rung in found if not rung.note]
+    names = ("params", "macs", "left", "accuracy", "certificate")
+    cells = [
+        [Text(each["name"], style="bold" if each["best"] else ""), *(each[name] for name in names)] for each in rows
+    ]
+    headings = ("", "parameters", "MACs", "left", "accuracy", "largest relative difference")
+    return terminal.table(headings, cells, right=(1, 2, 3, 4))

@@ -1,0 +1,104 @@
+"""slimnet report: draw what was measured before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.output import terminal
+from slimnet_cli.output.destinations import refuse_missing_folder
+
+if TYPE_CHECKING:
+    from slimnet.benchmark import Comparison
+    from slimnet.comparison import Results
+
+EXAMPLES = """\b
+Examples:
+  slimnet report runs/vgg
+  slimnet benchmark net.pt slim/ --arch vgg16 --json > speed.json
+  slimnet report speed.json -o speed.html
+"""
+IN_FOLDER = "report.html"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a file of results holds: networks side by side, or methods."""
+
+    comparison: Comparison | None = None
+    methods: Results | None = None
+
+
+@click.command(epilog=EXAMPLES, short_help="Draw a report of what was measured before.")
+@click.argument("subject", metavar="RUN|RESULTS", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="Where the page goes.")
+def report(subject: Path, out: Path | None) -> None:
+    """Draw a report as one HTML file that needs nothing else, replacing an earlier one.
+
+    RUN is the folder of a training run, finished or not, or of 'slimnet compare'; its page goes to RUN/report.html.
+    RESULTS is what 'slimnet benchmark --json' or 'slimnet compare --json' wrote; its page goes beside it. Nothing is
+    measured again: 'slimnet analyse RUN --report FILE' adds what the features of a trained network respond to.
+    """
+    from slimnet.comparison.folder import RESULTS
+
+    page = out or (subject / IN_FOLDER if subject.is_dir() else subject.with_suffix(".html"))
+    refuse_missing_folder(str(page))
+    with terminal.working("Drawing the report"):
+        if not subject.is_dir():
+            _draw_results(_read(subject), subject.stem, page)
+        elif (subject / RESULTS).exists():
+            _draw_results(_read(subject / RESULTS), subject.name, page)
+        else:
+            _draw_run(subject, page)
+    terminal.result().print(f"written to {page}", soft_wrap=True)
+
+
+def _draw_run(folder: Path, page: Path) -> None:
+    from slimnet.report import write_training_report
+    from slimnet.training.run.run_folder import read_history, recipe_of
+
+    recipe = recipe_of(folder)
+    if write_training_report(read_history(folder), recipe, None, page) is None:
+        raise click.UsageError(f"{folder} has nothing to tell yet; wait for its first report")
+
+
+def _read(path: Path) -> Measured:
+    """What a file holds.
+
+    Raises:
+        click.UsageError: something else.
+    """
+    from slimnet.benchmark import Comparison
+    from slimnet.comparison import Results
+    from slimnet.errors import UsageError
+    from slimnet.storage.files import read_text
+    from slimnet.storage.records import parse_json
+
+    try:
+        content = read_text(path)
+    except OSError as error:
+        raise click.UsageError(f"cannot read {path}: {error.strerror}; name a run or a file of results") from error
+    except ValueError as error:
+        raise click.UsageError(f"{path} is no JSON; give what 'slimnet benchmark --json' wrote") from error
+    try:
+        document: Any = parse_json(content, str(path), UsageError)
+    except UsageError as error:
+        reason = str(error).replace("is not JSON", "is no JSON")
+        raise click.UsageError(f"{reason}; give what 'slimnet benchmark --json' wrote") from error
+    if isinstance(document, dict) and "outcomes" in document:
+        return Measured(methods=Results.from_dict(document))
+    if isinstance(document, dict) and "comparison" in document:
+        document = document["comparison"]
+    return Measured(comparison=Comparison.from_dict(document))
+
+
+def _draw_results(measured: Measured, title: str, page: Path) -> None:
+    from slimnet.report import Report, write_methods_report, write_report
+
+    if measured.methods is not None:
+        write_methods_report(measured.methods, page)
+    elif measured.comparison is not None:
+        where = measured.comparison.environment
+        write_report(Report(title, None, None, where, comparison=measured.comparison), page)

@@ -1,0 +1,252 @@
+"""slimnet reproduce: the paper's tables and figures, run again, ours beside theirs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.text import Text
+from slimnet_cli.commands.sweep import Workforce, worker_options
+from slimnet_cli.options.shared import as_one, json_option
+from slimnet_cli.output import terminal
+from slimnet_cli.output.simulated_figures import simulate, write
+from slimnet_cli.progress.reproduction_run import Reproduction, Task, tasks_of
+
+if TYPE_CHECKING:
+    from slimnet.reproduction.catalogue import Entry
+    from slimnet.reproduction.scales import Scale
+
+EXAMPLES = """\b
+Examples:
+  slimnet reproduce table1 --dry-run
+  slimnet reproduce table1 table3 --scale small --data-root data -o runs/paper --threads 1
+  slimnet reproduce trends --scale small --seeds 3 --data-root data -o runs/paper --threads 1
+  slimnet reproduce all --budget 25m --data-root data -o runs/paper --concurrent 4
+  slimnet reproduce table7 --ray auto --gpus 0.25 --data-root /shared/data -o /shared/paper
+"""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of the paper is to be done: at which scale, with how many seeds, within how many seconds."""
+
+    scale: Scale
+    seeds: int
+    budget: float | None
+
+
+def seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    """Turn "25m" into seconds."""
+    from slimnet.errors import UsageError
+    from slimnet.reproduction.timing import seconds_in
+
+    try:
+        return None if text is None else seconds_in(text)
+    except UsageError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+EXTENT = (
+    click.option(
+        "--scale",
+        type=click.Choice(("full", "small")),
+        default="full",
+        show_default=True,
+        help="The paper's schedule, or one for two CPU cores.",
+    ),
+    click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each cell."),
+    click.option("--budget", callback=seconds, metavar="TIME", help="Only what is worth most within 90s, 25m, 2h, ..."),
+)
+
+
+extent_options = as_one("extent", Extent, EXTENT)
+"""Add the options; the command gets them as one `extent`."""
+
+
+@click.command(epilog=EXAMPLES, short_help="Run the paper's tables and figures, ours beside theirs.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--dry-run", is_flag=True, help="List the cells, what each needs and how long it takes; run nothing.")
+@extent_options
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default="runs/paper", show_default=True, help="Where it all goes."
+)
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    default="data",
+    show_default=True,
+    help="Where the data sets are: cifar10.npz, tiny-imagenet-200/, imagenet/, ...",
+)
+@worker_options
+@json_option
+def reproduce(
+    names: Sequence[str],
+    dry_run: bool,
+    extent: Extent,
+    out: Path,
+    data_root: Path,
+    workforce: Workforce,
+    as_json: bool,
+) -> None:
+    """Train the networks of the paper's tables and figures, and set what came of them beside what is printed.
+
+    NAME is table1 ... table10, supp-table1 ... supp-table4, fig2 ... fig5, supp-fig1 ... supp-fig3, or all; trends
+    stands for the networks that the paper's claims are read off.
+
+    Figure 4 and supplementary figure 3 are simulated, in full at either scale, in about a minute.
+
+    Each cell is a run in a folder of its own under DIR. The same command goes on where an earlier one stopped, a
+    run that stands in two tables is made once, and Ctrl-C or the end of the --budget lets the runs at hand save
+    and leave. DIR/report.html, .md and .json hold the tables, and DIR/results/ one file for each cell.
+
+    Every run at work has a line on stderr: its iteration, loss and dead filters, and the time it has left. In a file
+    (nohup slimnet reproduce table1 2> log &) lines are ten seconds apart at first and five minutes in the end; what
+    each run says itself is in DIR/runs/KEY.log. A run that is killed goes on from its last checkpoint, which is about
+    a minute old at most.
+
+    At the small scale networks are narrower, runs shorter, images fewer and smaller, and regularisers and learning
+    rates stronger for that; every number of it says so.
+    """
+    from slimnet.reproduction.catalogue import wanted
+
+    chosen = wanted(names)
+    tasks = tasks_of(entries_of(chosen), extent.scale, extent.seeds)
+    reproduction = Reproduction(out, data_root, extent.scale, workforce)
+    if dry_run:
+        forecast(reproduction, tasks, chosen, as_json)
+        return
+    left = run(reproduction, tasks, extent.budget)
+    show(reproduction, tasks, chosen, as_json)
+    if left:
+        terminal.note(f"some of it is left; the same command goes on where it stopped, in {out}")
+    if left and extent.budget is None:
+        raise click.Abort
+    troubles = reproduction.troubles(tasks)
+    for trouble in troubles:
+        terminal.note(trouble)
+    if troubles:
+        raise click.exceptions.Exit(1)
+
+
+def entries_of(names: Sequence[str]) -> list[Entry]:
+    """The networks in these tables and figures, and where asked for those that the trends are about, each once."""
+    from slimnet.reproduction.catalogue import TRENDS, printed
+    from slimnet.reproduction.trends import cells
+
+    every = [entry for each in printed(names) for entry in each.entries]
+    return list({entry.name: entry for entry in (*every, *(cells() if TRENDS in names else ()))}.values())
+
+
+def run(reproduction: Reproduction, tasks: Sequence[Task], budget: float | None) -> bool:
+    """Run what is missing and can be run; returns whether some of that is left.
+
+    Raises:
+        DataError: the images of all of it are missing.
+    """
+    from slimnet.errors import DataError
+    from slimnet.reproduction.timing import chosen
+
+    missing = [task for task in tasks if not reproduction.done(task)]
+    possible = [task for task in missing if reproduction.can_run(task)]
+    lacking = {task.entries[0].data for task in missing} - {task.entries[0].data for task in possible}
+    if missing and not possible:
+        raise DataError("; ".join(reproduction.lacking[name] for name in sorted(lacking)))
+    for name in sorted(lacking):
+        terminal.note(f"left out: {reproduction.lacking[name]}")
+    if budget is not None and possible:
+        costs = reproduction.seconds(possible)
+        fitting = chosen({task.key: costs[task.key] for task in possible}, budget)
+        later = [task for task in possible if task.key not in fitting]
+        possible = [task for task in possible if task.key in fitting]
+        terminal.note(f"{len(possible)} of {len(missing)} runs are taken into the budget")
+        return reproduction.train(possible, budget) or bool(later)
+    return reproduction.train(possible, budget) if possible else False
+
+
+def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool) -> None:
+    """Write the report in its three forms, and show its tables."""
+    from slimnet.report.paper.page import write_paper_report
+    from slimnet.reproduction.markdown import Found, document, markdown
+    from slimnet.reproduction.results import current, read_all
+
+    simulations = simulate(names, reproduction.out)
+    with terminal.working("Drawing the report"):
+        results = current(read_all(reproduction.results, reproduction.scale))
+        found = Found(tuple(names), reproduction.scale, results, simulations)
+        text, known = markdown(found), document(found)
+        write(reproduction.out / "report.md", text + "\n")
+        write(reproduction.out / "report.json", json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+        histories = reproduction.histories(tasks, names)
+        page = write_paper_report(found, histories, reproduction.out / "report.html")
+    if as_json:
+        terminal.emit(known)
+    else:
+        click.echo(terminal.shown(text))
+    terminal.note(f"report: {page}")
+
+
+def forecast(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool) -> None:
+    """List the cells with what each needs, where it stands and how long it will take."""
+    from slimnet.reproduction.catalogue import SIMULATED
+    from slimnet.reproduction.timing import in_words
+
+    for name in (each for each in names if each in SIMULATED):
+        terminal.note(f"{name} is simulated: no images, no training, about half a minute")
+    if not tasks and not as_json:
+        return
+    costs = reproduction.seconds(tasks)
+    rows = [_cell(reproduction, entry, tasks, costs) for entry in entries_of(names)]
+    unique = {task.key: costs[task.key] for task in tasks}
+    waiting = sum(costs[task.key] for task in tasks if not reproduction.done(task))
+    if as_json:
+        machine = reproduction.machine()
+        terminal.emit({"machine": machine, "runs": len(unique), "seconds": sum(unique.values()), "cells": rows})
+        return
+    console = terminal.result()
+    seeds = 1 + max((task.recipe.seed for task in tasks), default=0)
+    time = "time" if seeds == 1 else f"time of {seeds} runs"
+    console.print(terminal.table(("table", "row", "data", time, "state"), [_line(row) for row in rows], right=(3,)))
+    for needs in dict.fromkeys(row["needs"] for row in rows if row["needs"]):
+        console.print(f"\n{needs}")
+    console.print(
+        f"\n{len(unique)} runs stand for these {len(rows)} cells: {in_words(sum(unique.values()))} here, one after the "
+        f"other, {in_words(waiting)} of which are still to do",
+        style="dim",
+    )
+
+
+def _cell(reproduction: Reproduction, entry: Entry, tasks: Sequence[Task], costs: dict[str, float]) -> dict[str, Any]:
+    """What is known of a cell, for machines."""
+    own = [task for task in tasks if entry.name in task.names]
+    done = sum(reproduction.done(task) for task in own)
+    needs = reproduction.lacking.get(entry.data)
+    if entry.of is not None:
+        needs = f"{entry.of} is what the paper quotes there: slimnet compare runs that method"
+    return {
+        "cell": entry.name,
+        "table": entry.table,
+        "row": entry.row,
+        "data": entry.data,
+        "scale": reproduction.scale,
+        "runs": len(own),
+        "done": done,
+        "seconds": sum(costs[task.key] for task in own) if own else None,
+        "needs": needs,
+    }
+
+
+def _line(cell: dict[str, Any]) -> list[str | Text]:
+    from slimnet.reproduction.timing import in_words
+
+    if not cell["runs"]:
+        state = "quoted"
+    elif cell["done"] == cell["runs"]:
+        state = "done"
+    else:
+        state = f"{cell['done']} of {cell['runs']} runs" + (", no images" if cell["needs"] else "")
+    time = "–" if cell["seconds"] is None else in_words(cell["seconds"])
+    return [cell["table"], cell["row"], cell["data"], time, state]

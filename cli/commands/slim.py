@@ -1,0 +1,184 @@
+"""slimnet slim: from a checkpoint to a bundle with its certificate."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.options.budget import Target, target_options, warning
+from slimnet_cli.options.data import Labelled, data_options
+from slimnet_cli.options.groups import GroupedCommand
+from slimnet_cli.options.machine import on_device
+from slimnet_cli.options.network import Network
+from slimnet_cli.options.removal import Removing, removing_options
+from slimnet_cli.options.shared import json_option, network_options
+from slimnet_cli.output import before_after, terminal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from slimnet import Certificate, Slimmed
+    from slimnet.data import ImageData
+    from slimnet.methods import Selection
+    from slimnet.pipeline import RoundTo
+    from slimnet.training import Accuracy
+
+EXAMPLES = """\b
+Examples:
+  slimnet slim resnet56.th --arch resnet56 -o slim/
+  slimnet slim resnet56.th --arch resnet56 --dry-run
+  slimnet slim resnet56.th --arch resnet56 --target-macs 0.5 --data cifar10 -o half/
+  slimnet slim mobilenet.pt --arch torchvision:mobilenet_v2 --round auto -o slim/
+  slimnet slim net.pt --arch basicnet --arch-args '{"in_channels": 1}' --data digits -o slim/
+"""
+
+
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Remove the dead channels of a network.")
+@click.argument("checkpoint", metavar="CKPT")
+@network_options()
+@on_device
+@click.option("-o", "--out", metavar="DIR", help="The folder to write the bundle to; it must not exist yet.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@removing_options
+@target_options
+@data_options
+@json_option
+def slim(
+    checkpoint: str,
+    network: Network,
+    out: str | None,
+    dry_run: bool,
+    removing: Removing,
+    target: Target | None,
+    data: Labelled,
+    as_json: bool,
+) -> None:
+    """Remove the dead channels of a trained network, and prove that nothing else changed.
+
+    CKPT is a checkpoint (.pt, .pth, .th, .safetensors). Writes a bundle: the slim weights, an ONNX model,
+    the plan and the certificate. With --data the certificate is measured on the test images and their
+    accuracy is shown; without, on random inputs. With --round auto the widths are those that are fastest on
+    this machine, and the dense network is one of the candidates.
+
+    With a budget, channels that compute something go as well, those first that matter least for what they cost. That
+    is no longer exact, and the accuracy shown is what is left before any fine-tuning. BatchNorms are told what they no
+    longer hear: measured on a few training images of --data, or estimated without.
+    """
+    if dry_run:
+        _show_plan(checkpoint, network, removing, target, data, as_json)
+    elif out is None:
+        raise click.UsageError("say where the bundle goes with -o DIR, or print the plan alone with --dry-run")
+    else:
+        _write_bundle(checkpoint, network, removing, target, data, out, as_json)
+
+
+def _show_plan(
+    checkpoint: str, network: Network, removing: Removing, target: Target | None, data: Labelled, as_json: bool
+) -> None:
+    import slimnet
+    from slimnet.methods import plan_for
+
+    images = data.load() if target else None
+    if target:
+        target.check(images)
+    selection = None
+    with removing.at_work("Planning") as (round_to, _):
+        model = network.load(checkpoint)
+        example = network.example(model, images)
+        if target:
+            selection = target.choose(model, example, images, removing)
+            plan = plan_for(model, example, selection, round_to=removing.multiple)
+        else:
+            plan = slimnet.inspect(model, example, removing.threshold, round_to=round_to).plan
+    if as_json:
+        terminal.emit(json.loads(plan.to_json()))
+        return
+    terminal.result().print(str(plan), soft_wrap=True)
+    if selection is not None:
+        terminal.result().print(f"\n{warning(selection, measured=False)}", soft_wrap=True)
+
+
+def _write_bundle(
+    checkpoint: str,
+    network: Network,
+    removing: Removing,
+    target: Target | None,
+    data: Labelled,
+    out: str,
+    as_json: bool,
+) -> None:
+    from slimnet.bundle.bundle import check_free, save
+    from slimnet.surgery.plan_text import width_lines
+    from slimnet.training.analysis.metrics import check_fits
+
+    check_free(Path(out))
+    images = data.load()
+    if target:
+        target.check(images)
+    with removing.at_work("Slimming") as (round_to, say):
+        dense = network.load(checkpoint)
+        example = network.example(dense, images)
+        if images:
+            check_fits(dense, images)
+        slimmed, selection = _slimmed(dense, example, removing, round_to, target, images, say)
+        accuracies = _accuracies(dense, slimmed.certificate, images, say) if images else None
+        folder = save(slimmed, out, source=Path(checkpoint).name)
+    if as_json:
+        chosen = {} if selection is None else {"target": _document(target, selection)}
+        terminal.emit(before_after.document(slimmed, accuracies) | chosen | {"bundle": str(folder)})
+        return
+    console = terminal.result()
+    console.print(before_after.table(slimmed, accuracies))
+    if lines := width_lines(slimmed.plan):
+        console.print("\n" + "\n".join(line.removeprefix("  ") for line in lines), soft_wrap=True)
+    if selection is not None:
+        shown = 0 if target is None else target.shown(images)
+        console.print(f"\n{warning(selection, accuracies is not None, shown)}", soft_wrap=True)
+    console.print(f"\n{slimmed.certificate}\n\nwritten to {folder}", soft_wrap=True)
+
+
+def _slimmed(
+    dense: nn.Module,
+    example: torch.Tensor,
+    removing: Removing,
+    round_to: RoundTo,
+    target: Target | None,
+    images: ImageData | None,
+    say: terminal.Say,
+) -> tuple[Slimmed, Selection | None]:
+    """The slim network, exactly or to a budget, and what was chosen for the budget."""
+    import slimnet
+    from slimnet.data import Batches
+    from slimnet.methods import remove
+
+    loader = Batches(images, progress=terminal.counting(say, "certificate")) if images else None
+    limits: dict[str, Any] = {"loader": loader, "tolerance": removing.tolerance}
+    if target is None:
+        return slimnet.slim(dense, example, removing.threshold, round_to=round_to, **limits), None
+    selection = target.choose(dense, example, images, removing)
+    limits["images"] = target.sample(images)
+    return remove(dense, example, selection, round_to=removing.multiple, **limits), selection
+
+
+def _accuracies(
+    dense: nn.Module, certificate: Certificate, images: ImageData, say: terminal.Say
+) -> tuple[Accuracy, Accuracy]:
+    """How much of the test images both networks tell rightly: what the certificate measured, as far as it did."""
+    from slimnet.surgery.certificate import DENSE
+    from slimnet.training import evaluate
+
+    assert certificate.accuracies is not None, "the network scores these images"
+    before, after = certificate.accuracies
+    if certificate.reference != DENSE:
+        before = evaluate(dense, images, progress=terminal.counting(say, "accuracy of the dense network"))
+    return before, after
+
+
+def _document(target: Target | None, selection: Selection) -> dict[str, Any]:
+    """What was asked for and what was chosen, for machines."""
+    assert target is not None, "there is a selection"
+    return dataclasses.asdict(target) | {"chosen_channels": selection.count, "exact": not selection.count}

@@ -1,0 +1,176 @@
+"""slimnet sweep: train every recipe of a grid, and write down what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.text import Text
+from slimnet_cli.options.machine import Machine
+from slimnet_cli.options.shared import as_one, json_option
+from slimnet_cli.output import terminal
+
+if TYPE_CHECKING:
+    from slimnet_cli.progress.sweep_workers import Here, Ray
+
+    from slimnet.sweep import Cell, Row, Store
+
+EXAMPLES = """\b
+Examples:
+  slimnet sweep grid.toml -o runs/lambda
+  slimnet sweep grid.toml -o runs/lambda --concurrent 2 --threads 1
+  slimnet sweep grid.toml -o /shared/lambda --ray auto --threads 2 --gpus 0.25
+
+\b
+A grid:
+  [base]
+  arch = "basicnet"
+  data = "digits"
+  iterations = 2500
+  arch_args = {width = 0.25, in_channels = 1}
+  [grid]
+  l2 = [1e-3, 1e-2]
+  seed = [0, 1, 2]
+"""
+
+
+OPTIONS = (
+    click.option("--concurrent", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time."),
+    click.option("--threads", type=click.IntRange(1), help="Threads of each run."),
+    click.option("--device", help='Where to train: "cpu", "cuda", "cuda:1".'),
+    click.option("--ray", metavar="ADDRESS", help='Train on this Ray cluster ("auto" finds one); needs slimnet[ray].'),
+    click.option("--gpus", type=click.FloatRange(0), default=0.0, help="On Ray, GPUs of each run; 0.25 is a quarter."),
+)
+
+
+@dataclass(frozen=True)
+class Workforce:
+    """Who trains the cells, as the command line says it."""
+
+    concurrent: int
+    threads: int | None
+    device: str | None
+    ray: str | None
+    gpus: float
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What each `slimnet train` is told."""
+        threads = ("--threads", str(self.threads)) if self.threads else ()
+        return (*threads, *(("--device", self.device) if self.device else ()))
+
+    def chosen_device(self) -> str:
+        """The device of what is done here, checked to be there.
+
+        Raises:
+            click.UsageError: it is not.
+        """
+        # What a cluster is told need not be here.
+        return Machine(device=None if self.ray else self.device).chosen_device()
+
+    def workers(self) -> Here | Ray:
+        """The processes of this machine, or a Ray cluster.
+
+        Raises:
+            click.UsageError: Ray is not installed, or a device is not there.
+        """
+        from slimnet_cli.progress.sweep_workers import Here, Ray
+
+        if self.ray is None:
+            self.chosen_device()
+            return Here(self.concurrent)
+        try:
+            import ray as _  # noqa: F401
+        except ImportError as error:
+            raise click.UsageError("--ray needs Ray; install it with: pip install 'slimnet[ray]'") from error
+        return Ray(self.ray, {"num_cpus": float(self.threads or 1), "num_gpus": self.gpus})
+
+
+worker_options = as_one("workforce", Workforce, OPTIONS)
+"""Add the options; the command gets them as one `workforce`."""
+
+
+@click.command(epilog=EXAMPLES, short_help="Train every recipe of a grid.")
+@click.argument("grid", metavar="GRID.toml")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the runs go.")
+@click.option("--retry", is_flag=True, help="Try cells that failed once more.")
+@worker_options
+@json_option
+def sweep(grid: str, out: Path, retry: bool, workforce: Workforce, as_json: bool) -> None:
+    """Train every recipe of a grid, resumably, and write down what became of each.
+
+    Each cell is a run in a folder of its own under DIR, and one row of DIR/sweep.sqlite. The same command
+    goes on where an earlier one stopped: what is done is not done again. Ctrl-C lets the runs at hand save
+    and leave; a run that is killed goes on from its last checkpoint. Every run at work has a line on stderr: its
+    iteration, loss and dead filters, and the time it has left; what it says itself is in DIR/runs/KEY.log. A run has
+    no report until `slimnet analyse RUN --report FILE.html` writes one.
+
+    [base] holds what the cells share, [grid] lists of values of which every combination is run, and [[cells]]
+    variants of the base.
+    """
+    from slimnet.errors import UsageError
+    from slimnet.storage.files import held
+    from slimnet.sweep import Store, read_grid
+
+    cells = read_grid(grid)
+    workers = workforce.workers()
+    out.mkdir(parents=True, exist_ok=True)
+    with held(out, UsageError, "sweeping"):
+        store = Store(out / "sweep.sqlite")
+        store.add(cells)
+        store.wait_again(failed=retry)
+        keys = [cell.key for cell in cells]
+        stopped = _run(store, cells, out, workers, workforce.arguments)
+        _show(store.rows(keys), out, as_json)
+    if stopped:
+        terminal.note(f"interrupted; the same command goes on where it stopped, in {out}")
+        raise click.Abort
+    if any(row.state == "failed" for row in store.rows(keys)):
+        raise click.exceptions.Exit(1)
+
+
+def _run(store: Store, cells: Sequence[Cell], out: Path, workers: Here | Ray, options: tuple[str, ...]) -> bool:
+    """Train what waits, as the grid says it, whatever the table in the folder holds; returns if it was interrupted."""
+    from slimnet_cli.progress.sweep_queue import train_waiting
+    from slimnet_cli.progress.sweep_workers import Job
+
+    recipes = {cell.key: cell.recipe.to_json() for cell in cells}
+    waiting = [row for row in store.rows(list(recipes)) if row.state == "waiting"]
+    runs = out.absolute() / "runs"
+    jobs = [Job(row.key, recipes[row.key], runs / row.key, Path.cwd(), options) for row in waiting]
+    return train_waiting(store, jobs, {row.key: row.varied for row in waiting}, workers)
+
+
+def _show(rows: list[Row], out: Path, as_json: bool) -> None:
+    if as_json:
+        terminal.emit([_document(row, out) for row in rows])
+        return
+    headings = ("cell", "state", "error", "dead filters", "run")
+    console = terminal.result()
+    console.print(terminal.table(headings, [_line(row) for row in rows], right=(2, 3)))
+
+
+def _document(row: Row, out: Path) -> dict[str, Any]:
+    return {
+        "key": row.key,
+        "varied": row.varied,
+        "state": row.state,
+        "error": row.error,
+        "folder": str(out / "runs" / row.key),
+        "seconds": None if row.started is None or row.finished is None else row.finished - row.started,
+        "result": row.result,
+    }
+
+
+def _line(row: Row) -> list[str | Text]:
+    state = Text(row.state if row.error is None else f"{row.state}: {row.error}")
+    if row.result is None:
+        return [row.varied, state, "", "", row.key]
+    from slimnet.sweep import Ending
+
+    ending = Ending.of(row.result)
+    error = f"{100 * (1 - ending.accuracy.top1):.2f} %"
+    return [row.varied, state, error, f"{100 * ending.dead_filters:.1f} %", row.key]

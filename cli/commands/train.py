@@ -1,0 +1,131 @@
+"""slimnet train: train a network until filters have died of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.options.data import Reading, reading_options
+from slimnet_cli.options.groups import GroupedCommand, in_group
+from slimnet_cli.options.machine import Machine, machine_options
+from slimnet_cli.options.recipe import Wishes, recipe_options
+from slimnet_cli.options.run_outputs import Keeping, keeping_options
+from slimnet_cli.options.shared import json_option
+from slimnet_cli.output import terminal
+from slimnet_cli.output.destinations import refuse_missing_folder
+from slimnet_cli.progress.live_run import until_input_ends_option
+from slimnet_cli.progress.training_run import Finished, Request, one_voice
+
+if TYPE_CHECKING:
+    from slimnet.training import TrainingRun
+
+EXAMPLES = """\b
+Examples:
+  slimnet train digits -o digits.pt
+  slimnet train digits -o runs/digits --iterations 8000 --l2 1e-3 --seed 1
+  slimnet train --resume runs/digits
+  slimnet train photos.npz --arch vgg16 --batch-size 64 --iterations 20000 -o runs/photos
+  slimnet train photos.npz --from photos.pt --l2 1e-4 --iterations 5000 -o runs/sparser
+  torchrun --nproc-per-node 2 -m slimnet_cli train digits -o runs/digits
+"""
+output = in_group("Output")
+
+
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Train until filters die of their own.")
+@click.argument("data", required=False)
+@output("-o", "--out", metavar="DIR|FILE.pt", help="The run's folder, or a file for its last checkpoint alone.")
+@output("--resume", metavar="DIR", help="Go on with the run in this folder.")
+@keeping_options
+@recipe_options
+@reading_options
+@machine_options
+@until_input_ends_option
+@json_option
+def train(
+    data: str | None,
+    out: str | None,
+    resume: str | None,
+    keeping: Keeping,
+    wishes: Wishes,
+    reading: Reading,
+    machine: Machine,
+    as_json: bool,
+) -> None:
+    """Train with Adam and L2 regularisation, as the paper does, and keep all that is needed to go on.
+
+    DATA is "digits" (embedded), cifar10 or cifar100 (torchvision's folder ./data, or cifar10:FOLDER), a FILE.npz
+    with x_train, y_train, x_test and y_test (uint8, N×H×W×C), or a folder of images, with train/ and test/ or
+    val/ in it and a folder for each class in them, or as TinyImageNet and ImageNet come. In a folder, a link to a file
+    stands for that file, and train/, test/ and the folders of classes may be links. What would count images twice (a
+    link to a folder that holds the data set, or to an image or folder in it), deeper links to folders and links to
+    nowhere are refused, or left out with --skip-broken.
+
+    What is not said is the demo's on the digits, a narrow basicnet and 2,500 iterations; elsewhere it is the
+    paper's on CIFAR, basicnet, Adam with L2 1e-4 and 406,250 iterations of 40 images. The number of classes and
+    of colours comes from the data.
+
+    DIR becomes the run's folder: recipe, metrics, checkpoints, the trained model.pt and a report. Ctrl-C finishes
+    the step at hand, saves and leaves, and so do SIGTERM and a closed terminal (without nohup); after that, or a
+    crash, --resume goes on as if nothing had happened.
+    """
+    from slimnet.torch_state.process import denormals_flushed
+    from slimnet.training.loop.distributed import joined, lost_ones_told
+
+    path, folder = _destination(out, resume)
+    keeping.refuse_impossible(folder=folder)
+    with denormals_flushed(), joined(machine.chosen_device()) as ranks, one_voice(ranks), lost_ones_told(ranks):
+        request = Request(data, path, resume is not None, wishes, reading, machine, keeping, ranks)
+        finished = request.in_folder() if folder else request.to_file()
+        if finished is not None:
+            _tell(finished, as_json)
+
+
+def _destination(out: str | None, resume: str | None) -> tuple[Path, bool]:
+    """Where the run goes, and whether that is a folder.
+
+    Raises:
+        click.UsageError: nowhere, two places, or one that cannot be written.
+    """
+    if (out is None) == (resume is None):
+        raise click.UsageError("say where the run goes with -o DIR (or -o FILE.pt), or which one goes on with --resume")
+    if resume is not None:
+        return Path(resume), True
+    assert out is not None
+    if out.endswith(".pt"):
+        refuse_missing_folder(out)
+        return Path(out), False
+    return Path(out), True
+
+
+def _tell(finished: Finished, as_json: bool) -> None:
+    from slimnet.training import sparsity_by_gamma
+
+    run, accuracy, dead = finished.run, finished.accuracy, sparsity_by_gamma(finished.run.model)
+    if as_json:
+        places = {"checkpoint": finished.checkpoint, "folder": finished.folder, "report": finished.report}
+        document: dict[str, Any] = {name: path and str(path) for name, path in places.items()}
+        document |= {"accuracy": dataclasses.asdict(accuracy), "dead_filters": dead, "seconds": run.seconds}
+        terminal.emit(document | {"recipe": dataclasses.asdict(run.recipe)})
+        return
+    report = f"\nreport: {finished.report}" if finished.report else ""
+    terminal.result().print(
+        f"{100 * accuracy.top1:.2f} % of {accuracy.n} test images right, {100 * dead:.0f} % of the filters dead\n"
+        f"saved to {finished.checkpoint}{report}\nnext: {_next(run, finished.checkpoint)}",
+        soft_wrap=True,
+    )
+
+
+def _next(run: TrainingRun, path: Path) -> str:
+    """The command that slims what was trained."""
+    recipe = run.recipe
+    arguments = ["slimnet", "slim", str(path), "--arch", recipe.arch]
+    if recipe.arch_args:
+        arguments += ["--arch-args", json.dumps(recipe.arch_args)]
+    arguments += ["--data", recipe.data]
+    if recipe.image_size is not None:
+        arguments += ["--image-size", str(recipe.image_size)]
+    return shlex.join([*arguments, "-o", "slim/"])

@@ -1,0 +1,67 @@
+"""slimnet verify: check a bundle again, on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.options.data import Labelled, data_options
+from slimnet_cli.options.machine import on_device
+from slimnet_cli.options.network import Network
+from slimnet_cli.options.shared import architecture_option, json_option
+from slimnet_cli.output import terminal
+
+if TYPE_CHECKING:
+    from slimnet import Certificate, Verification
+
+EXAMPLES = """\b
+Examples:
+  slimnet verify slim/
+  slimnet verify slim/ --dense net.pt --data digits
+  slimnet verify slim/ --json
+"""
+
+
+@click.command(epilog=EXAMPLES, short_help="Check a bundle again on this machine.")
+@click.argument("bundle", metavar="BUNDLE")
+@click.option("--dense", metavar="CKPT", help="The checkpoint it was made from: the certificate is measured again.")
+@data_options
+@functools.partial(architecture_option, references=True)
+@on_device
+@json_option
+def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_json: bool) -> None:
+    """Check that a bundle is whole, and that all its forms still compute the same.
+
+    Every file is compared with what was written, and the weights, the exported program and the ONNX model are run on
+    the same inputs. With --dense the slim network is compared with the dense one again, on the test images of --data
+    or on random inputs. Leaves with 1 where anything differs. A bundle whose network was trained after its certificate
+    was measured is whole, but not certified: that is said, and "certified" is false with --json.
+    """
+    from slimnet.bundle.bundle import read_blueprint, verify_bundle
+    from slimnet.data import Batches
+
+    if data.source is not None and dense is None:
+        raise click.UsageError("--data is what the dense network is compared on; name its checkpoint with --dense")
+    images = data.load()
+    with terminal.working("Verifying") as say:
+        trained = None
+        if dense is not None:
+            trained = network.or_else(read_blueprint(bundle).architecture).load(dense)
+        loader = Batches(images, progress=terminal.counting(say, "certificate")) if images else None
+        result = verify_bundle(bundle, network.fresh(), dense=trained, loader=loader, trust=network.trust)
+    if as_json:
+        terminal.emit(document(result))
+    else:
+        terminal.result().print(str(result), soft_wrap=True)
+
+
+def document(result: Verification) -> dict[str, Any]:
+    """A verification for machines."""
+
+    def proof(certificate: Certificate | None) -> dict[str, Any] | None:
+        return None if certificate is None else dataclasses.asdict(certificate) | {"holds": certificate.holds}
+
+    both = {"certificate": proof(result.certificate), "measured": proof(result.measured)}
+    return dataclasses.asdict(result) | both | {"certified": result.certified}

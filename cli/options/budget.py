@@ -1,0 +1,163 @@
+"""What a command line says about how small a network must become, whatever that costs."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.options.groups import in_group
+from slimnet_cli.options.shared import Command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from slimnet_cli.options.removal import Removing
+    from torch import nn
+
+    from slimnet.data import ImageData
+    from slimnet.methods import Budget, Ranking, Selection
+    from slimnet.methods.budget import Unit
+    from slimnet.training.recipe.recipe import Cost
+
+UNITS: tuple[Unit, ...] = ("macs", "params", "latency")
+METHOD, RUNTIME = "implicit", "onnxruntime"
+GRADIENT_BATCHES, GRADIENT_BATCH = 8, 64
+"""The training images on which a method that needs gradients takes them."""
+
+budget = in_group("Budget (no longer exact)")
+
+OPTIONS = (
+    budget("--target-macs", type=float, metavar="FRACTION", help="Leave at most this part of the MACs, such as 0.5."),
+    budget("--target-params", type=float, metavar="FRACTION", help="Leave at most this part of the parameters."),
+    budget("--target-latency", type=float, metavar="FRACTION", help="Leave at most this part of the time at batch 1."),
+    budget("--runtime", help=f"Where the latency is measured: torch or onnxruntime.  [default: {RUNTIME}]"),
+    budget(
+        "--measure-on",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Training images of --data, without labels, for what BatchNorms still hear; 0: estimate.  [default: 256]",
+    ),
+    budget("--method", help=f"What ranks the channels: implicit, li2017, liu2017, ...  [default: {METHOD}]"),
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A part of the dense network that may be left, and how channels and latency are judged."""
+
+    unit: Unit
+    left: float
+    method: str = METHOD
+    runtime: str = RUNTIME
+    measure_on: int | None = None
+
+    @property
+    def budget(self) -> Budget:
+        """The budget.
+
+        Raises:
+            UsageError: it is none.
+        """
+        from slimnet.methods import Budget
+
+        return Budget(self.unit, self.left)
+
+    def check(self, images: ImageData | None) -> None:
+        """Refuse what cannot be, before the work begins.
+
+        Raises:
+            UsageError: no budget, no method, or images are needed and there are none.
+        """
+        from slimnet.errors import UsageError
+        from slimnet.methods.scores import require_method
+
+        if self.measure_on and images is None:
+            raise UsageError("there are no images to measure BatchNorms on; say where they are with --data")
+        require_method(self.method, with_batches=images is not None)
+        assert self.budget
+
+    def choose(
+        self, dense: nn.Module, example: torch.Tensor, images: ImageData | None, removing: Removing
+    ) -> Selection:
+        """The channels that go.
+
+        Raises:
+            UsageError: the budget cannot be met, or the method does not fit the network.
+        """
+        from slimnet.methods import within
+        from slimnet.methods.latency_budget import stopwatch
+
+        ranking = ranked(self.method, dense, example, images, self.unit, removing.threshold)
+        round_to = removing.multiple
+        if self.unit != "latency":
+            return within(dense, example, ranking, self.budget, round_to=round_to)
+        with stopwatch(dense, example, self.runtime) as latency:
+            return within(dense, example, ranking, self.budget, round_to=round_to, latency=latency)
+
+    def shown(self, images: ImageData | None) -> int:
+        """On how many images BatchNorms are measured; 0 where they are estimated."""
+        from slimnet.methods.batchnorm_measure import ENOUGH
+
+        wanted = ENOUGH if self.measure_on is None else self.measure_on
+        return 0 if images is None else min(wanted, len(images.x_train))
+
+    def sample(self, images: ImageData | None) -> Iterator[torch.Tensor] | None:
+        """The images on which BatchNorms are measured; None where they are estimated."""
+        count = self.shown(images)
+        return images.sample(count) if images is not None and count else None
+
+
+def ranked(
+    method: str, dense: nn.Module, example: torch.Tensor, images: ImageData | None, unit: Unit, threshold: float
+) -> Ranking:
+    """A ranking in which what is dead goes first, by the MACs or parameters that channels cost."""
+    from dataclasses import replace
+
+    from slimnet.methods import rank
+
+    batches = None if images is None else itertools.islice(images.batches("train", GRADIENT_BATCH), GRADIENT_BATCHES)
+    cost: Cost = "params" if unit == "params" else "macs"
+    return replace(rank(method, dense, example, batches=batches, cost=cost, threshold=threshold), threshold=threshold)
+
+
+def target_options(command: Command) -> Command:
+    """Add the options; the command gets them as one `target`, None where there is none."""
+
+    @functools.wraps(command)
+    def with_target(runtime: str | None, method: str | None, measure_on: int | None, **given: Any) -> Any:
+        wishes = {unit: given.pop(f"target_{unit}") for unit in UNITS}
+        found = [
+            Target(unit, left, method or METHOD, runtime or RUNTIME, measure_on)
+            for unit, left in wishes.items()
+            if left is not None
+        ]
+        if len(found) > 1:
+            raise click.UsageError("there can be one budget: --target-macs, --target-params or --target-latency")
+        if method and not found:
+            raise click.UsageError("--method ranks channels for a budget; say which, with --target-macs 0.5 or another")
+        if measure_on is not None and not found:
+            raise click.UsageError("--measure-on is for what a budget leaves; say which, with --target-macs 0.5")
+        if runtime and wishes["latency"] is None:
+            raise click.UsageError("--runtime is where --target-latency is measured; say that too")
+        return command(target=found[0] if found else None, **given)
+
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_target)
+
+
+def warning(selection: Selection, measured: bool, shown: int = 0) -> str:
+    """Says plainly what a budget means, or that dead channels alone have met it.
+
+    `measured` says whether the accuracy was, `shown` on how many images BatchNorms were.
+    """
+    if not selection.count:
+        return "Dead channels alone meet the budget: this is exact."
+    cost = "the accuracy above is before any fine-tuning" if measured else "see what that costs with --data"
+    told = f" What BatchNorms still hear was measured on {shown:,} training images, without labels." if shown else ""
+    return (
+        f"This is not exact: {selection.count:,} channels that computed something are gone, chosen by "
+        f"{selection.method}. The certificate compares with the network in which they are silenced; {cost}.{told}"
+    )

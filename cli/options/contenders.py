@@ -1,0 +1,119 @@
+"""What is measured against each other: bundles, ONNX files and checkpoints, made ready and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from slimnet_cli.options.network import EXAMPLES, Network, noise, usual_shape
+from slimnet_cli.output import terminal
+
+if TYPE_CHECKING:
+    import torch
+
+    from slimnet.benchmark import Comparison, Contender, Settings
+    from slimnet.data import ImageData
+    from slimnet.modules.example_inputs import ExampleInputs, Inputs
+
+
+def contender(name: str, source: str, network: Network) -> Contender:
+    """A network by its path: the folder of a bundle, an .onnx file, or a checkpoint of the network given.
+
+    A bundle that nothing says how to build again is its ONNX model alone.
+    """
+    from slimnet.benchmark import Contender
+    from slimnet.bundle import bundle
+
+    path = Path(source)
+    if path.is_dir():
+        files = {"weights": path / "model.safetensors", "onnx": path / "model.onnx"}
+        known = network.or_else(bundle.read_blueprint(path).architecture)
+        module = None if known.arch is None else bundle.load(path, known.fresh(), trust=network.trust)
+        return Contender(name, module, files["onnx"], files)
+    if path.suffix == ".onnx":
+        return Contender(name, None, path, {"onnx": path})
+    return Contender(name, network.load(source), None, {"weights": path})
+
+
+def named(sources: Sequence[str]) -> list[tuple[str, str]]:
+    """A name for every network on the command line, and its path.
+
+    NAME=PATH names itself; of two the first is "dense" and the second "slim", and others are called as their files.
+
+    Raises:
+        click.UsageError: two have the same name.
+    """
+    found = []
+    for index, source in enumerate(sources):
+        name, equals, path = source.partition("=")
+        if equals and name and "/" not in name and not Path(source).exists():
+            found.append((name, path))
+        else:
+            found.append((("dense", "slim")[index] if len(sources) == 2 else _called(source), source))
+    for index, (name, path) in enumerate(found):
+        if any(name == other for other, _ in found[:index]):
+            raise click.UsageError(f"two networks are called {name}; give one another name: NAME={path}")
+    return found
+
+
+def _called(source: str) -> str:
+    path = Path(source)
+    return path.parent.name if path.name == "model.onnx" and path.parent.name else path.name or source
+
+
+def example_for(contenders: Sequence[Contender], network: Network, images: ImageData | None = None) -> torch.Tensor:
+    """A few inputs: images where there are some, else noise of the shape asked for, of an ONNX file, or usual."""
+    from slimnet.benchmark import onnx_input_shape
+
+    if images is not None:
+        return next(images.batches("test", EXAMPLES))[0]
+    shape = network.input_shape
+    for each in contenders:
+        if shape is None and each.onnx is not None:
+            shape = onnx_input_shape(each.onnx)
+    if shape is None and network.arch is not None:
+        shape = usual_shape(network.arch, network.arch_args)
+    if shape is None:
+        raise click.UsageError("the shape of the inputs is not known; give it with --input-shape C,H,W")
+    return noise(shape)
+
+
+def measured(
+    contenders: Sequence[Contender],
+    example: ExampleInputs | Inputs,
+    settings: Settings,
+    images: ImageData | None = None,
+) -> Comparison:
+    """Compare contenders, showing how far it is."""
+    from slimnet.benchmark import compare, steps
+
+    with terminal.progress("Measuring", steps(contenders, settings, images)) as advance:
+        return compare(contenders, example, settings, data=images, progress=lambda done, _, label: advance(done, label))
+
+
+def write_report(
+    path: Path, source: str, contenders: Sequence[Contender], example: torch.Tensor, comparison: Comparison
+) -> Path:
+    """Write the page about what was measured; of two networks, about the plan as well where the second is a bundle.
+
+    Raises:
+        SlimnetError: it cannot be written there.
+    """
+    import slimnet
+    from slimnet import report
+    from slimnet.bundle import bundle
+
+    folder, dense = Path(source), contenders[0].model
+    told = len(contenders) == 2 and folder.is_dir()
+    layers = slimnet.inspect(dense, example).layers if told and dense is not None else ()
+    page = report.Report(
+        title=folder.resolve().name,
+        plan=bundle.read_blueprint(folder).plan if told else None,
+        certificate=bundle.read_certificate(folder) if told else None,
+        environment=comparison.environment,
+        gammas={layer.name: layer.gammas for layer in layers if layer.gammas},
+        comparison=comparison,
+    )
+    return report.write_report(page, path)

@@ -1,0 +1,126 @@
+"""Reading the data that a command line names, and showing how far that is."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.options.groups import in_group
+from slimnet_cli.options.shared import Command, as_one
+from slimnet_cli.output import terminal
+
+if TYPE_CHECKING:
+    from slimnet.data import ImageData
+
+images = in_group("Images")
+
+NORMALISE = images(
+    "--normalise",
+    type=click.Choice(("data", "imagenet", "halves", "none")),
+    help="As the network was trained; data is the training images' own mean and deviation.  [default: data]",
+)
+
+OPTIONS = (
+    images("--cache", metavar="DIR", help="Where decoded images are kept."),
+    images("--download", is_flag=True, help="Fetch cifar10 or cifar100 where it is missing."),
+    images("--skip-broken", is_flag=True, help="Leave out unreadable images, and links that are not followed."),
+)
+
+
+SOURCE = (
+    images(
+        "--data",
+        "source",
+        metavar="DATA",
+        help="Labelled images: whatever 'train' takes, such as digits or a FILE.npz.",
+    ),
+    images("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Bring the images of a folder to this."),
+    NORMALISE,
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How data is to be read."""
+
+    cache: str | None = None
+    download: bool = False
+    skip_broken: bool = False
+
+    def load(self, source: str, image_size: int | None) -> ImageData:
+        """The data set that `source` names; decoding a folder of images shows how far it is.
+
+        Raises:
+            DataError: there is no such data, or it is damaged.
+        """
+        from slimnet.data import load_data
+
+        options: dict[str, Any] = {
+            "image_size": image_size,
+            "cache": self.cache,
+            "download": self.download,
+            "skip_broken": self.skip_broken,
+        }
+        if not Path(source).is_dir():
+            with terminal.working(f"Reading {source}"):
+                return load_data(source, **options)
+        with ExitStack() as stack:
+            stack.enter_context(terminal.quiet_libraries())
+            advance: terminal.Advance | None = None
+
+            def decoded(done: int, total: int) -> None:
+                nonlocal advance
+                if advance is None:
+                    advance = stack.enter_context(terminal.progress("Decoding", total))
+                advance(done, "")
+
+            data = load_data(source, progress=decoded, **options)
+        if data.left_out:
+            terminal.note(f"{data.left_out} files of {source} are left out: unreadable, or links that are not followed")
+        return data
+
+
+reading_options = as_one("reading", Reading, OPTIONS)
+"""Add the options; the command gets them as one `reading`."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labelled images that a command may be given: where they are, and how they are read and normalised."""
+
+    source: str | None
+    image_size: int | None
+    reading: Reading
+    normalise: str | None = None
+
+    def load(self) -> ImageData | None:
+        """Read them, to be normalised as the network was trained; None where none were named.
+
+        Raises:
+            DataError: there is no such data, it is damaged, or it cannot be normalised so.
+        """
+        from slimnet.data.normalisation import normalised
+
+        if self.source is None:
+            return None
+        return normalised(self.reading.load(self.source, self.image_size), self.normalise or "data")
+
+
+def data_options(command: Command) -> Command:
+    """Add `--data` and what says how it is read; the command gets them as one `data`."""
+
+    @functools.wraps(command)
+    def with_data(
+        source: str | None, image_size: int | None, normalise: str | None, reading: Reading, **given: Any
+    ) -> Any:
+        if source is None and ((image_size, normalise) != (None, None) or reading != Reading()):
+            raise click.UsageError(
+                "--image-size, --normalise, --cache, --download and --skip-broken belong to --data; name it too"
+            )
+        return command(data=Labelled(source, image_size, reading, normalise), **given)
+
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(SOURCE), reading_options(with_data))

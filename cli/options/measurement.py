@@ -1,0 +1,78 @@
+"""The options that say how to measure: batch sizes, threads, devices, runtimes and time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+from slimnet_cli.options.groups import in_group
+from slimnet_cli.options.shared import as_one, positive_numbers
+
+if TYPE_CHECKING:
+    from slimnet.benchmark import Settings
+
+measuring = in_group("Measuring")
+
+
+def thread_counts(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int | None, ...] | None:
+    """Turn "1,all" into (1, None): None stands for every core, of which only the library knows the number."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part == "all" or (part.isdecimal() and int(part) > 0) for part in parts):
+        raise click.BadParameter(f"{text!r} is not a list of positive whole numbers, or all, such as 1,all")
+    return tuple(dict.fromkeys(None if part == "all" else int(part) for part in parts))
+
+
+def names(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """Turn "cpu,cuda" into ("cpu", "cuda")."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
+
+
+OPTIONS = (
+    measuring("--batch", "batches", default="1,32", callback=positive_numbers, help="Batch sizes.  [default: 1,32]"),
+    measuring("--threads", callback=thread_counts, metavar="N,N", help='Numbers of threads.  [default: "all"]'),
+    measuring("--device", "devices", default="cpu", callback=names, help="cpu, cuda or both.  [default: cpu]"),
+    measuring(
+        "--runtime",
+        "runtimes",
+        callback=names,
+        metavar="NAME,NAME",
+        help="torch, torch.compile, torch.graph (CUDA graphs), onnxruntime, all.  [default: all but torch.compile]",
+    ),
+    measuring("--layers", is_flag=True, help="Time every layer as well, in torch and onnxruntime."),
+    measuring("--seconds", type=float, default=4.0, help="For each runtime, batch size, ....  [default: 4]"),
+)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How a command line wants its contenders measured; no threads mean every core, and so does None among them."""
+
+    batches: tuple[int, ...]
+    threads: tuple[int | None, ...] | None
+    devices: tuple[str, ...]
+    runtimes: tuple[str, ...]
+    layers: bool
+    seconds: float
+
+    def settings(self) -> Settings:
+        """The same for the library.
+
+        Raises:
+            UsageError: nothing can be measured so.
+        """
+        from slimnet.benchmark import Settings, usable_cores
+
+        cores = usable_cores()
+        threads = tuple(dict.fromkeys(each or cores for each in self.threads or (cores,)))
+        if max(threads) > cores:
+            raise click.UsageError(f"{max(threads)} threads have no place on {cores} cores; ask for all, or fewer")
+        return Settings(
+            tuple(dict.fromkeys(self.batches)), threads, self.seconds, self.devices, self.runtimes, self.layers
+        )
+
+
+measuring_options = as_one("measuring", Measuring, OPTIONS)
+"""Add the options; the command gets them as one `measuring`."""

@@ -1,0 +1,95 @@
+"""The network that a command line names: an architecture, its arguments, and the inputs it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.output import terminal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from slimnet.data import ImageData
+    from slimnet.models import Architecture
+
+EXAMPLES = 4
+SMALL, LARGE, INCEPTION = (3, 32, 32), (3, 224, 224), (3, 299, 299)
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What `--arch`, `--arch-args`, `--input-shape`, `--weights` and `--trust` say, and where the network is to run."""
+
+    arch: str | None
+    arch_args: Mapping[str, Any] = field(default_factory=dict)
+    input_shape: Shape | None = None
+    device: str = "cpu"
+    weights: str | None = None
+    trust: bool = False
+
+    def load(self, checkpoint: str) -> nn.Module:
+        """The network with the weights of a checkpoint, in eval mode, on its device.
+
+        Raises:
+            click.UsageError: no architecture was named.
+            CheckpointError, ArchitectureError: as `slimnet.checkpoint.load_checkpoint`.
+        """
+        if self.arch is None:
+            raise click.UsageError(f"{checkpoint} is a checkpoint; say of which network with --arch")
+        from slimnet.checkpoint import read_checkpoint
+
+        loaded = read_checkpoint(checkpoint, self.arch, self.arch_args, weights=self.weights)
+        if loaded.note:
+            terminal.note(f"{checkpoint}: {loaded.note}")
+        return loaded.model.eval().to(self.device)
+
+    def fresh(self) -> nn.Module | None:
+        """The network with random weights; None where no architecture was named.
+
+        Raises:
+            ArchitectureError: it cannot be built.
+        """
+        if self.arch is None:
+            return None
+        from slimnet.models import build
+
+        return build(self.arch, self.arch_args)
+
+    def or_else(self, architecture: Architecture | None) -> Network:
+        """This network, or where no architecture was named, the one that a bundle knows and that may be built."""
+        if self.arch is not None or architecture is None or (architecture.imports_code and not self.trust):
+            return self
+        architecture = architecture.trusted() if self.trust else architecture
+        return replace(self, arch=architecture.name, arch_args=architecture.args)
+
+    def example(self, model: nn.Module, data: ImageData | None = None) -> torch.Tensor:
+        """A few inputs, where the network is: the first test images, or noise of the shape given or usual for it."""
+        if data is not None:
+            return next(data.batches("test", EXAMPLES, self.device))[0]
+        return noise(self.input_shape or usual_shape(self.arch or "", self.arch_args, model)).to(self.device)
+
+
+def noise(shape: Shape) -> torch.Tensor:
+    """A few inputs of normal noise, the same every time."""
+    import torch
+
+    return torch.randn(EXAMPLES, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def usual_shape(arch: str, arch_args: Mapping[str, Any], model: nn.Module | None = None) -> Shape:
+    """The shape `(C, H, W)` an architecture is usually given: CIFAR's for ours, ImageNet's for others."""
+    channels = next((arch_args[name] for name in ("in_channels", "in_chans") if name in arch_args), None)
+    source, _, name = arch.rpartition(":")
+    shape = LARGE if source else SMALL
+    if source == "timm" and model is not None:
+        # Every timm model carries the input that it was designed for.
+        shape = getattr(model, "default_cfg", {}).get("input_size", LARGE)
+    elif name == "inception_v3":
+        shape = INCEPTION
+    return (channels or shape[0], *shape[1:])

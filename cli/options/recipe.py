@@ -1,0 +1,224 @@
+"""The options of `slimnet train` that decide what is trained, and the recipe that they make."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.options.groups import in_group
+from slimnet_cli.options.shared import Command, json_object
+
+if TYPE_CHECKING:
+    from slimnet.data import ImageData
+    from slimnet.training import Recipe
+
+SETTINGS = ("lr", "momentum", "betas", "rho", "eps")
+"""What belongs to an optimiser, so that another one does not inherit it."""
+
+OPTIMISERS = ("sgd", "adam", "amsgrad", "adamax", "adadelta", "adagrad", "rmsprop")
+
+HEADINGS = ("Network and length", "Optimiser", "Regularisers", "Images", "Machine")
+network, optimiser, regulariser, images, machine = map(in_group, HEADINGS)
+
+
+def numbers(of: type) -> Callable[[click.Context, click.Parameter, str | None], tuple[Any, ...] | None]:
+    """Turn "0.9,0.99" into a tuple of numbers."""
+
+    def parsed(_: click.Context, __: click.Parameter, text: str | None) -> tuple[Any, ...] | None:
+        try:
+            return None if text is None else tuple(of(part) for part in text.split(",") if part.strip())
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} is not a list of numbers with commas between them") from error
+
+    return parsed
+
+
+OPTIONS = (
+    network("--recipe", "file", metavar="FILE.json", help="Begin with this recipe; other options change it."),
+    network("--from", "warm_start", metavar="CKPT", help="Begin with the weights of a checkpoint."),
+    network(
+        "--arch", metavar="ARCH", help="basicnet, vgg16, ..., torchvision:NAME, timm:NAME or package.module:factory."
+    ),
+    network(
+        "--trust",
+        is_flag=True,
+        help="Build the network that --recipe, --from or --resume names, though that runs code or opens other files.",
+    ),
+    network("--arch-args", callback=json_object, metavar="JSON", help="Arguments of the network, as a JSON object."),
+    network("--iterations", type=int, help="Optimiser steps; the schedule is stretched along."),
+    network("--batch-size", type=int, help="Images per step, of all processes together."),
+    network("--seed", type=int, help="Seed of everything random."),
+    optimiser("--optimiser", type=click.Choice(OPTIMISERS), help="With the paper's settings, unless told otherwise."),
+    optimiser("--lr", type=float, help="Learning rate before the first drop."),
+    optimiser("--momentum", type=float, help="Of sgd."),
+    optimiser("--nesterov/--no-nesterov", default=None, help="Let sgd look ahead."),
+    optimiser("--betas", callback=numbers(float), metavar="B1,B2", help="Of adam, amsgrad and adamax."),
+    optimiser("--rho", type=float, help="Of adadelta and rmsprop."),
+    optimiser("--eps", type=float, help="Added to the denominator."),
+    optimiser("--gamma-lr-scale", type=float, help="Factor on the learning rate of every γ."),
+    optimiser("--beta-lr-scale", type=float, help="Factor on the learning rate of every β."),
+    optimiser("--gamma-init", type=float, help="What every γ begins with."),
+    optimiser("--beta-init", type=float, help="What every β begins with."),
+    optimiser("--drops", callback=numbers(int), metavar="N,...", help="Iterations from which the rate is lower."),
+    optimiser("--drop-factor", type=float, help="What each drop multiplies it by."),
+    optimiser("--cosine/--no-cosine", default=None, help="Let the rate fall to 0 along a cosine, with no drops."),
+    regulariser("--l2", type=float, help="L2 in the gradient; under adam it is what kills filters."),
+    regulariser("--weight-decay", type=float, help="The paper's: after the step, scaled by the schedule, not by lr."),
+    regulariser("--decoupled", type=float, help="AdamW's weight decay: scaled by lr."),
+    regulariser("--l1-gamma", type=float, help="L1 on every γ (Network Slimming)."),
+    regulariser("--cost-aware", type=click.Choice(("macs", "params")), help="L2 on each γ by what its channel costs."),
+    images("--flips/--no-flips", default=None, help="Mirror a random half of them."),
+    images("--crop", type=int, metavar="PIXELS", help="Move each at random by up to so many pixels."),
+    images("--image-size", type=int, metavar="PIXELS", help="Bring images of any size to this one."),
+    machine("--precision", type=click.Choice(("fp32", "bf16")), help="bf16 computes in bfloat16 over float32 weights."),
+    machine("--sync-batchnorm", is_flag=True, default=None, help="BatchNorm over the whole batch of several GPUs."),
+)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a command line says about a recipe: a file to begin with, whether to trust it, and fields."""
+
+    file: str | None
+    fields: Mapping[str, Any]
+    trust: bool = False
+
+    def source(self, data: str | None) -> str:
+        """Which data is meant.
+
+        Raises:
+            click.UsageError: none was named.
+        """
+        if data is None and self.file is None:
+            raise click.UsageError("name the data to train on: digits, cifar10, FILE.npz, ... (or --resume DIR)")
+        return data or self._base("").data
+
+    def image_size(self, source: str) -> int | None:
+        """The size that images are brought to; None where they keep theirs."""
+        size: int | None = self.fields.get("image_size", self._base(source).image_size)
+        return size
+
+    def recipe(self, data: ImageData, source: str) -> Recipe:
+        """The recipe: that of the file, or the usual one for the data, with what was wished for.
+
+        Raises:
+            UsageError: a value out of its range.
+            CheckpointError: the checkpoint to begin with cannot be read.
+        """
+        from slimnet.training.warm_start import with_digest
+
+        base, given = self._base(source), dict(self.fields)
+        base = base.lasting(given.get("iterations", base.iterations))
+        if given.get("cosine"):
+            given = {"drops": ()} | given
+        if given.get("optimiser", base.optimiser) != base.optimiser:
+            given = dict.fromkeys(SETTINGS) | given
+        if "warm_start" in given:
+            given["warm_start_sha256"] = None
+        arch, arguments = self._network(base, data)
+        recipe = dataclasses.replace(base, **given | {"arch": arch, "arch_args": arguments, "data": source})
+        return recipe if recipe.warm_start_sha256 else with_digest(recipe)
+
+    def changed(self, begun: Recipe, data: str | None) -> Recipe:
+        """The recipe of a run that goes on, as this command line would have it."""
+        base = begun if self.file is None else self._read(self.file)
+        if self.trust or "arch" in self.fields:
+            base = base.trusted(arguments=self.trust)
+        given = dict(self.fields) | ({"data": data} if data else {})
+        if "warm_start" in given:
+            given["warm_start_sha256"] = base.warm_start_sha256
+        return dataclasses.replace(base, **given)
+
+    def _read(self, file: str) -> Recipe:
+        recipe = read_recipe(file)
+        return recipe.trusted() if self.trust else recipe
+
+    def _base(self, source: str) -> Recipe:
+        from slimnet.training.recipe.recipe import DIGITS_DEMO, Recipe
+
+        if self.file is not None:
+            return self._read(self.file)
+        if source == DIGITS_DEMO.data:
+            return DIGITS_DEMO
+        # The paper's on CIFAR (section 3): 250 epochs and 75 more at a tenth of the learning rate.
+        return Recipe(arch="basicnet", data=source or "-", l2=1e-4, flips=True, iterations=406_250, drops=(312_500,))
+
+    def _network(self, base: Recipe, data: ImageData) -> tuple[str, dict[str, Any]]:
+        """The architecture and its arguments, made to fit the data unless a recipe file says them."""
+        arch, arguments = self.fields.get("arch"), self.fields.get("arch_args", {})
+        if arch is None and "warm_start" in self.fields and self.file is None:
+            known = recipe_in(self.fields["warm_start"])
+            base = base if known is None else known.trusted() if self.trust else known
+        if arch is not None:
+            return arch, fitting(arch, data) | arguments
+        fit = {} if self.file is not None else fitting(base.arch, data)
+        return base.arch, base.arch_args | fit | arguments
+
+
+def fitting(arch: str, data: ImageData) -> dict[str, Any]:
+    """The arguments that make a network fit the data, as far as its kind is known to take them."""
+    from slimnet.models.architecture import OWN
+
+    source, colon, _ = arch.partition(":")
+    channels = {"timm": "in_chans", "": "in_channels"}.get(source if colon else "")
+    if arch not in OWN and source not in ("torchvision", "timm"):
+        return {}
+    classes = {"num_classes": len(data.classes)}
+    return classes if channels is None else classes | {channels: data.channels}
+
+
+def read_recipe(path: str) -> Recipe:
+    """The recipe in a file.
+
+    Raises:
+        UsageError: it cannot be read, or is no recipe.
+    """
+    from slimnet.errors import UsageError
+    from slimnet.storage.files import read_text
+    from slimnet.training import Recipe
+
+    try:
+        return Recipe.from_json(read_text(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as a recipe ({error}); name a recipe.json") from error
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def recipe_in(checkpoint: str) -> Recipe | None:
+    """The recipe that slimnet wrote into a checkpoint; None in anybody else's.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    from slimnet.checkpoint import unpickling
+    from slimnet.training import Recipe
+
+    content = unpickling.read(Path(checkpoint))
+    text = content.get("recipe") if isinstance(content, Mapping) else None
+    return Recipe.from_json(text) if isinstance(text, str) else None
+
+
+def recipe_options(command: Command) -> Command:
+    """Add the options; the command gets them as `wishes`."""
+
+    @functools.wraps(command)
+    def with_wishes(**given: Any) -> Any:
+        fields = {name: given.pop(name) for name in NAMES}
+        named = {name: value for name, value in fields.items() if value not in (None, {})}
+        return command(wishes=Wishes(given.pop("file"), named, given.pop("trust")), **given)
+
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_wishes)
+
+
+NAMES = tuple(
+    name
+    for option in OPTIONS
+    for name in (option(click.Command("probe")).params[0].name,)
+    if name is not None and name not in ("file", "trust")
+)

@@ -1,0 +1,102 @@
+"""What a command line says about what is removed: the threshold, the tolerance, and what widths are rounded to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.options.shared import as_one, threshold_option
+from slimnet_cli.output import terminal
+
+if TYPE_CHECKING:
+    from slimnet.pipeline import RoundTo
+
+AUTO = ("auto", "auto:torch", "auto:onnxruntime")
+
+
+@dataclass(frozen=True)
+class Removing:
+    """What counts as dead, how far outputs may move, and what widths are rounded up to."""
+
+    threshold: float
+    tolerance: float | None
+    round_to: int | str | None
+
+    @property
+    def multiple(self) -> int | None:
+        """The number, where networks are made until they meet a budget.
+
+        Raises:
+            click.UsageError: widths are to be measured.
+        """
+        if isinstance(self.round_to, str):
+            raise click.UsageError("--round auto measures one network, and a budget tries many; give a number")
+        return self.round_to
+
+    @contextmanager
+    def at_work(self, what: str) -> Iterator[tuple[RoundTo, terminal.Say]]:
+        """Show that something is being done, and what is tried where widths are measured.
+
+        Yields what `slim` takes to round to, and what says how the work stands.
+        """
+        if not isinstance(self.round_to, str):
+            with terminal.working(what) as say:
+                yield self.round_to, say
+            return
+        from slimnet.benchmark import environment
+        from slimnet.width_search import CANDIDATES, Auto
+
+        where = environment()
+        if where.busy:
+            terminal.note(
+                f"other programs keep {where.other_work} cores busy: try widths again while nothing else runs"
+            )
+        runtime = self.round_to.partition(":")[2] or Auto.runtime
+        tries = 1 + len(CANDIDATES)
+        with terminal.progress("Trying widths", tries) as advance:
+            yield Auto(runtime=runtime, progress=lambda done, _, name: advance(done, name)), partial(advance, tries)
+
+
+class Multiple(click.ParamType):
+    """A positive whole number, "auto" with or without a runtime, or "none"."""
+
+    name = "multiple"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str | None:
+        """Turn "16" into 16 and "none" into None."""
+        if value is None or value == "none":
+            return None
+        if value in AUTO:
+            return str(value)
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(
+                f"{value!r} is no width to round to; give a number such as 16, {', '.join(AUTO)} or none", param, ctx
+            )
+        return int(value)
+
+
+OPTIONS = (
+    threshold_option,
+    click.option(
+        "--tolerance",
+        type=click.FloatRange(0, 1),
+        help="How far outputs may move, relative to the largest one. "
+        "[default: 1e-4; 1e-2 in float16, 5e-2 in bfloat16]",
+    ),
+    click.option(
+        "--round",
+        "round_to",
+        type=Multiple(),
+        metavar="N|auto|none",
+        help="Keep a few removable channels, so that widths are multiples of N; auto measures what is fastest on "
+        "onnxruntime (auto:torch: on torch).  [default: none]",
+    ),
+)
+
+
+removing_options = as_one("removing", Removing, OPTIONS)
+"""Add the options; the command gets them as one `removing`."""

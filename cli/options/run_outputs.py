@@ -1,0 +1,101 @@
+"""What is kept of a run in its folder, beside what always is: the report, TensorBoard's events, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from slimnet_cli.options.groups import in_group
+from slimnet_cli.options.shared import as_one
+from slimnet_cli.output import terminal
+
+if TYPE_CHECKING:
+    from slimnet.training import Accuracy, Progress, TrainingRun
+
+output = in_group("Output")
+
+TENSORBOARD = "tensorboard"
+SERIES = ("loss", "accuracy", "sparsity", "epoch", "macs_if_slimmed")
+
+OPTIONS = (
+    output("--checkpoint-every", type=click.IntRange(1), metavar="N", help="Iterations.  [default: about a minute]"),
+    output("--report/--no-report", default=True, help="Write DIR/report.html at the end.  [default: yes]"),
+    output("--tensorboard", is_flag=True, help="Write DIR/tensorboard as well."),
+)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What a command line says about the folder of a run."""
+
+    checkpoint_every: int | None = None
+    report: bool = True
+    tensorboard: bool = False
+
+    def refuse_impossible(self, *, folder: bool) -> None:
+        """Refuse what needs a folder, or a package, that is not there.
+
+        Raises:
+            click.UsageError: naming it.
+        """
+        if not folder and (self.tensorboard or self.checkpoint_every):
+            raise click.UsageError("checkpoints and TensorBoard need a folder: -o DIR")
+        if self.tensorboard:
+            try:
+                import torch.utils.tensorboard  # noqa: F401
+            except ImportError as error:
+                raise click.UsageError(
+                    "--tensorboard needs the package tensorboard: pip install tensorboard"
+                ) from error
+
+    @contextmanager
+    def listeners(self, folder: Path | None, iteration: int) -> Iterator[list[Callable[[Progress], None]]]:
+        """What each report is told to; an earlier process may have told of iterations after this one."""
+        if folder is None or not self.tensorboard:
+            yield []
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=iteration + 1)
+
+        def write(progress: Progress) -> None:
+            for name in SERIES:
+                value = getattr(progress, name)
+                if value is not None:
+                    writer.add_scalar(name, value, progress.iteration)
+
+        try:
+            yield [write]
+        finally:
+            writer.close()
+
+    def write_report(self, folder: Path, run: TrainingRun, accuracy: Accuracy) -> Path | None:
+        """Look at what the network's features have become, and write the report of a finished run.
+
+        Raises:
+            SlimnetError: it cannot be written.
+        """
+        if not self.report:
+            return None
+        from slimnet.errors import TraceError
+        from slimnet.report import write_training_report
+        from slimnet.training.analysis.universality import analyse
+        from slimnet.training.run.run_folder import REPORT, read_history
+
+        images = len(run.data.x_train)
+        with terminal.progress("Analysing", images) as advance:
+            try:
+                found = analyse(run.model, run.data, progress=lambda done, of: advance(images * done // of, ""))
+            except TraceError:
+                # A network whose features cannot be followed has a report without them.
+                found = None
+        with terminal.working("Drawing the report"):
+            return write_training_report(read_history(folder), run.recipe, found, folder / REPORT, accuracy=accuracy)
+
+
+keeping_options = as_one("keeping", Keeping, OPTIONS)
+"""Add the options; the command gets them as one `keeping`."""

@@ -1,0 +1,129 @@
+"""Options that several commands share, and what their texts are turned into."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+from slimnet_cli.options.network import Network
+
+Command = Callable[..., Any]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write the result to stdout as JSON.")
+threshold_option = click.option(
+    "--threshold", type=float, default=1e-3, show_default=True, help="A channel with |γ| below this is dead."
+)
+
+
+def as_one(name: str, kind: Callable[..., Any], options: Sequence[Callable[[Command], Command]]) -> Any:
+    """A decorator that adds options, in this order; the command gets the fields of `kind` as one argument, `name`."""
+    fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_one(**given: Any) -> Any:
+            own = {field: given.pop(field) for field in fields}
+            return command(**{name: kind(**own)}, **given)
+
+        added: Command = with_one
+        for option in reversed(options):
+            added = option(added)
+        return added
+
+    return decorate
+
+
+def positive_numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Turn "3,224,224" into (3, 224, 224)."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{text!r} is not a list of positive whole numbers such as 3,224,224")
+    return tuple(int(part) for part in parts)
+
+
+def json_object(_: click.Context, __: click.Parameter, text: str | None) -> dict[str, Any]:
+    """Turn '{"width": 0.5}' into a dict."""
+    try:
+        value = json.loads(text) if text is not None else {}
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f'{text!r} is not JSON ({error}); write it like {{"width": 0.5}}') from error
+    if not isinstance(value, dict):
+        raise click.BadParameter(f'{text!r} is not a JSON object; write it like {{"width": 0.5}}')
+    return value
+
+
+TRUST = click.option(
+    "--trust",
+    is_flag=True,
+    help="Build the network that a file names, though that runs code (package.module:factory) or opens other files.",
+)
+
+
+def architecture_options(
+    *, required: bool, checkpoints: bool = True, references: bool = False
+) -> Callable[[Command], Command]:
+    """Add `--arch` and `--arch-args`; `--weights` where checkpoints are read, `--trust` where files name networks."""
+    arch = click.option(
+        "--arch",
+        required=required,
+        metavar="ARCH",
+        help="basicnet, vgg16, resnet56, ..., torchvision:NAME, timm:NAME or package.module:factory.",
+    )
+    arch_args = click.option(
+        "--arch-args",
+        callback=json_object,
+        metavar="JSON",
+        help="Arguments of the architecture, as a JSON object.",
+    )
+    weights = click.option(
+        "--weights",
+        metavar="NAME",
+        help="Which weights of a checkpoint: plain, ema (a moving average), or the name of an entry or the beginning "
+        "of names, such as teacher.  [default: plain ones where there are any]",
+    )
+    others = [option for option, wanted in ((weights, checkpoints), (TRUST, references)) if wanted]
+    return lambda command: functools.reduce(lambda added, option: option(added), [*others, arch_args, arch], command)
+
+
+def architecture_option(
+    command: Command, *, required: bool = False, checkpoints: bool = True, references: bool = False
+) -> Command:
+    """Add the `architecture_options`; the command gets one `network`."""
+
+    @functools.wraps(command)
+    def with_network(
+        arch: str | None, arch_args: dict[str, Any], weights: str | None = None, trust: bool = False, **others: Any
+    ) -> Any:
+        return command(network=Network(arch, arch_args, weights=weights, trust=trust), **others)
+
+    return architecture_options(required=required, checkpoints=checkpoints, references=references)(with_network)
+
+
+def network_options(*, required: bool = True, references: bool = False) -> Callable[[Command], Command]:
+    """Add the `architecture_options` and `--input-shape`; the command gets them as one `network`."""
+    shape = click.option(
+        "--input-shape",
+        callback=positive_numbers,
+        metavar="C,H,W",
+        help="Shape of one input, without the batch.  [default: what is usual for the architecture]",
+    )
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_network(
+            arch: str | None,
+            arch_args: dict[str, Any],
+            weights: str | None,
+            input_shape: tuple[int, ...] | None,
+            trust: bool = False,
+            **others: Any,
+        ) -> Any:
+            return command(network=Network(arch, arch_args, input_shape, weights=weights, trust=trust), **others)
+
+        return architecture_options(required=required, references=references)(shape(with_network))
+
+    return decorate

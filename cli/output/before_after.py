@@ -1,0 +1,87 @@
+"""The table of what a network was and what it is now, for people and for machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+from slimnet_cli.output import terminal
+from slimnet_cli.output.comparison_tables import less, rows
+
+if TYPE_CHECKING:
+    from slimnet import Slimmed
+    from slimnet.benchmark import Comparison
+    from slimnet.training import Accuracy
+
+    Accuracies = tuple[Accuracy, Accuracy]
+
+Row = tuple[str, str, str, str]
+
+
+def table(slimmed: Slimmed, accuracies: Accuracies | None, comparison: Comparison | None = None) -> Table:
+    """Size, accuracy and speed before and after."""
+    return _grid([*_sizes(slimmed), *(_measured(comparison) if comparison else ()), *_accuracy(accuracies)])
+
+
+def _grid(lines: list[Row]) -> Table:
+    cells = [
+        (name, before, Text(after, style="bold"), Text(change, style="green")) for name, before, after, change in lines
+    ]
+    return terminal.table(("", "dense", "slim", ""), cells, right=(1, 2))
+
+
+def document(slimmed: Slimmed, accuracies: Accuracies | None) -> dict[str, Any]:
+    """The same for machines."""
+    plan = slimmed.plan
+    found: dict[str, Any] = {
+        "architecture": slimmed.architecture.to_json() if slimmed.architecture else None,
+        "channels": {"before": _channels(slimmed), "after": _channels(slimmed) - plan.removed_channels},
+        "dead_channels": plan.dead_channels,
+        "parameters": {"before": plan.params_before, "after": plan.params_after},
+        "macs": {"before": plan.macs_before, "after": plan.macs_after},
+        "layers": [dataclasses.asdict(layer) for layer in plan.layers],
+        "plan_digest": plan.digest,
+        "certificate": json.loads(slimmed.certificate.to_json()),
+    }
+    if accuracies:
+        before, after = accuracies
+        found["accuracy"] = {"before": dataclasses.asdict(before), "after": dataclasses.asdict(after)}
+    return found
+
+
+def _channels(slimmed: Slimmed) -> int:
+    return sum(layer.channels_before for layer in slimmed.plan.layers)
+
+
+def _sizes(slimmed: Slimmed) -> list[Row]:
+    plan, channels = slimmed.plan, _channels(slimmed)
+    return [
+        _row("channels", channels, channels - plan.removed_channels),
+        _row("parameters", plan.params_before, plan.params_after),
+        _row("multiply-accumulates", plan.macs_before, plan.macs_after),
+    ]
+
+
+def _row(name: str, before: int, after: int) -> Row:
+    return (name, f"{before:,}", f"{after:,}", less(before, after))
+
+
+def _measured(comparison: Comparison) -> list[Row]:
+    """File sizes, memory, and the latency on every runtime at every batch size."""
+    told = {"parameters", "multiply-accumulates"}
+    return [
+        (name, before, after, change) for name, ((before, _), (after, change)) in rows(comparison) if name not in told
+    ]
+
+
+def _accuracy(accuracies: Accuracies | None) -> list[Row]:
+    from slimnet.report.formatting import percent
+
+    if accuracies is None:
+        return []
+    before, after = accuracies
+    change = "unchanged" if before.top1 == after.top1 else f"{100 * (after.top1 - before.top1):+.2f} points"
+    return [("accuracy", percent(before.top1, 2), percent(after.top1, 2), f"{change}, {before.n} test images")]

@@ -1,0 +1,109 @@
+"""The table of a comparison of methods, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+from slimnet_cli.output import terminal
+
+if TYPE_CHECKING:
+    from slimnet.comparison import Outcome, Results
+
+NOTHING = "–"
+
+
+def show(console: Console, results: Results) -> None:
+    """The table, and what has to be known to read it."""
+    tuned = any(outcome.course for outcome in results.outcomes)
+    timed = next((outcome.latency for outcome in results.outcomes if outcome.latency), None)
+    headings = ["method", "channels removed", "MACs removed", "error"]
+    headings += ["fine-tuned"] if tuned else []
+    headings += [f"{timed.runtime}, batch {timed.batch}"] if timed else []
+    rows = [_row(results, outcome, tuned=tuned, timed=timed is not None) for outcome in results.outcomes]
+    last = len(headings) - (1 if timed else 0)
+    console.print(terminal.table(headings, [_dense(results, len(headings)), *rows], right=range(1, last)))
+    console.print("\n" + "\n".join(_notes(results, tuned=tuned, timed=timed is not None)), style="dim", soft_wrap=True)
+
+
+def _dense(results: Results, columns: int) -> list[str]:
+    size = results.dense.size
+    row = ["dense", f"of {size.channels:,}", f"of {_amount(size.macs)}", _per_cent(results.dense.error)]
+    return row + [""] * (columns - len(row))
+
+
+def _row(results: Results, outcome: Outcome, *, tuned: bool, timed: bool) -> list[str | Text]:
+    before, after = results.dense.size, outcome.size
+    row: list[str | Text] = [
+        _name(outcome),
+        f"{before.channels - after.channels:,}",
+        _percent(1 - after.macs / before.macs),
+        _per_cent(outcome.error),
+    ]
+    if tuned:
+        row.append(_course(outcome))
+    if timed:
+        row.append(str(outcome.speedup) if outcome.speedup else NOTHING)
+    return row
+
+
+def _name(outcome: Outcome) -> Text:
+    if outcome.budget is None:
+        return Text(f"{outcome.method}, exact", style="bold")
+    trained = f" after {outcome.sparsified.iteration:,} iterations of L1" if outcome.sparsified else ""
+    return Text(f"{outcome.method}{trained}, {outcome.budget.left:.3g} of the {outcome.budget.unit}")
+
+
+def _course(outcome: Outcome) -> str:
+    """The error at the end, and the best on the way in brackets."""
+    if outcome.last is None or outcome.best is None:
+        return NOTHING
+    return f"{_per_cent(outcome.last.error)} ({_per_cent(outcome.best.error)})"
+
+
+def _notes(results: Results, *, tuned: bool, timed: bool) -> list[str]:
+    where, recipe = results.environment, results.finetuning
+    notes = [f"error on {results.images:,} test images of {results.data}, right after the removal"]
+    exact = next((each for each in results.outcomes if each.budget is None), None)
+    if exact is not None:
+        notes.append(f"exact: only dead channels went, and outputs moved by {exact.difference:.1e} of the largest")
+    if not results.recalibrated:
+        notes.append("removed as in the papers: no BatchNorm was told what is gone")
+    elif results.measured_on:
+        notes.append(f"BatchNorms: measured on {results.measured_on:,} training images, without labels")
+    trained, sparse = results.sparsifying, next((each.sparsified for each in results.outcomes if each.sparsified), None)
+    if trained is not None and sparse is not None:
+        notes.append(
+            f"liu2017: with {sparse.iteration:,} iterations of L1 training before it chose, λ {trained.l1_gamma:g}, "
+            f"{trained.optimiser} from {trained.lr:g} along a cosine, after which the whole network erred on "
+            f"{_per_cent(sparse.error)}; no other method was trained before"
+        )
+    if tuned and recipe is not None:
+        notes.append(
+            f"fine-tuned: {recipe.iterations:,} iterations of {recipe.optimiser} at {recipe.lr:g}"
+            f"{' along a cosine' if recipe.cosine else ''}, "
+            f"{recipe.batch_size} images each; error at the end (best test on the way)"
+        )
+    if timed:
+        notes.append(
+            f"{where.cpu}, onnxruntime {where.onnxruntime}, in turns with the dense network; 95 % interval of the ratio"
+        )
+    return notes
+
+
+def _amount(number: float) -> str:
+    from slimnet.report.formatting import amount
+
+    return amount(number)
+
+
+def _percent(share: float) -> str:
+    from slimnet.report.formatting import percent
+
+    return percent(share, 1)
+
+
+def _per_cent(error: float) -> str:
+    """An error, which may well be 0."""
+    return f"{100 * error:.2f}\u202f%"

@@ -1,0 +1,119 @@
+"""A training run as it is watched, and stopped, from a terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+from slimnet_cli.output import terminal
+from slimnet_cli.progress.signals import caught, on_signals
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from slimnet.training import Progress, TrainingRun
+    from slimnet.training.run.resumable_run import KeptRun
+
+STEPS_BETWEEN_REPORTS = 20
+PATIENCE = 30.0
+"""Seconds after which a report is made after the step at hand: twenty steps of a large network can take minutes."""
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def watch(run: TrainingRun | KeptRun, listeners: Sequence[Callable[[Progress], None]] = ()) -> None:
+    """Train to the end, or until the run is told to stop, and show how it goes."""
+    first: Progress | None = None
+    macs = ""
+    with terminal.progress("Training", run.recipe.iterations) as advance:
+        for progress in run:
+            first = first or progress
+            macs = share_of_macs(progress) or macs
+            advance(progress.iteration, f"{described(progress)}{macs}{time_left(first, progress)}")
+            for listen in listeners:
+                listen(progress)
+
+
+def described(progress: Progress) -> str:
+    """Where a run stands, for people."""
+    return (
+        f"epoch {progress.epoch:.1f}, loss {progress.loss:.3f}, {100 * progress.accuracy:.0f} % right, "
+        f"{100 * progress.sparsity:.0f} % of the filters dead"
+    )
+
+
+def share_of_macs(progress: Progress) -> str:
+    """What slimming would leave now, where that is known."""
+    if progress.macs is None or progress.macs_if_slimmed is None:
+        return ""
+    return f", {100 * progress.macs_if_slimmed / max(1, progress.macs):.0f} % of the MACs if slimmed now"
+
+
+def time_left(first: Progress, now: Progress) -> str:
+    """How long it will still take at the pace so far; a terminal's bar says it by itself."""
+    steps = now.iteration - first.iteration
+    if terminal.notes().is_terminal or not steps:
+        return ""
+    seconds = (now.seconds - first.seconds) / steps * (now.total - now.iteration)
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if not hours and not minutes:
+        return ", under a minute left"
+    return f", {hours} h {minutes} min left" if hours else f", {minutes} min left"
+
+
+@contextmanager
+def stop_on_interrupt(stop: Callable[[], None], *, patient: bool = False) -> Iterator[None]:
+    """Turn Ctrl-C, a request to terminate and a closed terminal into a wish to stop; a second one ends the program.
+
+    Where it is `patient` a second one changes nothing: torchrun sends some of its own when it is interrupted. Nor does
+    one that comes after a failure, since torchrun also sends one when another process is gone, and may do so before
+    this one has had the time to say so.
+    """
+    before = {number: signal.getsignal(number) for number in caught(STOPPING)}
+
+    def restored() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def wish(_: int, __: FrameType | None) -> None:
+        stop()
+        if not patient:
+            restored()
+
+    on_signals(STOPPING, wish)
+    try:
+        yield
+    except BaseException:
+        if not patient:
+            restored()
+        raise
+    restored()
+
+
+def leave_when_input_ends(_: click.Context, __: click.Parameter, wanted: bool) -> None:
+    """Ask this process to terminate once its standard input ends, as a pipe from a process that is gone does."""
+
+    def wait() -> None:
+        while os.read(stdin, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if wanted:
+        stdin = sys.stdin.fileno()
+        threading.Thread(target=wait, name="slimnet-lifeline", daemon=True).start()
+
+
+until_input_ends_option = click.option(
+    "--until-input-ends",
+    is_flag=True,
+    hidden=True,
+    expose_value=False,
+    callback=leave_when_input_ends,
+    help="Save and leave when standard input ends; for programs that start this one.",
+)

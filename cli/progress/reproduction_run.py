@@ -1,0 +1,306 @@
+"""A reproduction of the paper in a folder: which runs it takes, training what is missing, reading off the results."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimnet_cli.commands.sweep import Workforce
+from slimnet_cli.output import terminal
+from slimnet_cli.progress.sweep_queue import train_waiting
+
+if TYPE_CHECKING:
+    from slimnet_cli.progress.sweep_workers import Here, InTurn, Job, Ray
+
+    from slimnet.data import ImageData
+    from slimnet.report.paper.figures import Moved
+    from slimnet.reproduction.catalogue import Entry
+    from slimnet.reproduction.scales import Scale
+    from slimnet.sweep import Row, Store
+    from slimnet.training import Recipe
+    from slimnet.training.analysis.universality import Told
+
+STORE, RUNS, RESULTS = "sweep.sqlite", "runs", "results"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run: a recipe with a seed, and the networks of the paper that it stands for, the most telling first."""
+
+    recipe: Recipe
+    entries: tuple[Entry, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the networks."""
+        return tuple(entry.name for entry in self.entries)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Under which the sweep knows it."""
+        from slimnet.sweep import Cell
+
+        return Cell(self.recipe, "").key
+
+
+def tasks_of(wanted: Sequence[Entry], scale: Scale, seeds: int) -> list[Task]:
+    """The runs that these networks take, the most telling first, and all of a first seed before the next.
+
+    A run stands for every network of the paper that has its recipe, whichever were asked for.
+    """
+    from slimnet.reproduction.catalogue import by_worth
+    from slimnet.reproduction.scales import recipe_of
+
+    names = {entry.name for entry in wanted}
+    found: dict[str, Task] = {}
+    for seed in range(seeds):
+        for entry in by_worth():
+            recipe = recipe_of(entry, scale, seed)
+            if recipe is not None:
+                alone = Task(recipe, (entry,))
+                known = found.get(alone.key, Task(recipe, ()))
+                found[alone.key] = Task(recipe, (*known.entries, entry))
+    return [task for task in found.values() if names & set(task.names)]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The folder of a reproduction, where its data comes from, and who trains."""
+
+    out: Path
+    root: Path
+    scale: Scale
+    workforce: Workforce
+
+    @property
+    def results(self) -> Path:
+        """Where results are kept."""
+        return self.out / RESULTS
+
+    def done(self, task: Task) -> bool:
+        """Whether a run has been measured."""
+        from slimnet.reproduction.results import holds
+
+        return holds(self.results, task.names, self.scale, task.recipe)
+
+    @functools.cached_property
+    def lacking(self) -> Mapping[str, str]:
+        """What to provide for each data set that is not there, by its name."""
+        from slimnet.errors import DataError
+        from slimnet.reproduction.catalogue import datasets
+        from slimnet.reproduction.images import source_of
+
+        found = {}
+        for name, data in datasets().items():
+            try:
+                source_of(data, self.root)
+            except DataError as error:
+                found[name] = str(error)
+        return found
+
+    def can_run(self, task: Task) -> bool:
+        """Whether the images of a run are there."""
+        return task.entries[0].data not in self.lacking or (self.out / task.recipe.data).is_file()
+
+    def seconds(self, tasks: Sequence[Task]) -> dict[str, float]:
+        """How long each run will take, by its key: from earlier runs here, or from a few timed steps."""
+        from slimnet.reproduction.timing import known_steps, shape_of, step_seconds
+        from slimnet.sweep import Store
+
+        known = known_steps(Store(self.out / STORE).rows()) if (self.out / STORE).exists() else {}
+        new = {shape_of(task.recipe): task for task in tasks if shape_of(task.recipe) not in known}
+        device, threads = self.workforce.chosen_device(), self.workforce.threads
+        with terminal.progress("Timing steps", len(new)) as advance:
+            for number, (shape, task) in enumerate(new.items(), 1):
+                known[shape] = step_seconds(task.recipe, self._size(task), device=device, threads=threads)
+                advance(number, task.entries[0].name)
+        return {task.key: task.recipe.iterations * known[shape_of(task.recipe)] for task in tasks}
+
+    def _size(self, task: Task) -> int:
+        """The size of a run's images in pixels."""
+        from slimnet.reproduction.catalogue import datasets
+        from slimnet.reproduction.scales import small_size
+
+        data = datasets()[task.entries[0].data]
+        return data.size if self.scale == "full" else small_size(task.recipe.arch)
+
+    def train(self, tasks: Sequence[Task], budget: float | None) -> bool:
+        """Train and measure what is missing; returns whether something was left for a later run.
+
+        Raises:
+            SlimnetError: the disk refuses something, or another process is at work in the folder.
+        """
+        from slimnet.errors import UsageError
+        from slimnet.storage.files import held
+        from slimnet.sweep import Cell, Store
+
+        by_key = {task.key: task for task in tasks}
+        self.out.mkdir(parents=True, exist_ok=True)
+        with held(self.out, UsageError, "reproducing"):
+            self._provide(tasks)
+            store = Store(self.out / STORE)
+            store.add(Cell(task.recipe, f"{task.names[0]}, seed {task.recipe.seed}") for task in tasks)
+            store.wait_again(failed=True)
+            # What an earlier run trained but did not come to measure.
+            for row in store.rows(by_key):
+                if row.state == "done" and not self.done(by_key[row.key]):
+                    with terminal.working(by_key[row.key].names[0]) as tell:
+                        self._try_to_measure(store, by_key[row.key], tell)
+            return self._train(store, by_key, budget)
+
+    def _train(self, store: Store, by_key: Mapping[str, Task], budget: float | None) -> bool:
+        rows = {row.key: row for row in store.rows(by_key) if row.state == "waiting"}
+        waiting = [rows[key] for key in by_key if key in rows]
+        stop = threading.Event()
+        timer = threading.Timer(budget or 0, stop.set)
+        timer.daemon = True
+        if budget is not None:
+            timer.start()
+        try:
+            return train_waiting(
+                store,
+                [self._job(row, by_key[row.key]) for row in waiting],
+                {row.key: row.varied for row in waiting},
+                self._workers(),
+                finished=lambda key, tell: self._try_to_measure(store, by_key[key], tell),
+                stop=stop,
+            )
+        finally:
+            timer.cancel()
+
+    def troubles(self, tasks: Sequence[Task]) -> list[str]:
+        """Why runs have no result though they were tried, each in a line."""
+        from slimnet.sweep import Store
+
+        by_key = {task.key: task for task in tasks}
+        rows = Store(self.out / STORE).rows(by_key) if (self.out / STORE).exists() else []
+        failed = [f"{row.varied} failed: {row.error}" for row in rows if row.state == "failed"]
+        unmeasured = [row.varied for row in rows if row.state == "done" and not self.done(by_key[row.key])]
+        return failed + [f"{name} was trained, but not measured" for name in unmeasured]
+
+    def _workers(self) -> Here | InTurn | Ray:
+        from slimnet_cli.progress.sweep_workers import InTurn
+
+        alone = self.scale == "small" and self.workforce.concurrent == 1 and self.workforce.ray is None
+        return InTurn() if alone else self.workforce.workers()
+
+    def _job(self, row: Row, task: Task) -> Job:
+        from slimnet_cli.progress.sweep_workers import Job
+
+        placed = dataclasses.replace(task.recipe, data=self._source(task))
+        folder = self.out.absolute() / RUNS / row.key
+        return Job(row.key, placed.to_json(), folder, self.out.absolute(), self.workforce.arguments)
+
+    def _source(self, task: Task) -> str:
+        """Where a run's images lie."""
+        from slimnet.reproduction.catalogue import datasets
+        from slimnet.reproduction.images import source_of
+
+        if self.scale == "small":
+            return task.recipe.data
+        return source_of(datasets()[task.entries[0].data], self.root.absolute())
+
+    def _provide(self, tasks: Sequence[Task]) -> None:
+        """Make the small data sets that are not there yet."""
+        from slimnet.data import load_data
+        from slimnet.reproduction.catalogue import datasets
+        from slimnet.reproduction.images import source_of, write_small
+        from slimnet.reproduction.scales import small_counts, small_size
+
+        if self.scale == "full":
+            return
+        for task in {task.recipe.data: task for task in tasks}.values():
+            path = self.out / task.recipe.data
+            if not path.exists():
+                size, source = small_size(task.recipe.arch), source_of(datasets()[task.entries[0].data], self.root)
+                with terminal.working(f"Making {path.name}"):
+                    images = load_data(source, image_size=size if Path(source).is_dir() else None)
+                    write_small(images, path, size=size, **small_counts())
+
+    def _try_to_measure(self, store: Store, task: Task, tell: terminal.Say) -> None:
+        """Measure, or say why that cannot be done and leave the others their turn."""
+        from slimnet.errors import SlimnetError
+
+        try:
+            self._measure(store, task, lambda what: terminal.counting(tell, f"trained; measuring the {what}"))
+        except SlimnetError as error:
+            terminal.note(f"{task.names[0]} cannot be measured: {error}")
+
+    def _measure(self, store: Store, task: Task, progress: Callable[[str], Told]) -> None:
+        """Read off what a trained network is, and write it down."""
+        from slimnet.checkpoint import load_checkpoint
+        from slimnet.reproduction.measure import measure
+        from slimnet.reproduction.results import add, run_of
+        from slimnet.sweep import Ending
+        from slimnet.torch_state.process import torch_threads
+        from slimnet.training.run.run_folder import MODEL
+
+        (row,) = store.rows([task.key])
+        path = self.out / RUNS / task.key / MODEL
+        with torch_threads(self.workforce.threads):
+            model = load_checkpoint(path, task.recipe.arch, task.recipe.arch_args).eval()
+            measured = measure(model.to(self.workforce.chosen_device()), self._images(task), progress=progress)
+        seconds = Ending.of(row.result).seconds if row.result else float("nan")
+        add(self.results, task.names, self.scale, task.recipe, run_of(measured, task.recipe, seconds, self.machine()))
+
+    def histories(self, tasks: Sequence[Task], names: Sequence[str]) -> dict[str, Moved]:
+        """How γ and β moved in the runs of these figures, as far as they are at hand."""
+        from slimnet.reproduction.catalogue import figures
+
+        found = {}
+        for figure in (figures()[name] for name in names if name in figures()):
+            for entry in figure.entries if figure.layer else ():
+                own = [task for task in tasks if entry.name in task.names and task.recipe.seed == 0]
+                folder = self.out / RUNS / own[0].key
+                if self.done(own[0]) and folder.is_dir():
+                    found[entry.name] = moved(folder, entry.row, figure.layer or 1)
+        return found
+
+    def _images(self, task: Task) -> ImageData:
+        source = self._source(task)
+        return _loaded(str(self.out / source) if self.scale == "small" else source, task.recipe.image_size)
+
+    def machine(self) -> dict[str, str]:
+        """What runs are made on, without what changes from one moment to the next."""
+        from slimnet.benchmark.environment import environment
+
+        passing = ("Taken by other programs", "onnxruntime")
+        rows = {name: value for name, value in environment().rows() if name not in passing}
+        device, threads = self.workforce.chosen_device(), self.workforce.threads
+        return {"Device": _device_name(device), "Threads": str(threads or "all")} | rows
+
+
+def moved(folder: Path, label: str, layer: int) -> Moved:
+    """How γ and β of a layer, counted from 1, moved in a run.
+
+    Raises:
+        UsageError: the run's history does not hold them.
+    """
+    from slimnet.errors import UsageError
+    from slimnet.report.paper.figures import Moved
+    from slimnet.training.run.run_folder import read_history
+
+    history = read_history(folder)
+    name = next(iter(list(history.scales)[layer - 1 : layer]), None)
+    if name not in history.shifts:
+        raise UsageError(f"{folder} holds no history of γ and β in layer {layer}; delete the folder to train it again")
+    return Moved(label, history.iterations.numpy(), history.scales[name].numpy(), history.shifts[name].numpy())
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(source: str, image_size: int | None) -> Any:
+    from slimnet.data import load_data
+
+    return load_data(source, image_size=image_size)
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    chosen = torch.device(device)
+    return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "CPU"

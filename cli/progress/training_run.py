@@ -1,0 +1,251 @@
+"""A training run as the command line makes it: to a file or in a folder, in one process or in several."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.options.data import Reading
+from slimnet_cli.options.machine import Machine
+from slimnet_cli.options.recipe import Wishes
+from slimnet_cli.options.run_outputs import Keeping
+from slimnet_cli.output import terminal
+from slimnet_cli.progress import live_run
+from slimnet_cli.progress.signals import Terminated
+
+if TYPE_CHECKING:
+    from slimnet.data import ImageData
+    from slimnet.training import Accuracy, Recipe, TrainingRun
+    from slimnet.training.loop.distributed import Ranks
+    from slimnet.training.run.resumable_run import KeptRun
+    from slimnet.training.run.run_folder import RunFolder
+
+GPU_STEPS_BETWEEN_REPORTS = 100
+"""A report waits for the device, and a GPU's steps are so short that it would be felt."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has come to its end; what has not been written is None."""
+
+    run: TrainingRun
+    accuracy: Accuracy
+    checkpoint: Path
+    folder: Path | None = None
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for, in one of the processes that train together.
+
+    `path` is a checkpoint file, or a run's folder, which is taken up if `resume` says so.
+    """
+
+    data: str | None
+    path: Path
+    resume: bool
+    wishes: Wishes
+    reading: Reading
+    machine: Machine
+    keeping: Keeping
+    ranks: Ranks
+
+    def to_file(self) -> Finished | None:
+        """Train and write a checkpoint; None in all but the first process.
+
+        Raises:
+            click.Abort: interrupted; the checkpoint says how far it got.
+        """
+        from slimnet.training import save_checkpoint
+
+        recipe, images = self._fresh()
+        run = self._begin(recipe, images, self._threads(recipe))(None)
+        self._train(run, run)
+        if not self.ranks.first:
+            return None
+        save_checkpoint(run.model, self.path, recipe, run.iteration)
+        if run.iteration < recipe.iterations:
+            terminal.note(f"interrupted after {run.iteration} of {recipe.iterations} iterations; saved to {self.path}")
+            raise click.Abort
+        return Finished(run, accuracy_of(run), self.path)
+
+    def in_folder(self) -> Finished | None:
+        """Train in a folder, to the end or until interrupted; None in all but the first process.
+
+        Raises:
+            click.Abort: interrupted; the run can go on.
+        """
+        with self._taken_up() if self.resume else self._begun() as (folder, begin):
+            kept = self._kept(folder, begin)
+            with self.keeping.listeners(folder and folder.path, kept.run.iteration) as listeners:
+                self._train(kept.run, kept, listeners)
+            checkpoint = kept.close()
+            if kept.run.iteration < kept.recipe.iterations:
+                self._say_how_to_go_on(kept)
+                raise click.Abort
+            if checkpoint is None:
+                return None
+            accuracy = accuracy_of(kept.run)
+            report = self.keeping.write_report(self.path, kept.run, accuracy)
+            return Finished(kept.run, accuracy, checkpoint, self.path, report)
+
+    @contextmanager
+    def _begun(self) -> Iterator[tuple[RunFolder | None, Callable[[Any], TrainingRun]]]:
+        from slimnet.training.run.run_folder import begun, refuse_taken
+
+        if self.ranks.first:
+            refuse_taken(self.path)
+        recipe, images = self._fresh()
+        # First the run and then the folder, so that one which cannot be begun leaves nothing behind.
+        run = self._begin(recipe, images, self._threads(recipe))(None)
+        with ExitStack() as stack:
+            folder = stack.enter_context(begun(self.path, recipe)) if self.ranks.first else None
+            yield folder, lambda _: run
+
+    @contextmanager
+    def _taken_up(self) -> Iterator[tuple[RunFolder | None, Callable[[Any], TrainingRun]]]:
+        from slimnet.training.loop.resume_checks import refuse_difference
+        from slimnet.training.run.run_folder import reopened
+
+        with ExitStack() as stack:
+            folder = stack.enter_context(reopened(self.path)) if self.ranks.first else None
+            recipe, session = self.ranks.as_first((folder.recipe, folder.last_session()) if folder else None)
+            wished = self.wishes.changed(recipe, self.data)
+            refuse_difference(recipe, wished)
+            recipe = wished
+            images = self._images(recipe.data, recipe.image_size)
+            threads = session.threads if session else self._threads(recipe)
+            yield folder, self._begin(recipe, images, threads, session.every if session else None)
+
+    def _fresh(self) -> tuple[Recipe, ImageData]:
+        """The recipe of a new run, and its data."""
+        source = self.wishes.source(self.data)
+        images = self._images(source, self.wishes.image_size(source))
+        recipe = self.wishes.recipe(images, source)
+        self._tell_of_ranks(recipe)
+        self._predict(recipe)
+        return recipe, images
+
+    def _images(self, source: str, size: int | None) -> ImageData:
+        with self.ranks.one_before_the_others("reading the data"):
+            return self.reading.load(source, size)
+
+    def _begin(
+        self, recipe: Recipe, images: ImageData, threads: int | None, every: int | None = None
+    ) -> Callable[[Any], TrainingRun]:
+        """What makes the run, from a state or from the start."""
+        from slimnet.training import train
+
+        device = self.ranks.device if self.ranks.count > 1 else self.machine.chosen_device()
+        usual = live_run.STEPS_BETWEEN_REPORTS if str(device) == "cpu" else GPU_STEPS_BETWEEN_REPORTS
+        tuning = self.machine.tuning(threads)
+
+        def begin(state: Any) -> TrainingRun:
+            with terminal.working("Building the network"):
+                return train(
+                    recipe,
+                    images,
+                    device=device,
+                    every=every or usual,
+                    patience=live_run.PATIENCE,
+                    tuning=tuning,
+                    ranks=self.ranks,
+                    state=state,
+                )
+
+        return begin
+
+    def _kept(self, folder: RunFolder | None, begin: Callable[[Any], TrainingRun]) -> KeptRun:
+        from slimnet.training.run.resumable_run import Interval, KeptRun
+
+        kept = KeptRun(folder, begin, ranks=self.ranks, interval=Interval(self.keeping.checkpoint_every))
+        if folder is not None and self.resume:
+            for path in kept.damaged:
+                terminal.note(f"a checkpoint is damaged and was set aside as {path}")
+            terminal.note(f"going on from iteration {kept.run.iteration} of {kept.recipe.iterations}")
+        return kept
+
+    def _train(self, run: TrainingRun, reports: TrainingRun | KeptRun, listeners: Any = ()) -> None:
+        """Train to the end, or to a wish to stop; only the first process shows it."""
+        with live_run.stop_on_interrupt(run.stop, patient=self.ranks.count > 1):
+            if self.ranks.first:
+                live_run.watch(reports, listeners)
+            else:
+                for _ in reports:
+                    pass
+
+    @staticmethod
+    def _threads(recipe: Recipe) -> int | None:
+        """The narrow network of the demo is slower on two threads than on one."""
+        from slimnet.training import DIGITS_DEMO
+
+        return 1 if (recipe.arch, recipe.arch_args) == (DIGITS_DEMO.arch, DIGITS_DEMO.arch_args) else None
+
+    def _tell_of_ranks(self, recipe: Recipe) -> None:
+        if self.ranks.count > 1 and self.ranks.first:
+            each = recipe.batch_size // self.ranks.count
+            terminal.note(f"{self.ranks.count} processes share each batch of {recipe.batch_size} images, {each} apiece")
+
+    def _predict(self, recipe: Recipe) -> None:
+        """Say up front how long γ will need from where a warm start has them."""
+        if recipe.warm_start is None or not self.ranks.first:
+            return
+        from slimnet.training.warm_start import first_network, iterations_to_kill
+
+        forecast = iterations_to_kill(first_network(recipe), recipe)
+        if forecast.median is None:
+            terminal.note("nothing in this recipe kills filters: it has no regulariser that moves γ")
+            return
+        whole = "never" if forecast.all is None else f"in {forecast.all}"
+        terminal.note(
+            f"half of the γ that the loss does not hold will be dead in {forecast.median} iterations and all of them "
+            f"{whole}, at the first learning rate; this run has {recipe.iterations}"
+        )
+
+    def _say_how_to_go_on(self, kept: KeptRun) -> None:
+        if self.ranks.first:
+            terminal.note(
+                f"interrupted after {kept.run.iteration} of {kept.recipe.iterations} iterations; "
+                f"go on with: slimnet train --resume {shlex.quote(str(self.path))}"
+            )
+
+
+def accuracy_of(run: TrainingRun) -> Accuracy:
+    """How much of the test images the network reads."""
+    from slimnet.training import evaluate
+
+    with terminal.working("Measuring the accuracy"):
+        return evaluate(run.model, run.data)
+
+
+@contextmanager
+def one_voice(ranks: Ranks) -> Iterator[None]:
+    """Where several processes fail together, let one of them say why."""
+    from slimnet.errors import SlimnetError
+
+    try:
+        yield
+    except (SlimnetError, click.ClickException) as error:
+        if ranks.count == 1:
+            raise
+        ranks.say_once(partial(said, error))
+        raise click.exceptions.Exit(error.exit_code) from error
+    except Terminated as ended:
+        if ranks.count > 1:
+            why = f"ended by {ended.signal.name}: another of the {ranks.count} processes of this run is gone, or"
+            ranks.say_once(partial(terminal.failed, f"{why} torchrun was asked to end"))
+        raise
+
+
+def said(error: Exception) -> int:
+    """Say what went wrong, as the command line does at its end."""
+    if isinstance(error, click.ClickException):
+        return terminal.misused(error)
+    return terminal.failed(str(error))

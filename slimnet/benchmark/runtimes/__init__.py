@@ -1,0 +1,1 @@
+"""Runtimes in which a network is measured."""

@@ -1,0 +1,1 @@
+"""A slim network as a folder: saved, loaded and verified."""

@@ -1,0 +1,384 @@
+"""save, load, verify_bundle: a slim network as a folder without pickle, complete and checked before it appears."""
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimnet.bundle.activations import check_activations
+from slimnet.bundle.blueprint import Blueprint, read_weights, weights_into, write_weights
+from slimnet.bundle.input_spec import random_inputs
+from slimnet.bundle.manifest import CERTIFICATE, ONNX, PLAN, PROGRAM, WEIGHTS, read_manifest, write_manifest
+from slimnet.errors import BundleError, CertificateError, ChangedBundleError, ExportError, PlanError, UsageError
+from slimnet.export.capture import capture, forward, private_copy, with_batch
+from slimnet.export.onnx import write_onnx
+from slimnet.export.onnx_runner import OnnxRunner, limit_for
+from slimnet.export.pt2.runner import ProgramRunner, TorchRunner, program_bytes
+from slimnet.export.random_forward import Runner, depends_on_random_numbers
+from slimnet.models.architecture import Architecture
+from slimnet.models.bounded_build import Shapes, bounded_by
+from slimnet.modules.digest import digest_of
+from slimnet.modules.example_inputs import Inputs, tensors_in
+from slimnet.modules.loaders import batches_once
+from slimnet.slimmed import Slimmed
+from slimnet.storage.files import refuse_existing, whole_folder
+from slimnet.storage.records import read_json
+from slimnet.surgery.certificate import DENSE, Certificate, certify
+from slimnet.surgery.equivalence import BATCHES, nothing_finite, relative_difference, same_shapes, tolerance_for
+from slimnet.torch_state.devices import device_of
+from slimnet.torch_state.random_state import random_numbers_kept
+
+DENSE_AT_LEAST, DENSE_TO_SLIM = 1 << 26, 256
+"""The dense network of a bundle from elsewhere may have so many numbers, or so many for each that its weights hold."""
+
+ANOTHER_DENSE = "not the one of the bundle's certificate: its weights differ"
+"""What is said of a dense network that a bundle was not made from."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found when a bundle was checked again.
+
+    `differences` maps each form of the network but the first to the largest relative difference of its outputs to
+    those of `reference`, the first: on random inputs of the recorded shapes, at every batch size in `batches`.
+    `only_shapes` are forms that draw random numbers of their own, so that no more could be compared.
+    `certificate` is the one in the bundle; where its weights are not those that were measured, it says `trained_since`
+    and does not hold. `measured` is it measured again, where the dense network was given, and `other_dense` says
+    whether that was another than the certificate's.
+    """
+
+    folder: str
+    reference: str
+    differences: Mapping[str, float]
+    batches: tuple[int, ...]
+    certificate: Certificate
+    measured: Certificate | None
+    only_shapes: tuple[str, ...] = ()
+    other_dense: bool | None = None
+
+    @property
+    def certified(self) -> bool:
+        """Whether a certificate holds for the weights in the bundle: the one in it, or the one measured again."""
+        return self.certificate.holds or (self.measured is not None and self.measured.holds)
+
+    def __str__(self) -> str:
+        batches = " and ".join(map(str, self.batches))
+        forms = [
+            f"{name} agrees with {self.reference} within {difference:.1e} at batch {batches}"
+            for name, difference in self.differences.items()
+        ]
+        forms += [
+            f"{name} draws random numbers of its own: only the shapes of its outputs were compared, at batch {batches}"
+            for name in self.only_shapes
+        ]
+        return "\n".join([f"{self.folder}: every file is as it was written", *forms, *self._proof()])
+
+    def _proof(self) -> list[str]:
+        """What the certificates say, in lines."""
+        found = []
+        if self.measured is None or self.certificate.trained_since:
+            found.append(f"{'' if self.certificate.trained_since else 'as it was written: '}{self.certificate}")
+        if self.measured is not None:
+            found.append(f"measured again: {self.measured}")
+        if self.other_dense:
+            found.append(f"the dense network given is {ANOTHER_DENSE}")
+        return found
+
+
+def save(slimmed: Slimmed, folder: str | os.PathLike[str], *, source: str | None = None) -> Path:
+    """Write a slim network as a bundle: weights and plan, exported program, ONNX, certificate and manifest.
+
+    All three forms are run and must agree with `slimmed.model` before the folder appears. `source` says where the
+    dense network came from and is recorded. The network is not touched. One that was trained further is saved as well,
+    with a certificate that says so and does not hold.
+
+    Raises:
+        BundleError: the folder exists or cannot be written, the network is not what its architecture builds, or its
+            certificate did not hold when it was measured.
+        ExportError: the network cannot be exported, or a form does not agree.
+    """
+    target = Path(folder)
+    with whole_folder(target, BundleError) as staging:
+        write_parts(slimmed, staging)
+        read_certificate(staging)
+        module = rebuilt(slimmed, staging)
+        write_exports(slimmed, staging, source)
+        everything: dict[str, Runner] = {"the network": module_runner(slimmed.model), **forms(staging, module)}
+        everything[f"{PROGRAM} as torch loads it"] = TorchRunner(staging / PROGRAM)
+        compare(everything, slimmed.example_inputs.map(lambda tensor: tensor.detach().cpu()), target)
+        write_manifest(staging, source, slimmed.plan.digest)
+    return target
+
+
+def check_free(folder: str | os.PathLike[str]) -> None:
+    """Refuse a place where `save` could not write, before the work begins.
+
+    Raises:
+        BundleError: naming what is in the way.
+    """
+    target = Path(folder)
+    refuse_existing(target, BundleError)
+    if not target.parent.is_dir():
+        raise BundleError(f"cannot write {target}: there is no folder {target.parent}; make it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise BundleError(f"cannot write {target}: {target.parent} is not writable; name another place")
+
+
+def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
+    """Build the slim network of a bundle again, on the CPU, in the mode it was saved in.
+
+    `model` is a fresh dense network of the same architecture. It is needed where the bundle names none. One that is
+    made by code (`package.module:factory`), or with arguments that reach for files or servers, is built with `trust`
+    alone: a file from elsewhere does not choose what runs.
+
+    Raises:
+        BundleError: not a bundle, a file that was changed, or an architecture that is not built without `model`.
+        PlanError: the plan is not one, or `model` is not the network it was made for.
+        ArchitectureError: the architecture cannot be built here.
+    """
+    place = Path(folder)
+    blueprint = read_blueprint(place)
+    return blueprint.build(model or fresh_dense(blueprint, place, trust=trust), place / WEIGHTS)
+
+
+def read_blueprint(folder: str | os.PathLike[str]) -> Blueprint:
+    """What a bundle says of how its network is built and what it takes, after every file's hash was checked.
+
+    Raises:
+        BundleError: not a bundle, or a file that was changed.
+        PlanError: the plan is not one.
+    """
+    read_manifest(Path(folder))
+    return Blueprint.read(Path(folder) / PLAN)
+
+
+def verify_bundle(
+    folder: str | os.PathLike[str],
+    model: nn.Module | None = None,
+    *,
+    dense: nn.Module | None = None,
+    loader: Iterable[Any] | None = None,
+    trust: bool = False,
+) -> Verification:
+    """Check a bundle on this machine: every file's hash, and that all forms of the network agree.
+
+    `model` and `trust` are as for `load`; a network that cannot be rebuilt is checked in its other two forms. `dense`
+    is the trained network the bundle was made from: with it the certificate is measured again, on `loader` or on
+    random inputs of the recorded shapes.
+
+    Raises:
+        BundleError: not a bundle, or a file that was changed.
+        ExportError: the forms do not agree.
+        CertificateError, PlanError: `dense` computes something else, or is another network.
+    """
+    place = Path(folder)
+    manifest = read_manifest(place)
+    blueprint, certificate = Blueprint.read(place / PLAN), read_certificate(place)
+    if not blueprint.plan.digest == certificate.plan_digest == manifest.plan_digest:
+        raise ChangedBundleError(f"{place}: plan and certificate are of different networks; save the bundle again")
+    inputs = random_inputs(blueprint.inputs, seed=0)
+    slim = verifiable_module(blueprint, place, model or dense, trust=trust)
+    check_activations(slim, inputs, max(BATCHES), str(place))
+    found = forms(place, slim)
+    agreement = compare(found, inputs, place)
+    checked = Verification(
+        str(place), next(iter(found)), agreement.differences, BATCHES, certificate, None, agreement.only_shapes
+    )
+    if dense is None:
+        return checked
+    if certificate.reference != DENSE:
+        raise UsageError(f"{place} is proven against {certificate.reference}, so verify it without the dense one")
+    assert slim is not None, "it was built from the dense network"
+    samples = inputs if loader is None else batches_once(loader)
+    measured = certify(dense, slim.to(device_of(dense)), blueprint.plan, samples, tolerance=certificate.tolerance)
+    other = measured.reference_weights != certificate.reference_weights
+    if not measured.holds:
+        since = ", for it was trained since its certificate was measured" if certificate.trained_since else ""
+        strange = f"; the dense network given is {ANOTHER_DENSE}" if other else ""
+        raise CertificateError(f"{place} does not compute what the dense network does{since}: {measured}{strange}")
+    return replace(checked, measured=measured, other_dense=other)
+
+
+def write_parts(slimmed: Slimmed, folder: Path) -> None:
+    """Write what the network is built again from, and its certificate."""
+    write_weights(slimmed.model, folder / WEIGHTS)
+    Blueprint.of(slimmed).write(folder / PLAN)
+    (folder / CERTIFICATE).write_text(slimmed.current_certificate.to_json() + "\n", encoding="utf-8")
+
+
+def write_exports(slimmed: Slimmed, folder: Path, source: str | None) -> None:
+    """Write the forms that run without the network's own code."""
+    metadata = {"plan_digest": slimmed.plan.digest, "certificate": slimmed.current_certificate.verdict}
+    metadata |= {} if source is None else {"source": source}
+    captured = capture(slimmed.model, slimmed.example_inputs)
+    (folder / PROGRAM).write_bytes(program_bytes(captured.program))
+    write_onnx(captured, folder / ONNX, metadata)
+
+
+def rebuilt(slimmed: Slimmed, folder: Path) -> nn.Module:
+    """The network as `load` will build it; where it has no architecture, a copy with the weights as written.
+
+    Raises:
+        BundleError: the network was changed after its architecture was built.
+    """
+    if slimmed.architecture is None:
+        return weights_into(slimmed.model, folder / WEIGHTS)
+    try:
+        return Blueprint.read(folder / PLAN).build(unseeded(slimmed.architecture), folder / WEIGHTS)
+    except (PlanError, BundleError) as error:
+        raise BundleError(
+            f"the network is not what {slimmed.architecture} builds ({str(error).partition(';')[0]}); "
+            "make it in a factory of your own, package.module:factory"
+        ) from error
+
+
+def fresh_dense(blueprint: Blueprint, folder: Path, *, trust: bool) -> nn.Module:
+    """The dense network that a bundle names, with random weights.
+
+    Raises:
+        BundleError: it names none, or code that is not trusted, or claims a size out of all proportion to its weights.
+        ArchitectureError: it cannot be built, or becomes larger than the plan says.
+    """
+    architecture = blueprint.architecture
+    if architecture is None:
+        raise BundleError(
+            f"{folder} does not say how its network is built; say it with model= (--arch on the command line), "
+            f"or run {PROGRAM} or {ONNX}, which need nothing else"
+        )
+    if trust:
+        return unseeded(architecture.trusted())
+    if architecture.imports_code:
+        raise BundleError(
+            f"{folder} would import and call {architecture.name} to make its network, {architecture}, "
+            "which is not run unasked; if you trust it, say so with trust=True or model= (or --trust, --arch)"
+        )
+    shapes = blueprint.plan.shapes
+    check_proportion(shapes, folder)
+    with bounded_by(shapes):
+        return unseeded(architecture)
+
+
+def check_proportion(shapes: Shapes, folder: Path) -> None:
+    """Refuse a bundle whose dense network would be out of all proportion to the weights in it.
+
+    Raises:
+        BundleError: it would take gigabytes for nothing.
+    """
+    dense, held = sum(map(math.prod, shapes.values())), (folder / WEIGHTS).stat().st_size // 4
+    limit = max(DENSE_AT_LEAST, DENSE_TO_SLIM * held)
+    if dense > limit:
+        raise BundleError(
+            f"{folder} claims a dense network of {dense:,} numbers for {held:,} in its {WEIGHTS}, more than "
+            f"{DENSE_TO_SLIM} times as many; if that is right, pass the dense network with model= (or --arch)"
+        )
+
+
+def unseeded(architecture: Architecture) -> nn.Module:
+    """Build a network without drawing from the caller's random numbers."""
+    with random_numbers_kept(), torch.device("cpu"):
+        return architecture.build()
+
+
+def verifiable_module(blueprint: Blueprint, folder: Path, dense: nn.Module | None, *, trust: bool) -> nn.Module | None:
+    """The rebuilt network, or None where nothing says how."""
+    known = blueprint.architecture is not None and (trust or not blueprint.architecture.imports_code)
+    if dense is None and not known:
+        return None
+    return blueprint.build(dense or fresh_dense(blueprint, folder, trust=trust), folder / WEIGHTS)
+
+
+def forms(folder: Path, module: nn.Module | None) -> dict[str, Runner]:
+    """Every form of a bundle's network, ready to run."""
+    first = {} if module is None else {WEIGHTS: module_runner(module)}
+    return {
+        **first,
+        PROGRAM: ProgramRunner(folder / PROGRAM),
+        ONNX: OnnxRunner(folder / ONNX, limit_for(folder / WEIGHTS)),
+    }
+
+
+def module_runner(module: nn.Module) -> Runner:
+    """Runs a copy of a module on the CPU in evaluation mode."""
+    copy = private_copy(module)
+    return lambda inputs: tensors_in(forward(copy, inputs))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The largest relative difference of each form to the first, and the forms of which only shapes were compared."""
+
+    differences: Mapping[str, float]
+    only_shapes: tuple[str, ...]
+
+
+def compare(runners: Mapping[str, Runner], inputs: Inputs, place: Path) -> Agreement:
+    """Run all forms on the same inputs and the same random numbers, as far as they can draw the same.
+
+    Raises:
+        ExportError: one differs from the first by more than the tolerance, or that is nowhere finite.
+    """
+    (reference, first), *others = runners.items()
+    random = depends_on_random_numbers(first, with_batch(inputs, BATCHES[0]))
+    # onnxruntime has a generator of its own.
+    only_shapes = tuple(name for name, _ in others if name == ONNX and random)
+    worst: dict[str, float] = {}
+    for batch in BATCHES:
+        given = with_batch(inputs, batch)
+        expected = under_the_same_numbers(first, given)
+        if nothing_finite(expected):
+            raise ExportError(
+                f"{place}: {reference} returns no finite number at batch {batch}: nothing can be compared"
+            )
+        for name, runner in others:
+            actual = under_the_same_numbers(runner, given)
+            if name in only_shapes and same_shapes(expected, actual):
+                continue
+            difference = relative_difference(expected, actual)
+            if difference > tolerance_for(expected):
+                raise ExportError(
+                    f"{place}: {name} differs from {reference} by {difference:.1e} at batch {batch}, "
+                    f"more than {tolerance_for(expected):.0e}"
+                )
+            worst[name] = max(worst.get(name, 0.0), difference)
+    return Agreement(worst, only_shapes)
+
+
+def under_the_same_numbers(runner: Runner, inputs: Inputs) -> list[torch.Tensor]:
+    """What one form returns, with the random numbers that every other one draws."""
+    with random_numbers_kept():
+        return runner(inputs)
+
+
+def read_certificate(folder: Path) -> Certificate:
+    """The certificate of a bundle, as it is for the weights in it.
+
+    Raises:
+        BundleError: the file holds something else, or a certificate with which nothing would have been saved.
+        ChangedBundleError: it does not say that the weights are others than those it was measured on.
+    """
+    certificate = stored_certificate(folder / CERTIFICATE)
+    current = certificate.for_weights(digest_of(read_weights(folder / WEIGHTS).items()))
+    if current.trained_since and not certificate.trained_since:
+        raise ChangedBundleError(
+            f"{folder / WEIGHTS} holds other weights than those that {CERTIFICATE} was measured on; "
+            "save the bundle again"
+        )
+    return current
+
+
+def stored_certificate(path: Path) -> Certificate:
+    """The certificate in a file.
+
+    Raises:
+        BundleError: as `read_certificate`.
+    """
+    where, again = f"{path} holds no certificate", "save the bundle again"
+    certificate = Certificate.from_data(read_json(path, BundleError, again), where, BundleError)
+    if not certificate.was_within_tolerance:
+        raise BundleError(f"{path} says that the network is not right: {certificate}")
+    return certificate

@@ -1,0 +1,144 @@
+"""The manifest of a bundle: which files it has, their hashes, and what wrote them."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slimnet.errors import BundleError, ChangedBundleError
+from slimnet.storage.field_types import Count
+from slimnet.storage.files import open_file, read_bytes
+from slimnet.storage.records import LIMIT_BYTES, build, parse_json, read_json
+
+WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE = (
+    "model.safetensors",
+    "plan.json",
+    "model.pt2",
+    "model.onnx",
+    "certificate.json",
+)
+FILES = (WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE)
+"""The files of a bundle, beside the manifest itself."""
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+"""The version of the bundle's layout."""
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """A file of a bundle: its name, SHA-256 (hex) and size in bytes."""
+
+    name: str
+    sha256: str
+    size: Count
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle is made of; `versions` maps slimnet, torch, onnx and Python to what wrote it."""
+
+    files: tuple[BundleFile, ...]
+    source: str | None
+    plan_digest: str
+    versions: Mapping[str, str]
+
+
+def write_manifest(folder: Path, source: str | None, plan_digest: str) -> Manifest:
+    """Hash the files of a finished bundle and write `manifest.json` beside them."""
+    files = tuple(_hashed(folder / name) for name in FILES)
+    manifest = Manifest(files, source, plan_digest, versions())
+    (folder / MANIFEST).write_bytes(_rendered(manifest))
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a bundle's manifest and compare every file with it, byte for byte.
+
+    Raises:
+        BundleError: no bundle, a file that is missing or was changed, a manifest that is not one.
+    """
+    manifest = _parsed(folder)
+    for recorded in manifest.files:
+        try:
+            found = _hashed(folder / recorded.name)
+        except FileNotFoundError as error:
+            raise ChangedBundleError(f"{folder} has no {recorded.name}; save the bundle again") from error
+        except OSError as error:
+            raise BundleError(f"{folder / recorded.name} cannot be read ({error.strerror})") from error
+        if found != recorded:
+            raise ChangedBundleError(
+                f"{folder / recorded.name} was changed after it was written (its SHA-256 differs from {MANIFEST}); "
+                "save the bundle again"
+            )
+    return manifest
+
+
+def versions() -> dict[str, str]:
+    """The versions of what writes a bundle."""
+    import onnx
+    import onnxruntime
+
+    import slimnet
+
+    return {
+        "slimnet": slimnet.__version__,
+        "torch": str(torch.__version__),
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _hashed(path: Path) -> BundleFile:
+    with open_file(path) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return BundleFile(path.name, digest, file.tell())
+
+
+def _rendered(manifest: Manifest) -> bytes:
+    """The manifest as its only spelling in JSON, with its own digest, so that a change anywhere shows."""
+    document = {"format": FORMAT, **asdict(manifest)}
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return (json.dumps(document | {"digest": digest}, sort_keys=True, indent=1) + "\n").encode()
+
+
+def _parsed(folder: Path) -> Manifest:
+    try:
+        content = read_bytes(folder / MANIFEST, LIMIT_BYTES)
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{folder} is no bundle: it has no {MANIFEST}; name a folder that slimnet.save wrote"
+        ) from error
+    except OSError as error:
+        raise BundleError(f"{folder / MANIFEST} cannot be read ({error.strerror})") from error
+    again = "save the bundle again"
+    data = parse_json(content, str(folder / MANIFEST), ChangedBundleError, again)
+    if not isinstance(data, dict):
+        raise ChangedBundleError(f"{folder / MANIFEST} should hold an object; {again}")
+    if data.get("format") != FORMAT:
+        raise BundleError(f"{folder / MANIFEST} has format {data.get('format')!r:.20}, this slimnet reads {FORMAT}")
+    parts = {name: value for name, value in data.items() if name not in ("format", "digest")}
+    manifest = build(Manifest, parts, str(folder / MANIFEST), ChangedBundleError, advice=again)
+    # Only these names, so that no path out of the folder is ever followed.
+    whole = tuple(each.name for each in manifest.files) == FILES and _rendered(manifest) == content
+    if not whole:
+        raise ChangedBundleError(f"{folder / MANIFEST} was changed after it was written; save the bundle again")
+    return manifest
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a bundle that holds an object.
+
+    Raises:
+        BundleError: it holds something else.
+    """
+    data = read_json(path, BundleError, "save the bundle again")
+    if not isinstance(data, dict):
+        raise BundleError(f"{path} should hold an object, not {type(data).__name__}; save the bundle again")
+    return data

@@ -1,0 +1,1 @@
+"""Folders of images: listed, decoded by several processes, and cached."""

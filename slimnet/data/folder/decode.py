@@ -1,0 +1,74 @@
+"""One image file as bytes: any colour mode of the formats in use, brought to three channels and to one size."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from slimnet.errors import DataError
+from slimnet.storage.files import open_file
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises over files that are damaged or no images."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""What files are decoded as, whatever they are called: Pillow hands some others, such as EPS, to other programs."""
+
+DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+"""Modes with 16 bits a pixel; Pillow widens those of some formats to 32."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pixels `(H, W, 3)` as uint8, and what had to be done to the image's colours ("" for nothing)."""
+
+    pixels: np.ndarray
+    converted: str
+
+
+def decode(path: Path, size: int | None) -> Decoded:
+    """Read an image: its first frame, upright as its EXIF says, in RGB.
+
+    Grey becomes three equal channels, what is transparent lies over white, 16 bits become 8. With `size` the shorter
+    side is resized to it (bilinear, antialiased) and the middle is cropped to `size × size`.
+
+    Raises:
+        DataError: a file that is missing, damaged, or no image; in a few words, without the path.
+    """
+    try:
+        with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
+            if size is not None:
+                # JPEGs are decoded at an eighth to a half of their size where that leaves enough.
+                image.draft(image.mode, (2 * size, 2 * size))
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            colour, converted = in_colour(upright)
+    except UnidentifiedImageError as error:
+        raise DataError("cannot identify it as an image") from error
+    except UNREADABLE as error:
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError((words.splitlines() or [type(error).__name__])[0]) from error
+    return Decoded(np.asarray(colour if size is None else middle(colour, size)), converted)
+
+
+def in_colour(image: Image.Image) -> tuple[Image.Image, str]:
+    """The image in RGB, and what was done for that."""
+    mode = image.mode
+    if mode == "RGB":
+        return image, ""
+    if mode in DEEP:
+        deep = np.asarray(image).astype(np.uint32)
+        return Image.fromarray((deep.clip(0, 65535) // 257).astype(np.uint8)).convert("RGB"), "16-bit"
+    if mode == "F":
+        raise ValueError("its pixels are floating-point numbers of an unknown range")
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB"), "transparent"
+    return image.convert("RGB"), {"L": "grey", "1": "grey", "P": "palette"}.get(mode, mode)
+
+
+def middle(image: Image.Image, size: int) -> Image.Image:
+    """The middle of an image whose shorter side has been made `size` pixels long."""
+    return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)

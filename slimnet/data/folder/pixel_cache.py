@@ -1,0 +1,214 @@
+"""Images decoded once: a folder's images as one array of bytes on disk, mapped into memory from then on.
+
+pixels.npy    uint8 (N, H, W, 3), training images first
+state.npy     uint8 (N,): 0 not decoded yet, then 1 + the kind of conversion, or 255 for unreadable
+index.json    written last: what the array holds
+lock          held by the process that decodes
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+
+from slimnet.data.folder.decode import decode
+from slimnet.data.folder.decode_pool import BROKEN, ProgressCallback, array_in, fill
+from slimnet.data.folder.listing import Listing
+from slimnet.data.image_data import ImageData
+from slimnet.errors import DataError
+from slimnet.storage.files import held, open_file, read_text, told, whole_file
+
+PIXELS, GOOD, STATE, INDEX = "pixels.npy", "good.npy", "state.npy", "index.json"
+VERSION = 1
+NAMED = 3
+"""How many unreadable images an error names."""
+
+PART = 1024
+"""Images that are counted or copied at a time."""
+
+RESIDENT_BYTES = 1 << 30
+"""A set below this is read into memory; one above stays on disk."""
+
+
+def packed(
+    listing: Listing,
+    size: int | None,
+    cache: str | Path | None = None,
+    *,
+    skip_broken: bool = False,
+    progress: ProgressCallback | None = None,
+) -> ImageData:
+    """The images of a listing, decoded now or, as far as that has been done before, long ago.
+
+    Every core decodes. A process that is killed loses what it did in the last seconds; the next one goes on from
+    there. `cache` is where packed sets are kept (`~/.cache/slimnet` when None). Sets below a gigabyte are read into
+    memory, larger ones are mapped.
+
+    Raises:
+        DataError: unreadable images (named and counted; with `skip_broken` they are left out), images of several
+            sizes where no `size` is given, a cache that cannot be written, or that another process is filling.
+    """
+    paths = [path for path, _ in (*listing.train, *listing.test)]
+    place = Path(cache or cache_folder()) / f"{listing.folder.name}-{digest(listing, paths, size, skip_broken)}"
+    with told(place, DataError):
+        place.mkdir(parents=True, exist_ok=True)
+    if not (place / INDEX).exists():
+        with held(place, DataError, "decoding images"):
+            if not (place / INDEX).exists():
+                _pack(place, listing, paths, size, skip_broken, progress)
+    return _opened(place, listing)
+
+
+def cache_folder() -> Path:
+    """Where packed sets are kept unless somebody says otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slimnet"
+
+
+def digest(listing: Listing, paths: list[Path], size: int | None, skip_broken: bool) -> str:
+    """What tells one packed set from another: the files with their sizes and times, their classes, and the size."""
+    told_apart = hashlib.sha256(f"{VERSION} {size} {skip_broken} {listing.classes}".encode())
+    for path, label in (*listing.train, *listing.test):
+        told_apart.update(f"{path.relative_to(listing.folder)}|{label}|{_stamp(path)}\n".encode())
+    return told_apart.hexdigest()[:16]
+
+
+def _stamp(path: Path) -> str:
+    """The size and time of a file; decoding says what is wrong with one that has none, such as a link to nowhere."""
+    try:
+        status = path.stat()
+    except OSError:
+        return "unreadable"
+    return f"{status.st_size}|{status.st_mtime_ns}"
+
+
+def _pack(
+    place: Path,
+    listing: Listing,
+    paths: list[Path],
+    size: int | None,
+    skip_broken: bool,
+    progress: ProgressCallback | None,
+) -> None:
+    """Decode what is missing, look at what was found, and write the index."""
+    shape = (size, size) if size is not None else _common_shape(paths)
+    with told(place, DataError):
+        pixels = array_in(place / PIXELS, (len(paths), *shape, 3))
+        state = array_in(place / STATE, (len(paths),))
+    kinds = fill(paths, size, pixels, state, progress)
+    broken = np.flatnonzero(state == BROKEN)
+    if broken.size and not skip_broken:
+        raise DataError(_complaint(paths, broken, size))
+    _write_index(place, listing, paths, state, kinds, pixels)
+
+
+def _common_shape(paths: list[Path]) -> tuple[int, int]:
+    """The size of the first image that can be read, which all of them must have."""
+    for path in paths:
+        try:
+            height, width, _ = decode(path, None).pixels.shape
+        except DataError:
+            continue
+        return height, width
+    raise DataError(f"none of the {len(paths)} images can be read, beginning with {paths[0]}; see what they are")
+
+
+def _complaint(paths: list[Path], broken: np.ndarray, size: int | None) -> str:
+    """Say how many images cannot be read, and why the first of them cannot."""
+    named = []
+    for index in broken[:NAMED].tolist():
+        try:
+            decode(paths[index], size)
+        except DataError as error:
+            named.append(f"{paths[index]} ({error})")
+    more = f" and {broken.size - NAMED} more" if broken.size > NAMED else ""
+    return (
+        f"{broken.size} of {len(paths)} images cannot be read: {', '.join(named)}{more}; "
+        "replace or delete them, or leave them out with --skip-broken"
+    )
+
+
+def _write_index(
+    place: Path, listing: Listing, paths: list[Path], state: np.ndarray, kinds: list[str], pixels: np.memmap
+) -> None:
+    """Say what the array holds; from now on the set is complete."""
+    good = state != BROKEN
+    train = int(good[: len(listing.train)].sum())
+    test = int(good.sum()) - train
+    if not train or not test:
+        missing = "test" if train else "training"
+        raise DataError(f"{listing.folder}: none of the {missing} images can be read; see what they are")
+    if not good.all():
+        pixels = _without_broken(place, pixels, np.flatnonzero(good))
+    mean, std = statistics(pixels, train)
+    counts = Counter(kinds[number] for number in (state[good].astype(int) - 1).tolist())
+    index = {
+        "version": VERSION,
+        "pixels": PIXELS if good.all() else GOOD,
+        "train": train,
+        "mean": mean,
+        "std": std,
+        "converted": {kind: number for kind, number in counts.items() if kind},
+        "left_out": [
+            str(path.relative_to(listing.folder))
+            for path in (*listing.left_out, *(paths[row] for row in np.flatnonzero(~good).tolist()))
+        ],
+    }
+    with whole_file(place / INDEX, DataError) as path:
+        path.write_text(json.dumps(index, indent=1))
+    if not good.all():
+        (place / PIXELS).unlink()
+
+
+def _without_broken(place: Path, pixels: np.memmap, rows: np.ndarray) -> np.memmap:
+    """A second array with the good images alone."""
+    with whole_file(place / GOOD, DataError) as path:
+        good = open_memmap(path, mode="w+", dtype=np.uint8, shape=(rows.size, *pixels.shape[1:]))
+        for start in range(0, rows.size, PART):
+            good[start : start + PART] = pixels[rows[start : start + PART]]
+        good.flush()
+    return good
+
+
+def statistics(pixels: np.ndarray, count: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over the first images, scaled to 0..1, from counts of 256 values."""
+    channels = pixels.shape[-1]
+    counts = np.zeros((channels, 256), dtype=np.int64)
+    for start in range(0, count, PART):
+        part = pixels[start : min(count, start + PART)]
+        for channel in range(channels):
+            counts[channel] += np.bincount(part[..., channel].reshape(-1), minlength=256)
+    shares, values = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+    mean = shares @ values
+    std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
+    return mean.tolist(), np.where(std > 0, std, 1.0).tolist()
+
+
+def _opened(place: Path, listing: Listing) -> ImageData:
+    """The packed set as training takes it."""
+    try:
+        index: dict[str, Any] = json.loads(read_text(place / INDEX))
+        # "c": torch wants an array that can be written to; what is written would not reach the disk.
+        with open_file(place / index["pixels"]):
+            pixels = open_memmap(place / index["pixels"], mode="c")
+        left_out, count = set(index["left_out"]), int(index["train"])
+        mean, std = tuple(index["mean"]), tuple(index["std"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{place} is damaged ({error}); delete it, and the images are decoded again") from error
+    mapped = pixels.nbytes > RESIDENT_BYTES
+    images = torch.from_numpy(pixels if mapped else np.array(pixels))
+    train, test = (
+        torch.tensor(
+            [label for path, label in entries if str(path.relative_to(listing.folder)) not in left_out], device="cpu"
+        )
+        for entries in (listing.train, listing.test)
+    )
+    name = listing.folder.name
+    return ImageData(
+        name, images[:count], train, images[count:], test, listing.classes, mean, std, mapped, len(left_out)
+    )

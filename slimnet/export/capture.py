@@ -1,0 +1,248 @@
+"""capture: a network as a graph of ATen operators for any batch size, made by torch.export from a private copy."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.export.graph_signature import InputKind, TensorArgument
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+from slimnet.errors import ExportError, InputError, reason
+from slimnet.export.quiet_torch import quiet
+from slimnet.export.random_forward import depends_on_random_numbers
+from slimnet.modules.copying import check_filled, copy_with
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, placed_tensors_in, tensors_in
+from slimnet.torch_state.random_state import random_numbers_kept
+
+BATCH = "batch"
+"""The name of the first axis of every input that has one row for each example."""
+
+TRACED_BATCH = 2
+"""The batch the forward is traced with: the smallest that will do, since an axis of length 1 becomes a constant."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A network as a graph, beside the private copy it was made from.
+
+    `module` is in evaluation mode on the CPU, and so are `inputs`, the example inputs. Where the network returns
+    anything but tensors in Python's own containers, module and program return a dict of the tensors alone. Names are
+    those of the tensors that go in and come out, in order. `random` says that what comes out depends on random numbers.
+    """
+
+    program: ExportedProgram
+    module: nn.Module
+    inputs: Inputs
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    random: bool
+
+
+def capture(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Captured:
+    """Trace a copy of the network in evaluation mode on the CPU, for any size of the batch axis.
+
+    The batch axis is the first axis of the first input, and of every other input whose first axis is as long. The
+    model is not touched.
+
+    Raises:
+        InputError: the network does not take the example inputs.
+        ExportError: its forward depends on data, holds for some batch sizes only, or is beyond torch.export.
+    """
+    check_filled(model)
+    given = Inputs.of(example_inputs)
+    given.check_against(model)
+    inputs = given.map(lambda tensor: tensor.detach().cpu().contiguous())
+    module = private_copy(model)
+    traced = with_batch(inputs, TRACED_BATCH)
+    output = first_output(module, traced, inputs)
+    names = unique([name for name, _ in named_tensors_in(output)])
+    if not names:
+        raise ExportError(f"{type(model).__name__} returns no tensor; there is nothing to export")
+    if not is_plain(output):
+        module.register_forward_hook(lambda _, __, output: tensors_by_name(names, output))
+    random = depends_on_random_numbers(lambda given: tensors_in(forward(module, given)), traced)
+    program = export_program(module, traced, inputs)
+    return Captured(program, module, inputs, input_names(program), names, random)
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """A copy that shares nothing with the model, in evaluation mode on the CPU, in torch's usual memory format.
+
+    Of channels_last the graph would keep how a global average is laid out: ten operators for what takes none.
+    """
+    plain = torch.contiguous_format
+    return copy_with(model, lambda _, tensor: tensor.detach().to("cpu", copy=True, memory_format=plain)).eval()
+
+
+def first_output(module: nn.Module, traced: Inputs, inputs: Inputs) -> Any:
+    """What the network returns for as many examples as it is traced with.
+
+    Raises:
+        InputError: it does not take the example inputs as they were given either.
+        ExportError: it takes those alone.
+    """
+    try:
+        return run(module, traced)
+    except InputError as error:
+        run(module, inputs)
+        raise ExportError(for_some_batches(type(module).__name__, reason(error.__cause__ or error))) from error
+
+
+def run(module: nn.Module, inputs: Inputs) -> Any:
+    """What the network returns, without gradients and without drawing from the caller's random numbers.
+
+    Raises:
+        InputError: its forward raises.
+    """
+    with random_numbers_kept():
+        return forward(module, inputs)
+
+
+def forward(module: nn.Module, inputs: Inputs) -> Any:
+    """What the network returns, without gradients.
+
+    Raises:
+        InputError: its forward raises.
+    """
+    try:
+        with torch.no_grad(), torch.device("cpu"):
+            return inputs.call(module)
+    except Exception as error:  # a forward may raise anything
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
+        raise InputError(
+            f"{type(module).__name__} does not take inputs of shape {shapes} on the CPU ({reason(error)}); "
+            f"{advice(error)}"
+        ) from error
+
+
+def advice(error: Exception) -> str:
+    """What to do about a forward that raised on the CPU."""
+    if "device" in str(error) or "CUDA" in str(error):
+        return (
+            "let what it makes be on the device of its input, and what it holds be parameters or buffers, which follow "
+            "the network to the CPU"
+        )
+    return "pass example inputs that its forward takes"
+
+
+def with_batch(inputs: Inputs, batch: int) -> Inputs:
+    """The same inputs with exactly `batch` examples, no two alike: a repeated one is shifted along its last axis.
+
+    Raises:
+        InputError: they hold no example.
+    """
+    tensors = inputs.tensors
+    if any(tensor.ndim and not tensor.shape[0] for tensor in tensors):
+        raise InputError("the example inputs hold no example: an axis has length 0; pass at least one")
+    return inputs.map(lambda tensor: resized(tensor, batch) if is_batched(tensor, inputs.batch) else tensor)
+
+
+def is_batched(tensor: torch.Tensor, batch: int) -> bool:
+    """Whether a tensor's first axis is the batch."""
+    return tensor.ndim > 0 and tensor.shape[0] == batch
+
+
+def resized(tensor: torch.Tensor, batch: int) -> torch.Tensor:
+    """A tensor `(N, ...)` with `batch` rows: its own, and then its own shifted."""
+    if batch <= len(tensor):
+        return tensor[:batch]
+    rows = (tensor[i % len(tensor)] for i in range(batch))
+    return torch.stack([row.roll(i // len(tensor), -1) if row.ndim else row for i, row in enumerate(rows)])
+
+
+def export_program(module: nn.Module, traced: Inputs, inputs: Inputs) -> ExportedProgram:
+    """The graph of the module, without the file names and the inputs that torch.export keeps with it.
+
+    Raises:
+        ExportError: there is no such graph.
+    """
+    batch, shapes = Dim(BATCH), ShapesCollection()
+    for tensor, original in zip(traced.tensors, inputs.tensors, strict=True):
+        if is_batched(original, inputs.batch):
+            shapes[tensor] = {0: batch}
+    dynamic = shapes.dynamic_shapes(module, traced.args, traced.kwargs)
+    try:
+        with quiet(), torch.no_grad(), random_numbers_kept(), torch.device("cpu"):
+            program = torch.export.export(module, traced.args, traced.kwargs, dynamic_shapes=dynamic, strict=False)
+    except Exception as error:  # so may a forward that is traced
+        raise ExportError(explain(error, type(module).__name__)) from error
+    program.example_inputs = None
+    for part in program.graph_module.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            for node in part.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    return program
+
+
+def explain(error: Exception, network: str) -> str:
+    """Say in one line why torch.export made no graph of a network."""
+    text = str(error)
+    if isinstance(error, GuardOnDataDependentSymNode):
+        return (
+            f"{network} cannot be exported: its forward depends on the values of its inputs, not on their shapes alone"
+        )
+    if "Constraints violated" in text:
+        found = re.search(r"Suggested fixes:\s+(.*)", text)
+        return for_some_batches(network, f"it needs {found[1].strip()}" if found else "")
+    return f"{network} cannot be exported: {reason(error)}"
+
+
+def for_some_batches(network: str, limit: str) -> str:
+    """Say that a forward holds for some batch sizes only, and what limits it."""
+    return (
+        f"{network} cannot be exported for any batch size: its forward only works for some"
+        f"{f' ({limit})' if limit else ''}; take the size from the input, as in x.flatten(1), and give example inputs "
+        "whose batch size is not the length of another input's first axis"
+    )
+
+
+def input_names(program: ExportedProgram) -> tuple[str, ...]:
+    """The names of the tensors that go in; numbers and the like are part of the graph."""
+    specs = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    return tuple(spec.arg.name for spec in specs if isinstance(spec.arg, TensorArgument))
+
+
+def named_tensors_in(output: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors a network returns, in the order of `tensors_in`, named by where they are.
+
+    "output" for a tensor, "output_0" and so on for a sequence, and the key or attribute where there is one.
+    """
+    for place, tensor in placed_tensors_in(output):
+        yield output_name(place), tensor
+
+
+def is_plain(output: Any) -> bool:
+    """Whether an output is tensors in Python's own containers, which need nobody's classes."""
+    if type(output) in (tuple, list):
+        return all(map(is_plain, output))
+    if type(output) in (dict, OrderedDict):
+        return all(map(is_plain, output.values()))
+    return isinstance(output, torch.Tensor)
+
+
+def output_name(words: Sequence[str]) -> str:
+    """One name for a path: its words, after "output" where they do not begin with a letter."""
+    name = "_".join(words)
+    return name if name[:1].isalpha() else f"output_{name}".rstrip("_")
+
+
+def unique(names: Sequence[str]) -> tuple[str, ...]:
+    """The names with numbers after those that come again."""
+    found: list[str] = []
+    for name in names:
+        count, free = 0, name
+        while free in found:
+            count, free = count + 1, f"{name}_{count + 1}"
+        found.append(free)
+    return tuple(found)
+
+
+def tensors_by_name(names: Sequence[str], output: Any) -> dict[str, torch.Tensor]:
+    """The tensors of an output as a dict."""
+    tensors = [tensor for _, tensor in named_tensors_in(output)]
+    return dict(zip(names, tensors, strict=True))

@@ -1,0 +1,325 @@
+"""Graph: the steps of a captured network, read from JSON, and how they are run one after the other.
+
+Nothing is made of the file but lookups: a step calls an operator out of those that are known, with numbers from the
+file and values that were computed before, each found by its name in a dictionary.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from slimnet.errors import BundleError
+from slimnet.export.pt2.archive import DTYPES, STRIDED
+from slimnet.export.pt2.budget import Budget
+from slimnet.export.pt2.numbers import SCALARS, bounded, compute, integer
+from slimnet.export.pt2.operators import find_operator
+
+AUTOCAST = "torch.ops.higher_order.wrap_with_autocast"
+
+REGIONS = {AUTOCAST: 4, "torch.ops.higher_order.wrap_with_set_grad_enabled": 1}
+"""Calls that run a graph of their own, with the number of their settings in front of it; gradients are always off."""
+
+POSITIONAL = 1
+"""How an exported program encodes that an argument has no name in the call."""
+
+DEEPEST = 8
+"""How many graphs may be inside each other."""
+
+MEMORY_FORMATS = {
+    1: torch.contiguous_format,
+    2: torch.channels_last,
+    3: torch.channels_last_3d,
+    4: torch.preserve_format,
+}
+
+WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""Numbers that JSON has no digits for."""
+
+Environment = dict[str, Any]
+"""The values that a graph has computed so far, by name."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """Stands for a value that was computed before."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call: its function, its arguments, and the names of what it returns; those in `done` are not read again."""
+
+    target: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    results: tuple[Any, ...]
+    done: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Steps in order, the names of what they start with, and what they return."""
+
+    inputs: tuple[Any, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[Any, ...]
+
+    def run(self, values: Sequence[Any], budget: Budget) -> list[Any]:
+        """Compute the outputs from the inputs, without gradients.
+
+        Raises:
+            BundleError: it would take more than the budget.
+            Exception: whatever an operator raises.
+        """
+        known = {place.text: value for place, value in zip(self.inputs, values, strict=True) if isinstance(place, Name)}
+        for step in self.steps:
+            bind(step.results, called(step, known, budget), known, budget)
+            for name in step.done:
+                budget.release(known.pop(name))
+        outputs = [filled(each, known) for each in self.outputs]
+        for step in self.steps:
+            for name in names_in(step.results):
+                budget.release(known.get(name))
+        return outputs
+
+
+def read_graph(data: Any, depth: int = 0) -> Graph:
+    """Read a graph.
+
+    Raises:
+        BundleError: it calls what is not called, computes a name twice, or reads one that was not computed.
+    """
+    if depth > DEEPEST:
+        raise BundleError(f"it has more than {DEEPEST} graphs inside each other")
+    inputs = [read_argument(each) for each in data["inputs"]]
+    outputs = [read_argument(each) for each in data["outputs"]]
+    calls = [read_call(node, depth) for node in data["nodes"]]
+    known, last = set(names_in(inputs)), {}
+    for place, (_, args, kwargs, results) in enumerate(calls):
+        check_known(names_in([args, list(kwargs.values())]), known)
+        for name in names_in(results):
+            if name in known:
+                raise BundleError(f"it computes {name!r:.60} twice")
+            known.add(name)
+            last[name] = place
+        last |= {name: place for name in names_in([args, list(kwargs.values())]) if name in last}
+    check_known(names_in(outputs), known)
+    done: list[list[str]] = [[] for _ in calls]
+    for name in last.keys() - set(names_in(outputs)):
+        done[last[name]].append(name)
+    steps = [Step(*call, tuple(names)) for call, names in zip(calls, done, strict=True)]
+    return Graph(tuple(inputs), tuple(steps), tuple(outputs))
+
+
+def check_known(names: Iterator[str], known: set[str]) -> None:
+    """Refuse a name that nothing was computed for.
+
+    Raises:
+        BundleError: naming it.
+    """
+    for name in names:
+        if name not in known:
+            raise BundleError(f"it reads {name!r:.60} before it is computed")
+
+
+Call = tuple[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...]]
+"""The target, arguments and results of a step."""
+
+
+def read_call(node: Any, depth: int) -> Call:
+    """Read what a node calls, and with what.
+
+    Raises:
+        BundleError: it is not called, or not so.
+    """
+    target, given = node["target"], node["inputs"]
+    results = tuple(read_argument(each) for each in node["outputs"])
+    if not isinstance(target, str):
+        raise BundleError("it calls what has no name")
+    if target in SCALARS:
+        return target, tuple(read_argument(each["arg"]) for each in given), {}, results
+    if target in REGIONS:
+        return target, read_region(target, [each["arg"] for each in given], depth), {}, results
+    return target, *read_operands(find_operator(target), given), results
+
+
+def read_operands(operator: torch._ops.OpOverload, given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments in the order of an operator's schema.
+
+    Raises:
+        BundleError: one is not in it, given twice, or out of order.
+    """
+    named = {each["name"]: each for each in given}
+    schema = [argument.name for argument in operator._schema.arguments]
+    if len(named) != len(given) or not named.keys() <= set(schema):
+        raise BundleError(f"it calls {operator} with arguments that it does not take")
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for place, argument in enumerate(operator._schema.arguments):
+        if argument.name not in named:
+            continue
+        value = read_argument(named[argument.name]["arg"])
+        if place == len(args) and not argument.kwarg_only:
+            args.append(value)
+        elif named[argument.name].get("kind") == POSITIONAL:
+            raise BundleError(f"it calls {operator} without an argument that it needs")
+        else:
+            kwargs[argument.name] = value
+    return tuple(args), kwargs
+
+
+def read_region(target: str, given: list[Any], depth: int) -> tuple[Any, ...]:
+    """The settings of a region, its graph, and what goes into that.
+
+    Raises:
+        BundleError: they are something else.
+    """
+    settings = REGIONS[target]
+    if len(given) <= settings or "as_graph" not in given[settings]:
+        raise BundleError(f"it calls {target} without a graph")
+    graph = read_graph(given[settings]["as_graph"]["graph"], depth + 1)
+    rest = [read_argument(each) for each in given[settings + 1 :]]
+    if len(rest) != len(graph.inputs) or not all(isinstance(each, Name) for each in graph.inputs):
+        raise BundleError(f"it calls {target} with other inputs than its graph has")
+    return (*(read_argument(each) for each in given[:settings]), graph, *rest)
+
+
+def read_argument(data: Any) -> Any:
+    """One argument: a name, a plain value, or a list of these.
+
+    Raises:
+        BundleError: it is something else.
+    """
+    ((kind, value),) = data.items()
+    match kind:
+        case "as_none":
+            return None
+        case "as_tensor":
+            return Name(text(value["name"]))
+        case "as_name":
+            return Name(text(value))
+        case "as_int":
+            return integer(value)
+        case "as_float":
+            return real(value)
+        case "as_bool":
+            return flag(value)
+        case "as_string":
+            return text(value)
+        case "as_complex":
+            return complex(real(value["real"]), real(value["imag"]))
+        case "as_scalar_type":
+            return DTYPES[integer(value)]
+        case "as_memory_format":
+            return MEMORY_FORMATS[integer(value)]
+        case "as_layout" if value == STRIDED:
+            return torch.strided
+        case "as_device" if value["type"] == "cpu" and value["index"] is None:
+            return torch.device("cpu")
+        case "as_optional_tensor" | "as_sym_int" | "as_sym_float" | "as_sym_bool":
+            return read_argument(value)
+        case "as_tensors":
+            return [Name(text(each["name"])) for each in value]
+        case "as_optional_tensors" | "as_sym_ints" | "as_sym_floats" | "as_sym_bools":
+            return [read_argument(each) for each in value]
+        case "as_ints" | "as_floats" | "as_bools" | "as_strings":
+            return [read_argument({kind.removesuffix("s"): each}) for each in value]
+    raise BundleError(f"it has an argument of the kind {kind!r:.40}, which is not read")
+
+
+def text(value: Any) -> str:
+    """A text, as it is.
+
+    Raises:
+        BundleError: it is something else.
+    """
+    if not isinstance(value, str):
+        raise BundleError("it has something else where a text belongs")
+    return value
+
+
+def flag(value: Any) -> bool:
+    """A truth value, as it is.
+
+    Raises:
+        BundleError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise BundleError("it has something else where a truth value belongs")
+    return value
+
+
+def real(value: Any) -> float:
+    """A number with a fraction; torch writes those without digits as words.
+
+    Raises:
+        BundleError: it is something else.
+    """
+    if isinstance(value, str) and value in WORDS:
+        return WORDS[value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BundleError("it has something else where a number belongs")
+    return float(value)
+
+
+def names_in(value: Any) -> Iterator[str]:
+    """The names in arguments, however they are nested."""
+    if isinstance(value, Name):
+        yield value.text
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from names_in(each)
+
+
+def filled(value: Any, known: Environment) -> Any:
+    """An argument with the values that its names stand for."""
+    if isinstance(value, Name):
+        return known[value.text]
+    return [filled(each, known) for each in value] if isinstance(value, list) else value
+
+
+def called(step: Step, known: Environment, budget: Budget) -> Any:
+    """What a step returns."""
+    args = [filled(each, known) for each in step.args]
+    if step.target in SCALARS:
+        return compute(step.target, args)
+    if step.target in REGIONS:
+        return run_region(step.target, args, budget)
+    operator, kwargs = find_operator(step.target), {name: filled(each, known) for name, each in step.kwargs.items()}
+    budget.check(operator, args, kwargs)
+    return operator(*args, **kwargs)
+
+
+def run_region(target: str, args: list[Any], budget: Budget) -> list[Any]:
+    """Run a graph inside a graph, under the types of numbers that its region asks for."""
+    settings = REGIONS[target]
+    graph, values = args[settings], args[settings + 1 :]
+    if target == AUTOCAST and args[0] == "cpu":
+        with torch.autocast("cpu", dtype=args[1], enabled=args[2], cache_enabled=args[3]):
+            return graph.run(values, budget)
+    return graph.run(values, budget)
+
+
+def bind(results: tuple[Any, ...], value: Any, known: Environment, budget: Budget) -> None:
+    """Give what a step returned its names.
+
+    Raises:
+        BundleError: it has other names than results.
+    """
+    found = value if len(results) > 1 or isinstance(value, list | tuple) else [value]
+    if len(results) == 1 and isinstance(results[0], list):
+        results = tuple(results[0])
+    if not isinstance(found, list | tuple) or len(found) != len(results):
+        if not any(names_in(results)):
+            return
+        raise BundleError("it names other results than its operators return")
+    for place, each in zip(results, found, strict=True):
+        if isinstance(place, list):
+            bind(tuple(place), each, known, budget)
+        elif isinstance(place, Name):
+            known[place.text] = each if isinstance(each, torch.Tensor) else bounded(each)
+            budget.hold(each)

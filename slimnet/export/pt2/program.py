@@ -1,0 +1,250 @@
+"""Program: a captured network read from its archive, ready to run without any code being made of it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from slimnet.errors import BundleError
+from slimnet.export.pt2.archive import DTYPES, Archive
+from slimnet.export.pt2.budget import Budget
+from slimnet.export.pt2.graph import Graph, Name, read_argument, read_graph, text
+from slimnet.export.pt2.numbers import integer
+from slimnet.export.pt2.text import check_text, is_name, is_path
+from slimnet.modules.example_inputs import Inputs
+
+SCHEMA = 8
+"""The version of torch's description of exported programs that is read."""
+
+CONTAINERS: Mapping[str, type] = {
+    "builtins.tuple": tuple,
+    "builtins.list": list,
+    "builtins.dict": dict,
+    "collections.OrderedDict": dict,
+}
+"""What inputs and outputs may be held in: Python's own containers, which nothing has to be imported for."""
+
+DEEPEST = 50
+"""How many containers may be inside each other."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of inputs or outputs: its kind, its keys where it has any, and what is in it (None for a value)."""
+
+    kind: type
+    keys: tuple[Any, ...]
+    parts: tuple["Container | None", ...]
+
+    def values_in(self, value: Any) -> list[Any]:
+        """The values in a container of this form, in order.
+
+        Raises:
+            BundleError: it has another form.
+        """
+        if self.kind is dict:
+            if not isinstance(value, dict) or value.keys() != set(self.keys):
+                raise BundleError("it takes other names")
+            items = [value[key] for key in self.keys]
+        elif isinstance(value, tuple | list) and type(value) is self.kind and len(value) == len(self.parts):
+            items = list(value)
+        else:
+            raise BundleError("it takes another number of inputs")
+        found = []
+        for part, item in zip(self.parts, items, strict=True):
+            found += [item] if part is None else part.values_in(item)
+        return found
+
+    @property
+    def size(self) -> int:
+        """How many values are in it."""
+        return sum(1 if part is None else part.size for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A captured network: its graph, its tensors, and which inputs it takes.
+
+    `sources` says for each input of the graph where it comes from: the name of a tensor, a constant, or None for an
+    input of the network. `changes` are the tensors that a run writes into, each with the place of its new value among
+    the outputs. Inputs have to be of `shapes`, by their names: a type, and each size that is fixed.
+    """
+
+    graph: Graph
+    tensors: Mapping[str, torch.Tensor]
+    sources: tuple["Source", ...]
+    shapes: Mapping[str, tuple[torch.dtype, tuple[int | None, ...]]]
+    container: Container
+    changes: tuple[tuple[int, str], ...]
+
+    def __call__(self, inputs: Inputs) -> list[torch.Tensor]:
+        """Run the network without gradients; returns the tensors among its outputs, in order.
+
+        Raises:
+            BundleError: it takes other inputs, or asks for more than a network of its size needs.
+            Exception: whatever an operator raises.
+        """
+        waiting = iter(self.container.values_in((inputs.args, inputs.kwargs)))
+        values = []
+        for place, source in zip(self.graph.inputs, self.sources, strict=True):
+            if source.tensor is not None:
+                values.append(self.tensors[source.tensor])
+                continue
+            value = next(waiting)
+            self.check_input(place, value, source)
+            values.append(value)
+        outputs = self.graph.run(values, Budget(inputs.tensors, self.tensors.values()))
+        for place, name in self.changes:
+            self.tensors[name].copy_(outputs[place])
+        return [each for each in outputs[len(self.changes) :] if isinstance(each, torch.Tensor)]
+
+    def check_input(self, place: Any, value: Any, source: "Source") -> None:
+        """Refuse an input of another shape or type than the network was captured with.
+
+        Raises:
+            BundleError: naming it.
+        """
+        if not isinstance(place, Name):
+            if type(value) is not type(source.constant) or value != source.constant:
+                raise BundleError(f"it was captured with {source.constant!r:.40}, not {value!r:.40}")
+            return
+        dtype, sizes = self.shapes[place.text]
+        fits = isinstance(value, torch.Tensor) and value.dtype == dtype and value.ndim == len(sizes)
+        if not fits or any(size not in (None, found) for size, found in zip(sizes, value.shape, strict=True)):
+            raise BundleError(f"it takes another {place.text!r:.40}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an input of a graph comes from: a tensor of the program, or the call, where a constant has to be given."""
+
+    tensor: str | None = None
+    constant: Any = None
+
+
+def read_program(archive: Archive) -> Program:
+    """Read a captured network.
+
+    Raises:
+        BundleError: it is none, or does more than compute.
+    """
+    check_text({"model": archive.model, **archive.lists})
+    if archive.model["schema_version"]["major"] != SCHEMA:
+        raise BundleError("it was written by a torch that describes programs in another way")
+    module = archive.model["graph_module"]
+    signature = module["signature"]
+    graph = read_graph(module["graph"])
+    sources = tuple(
+        read_source(spec, place) for spec, place in zip(signature["input_specs"], graph.inputs, strict=True)
+    )
+    tensors = {**archive.tensors["constants"], **archive.tensors["weights"]}
+    if module["graph"].get("is_single_tensor_return"):
+        raise BundleError("its graph returns no list of values")
+    entry, *inner = module["module_call_graph"]
+    if entry["fqn"] or any(each["signature"] for each in inner):
+        raise BundleError("it describes calls inside the network")
+    container, returned = (read_container(entry["signature"][field]) for field in ("in_spec", "out_spec"))
+    if not all(is_name(key) for part in container.parts if part and part.kind is dict for key in part.keys):
+        raise BundleError("it takes a keyword argument that is no name")
+    changes = read_changes(signature["output_specs"], graph)
+    for name in [source.tensor for source in sources if source.tensor is not None] + [name for _, name in changes]:
+        if name not in tensors:
+            raise BundleError(f"it has no tensor {name!r:.60}")
+    asked = [place for place, source in zip(graph.inputs, sources, strict=True) if source.tensor is None]
+    if container.size != len(asked) or returned.size != len(graph.outputs) - len(changes):
+        raise BundleError("it takes or returns another number of values than its graph")
+    shapes = {place.text: read_shape(module["graph"], place) for place in asked if isinstance(place, Name)}
+    return Program(graph, tensors, sources, shapes, container, changes)
+
+
+def read_source(spec: Any, place: Any) -> Source:
+    """Where an input comes from.
+
+    Raises:
+        BundleError: from nowhere that is read, or it has another name in the graph.
+    """
+    ((kind, entry),) = spec.items()
+    match kind:
+        case "parameter":
+            source, named = Source(text(entry["parameter_name"])), Name(entry["arg"]["name"])
+        case "buffer":
+            source, named = Source(text(entry["buffer_name"])), Name(entry["arg"]["name"])
+        case "tensor_constant":
+            source, named = Source(text(entry["tensor_constant_name"])), Name(entry["arg"]["name"])
+        case "user_input":
+            named = read_argument(entry["arg"])
+            source = Source(constant=None if isinstance(named, Name) else named)
+        case "constant_input":
+            named = read_argument(entry["value"])
+            source = Source(constant=named)
+        case _:
+            raise BundleError(f"it has an input of the kind {kind!r:.40}, which is not read")
+    if named != place:
+        raise BundleError("it has inputs of other names than its graph")
+    return source
+
+
+def read_changes(specs: Any, graph: Graph) -> tuple[tuple[int, str], ...]:
+    """The tensors that a run writes into, which come before all other outputs.
+
+    Raises:
+        BundleError: it has outputs of other kinds, or of other names than its graph.
+    """
+    changes: list[tuple[int, str]] = []
+    for place, (spec, output) in enumerate(zip(specs, graph.outputs, strict=True)):
+        ((kind, entry),) = spec.items()
+        match kind:
+            case "user_output":
+                named = read_argument(entry["arg"])
+            case "buffer_mutation" | "parameter_mutation" if len(changes) == place:
+                named = Name(entry["arg"]["name"])
+                changes.append((place, text(entry[f"{kind.partition('_')[0]}_name"])))
+            case _:
+                raise BundleError(f"it has an output of the kind {kind!r:.40}, which is not read")
+        if named != output:
+            raise BundleError("it has outputs of other names than its graph")
+    return tuple(changes)
+
+
+def read_shape(graph: Any, place: Name) -> tuple[torch.dtype, tuple[int | None, ...]]:
+    """The type and the fixed sizes of an input."""
+    meta = graph["tensor_values"][place.text]
+    sizes = tuple(integer(size["as_int"]) if "as_int" in size else None for size in meta["sizes"])
+    return DTYPES[integer(meta["dtype"])], sizes
+
+
+def read_container(description: Any) -> Container:
+    """The containers that inputs or outputs are in.
+
+    Raises:
+        BundleError: one is none of Python's own.
+    """
+    try:
+        version, tree = json.loads(text(description))
+    except (ValueError, RecursionError) as error:
+        raise BundleError("it takes or returns something that is not described") from error
+    container = read_part(tree, 0) if version == 1 else None
+    if container is None:
+        container = Container(tuple, (), (None,))
+    return container
+
+
+def read_part(tree: Any, depth: int) -> Container | None:
+    """A container, or None for a value.
+
+    Raises:
+        BundleError: its type is none of Python's own.
+    """
+    kind, parts = tree["type"], tree["children_spec"]
+    if kind is None and not parts:
+        return None
+    if kind not in CONTAINERS or depth > DEEPEST:
+        raise BundleError("it takes or returns a type that has to be imported")
+    keys = json.loads(text(tree["context"])) if CONTAINERS[kind] is dict else [None] * len(parts)
+    if not isinstance(keys, list) or len(keys) != len(parts):
+        raise BundleError("it takes or returns a container without its keys")
+    if CONTAINERS[kind] is dict and not all(type(key) is int or is_path(key) for key in keys):
+        raise BundleError("it takes or returns a container with keys that are no names")
+    return Container(CONTAINERS[kind], tuple(keys), tuple(read_part(each, depth + 1) for each in parts))

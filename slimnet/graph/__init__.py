@@ -1,0 +1,1 @@
+"""The channel graph: which channel is where in every tensor."""

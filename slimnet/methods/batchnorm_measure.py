@@ -1,0 +1,73 @@
+"""measured: BatchNorms of a silenced network by what they hear of some images, without labels and without training."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from slimnet.errors import UsageError
+from slimnet.methods.batchnorm_updates import RUNNING, Changes, Statistics, owned
+from slimnet.modules.copying import shared_copy
+from slimnet.modules.example_inputs import Inputs
+from slimnet.modules.tensors import gather
+from slimnet.planning.constants import as_float64
+from slimnet.surgery.certificate import apart
+from slimnet.torch_state.devices import device_of, uncompiled
+from slimnet.torch_state.random_state import random_numbers_kept
+
+MEASURABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+ENOUGH = 256
+"""How many images commands measure on where nothing else is said."""
+
+
+def measured(dense: nn.Module, quiet: nn.Module, images: Iterable[Any], threshold: float = 0.0) -> nn.Module:
+    """A copy of a silenced network whose BatchNorms have the statistics of what they still hear.
+
+    Each running mean of the dense network moves by as much as the means on the images differ between the two
+    networks, and each running variance by the same factor as there. What the images have in common with no others
+    stands on both sides, so that a hundred say enough. Channels with |γ| below `threshold` stay as they are.
+
+    Raises:
+        UsageError: there are no images, or too few at a time for a BatchNorm.
+    """
+    place = device_of(dense)
+    batches = [Inputs.of_batch(batch).to(place) for batch in images]
+    if not batches:
+        raise UsageError("no images to measure BatchNorms on: the loader gave none")
+    before, after = statistics(dense, batches), statistics(quiet, batches)
+    tensors = gather(dense).named
+    changes = Changes(tensors)
+    for name, found in after.items():
+        gamma = tensors.get(owned(name, "weight"))
+        alive = np.ones(found.mean.size, dtype=bool) if gamma is None else np.abs(as_float64(gamma)) >= threshold
+        changes.tell(name, alive, before[name], found)
+    return shared_copy(quiet, changes.tensors)
+
+
+def statistics(model: nn.Module, batches: Sequence[Inputs]) -> dict[str, Statistics]:
+    """What every BatchNorm reads on some batches, each normalised by its own statistics, as in training.
+
+    Raises:
+        UsageError: a BatchNorm gets a single value of a channel.
+    """
+    copied = apart(model)
+    norms = {
+        name: module
+        for name, module in copied.named_modules()
+        if isinstance(module, MEASURABLE) and module.running_mean is not None
+    }
+    for norm in norms.values():
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    try:
+        with torch.no_grad(), uncompiled(), random_numbers_kept(copied):
+            for batch in batches:
+                batch.call(copied)
+    except ValueError as error:
+        raise UsageError(f"BatchNorms cannot be measured: {error}; give several images at a time") from error
+    buffers = dict(copied.named_buffers())
+    return {name: Statistics(*(as_float64(buffers[owned(name, each)]) for each in RUNNING)) for name in norms}

@@ -1,0 +1,240 @@
+"""within: give up as few channels of a ranking as a budget allows, by plans that are really made."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+from torch import nn
+
+from slimnet.errors import UsageError
+from slimnet.methods.candidates import Channels
+from slimnet.methods.remove import Selection, cut
+from slimnet.methods.scores import Ranking
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
+from slimnet.surgery.plan import SurgeryPlan
+from slimnet.training.recipe.channel_cost import Piece, layer_macs, parameter_sizes
+
+Unit = Literal["macs", "params", "channels", "latency"]
+Scope = Literal["global", "uniform"]
+TIMED_TRIES = 64
+"""Into how many steps the channels are divided where the budget is one of latency."""
+LatencyLeft = Callable[[nn.Module], float]
+"""Measures a slim network: its latency as a fraction of the dense one's."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be left of a network: `left` is a fraction, in (0, 1], of what the dense one has or takes.
+
+    "channels" are those of the layers that a method ranks, as the percentiles of Liu et al. 2017 count them.
+    """
+
+    unit: Unit
+    left: float
+
+    def __post_init__(self) -> None:
+        if self.unit not in get_args(Unit):
+            raise UsageError(f"a budget is in {', '.join(get_args(Unit))}; got {self.unit!r}")
+        if not isinstance(self.left, int | float) or not 0 < self.left <= 1:
+            raise UsageError(
+                f"a budget of {self.left} is no fraction of the dense network's {self.unit} in (0, 1]; "
+                "0.5 leaves one half"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.unit} at most {self.left:g} of the dense network's"
+
+
+def within(
+    model: nn.Module,
+    inputs: ExampleInputs,
+    ranking: Ranking,
+    budget: Budget,
+    *,
+    scope: Scope = "global",
+    round_to: int | Mapping[str, int] | None = None,
+    latency: LatencyLeft | None = None,
+) -> Selection:
+    """The fewest channels, lowest scores first, without which the network is within the budget.
+
+    Channels that can only go together have the mean of their scores, and are chosen together or not at all; what
+    could not be removed is not chosen, and no layer loses its last channel. `scope` "global" holds all scores
+    against one threshold, "uniform" takes the same share of every layer. The number is found by bisection around
+    what arithmetic expects, with the plan really made for each try; `latency` measures the slim network where the
+    budget is one of latency. `round_to` is that of `slimnet.slim`, and of the `remove` that follows.
+
+    Raises:
+        UsageError: the budget cannot be met, and it says the smallest that can; scores that do not fit the network;
+            a budget of latency without `latency`.
+        TraceError, InputError: as `slimnet.slim` does.
+    """
+    if budget.unit == "latency" and latency is None:
+        raise UsageError("a budget of latency needs latency=, which measures a slim network")
+    search = Search(model, check_inputs(model, inputs), ranking, scope, round_to, budget, latency)
+    return search.find()
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search for how many sets of channels go; `tried` remembers what was left without so many."""
+
+    model: nn.Module
+    inputs: Inputs
+    ranking: Ranking
+    scope: Scope
+    round_to: int | Mapping[str, int] | None
+    budget: Budget
+    latency: LatencyLeft | None
+    tried: dict[int, float] = field(default_factory=dict)
+
+    def find(self) -> Selection:
+        """The shortest prefix of the order that is within the budget, sought from where arithmetic expects it.
+
+        Raises:
+            UsageError: even the longest is not.
+        """
+        low, high = self.bracket(self.expected())
+        while high - low > self.grain:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.fits(middle) else (middle, high)
+        return self.selection(high)
+
+    def bracket(self, start: int) -> tuple[int, int]:
+        """A count that is not within the budget (or -1) and a larger one that is, in growing steps from `start`."""
+        step, longest = self.grain, len(self.order)
+        if self.fits(start):
+            low, high = start - step, start
+            while low >= 0 and self.fits(low):
+                step *= 2
+                low, high = low - step, low
+            return max(low, -1), high
+        low, high = start, min(start + step, longest)
+        while not self.fits(high):
+            if high == longest:
+                raise self.refusal()
+            step *= 2
+            low, high = high, min(high + step, longest)
+        return low, high
+
+    def refusal(self) -> UsageError:
+        """Says what the smallest possible network has."""
+        smallest = np.ceil(self.left(len(self.order)) * 1e4) / 1e4
+        return UsageError(
+            f"{self.ranking.method} cannot leave {self.budget.left:g} of the dense network's {self.budget.unit}: "
+            f"the smallest possible is {smallest:g}"
+        )
+
+    def fits(self, count: int) -> bool:
+        """Whether the network without the first `count` sets is within the budget."""
+        return self.left(count) <= self.budget.left
+
+    def left(self, count: int) -> float:
+        """What is left, in the budget's unit, when the first `count` sets go."""
+        if count not in self.tried:
+            narrow, plan = cut(self.model, self.inputs, self.channels, self.selection(count), self.round_to)
+            self.tried[count] = self.measured(narrow, plan)
+        return self.tried[count]
+
+    def measured(self, narrow: nn.Module, plan: SurgeryPlan) -> float:
+        """What a slim network has left."""
+        if self.budget.unit == "params":
+            return plan.params_after / plan.params_before
+        if self.budget.unit == "macs":
+            return plan.macs_after / plan.macs_before
+        if self.budget.unit == "channels":
+            ranked = [layer for layer in plan.layers if layer.name in self.ranking.scores]
+            return sum(each.channels_after for each in ranked) / sum(each.channels_before for each in ranked)
+        assert self.latency is not None, "refused before the search"
+        return self.latency(narrow) if plan.removed_channels else 1.0
+
+    def expected(self) -> int:
+        """How many sets should go if removing them costs nothing but their own; latency is taken to go with MACs."""
+        pieces = self.pieces()
+        whole = sum(size for size, _ in pieces)
+        low, high = 0, len(self.order)
+        while low < high:
+            middle = (low + high) // 2
+            kept = np.ones(self.channels.pinned.size)
+            kept[self.order[:middle]] = 0
+            left = sum(size * math.prod(kept[axis].mean() for axis in axes) for size, axes in pieces)
+            low, high = (low, middle) if left <= self.budget.left * whole else (middle + 1, high)
+        return low
+
+    def pieces(self) -> list[Piece]:
+        """What shrinks with the channels, in the budget's unit."""
+        graph, sets = self.channels.graph, self.channels.sets
+        if self.budget.unit == "params":
+            return list(parameter_sizes(graph, sets, self.model))
+        if self.budget.unit == "channels":
+            ranked = [self.channels.layers[layer] for layer in self.ranking.scores]
+            return [(members.size, (members,)) for members in ranked]
+        return list(layer_macs(graph, sets))
+
+    @property
+    def grain(self) -> int:
+        """How finely the number of sets is sought: to one, but where every try must be timed."""
+        return max(1, len(self.order) // TIMED_TRIES) if self.budget.unit == "latency" else 1
+
+    def selection(self, count: int) -> Selection:
+        """The first `count` sets, by layer."""
+        chosen = np.zeros(self.channels.pinned.size, dtype=bool)
+        chosen[self.order[:count]] = True
+        return Selection(self.ranking.method, self.channels.of_sets(chosen), self.ranking.threshold, str(self.budget))
+
+    @cached_property
+    def channels(self) -> Channels:
+        """The network's channels."""
+        return Channels.of(self.model, self.inputs)
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """The sets in the order in which they go, without those that would leave a layer with nothing."""
+        scores = set_scores(self.channels, self.ranking, self.scope)
+        candidates = np.flatnonzero(~np.isnan(scores))
+        ordered = candidates[np.argsort(scores[candidates], kind="stable")]
+        return leaving_one(self.channels, ordered)
+
+
+def set_scores(channels: Channels, ranking: Ranking, scope: Scope) -> np.ndarray:
+    """The score of every set: the mean of its members', NaN where not all of them are ranked or it cannot go.
+
+    Raises:
+        UsageError: scores of a layer that the network does not have, or of another width.
+    """
+    if scope not in get_args(Scope):
+        raise UsageError(f"scope is {scope!r}; it must be 'global' or 'uniform'")
+    total = np.zeros(channels.pinned.size)
+    for layer, scores in ranking.scores.items():
+        if layer not in channels.layers or channels.layers[layer].shape != np.shape(scores):
+            raise UsageError(f"the ranking by {ranking.method} has scores for {layer} that do not fit the network")
+        values = np.asarray(scores, dtype=float)
+        np.add.at(total, channels.layers[layer], values if scope == "global" else shares(values))
+    members, writers = channels.count(ranking.scores), channels.writers
+    whole = (members > 0) & (members == writers) & ~channels.pinned
+    return np.where(whole, total / np.maximum(members, 1), np.nan)
+
+
+def shares(scores: np.ndarray) -> np.ndarray:
+    """The share of a layer's channels, in (0, 1], that are gone once each of them is."""
+    places = np.empty(scores.size)
+    places[np.argsort(scores, kind="stable")] = np.arange(1, scores.size + 1)
+    return places / scores.size
+
+
+def leaving_one(channels: Channels, ordered: np.ndarray) -> np.ndarray:
+    """The order without the sets whose removal, after all before them, would take a layer's last channel."""
+    holders: dict[int, list[tuple[str, int]]] = {}
+    for layer, sets in channels.layers.items():
+        for number, copies in zip(*np.unique(sets, return_counts=True), strict=True):
+            holders.setdefault(int(number), []).append((layer, int(copies)))
+    left = {layer: sets.size for layer, sets in channels.layers.items()}
+    going = []
+    for number in ordered.tolist():
+        if all(left[layer] > copies for layer, copies in holders[number]):
+            going.append(number)
+            for layer, copies in holders[number]:
+                left[layer] -= copies
+    return np.array(going, dtype=np.int64)

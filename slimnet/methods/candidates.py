@@ -1,0 +1,77 @@
+"""Which channels a method may choose: those of each layer, as the sets that can only go together."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Reader
+from slimnet.modules.example_inputs import ExampleInputs, Inputs
+from slimnet.planning.channel_reductions import never_going
+from slimnet.tracing.trace import trace
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The output channels of every convolution and linear layer of a network.
+
+    `sets` has the set of every label of `graph`, `layers` the sets of a layer's outputs `(C,)` by module path, and
+    `pinned[set]` says what can never go, or not be silenced.
+    """
+
+    graph: ChannelGraph
+    sets: np.ndarray
+    layers: Mapping[str, np.ndarray]
+    pinned: np.ndarray
+
+    @classmethod
+    def of(cls, model: nn.Module, inputs: ExampleInputs | Inputs) -> "Channels":
+        """Trace a network.
+
+        Raises:
+            TraceError, InputError: as `slimnet.slim` does.
+        """
+        graph = trace(model, inputs)
+        sets = graph.sets
+        layers: dict[str, np.ndarray] = {}
+        for layer in graph.layers:
+            layers.setdefault(layer.module, sets[layer.outputs])
+        pinned = np.zeros(int(sets.max()) + 1, dtype=bool)
+        fixed = [layer.outputs for layer in graph.layers if not can_be_silenced(layer)]
+        pinned[sets[np.concatenate([never_going(graph), *fixed])]] = True
+        return cls(graph, sets, layers, pinned)
+
+    @property
+    def writers(self) -> np.ndarray:
+        """How many output channels of all layers belong to each set."""
+        return self.count(self.layers)
+
+    @property
+    def steps(self) -> dict[str, Reader | Depthwise]:
+        """The first call of every layer."""
+        found: dict[str, Reader | Depthwise] = {}
+        for layer in self.graph.layers:
+            found.setdefault(layer.module, layer)
+        return found
+
+    def count(self, layers: Iterable[str]) -> np.ndarray:
+        """How many output channels of some layers belong to each set."""
+        members = [self.layers[layer] for layer in layers]
+        return np.bincount(np.concatenate([np.zeros(0, dtype=np.int64), *members]), minlength=self.pinned.size)
+
+    def of_sets(self, chosen: np.ndarray) -> dict[str, tuple[int, ...]]:
+        """The channels by layer that belong to the sets where `chosen[set]`."""
+        found = {layer: tuple(np.flatnonzero(chosen[sets]).tolist()) for layer, sets in self.layers.items()}
+        return {layer: channels for layer, channels in found.items() if channels}
+
+
+def can_be_silenced(layer: Reader | Depthwise) -> bool:
+    """Whether single channels of a layer can be set to zero in its weight."""
+    grouped_transposed = isinstance(layer, Reader) and layer.in_axis == 0 and layer.groups > 1
+    return layer.weight is not None and not grouped_transposed
+
+
+def sibling(name: str, other: str) -> str:
+    """The name of another tensor of the same module."""
+    return f"{name.rpartition('.')[0]}.{other}" if "." in name else other

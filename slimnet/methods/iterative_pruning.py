@@ -1,0 +1,211 @@
+"""climb: several compact networks out of one training, each a bundle, the first of them exact."""
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from slimnet.accuracy import Accuracy
+from slimnet.bundle.bundle import save
+from slimnet.bundle.manifest import read_manifest
+from slimnet.data import Batches, ImageData
+from slimnet.errors import SlimnetError, UsageError
+from slimnet.methods.batchnorm_measure import ENOUGH
+from slimnet.methods.budget import Budget, Unit, within
+from slimnet.methods.remove import Selection, remove
+from slimnet.methods.scores import Ranking
+from slimnet.modules.example_inputs import ExampleInputs
+from slimnet.storage.field_types import Amount, Count, Share
+from slimnet.storage.files import LOCK, held, whole_file
+from slimnet.storage.records import read_record
+from slimnet.storage.staging import is_staging
+from slimnet.surgery.certificate import DENSE
+from slimnet.training import evaluate
+
+RECORD, PAGE = "ladder.json", "ladder.html"
+MAKER = "slimnet ladder"
+EXACT = "exact"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One network of a ladder: the dense one, a compact one, or a budget that made none (`note` says why).
+
+    `name` is also its bundle's folder. `reference` is what the certificate is relative to, and `difference` the
+    largest relative one to it. `accuracy` is that on `images` test images, before any fine-tuning.
+    """
+
+    name: str
+    params: Count | None = None
+    macs: Count | None = None
+    removed: Count = 0
+    reference: str = DENSE
+    difference: Amount | None = None
+    accuracy: Share | None = None
+    images: Count = 0
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.params is None and not self.note:
+            raise UsageError(f"the rung {self.name} has neither parameters nor a note")
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing was removed that computed anything."""
+        return self.reference == DENSE and not self.note
+
+
+@dataclass(frozen=True)
+class LadderRecord:
+    """What `ladder.json` holds: under which conditions the ladder was begun, and its rungs so far."""
+
+    conditions: Mapping[str, Any]
+    rungs: tuple[Rung, ...]
+
+    def __post_init__(self) -> None:
+        if any(rung.name == "dense" and rung.note for rung in self.rungs):
+            raise UsageError("its dense network has a note in place of what it costs")
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Where the rungs of one network lie, and how they are made; `conditions` are what all of them share.
+
+    Where there are `images`, BatchNorms are measured anew on some training images, without labels. `watch` is told
+    which rung goes through the test images, how many it has done, and of how many.
+    """
+
+    folder: Path
+    model: nn.Module
+    inputs: ExampleInputs
+    images: ImageData | None
+    conditions: Mapping[str, Any]
+    source: str | None = None
+    watch: Callable[[str, int, int], None] | None = None
+
+    def climb(
+        self, steps: Sequence[float], unit: Unit, threshold: float, ranking: Callable[[], Ranking]
+    ) -> Iterator[Rung]:
+        """Yield the dense network, the exact rung, and one for each step; what lies there already is not made again.
+
+        `steps` are budgets in `unit`. A step that cannot be met, or that the exact rung meets, makes no network.
+
+        Raises:
+            UsageError: a step that is no budget, or a folder that holds something else.
+        """
+        budgets = [Budget(unit, step) for step in sorted(set(steps), reverse=True)]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with held(self.folder, SlimnetError, "climbing a ladder"):
+            kept = self.begun()
+            dense = kept.get("dense") or self.keep(kept, self.dense())
+            yield dense
+            exact = Selection("implicit", {}, threshold)
+            yield self.rung(kept, EXACT, lambda: exact)
+            ranked: list[Ranking] = []
+            for budget in budgets:
+
+                def choose(budget: Budget = budget) -> Selection:
+                    if not ranked:
+                        ranked.append(ranking())
+                    return within(self.model, self.inputs, ranked[0], budget)
+
+                yield self.rung(kept, f"{unit}-{budget.left:g}", choose)
+
+    def rung(self, kept: dict[str, Rung], name: str, choose: Callable[[], Selection]) -> Rung:
+        """One rung: as it was kept, or made now."""
+        if name in kept and (kept[name].note or self.is_whole(name)):
+            return kept[name]
+        try:
+            selection = choose()
+        except UsageError as error:
+            return self.keep(kept, Rung(name, note=str(error)))
+        if name != EXACT and not selection.count:
+            return self.keep(kept, Rung(name, note=f"the rung {EXACT} is within it"))
+        loader = None if self.images is None else Batches(self.images, progress=self.counting(name))
+        shown = None if self.images is None else self.images.sample(ENOUGH)
+        slimmed = remove(self.model, self.inputs, selection, loader=loader, images=shown)
+        rung = described(
+            name,
+            slimmed.model,
+            slimmed.certificate.accuracies and slimmed.certificate.accuracies[1],
+            removed=slimmed.plan.removed_channels,
+            reference=slimmed.certificate.reference,
+            difference=slimmed.certificate.max_rel_difference,
+            macs=slimmed.plan.macs_after,
+        )
+        if "dense" in kept and kept["dense"].macs is None:
+            self.keep(kept, Rung(**asdict(kept["dense"]) | {"macs": slimmed.plan.macs_before}))
+        # What is kept of a rung counts once its bundle is there too.
+        self.keep(kept, rung)
+        save(slimmed, self.folder / name, source=self.source)
+        return rung
+
+    def dense(self) -> Rung:
+        """The network as it came."""
+        if self.images is None:
+            return described("dense", self.model, None)
+        return described("dense", self.model, evaluate(self.model, self.images, progress=self.counting("dense")))
+
+    def counting(self, name: str) -> Callable[[int, int], None] | None:
+        """What is told how many images a rung has gone through."""
+        return None if self.watch is None else functools.partial(self.watch, name)
+
+    def is_whole(self, name: str) -> bool:
+        """Whether a rung's bundle lies there as it was written."""
+        if not (self.folder / name).is_dir():
+            return False
+        read_manifest(self.folder / name)
+        return True
+
+    def begun(self) -> dict[str, Rung]:
+        """The rungs that are kept, by name.
+
+        Raises:
+            UsageError: the folder holds another ladder, or something else.
+        """
+        file = self.folder / RECORD
+        if not file.exists():
+            strange = sorted(
+                path.name for path in self.folder.iterdir() if path.name != LOCK and not is_staging(path.name)
+            )
+            if strange:
+                raise UsageError(f"{self.folder} holds {strange[0]} and no ladder; name another folder")
+            return {}
+        record = read_record(LadderRecord, file, UsageError, advice="name another folder", others_ignored=True)
+        for name, value in json.loads(json.dumps(self.conditions)).items():
+            if record.conditions.get(name) != value:
+                raise UsageError(
+                    f"{self.folder} is a ladder with {name} {record.conditions.get(name)!r}, not {value!r}; "
+                    "go on with that, or name another folder"
+                )
+        return {rung.name: rung for rung in record.rungs}
+
+    def keep(self, kept: dict[str, Rung], rung: Rung) -> Rung:
+        """Write a rung down beside the others."""
+        kept[rung.name] = rung
+        document = {"made_by": MAKER, "conditions": self.conditions, "rungs": [asdict(each) for each in kept.values()]}
+        with whole_file(self.folder / RECORD, SlimnetError) as file:
+            file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        return rung
+
+
+def described(name: str, model: nn.Module, accuracy: Accuracy | None, **values: Any) -> Rung:
+    """A rung with its size, and its accuracy where there are images."""
+    if accuracy is not None:
+        values |= {"accuracy": accuracy.top1, "images": accuracy.n}
+    return Rung(name, params=sum(parameter.numel() for parameter in model.parameters()), **values)
+
+
+def front(rungs: Sequence[Rung]) -> set[str]:
+    """The names of the networks that no other betters: none with fewer MACs errs as seldom (the Pareto front)."""
+    known = [rung for rung in rungs if rung.macs is not None and rung.accuracy is not None]
+
+    def betters(other: Rung, one: Rung) -> bool:
+        ours, theirs = (one.macs or 0, -(one.accuracy or 0)), (other.macs or 0, -(other.accuracy or 0))
+        return theirs != ours and theirs[0] <= ours[0] and theirs[1] <= ours[1]
+
+    return {one.name for one in known if not any(betters(other, one) for other in known)}

@@ -1,0 +1,44 @@
+"""How long slim networks take as a fraction of the dense one, on a runtime, for budgets of latency."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import nn
+
+from slimnet.benchmark import Contender, Settings, measure, with_onnx
+from slimnet.benchmark.contender import ONNX
+from slimnet.methods.budget import LatencyLeft
+from slimnet.modules.example_inputs import ExampleInputs
+
+SECONDS = 1.0
+"""How long each try is timed against the dense network."""
+
+
+@contextmanager
+def stopwatch(
+    dense: nn.Module, inputs: ExampleInputs, runtime: str = ONNX, *, seconds: float = SECONDS
+) -> Iterator[LatencyLeft]:
+    """While the context lasts, times slim networks against `dense`, one example at a time, taking turns.
+
+    Raises:
+        UsageError: there is no such runtime, or it cannot run the networks.
+    """
+    settings = Settings(batches=(1,), seconds=seconds, runtimes=(runtime,))
+    with tempfile.TemporaryDirectory() as folder:
+
+        def contender(name: str, model: nn.Module) -> Contender:
+            given = Contender(name, model)
+            return with_onnx(given, inputs, Path(folder)) if runtime == ONNX else given
+
+        first = contender("dense", dense)
+
+        def latency_left(slim: nn.Module) -> float:
+            second = contender("slim", slim)
+            (latency,) = measure([first, second], inputs, settings)
+            if second.onnx is not None:
+                second.onnx.unlink()
+            return 1 / latency.speedup().value
+
+        yield latency_left

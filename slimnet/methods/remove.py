@@ -1,0 +1,247 @@
+"""What a method has chosen: silenced exactly in a copy of the network, and removed by the same surgery as anything."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from slimnet.errors import UsageError
+from slimnet.graph.channel_graph import Depthwise, Reader
+from slimnet.graph.labels import Labels
+from slimnet.methods.batchnorm_estimate import recalibrated
+from slimnet.methods.batchnorm_measure import measured
+from slimnet.methods.candidates import Channels, can_be_silenced, sibling
+from slimnet.methods.filter_norms import by_output
+from slimnet.modules.copying import copy_with
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
+from slimnet.modules.tensors import gather
+from slimnet.pipeline import as_rounding, operate, prove
+from slimnet.planning.dead_channels import dead_by_scale
+from slimnet.slimmed import Slimmed
+from slimnet.storage.field_types import Count
+from slimnet.surgery.certificate import DENSE, SILENCED
+from slimnet.surgery.plan import SurgeryPlan
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The channels that a method gives up: output channels by layer (the module path of a convolution or linear).
+
+    `threshold` is the |γ| below which channels are dead already: they go as well, with the constants they emit.
+    `purpose` says what they were chosen for, such as a budget.
+    """
+
+    method: str
+    channels: Mapping[str, tuple[Count, ...]]
+    threshold: float = 0.0
+    purpose: str = ""
+
+    @property
+    def count(self) -> int:
+        """How many channels of all layers are chosen."""
+        return sum(map(len, self.channels.values()))
+
+    def __str__(self) -> str:
+        dead = f"|γ| < {self.threshold:g}, and " if self.threshold else ""
+        purpose = f" for {self.purpose}" if self.purpose else ""
+        return f"{dead}{self.count} channels chosen by {self.method}{purpose}"
+
+
+def silenced(
+    model: nn.Module,
+    inputs: ExampleInputs,
+    selection: Selection,
+    *,
+    recalibrate: bool = True,
+    images: Iterable[Any] | None = None,
+) -> nn.Module:
+    """A copy of the network in which every chosen channel is exactly 0 behind its BatchNorm: the masked network.
+
+    The filter and bias of a chosen channel become zero, and so do γ and β of every BatchNorm that reads it, or that
+    scales a channel all of whose writers are chosen (as in a residual stream). With `recalibrate` the BatchNorms
+    behind those that read it get the mean and variance of what is left, estimated from the other BatchNorms (see
+    `recalibrated`), or measured where there are `images`, a hundred or more without labels (see `measured`). The
+    network itself is not touched.
+
+    Raises:
+        UsageError: the selection names a layer or a channel that the network does not have, or a layer whose weight
+            is computed, or BatchNorms cannot be measured on these images.
+        TraceError, InputError: as `slimnet.slim` does.
+    """
+    given = check_inputs(model, inputs)
+    channels = Channels.of(model, given)
+    quiet = silence(model, channels, selection, shared=False)
+    return settled(model, quiet, given, channels, selection, images) if recalibrate else quiet
+
+
+def remove(
+    model: nn.Module,
+    inputs: ExampleInputs,
+    selection: Selection,
+    *,
+    loader: Iterable[Any] | None = None,
+    round_to: int | Mapping[str, int] | None = None,
+    recalibrate: bool = True,
+    images: Iterable[Any] | None = None,
+    tolerance: float | None = None,
+    float64: bool = False,
+) -> Slimmed:
+    """Remove what was chosen: silence it in a copy, and slim that copy exactly.
+
+    With `recalibrate` the silenced network's BatchNorms are told what is gone, which needs no data: before any
+    fine-tuning it errs much less often, and still less often with `images`, as in `silenced`. The certificate is
+    against the silenced network, not against `model`: what a method chooses computes something. Where it chose
+    nothing that was not dead anyway, the two are the same. The other arguments are those of `slimnet.slim`.
+
+    Raises:
+        CertificateError: the slim network differs from the silenced one by more than `tolerance`.
+        UsageError, TraceError, InputError: as `silenced`.
+    """
+    given = check_inputs(model, inputs)
+    channels = Channels.of(model, given)
+    quiet = silence(model, channels, selection)
+    if recalibrate:
+        quiet = settled(model, quiet, given, channels, selection, images)
+    narrow, plan = operated(quiet, given, selection, round_to)
+    slimmed = prove(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
+    reference = SILENCED if selection.count else DENSE
+    certificate = dataclasses.replace(slimmed.certificate, reference=reference)
+    return dataclasses.replace(slimmed, certificate=certificate)
+
+
+def plan_for(
+    model: nn.Module,
+    inputs: ExampleInputs,
+    selection: Selection,
+    *,
+    round_to: int | Mapping[str, int] | None = None,
+) -> SurgeryPlan:
+    """The plan that `remove` follows; nothing is run.
+
+    Raises:
+        UsageError, TraceError, InputError: as `silenced`.
+    """
+    given = check_inputs(model, inputs)
+    return cut(model, given, Channels.of(model, given), selection, round_to)[1]
+
+
+def cut(
+    model: nn.Module,
+    inputs: Inputs,
+    channels: Channels,
+    selection: Selection,
+    round_to: int | Mapping[str, int] | None,
+) -> tuple[nn.Module, SurgeryPlan]:
+    """The slim network, as narrow as it will be but not recalibrated, and its plan."""
+    return operated(silence(model, channels, selection), inputs, selection, round_to)
+
+
+def operated(
+    quiet: nn.Module, inputs: Inputs, selection: Selection, round_to: int | Mapping[str, int] | None
+) -> tuple[nn.Module, SurgeryPlan]:
+    """The slim network and its plan, out of the silenced one."""
+    return operate(
+        quiet,
+        inputs,
+        lambda graph: dataclasses.replace(dead_by_scale(graph, selection.threshold), criterion=str(selection)),
+        as_rounding(round_to),
+    )
+
+
+def settled(
+    model: nn.Module,
+    quiet: nn.Module,
+    inputs: Inputs,
+    channels: Channels,
+    selection: Selection,
+    images: Iterable[Any] | None,
+) -> nn.Module:
+    """The silenced network with BatchNorms that do not miss what is gone."""
+    gone = wholly_chosen(channels, selection)
+    told = recalibrated(quiet, inputs, channels, gone, selection.threshold)
+    return told if images is None or not gone.any() else measured(model, told, images, selection.threshold)
+
+
+def silence(model: nn.Module, channels: Channels, selection: Selection, *, shared: bool = True) -> nn.Module:
+    """The silenced copy of a traced network; `shared` lets it keep the tensors that do not change.
+
+    Raises:
+        UsageError: as `silenced`.
+    """
+    tensors = gather(model).named
+    quiet: dict[int, torch.Tensor] = {}
+
+    def zero(name: str, rows: np.ndarray, view: Any) -> None:
+        tensor = quiet.setdefault(id(tensors[name]), tensors[name].detach().clone())
+        view(tensor)[torch.from_numpy(rows).to(tensor.device)] = 0
+
+    with torch.no_grad():
+        for step, rows in chosen_outputs(channels, selection):
+            zero_filters(zero, tensors, step, rows)
+        for gamma, rows in chosen_scales(channels, selection):
+            for name in (gamma, sibling(gamma, "bias")):
+                if name in tensors:
+                    zero(name, rows, lambda tensor: tensor)
+
+    def replace(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        return quiet.get(id(tensor), tensor if shared else tensor.detach().clone())
+
+    return copy_with(model, replace, tensors)
+
+
+def chosen_outputs(channels: Channels, selection: Selection) -> Iterator[tuple[Reader | Depthwise, np.ndarray]]:
+    """Every layer with chosen channels, and which of its outputs they are.
+
+    Raises:
+        UsageError: there is no such layer or channel.
+    """
+    steps = channels.steps
+    for layer, chosen in selection.channels.items():
+        if layer not in steps:
+            raise UsageError(f"the network has no convolution or linear layer {layer}, of which channels are chosen")
+        width = steps[layer].outputs.size
+        rows = np.array(chosen, dtype=np.int64)
+        if rows.size and not 0 <= rows.min() <= rows.max() < width:
+            raise UsageError(f"channels of {layer} are chosen outside 0..{width - 1}")
+        if rows.size:
+            yield steps[layer], rows
+
+
+def zero_filters(zero: Any, tensors: Mapping[str, torch.Tensor], step: Reader | Depthwise, rows: np.ndarray) -> None:
+    """Zero the filters and biases of some output channels of one layer."""
+    if not can_be_silenced(step) or step.weight is None:
+        raise UsageError(
+            f"channels of {step.module} cannot be silenced one by one: its weight is computed, or that of a grouped "
+            "transposed convolution; leave it out"
+        )
+    zero(step.weight, rows, lambda weight: by_output(weight, step))
+    bias = step.bias_name if isinstance(step, Reader) else sibling(step.weight, "bias")
+    if step.bias is not None and bias in tensors:
+        zero(bias, rows, lambda tensor: tensor)
+
+
+def chosen_scales(channels: Channels, selection: Selection) -> Iterator[tuple[str, np.ndarray]]:
+    """Every γ with channels to silence, and which of its channels they are."""
+    graph, sets = channels.graph, channels.sets
+    labels = chosen_labels(channels, selection)
+    whole = wholly_chosen(channels, selection)
+    for gamma, norm in graph.norms:
+        rows = np.flatnonzero(np.isin(norm.inputs, labels) | whole[sets[norm.out]])
+        if rows.size:
+            yield gamma, rows
+
+
+def chosen_labels(channels: Channels, selection: Selection) -> Labels:
+    """The labels of all chosen output channels."""
+    outputs = [step.outputs[rows] for step, rows in chosen_outputs(channels, selection)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *outputs])
+
+
+def wholly_chosen(channels: Channels, selection: Selection) -> np.ndarray:
+    """Which sets have been chosen with all of their writers."""
+    members = np.bincount(channels.sets[chosen_labels(channels, selection)], minlength=channels.pinned.size)
+    return (members > 0) & (members >= channels.writers)

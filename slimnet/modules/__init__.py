@@ -1,0 +1,1 @@
+"""Modules as data: their tensors, copies, forward path and example inputs."""

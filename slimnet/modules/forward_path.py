@@ -1,0 +1,51 @@
+"""forward_path"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+
+@contextmanager
+def module_paths(modules: Mapping[str, nn.Module], path: list[str]) -> Iterator[None]:
+    """While the context lasts, keep the path of the module whose forward is running at the end of `path`.
+
+    `modules` are all of a network's, as `modules_of` gives them. Their forwards are wrapped meanwhile, so they must be
+    copies of one's own; hooks would cost ten times as much.
+    """
+    own = {name: vars(module)["forward"] for name, module in modules.items() if "forward" in vars(module)}
+    for name, module in modules.items():
+        vars(module)["forward"] = announced(module.forward, name, path)
+    try:
+        yield
+    finally:
+        for name, module in modules.items():
+            if name in own:
+                vars(module)["forward"] = own[name]
+            else:
+                del vars(module)["forward"]
+
+
+def announced(forward: Callable[..., Any], name: str, path: list[str]) -> Callable[..., Any]:
+    """A module's forward that puts the module's name at the end of `path` while it runs."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        path.append(name)
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            path.pop()
+
+    run.__wrapped__ = forward  # type: ignore[attr-defined]
+    return run
+
+
+def place_of(error: BaseException) -> str:
+    """The path of the innermost module whose announced forward raised; "" where that is the network itself."""
+    place, step = "", error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_qualname == "announced.<locals>.run":
+            place = step.tb_frame.f_locals["name"]
+        step = step.tb_next
+    return place

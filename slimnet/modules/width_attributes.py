@@ -1,0 +1,88 @@
+"""refit: make the modules' own numbers agree with weights that have become narrower."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from slimnet.errors import PlanError
+from slimnet.models.cifar_resnet import PadShortcut
+from slimnet.modules.tensors import modules_of
+
+
+def refit(model: nn.Module, groups: Mapping[str, int]) -> None:
+    """Make the modules' own numbers (`in_channels`, `num_features`, ...) agree with their weights.
+
+    `groups` gives the new number of groups of some weights by name.
+    """
+    for path, module in modules_of(model).items():
+        if not module._parameters and not module._buffers:
+            continue
+        if isinstance(module, nn.modules.conv._ConvNd):
+            weight = f"{path}.weight" if path else "weight"
+            refit_convolution(module, groups.get(weight, groups.get(f"{weight}_orig")))
+        elif isinstance(module, nn.Linear):
+            module.out_features, module.in_features = stored(module, "weight").shape
+        elif isinstance(module, nn.modules.batchnorm._NormBase):
+            sized = module.running_mean if module.weight is None else module.weight
+            if sized is not None and sized.shape[0] != module.num_features:
+                module.num_features = sized.shape[0]
+        elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+            first = "weight_ih" if isinstance(module, nn.RNNCellBase) else "weight_ih_l0"
+            module.input_size = module.get_parameter(first).shape[1]
+        elif isinstance(module, nn.PReLU):
+            module.num_parameters = module.weight.shape[0]
+
+
+def stored(module: nn.Module, name: str) -> torch.Tensor:
+    """A weight, or the one that `torch.nn.utils.prune` computes it from."""
+    parameters = module._parameters
+    own = parameters.get(f"{name}_orig", parameters.get(name))
+    return getattr(module, name) if own is None else own
+
+
+def refit_convolution(module: nn.modules.conv._ConvNd, groups: int | None) -> None:
+    """Recompute a convolution's channel numbers from its weight; depthwise ones stay depthwise."""
+    weight = stored(module, "weight")
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        if groups is None and module.groups == module.in_channels > 1:
+            groups = weight.shape[0]
+        groups = groups or module.groups
+        inputs, outputs = weight.shape[0], weight.shape[1] * groups
+    else:
+        if groups is None and module.groups == module.in_channels > 1:
+            groups = weight.shape[0] * module.groups // module.out_channels
+        groups = groups or module.groups
+        inputs, outputs = weight.shape[1] * groups, weight.shape[0]
+    # Past a module's own `__setattr__`, which costs more than all of the above.
+    vars(module).update(groups=groups, in_channels=inputs, out_channels=outputs)
+
+
+def set_padding(model: nn.Module, path: str, before: int, after: int) -> None:
+    """Change how many zero channels a `PadShortcut` adds."""
+    module = submodule(model, path)
+    if not isinstance(module, PadShortcut):
+        raise PlanError(f"the plan changes the padding of {path or 'the network'}, which does not pad")
+    module.before, module.after = before, after
+
+
+def set_features(model: nn.Module, path: str, channels: int) -> None:
+    """Change how many channels a normalisation without tensors expects."""
+    module = submodule(model, path)
+    if not isinstance(module, nn.modules.batchnorm._NormBase):
+        raise PlanError(f"the plan counts the channels of {path or 'the network'}, which does not normalise")
+    module.num_features = channels
+
+
+def submodule(model: nn.Module, path: str) -> nn.Module:
+    """The module at a path.
+
+    Raises:
+        PlanError: there is none.
+    """
+    for name in path.split(".") if path else ():
+        child = model._modules.get(name)
+        if child is None:
+            raise PlanError(f"the plan changes {path}, which the network does not have")
+        model = child
+    return model

@@ -1,0 +1,122 @@
+"""candidates"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from slimnet.graph.channel_graph import ChannelGraph, Reader
+from slimnet.graph.labels import Labels
+from slimnet.graph.reasons import Kind, Reason
+from slimnet.planning.channel_reductions import staying
+from slimnet.planning.liveness import Needs
+from slimnet.planning.removal import Removal, axis_of
+
+
+def removable(
+    graph: ChannelGraph,
+    constants: np.ndarray,
+    needed: Needs,
+    extra_pins: Iterable[tuple[Labels, Reason]] = (),
+    turns: Mapping[int, int] | None = None,
+) -> Removal:
+    """Every set of channels that nothing pins and whose constants are known wherever they are read.
+
+    `extra_pins` are labels that stay because the network's code did not follow an earlier plan, `turns` which axes of
+    divided ones are taken to become narrower for the same reason.
+    """
+    sets = graph.sets
+    count = int(sets.max()) + 1
+    blocked = np.zeros(count, dtype=bool)
+    blocked[sets[0]] = True
+    why = np.zeros(count, dtype=np.int32)
+    reasons = {Reason(Kind.UNCUT): 0}
+
+    def block(labels: Labels, reason: Reason) -> None:
+        numbers = sets[labels]
+        new = numbers[~blocked[numbers]]
+        if new.size:
+            blocked[new] = True
+            why[new] = reasons.setdefault(reason, len(reasons))
+
+    for pin in graph.pins:
+        block(pin.labels, pin.reason)
+    for total in graph.sums:
+        block(staying(graph, constants, total), total.where)
+    for parts in graph.parts:
+        if parts.fixed is not None and axis_of(parts, turns or {}) is None:
+            block(parts.fixed, Reason(Kind.TAKEN, parts.where))
+    for labels, reason in extra_pins:
+        block(labels[labels > 0], reason)
+    pinned = blocked.copy()
+    varies = np.isnan(constants)
+    for reader, reads in zip(graph.readers, needed.reads, strict=True):
+        block(reader.inputs[reads & varies[reader.inputs]], Reason(Kind.VARIES, reader.at))
+    for group in same_weight(graph):
+        for labels, reason in unfoldable(graph, group, constants, needed):
+            block(labels, reason)
+    vectors = list(graph.vectors.values())
+    shares = [elements_per_channel(graph, name, axis) for name, axis in graph.vectors]
+    elements = np.repeat(shares, [labels.size for labels in vectors])
+    weight = np.bincount(sets[np.concatenate(vectors)], elements, count) if vectors else np.zeros(count)
+    return Removal(
+        graph, sets, constants, needed, (weight > 0) & ~blocked, weight, why, reasons, pinned, turns=dict(turns or {})
+    )
+
+
+def elements_per_channel(graph: ChannelGraph, name: str, axis: int) -> float:
+    """A rough size of one channel's share of a parameter: the other channel axis where it has one."""
+    other = graph.vectors.get((name, 1 - axis)) if axis < 2 else None
+    return float(other.size) if other is not None else 1.0
+
+
+def same_weight(graph: ChannelGraph) -> list[list[int]]:
+    """The readers grouped by the weight they share; computed weights stand alone."""
+    groups: dict[str, list[int]] = {}
+    for index, reader in enumerate(graph.readers):
+        groups.setdefault(reader.weight or f"#{index}", []).append(index)
+    return list(groups.values())
+
+
+def unfoldable(
+    graph: ChannelGraph, group: list[int], constants: np.ndarray, needed: Needs
+) -> list[tuple[Labels, Reason]]:
+    """Nonzero constants that one weight's readers have nowhere to put, with the reason."""
+    readers = [graph.readers[index] for index in group]
+    reads = [needed.reads[index] for index in group]
+    if len(readers) == 1 and can_fold(graph, readers[0], group):
+        return []
+    values = [np.where(read, constants[r.inputs], 0.0) for r, read in zip(readers, reads, strict=True)]
+    found = []
+    # The calls of one layer fold into one bias; layers with tied weights, such as a transposed one, into their own.
+    # Padded ones have one carrier. What a call returns that nobody reads may change.
+    together = have_one_carrier(readers)
+    calls: dict[tuple[str | None, int], list[int]] = {}
+    for index, reader in enumerate(readers):
+        if reads[index].any():
+            calls.setdefault((None if together else reader.bias_name, reader.in_axis), []).append(index)
+    for indices in calls.values():
+        differs = np.any([~(values[index] == values[indices[0]]) for index in indices], axis=0)
+        for reader in (readers[index] for index in indices):
+            found.append((reader.inputs[differs], Reason(Kind.CALLS_DIFFER, reader.at)))
+    for reader, value in zip(readers, values, strict=True):
+        if reader.uniform and not bias_is_own(graph, reader, group):
+            found.append((reader.inputs[np.abs(value) > 0], Reason(Kind.NO_BIAS, reader.at)))
+        elif not reader.uniform and not together:
+            found.append((reader.inputs[np.abs(value) > 0], Reason(Kind.NO_CARRIER, reader.at)))
+    return found
+
+
+def have_one_carrier(readers: Sequence[Reader]) -> bool:
+    """Whether these readers of one weight, all padded, can have their constants carried by the same channels."""
+    kinds = {(reader.uniform, reader.weight, reader.in_axis, reader.groups) for reader in readers}
+    return len(kinds) == 1 and not readers[0].uniform and readers[0].weight is not None
+
+
+def can_fold(graph: ChannelGraph, reader: Reader, group: list[int]) -> bool:
+    """Whether a reader that does not share its weight has where to put constants."""
+    return bias_is_own(graph, reader, group) if reader.uniform else reader.weight is not None
+
+
+def bias_is_own(graph: ChannelGraph, reader: Reader, group: list[int]) -> bool:
+    """Whether the reader's bias is a parameter that no other layer uses."""
+    return reader.bias_name is not None and graph.bias_readers[reader.bias_name] <= set(group)

@@ -1,0 +1,109 @@
+"""code_pins"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from slimnet.graph.channel_graph import ChannelGraph, Op
+from slimnet.graph.labels import Labels, distinct, labels_among
+from slimnet.graph.reasons import Kind, Place, Reason
+from slimnet.planning.removal import Removal
+from slimnet.planning.split_axes import ExtraPin
+from slimnet.tracing.trace import InterruptedForwardError
+
+SIZED = frozenset(
+    [
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "_reshape_alias",
+        "expand",
+        "split",
+        "split_with_sizes",
+        "slice",
+        "select",
+        "unbind",
+        "cat",
+        "constant_pad_nd",
+        "repeat",
+        "as_strided",
+        "slice_scatter",
+        "select_scatter",
+    ]
+)
+"""Ops that take sizes or positions, which may be numbers written into the network's code."""
+
+
+def pin_sets(removal: Removal, sets: np.ndarray, where: str) -> ExtraPin:
+    """Pin whole sets; where none of them was removed, what is around them."""
+    members = np.isin(removal.sets, sets)
+    place = next((op.place for op in removal.graph.ops if str(op) == where), Place(module=where))
+    if not place.op:
+        # A layer saw it, but the number stands in a line before that.
+        moved = (op for op in removal.graph.ops if op.name in SIZED)
+        place = next((op.place for op in moved if members[labels_of([op])].any()), place)
+    reason = Reason(Kind.CODE_AROUND, place)
+    if removal.removed[sets].any():
+        labels = np.flatnonzero(members)
+        return labels[labels > 0], reason
+    module = next((op.module for op in removal.graph.ops if members[labels_of([op])].any()), "")
+    return labels_around(removal, module), reason
+
+
+def labels_around(removal: Removal, module: str) -> Labels:
+    """What the ops of a module touch, or those of a module around it: of the first where anything was to go."""
+    graph = removal.graph
+    while module:
+        touched = labels_of([op for op in graph.ops if op.module == module or op.module.startswith(f"{module}.")])
+        if removal.gone(touched).any():
+            return touched
+        module = module.rpartition(".")[0]
+    return np.arange(1, graph.size)
+
+
+def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError, blamed: list[Op]) -> ExtraPin:
+    """Pin what stopped a narrower forward: the last op before that moves the same channels by numbers in the code.
+
+    Once others from its line of code were blamed before, which it adds itself to, those in its module are pinned with
+    it, then all. Where there is none, the op that raised is pinned, then its neighbours, then its module, then the
+    modules around it.
+    """
+    position = min(stop.position, len(graph.ops) - 1)
+    culprit = graph.ops[position]
+    concerned = concerned_by(graph, removal, stop)
+    for op in reversed(graph.ops[: position + 1]):
+        if op.name in SIZED and np.isin(removal.sets[labels_of([op])], concerned).any():
+            twins = blamed_with(graph, op, blamed)
+            if removal.gone(labels_of(twins)).any():
+                blamed.append(op)
+                return labels_of(twins), unfollowed(op)
+    reason = unfollowed(culprit)
+    for ops in ([culprit], graph.ops[max(0, position - 2) : position + 3]):
+        touched = labels_of(ops)
+        if removal.gone(touched).any():
+            return touched, reason
+    return labels_around(removal, culprit.module), reason
+
+
+def blamed_with(graph: ChannelGraph, op: Op, blamed: Sequence[Op]) -> list[Op]:
+    """What is pinned with an op: the more ops from its line of code were blamed before, the more of that line's."""
+    times = sum((other.name, other.line) == (op.name, op.line) for other in blamed)
+    if not times:
+        return [op]
+    twins = [other for other in graph.ops if (other.name, other.line) == (op.name, op.line)]
+    return [other for other in twins if other.module == op.module] if times == 1 else twins
+
+
+def unfollowed(op: Op) -> Reason:
+    """That the code does not follow a narrower width at an op."""
+    return Reason(Kind.SPLIT if op.name in ("split", "split_with_sizes") else Kind.CODE, op.place)
+
+
+def concerned_by(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError) -> np.ndarray:
+    """The sets that the op which stopped a narrower forward touches in the dense one."""
+    return distinct(removal.sets[labels_of([graph.ops[min(stop.position, len(graph.ops) - 1)]])])
+
+
+def labels_of(ops: Sequence[Op]) -> Labels:
+    """Every label that some ops touch."""
+    return labels_among([face for op in ops for face in op.touched])

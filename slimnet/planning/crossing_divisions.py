@@ -1,0 +1,213 @@
+"""Channels that are divided in several ways at once, such as by the grouped convolutions around a channel shuffle.
+
+Equal numbers in the parts of each division do not suffice: the code of the shuffle sends the channels of an old group
+to new groups by their places, so that each cell, which is what an old and a new group share, must keep as many channels
+as that code counts off. The code is repeated on places alone, for each width, until the channels that stay fit.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
+
+from slimnet.graph.labels import distinct
+from slimnet.graph.reasons import Reason
+from slimnet.planning.removal import Removal
+
+MOST_AXES = 4
+"""Grids of more axes than this are not looked at: too many ways to permute them."""
+
+
+class Division(NamedTuple):
+    """Sets `(parts, channels)` of which as many have to stay in every part."""
+
+    rows: np.ndarray
+    reason: Reason
+
+
+class Step(NamedTuple):
+    """Code that moves channels: their axis is viewed in a shape, with -1 for the axis that follows, and permuted."""
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Divisions of the same channels: `sets` in their first order, and for each division its parts and their order.
+
+    Where the order of one of them is not understood, `orders` is None: then equal shares of all cells stay.
+    """
+
+    divisions: tuple[Division, ...]
+    sets: np.ndarray
+    orders: tuple[tuple[Step, ...], ...] | None
+
+    @property
+    def reason(self) -> Reason:
+        """Why channels stay, as the last of the divisions has it."""
+        return self.divisions[-1].reason
+
+    @property
+    def first(self) -> int:
+        """The first of its sets, which no other crossing has."""
+        return int(self.sets.min())
+
+    def cells(self, count: int) -> np.ndarray | None:
+        """For each of `count` channels, in the first order, the number of its cell; None where they do not divide."""
+        numbers = np.zeros(count, dtype=np.int64)
+        for division, steps in zip(self.divisions, self.orders or (), strict=True):
+            parts = len(division.rows)
+            order = moved(count, steps)
+            if order is None or count % parts:
+                return None
+            own = np.empty(count, dtype=np.int64)
+            own[order] = np.arange(count) // (count // parts)
+            numbers = numbers * parts + own
+        return numbers
+
+    @cached_property
+    def shares(self) -> list[np.ndarray]:
+        """The cells, as sets that stand in the same parts of all divisions."""
+        numbers = np.full((len(self.divisions), self.sets.size), -1, dtype=np.int64)
+        for own, division in zip(numbers, self.divisions, strict=True):
+            parts = np.repeat(np.arange(len(division.rows)), division.rows.shape[1])
+            own[np.searchsorted(self.sets, division.rows.ravel())] = parts
+        _, cell = np.unique(numbers, axis=1, return_inverse=True)
+        return [self.sets[cell.ravel() == number] for number in range(int(cell.max()) + 1)]
+
+    def targets(self, removal: Removal) -> Iterator[tuple[np.ndarray, int]]:
+        """Sets of channels, and how many of them have to stay together with those that stay already."""
+        yield from self.equal_shares(removal) if self.orders is None else self.counted_off(removal)
+
+    def equal_shares(self, removal: Removal) -> Iterator[tuple[np.ndarray, int]]:
+        """The same share of every cell: the smallest that all of them can have."""
+        total = math.gcd(*(cell.size for cell in self.shares))
+        share = max(1, *(math.ceil(int((~removal.removed[cell]).sum()) * total / cell.size) for cell in self.shares))
+        for cell in self.shares:
+            yield cell, cell.size * share // total
+
+    def counted_off(self, removal: Removal) -> Iterator[tuple[np.ndarray, int]]:
+        """As many of every run of channels of one cell as the code counts off at the smallest width that fits."""
+        stay = ~removal.removed[self.sets]
+        dense = self.cells(self.sets.size)
+        assert dense is not None
+        starts, lengths = runs(dense)
+        least = np.add.reduceat(stay.astype(np.int64), starts)
+        for count in range(max(1, int(stay.sum())), self.sets.size + 1):
+            narrow = self.cells(count)
+            counts = None if narrow is None else counts_by_run(dense[starts], narrow)
+            if counts is not None and (least <= counts).all() and (counts <= lengths).all():
+                yield from zip(np.split(self.sets, starts[1:]), counts.tolist(), strict=True)
+                return
+
+
+def runs(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where equal numbers side by side begin, and how many they are."""
+    starts = np.concatenate([[0], np.flatnonzero(numbers[1:] != numbers[:-1]) + 1])
+    return starts, np.diff(starts, append=numbers.size)
+
+
+def counts_by_run(dense: np.ndarray, narrow: np.ndarray) -> np.ndarray | None:
+    """How many channels are left of each run of the dense network's cells; None where the runs are others."""
+    starts, lengths = runs(narrow)
+    found = np.zeros(dense.size, dtype=np.int64)
+    place = 0
+    for cell, length in zip(narrow[starts].tolist(), lengths.tolist(), strict=True):
+        while place < dense.size and dense[place] != cell:
+            place += 1
+        if place == dense.size:
+            return None
+        found[place] = length
+        place += 1
+    return found
+
+
+def moved(count: int, steps: Sequence[Step]) -> np.ndarray | None:
+    """The places of `count` channels after some code has moved them; None where they do not fit its shapes."""
+    order = np.arange(count)
+    for step in steps:
+        if count % math.prod(size for size in step.shape if size > 0):
+            return None
+        order = order.reshape(step.shape).transpose(step.axes).ravel()
+    return order
+
+
+def find_crossings(removal: Removal) -> list[Crossing]:
+    """The channels that are divided in several ways, where some of them are to go."""
+    groups = connected(distinct_divisions(removal))
+    return [crossing_of(removal, divisions) for divisions in groups if len(divisions) > 1]
+
+
+def distinct_divisions(removal: Removal) -> list[Division]:
+    """Every way in which channels are divided, once; without parts that go as a whole, and channels that repeat."""
+    found: dict[tuple[int, bytes], Division] = {}
+    for labels, reason in removal.equal:
+        rows = removal.sets[labels].astype(np.int64)
+        if len(rows) > 1 and removal.removed[rows].any() and distinct(rows).size == rows.size:
+            found.setdefault((len(rows), rows.tobytes()), Division(rows, reason))
+    return list(found.values())
+
+
+def connected(divisions: Sequence[Division]) -> list[list[Division]]:
+    """The divisions grouped by the sets that they share."""
+    groups: list[tuple[set[int], list[Division]]] = []
+    for division in divisions:
+        own, members = set(division.rows.ravel().tolist()), [division]
+        apart = []
+        for sets, others in groups:
+            if own.isdisjoint(sets):
+                apart.append((sets, others))
+            else:
+                own |= sets
+                members = others + members
+        groups = [*apart, (own, members)]
+    return [members for _, members in groups]
+
+
+def crossing_of(removal: Removal, divisions: list[Division]) -> Crossing:
+    """Divisions that share channels, with the code that leads from one order to the others where it is known."""
+    universe = distinct(np.concatenate([division.rows.ravel() for division in divisions]))
+    if all(division.rows.size == universe.size for division in divisions):
+        grids = grids_of(removal, universe)
+        for base in [*(grid.ravel() for grid, axis in grids if axis == grid.ndim - 1), divisions[0].rows.ravel()]:
+            known = orders_from(base, grids)
+            orders = [known[key] for division in divisions if (key := division.rows.tobytes()) in known]
+            if len(orders) == len(divisions):
+                return Crossing(tuple(divisions), base, tuple(orders))
+    return Crossing(tuple(divisions), universe, None)
+
+
+def grids_of(removal: Removal, universe: np.ndarray) -> list[tuple[np.ndarray, int]]:
+    """The grids into which the code views these channels and the axis that follows, also with that axis moved last."""
+    found = []
+    for parts in removal.graph.parts:
+        axis = removal.axis_of(parts)
+        if axis is None or parts.grid.size != universe.size or not 1 < parts.grid.ndim <= MOST_AXES:
+            continue
+        grid = removal.sets[parts.grid].astype(np.int64)
+        if np.array_equal(np.sort(grid, axis=None), universe):
+            found += [(grid, axis), (np.ascontiguousarray(np.moveaxis(grid, axis, -1)), grid.ndim - 1)]
+    return found
+
+
+def orders_from(base: np.ndarray, grids: Sequence[tuple[np.ndarray, int]]) -> dict[bytes, tuple[Step, ...]]:
+    """Every order that permuting the grids makes of a first one, with the code that does it."""
+    found: dict[bytes, tuple[Step, ...]] = {base.tobytes(): ()}
+    waiting = [base.tobytes()]
+    while waiting:
+        order = waiting.pop()
+        for grid, axis in grids:
+            if grid.tobytes() != order:
+                continue
+            shape = tuple(-1 if place == axis else size for place, size in enumerate(grid.shape))
+            for axes in permutations(range(grid.ndim)):
+                key = grid.transpose(axes).tobytes()
+                if key not in found:
+                    found[key] = (*found[order], Step(shape, axes))
+                    waiting.append(key)
+    return found

@@ -1,0 +1,127 @@
+"""find_dead: which channels are a constant for every input."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from slimnet.errors import DataError, UsageError
+from slimnet.graph.channel_graph import SILENT, ActivationKey, ChannelGraph
+from slimnet.modules.copying import shared_copy
+from slimnet.modules.example_inputs import Inputs
+from slimnet.modules.forward_path import module_paths
+from slimnet.modules.tensors import modules_of
+from slimnet.torch_state.devices import device_of
+from slimnet.torch_state.precision import as_array, float32_products, numbers
+from slimnet.torch_state.random_state import loader_draws_kept, random_numbers_kept
+from slimnet.tracing.ops.elementwise import ACTIVATIONS
+from slimnet.tracing.worker_threads import work_followed
+
+ACTIVATION_LIMIT = 1e-12
+"""A channel is dead by activation where max |a| over the planes and the data stays below this (paper, section 2.1)."""
+
+
+@dataclass(frozen=True)
+class DeadChannels:
+    """The dead channels of a network.
+
+    `scales` maps a BatchNorm's γ to the channels below the threshold; `outputs` are labels of activation outputs
+    that were zero on every example; `criterion` says how they were found. Channels behind all-zero filters need no
+    list: their constants follow from the weights.
+    """
+
+    criterion: str
+    threshold: float
+    scales: dict[str, tuple[int, ...]]
+    outputs: tuple[int, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many channels are dead."""
+        return sum(len(channels) for channels in self.scales.values()) + len(self.outputs)
+
+
+def check_threshold(threshold: float) -> float:
+    """Refuse thresholds that mean nothing.
+
+    Raises:
+        UsageError: it is negative, NaN or infinite.
+    """
+    if not isinstance(threshold, int | float) or math.isnan(threshold) or threshold < 0 or math.isinf(threshold):
+        raise UsageError(f"threshold is {threshold}; it must be a finite number ≥ 0, such as 1e-3 (the paper's)")
+    return float(threshold)
+
+
+def dead_by_scale(graph: ChannelGraph, threshold: float = 1e-3) -> DeadChannels:
+    """Channels whose BatchNorm has |γ| < `threshold` (paper, section 2.1), or γ that is zero (at most `SILENT`)."""
+    check_threshold(threshold)
+    found = {}
+    for name, gamma in graph.scales.items():
+        scale = numbers(gamma())
+        small = (scale > -threshold) & (scale < threshold) if threshold else (scale >= -SILENT) & (scale <= SILENT)
+        dead = as_array(small).nonzero()[0]
+        if dead.size:
+            found[name] = tuple(dead.tolist())
+    return DeadChannels(f"|γ| < {threshold:g}", threshold, found)
+
+
+def dead_by_activation(graph: ChannelGraph, model: nn.Module, batches: Iterable[Inputs]) -> DeadChannels:
+    """Channels whose activation is zero at every position of every example (paper, section 2.1).
+
+    Raises:
+        DataError: there are no batches.
+    """
+    peaks = activation_peaks(model, batches)
+    dead: list[int] = []
+    for activation in graph.activations:
+        peak = peaks.get(activation.key)
+        if peak is not None and peak.numel() == activation.labels.size:
+            dead += activation.labels[(peak <= ACTIVATION_LIMIT).numpy()].tolist()
+    return DeadChannels(f"max |a| ≤ {ACTIVATION_LIMIT:g} on the data", 0.0, {}, tuple(dead))
+
+
+def activation_peaks(model: nn.Module, batches: Iterable[Inputs]) -> dict[ActivationKey, torch.Tensor]:
+    """For every activation the largest |a| of each channel `(C,)` over planes, examples and batches, on the CPU.
+
+    The batches are brought to the network's device.
+    """
+    reference = shared_copy(model).eval()
+    place, meter = device_of(reference), PeakMeter()
+    with torch.no_grad(), loader_draws_kept, module_paths(modules_of(reference), meter.path):
+        for batch in batches:
+            meter.calls.clear()
+            with random_numbers_kept(reference), work_followed(meter), float32_products(tf32=False):
+                batch.to(place).call(reference)
+    if not meter.peaks:
+        raise DataError("no activation ran: the data loader gave no batches, or the network has no activations")
+    return meter.peaks
+
+
+class PeakMeter(TorchDispatchMode):
+    """Watches a real forward and keeps the largest |a| of every channel behind an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path: list[str] = []
+        self.calls: Counter[tuple[str, str]] = Counter()
+        self.peaks: dict[ActivationKey, torch.Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__.rstrip("_")
+        if name in ACTIVATIONS and isinstance(out, torch.Tensor) and out.ndim > 1:
+            module = self.path[-1] if self.path else ""
+            key = (module, name, self.calls[module, name])
+            self.calls[module, name] += 1
+            self.note(key, out.detach())
+        return out
+
+    def note(self, key: ActivationKey, out: torch.Tensor) -> None:
+        """Take in what one activation gave, `(N, C, ...)`."""
+        peak = out.abs().amax([axis for axis in range(out.ndim) if axis != 1]).cpu().double()
+        self.peaks[key] = torch.maximum(self.peaks[key], peak) if key in self.peaks else peak

@@ -1,0 +1,75 @@
+"""retrace"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from slimnet.graph.channel_graph import ChannelGraph, Depthwise
+from slimnet.modules.copying import skeleton
+from slimnet.modules.example_inputs import Inputs
+from slimnet.modules.tensors import gather
+from slimnet.modules.width_attributes import refit, set_features, set_padding
+from slimnet.planning.crossing_divisions import Crossing
+from slimnet.planning.group_packing import Packing
+from slimnet.planning.removal import Removal
+from slimnet.planning.split_axes import new_places
+from slimnet.tracing.trace import trace_structure
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A removal with the new groups of its grouped convolutions, and what was made equal in all divisions at once."""
+
+    removal: Removal
+    packings: tuple[Packing, ...]
+    crossings: tuple[Crossing, ...]
+
+    @property
+    def rows(self) -> list[Sequence[int]]:
+        """The sets that change places, in their new order: those of packed groups and of turned grids."""
+        packed = [side for packing in self.packings for side in (packing.inputs, packing.outputs)]
+        return [*packed, *new_places(self.removal)]
+
+
+def trace_slim(model: nn.Module, inputs: Inputs, draft: Draft) -> tuple[nn.Module, ChannelGraph]:
+    """Trace the network once more with every tensor at its new size; returns its skeleton too.
+
+    Raises:
+        InterruptedForwardError: its forward raised.
+    """
+    graph = draft.removal.graph
+    tensors = gather(model)
+    shapes = new_shapes(tensors.named, draft)
+    groups = {graph.readers[p.reader].weight or "": len(p.bins) for p in draft.packings}
+    structure = skeleton(model, tensors.named, shapes)
+    refit(structure.module, groups)
+    for padding in graph.paddings:
+        before, after = draft.removal.left(padding.before), draft.removal.left(padding.after)
+        set_padding(structure.module, padding.module, before, after)
+    for module, labels in graph.counted:
+        set_features(structure.module, module, draft.removal.left(labels))
+    depthwise = [isinstance(layer, Depthwise) for layer in graph.layers]
+    return structure.module, trace_structure(structure, tensors, inputs, depthwise)
+
+
+def new_shapes(tensors: Mapping[str, torch.Tensor], draft: Draft) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor that changes."""
+    removal, graph = draft.removal, draft.removal.graph
+    shapes: dict[str, tuple[int, ...]] = {}
+    for (name, axis), labels in graph.vectors.items():
+        kept = removal.left(labels)
+        if kept != labels.size:
+            shape = list(shapes.get(name, tensors[name].shape))
+            shape[axis] = kept
+            shapes[name] = tuple(shape)
+    packed = {packing.reader: packing for packing in draft.packings}
+    for index, reader in enumerate(graph.readers):
+        if reader.groups > 1 and reader.weight is not None:
+            groups = len(packed[index].bins) if index in packed else reader.groups
+            kept = removal.left(reader.inputs if reader.in_axis == 1 else reader.outputs)
+            shape = list(shapes.get(reader.weight, tensors[reader.weight].shape))
+            shape[1] = kept // groups
+            shapes[reader.weight] = tuple(shape)
+    return shapes

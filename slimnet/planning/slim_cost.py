@@ -1,0 +1,139 @@
+"""What a network will be like once a removal is done: measured on its narrow skeleton, or foreseen by arithmetic."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Op, Reader
+from slimnet.graph.labels import varying_axes
+from slimnet.modules.tensors import gather
+from slimnet.planning.channel_order import Orders
+from slimnet.planning.removal import Removal
+from slimnet.tracing.ops import POINTWISE
+
+PLAIN = frozenset(POINTWISE) | {
+    "convolution",
+    "addmm",
+    "mm",
+    "t",
+    "mean",
+    "_adaptive_avg_pool2d",
+    "avg_pool2d",
+    "max_pool2d_with_indices",
+    "upsample_bilinear2d",
+    "upsample_nearest2d",
+    "cat",
+    "view",
+    "_unsafe_view",
+}
+"""Ops that mean the same whatever the width, or raise: no size or position in them can go wrong in silence."""
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """The slim network in numbers: its parameters, MACs for one example, and each layer's MACs and groups.
+
+    `layer_macs` are for the whole batch, one for each layer in execution order; `groups` one for each reader.
+    """
+
+    params: int
+    macs: int
+    layer_macs: tuple[int, ...]
+    groups: tuple[int, ...]
+
+
+def measured(structure: nn.Module, slim: ChannelGraph) -> Narrow:
+    """The numbers of a narrow skeleton and of its trace."""
+    return Narrow(
+        params=count_elements(gather(structure).parameters),
+        macs=slim.macs,
+        layer_macs=tuple(layer.macs for layer in slim.layers),
+        groups=tuple(reader.groups for reader in slim.readers),
+    )
+
+
+def is_plain(graph: ChannelGraph) -> bool:
+    """Whether nothing in the network's code can depend on a width in silence, so that arithmetic foresees it all.
+
+    Where a number in the code stops fitting all the same, the narrow network's forward raises.
+    """
+    divided = graph.parts or graph.sums or graph.paddings or any(reader.groups > 1 for reader in graph.readers)
+    return not divided and all(op.name in PLAIN and not is_ambiguous(op) for op in graph.ops if op.touched)
+
+
+def is_ambiguous(op: Op) -> bool:
+    """Whether an axis that holds no channels, in what a view makes, may have taken what a narrower one has lost.
+
+    That cannot be seen where the example's size happens to divide: `view(n, 4, -1)`.
+    """
+    channels = {axis for face in op.touched[len(op.touched) // 2 :] for axis in varying_axes(face)}
+    return any(size > 1 and axis not in channels for axis, size in enumerate(op.shape) if axis)
+
+
+def foreseen(parameters: Mapping[str, torch.Tensor], removal: Removal) -> Narrow:
+    """The numbers of a plain network, with these parameters, without the channels that go."""
+    graph = removal.graph
+    layer_macs = tuple(macs_left(layer, removal) for layer in graph.layers)
+    before, after = sum(layer.macs for layer in graph.layers), sum(layer_macs)
+    return Narrow(
+        params=count_left(parameters, removal),
+        macs=graph.macs - (before - after) // graph.batch,
+        layer_macs=layer_macs,
+        groups=(1,) * len(graph.readers),
+    )
+
+
+def unchanged(parameters: Mapping[str, torch.Tensor], graph: ChannelGraph) -> Narrow:
+    """The numbers of a network, with these parameters, that loses nothing."""
+    return Narrow(
+        params=count_elements(parameters),
+        macs=graph.macs,
+        layer_macs=tuple(layer.macs for layer in graph.layers),
+        groups=tuple(reader.groups for reader in graph.readers),
+    )
+
+
+def macs_left(layer: Reader | Depthwise, removal: Removal) -> int:
+    """MACs of one layer without the channels that go; every pair of channels has the same share."""
+    outputs = removal.left(layer.outputs)
+    if isinstance(layer, Depthwise):
+        return layer.macs // layer.outputs.size * outputs
+    inputs = removal.left(layer.inputs)
+    return layer.macs // (layer.outputs.size * layer.inputs.size) * outputs * inputs
+
+
+def count_left(parameters: Mapping[str, torch.Tensor], removal: Removal) -> int:
+    """How many elements the parameters have without the channels that go; shared ones count once."""
+    once = distinct(parameters)
+    left: dict[str, list[int]] = {}
+    for (name, axis), labels in removal.graph.vectors.items():
+        kept = removal.left(labels)
+        if kept != labels.size and name in once:
+            left.setdefault(name, list(once[name].shape))[axis] = kept
+    return sum(math.prod(left[name]) if name in left else parameter.numel() for name, parameter in once.items())
+
+
+def natural_orders(removal: Removal) -> Orders:
+    """Every kept channel where it stood."""
+    readers = removal.graph.readers
+    return Orders(
+        axes={},
+        inputs=tuple(removal.kept(reader.inputs) for reader in readers),
+        outputs=tuple(removal.kept(reader.outputs) for reader in readers),
+    )
+
+
+def count_elements(parameters: Mapping[str, torch.Tensor]) -> int:
+    """How many elements some parameters have; one that stands under several names counts once."""
+    return sum(parameter.numel() for parameter in distinct(parameters).values())
+
+
+def distinct(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Every parameter under its first name."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, parameter in parameters.items():
+        found.setdefault(id(parameter), (name, parameter))
+    return dict(found.values())

@@ -1,0 +1,177 @@
+"""From a matplotlib figure to SVG that goes into a page beside others, in the page's own colours and font."""
+
+import io
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from slimnet.printable import printable
+from slimnet.torch_state.silence import silenced
+
+SVG = "http://www.w3.org/2000/svg"
+XLINK = "http://www.w3.org/1999/xlink"
+PIXELS_PER_INCH = 72
+COLOURS = Path(__file__).parents[1] / "templates" / "report.css"
+"""Begins with the variables for the colours, before its first rule."""
+
+# matplotlib needs colours that it knows; each of these stands for a CSS variable, which the page defines for
+# light and for dark.
+INK, MUTED, GRID, DENSE, SLIM, DEAD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
+BLUE, GOLD, PLUM = "#070707", "#080808", "#090909"
+VARIABLES = {
+    INK: "ink", MUTED: "muted", GRID: "grid", DENSE: "dense", SLIM: "slim", DEAD: "dead",
+    BLUE: "blue", GOLD: "gold", PLUM: "plum",
+}  # fmt: skip
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "path.simplify_threshold": 0.4,
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.size": 12,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 12,
+    "axes.linewidth": 1,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "axes.grid": False,
+    "axes.unicode_minus": False,
+    "grid.color": GRID,
+    "grid.linewidth": 1,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
+    "ytick.major.size": 0,
+    "lines.linewidth": 2,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """How wide a figure is to be, in CSS pixels, and whether that is a telephone's width."""
+
+    width: int
+    narrow: bool
+
+
+WIDE = Canvas(width=820, narrow=False)
+NARROW = Canvas(width=330, narrow=True)
+
+Draw = Callable[[Figure, Canvas], None]
+
+
+def drawing(name: str, description: str, height: Callable[[Canvas], float], draw: Draw) -> dict[str, str]:
+    """Draw a figure at both widths: {"wide": svg, "narrow": svg}.
+
+    `name` makes the ids in it unique within a page; `description` is read out by screen readers; heights
+    are in CSS pixels.
+    """
+    return {
+        "wide": _svg(f"{name}-wide", description, WIDE, height(WIDE), draw),
+        "narrow": _svg(f"{name}-narrow", description, NARROW, height(NARROW), draw),
+    }
+
+
+def _svg(name: str, description: str, canvas: Canvas, height: float, draw: Draw) -> str:
+    with _style(name):
+        inches = (canvas.width / PIXELS_PER_INCH, height / PIXELS_PER_INCH)
+        figure = Figure(figsize=inches, dpi=PIXELS_PER_INCH, layout="constrained")
+        draw(figure, canvas)
+        file = io.BytesIO()
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
+    return _inlined(file.getvalue(), name, description)
+
+
+def standalone(svg: str) -> str:
+    """A drawing as a file of its own: the page's colours for light and for dark, its background and a font."""
+    rules = COLOURS.read_text(encoding="utf-8").partition("* {")[0]
+    style = f"<style>{rules}svg {{ background: var(--paper); font-family: system-ui, sans-serif; }}</style>"
+    head, end, body = svg.partition(">")
+    return f'{head} width="{WIDE.width if "-wide" in head else NARROW.width}"{end}{style}{body}\n'
+
+
+_DRAWING = threading.RLock()
+"""Held while one drawing is made: matplotlib's settings are the process's."""
+
+
+@contextmanager
+def _style(name: str) -> Iterator[None]:
+    """Our style and nobody else's; glyphs that matplotlib's font lacks are the browser's to draw."""
+    with _DRAWING, silenced(about=".*[Gg]lyph"), matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams["svg.hashsalt"] = name
+        yield
+
+
+def _inlined(svg: bytes, name: str, description: str) -> str:
+    """Take out what would leak into the page (styles, sizes, ids) and put in what belongs to it."""
+    # A control character in a name is none that XML may hold.
+    root = ElementTree.fromstring(printable(svg.decode(), kept="\n\t\r"))
+    _drop(root, "metadata", "style")
+    for element in root.iter():
+        _adapt(element, name)
+    for attribute in ("width", "height", "version"):
+        root.attrib.pop(attribute, None)
+    root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title"}
+    title = ElementTree.Element(f"{{{SVG}}}title", {"id": f"{name}-title"})
+    title.text = printable(description)
+    root.insert(0, title)
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", XLINK)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _drop(element: ElementTree.Element, *tags: str) -> None:
+    for child in list(element):
+        if child.tag in {f"{{{SVG}}}{tag}" for tag in tags}:
+            element.remove(child)
+        else:
+            _drop(child, *tags)
+
+
+def _adapt(element: ElementTree.Element, name: str) -> None:
+    """Prefix ids and references with the figure's name; use CSS variables and short numbers."""
+    element.tail = None
+    if element.tag != f"{{{SVG}}}text":
+        element.text = None
+    for key, value in list(element.attrib.items()):
+        if key == "id":
+            element.attrib[key] = f"{name}-{value}"
+        elif key == f"{{{XLINK}}}href":
+            element.attrib[key] = value.replace("#", f"#{name}-", 1)
+        elif key in ("d", "x", "y", "transform"):
+            element.attrib[key] = _rounded(value)
+        elif key in ("style", "clip-path"):
+            element.attrib[key] = _themed(value.replace("url(#", f"url(#{name}-"))
+
+
+def _themed(style: str) -> str:
+    for colour, variable in VARIABLES.items():
+        style = style.replace(colour, f"var(--{variable})")
+    return re.sub(r"font-family: [^;]*; ", "", style)
+
+
+def _rounded(numbers: str) -> str:
+    """Path data and coordinates with one decimal, which is a tenth of a pixel, on one line."""
+    short = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), numbers)
+    return " ".join(short.split())

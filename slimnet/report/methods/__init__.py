@@ -1,0 +1,1 @@
+"""The pages about methods of choosing channels."""

@@ -1,0 +1,82 @@
+"""The page of a ladder: one table and one plot of what each rung costs and how often it errs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from slimnet.benchmark.environment import installed_version
+from slimnet.methods.iterative_pruning import Rung, front
+from slimnet.report.drawing.tradeoff import Mark, per_cent, tradeoff
+from slimnet.report.formatting import amount, percent, tiny
+from slimnet.report.rendering import fill, marked, write_page
+
+
+def write_ladder(title: str, rungs: Sequence[Rung], path: Path) -> Path:
+    """Write the page as one HTML file that needs nothing else, replacing an earlier one in one step.
+
+    Raises:
+        SlimnetError: it cannot be written there.
+    """
+    return write_page(render_ladder(title, rungs), path)
+
+
+def render_ladder(title: str, rungs: Sequence[Rung]) -> str:
+    """The page as HTML text, of the dense network and the rungs below it; every name in it is escaped."""
+    made = [rung for rung in rungs if not rung.note]
+    dense, smallest = made[0], min(made, key=lambda rung: rung.macs or 0)
+    drawings = {}
+    if dense.accuracy is not None and len(made) > 1:
+        cross = mark(dense, dense.macs or 1)
+        drawings["macs"] = tradeoff(
+            "ladder", "Error against multiply-accumulates", marks(made), cross, "MACs left", per_cent
+        )
+    return fill(
+        "ladder.html.jinja",
+        title=title,
+        version=installed_version("slimnet"),
+        headline=f"{len(made) - 1} networks out of one training",
+        sentences=sentences(dense, smallest),
+        rows=[row(rung, dense, front(made)) for rung in rungs],
+        drawings=marked(drawings),
+    )
+
+
+def sentences(dense: Rung, smallest: Rung) -> list[str]:
+    """What the ladder is, and how far down it goes."""
+    told = [
+        f"From {amount(dense.macs or 0)} to {amount(smallest.macs or 0)} MACs.",
+        "The first rung computes what the dense network does; below it channels that computed something are gone, and "
+        "nothing was fine-tuned.",
+    ]
+    if dense.accuracy is not None:
+        told.append(f"Accuracy is that on {dense.images:,} test images.")
+    return told
+
+
+def marks(made: Sequence[Rung]) -> list[Mark]:
+    """Every compact network as a mark."""
+    whole = made[0].macs or 1
+    return [mark(rung, whole) for rung in made[1:]]
+
+
+def mark(rung: Rung, whole: int) -> Mark:
+    """One network as a mark: what is left of the dense network's MACs, and its error."""
+    series = "dense" if rung.name == "dense" else "exact" if rung.exact else "to a budget"
+    return Mark(series, (rung.macs or 0) / whole, 1 - (rung.accuracy or 0))
+
+
+def row(rung: Rung, dense: Rung, best: set[str]) -> dict[str, str]:
+    """One line of the table, in words."""
+    if rung.note:
+        return {"name": rung.name, "note": rung.note}
+    left = "" if rung.macs is None or not dense.macs else percent(rung.macs / dense.macs)
+    certificate = "" if rung.difference is None else f"{tiny(rung.difference)} to {rung.reference}"
+    return {
+        "name": rung.name,
+        "note": "",
+        "params": f"{rung.params:,}",
+        "macs": "" if rung.macs is None else f"{rung.macs:,}",
+        "left": left,
+        "accuracy": "" if rung.accuracy is None else percent(rung.accuracy, 2),
+        "best": "yes" if rung.name in best else "",
+        "certificate": certificate,
+    }

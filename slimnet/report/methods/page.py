@@ -1,0 +1,33 @@
+"""The page about methods of choosing channels."""
+
+from pathlib import Path
+
+from slimnet.benchmark.environment import installed_version
+from slimnet.comparison import Results
+from slimnet.report.methods.text import headline, method_drawings, method_rows, sentences, told, tuning
+from slimnet.report.rendering import fill, marked, write_page
+
+
+def write_methods_report(results: Results, path: Path) -> Path:
+    """Write a comparison of methods as one HTML file that needs nothing else, replacing an earlier one in one step.
+
+    Raises:
+        SlimnetError: it cannot be written there.
+    """
+    return write_page(render_methods(results), Path(path))
+
+
+def render_methods(results: Results) -> str:
+    """The page as HTML text; every name in it is escaped."""
+    return fill(
+        "methods.html.jinja",
+        results=results,
+        title=f"{results.network} on {results.data}",
+        version=installed_version("slimnet"),
+        headline=headline(results),
+        sentences=sentences(results),
+        rows=method_rows(results),
+        told=told(results),
+        tuning=tuning(results),
+        drawings=marked(method_drawings(results)),
+    )

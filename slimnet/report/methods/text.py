@@ -1,0 +1,139 @@
+"""Methods of choosing channels against each other, from a comparison's results to words, rows and figures."""
+
+from dataclasses import dataclass
+
+from slimnet.benchmark import Interval
+from slimnet.comparison import Outcome, Results
+from slimnet.report import formatting
+from slimnet.report.drawing.tradeoff import Mark, milliseconds, per_cent, tradeoff
+
+UNITS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "latency"}
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One slim network: what chose its channels, what went, and how it was judged; empty where it was not."""
+
+    method: str
+    budget: str
+    channels: str
+    macs: str
+    error: str
+    tuned: str
+    speedup: Interval | None
+
+
+def headline(results: Results) -> str:
+    """What was compared, in a few words."""
+    methods = list(dict.fromkeys(outcome.method for outcome in results.outcomes))
+    return f"{len(methods)} way{'s' if len(methods) != 1 else ''} to make it smaller"
+
+
+def sentences(results: Results) -> list[str]:
+    """What went without a change, and at each budget which method errs least and which most."""
+    told = [f"The dense network is wrong on {error(results.dense.error)} of {results.images:,} test images."]
+    told += [_exact(results, outcome) for outcome in results.outcomes if outcome.budget is None]
+    for budget in dict.fromkeys(outcome.budget for outcome in results.outcomes if outcome.budget is not None):
+        rivals = sorted((each for each in results.outcomes if each.budget == budget), key=final)
+        if len(rivals) > 1:
+            best, worst = rivals[0], rivals[-1]
+            told.append(
+                f"With {formatting.percent(budget.left)} of the {UNITS[budget.unit]} left, {best.method} errs least "
+                f"({error(final(best))}) and {worst.method} most ({error(final(worst))})."
+            )
+    return told
+
+
+def _exact(results: Results, outcome: Outcome) -> str:
+    gone = formatting.percent(1 - results.left(outcome), 1)
+    return (
+        f"Its dead channels alone, which change nothing, are {gone} of its multiply-accumulates; "
+        f"without them it errs on {error(outcome.error)}."
+    )
+
+
+def final(outcome: Outcome) -> float:
+    """The error, 0..1, at the end of the fine-tuning, or after the removal where there was none."""
+    return outcome.last.error if outcome.last is not None else outcome.error
+
+
+def error(share: float) -> str:
+    """An error in per cent, which may well be 0."""
+    return f"{100 * share:.2f}{formatting.SPACE}%"
+
+
+def method_rows(results: Results) -> list[MethodRow]:
+    """A row for each slim network, in the order of the results."""
+    before = results.dense.size
+    return [
+        MethodRow(
+            method=outcome.method,
+            budget=f"{formatting.percent(outcome.budget.left)} of {outcome.budget.unit}" if outcome.budget else "exact",
+            channels=f"{before.channels - outcome.size.channels:,} of {before.channels:,}",
+            macs=formatting.percent(1 - results.left(outcome), 1),
+            error=error(outcome.error),
+            tuned=error(outcome.last.error) if outcome.last is not None else "",
+            speedup=outcome.speedup,
+        )
+        for outcome in results.outcomes
+    ]
+
+
+def told(results: Results) -> str:
+    """What BatchNorms were told of the channels that are gone, in words."""
+    if not results.recalibrated:
+        return "As in the papers, no BatchNorm was told what is gone."
+    if not results.measured_on:
+        return "What BatchNorms still hear was estimated without data."
+    return f"What BatchNorms still hear was measured on {results.measured_on:,} training images, without labels."
+
+
+def tuning(results: Results) -> str:
+    """How networks were trained before and after the removal, in words; empty where they were not."""
+    recipe, before = results.finetuning, results.sparsifying
+    told = []
+    if before is not None:
+        told.append(
+            f"liu2017 chose after {before.iterations:,} iterations of training with L1 on γ (λ {before.l1_gamma:g}), "
+            "which no other method had."
+        )
+    if recipe is not None:
+        told.append(
+            f"Each was then trained for {recipe.iterations:,} iterations of {recipe.batch_size} images with "
+            f"{recipe.optimiser} at {recipe.lr:g}{' along a cosine' if recipe.cosine else ''}; "
+            "hollow marks are before, filled ones after."
+        )
+    return " ".join(told)
+
+
+def method_drawings(results: Results) -> dict[str, dict[str, str]]:
+    """Error against MACs and, where it was measured, against latency, by name, each wide and narrow."""
+    if not results.outcomes:
+        return {}
+    dense = Mark("dense", 1.0, results.dense.error)
+    marks = [_mark(outcome, results.left(outcome), None) for outcome in results.outcomes]
+    found = {"methods": tradeoff("methods", "Error against MACs", marks, dense, "multiply-accumulates left", per_cent)}
+    timed = [outcome for outcome in results.outcomes if outcome.latency is not None]
+    if timed and timed[0].latency is not None:
+        reference = timed[0].latency
+        found["methodtimes"] = tradeoff(
+            "methodtimes",
+            "Error against latency",
+            [_timed(outcome, reference.median_ms(0)) for outcome in timed],
+            Mark("dense", reference.median_ms(0), results.dense.error),
+            f"milliseconds on {reference.label}",
+            milliseconds,
+        )
+    return found
+
+
+def _mark(outcome: Outcome, cost: float, interval: tuple[float, float] | None) -> Mark:
+    name = outcome.method if outcome.budget is not None else f"{outcome.method}, exact"
+    return Mark(name, cost, final(outcome), interval, outcome.error if outcome.last is not None else None)
+
+
+def _timed(outcome: Outcome, reference: float) -> Mark:
+    """At the dense network's time over the speed-up, since each was measured in turns with it."""
+    speedup = outcome.speedup
+    assert speedup is not None
+    return _mark(outcome, reference / speedup.value, (reference / speedup.high, reference / speedup.low))

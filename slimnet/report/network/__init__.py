@@ -1,0 +1,1 @@
+"""The page about networks side by side."""

@@ -1,0 +1,255 @@
+"""The figures of a report, each from values to SVG; colours mean the same in all of them.
+
+Grey is the dense network, green the slim one, orange what is dead.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from slimnet.benchmark import Interval, Latency
+from slimnet.benchmark.latency import labels
+from slimnet.benchmark.profile import Profile
+from slimnet.report.drawing.axes import floor, iterations_axis, loss_axis, powers, threshold_line
+from slimnet.report.drawing.svg import DEAD, DENSE, INK, MUTED, SLIM, Canvas, drawing
+from slimnet.report.formatting import printable, times
+from slimnet.report.network.content import Training
+from slimnet.surgery.plan import LayerPlan
+
+MOST_BARS = 40
+MOST_TRACES = 240
+SMALLEST_THRESHOLD = 1e-9
+
+
+def silhouette(layers: Sequence[tuple[int, int]]) -> dict[str, str]:
+    """The network from the side: a bar per layer, as tall as it has channels before, and after in front of it."""
+    tallest = max(before for before, _ in layers)
+
+    def draw(figure: Figure, canvas: Canvas) -> None:
+        figure.set_layout_engine("none")
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set(xlim=(-0.6, len(layers) - 0.4), ylim=(-0.51, 0.51))
+        for colour, heights in (
+            (DENSE, [before / tallest for before, _ in layers]),
+            (SLIM, [after / tallest for _, after in layers]),
+        ):
+            _pillars(axes, heights, colour, canvas.width / len(layers))
+
+    return drawing("silhouette", "Width of every layer before and after", lambda _: 150, draw)
+
+
+def _pillars(axes: Axes, heights: Sequence[float], colour: str, pixels: float) -> None:
+    width = 0.72 if pixels > 6 else 1.0
+    axes.bar(range(len(heights)), heights, width, bottom=[-height / 2 for height in heights], color=colour)
+
+
+def widths(layers: Sequence[LayerPlan]) -> dict[str, str]:
+    """Channels of every layer before and after: a bar per layer, or an outline where there are too many."""
+    rows = [Bar(each.name, each.channels_before, each.channels_after, _change(each)) for each in layers]
+    return bars("widths", f"Channels of {len(layers)} layers before and after the surgery", rows, "channels")
+
+
+def _change(layer: LayerPlan) -> str:
+    before, after = layer.channels_before, layer.channels_after
+    return f"{before} → {after}" if after < before else f"{before}"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A layer before and after, in channels or milliseconds, and the words at the end of its bar."""
+
+    name: str
+    before: float
+    after: float
+    words: str
+
+
+def bars(name: str, description: str, rows: Sequence[Bar], unit: str) -> dict[str, str]:
+    """A bar per layer, grey before and green after in front of it, or an outline where there are too many."""
+    if len(rows) > MOST_BARS:
+        return drawing(name, description, lambda _: 260, lambda figure, _: _outline(figure, rows, unit))
+    return drawing(
+        name,
+        description,
+        lambda canvas: 24 + len(rows) * (22 if not canvas.narrow else 24),
+        lambda figure, canvas: _bars(figure, canvas, rows),
+    )
+
+
+def _bars(figure: Figure, canvas: Canvas, rows: Sequence[Bar]) -> None:
+    axes = figure.add_subplot()
+    places = np.arange(len(rows))
+    axes.barh(places, [row.before for row in rows], 0.62, color=DENSE)
+    axes.barh(places, [row.after for row in rows], 0.62, color=SLIM)
+    for place, row in enumerate(rows):
+        if row.after > row.before:
+            axes.barh([place], [row.after - row.before], 0.62, left=row.before, color=DEAD)
+    axes.set_yticks(places, [printable(row.name, 17 if canvas.narrow else 34) for row in rows], color=INK)
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xticks=[])
+    axes.margins(x=0)
+    axes.spines["bottom"].set_visible(False)
+    for place, row in enumerate(rows):
+        end = max(row.before, row.after)
+        axes.annotate(row.words, (end, place), (6, 0), textcoords="offset points", va="center", color=MUTED)
+
+
+def _outline(figure: Figure, rows: Sequence[Bar], unit: str) -> None:
+    axes = figure.add_subplot()
+    edges = np.arange(len(rows) + 1) + 0.5
+    axes.stairs([row.before for row in rows], edges, fill=True, color=DENSE)
+    axes.stairs([row.after for row in rows], edges, fill=True, color=SLIM)
+    axes.set(xlabel="layer, in the order of the network", ylabel=unit, xlim=(0.5, len(rows) + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, prune="lower"))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=unit == "channels"))
+    axes.grid(axis="y")
+
+
+def layer_times(profile: Profile) -> dict[str, str]:
+    """The time of every layer in the first contender and in the last, and that of everything else by kind."""
+    rows = [
+        Bar(row.name, row.median_ms(0) or 0.0, row.median_ms(-1) or 0.0, _gain(row.speedup(), row.efficiency()))
+        for row in (*profile.layers, *profile.others)
+    ]
+    return bars("layertimes", f"Time of {len(rows)} layers before and after the surgery", rows, "ms")
+
+
+def _gain(speedup: Interval | None, efficiency: Interval | None) -> str:
+    """2.1 × (0.80): the speed-up of a layer, and how much of the work saved it is."""
+    if speedup is None:
+        return ""
+    return times(speedup.value) if efficiency is None else f"{times(speedup.value)} ({efficiency.value:.2f})"
+
+
+def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
+    """How many times as fast each network is as the first, in every place, with the 95 % interval."""
+    several = len(latencies[0].names) > 2
+    rows = [
+        (label, name if several else "", latency.speedup(number))
+        for latency, label in zip(latencies, labels(latencies), strict=True)
+        for number, name in enumerate(latency.names)
+        if number
+    ]
+    draw = partial(_draw_speedups, rows=rows)
+    return drawing(
+        "speedups",
+        "Speed-up of the slim network with its interval",
+        lambda _: 56 + (28 if several else 36) * len(rows),
+        draw,
+    )
+
+
+def _draw_speedups(figure: Figure, canvas: Canvas, rows: Sequence[tuple[str, str, Interval]]) -> None:
+    axes = figure.add_subplot()
+    # A busy machine gives intervals that are many times as wide as they should be, beside which nothing else is seen.
+    limit = 1.5 * max([1.25, *(interval.value for *_, interval in rows)])
+    for row, (_, _, interval) in enumerate(rows):
+        colour = MUTED if interval.holds_one else SLIM if interval.value > 1 else DEAD
+        end = min(interval.high, limit)
+        axes.plot([interval.low, end], [row, row], color=colour, linewidth=3, solid_capstyle="butt")
+        axes.plot([interval.value], [row], "o", color=colour, markersize=10)
+        if end < interval.high:
+            axes.plot([end], [row], ">", color=colour, markersize=8)
+        axes.annotate(
+            times(interval.value, 2), (end, row), (9, 0), textcoords="offset points",
+            va="center", color=INK, weight="bold",
+        )  # fmt: skip
+    axes.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_yticks(range(len(rows)), [_speedup_label(label, name, canvas) for label, name, _ in rows], color=INK)
+    lowest = min([0.95, *(interval.low for *_, interval in rows)])
+    highest = max([1.25, *(min(interval.high, limit) for *_, interval in rows)])
+    axes.set(
+        ylim=(len(rows) - 0.5, -0.5),
+        xlim=(lowest - 0.05, highest + (highest - lowest) * (0.3 if canvas.narrow else 0.1)),
+    )
+    axes.set_xlabel("times as fast as the first network" if rows[0][1] else "times as fast as the dense network")
+    axes.xaxis.set_major_locator(MaxNLocator(4 if canvas.narrow else 7, steps=[1, 2, 5, 10]))
+    axes.grid(axis="x")
+
+
+def _speedup_label(label: str, name: str, canvas: Canvas) -> str:
+    if not name:
+        return label.replace(", ", "\n", 1) if canvas.narrow else label
+    return f"{printable(name, 16)}\n{label}" if canvas.narrow else f"{printable(name, 28)}, {label}"
+
+
+def gamma_histogram(gammas: Sequence[float], threshold: float) -> dict[str, str]:
+    """How many channels have which |γ|, on a logarithmic axis, with the threshold between dead and alive."""
+    threshold = max(threshold, SMALLEST_THRESHOLD)
+    values = np.maximum(np.abs(np.asarray(gammas, dtype=float)), floor(threshold))
+
+    def draw(figure: Figure, canvas: Canvas) -> None:
+        axes = figure.add_subplot()
+        edges = _bins(values, threshold, 28 if canvas.narrow else 56)
+        for part, colour in ((values < threshold, DEAD), (values >= threshold, SLIM)):
+            axes.hist(values[part], edges.tolist(), color=colour, rwidth=0.86)
+        axes.set_xscale("log")
+        threshold_line(axes, threshold, vertical=True)
+        axes.xaxis.set_major_formatter(powers(floor(threshold)))
+        axes.xaxis.set_major_locator(LogLocator(numticks=7 if canvas.narrow else 12))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.set(xlabel="|γ|", ylabel="channels", xlim=(edges[0] * 0.8, edges[-1] * 1.2))
+        axes.margins(y=0.14)
+        axes.grid(axis="y")
+
+    dead = int((values < threshold).sum())
+    description = f"Histogram of |γ|: {dead} of {values.size} channels below the threshold of {threshold:g}"
+    return drawing("gammas", description, lambda canvas: 250 if canvas.narrow else 280, draw)
+
+
+def _bins(values: np.ndarray, threshold: float, count: int) -> np.ndarray:
+    """Logarithmic bins of which one begins at the threshold, so that no bar is half dead."""
+    low = np.log10(min(values.min(initial=1.0), threshold / 10))
+    high = np.log10(max(values.max(initial=threshold), threshold * 10) * 1.001)
+    step = (high - low) / count
+    middle = np.log10(threshold)
+    below, above = int(np.ceil((middle - low) / step)), int(np.ceil((high - middle) / step))
+    return np.asarray(10 ** (middle + step * np.arange(-below, above + 1)))
+
+
+def progress(training: Training) -> dict[str, str]:
+    """The loss, and under it the part of the channels that is dead, over the iterations."""
+
+    def draw(figure: Figure, canvas: Canvas) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        upper.plot(training.iterations, training.losses, color=INK, linewidth=1.5)
+        loss_axis(upper, training.losses)
+        dead = 100 * np.asarray(training.dead)
+        lower.fill_between(training.iterations, dead, color=DEAD, alpha=0.22, linewidth=0)
+        lower.plot(training.iterations, dead, color=DEAD)
+        lower.set(ylabel="dead, %", xlabel="iteration", ylim=(0, max(10.0, 1.2 * float(dead.max()))))
+        lower.annotate(
+            f"{dead[-1]:.0f} %", (training.iterations[-1], dead[-1]), (-2, 6), textcoords="offset points",
+            ha="right", color=DEAD, weight="bold",
+        )  # fmt: skip
+        for axes in (upper, lower):
+            iterations_axis(axes, training.iterations[-1], canvas)
+
+    return drawing("progress", "Loss and dead channels over the training", lambda _: 330, draw)
+
+
+def gamma_traces(training: Training, threshold: float) -> dict[str, str]:
+    """|γ| of the channels over the iterations, each a line: those that end under the threshold died."""
+    threshold = max(threshold, SMALLEST_THRESHOLD)
+    rows = np.maximum(training.gammas.astype(float), floor(threshold))
+    rows = rows[:, :: -(-rows.shape[1] // MOST_TRACES)]
+
+    def draw(figure: Figure, canvas: Canvas) -> None:
+        axes = figure.add_subplot()
+        died = rows[-1] < threshold
+        for part, colour in ((~died, SLIM), (died, DEAD)):
+            axes.plot(training.iterations, rows[:, part], color=colour, alpha=0.35, linewidth=0.9)
+        axes.set_yscale("log")
+        threshold_line(axes, threshold, vertical=False)
+        axes.yaxis.set_major_formatter(powers(floor(threshold)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set(ylabel="|γ|", xlabel="iteration")
+        iterations_axis(axes, training.iterations[-1], canvas)
+
+    return drawing("traces", "The size of every γ over the training", lambda canvas: 330, draw)

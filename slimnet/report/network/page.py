@@ -1,0 +1,99 @@
+"""Put a report together: the verdict, the figures, and the page that they go into."""
+
+from itertools import chain
+from pathlib import Path
+
+from markupsafe import Markup
+
+from slimnet.benchmark import Comparison
+from slimnet.report.drawing.tradeoff import milliseconds, per_cent, tradeoff
+from slimnet.report.methods import text as methods_text
+from slimnet.report.network import contenders, figures, text
+from slimnet.report.network.content import Report
+from slimnet.report.rendering import fill, marked, write_page
+from slimnet.surgery.plan import SurgeryPlan
+from slimnet.training.analysis.metrics import DEAD_BELOW
+
+Drawings = dict[str, dict[str, str]]
+
+
+def write_report(report: Report, path: Path) -> Path:
+    """Write the report as one HTML file that needs nothing else, replacing an earlier one in one step.
+
+    Raises:
+        SlimnetError: it cannot be written there.
+    """
+    return write_page(render(report), path)
+
+
+def render(report: Report) -> str:
+    """The report as HTML text; every name in it is escaped."""
+    return fill(
+        "report.html.jinja",
+        report=report,
+        title=report.title,
+        version=report.environment.slimnet,
+        headline=text.headline(report),
+        certificate_title=text.certificate_title(report.certificate) if report.certificate else "",
+        sentences=text.sentences(report),
+        tiles=text.tiles(report),
+        reasons=text.reasons(report),
+        recipe=text.recipe_rows(report.training.recipe, report.training.seconds) if report.training else (),
+        slower=text.is_slower_anywhere(report),
+        rows=contenders.contender_rows(report.comparison) if report.comparison and report.several else (),
+        speeds=contenders.speed_rows(report.comparison) if report.comparison else (),
+        profiles=report.comparison.profiles[:1] if report.comparison else (),
+        environment_rows=environment_rows(report),
+        methods=methods_text.method_rows(report.methods) if report.methods else (),
+        told=methods_text.told(report.methods) if report.methods else "",
+        tuning=methods_text.tuning(report.methods) if report.methods else "",
+        drawings=drawings(report),
+    )
+
+
+def environment_rows(report: Report) -> list[tuple[str, str]]:
+    """Where it was measured, and by which plan the network was cut."""
+    plan = [] if report.plan is None else [("Plan", report.plan.digest[:16])]
+    return [*report.environment.rows(), *plan]
+
+
+def drawings(report: Report) -> dict[str, dict[str, Markup]]:
+    """The figures that this report has the values for, by name, each wide and narrow."""
+    found = _of_plan(report.plan) if report.plan is not None else {}
+    if report.comparison is not None:
+        found |= _of_comparison(report.comparison)
+    if report.methods is not None:
+        found |= methods_text.method_drawings(report.methods)
+    gammas = list(chain.from_iterable(report.gammas.values()))
+    threshold = report.plan.threshold if report.plan is not None else DEAD_BELOW
+    if gammas:
+        found["gammas"] = figures.gamma_histogram(gammas, threshold)
+    if report.training is not None and len(report.training.iterations) > 1:
+        found["progress"] = figures.progress(report.training)
+        found["traces"] = figures.gamma_traces(report.training, threshold)
+    return marked(found)
+
+
+def _of_plan(plan: SurgeryPlan) -> Drawings:
+    if not plan.layers:
+        return {}
+    return {
+        "silhouette": figures.silhouette([(each.channels_before, each.channels_after) for each in plan.layers]),
+        "widths": figures.widths(plan.layers),
+    }
+
+
+def _of_comparison(comparison: Comparison) -> Drawings:
+    found = {}
+    if comparison.latencies:
+        found["speedups"] = figures.speedups(comparison.latencies)
+    if comparison.profiles:
+        found["layertimes"] = figures.layer_times(comparison.profiles[0])
+    if len(comparison.counts) > 2:
+        if marks := contenders.macs_marks(comparison):
+            label = "multiply-accumulates left"
+            found["macs"] = tradeoff("macs", "Test error against MACs", marks[1:], marks[0], label, per_cent)
+        if marks := contenders.latency_marks(comparison):
+            label = f"milliseconds on {comparison.latencies[-1].label}"
+            found["latency"] = tradeoff("latency", "Error against latency", marks[1:], marks[0], label, milliseconds)
+    return found

@@ -1,0 +1,199 @@
+"""The verdict of a report, from values to words: what went, what was gained, and what it cost."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from slimnet.benchmark import Comparison, Latency
+from slimnet.benchmark.latency import labels, place
+from slimnet.models import Architecture
+from slimnet.report import formatting
+from slimnet.report.network import contenders
+from slimnet.report.network.content import Report
+from slimnet.surgery.certificate import Certificate
+from slimnet.surgery.plan import SurgeryPlan
+from slimnet.training import Accuracy, Recipe
+
+FILE_KINDS = {"onnx": "ONNX file", "weights": "Weights file"}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number before and after; `left` is after ÷ before, None where that says nothing."""
+
+    label: str
+    before: str
+    after: str
+    change: str
+    left: float | None
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why dead channels were kept: how many, and in which layers."""
+
+    reason: str
+    channels: int
+    layers: tuple[str, ...]
+
+
+def headline(report: Report) -> str:
+    """The verdict in a few words."""
+    plan = report.plan
+    if report.certificate is not None and not report.certificate.holds:
+        return certificate_title(report.certificate)
+    if plan is None:
+        return contenders.headline(report.comparison) if report.comparison else "Nothing was measured"
+    if not plan.removed_channels:
+        return "Nothing to remove"
+    return f"The same network, {formatting.times(plan.params_before / plan.params_after)} smaller"
+
+
+def certificate_title(certificate: Certificate) -> str:
+    """Whether a certificate holds for the network that the page is about, in one line."""
+    if certificate.trained_since:
+        return f"Trained since: not certified against {certificate.reference}"
+    return "The certificate holds" if certificate.holds else "The certificate does not hold"
+
+
+def sentences(report: Report) -> list[str]:
+    """The verdict in full sentences."""
+    told = []
+    if report.plan is not None:
+        told.append(_removed(report.plan))
+    if report.certificate is not None:
+        told.append(_difference(report.certificate))
+    if report.comparison is not None:
+        told += contenders.sentences(report.comparison) if report.several else [_speed(report.comparison.latencies)]
+    return told
+
+
+def tiles(report: Report) -> list[Tile]:
+    """The numbers under the verdict: size first, then speed, then accuracy; none where several are compared."""
+    if report.several:
+        return []
+    found = _sizes(report.plan, report.comparison)
+    if report.comparison is not None:
+        dense, slim = report.comparison.counts[0].file_bytes, report.comparison.counts[-1].file_bytes
+        kinds = [kind for kind in FILE_KINDS if kind in dense and kind in slim]
+        found += [_tile(FILE_KINDS[kind], formatting.size, dense[kind], slim[kind]) for kind in kinds[:1]]
+        found += [
+            _tile(f"Activations, batch {each.batch}", formatting.size, each.peak_bytes[0], each.peak_bytes[-1])
+            for each in report.comparison.memories[:1]
+        ]
+        chosen = _told_latencies(report.comparison.latencies)
+        found += [_latency_tile(latency, label) for latency, label in chosen]
+    if report.before_after is not None:
+        found.append(_accuracy_tile(*report.before_after))
+    return found
+
+
+def _sizes(plan: SurgeryPlan | None, comparison: Comparison | None) -> list[Tile]:
+    """Parameters and MACs, by the plan where there is one."""
+    if plan is not None:
+        params, macs = (plan.params_before, plan.params_after), (plan.macs_before, plan.macs_after)
+    elif comparison is not None:
+        dense, slim = comparison.counts[0], comparison.counts[-1]
+        params, macs = (dense.params, slim.params), (dense.macs or 0, slim.macs or 0)
+    else:
+        return []
+    found = [_tile("Parameters", formatting.amount, *params)]
+    return [*found, _tile("Multiply-accumulates", formatting.amount, *macs)] if all(macs) else found
+
+
+def _told_latencies(latencies: tuple[Latency, ...]) -> list[tuple[Latency, str]]:
+    """Those on the last runtime measured, with its most threads: what a network is put into service on."""
+    if not latencies:
+        return []
+    last = latencies[-1]
+    return [
+        (each, label)
+        for each, label in zip(latencies, labels(latencies), strict=True)
+        if (each.runtime, each.device, each.threads) == (last.runtime, last.device, last.threads)
+    ]
+
+
+def reasons(report: Report) -> list[Reason]:
+    """Why dead channels were kept, the commonest reason first."""
+    layers: defaultdict[str, list[str]] = defaultdict(list)
+    channels: defaultdict[str, int] = defaultdict(int)
+    for kept in report.plan.kept if report.plan else ():
+        layers[kept.reason].append(kept.layer)
+        channels[kept.reason] += len(kept.channels)
+    found = [Reason(reason, channels[reason], tuple(names)) for reason, names in layers.items()]
+    return sorted(found, key=lambda reason: -reason.channels)
+
+
+def is_slower_anywhere(report: Report) -> bool:
+    """Whether the slim network is measurably slower on some runtime at some batch size."""
+    return report.comparison is not None and any(each.speedup().high < 1 for each in report.comparison.latencies)
+
+
+def recipe_rows(recipe: Recipe, seconds: float) -> list[tuple[str, str]]:
+    """What a training run was asked for, as (name, value) pairs for people."""
+    regularisers = {"L2 regularisation": recipe.l2, "weight decay": recipe.weight_decay}
+    return [
+        ("Network", str(Architecture(recipe.arch, recipe.arch_args))),
+        ("Data", recipe.data),
+        ("Optimiser", f"{recipe.optimiser}, learning rate {recipe.lr:g}"),
+        *((name.capitalize(), f"{strength:g}") for name, strength in regularisers.items() if strength),
+        ("Iterations", f"{recipe.iterations:,} of {recipe.batch_size} images"),
+        ("Time", formatting.duration(1e3 * seconds)),
+    ]
+
+
+def _tile(label: str, shown: formatting.Shown, before: int, after: int) -> Tile:
+    left = after / before if before else 1.0
+    change = "unchanged" if before == after else f"{formatting.percent(abs(1 - left))} {'less' if left < 1 else 'more'}"
+    return Tile(label, shown(before), shown(after), change, left)
+
+
+def _accuracy_tile(before: Accuracy, after: Accuracy) -> Tile:
+    moved = 100 * (after.top1 - before.top1)
+    change = f"{moved:+.2f} points" if moved else "unchanged"
+    shown = (formatting.percent(before.top1, 2), formatting.percent(after.top1, 2))
+    return Tile("Accuracy", *shown, f"{change}, {before.n} test images", None)
+
+
+def _latency_tile(latency: Latency, label: str) -> Tile:
+    before, after, interval = latency.median_ms(0), latency.median_ms(-1), latency.speedup()
+    return Tile(
+        label,
+        formatting.duration(before),
+        formatting.duration(after),
+        str(interval),
+        after / before,
+    )
+
+
+def _removed(plan: SurgeryPlan) -> str:
+    if not plan.dead_channels and not plan.removed_channels:
+        return "No channel is dead, so nothing was removed."
+    if not plan.removed_channels:
+        return f"{plan.dead_channels} channels are dead, and none of them can be removed."
+    total = sum(layer.channels_before for layer in plan.layers)
+    return (
+        f"{plan.removed_channels} of {total} channels did nothing and are gone, and with them "
+        f"{formatting.percent(1 - plan.params_after / plan.params_before)} of the parameters and "
+        f"{formatting.percent(1 - plan.macs_after / max(1, plan.macs_before))} of the multiply-accumulates."
+    )
+
+
+def _difference(certificate: Certificate) -> str:
+    begin = "The network was trained after it was slimmed; before that, no" if certificate.trained_since else "No"
+    told = f"{begin} output moved by more than {formatting.tiny(certificate.max_rel_difference)} of the largest one"
+    if certificate.top1_agreement is None:
+        return f"{told} on {certificate.samples} examples."
+    kept = "all" if certificate.top1_agreement == 1 else formatting.percent(certificate.top1_agreement, 2)
+    return f"{told}, and {kept} {'of ' if kept != 'all' else ''}{certificate.samples} examples keep their class."
+
+
+def _speed(latencies: tuple[Latency, ...]) -> str:
+    measured = sorted(latencies, key=lambda latency: latency.speedup().value)
+    gain, loss = measured[-1:], measured[:1]
+    told = [each for each in gain if each.speedup().low > 1] + [each for each in loss if each.speedup().high < 1]
+    if not told:
+        return "No difference in speed was measured on this machine."
+    words = [
+        f"{latency.speedup()} on {place(latency.runtime, latency.device)} at batch {latency.batch}" for latency in told
+    ]
+    return f"It is {', but '.join(words)}."

@@ -1,0 +1,1 @@
+"""The page about the paper's tables and figures."""

@@ -1,0 +1,305 @@
+"""The figures of a training run's report: how it went, where filters died, how γ and β moved, what features see."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from slimnet.report.drawing.axes import few_iterations_axis, iterations_axis, loss_axis
+from slimnet.report.drawing.heatmap import between, draw_cells, shares
+from slimnet.report.drawing.svg import DEAD, DENSE, GRID, INK, MUTED, SLIM, Canvas, drawing
+from slimnet.report.formatting import amount, percent, printable
+from slimnet.report.training.record import TrainingRecord
+from slimnet.training.analysis.metrics import DEAD_BELOW
+from slimnet.training.analysis.universality import LayerAnalysis
+
+MOST_PANELS = 8
+MOST_BARS = 40
+VALUE_BINS = 36
+DEAD_STRIP = 3.5
+"""How many bins wide the strip is into which all dead γ go."""
+
+UNIVERSALITY_BINS = 20
+FAINTEST = 0.2
+
+Drawing = dict[str, str]
+
+
+def progress(record: TrainingRecord) -> Drawing:
+    """Loss, training error, dead filters and the MACs that slimming would leave, over the iterations."""
+    parts = [_loss, _error, _dead, _forecast] if len(record.forecasts) > 1 else [_loss, _error, _dead]
+
+    def draw(figure: Figure, canvas: Canvas) -> None:
+        rows = np.atleast_1d(figure.subplots(len(parts), 1, sharex=True))
+        for axes, part in zip(rows, parts, strict=True):
+            part(axes, record)
+            iterations_axis(axes, record.last.iteration, canvas)
+            for drop in record.drops:
+                axes.axvline(drop, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+        rows[-1].set_xlabel("iteration")
+        figure.align_ylabels(rows)
+        if record.drops:
+            factor = f"lr × {record.recipe.drop_factor:g}"
+            rows[0].annotate(
+                factor, (record.drops[0], 1), (5, -1), xycoords=rows[0].get_xaxis_transform(),
+                textcoords="offset points", va="top", color=MUTED,
+            )  # fmt: skip
+
+    return drawing("progress", "Loss, error, dead filters and predicted cost", lambda _: 128 * len(parts) + 30, draw)
+
+
+def _loss(axes: Axes, record: TrainingRecord) -> None:
+    axes.plot(record.iterations, record.losses, color=INK, linewidth=1.5)
+    loss_axis(axes, record.losses)
+
+
+def _error(axes: Axes, record: TrainingRecord) -> None:
+    errors = 100 * np.asarray(record.errors)
+    axes.plot(record.iterations, errors, color=INK, linewidth=1.5)
+    axes.set(ylabel="error, %", ylim=(0, max(5.0, 1.08 * float(errors.max()))))
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+
+
+def _dead(axes: Axes, record: TrainingRecord) -> None:
+    dead = 100 * np.asarray(record.sparsity)
+    axes.fill_between(record.iterations, dead, color=DEAD, alpha=0.22, linewidth=0)
+    axes.plot(record.iterations, dead, color=DEAD)
+    axes.set(ylabel="dead, %", ylim=(0, max(10.0, 1.25 * float(dead.max()))))
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    _ending(axes, (record.iterations[-1], dead[-1]), percent(record.sparsity[-1]), DEAD)
+
+
+def _forecast(axes: Axes, record: TrainingRecord) -> None:
+    known = record.forecasts
+    iterations = [each.iteration for each in known]
+    left = [each.macs_if_slimmed or 0 for each in known]
+    axes.fill_between(iterations, left, color=SLIM, alpha=0.22, linewidth=0)
+    axes.plot(iterations, left, color=SLIM)
+    axes.axhline(known[0].macs or 0, color=DENSE, linewidth=2)
+    axes.set(ylabel="MACs", ylim=(0, 1.1 * max(each.macs or 0 for each in known)))
+    axes.yaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: amount(value)))
+    _ending(axes, (iterations[-1], left[-1]), amount(left[-1]), SLIM)
+
+
+def _ending(axes: Axes, place: tuple[float, float], text: str, colour: str) -> None:
+    """A curve's last value, beside its end."""
+    axes.annotate(text, place, (5, 0), textcoords="offset points", va="center", color=colour, weight="bold")
+
+
+def layer_sparsity(record: TrainingRecord) -> Drawing:
+    """The part of every layer that is dead at the end, by γ and where it was measured by activation."""
+    layers = list(record.alive.items())
+    description = f"Share of dead filters in {len(layers)} layers"
+    if len(layers) > MOST_BARS:
+        return drawing("layers", description, lambda _: 240, lambda figure, _: _dead_outline(figure, record))
+
+    def draw(figure: Figure, canvas: Canvas) -> None:
+        axes = figure.add_subplot()
+        for row, (norm, (size, alive)) in enumerate(layers):
+            axes.barh(row, 100, 0.62, color=GRID)
+            axes.barh(row, 100 * (size - alive) / size, 0.62, color=DEAD)
+            measured = record.analysed(norm)
+            if measured is not None and measured.dead_by_activation is not None:
+                place = 100 * measured.dead_by_activation / measured.features
+                axes.plot([place, place], [row - 0.31, row + 0.31], color=INK, linewidth=2, solid_capstyle="butt")
+            text = f"{size - alive}{'/' if canvas.narrow else ' of '}{size}"
+            axes.annotate(text, (100, row), (6, 0), textcoords="offset points", va="center", color=MUTED)
+        _layer_rows(axes, record, [norm for norm, _ in layers], canvas)
+        axes.set(xlim=(0, 100), xticks=[0, 50, 100], xticklabels=["0", "50", "100 %"])
+        axes.spines["bottom"].set_visible(False)
+
+    return drawing("layers", description, lambda canvas: 46 + len(layers) * (24 if canvas.narrow else 22), draw)
+
+
+def _dead_outline(figure: Figure, record: TrainingRecord) -> None:
+    axes = figure.add_subplot()
+    edges = np.arange(len(record.alive) + 1) + 0.5
+    dead = [100 * (1 - alive / size) for size, alive in record.alive.values()]
+    axes.stairs(dead, edges, fill=True, color=DEAD)
+    found = [record.analysed(norm) for norm in record.alive]
+    marks = [(x, each) for x, each in enumerate(found, start=1) if each and each.dead_by_activation is not None]
+    heights = [100 * (each.dead_by_activation or 0) / each.features for _, each in marks]
+    axes.plot([x for x, _ in marks], heights, ".", color=INK, markersize=4)
+    axes.set(xlabel="layer, in the order of the network", ylabel="dead, %", xlim=(0.5, len(dead) + 0.5), ylim=(0, 100))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, prune="lower"))
+    axes.grid(axis="y")
+
+
+def _layer_rows(axes: Axes, record: TrainingRecord, norms: Sequence[str], canvas: Canvas) -> None:
+    names = [printable(record.name_of(norm), 17 if canvas.narrow else 34) for norm in norms]
+    axes.set_yticks(range(len(names)), names, color=INK)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def _numbered_rows(axes: Axes, count: int) -> None:
+    axes.set(ylabel="layer", ylim=(count - 0.5, -0.5))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda row, _: f"{row + 1:.0f}"))
+
+
+def deaths(record: TrainingRecord) -> Drawing:
+    """When the filters of every layer died: a row for each, the more of it is dead the stronger."""
+    dead = record.dead
+    names = list(dead)
+    spelled = len(names) <= MOST_BARS
+    height = 24 if spelled else 240 / len(names)
+
+    def draw(figure: Figure, canvas: Canvas) -> None:
+        axes = figure.add_subplot()
+        half = 0.38 if spelled else 0.5
+        for row, name in enumerate(names):
+            band = np.asarray([row - half, row + half])
+            draw_cells(axes, between(record.kept_at), band, dead[name][:, None], DEAD)
+        if spelled:
+            _layer_rows(axes, record, names, canvas)
+        else:
+            _numbered_rows(axes, len(names))
+        iterations_axis(axes, record.last.iteration, canvas)
+        axes.grid(visible=False)
+        axes.set_xlabel("iteration")
+
+    return drawing("deaths", "Share of dead filters over the training", lambda _: 58 + height * len(names), draw)
+
+
+def gamma_history(record: TrainingRecord) -> Drawing:
+    """How γ was distributed in each layer over the training (the paper's figure 2); dead ones in a strip below."""
+    low, high = _range([record.gammas[name] for name in _shown(record.layers)])
+    width = (high - low) / VALUE_BINS
+    floor = low - DEAD_STRIP * width
+
+    def panel(axes: Axes, name: str) -> None:
+        gammas, columns = record.gammas[name], between(record.kept_at)
+        dead = np.abs(gammas) < DEAD_BELOW
+        edges = np.linspace(low, high, VALUE_BINS + 1)
+        draw_cells(axes, columns, edges, _strength(shares(np.where(dead, np.nan, gammas), edges, dead.shape[1])), SLIM)
+        strip = np.asarray([floor, low - width])
+        draw_cells(axes, columns, strip, dead.mean(1)[:, None], DEAD)
+        axes.set_ylim(floor, high)
+
+    return _history("gammas", "γ of every layer over the training", record, record.layers, panel)
+
+
+def beta_history(record: TrainingRecord) -> Drawing:
+    """How β was distributed in each layer over the training, that of dead channels in the colour of the dead."""
+    layers = [name for name in record.layers if name in record.betas]
+    low, high = _range([record.betas[name] for name in _shown(layers)])
+
+    def panel(axes: Axes, name: str) -> None:
+        betas, columns = record.betas[name], between(record.kept_at)
+        dead = np.abs(record.gammas[name]) < DEAD_BELOW
+        edges = np.linspace(low, high, VALUE_BINS + 1)
+        for part, colour in ((~dead, SLIM), (dead, DEAD)):
+            values = np.where(part, betas, np.nan)
+            draw_cells(axes, columns, edges, _strength(shares(values, edges, dead.shape[1])), colour)
+        axes.set_ylim(low, high)
+        axes.axhline(0, color=MUTED, linewidth=1, zorder=0)
+
+    return _history("betas", "β of every layer over the training", record, layers, panel)
+
+
+def _history(
+    name: str, description: str, record: TrainingRecord, layers: Sequence[str], panel: Callable[[Axes, str], None]
+) -> Drawing:
+    shown = _shown(layers)
+
+    def draw(figure: Figure, canvas: Canvas) -> None:
+        for number, (axes, layer) in enumerate(zip(_grid(figure, canvas, len(shown)), shown, strict=True)):
+            panel(axes, layer)
+            few_iterations_axis(axes, record.last.iteration, canvas)
+            axes.set_title(printable(record.name_of(layer), 20), fontsize=12, color=INK, loc="left")
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            if number < len(shown) - _columns(canvas):
+                axes.xaxis.set_major_formatter(FuncFormatter(lambda *_: ""))
+
+    return drawing(name, description, lambda canvas: 150 * -(-len(shown) // _columns(canvas)) + 24, draw)
+
+
+def _grid(figure: Figure, canvas: Canvas, count: int) -> list[Axes]:
+    """So many panels, as many in a row as fit; those of a row share their scale."""
+    columns = _columns(canvas)
+    panels = figure.subplots(-(-count // columns), columns, sharey=True, squeeze=False).ravel().tolist()
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return panels[:count]
+
+
+def _columns(canvas: Canvas) -> int:
+    return 2 if canvas.narrow else 4
+
+
+def _shown(layers: Sequence[str]) -> list[str]:
+    """All layers where they are few, else some from the first to the last, evenly."""
+    if len(layers) <= MOST_PANELS:
+        return list(layers)
+    return [layers[round(place)] for place in np.linspace(0, len(layers) - 1, MOST_PANELS)]
+
+
+def _range(values: Sequence[np.ndarray]) -> tuple[float, float]:
+    """From the smallest to the largest value, with zero among them and a little room."""
+    finite = np.concatenate([each[np.isfinite(each)].ravel() for each in values])
+    low, high = min(0.0, float(finite.min(initial=0.0))), max(0.0, float(finite.max(initial=0.0)))
+    room = 0.02 * (high - low) or 1.0
+    return (low - room if low < 0 else low), high + room
+
+
+def _strength(part: np.ndarray) -> np.ndarray:
+    """How strongly a share is drawn, so that one channel among hundreds is seen beside a crowd."""
+    return np.where(part > 0, FAINTEST + (1 - FAINTEST) * np.sqrt(part), 0.0)
+
+
+def universality(layers: Sequence[LayerAnalysis]) -> Drawing:
+    """Which part of each layer's features responds to which part of the images (the paper's figures 3 and 5)."""
+    measured = [layer for layer in layers if layer.universalities is not None]
+    if len(measured) > 2 * MOST_PANELS:
+        return _universality_map(measured)
+    edges = np.linspace(0, 1, UNIVERSALITY_BINS + 1)
+    counted = [_responding(layer, edges) for layer in measured]
+    ceiling = 1.15 * max([0.05, *(float(parts.max()) for parts, _ in counted)])
+
+    def draw(figure: Figure, canvas: Canvas) -> None:
+        panels = _grid(figure, canvas, len(measured))
+        for number, (axes, layer, (parts, dead)) in enumerate(zip(panels, measured, counted, strict=True)):
+            axes.bar(100 * edges[:-1] + 2.5, 100 * parts, 4.2, color=SLIM)
+            axes.bar(-6, 100 * min(dead, ceiling), 7, color=DEAD)
+            axes.set(xlim=(-12, 102), ylim=(0, 100 * ceiling), xticks=[0, 50, 100])
+            axes.set_xticklabels(["0", "50", "100 %"] if number >= len(measured) - _columns(canvas) else [])
+            axes.yaxis.set_major_locator(MaxNLocator(3))
+            axes.grid(axis="y")
+            axes.set_title(printable(layer.layer, 20), fontsize=12, color=INK, loc="left")
+            if dead:
+                axes.annotate(f"{percent(dead)} dead", (-1, 0.97), xycoords=axes.get_xaxis_transform(),
+                              ha="left", va="top", color=DEAD, weight="bold")  # fmt: skip
+
+    rows: Callable[[Canvas], int] = lambda canvas: -(-len(measured) // _columns(canvas))  # noqa: E731
+    return drawing(
+        "universality", "Universality of the features of every layer", lambda canvas: 140 * rows(canvas) + 24, draw
+    )
+
+
+def _universality_map(measured: Sequence[LayerAnalysis]) -> Drawing:
+    """A row for each layer, where there are too many for a panel each."""
+    edges = np.linspace(0, 1, UNIVERSALITY_BINS + 1)
+
+    def draw(figure: Figure, canvas: Canvas) -> None:
+        axes = figure.add_subplot()
+        for row, layer in enumerate(measured):
+            parts, dead = _responding(layer, edges)
+            band = np.asarray([row - 0.5, row + 0.5])
+            draw_cells(axes, 100 * edges, band, _strength(parts)[:, None], SLIM)
+            draw_cells(axes, np.asarray([-11.0, -2.0]), band, np.asarray([[dead]]), DEAD)
+        axes.set_xlim(-12, 100)
+        axes.set_xticks([-6.5, 25, 50, 75, 100], ["dead", "25", "50", "75", "100 %"])
+        _numbered_rows(axes, len(measured))
+
+    height = max(180.0, min(420.0, 10.0 * len(measured))) + 40
+    return drawing("universality", "Universality of the features of every layer", lambda _: height, draw)
+
+
+def _responding(layer: LayerAnalysis, edges: np.ndarray) -> tuple[np.ndarray, float]:
+    """The part of a layer's features in each bin of universality, and the part that responds to nothing."""
+    values = np.asarray(layer.universalities)
+    alive = values[values > 0]
+    return np.histogram(alive, edges)[0] / values.size, 1 - alive.size / values.size

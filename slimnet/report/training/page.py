@@ -1,0 +1,77 @@
+"""The report of a training run: how it went, which filters died when, and what the others see."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from slimnet.benchmark.environment import installed_version
+from slimnet.report.network.figures import silhouette
+from slimnet.report.rendering import fill, marked, write_page
+from slimnet.report.training import figures as figures
+from slimnet.report.training.record import TrainingRecord
+from slimnet.report.training.text import headline, recipe_rows, sentences, tiles, title
+from slimnet.training import Accuracy, Recipe
+from slimnet.training.analysis.universality import Analysis
+
+if TYPE_CHECKING:
+    from slimnet.training.run.run_folder import RunHistory
+
+
+def write_training_report(
+    history: "RunHistory",
+    recipe: Recipe,
+    analysis: Analysis | None,
+    path: Path,
+    *,
+    accuracy: Accuracy | None = None,
+) -> Path | None:
+    """Write the report of a run as one HTML file that needs nothing else, replacing an earlier one in one step.
+
+    `history` is what `slimnet.training.run.run_folder.read_history` reads, of a run that is finished or not; `analysis`
+    and `accuracy` are those of the network as it is now, left out where None. Returns `path`, or None where the run
+    has not reported yet, so that there is nothing to write.
+
+    Raises:
+        SlimnetError: it cannot be written there.
+    """
+    if not history.progress:
+        return None
+    record = replace(TrainingRecord.of(history, analysis, accuracy), recipe=recipe)
+    return write_page(render_training(record), Path(path))
+
+
+def render_training(record: TrainingRecord) -> str:
+    """The report as HTML text; every name in it is escaped."""
+    return fill(
+        "training.html.jinja",
+        record=record,
+        title=title(record),
+        version=installed_version("slimnet"),
+        headline=headline(record),
+        sentences=sentences(record),
+        tiles=tiles(record),
+        recipe=recipe_rows(record),
+        shown=figures.MOST_PANELS,
+        drawings=drawings(record),
+    )
+
+
+def drawings(record: TrainingRecord) -> dict[str, dict[str, Markup]]:
+    """The figures that this record has the values for, by name, each wide and narrow."""
+    found = {}
+    if record.alive:
+        found["silhouette"] = silhouette(list(record.alive.values()))
+        if any(alive < size for size, alive in record.alive.values()):
+            found["layers"] = figures.layer_sparsity(record)
+    if len(record.progress) > 1:
+        found["progress"] = figures.progress(record)
+    if len(record.kept_at) > 1 and record.layers:
+        found["deaths"] = figures.deaths(record)
+        found["gammas"] = figures.gamma_history(record)
+        if set(record.layers) & set(record.betas):
+            found["betas"] = figures.beta_history(record)
+    if record.analysis is not None and any(layer.universalities for layer in record.analysis.layers):
+        found["universality"] = figures.universality(record.analysis.layers)
+    return marked(found)

@@ -1,0 +1,125 @@
+"""TrainingRecord: what the report of a training run is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from slimnet.training import Accuracy, Progress, Recipe
+from slimnet.training.analysis.metrics import DEAD_BELOW
+from slimnet.training.analysis.universality import Analysis, LayerAnalysis
+
+if TYPE_CHECKING:
+    from slimnet.training.run.run_folder import RunHistory
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRecord:
+    """How a run went, and what became of its features; what is None or empty is left out of its report.
+
+    `TrainingRecord.of` takes it from a `RunHistory`, as `read_history(folder)` gives it.
+
+    Attributes:
+        recipe: what was asked for.
+        progress: at least one report, in order.
+        kept_at: the iterations when γ and β were kept, `(T,)`.
+        gammas: γ of every BatchNorm by its path, first layer first, `(T, channels)`.
+        betas: β likewise; a BatchNorm without β is missing.
+        analysis: sparsity by activation and universality of the trained network.
+        accuracy: of the trained network on the test images.
+    """
+
+    recipe: Recipe
+    progress: Sequence[Progress]
+    kept_at: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    gammas: Mapping[str, np.ndarray] = field(default_factory=dict)
+    betas: Mapping[str, np.ndarray] = field(default_factory=dict)
+    analysis: Analysis | None = None
+    accuracy: Accuracy | None = None
+
+    @classmethod
+    def of(
+        cls, history: "RunHistory", analysis: Analysis | None = None, accuracy: Accuracy | None = None
+    ) -> "TrainingRecord":
+        """What a run's folder says, and what was measured of its network."""
+        return cls(
+            recipe=history.recipe,
+            progress=tuple(history.progress),
+            kept_at=history.iterations.numpy(),
+            gammas=_arrays(history.scales),
+            betas=_arrays(history.shifts),
+            analysis=analysis,
+            accuracy=accuracy,
+        )
+
+    @property
+    def last(self) -> Progress:
+        """The last report."""
+        return self.progress[-1]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.last.iteration >= self.last.total
+
+    @property
+    def iterations(self) -> list[int]:
+        """Steps taken at each report."""
+        return [each.iteration for each in self.progress]
+
+    @property
+    def losses(self) -> list[float]:
+        """Training loss at each report."""
+        return [each.loss for each in self.progress]
+
+    @property
+    def errors(self) -> list[float]:
+        """Share, 0..1, of the training images since the report before that were read wrongly."""
+        return [1 - each.accuracy for each in self.progress]
+
+    @property
+    def sparsity(self) -> list[float]:
+        """Share, 0..1, of convolution channels dead by γ at each report."""
+        return [each.sparsity for each in self.progress]
+
+    @property
+    def forecasts(self) -> list[Progress]:
+        """The reports that say what slimming would have left then."""
+        return [each for each in self.progress if each.macs and each.macs_if_slimmed is not None]
+
+    @property
+    def drops(self) -> list[int]:
+        """The iterations up to the last report at which the learning rate dropped."""
+        return [drop for drop in self.recipe.drops if drop < self.last.iteration]
+
+    @property
+    def layers(self) -> list[str]:
+        """The BatchNorms of convolutions, first layer first; all of them where there is no analysis to tell."""
+        norms = {layer.norm for layer in self.analysis.layers} if self.analysis else set()
+        return [name for name in self.gammas if name in norms] if norms & set(self.gammas) else list(self.gammas)
+
+    @property
+    def alive(self) -> dict[str, tuple[int, int]]:
+        """How many channels each of `layers` has, and how many of them were alive by γ at the end."""
+        last = {name: np.abs(self.gammas[name][-1]) for name in self.layers if len(self.gammas[name])}
+        return {name: (gamma.size, int((gamma >= DEAD_BELOW).sum())) for name, gamma in last.items()}
+
+    @property
+    def dead(self) -> dict[str, np.ndarray]:
+        """The share, 0..1, of each layer's channels that was dead by γ whenever γ was kept, `(T,)`."""
+        return {name: (np.abs(self.gammas[name]) < DEAD_BELOW).mean(1) for name in self.layers}
+
+    def analysed(self, norm: str) -> LayerAnalysis | None:
+        """What was measured behind a BatchNorm."""
+        return next((layer for layer in self.analysis.layers if layer.norm == norm), None) if self.analysis else None
+
+    def name_of(self, norm: str) -> str:
+        """The name of the layer that a BatchNorm normalises: its convolution's where that is known."""
+        found = self.analysed(norm)
+        return found.layer if found else norm
+
+
+def _arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}

@@ -1,0 +1,184 @@
+"""A training run in words: what was asked for, what came of it, and what slimming would gain."""
+
+from slimnet.models import Architecture
+from slimnet.report import formatting
+from slimnet.report.network.text import Tile
+from slimnet.report.training.record import TrainingRecord
+from slimnet.training import Recipe
+
+OPTIMISERS = {
+    "sgd": "SGD",
+    "adam": "Adam",
+    "amsgrad": "AMSGrad",
+    "adamax": "Adamax",
+    "adadelta": "Adadelta",
+    "adagrad": "Adagrad",
+    "rmsprop": "RMSprop",
+}
+
+PAPER_ITERATIONS = 406_250
+"""How long the paper trains on CIFAR."""
+
+
+def title(record: TrainingRecord) -> str:
+    """Network and data in a few words."""
+    return f"{record.recipe.arch} on {record.recipe.data}"
+
+
+def headline(record: TrainingRecord) -> str:
+    """What became of the filters."""
+    if not record.gammas:
+        return "A network without BatchNorm"
+    if not record.last.sparsity:
+        return "No filter has died" if record.finished else "No filter has died yet"
+    return f"{formatting.percent(record.last.sparsity)} of the filters died of their own"
+
+
+def sentences(record: TrainingRecord) -> list[str]:
+    """How the run went, in full sentences."""
+    return [_training(record), *_dead_by_activation(record), *_slimmed(record)]
+
+
+def tiles(record: TrainingRecord) -> list[Tile]:
+    """The numbers under the headline."""
+    last = record.last
+    found = []
+    if record.gammas:
+        found.append(
+            Tile("Dead filters", "", formatting.percent(last.sparsity), "|γ| below the threshold", 1 - last.sparsity)
+        )
+    if record.forecasts:
+        found.append(_cost(record))
+    found += [
+        _loss(record),
+        Tile("Training error", "", formatting.percent(1 - last.accuracy, 1), "over the last report", None),
+    ]
+    if record.accuracy is not None:
+        wrong, images = 1 - record.accuracy.top1, record.accuracy.n
+        found.append(Tile("Test error", "", formatting.percent(wrong, 2), f"{images:,} test images", None))
+    found.append(Tile("Time", "", formatting.long_duration(last.seconds), f"{_rate(record)} iterations a second", None))
+    return found
+
+
+def recipe_rows(record: TrainingRecord) -> list[tuple[str, str]]:
+    """Everything that was asked for, as (name, value) pairs for people."""
+    recipe = record.recipe
+    return [
+        ("Network", str(Architecture(recipe.arch, recipe.arch_args))),
+        ("Data", recipe.data if recipe.image_size is None else f"{recipe.data}, {recipe.image_size} pixels"),
+        ("Optimiser", _optimiser(recipe)),
+        *((name, value) for name, value in _regularisers(recipe) if value),
+        ("Learning rate", _schedule(recipe)),
+        ("Iterations", _length(record)),
+        ("Batch", f"{recipe.batch_size} images{_variation(recipe)}"),
+        ("Precision", recipe.precision),
+        *((name, f"{value:g}") for name, value in _scales(recipe) if value is not None),
+        ("Seed", str(recipe.seed)),
+        *([("Began with", recipe.warm_start)] if recipe.warm_start else []),
+    ]
+
+
+def _training(record: TrainingRecord) -> str:
+    recipe, last = record.recipe, record.last
+    strengths = {"L2": recipe.l2, "weight decay": recipe.weight_decay, "decoupled weight decay": recipe.decoupled}
+    regularisers = [f"{name} {strength:g}" for name, strength in strengths.items() if strength]
+    how = " and ".join([OPTIMISERS[recipe.optimiser], *regularisers])
+    told = f"Trained with {how} for {_reached(record)} iterations"
+    if record.accuracy is None:
+        return f"{told}, to a training error of {formatting.percent(1 - last.accuracy, 1)}."
+    return f"{told}, it reads {formatting.percent(record.accuracy.top1, 2)} of {record.accuracy.n:,} test images right."
+
+
+def _dead_by_activation(record: TrainingRecord) -> list[str]:
+    share = record.analysis.sparsity_by_activation if record.analysis else None
+    if record.analysis is None or share is None:
+        return []
+    return [
+        f"{formatting.percent(share)} of the features activate for none of the {record.analysis.images:,} training "
+        "images."
+    ]
+
+
+def _slimmed(record: TrainingRecord) -> list[str]:
+    if not record.forecasts:
+        return []
+    last = record.forecasts[-1]
+    before, after = last.macs or 0, last.macs_if_slimmed or 0
+    if before == after:
+        return ["Slimming it now would remove nothing."]
+    return [
+        f"Slimmed, it would need {formatting.amount(after)} of its {formatting.amount(before)} multiply-accumulates"
+        + (f", {formatting.times(before / after)} fewer." if after else ".")
+    ]
+
+
+def _loss(record: TrainingRecord) -> Tile:
+    first, last = record.progress[0], record.last
+    if first is last:
+        return Tile("Training loss", "", f"{last.loss:.3g}", "over the last report", None)
+    return Tile("Training loss", f"{first.loss:.3g}", f"{last.loss:.3g}", f"since iteration {first.iteration:,}", None)
+
+
+def _cost(record: TrainingRecord) -> Tile:
+    last = record.forecasts[-1]
+    before, after = last.macs or 1, last.macs_if_slimmed or 0
+    change = f"{formatting.percent(1 - after / before)} less, if slimmed" if after != before else "nothing to gain yet"
+    return Tile("Multiply-accumulates", formatting.amount(before), formatting.amount(after), change, after / before)
+
+
+def _rate(record: TrainingRecord) -> str:
+    seconds = record.last.seconds
+    return formatting.figures(record.last.iteration / seconds) if seconds > 0 else "–"
+
+
+def _optimiser(recipe: Recipe) -> str:
+    told = OPTIMISERS[recipe.optimiser]
+    if recipe.optimiser == "sgd":
+        told += f", {'Nesterov ' if recipe.nesterov else ''}momentum {recipe.momentum:g}"
+    elif recipe.optimiser in ("adam", "amsgrad", "adamax"):
+        told += f", β {recipe.betas[0]:g} and {recipe.betas[1]:g}, ε {recipe.eps:g}"
+    elif recipe.optimiser in ("adadelta", "rmsprop"):
+        told += f", ρ {recipe.rho:g}, ε {recipe.eps:g}"
+    return told
+
+
+def _regularisers(recipe: Recipe) -> list[tuple[str, str]]:
+    scaled = f", each γ by its {recipe.cost_aware}" if recipe.cost_aware else ""
+    return [
+        ("L2", f"{recipe.l2:g}{scaled}" if recipe.l2 else ""),
+        ("Weight decay", f"{recipe.weight_decay:g}" if recipe.weight_decay else ""),
+        ("Decoupled weight decay", f"{recipe.decoupled:g}" if recipe.decoupled else ""),
+        ("L1 on γ", f"{recipe.l1_gamma:g}" if recipe.l1_gamma else ""),
+    ]
+
+
+def _scales(recipe: Recipe) -> list[tuple[str, float | None]]:
+    """What is asked of γ and β alone; None where nothing is."""
+    return [
+        ("γ begins at", recipe.gamma_init),
+        ("β begins at", recipe.beta_init),
+        ("Learning rate of γ ×", recipe.gamma_lr_scale if recipe.gamma_lr_scale != 1 else None),
+        ("Learning rate of β ×", recipe.beta_lr_scale if recipe.beta_lr_scale != 1 else None),
+    ]
+
+
+def _schedule(recipe: Recipe) -> str:
+    if recipe.cosine:
+        return f"{recipe.lr:g}, falling to 0 along a cosine"
+    if not recipe.drops:
+        return f"{recipe.lr:g}"
+    return f"{recipe.lr:g}, × {recipe.drop_factor:g} at {' and '.join(f'{drop:,}' for drop in recipe.drops)}"
+
+
+def _length(record: TrainingRecord) -> str:
+    shorter = record.last.iteration < PAPER_ITERATIONS
+    return _reached(record) + (f" (the paper's on CIFAR: {PAPER_ITERATIONS:,})" if shorter else "")
+
+
+def _reached(record: TrainingRecord) -> str:
+    return f"{record.last.iteration:,}" + ("" if record.finished else f" of {record.last.total:,}")
+
+
+def _variation(recipe: Recipe) -> str:
+    told = [*(["flipped"] if recipe.flips else []), *([f"moved by up to {recipe.crop} pixels"] if recipe.crop else [])]
+    return f", {' and '.join(told)} at random" if told else ""

@@ -1,0 +1,222 @@
+"""The paper's tables and figures as they are printed: rows, numbers, and what each row was trained with."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from slimnet.errors import UsageError, nearest_name
+
+Value = float | tuple[float, ...]
+Printed = Mapping[str, Value]
+"""What the paper prints about one network, by the name of the reading (see `READINGS`)."""
+
+READINGS = {
+    "gamma": "dead by γ, %",
+    "activation": "dead by activation, %",
+    "layers": "dead by γ in each layer, %",
+    "train_loss": "training loss",
+    "test_loss": "test loss",
+    "error": "error, %",
+    "top5_error": "top-5 error, %",
+    "features_pruned": "features pruned",
+    "pruned_params": "parameters pruned, %",
+    "pruned_error": "error after pruning, %",
+    "pruned_top5_error": "top-5 error after pruning, %",
+}
+"""Everything that a table can say about a network, in the order of its columns."""
+
+
+SIMULATED = ("fig4", "supp-fig3")
+"""The figures that no network is trained for: see `slimnet.reproduction.scalars`."""
+
+TRENDS = "trends"
+"""The name that stands for the networks which the stated trends are read off: see `slimnet.reproduction.trends`."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of a table: a row on one data set.
+
+    Attributes:
+        table: the name of the table.
+        row: the label of the row.
+        data: the name of the data set.
+        fields: recipe fields in which it differs from the usual ones.
+        paper: the printed numbers, by reading.
+        of: whose method it is, where it is another one, quoted by the paper; None for the paper's own.
+    """
+
+    table: str
+    row: str
+    data: str
+    fields: Mapping[str, Any]
+    paper: Printed
+    of: str | None = None
+
+    @property
+    def name(self) -> str:
+        """A name for files and command lines, such as "table1-adam-l2-1e-3-cifar10"."""
+        kept = self.row.lower().replace("γ", "gamma").replace("β", "beta").replace("−", "-")
+        words = "".join(letter if letter.isalnum() or letter in ".-" else " " for letter in kept).split()
+        return "-".join((self.table, *words, self.data))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper; `runs` is how many runs its numbers are means of, None where that is not printed."""
+
+    name: str
+    title: str
+    source: str
+    runs: int | None
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def readings(self) -> tuple[str, ...]:
+        """What it prints, in the order of columns."""
+        return tuple(name for name in READINGS if any(name in entry.paper for entry in self.entries))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the paper that is drawn from runs: how γ and β moved (`history`), or the features' universality.
+
+    `layer` is the convolution that a history shows, counted from 1.
+    """
+
+    name: str
+    title: str
+    source: str
+    kind: str
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...]
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set of the paper: its classes, training images and their size, and how long a full run is on it.
+
+    `places` are the names under which it is looked for, `needs` is what to provide, for people. Either the
+    `iterations` of a full run are known or the `epochs`.
+    """
+
+    name: str
+    title: str
+    classes: int
+    images: int
+    size: int
+    places: tuple[str, ...]
+    needs: str
+    iterations: int | None = None
+    epochs: int | None = None
+
+    def length(self, batch_size: int) -> int:
+        """The iterations of a full run."""
+        return self.iterations or (self.epochs or 1) * self.images // batch_size
+
+
+@functools.cache
+def document(name: str) -> Any:
+    """One of the package's data files."""
+    return json.loads(resources.files("slimnet.reproduction").joinpath(name).read_text(encoding="utf-8"))
+
+
+@functools.cache
+def tables() -> dict[str, Table]:
+    """Every table of the paper and its supplement by name, in order."""
+    return {name: _table(name, content) for name, content in document("tables.json")["tables"].items()}
+
+
+def _table(name: str, content: Mapping[str, Any]) -> Table:
+    entries = [
+        Entry(name, row["label"], data, _joined(content["base"], row["fields"]), _frozen(paper), row.get("of"))
+        for row in content["rows"]
+        for data, paper in row["paper"].items()
+    ]
+    return Table(
+        name, content["title"], content["source"], content.get("runs"), tuple(entries), tuple(content["notes"])
+    )
+
+
+def _joined(base: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a row on top of those of its table; arguments of the network are joined as well."""
+    arguments = {**base.get("arch_args", {}), **fields.get("arch_args", {})}
+    return {**base, **fields} | ({"arch_args": arguments} if arguments else {})
+
+
+def _frozen(paper: Mapping[str, Any]) -> Printed:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in paper.items()}
+
+
+@functools.cache
+def figures() -> dict[str, Figure]:
+    """Every figure that is drawn from runs, by name."""
+    return {
+        name: Figure(
+            name,
+            content["title"],
+            content["source"],
+            content["kind"],
+            tuple(entry(*place) for place in content["cells"]),
+            tuple(content["notes"]),
+            content.get("layer"),
+        )
+        for name, content in document("experiments.json")["figures"].items()
+    }
+
+
+@functools.cache
+def datasets() -> Mapping[str, Dataset]:
+    """The data sets of the paper, by name."""
+    found = document("experiments.json")["data"]
+    return {name: Dataset(name, **content | {"places": tuple(content["places"])}) for name, content in found.items()}
+
+
+def printed(names: Sequence[str]) -> list[Table | Figure]:
+    """The tables and figures of these names, without those that are simulated."""
+    drawn = tables() | figures()
+    return [drawn[name] for name in names if name in drawn]
+
+
+def entry(table: str, row: str, data: str) -> Entry:
+    """The network of a table in a row on a data set.
+
+    Raises:
+        KeyError: there is none.
+    """
+    for each in tables()[table].entries:
+        if (each.row, each.data) == (row, data):
+            return each
+    raise KeyError(f"{table} has no row {row!r} on {data}")
+
+
+def by_worth() -> tuple[Entry, ...]:
+    """All networks of all tables, the most telling first."""
+    ranked: dict[str, Entry] = {}
+    for place in document("experiments.json")["order"]:
+        table, *rest = place
+        for each in [entry(table, *rest)] if rest else tables()[table].entries:
+            ranked.setdefault(each.name, each)
+    return tuple(ranked.values())
+
+
+def wanted(names: Sequence[str]) -> tuple[str, ...]:
+    """The tables and figures that `names` ask for, in the paper's order, each once, and the trends where they are.
+
+    "all" is all of the tables and figures.
+
+    Raises:
+        UsageError: one is unknown; the nearest is suggested.
+    """
+    known = [*tables(), *sorted([*figures(), *SIMULATED], key=lambda name: (name.startswith("supp"), name))]
+    others = (TRENDS, "all")
+    for name in names:
+        if name not in (*known, *others):
+            raise UsageError(f"the paper has no {name!r}; {nearest_name(name, [*known, *others])}")
+    chosen = [name for name in known if name in names or "all" in names]
+    return (*chosen, *([TRENDS] if TRENDS in names else []))

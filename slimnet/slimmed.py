@@ -1,0 +1,33 @@
+"""slimmed"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from slimnet.models.architecture import Architecture
+from slimnet.modules.digest import weights_digest
+from slimnet.modules.example_inputs import Inputs
+from slimnet.surgery.certificate import Certificate
+from slimnet.surgery.plan import SurgeryPlan
+
+
+@dataclass(frozen=True)
+class Slimmed:
+    """A slim network with everything that says how it came about and that it is right.
+
+    `certificate` is what was measured when the network was made, see `current_certificate`.
+    """
+
+    model: nn.Module
+    plan: SurgeryPlan
+    certificate: Certificate
+    example_inputs: Inputs
+    architecture: Architecture | None
+
+    @property
+    def current_certificate(self) -> Certificate:
+        """The certificate as it is for the weights that `model` has now: trained further, it is not certified."""
+        return self.certificate.for_weights(weights_digest(self.model))
+
+    def __str__(self) -> str:
+        return f"{self.plan}\n{self.current_certificate}"

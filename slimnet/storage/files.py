@@ -1,0 +1,277 @@
+"""Files on disk: only regular ones are read, and those that are written appear whole or not at all."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import TextIO
+
+from slimnet.errors import SlimnetError
+from slimnet.storage.staging import clear, staged_file, staged_folder
+
+LOCK = "lock"
+
+TEXT_LIMIT = 1 << 28
+"""The largest text file that is read whole, in bytes; the longest run's metrics are a tenth of it."""
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_file(path: str | Path, limit: int | None = None) -> BufferedReader:
+    """Open a regular file to read its bytes; a symbolic link to one is followed. Never blocks.
+
+    Raises:
+        OSError: `strerror` says why: the system refuses it, it is a folder, a named pipe, a socket or a device,
+            or it holds more than `limit` bytes.
+    """
+    # Opening some devices acts on them (a tape rewinds), so the path is asked first, and the open file again.
+    _refuse_irregular(os.stat(str(path)), path, limit)
+    descriptor = os.open(str(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _refuse_irregular(os.fstat(descriptor), path, limit)
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: as of `open_file`.
+    """
+    with open_file(path, limit) as file:
+        # The files of /proc claim to be empty, and others may grow while they are read.
+        content = file.read() if limit is None else file.read(limit + 1)
+    if content is None:
+        raise OSError(errno.EAGAIN, "it has no content to read now", str(path))
+    if limit is not None and len(content) > limit:
+        raise _too_large(path, limit)
+    return content
+
+
+def read_text(path: str | Path, limit: int = TEXT_LIMIT, errors: str = "strict") -> str:
+    """The content of a regular file of UTF-8 text, every line ending as `\n`.
+
+    Raises:
+        OSError: as of `open_file`.
+        UnicodeDecodeError: it is no UTF-8 text (`errors` as of `bytes.decode`).
+    """
+    return read_bytes(path, limit).decode("utf-8", errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a regular file in hexadecimal digits.
+
+    Raises:
+        OSError: as of `open_file`.
+    """
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_irregular(status: os.stat_result, path: str | Path, limit: int | None) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+        raise OSError(code, f"it is {_kind(status)}, not a regular file", str(path))
+    if limit is not None and status.st_size > limit:
+        raise _too_large(path, limit)
+
+
+def _kind(status: os.stat_result) -> str:
+    return KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+
+
+def _too_large(path: str | Path, limit: int) -> OSError:
+    return OSError(errno.EFBIG, f"it holds more than {limit:,} bytes", str(path))
+
+
+def open_to_append(path: Path) -> TextIO:
+    """Open a regular file of UTF-8 text to add to its end, line by line; a new one where there is none. Never blocks.
+
+    Raises:
+        OSError: as of `open_file`.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
+    try:
+        _refuse_irregular(os.fstat(descriptor), path, None)
+        return open(descriptor, "a", buffering=1, encoding="utf-8")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+@contextlib.contextmanager
+def whole_file(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
+    """Yield a new file beside `target`, and put it in the place of `target` once everything went well.
+
+    Whatever happens, nothing half-written stays behind; an earlier file at `target` stays until then. What killed
+    processes left of theirs in that folder is removed.
+
+    Raises:
+        failure: one line about what the operating system refused.
+    """
+    with told(target, failure):
+        if target.is_dir():
+            raise failure(f"cannot write {target}: it is a folder; name a file in it")
+        if target.exists() and not target.is_file():
+            raise failure(f"cannot write {target}: it is {_kind(target.stat())}; name a file that it may replace")
+    with told(target, failure), staged_file(target) as staging, unseen(staging, target):
+        yield staging
+        flush(staging)
+        staging.replace(target)
+        flush(target.parent)
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path, failure: type[SlimnetError], *, replacing: bool = False) -> Iterator[Path]:
+    """Yield a new folder beside `target`, and rename it to `target` once everything went well.
+
+    Whatever happens, nothing half-written stays behind. An empty folder at `target` is taken, and when `replacing` any
+    folder. What killed processes left of theirs beside it is removed.
+
+    Raises:
+        failure: something is there already, or one line about what the operating system refused.
+    """
+    if replacing:
+        with told(target, failure):
+            _bring_back(target)
+    else:
+        refuse_existing(target, failure)
+    with told(target, failure), staged_folder(target) as staging, unseen(staging, target):
+        yield staging
+        for path in staging.iterdir():
+            flush(path)
+        flush(staging)
+        if replacing:
+            _take_the_place_of(staging, target)
+        else:
+            refuse_existing(target, failure)
+            staging.rename(target)
+        flush(target.parent)
+
+
+def _take_the_place_of(staging: Path, target: Path) -> None:
+    """Rename a finished folder to its place; an earlier one comes back if that fails."""
+    if not target.exists():
+        staging.rename(target)
+        return
+    target.rename(_earlier(target))
+    try:
+        staging.rename(target)
+    finally:
+        _bring_back(target)
+
+
+def _bring_back(target: Path) -> None:
+    """Put an earlier folder back where a process was killed before the new one took its place, and else remove it."""
+    if not _earlier(target).is_dir():
+        return
+    if os.path.lexists(target):
+        shutil.rmtree(_earlier(target), ignore_errors=True)
+    else:
+        _earlier(target).rename(target)
+
+
+def _earlier(target: Path) -> Path:
+    return target.with_name(f".{target.name}.earlier")
+
+
+@contextlib.contextmanager
+def held(folder: Path, failure: type[SlimnetError], doing: str) -> Iterator[None]:
+    """Hold a folder's lock while the context lasts; the system lets go of it whenever this process ends.
+
+    What killed processes have left half-written in the folder is removed.
+
+    Raises:
+        failure: another process holds it, `doing` this.
+        SlimnetError: one line about what the operating system refused.
+    """
+    with told(folder / LOCK, SlimnetError):
+        file = open_to_append(folder / LOCK)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise failure(f"{folder} is in use: another process is {doing} there; wait for it, or end it") from error
+        clear(folder)
+        yield
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process holds a folder's lock; False where there is none.
+
+    Raises:
+        OSError: as of `open_file`.
+    """
+    try:
+        file = open_file(folder / LOCK)
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def refuse_existing(target: Path, failure: type[SlimnetError]) -> None:
+    """Refuse to write where something is already.
+
+    Raises:
+        failure: naming it.
+    """
+    with told(target, failure):
+        if not os.path.lexists(target):
+            return
+        if target.is_symlink() or not target.is_dir():
+            raise failure(f"cannot write {target}: a file is there; name a folder that does not exist yet")
+        if any(target.iterdir()):
+            raise failure(f"cannot write {target}: that folder is not empty; name one that does not exist yet")
+        if not target.name:
+            raise failure(f"cannot write {target}: one cannot replace the folder one is in; name a new one in it")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def told(target: Path, failure: type[SlimnetError]) -> Iterator[None]:
+    """Say in one line what the operating system refused, and what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not target.parent.is_dir():
+            raise failure(f"cannot write {target}: there is no folder {target.parent}; make it first") from error
+        raise failure(f"cannot write {target}: {error.strerror or error}; free it up or name another place") from error
+
+
+@contextlib.contextmanager
+def unseen(staging: Path, target: Path) -> Iterator[None]:
+    """Let what is refused speak of the target, not of its hidden neighbour, which is gone by then."""
+    try:
+        yield
+    except SlimnetError as error:
+        if staging.name not in str(error):
+            raise
+        raise type(error)(str(error).replace(staging.name, target.name)) from error

@@ -1,0 +1,149 @@
+"""JSON and TOML from anywhere, read into dataclasses: every value has the type that its field says, or is refused.
+
+A field may be text, a number, a truth value, a `Literal`, an enumeration, a tuple or list, a mapping with text as keys,
+another dataclass, a union of these, or `Any` for plain data. `Annotated` adds `Within` or `NotEmpty`; what concerns
+several fields at once is checked by the dataclass itself, in `__post_init__`, with a `SlimnetError`.
+"""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from slimnet.errors import SlimnetError
+from slimnet.storage.field_types import UnfitError, reader_of, shown
+from slimnet.storage.files import read_bytes
+
+LIMIT_BYTES = 1 << 26
+"""The largest file that is read; parsed, it may take thirty times the memory."""
+
+T = TypeVar("T")
+Failure = type[SlimnetError]
+
+
+def parse_json(content: str | bytes, where: str, failure: Failure, advice: str = "") -> Any:
+    """The plain data that JSON text holds, in UTF-8 where it is bytes.
+
+    `where` begins the message of a failure, and `advice` ends it.
+
+    Raises:
+        failure: it is not JSON, or JSON that not every reader understands alike (NaN, a key that is there twice).
+    """
+    try:
+        return json.loads(_decoded(content), parse_constant=_refuse_constant, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise failure(f"{where} is not JSON: {_problem(error)}{_ending(advice)}") from error
+
+
+def parse_toml(content: str | bytes, where: str, failure: Failure, advice: str = "") -> dict[str, Any]:
+    """The tables that TOML text holds; otherwise as `parse_json`.
+
+    Raises:
+        failure: it is not TOML, or holds dates or numbers that JSON does not have.
+    """
+    try:
+        tables = tomllib.loads(_decoded(content).replace("\r\n", "\n"))
+    except (ValueError, RecursionError) as error:
+        raise failure(f"{where} is not TOML: {_problem(error)}{_ending(advice)}") from error
+    return build(dict[str, Any], tables, where, failure, advice=advice)
+
+
+def build(
+    kind: type[T], data: Any, where: str, failure: Failure, *, advice: str = "", others_ignored: bool = False
+) -> T:
+    """A value of `kind`, a dataclass or any other type that a field may have, out of plain data.
+
+    `where` begins the message of a failure, and `advice` ends it. Fields that a dataclass does not have are refused,
+    or ignored.
+
+    Raises:
+        failure: naming the field that is wrong.
+    """
+    try:
+        value: T = reader_of(kind, others_ignored)(data)  # type: ignore[arg-type]  # a type is hashable
+    except UnfitError as error:
+        place = f"{where}: {error.field}" if error.trail else where
+        raise failure(f"{place}{error.problem}{_ending(advice)}") from error
+    return value
+
+
+def from_json(
+    kind: type[T],
+    content: str | bytes,
+    where: str,
+    failure: Failure,
+    *,
+    advice: str = "",
+    others_ignored: bool = False,
+) -> T:
+    """A value of `kind` out of JSON text; see `parse_json` and `build`.
+
+    Raises:
+        failure: as of these.
+    """
+    data = parse_json(content, where, failure, advice)
+    return build(kind, data, where, failure, advice=advice, others_ignored=others_ignored)
+
+
+def read_json(path: Path, failure: Failure, advice: str = "") -> Any:
+    """The plain data in a JSON file.
+
+    Raises:
+        failure: it cannot be read, or as of `parse_json`.
+    """
+    return parse_json(_content(path, failure, advice), str(path), failure, advice)
+
+
+def read_toml(path: Path, failure: Failure, advice: str = "") -> dict[str, Any]:
+    """The tables in a TOML file.
+
+    Raises:
+        failure: it cannot be read, or as of `parse_toml`.
+    """
+    return parse_toml(_content(path, failure, advice), str(path), failure, advice)
+
+
+def read_record(kind: type[T], path: Path, failure: Failure, *, advice: str = "", others_ignored: bool = False) -> T:
+    """A value of `kind` out of a JSON file; see `build`.
+
+    Raises:
+        failure: it cannot be read, or holds something else.
+    """
+    data = read_json(path, failure, advice)
+    return build(kind, data, str(path), failure, advice=advice, others_ignored=others_ignored)
+
+
+def _content(path: Path, failure: Failure, advice: str) -> bytes:
+    try:
+        return read_bytes(path, LIMIT_BYTES)
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+        raise failure(f"{path}: cannot be read ({problem}){_ending(advice)}") from error
+
+
+def _decoded(content: str | bytes) -> str:
+    text = content.decode("utf-8") if isinstance(content, bytes) else content
+    if text.startswith("\ufeff"):
+        raise ValueError("it begins with a byte order mark, which UTF-8 does without")
+    return text
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"it holds {name}, which is no number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"it holds {shown(twice)} twice")
+    return found
+
+
+def _problem(error: Exception) -> str:
+    return "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+
+
+def _ending(advice: str) -> str:
+    return f"; {advice}" if advice else ""

@@ -1,0 +1,1 @@
+"""What belongs to the process or the device: random numbers, precision, threads, warnings."""

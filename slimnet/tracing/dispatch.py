@@ -1,0 +1,269 @@
+"""dispatch"""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from slimnet.errors import TraceError
+from slimnet.graph.channel_graph import Op
+from slimnet.graph.labels import Labels
+from slimnet.torch_state.devices import together
+from slimnet.tracing import meta_shapes
+from slimnet.tracing.accounting import Account
+from slimnet.tracing.inplace_aliases import write_through
+from slimnet.tracing.literal_arguments import numbers_of
+from slimnet.tracing.op_call import Call
+from slimnet.tracing.ops import HANDLERS, POINTWISE, unknown
+from slimnet.tracing.recorder import Recorder
+from slimnet.tracing.tensor_tags import Tag
+
+VIEWS = frozenset(["view", "_unsafe_view", "reshape", "_reshape_alias"])
+"""Ops that give a tensor another shape, in which one size may be whatever is left."""
+
+
+class ChannelMode(TorchDispatchMode):
+    """Sends every ATen op to its handler in the op table."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+        self.account = Account(recorder)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        name, functional = names(func)
+        if name == "empty" and args[0] == [0] and kwargs.get("dtype") is torch.uint8:
+            # The reserve that every BatchNorm asks for and nobody reads.
+            return meta_shapes.nothing(torch.uint8)
+        if name not in HANDLERS and torch.is_inference_mode_enabled() and is_composite(func):
+            # Elsewhere torch takes such ops apart before they come here.
+            with self:
+                return func.decompose(*args, **kwargs)
+        self.recorder.begin_op(sys._getframe(1))
+        args, kwargs, tensors = self.on_meta(args, kwargs)
+        if name == "index" and any(tensor.dtype is torch.bool for tensor in tensors):
+            args = (args[0], self.positions(args[1]))
+            tensors = tensors_among(args, kwargs)
+        if name == "_local_scalar_dense":
+            return self.scalar(tensors[0])
+        if functional is not None:
+            turn = self.turned if name.rstrip("_") in TURNING else self.in_place
+            return turn(func, functional, args, kwargs, tensors)
+        out = meta_shapes.run(func, name, args, kwargs)
+        call = Call(name, func, args, kwargs, outputs_of(out), tensors)
+        if overwrites(func):
+            self.overwritten(call)
+        else:
+            self.handle(call)
+        return out
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nobody compiles this mode: without torch's guard against that, each op is dispatched twice as fast."""
+        return False
+
+    def in_place(
+        self, _: Any, functional: Any, args: tuple, kwargs: dict, tensors: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
+        """Record an in-place op as its functional variant, then renew every view of what it changed."""
+        written = args[0]
+        name = names(functional)[0]
+        sizes = [tensor.shape for tensor in tensors]
+        differ = name in BROADCASTING and any(size != written.shape for size in sizes)
+        if differ and meta_shapes.broadcast_shape(*sizes) != tuple(written.shape):
+            raise RuntimeError(f"shapes {[tuple(size) for size in sizes]} do not fit in place")
+        call = Call(name, functional, args, kwargs, (written,), tensors)
+        self.handle(call)
+        write_through(self.recorder, written, self.recorder.here(call))
+        return written
+
+    def turned(
+        self, func: Any, functional: Any, args: tuple, kwargs: dict, tensors: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
+        """Record an op that gives a tensor another shape in place: no value changes, so that views need no renewal."""
+        out = functional(*args, **kwargs)
+        self.handle(Call(names(functional)[0], functional, args, kwargs, (out,), tensors))
+        func(*args, **kwargs)
+        self.recorder.set(args[0], self.recorder.tag(out))
+        return args[0]
+
+    def overwritten(self, call: Call) -> None:
+        """Record an op that writes into its arguments in a way of its own: nothing is known of them afterwards."""
+        recorder = self.recorder
+        arguments = enumerate(call.func._schema.arguments)
+        given = [call.arg(place, argument.name) for place, argument in arguments if argument.is_write]
+        written = tensors_among(tuple(given), {})
+        unknown(recorder, call._replace(outputs=written))
+        for tensor in written:
+            write_through(recorder, tensor, recorder.here(call))
+        self.note(call)
+
+    def handle(self, call: Call) -> None:
+        """Let the op table say what happens to the channels."""
+        recorder = self.recorder
+        known = self.known_value(call)
+        self.account.open(call)
+        HANDLERS.get(call.name, unknown)(recorder, call)
+        self.account.settle(call)
+        if known is not None:
+            for index, tensor in enumerate(call.outputs):
+                recorder.set(tensor, recorder.tag(tensor)._replace(value=known(index)))
+        self.note(call)
+        if call.name not in meta_shapes.RULES:
+            # It may return what it was given, or a view of it.
+            for tensor in (*call.tensors, *call.outputs):
+                recorder.note_storage(tensor)
+
+    def on_meta(self, args: tuple, kwargs: dict) -> tuple[tuple, dict, tuple[torch.Tensor, ...]]:
+        """The arguments with real tensors and device names replaced by meta ones, and the tensors among them."""
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": meta_shapes.META}
+        tensors = tensors_among(args, kwargs)
+        for tensor in tensors:
+            if not tensor.is_meta:
+                args, kwargs = pytree.tree_map_only(torch.Tensor, self.constant, (args, kwargs))
+                return args, kwargs, tensors_among(args, kwargs)
+        return args, kwargs, tensors
+
+    def constant(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A meta stand-in for a real tensor that the forward brought along.
+
+        Raises:
+            TraceError: it is one of the network's own, which a copy of the network would not have.
+        """
+        if tensor.is_meta:
+            return tensor
+        own = self.recorder.originals.get(id(tensor))
+        if own is not None:
+            raise TraceError(
+                f"a copy of the network would go on using the original's {own}: a lambda, a closure or a weak "
+                f"reference holds the module that is used in {self.recorder.where}; "
+                "make it a method, or an attribute that holds the module"
+            )
+        stand_in = torch.empty_like(tensor, device="meta")
+        self.recorder.set(stand_in, Tag(value=lambda: tensor))
+        return stand_in
+
+    def known_value(self, call: Call) -> Callable[[int], Callable[[], torch.Tensor]] | None:
+        """How to compute the outputs of an op whose tensors are all known; None for anything else."""
+        sources = []
+        for tensor in call.tensors:
+            source = self.recorder.value(tensor)
+            if source is None:
+                return None
+            sources.append(source)
+        if not sources and call.name not in FACTORIES:
+            return None
+        cache: list[Any] = []
+
+        def compute(index: int) -> torch.Tensor:
+            if not cache:
+                with torch.no_grad():
+                    # Without the device that the op was told, which was meta, some are made on the CPU.
+                    cache.append(call.run(together([source() for source in sources]), "device"))
+            return cache[0][index] if isinstance(cache[0], list | tuple) else cache[0]
+
+        return lambda index: lambda: compute(index)
+
+    def positions(self, indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        """Indices with the positions that a known mask picks in the place of the mask."""
+        found: list[torch.Tensor | None] = []
+        for index in indices:
+            mask = self.recorder.value(index) if index is not None and index.dtype is torch.bool else None
+            found += [index] if mask is None else [self.constant(place) for place in mask().nonzero(as_tuple=True)]
+        return found
+
+    def scalar(self, tensor: torch.Tensor) -> Any:
+        """The number in a tensor that does not depend on the input."""
+        value = self.recorder.value(tensor)
+        if value is None:
+            raise TraceError(
+                f"the forward depends on data: a tensor's value is read in {self.recorder.where}; "
+                "slimnet needs a forward whose ops do not depend on values"
+            )
+        return value().item()
+
+    def note(self, call: Call) -> None:
+        """Remember the op and its parameters, so that a resized network that fails can be told where."""
+        recorder = self.recorder
+        parameters, tags = recorder.parameters, recorder.tags
+        touched: list[Labels] = []
+        for tensor in call.tensors:
+            if (name := parameters.get(id(tensor))) is not None:
+                recorder.used.add(name)
+        for tensor in (*call.tensors, *call.outputs):
+            if (entry := tags.get(id(tensor))) is not None:
+                touched += entry[1].faces
+        numbers = numbers_of(recorder, call) if touched else ()
+        shape = tuple(call.outputs[0].shape) if touched and call.name in VIEWS else ()
+        line = recorder.line if touched else ""
+        recorder.ops.append(Op(call.name, recorder.module, line, tuple(touched), numbers, shape))
+
+
+@cache
+def names(func: Any) -> tuple[str, Any]:
+    """An op's name, and for an elementwise in-place op the op that computes what it writes, else None."""
+    name = func.overloadpacket.__name__
+    if not name.endswith("_") or name.startswith("_") or name.endswith("__"):
+        return name, None
+    return name, getattr(getattr(torch.ops.aten, name[:-1], None), func._overloadname, None)
+
+
+@cache
+def is_composite(func: Any) -> bool:
+    """Whether an op is made of others."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+@cache
+def overwrites(func: Any) -> bool:
+    """Whether an op writes into tensors that it was given, other than the statistics of a BatchNorm."""
+    schema = func._schema
+    return schema.is_mutable and (
+        func.overloadpacket.__name__ not in HANDLERS or any(a.is_out for a in schema.arguments)
+    )
+
+
+def tensors_among(args: tuple, kwargs: dict) -> tuple[torch.Tensor, ...]:
+    """The tensors among an op's arguments, in lists as well."""
+    found = []
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if type(value) in NO_TENSORS:
+            continue
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, SEQUENCES) and value and type(value[0]) not in NO_TENSORS:
+            found += [item for item in value if isinstance(item, torch.Tensor)]
+    return tuple(found)
+
+
+def outputs_of(out: Any) -> tuple[torch.Tensor, ...]:
+    """The tensors that an op returned, one or several."""
+    if isinstance(out, torch.Tensor):
+        return (out,)
+    return tuple(tensor for tensor in out if isinstance(tensor, torch.Tensor)) if isinstance(out, SEQUENCES) else ()
+
+
+SEQUENCES = (list, tuple)
+
+
+NO_TENSORS = frozenset([int, float, bool, str, torch.dtype, torch.device])
+"""The types of most of an op's arguments that are no tensors."""
+
+
+BROADCASTING = frozenset([*POINTWISE, "copy"])
+"""Ops whose operands fit together by broadcasting."""
+
+
+TURNING = frozenset(["transpose", "t", "unsqueeze", "squeeze", "as_strided", "resize", "swapaxes", "swapdims"])
+"""Ops whose in-place variants change a tensor's shape and no value."""
+
+
+FACTORIES = frozenset(
+    ["zeros", "ones", "full", "arange", "linspace", "scalar_tensor", "eye", "tril_indices", "triu_indices"]
+)

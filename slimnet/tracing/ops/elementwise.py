@@ -1,0 +1,340 @@
+"""Elementwise ops and BatchNorm: each channel of the output comes from the same channel of the operands."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from slimnet.graph.channel_graph import Activation, Constants, Counted, Norm, Pointwise
+from slimnet.graph.labels import Labels, align, along, common_shape, varying_axes
+from slimnet.graph.reasons import Kind, Reason
+from slimnet.tracing.constant_rules import opaque, same, zero_only
+from slimnet.tracing.op_call import Call
+from slimnet.tracing.recorder import Constant, Recorder
+from slimnet.tracing.tensor_tags import Tag
+
+ELEMENTWISE = [
+    "relu", "hardtanh", "sigmoid", "silu", "gelu", "hardswish", "hardsigmoid", "leaky_relu", "elu", "celu",
+    "selu", "mish", "tanh", "softplus", "softshrink", "hardshrink", "threshold", "erf", "exp", "expm1", "log",
+    "log1p", "sqrt", "rsqrt", "reciprocal", "neg", "abs", "sign", "sgn", "sin", "cos", "tan", "atan", "floor",
+    "ceil", "round", "trunc", "clamp", "clamp_min", "clamp_max", "pow", "square", "add", "sub", "rsub",
+    "maximum", "minimum", "where", "lerp", "addcmul", "addcdiv", "prelu", "_prelu_kernel", "eq", "ne", "gt",
+    "ge", "lt", "le", "logical_and", "logical_or", "logical_not", "remainder", "fmod", "nan_to_num",
+    "masked_fill", "atan2", "frac", "sinh", "cosh", "log2", "log10", "exp2", "erfc", "logaddexp",
+    "floor_divide", "isnan", "isinf", "bitwise_and", "bitwise_or", "bitwise_not", "xlogy", "heaviside", "hypot",
+    "special_xlog1py", "asinh", "acosh", "atanh", "asin", "acos", "sinc", "copysign", "isfinite", "deg2rad",
+    "rad2deg", "logaddexp2", "fmax", "fmin", "positive", "bitwise_xor", "logical_xor", "erfinv", "special_erfcx",
+]  # fmt: skip
+
+ACTIVATIONS = frozenset(
+    [
+        "relu",
+        "hardtanh",
+        "hardswish",
+        "threshold",
+        "silu",
+        "gelu",
+        "mish",
+        "leaky_relu",
+        "elu",
+        "celu",
+        "selu",
+        "softplus",
+        "_prelu_kernel",
+    ]
+)
+
+
+def elementwise(recorder: Recorder, call: Call) -> None:
+    """Any elementwise op; its constant is the op itself applied to the operands' constants."""
+    combine(recorder, call, itself)
+    if call.name in ACTIVATIONS:
+        faces = recorder.tag(call.outputs[0]).faces
+        note_activation(recorder, call, faces[0] if len(faces) == 1 else None)
+
+
+def multiply(recorder: Recorder, call: Call) -> None:
+    """x · y, where 0 times anything is 0; y may be a number in the code."""
+    given = [value for value in call.args if isinstance(value, int | float)]
+    numbers = [torch.tensor(value, dtype=torch.float64, device="cpu") for value in given]
+    if call.outputs[0].is_complex():
+        numbers.append(torch.tensor(torch.nan, device="cpu"))
+    combine(recorder, call, lambda _call, scalars: product([*scalars, *numbers]))
+
+
+def divide(recorder: Recorder, call: Call) -> None:
+    """x / y, where 0 divided by anything is 0."""
+
+    def rule(call: Call, scalars: list[Constants | None]) -> Constant:
+        quotient = itself(call, scalars)
+        if scalars[0] is not None:
+            return quotient
+
+        def constant(values: Sequence[Constants]) -> Constants:
+            by_zero = values[1] == 0 if len(values) > 1 else torch.zeros_like(values[0], dtype=torch.bool)
+            return torch.where((values[0] == 0) & ~by_zero, 0.0, quotient(values))
+
+        return constant
+
+    combine(recorder, call, rule)
+
+
+def log_sigmoid(recorder: Recorder, call: Call) -> None:
+    """log_sigmoid_forward, which returns a reserve as well."""
+    combine(recorder, call, lambda _call, _scalars: lambda values: functional.logsigmoid(values[0]))
+
+
+def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants | None]], Constant]) -> None:
+    """Record an elementwise op of one or several tensors, with `rule` giving its constant."""
+    out = call.outputs[0]
+    tags = [recorder.tag(tensor) for tensor in call.tensors]
+    faces = [tag.faces[0] for tag in tags if len(tag.faces) == 1]
+    if len(faces) == len(tags) and (len(tags) == 1 or are_alike(faces)):
+        labels = recorder.pointwise(faces, rule(call, [None] * len(tags)), reason=fixed_size(recorder, call))
+        recorder.set(out, Tag((labels,)))
+        return
+    if not any(tag.faces for tag in tags):
+        recorder.set(out, Tag(blank=all(tag.blank for tag in tags)))
+        return
+    if any(len(tag.faces) > 1 for tag in tags):
+        combine_weights(recorder, call, tags)
+        return
+    shape = common_shape([align(tag.faces[0], out.ndim) for tag in tags if tag.faces])
+    arrays: list[Labels] = []
+    scalars: list[Constants | None] = []
+    for tensor, tag in zip(call.tensors, tags, strict=True):
+        scalar = known_scalar(recorder, tensor) if not tag.faces else None
+        face = align(tag.faces[0], out.ndim) if tag.faces else np.zeros((1,) * out.ndim, dtype=np.int64)
+        scalars.append(scalar)
+        if scalar is None:
+            arrays.append(check_sizes(recorder, call, tensor, tag, face, shape))
+    # One channel that scales many is not cut with each of them; it only has to stay.
+    smallest = 2 if any(array.size > 1 for array in arrays) else 1
+    joined = [array for array in arrays if array.size > 1 or (smallest == 1 and array.flat[0])]
+    rest = [array for array in arrays if not (array.size > 1 or (smallest == 1 and array.flat[0]))]
+    for array in rest:
+        recorder.pin(array, recorder.because(Kind.ONE_FOR_MANY, call))
+    order = [id(array) for array in joined + rest]
+    positions = [order.index(id(array)) for array in arrays]
+    constant = reordered(rule(call, scalars), positions)
+    labels = recorder.pointwise(joined + rest, constant, reason=fixed_size(recorder, call), joined=len(joined))
+    recorder.set(out, Tag((labels,)))
+
+
+def are_alike(faces: Sequence[Labels]) -> bool:
+    """Whether all faces have the same channels at the same places, more than one."""
+    return bool(faces) and faces[0].size > 1 and all(face.shape == faces[0].shape for face in faces)
+
+
+def reordered(constant: Constant, positions: list[int]) -> Constant:
+    """Give a constant its operands in the op's own order."""
+    if positions == list(range(len(positions))):
+        return constant
+    return lambda values: constant([values[p] for p in positions])
+
+
+def fixed_size(recorder: Recorder, call: Call) -> Reason:
+    """The reason for pins of an op that meets a tensor without channels."""
+    return recorder.because(Kind.FIXED_SIZE, call)
+
+
+def check_sizes(
+    recorder: Recorder, call: Call, tensor: torch.Tensor, tag: Tag, face: Labels, shape: Sequence[int]
+) -> Labels:
+    """The operand's labels; where it is long on a labelled axis without labels of its own, they become 0."""
+    sizes = (1,) * (len(shape) - tensor.ndim) + tuple(tensor.shape)
+    fixed = [a for a, n in enumerate(shape) if n > 1 and face.shape[a] == 1 and sizes[a] > 1]
+    # What is expanded follows the width, or does not fit any more.
+    fixed = [a for a in fixed if tensor.stride(a - len(shape)) or not tag.faces]
+    if not fixed or tag.blank:
+        return face
+    if tag.faces:
+        recorder.pin(face, fixed_size(recorder, call))
+    return np.zeros(tuple(n if a in fixed else 1 for a, n in enumerate(shape)), dtype=np.int64)
+
+
+def known_scalar(recorder: Recorder, tensor: torch.Tensor) -> Constants | None:
+    """The value of a tensor that is one known number, or is filled with one."""
+    value = recorder.value(tensor)
+    if value is None or tensor.is_complex() or (tensor.numel() != 1 and not recorder.tag(tensor).blank):
+        return None
+    real = value().detach()
+    first = real[(slice(1),) * real.ndim]
+    is_one_number = first.numel() and (not any(real.stride()) or bool((real == first).all()))
+    return first.reshape(1).to("cpu", torch.float64) if is_one_number else None
+
+
+def itself(call: Call, scalars: list[Constants | None]) -> Constant:
+    """The op applied to constants: NaN wherever one of them is unknown."""
+
+    def constant(values: Sequence[Constants]) -> Constants:
+        unknown = torch.isnan(values[0])
+        for other in values[1:]:
+            unknown |= torch.isnan(other)
+        if unknown.numpy().all():
+            return torch.full_like(values[0], torch.nan)
+        try:
+            result = apply_op(call, scalars, values)
+        except RuntimeError:  # an op that takes no vectors of constants in the place of its tensors
+            return torch.full_like(values[0], torch.nan)
+        if result.is_complex():
+            result = torch.where(result == 0, 0.0, torch.nan)
+        return torch.where(unknown, torch.nan, result.to(torch.float64))
+
+    return constant
+
+
+def apply_op(call: Call, scalars: list[Constants | None], values: Sequence[Constants]) -> torch.Tensor:
+    """Call the op with every tensor argument replaced by its constant; masks and integers are given as such."""
+    remaining = iter(values)
+    constants = [next(remaining) if scalar is None else scalar for scalar in scalars]
+    pairs = zip(constants, call.tensors, strict=True)
+    typed = [value if tensor.is_floating_point() else value.to(tensor.dtype) for value, tensor in pairs]
+    return call.run(typed, "dtype", "device")
+
+
+def product(scalars: list[Constants | None]) -> Constant:
+    """Multiply constants; a zero decides whatever the others are."""
+    fixed = [scalar for scalar in scalars if scalar is not None]
+
+    def constant(values: Sequence[Constants]) -> Constants:
+        result, zero = values[0], values[0] == 0
+        for factor in (*values[1:], *fixed):
+            result, zero = result * factor, zero | (factor == 0)
+        return torch.where(zero, 0.0, result)
+
+    return constant
+
+
+def combine_weights(recorder: Recorder, call: Call, tags: list[Tag]) -> None:
+    """An elementwise op where one operand is a weight: its faces join those of the others that share an axis."""
+    out = call.outputs[0]
+    where = fixed_size(recorder, call)
+    found: dict[tuple[int, ...], list[Labels]] = {}
+    sizes = [(1,) * (out.ndim - t.ndim) + tuple(t.shape) for t in call.tensors]
+    for tag in tags:
+        for face in (align(face, out.ndim) for face in tag.faces):
+            found.setdefault(varying_axes(face), []).append(face)
+    for lone in found.pop((), []):
+        # It meets all that stands along the other axes.
+        recorder.pin(lone, recorder.because(Kind.ONE_FOR_MANY, call))
+    result = []
+    for axes, faces in found.items():
+        lacking = [
+            tag
+            for tag, size in zip(tags, sizes, strict=True)
+            if any(size[a] > 1 for a in axes)
+            and not tag.blank
+            and all(varying_axes(align(own, out.ndim)) != axes for own in tag.faces)
+        ]
+        if lacking:
+            for face in faces:
+                recorder.pin(face, where)
+            if mixed(tags):
+                # Positions, such as a position embedding has beside its channels: they stay, and are none to follow.
+                continue
+        result.append(recorder.pointwise(faces, opaque, reason=where))
+    recorder.set(out, Tag(tuple(result)))
+
+
+def mixed(tags: list[Tag]) -> bool:
+    """Whether the op mixes weights with values that depend on the input."""
+    return any(tag.faces and tag.value is None for tag in tags)
+
+
+def note_activation(recorder: Recorder, call: Call, labels: Labels | None) -> None:
+    """Remember activation outputs with one channel axis, where channels can be dead by activation."""
+    out = call.outputs[0]
+    if out.ndim < 2:
+        return
+    times = recorder.activation_calls[recorder.module, call.name]
+    recorder.activation_calls[recorder.module, call.name] += 1
+    if labels is not None and varying_axes(labels) == (1,) and labels.size == out.shape[1]:
+        recorder.activations.append(Activation(labels.reshape(-1), (recorder.module, call.name, times)))
+
+
+def batch_norm(recorder: Recorder, call: Call) -> None:
+    """BatchNorm, in evaluation or with the batch's statistics: γ = 0 makes a channel β whatever comes in."""
+    x, out = call.args[0], call.outputs[0]
+    where = fixed_size(recorder, call)
+    labels = recorder.channels(x, 1, where)
+    inputs = np.zeros(x.shape[1], dtype=np.int64) if labels is None else labels
+    outputs = recorder.fresh((inputs.size,))
+    recorder.join(outputs, inputs, where)
+    own = [tensor if tensor is None else recorder.attach(tensor, outputs, where) for tensor in call.args[1:5]]
+    gamma, beta, mean, variance = own
+    if call.name in ("_native_batch_norm_legit_no_training", "_batch_norm_no_update"):
+        training, eps = False, call.args[-1]
+    else:
+        training, eps = bool(call.args[5]), call.args[7]
+    if training:
+        mean = variance = None
+    if [value is None for value in own] == [tensor is None for tensor in call.args[1:5]]:
+        scale = None if gamma is None else recorder.parameter(call.args[1])
+        recorder.add_step(Norm(inputs, outputs, (gamma, beta, mean, variance), float(eps), scale))
+    else:
+        recorder.add_step(Pointwise((inputs,), outputs, opaque))
+    if all(tensor is None for tensor in call.args[1:5]):
+        count_channels(recorder, inputs)
+    recorder.set(out, Tag((along(outputs, 1, x.ndim),)))
+
+
+def count_channels(recorder: Recorder, inputs: Labels) -> None:
+    """Remember the channels of a module that has no tensor to read their number off.
+
+    InstanceNorm lays the examples of a batch behind each other: the first has all channels.
+    """
+    module = recorder.modules.get(recorder.module)
+    if isinstance(module, torch.nn.modules.batchnorm._NormBase):
+        recorder.counted.append(Counted(recorder.module, inputs[: module.num_features]))
+
+
+def opaque_elementwise(recorder: Recorder, call: Call) -> None:
+    """Keeps its operand's channels but makes their values unknown (dropout in training, softmax over space)."""
+    combine(recorder, call, lambda _call, _scalars: opaque)
+
+
+def identity(recorder: Recorder, call: Call) -> None:
+    """The same values in a tensor of the same shape."""
+    recorder.set(call.outputs[0], recorder.tag(call.tensors[0])._replace(value=None))
+
+
+def cast(recorder: Recorder, call: Call) -> None:
+    """Another dtype, device or layout: what an integer, a mask or a short float cannot hold is lost."""
+    x, out = call.tensors[0], call.outputs[0]
+    tag = recorder.tag(x)
+    if out.dtype == x.dtype or tag.parameter is not None or len(tag.faces) != 1:
+        identity(recorder, call)
+        return
+
+    def constant(values: Sequence[Constants]) -> Constants:
+        if out.is_complex() or x.is_complex():
+            return zero_only(values)
+        held = values[0].to(out.dtype).to(torch.float64)
+        return torch.where(torch.isnan(values[0]), torch.nan, held)
+
+    recorder.set(out, Tag((recorder.pointwise(tag.faces, constant, reason=fixed_size(recorder, call)),)))
+
+
+POINTWISE: dict[str, Any] = dict.fromkeys(ELEMENTWISE, elementwise)
+POINTWISE |= {
+    "mul": multiply,
+    "div": divide,
+    "log_sigmoid_forward": log_sigmoid,
+    "native_batch_norm": batch_norm,
+    "_native_batch_norm_legit": batch_norm,
+    "_native_batch_norm_legit_no_training": batch_norm,
+    "cudnn_batch_norm": batch_norm,
+    "native_dropout": opaque_elementwise,
+    "bernoulli": opaque_elementwise,
+    "clone": identity,
+    "alias": identity,
+    "detach": identity,
+    "_to_copy": cast,
+    "lift_fresh": identity,
+    "lift_fresh_copy": identity,
+    "contiguous": identity,
+}
+__all__ = ["POINTWISE", "same"]

@@ -1,0 +1,341 @@
+"""Ops that only move elements: the labels move by the same op."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from slimnet.graph.channel_graph import Constants, Known, Padding
+from slimnet.graph.labels import Labels, align, compress, distinct, expand_fully, matching_runs, reshape, varying_axes
+from slimnet.graph.reasons import Kind
+from slimnet.models.cifar_resnet import PadShortcut
+from slimnet.tracing.constant_rules import opaque, same
+from slimnet.tracing.op_call import Call
+from slimnet.tracing.ops.splitting import divide, note_parts
+from slimnet.tracing.recorder import Recorder
+from slimnet.tracing.tensor_tags import Tag
+
+
+def view(recorder: Recorder, call: Call) -> None:
+    """view, reshape, unflatten: a channel axis that splits must keep as many channels in every part."""
+    x, out = call.tensors[0], call.outputs[0]
+    if x.numel() == 0:
+        recorder.pin_tensor(x, recorder.because(Kind.EMPTY, call))
+        return
+    faces = tuple(reshape(face, x.shape, out.shape) for face in recorder.tag(x).faces)
+    for face in faces:
+        for _, new_axes in matching_runs(x.shape, out.shape):
+            split = [axis for axis in new_axes if face.shape[axis] > 1]
+            if len(split) > 1:
+                axes = varying_axes(face)
+                free = tuple(axes.index(axis) for axis in (split[-1], *split[:-1]))
+                note_parts(recorder, call, face.reshape([face.shape[axis] for axis in axes]), free)
+    recorder.set(out, Tag(faces, blank=recorder.tag(x).blank))
+
+
+def permute(recorder: Recorder, call: Call) -> None:
+    """permute, transpose, t: also of a weight, which stays known as its parameter."""
+    x, out = call.tensors[0], call.outputs[0]
+    tag = recorder.tag(x)
+    order = axis_order(call, x.ndim)
+    faces = tuple(face.transpose(order) for face in tag.faces)
+    axes = tuple(tag.axes[a] for a in order) if tag.parameter else ()
+    recorder.set(out, Tag(faces, tag.parameter, axes, tag.blank))
+
+
+def axis_order(call: Call, ndim: int) -> list[int]:
+    """The order of axes that permute, transpose or t asks for."""
+    if call.name == "permute":
+        return [axis % ndim for axis in call.args[1]]
+    order = list(range(ndim))
+    if call.name == "t":
+        return order[::-1]
+    first, second = call.args[1] % ndim, call.args[2] % ndim
+    order[first], order[second] = order[second], order[first]
+    return order
+
+
+def unsqueeze(recorder: Recorder, call: Call) -> None:
+    """A new axis of size 1."""
+    x, out = call.tensors[0], call.outputs[0]
+    axis = call.args[1] % out.ndim
+    tag = recorder.tag(x)
+    recorder.set(out, Tag(tuple(np.expand_dims(face, axis) for face in tag.faces), blank=tag.blank))
+
+
+def squeeze(recorder: Recorder, call: Call) -> None:
+    """Axes of size 1 disappear."""
+    x, out = call.tensors[0], call.outputs[0]
+    tag = recorder.tag(x)
+    recorder.set(out, Tag(tuple(reshape(face, x.shape, out.shape) for face in tag.faces), blank=tag.blank))
+
+
+def expand(recorder: Recorder, call: Call) -> None:
+    """Repeats along axes of size 1; labels broadcast the same way."""
+    x, out = call.tensors[0], call.outputs[0]
+    tag = recorder.tag(x)
+    follows = not tag.faces and x.ndim > 1 and x.shape[1] == 1
+    recorder.set(out, Tag(tuple(align(face, out.ndim) for face in tag.faces), blank=tag.blank or follows))
+
+
+def concatenate(recorder: Recorder, call: Call) -> None:
+    """cat: labels follow each other along a channel axis, and are joined along any other."""
+    tensors, out = call.tensors, call.outputs[0]
+    axis = call.arg(1, "dim", 0) % out.ndim
+    join_along(recorder, call, list(tensors), axis, [recorder.tag(tensor).faces for tensor in tensors])
+
+
+def stack(recorder: Recorder, call: Call) -> None:
+    """stack: cat along a new axis."""
+    out = call.outputs[0]
+    axis = call.arg(1, "dim", 0) % out.ndim
+    faces = [tuple(np.expand_dims(face, axis) for face in recorder.tag(t).faces) for t in call.tensors]
+    join_along(recorder, call, [t.unsqueeze(axis) for t in call.tensors], axis, faces)
+
+
+def join_along(
+    recorder: Recorder, call: Call, tensors: list[torch.Tensor], axis: int, faces: list[tuple[Labels, ...]]
+) -> None:
+    """Put the labels of several tensors one after the other along `axis`."""
+    out = call.outputs[0]
+    if any(len(own) > 1 for own in faces):
+        pin_all(recorder, call, Kind.JOINED_WEIGHTS)
+        return
+    if not any(faces):
+        recorder.set(out, Tag(blank=all(recorder.tag(t).blank for t in call.tensors)))
+        return
+    arrays = [own[0] if own else np.zeros((1,) * out.ndim, dtype=np.int64) for own in faces]
+    elsewhere = all(array.shape[axis] == 1 for array in arrays) and any(array.size > 1 for array in arrays)
+    stacked = all(faces) and all(tensor.shape[axis] == 1 for tensor in tensors)
+    if elsewhere and not stacked and call.name != "stack":
+        merge(recorder, call, tensors, arrays)
+        return
+    common = np.broadcast_shapes(*((*array.shape[:axis], 1, *array.shape[axis + 1 :]) for array in arrays))
+    wide = []
+    for array, tensor in zip(arrays, tensors, strict=True):
+        shape = [*common]
+        shape[axis] = tensor.shape[axis]
+        wide.append(np.broadcast_to(array, shape))
+    recorder.set(out, Tag((compress(np.concatenate(wide, axis)),)))
+
+
+def merge(recorder: Recorder, call: Call, tensors: list[torch.Tensor], arrays: list[Labels]) -> None:
+    """The same channels side by side along another axis: constant where all agree."""
+    reason = recorder.because(Kind.JOINED, call)
+    operands = [array for array, t in zip(arrays, tensors, strict=True) if array.size > 1 or not recorder.tag(t).blank]
+    constant = same if len(operands) == len(arrays) else opaque
+    recorder.set(call.outputs[0], Tag((recorder.pointwise(operands, constant, reason=reason),)))
+
+
+def scatter_slice(recorder: Recorder, call: Call) -> None:
+    """slice_scatter, select_scatter, copy: some positions are overwritten with another tensor's."""
+    base, source = call.tensors[0], call.tensors[1]
+    out = call.outputs[0]
+    axis = call.arg(2, "dim", 0) % base.ndim
+    tags = [recorder.tag(base), recorder.tag(source)]
+    faces = [tag.faces for tag in tags]
+    if call.name == "select_scatter":
+        faces[1] = tuple(np.expand_dims(face, axis) for face in faces[1])
+    if any(len(own) > 1 for own in faces) or any(face.shape[axis] > 1 for own in faces for face in own):
+        pin_all(recorder, call, Kind.OVERWRITTEN)
+        return
+    if not any(faces):
+        recorder.set(out, Tag(blank=all(tag.blank for tag in tags)))
+        return
+    operands = [own[0] for own in faces if own]
+    if any(not own and not tag.blank for own, tag in zip(faces, tags, strict=True)):
+        pin_all(recorder, call, Kind.OVERWRITTEN_WITH)
+    else:
+        constant = same if len(operands) == len(tags) else opaque
+        recorder.set(
+            out, Tag((recorder.pointwise(operands, constant, reason=recorder.because(Kind.NO_CHANNELS, call)),))
+        )
+
+
+def copy(recorder: Recorder, call: Call) -> None:
+    """copy: the source's values in the shape of the destination."""
+    source, out = call.tensors[1], call.outputs[0]
+    if overlap(source, out):
+        # What is copied may have been overwritten before: it depends on the order in which torch goes through them.
+        pin_all(recorder, call, Kind.OVERWRITTEN_IN_PART)
+        faces = recorder.tag(source).faces
+        reason = recorder.because(Kind.OVERWRITTEN_IN_PART, call)
+        recorder.set(out, Tag(tuple(recorder.pointwise([align(f, out.ndim)], opaque, reason=reason) for f in faces)))
+        return
+    tag = recorder.tag(source)
+    value = tag.value if tag.blank or not out.is_floating_point() else None
+    shape, dtype = out.shape, out.dtype
+    recorder.set(
+        out,
+        Tag(
+            tuple(align(face, out.ndim) for face in tag.faces),
+            blank=tag.blank,
+            value=None if value is None else lambda: value().to(dtype).expand(shape),
+        ),
+    )
+
+
+def overlap(source: torch.Tensor, out: torch.Tensor) -> bool:
+    """Whether two views of one memory may have some elements in common, other than each its own."""
+    if source.untyped_storage()._cdata != out.untyped_storage()._cdata or source.dtype != out.dtype:
+        return False
+    if place_of(source) == place_of(out):
+        return False
+    memory = source.untyped_storage().nbytes() // source.element_size()
+    held = torch.zeros(memory, dtype=torch.bool, device="cpu")
+    held.as_strided(*place_of(out)).fill_(True)
+    return bool(held.as_strided(*place_of(source)).any())
+
+
+def place_of(tensor: torch.Tensor) -> tuple[torch.Size, tuple[int, ...], int]:
+    """Where in its memory a tensor has its elements."""
+    return tensor.shape, tensor.stride(), int(tensor.storage_offset())
+
+
+def pad(recorder: Recorder, call: Call) -> None:
+    """Zero padding: around the plane it frames each channel; on the channel axis it adds channels.
+
+    Who pads by nothing at all has computed by how much: another input may be padded.
+    """
+    x, out = call.tensors[0], call.outputs[0]
+    amounts, value = call.args[1], float(call.arg(2, "value", 0) or 0)
+    padded = {x.ndim - 1 - i: (amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2)}
+    faces = recorder.tag(x).faces
+    if len(faces) != 1:
+        recorder.pin_tensor(x, recorder.because(Kind.PADDED, call))
+        return
+    face = faces[0]
+    channel_axes = [axis for axis, amount in padded.items() if any(amount) and face.shape[axis] > 1]
+    if not any(amounts) or any(any(amount) for axis, amount in padded.items() if axis not in channel_axes):
+        face = recorder.pointwise(
+            [face], lambda v: torch.where(v[0] == value, v[0], torch.nan), reason=recorder.because(Kind.PADDED, call)
+        )
+    for axis in channel_axes:
+        face = pad_channels(recorder, call, face, axis, padded[axis])
+    recorder.set(out, Tag((face,)))
+
+
+def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, amount: tuple[int, int]) -> Labels:
+    """Constant channels before and after; they can be removed where a `PadShortcut` owns their number."""
+    value = float(call.arg(2, "value", 0) or 0)
+    before, after = recorder.fresh((max(0, amount[0]),)), recorder.fresh((max(0, amount[1]),))
+    for added in (before, after):
+        recorder.known.append(Known(added, torch.full((added.size,), value, dtype=torch.float64, device="cpu")))
+    added_labels = np.concatenate([before, after])
+    owned = isinstance(recorder.modules.get(recorder.module), PadShortcut)
+    if owned and min(amount) >= 0 and set(varying_axes(face)) == {axis}:
+        recorder.paddings.append(Padding(recorder.module, before, after))
+    else:
+        reason = recorder.because(Kind.PADDED_CHANNELS, call)
+        recorder.pin(np.concatenate([added_labels, face.reshape(-1)]), reason)
+    shapes = [1] * face.ndim
+    shapes[axis] = -1
+    wide = [
+        np.broadcast_to(a.reshape(shapes), [a.size if i == axis else n for i, n in enumerate(face.shape)])
+        for a in (before, after)
+    ]
+    return np.concatenate([wide[0], face, wide[1]], axis)
+
+
+def pin_all(recorder: Recorder, call: Call, kind: Kind) -> None:
+    """Pin every channel the op touches; its output's channels are unknown."""
+    for tensor in call.tensors:
+        recorder.pin_tensor(tensor, recorder.because(kind, call))
+
+
+def same_op(recorder: Recorder, call: Call) -> None:
+    """Any other op that only moves elements, applied to the fully expanded labels."""
+    x, out = call.tensors[0], call.outputs[0]
+    faces = []
+    for face in recorder.tag(x).faces:
+        labels = expand_fully(face, x.shape)
+        args, kwargs = pytree.tree_map_only(torch.Tensor, partial(replaced, labels), (call.args, call.kwargs))
+        faces.append(compress(call.func(*args, **kwargs).numpy()))
+    recorder.set(out, Tag(tuple(faces)))
+
+
+def roll(recorder: Recorder, call: Call) -> None:
+    """roll: channels move one place each; where they stand with their planes, a part of a plane would move away."""
+    x, dims = call.tensors[0], call.arg(2, "dims", ())
+    axes = {axis % x.ndim for axis in dims} if dims else set(range(x.ndim))
+    for face in recorder.tag(x).faces:
+        moved = [axis for axis in varying_axes(face) if axis in axes]
+        if moved and (not dims or distinct(face).size < face.size or len(varying_axes(face)) > 1):
+            recorder.pin(face, recorder.because(Kind.NEIGHBOURS, call))
+    same_op(recorder, call)
+
+
+def shuffle_channels(recorder: Recorder, call: Call) -> None:
+    """channel_shuffle: as many channels stay in every group."""
+    x, groups = call.args
+    for face in recorder.tag(x).faces:
+        if set(varying_axes(face)) == {1}:
+            note_parts(recorder, call, face.reshape(groups, -1), (1,))
+    same_op(recorder, call)
+
+
+def glu(recorder: Recorder, call: Call) -> None:
+    """glu: the first half of an axis, scaled by the sigmoid of the second."""
+    x, out = call.tensors[0], call.outputs[0]
+    axis = call.arg(1, "dim", -1) % x.ndim
+    faces = recorder.tag(x).faces
+    if len(faces) > 1:
+        pin_all(recorder, call, Kind.GATED_WEIGHT)
+        return
+    labels = []
+    for face in faces:
+        halves = [face, face]
+        if face.shape[axis] > 1:
+            divide(recorder, call, face, axis, [out.shape[axis]] * 2)
+            halves = np.split(face, 2, axis)
+        labels.append(recorder.pointwise(halves, gate, reason=recorder.because(Kind.NO_CHANNELS, call)))
+    recorder.set(out, Tag(tuple(labels)))
+
+
+def gate(values: Sequence[Constants]) -> Constants:
+    """A value scaled by a sigmoid; zero stays zero whatever scales it."""
+    return torch.where(values[0] == 0, values[0], values[0] * torch.sigmoid(values[1]))
+
+
+def replaced(new: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    """`new` in the place of another tensor."""
+    return new
+
+
+STRUCTURAL: dict[str, Any] = {
+    "view": view,
+    "_unsafe_view": view,
+    "_reshape_alias": view,
+    "reshape": view,
+    "permute": permute,
+    "transpose": permute,
+    "t": permute,
+    "unsqueeze": unsqueeze,
+    "squeeze": squeeze,
+    "expand": expand,
+    "cat": concatenate,
+    "stack": stack,
+    "slice_scatter": scatter_slice,
+    "select_scatter": scatter_slice,
+    "copy": copy,
+    "constant_pad_nd": pad,
+    "glu": glu,
+    "roll": roll,
+    "channel_shuffle": shuffle_channels,
+    "native_channel_shuffle": shuffle_channels,
+}
+STRUCTURAL |= dict.fromkeys(
+    [
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "flip",
+        "rot90",
+        "repeat",
+        "as_strided",
+        "unfold",
+    ],
+    same_op,
+)

@@ -1,0 +1,151 @@
+"""reductions"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from slimnet.graph.channel_graph import Constants
+from slimnet.graph.labels import Labels, varying_axes
+from slimnet.graph.reasons import Kind, Reason
+from slimnet.tracing.constant_rules import all_zero, opaque, zero_only
+from slimnet.tracing.op_call import Call
+from slimnet.tracing.ops.elementwise import elementwise
+from slimnet.tracing.recorder import Constant, Recorder
+from slimnet.tracing.tensor_tags import Tag
+
+
+def keep_constant(values: Sequence[Constants]) -> Constants:
+    """A constant plane stays that constant."""
+    return values[0]
+
+
+def reduced_axes(call: Call, x: torch.Tensor) -> list[int]:
+    """The axes a reduction runs over; a norm has its order before them."""
+    dim = call.arg(2 if "norm" in call.name else 1, "dim")
+    if dim is None or dim == []:
+        return list(range(x.ndim))
+    return [d % x.ndim for d in (dim if isinstance(dim, list | tuple) else [dim])]
+
+
+def average(recorder: Recorder, call: Call) -> None:
+    """mean, amax, amin, max, min: a constant channel keeps its value."""
+    if len(call.tensors) == 2:
+        elementwise(recorder, call)
+    else:
+        reduce(recorder, call, keep_constant, REDUCED[call.name])
+
+
+def total(recorder: Recorder, call: Call) -> None:
+    """sum: of a plane zero stays zero; how large its sum is otherwise depends on the size of the input."""
+    x = call.tensors[0]
+    axes = set(reduced_axes(call, x))
+    faces = recorder.tag(x).faces
+    counted = axes.intersection(varying_axes(faces[0])) if len(faces) == 1 else axes
+    added = REDUCED["sum"] if counted == axes else all_zero
+    reduce(recorder, call, zero_only, added)
+
+
+def statistic(recorder: Recorder, call: Call) -> None:
+    """Any other reduction: nothing is known of its value."""
+    reduce(recorder, call, opaque, opaque)
+
+
+def deviation(recorder: Recorder, call: Call) -> None:
+    """var, std: what is constant over a plane does not deviate from its mean."""
+    reduce(recorder, call, lambda values: values[0] * 0, opaque)
+
+
+def norm(recorder: Recorder, call: Call) -> None:
+    """A norm: that of zeros is zero, and zeros add nothing to it unless it counts or takes the smallest."""
+    order = call.arg(1, "ord", 2)
+    usual = isinstance(order, int | float) and order > 0
+    reduce(recorder, call, zero_only if usual else opaque, all_zero if usual else opaque)
+
+
+def kind_of(call: Call) -> str | None:
+    """What a reduction makes of channels, if they need not all be there."""
+    if call.name in ("amax", "max"):
+        return "max"
+    order = call.arg(1, "ord", 2)
+    if call.name == "sum" or ("norm" in call.name and isinstance(order, int | float) and order > 0):
+        return "sum"
+    return "mean" if call.name == "mean" else None
+
+
+def reduce(recorder: Recorder, call: Call, constant: Constant, across: Constant) -> None:
+    """Reduce over some axes; channels summed into each other are cut together, or pinned if they are all.
+
+    `constant` is what becomes of a channel's own constant, `across` of those of the channels that are made into one.
+    """
+    x, out = call.tensors[0], call.outputs[0]
+    tag = recorder.tag(x)
+    axes = reduced_axes(call, x)
+    keep = out.ndim == x.ndim
+    faces = []
+    for face in tag.faces:
+        over = [a for a in varying_axes(face) if a in axes]
+        if over:
+            where = recorder.because(Kind.REDUCED, call)
+            kind = kind_of(call)
+            if kind is not None and len(tag.faces) == 1 and set(over) == set(varying_axes(face)):
+                made_one(recorder, call, face, kind, where)
+                return
+            if set(over) == set(varying_axes(face)) or len(tag.faces) > 1:
+                recorder.pin(face, where)
+                continue
+            columns = np.moveaxis(face, over, range(len(over))).reshape(-1, *kept_shape(face, over))
+            face = recorder.pointwise(list(columns), across, reason=where)
+        elif constant is not keep_constant and len(tag.faces) == 1:
+            face = recorder.pointwise([face], constant, reason=recorder.because(Kind.NO_CHANNELS, call))
+        faces.append(face if keep else face.reshape([n for a, n in enumerate(face.shape) if a not in axes]))
+    finish(recorder, call, faces)
+
+
+def made_one(recorder: Recorder, call: Call, face: Labels, kind: str, where: Reason) -> None:
+    """All channels of a tensor become one, which stays; of a maximum there may also be told where it stands."""
+    shape = [1] * call.outputs[0].ndim
+    places = recorder.fresh((1,)) if len(call.outputs) > 1 else None
+    total = recorder.summed(face.reshape(1, -1), where, kind, places)
+    for tensor, labels in zip(call.outputs, (total, places), strict=False):
+        if labels is not None:
+            recorder.set(tensor, Tag((labels.reshape(shape),)))
+
+
+def finish(recorder: Recorder, call: Call, faces: Sequence[Labels]) -> None:
+    """Give the output its channels; where there is a second one, of positions, nothing is known of its values."""
+    recorder.set(call.outputs[0], Tag(tuple(faces)))
+    for tensor in call.outputs[1:]:
+        positions = [
+            recorder.pointwise([face], opaque, reason=recorder.because(Kind.NO_CHANNELS, call)) for face in faces
+        ]
+        recorder.set(tensor, Tag(tuple(positions)))
+
+
+REDUCED: dict[str, Constant] = {
+    "mean": lambda values: torch.stack(list(values)).mean(0),
+    "sum": lambda values: torch.stack(list(values)).sum(0),
+    **dict.fromkeys(["max", "amax"], lambda values: torch.stack(list(values)).amax(0)),
+    **dict.fromkeys(["min", "amin"], lambda values: torch.stack(list(values)).amin(0)),
+}
+"""What several channels' constants become in one; NaN where one of them is unknown."""
+
+
+def kept_shape(face: np.ndarray, over: list[int]) -> list[int]:
+    """The shape of a face with the given axes at size 1."""
+    return [1 if a in over else n for a, n in enumerate(face.shape)]
+
+
+def normalise_over(recorder: Recorder, call: Call) -> None:
+    """softmax, cumsum: values along an axis depend on each other; over the channels that pins them."""
+    x, out = call.tensors[0], call.outputs[0]
+    axis = call.arg(1, "dim", -1) % x.ndim
+    faces = []
+    for face in recorder.tag(x).faces:
+        where = recorder.because(Kind.NORMALISED, call)
+        if face.shape[axis] > 1 and varying_axes(face) == (axis,):
+            recorder.pin(face, where)
+        columns = [face] if face.shape[axis] == 1 else [face.take([i], axis) for i in range(face.shape[axis])]
+        joined = recorder.pointwise(columns, opaque, reason=where) if len(columns) > 1 else face
+        faces.append(recorder.pointwise([face, joined], opaque, reason=where))
+    recorder.set(out, Tag(tuple(faces)))

@@ -1,0 +1,36 @@
+"""source_line"""
+
+import os
+import sysconfig
+from functools import cache
+from types import FrameType
+
+STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
+
+
+@cache
+def is_internal(module: str, file: str) -> bool:
+    """Whether code is torch's, the trace's own or Python's; remembered, since few modules run for every op."""
+    ours = module.startswith(("torch.", "slimnet.")) and not module.startswith("slimnet.models")
+    return ours or file.startswith("<frozen ") or (file.startswith(STANDARD_LIBRARY) and "-packages" not in file)
+
+
+def line_above(caller: FrameType | None) -> str:
+    """The innermost line of the network's own code, from a frame outwards: not torch's, Python's or the trace's.
+
+    Empty where there is none: a network may be made of torch's modules alone. Further out is whoever had it traced.
+    """
+    while caller is not None:
+        name, code = caller.f_globals.get("__name__", ""), caller.f_code
+        if not is_internal(name, code.co_filename):
+            return f"{file_name(code.co_filename)}:{caller.f_lineno}"
+        if name == "slimnet.modules.example_inputs" and code.co_name == "call":
+            return ""
+        caller = caller.f_back
+    return ""
+
+
+@cache
+def file_name(path: str) -> str:
+    """A file's name without its folder."""
+    return path.rsplit("/", 1)[-1]

@@ -1,0 +1,144 @@
+"""trace: run a network's own forward once on meta tensors and write down what happens to every channel."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from slimnet.errors import SlimnetError
+from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Reader, Step
+from slimnet.graph.labels import united
+from slimnet.graph.reasons import Kind, Reason
+from slimnet.modules.copying import Skeleton, skeleton
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.modules.forward_path import module_paths
+from slimnet.modules.tensors import Tensors, gather, modules_of
+from slimnet.torch_state.process import collection_paused
+from slimnet.tracing.dispatch import ChannelMode
+from slimnet.tracing.meta_autocast import as_with_data
+from slimnet.tracing.recorder import Recorder
+from slimnet.tracing.trace_errors import refusal
+from slimnet.tracing.worker_threads import work_followed
+
+
+class InterruptedForwardError(Exception):
+    """A forward that raised while it was traced, after `position` ops; `cause` says it for people."""
+
+    def __init__(self, position: int, cause: SlimnetError):
+        super().__init__(str(cause))
+        self.position = position
+        self.cause = cause
+
+
+@torch.inference_mode(False)
+@collection_paused()
+def trace(model: nn.Module, inputs: ExampleInputs | Inputs) -> ChannelGraph:
+    """Follow every channel of `model` through its forward in evaluation mode, on meta tensors.
+
+    Parts that only training runs (auxiliary classifiers) are followed as well, in a second forward, so that the slim
+    network can go on training, unless something else then runs in the place of what runs in evaluation. The model is
+    not touched.
+
+    Raises:
+        TraceError: the forward needs real data (it branches on a value, or makes shapes from values).
+        InputError: the forward does not take these inputs.
+    """
+    try:
+        tensors = gather(model)
+        return trace_structure(skeleton(model, tensors.named), tensors, Inputs.of(inputs))
+    except InterruptedForwardError as stop:
+        raise stop.cause from stop.__cause__
+
+
+def trace_structure(structure: Skeleton, real: Tensors, inputs: Inputs, depthwise: Sequence[bool] = ()) -> ChannelGraph:
+    """Trace a skeleton whose tensors have the values `real`, which are only looked at where constants need them.
+
+    `depthwise` says which layers are depthwise, where the skeleton is that of a narrower network.
+
+    Raises:
+        InterruptedForwardError: the forward raised.
+    """
+    module, meta = structure
+    modules = modules_of(module)
+    if any(each.training for each in modules.values()):
+        module.eval()
+        meta = gather(module).named
+    recorder = Recorder(modules, meta, real.named, depthwise)
+    record(recorder, inputs)
+    graph = finish(recorder, real, inputs.batch)
+    named = real.named
+    used = {id(named[name]) for name in graph.used}
+    idle = [name for name, tensor in named.items() if id(tensor) not in used and isinstance(tensor, nn.Parameter)]
+    if not idle:
+        return graph
+    for path in ancestors(idle):
+        module.get_submodule(path).training = True
+    recorder.begin_again(gather(module).named)
+    try:
+        record(recorder, inputs)
+    except InterruptedForwardError:
+        return graph
+    if not graph.used <= recorder.used:
+        # Training runs a twin, such as a moving average's, in the place of what is asked for.
+        return graph
+    with_training = finish(recorder, real, inputs.batch)
+    again = with_training.steps[len(graph.steps) :]
+    return replace(with_training, steps=graph.steps + tuple(map(without_macs, again)), macs=graph.macs)
+
+
+def without_macs(step: Step) -> Step:
+    """A step of the forward in training, which costs inference nothing."""
+    return step._replace(macs=0) if isinstance(step, Reader | Depthwise) else step
+
+
+def ancestors(names: list[str]) -> set[str]:
+    """The modules around those that own the named parameters; the owners themselves are not among them."""
+    found = set()
+    for name in names:
+        path = name.rpartition(".")[0]
+        while path:
+            path = path.rpartition(".")[0]
+            found.add(path)
+    return found
+
+
+def record(recorder: Recorder, inputs: Inputs) -> None:
+    """Run one forward of the skeleton, in the mode in which its modules are."""
+    modules = recorder.modules
+    given = inputs.map(lambda tensor: torch.empty_like(tensor.as_subclass(torch.Tensor), device="meta"))
+
+    try:
+        with as_with_data(), module_paths(modules, recorder.path), work_followed(ChannelMode(recorder)):
+            output = given.call(modules[""])
+        recorder.path.check()
+        for tensor in tensors_in(output):
+            recorder.pin_tensor(tensor, Reason(Kind.OUTPUT))
+    except SlimnetError as error:
+        raise InterruptedForwardError(len(recorder.ops), error) from error
+    except Exception as error:
+        raise InterruptedForwardError(len(recorder.ops), refusal(error, inputs)) from error
+
+
+def finish(recorder: Recorder, real: Tensors, batch: int) -> ChannelGraph:
+    """Freeze what the recorder collected."""
+    sets = united(recorder.size, *recorder.joined())
+    return ChannelGraph(
+        tensors=real,
+        size=recorder.size,
+        known=tuple(recorder.known),
+        sets=sets,
+        vectors=dict(recorder.vectors),
+        steps=tuple(recorder.steps),
+        step_ops=tuple(recorder.step_ops),
+        pins=tuple(recorder.pins),
+        parts=tuple(recorder.parts),
+        sums=tuple(recorder.sums),
+        used=frozenset(recorder.used),
+        activations=tuple(recorder.activations),
+        paddings=tuple(recorder.paddings),
+        counted=tuple(recorder.counted),
+        ops=tuple(recorder.ops),
+        macs=sum(step.macs for step in recorder.steps if isinstance(step, Reader | Depthwise)) // batch,
+        batch=batch,
+    )

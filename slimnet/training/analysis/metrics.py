@@ -1,0 +1,102 @@
+"""What is measured while training: accuracy, and the BatchNorm scales that tell which filters died."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from slimnet.accuracy import Accuracy, Hits
+from slimnet.data import Batches, ImageData, Split
+from slimnet.errors import DataError, reason
+from slimnet.torch_state.devices import device_of
+
+DEAD_BELOW = 1e-3
+"""A channel whose BatchNorm has |γ| below this counts as dead (section 2.1)."""
+
+
+def evaluate(
+    model: nn.Module,
+    data: ImageData,
+    split: Split = "test",
+    *,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> Accuracy:
+    """Accuracy of a classifier in eval mode, where its parameters are; its modes stay as they were.
+
+    With fewer than five classes the top five are all of them. `progress` is told how many images are done, of how
+    many.
+
+    Raises:
+        DataError: images that the network does not take, or more classes than it has scores.
+        UsageError: another split, or a batch size below 1.
+    """
+    check_fits(model, data)
+    batches = Batches(data, split, batch_size, device_of(model), progress)
+    hits = Hits()
+    with evaluating(model), torch.no_grad():
+        for images, labels in batches:
+            hits.add(model(images), labels)
+    assert hits.accuracy is not None, "a split holds at least one image"
+    return hits.accuracy
+
+
+def check_fits(model: nn.Module, data: ImageData) -> None:
+    """Score one image to see that the network takes the data and has a score for every class.
+
+    Raises:
+        DataError: it does not.
+    """
+    images, _ = next(data.batches("test", 1, device_of(model)))
+    kind = f"{data.name} ({' x '.join(map(str, images.shape[1:]))}, channels first)"
+    with evaluating(model), torch.no_grad():
+        try:
+            scores = model(images)
+        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+            raise DataError(
+                f"the network does not take the images of {kind}: {reason(error)}; "
+                "give its arch_args the number of channels, or choose one for this size"
+            ) from error
+    if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or scores.shape[1] < len(data.classes):
+        given = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise DataError(
+            f"the network answers an image of {kind} with {given}; it must be scores "
+            f"(1, {len(data.classes)}), one for each class: give the number of classes in its arch_args"
+        )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for as long as the context lasts; every submodule then gets its own mode back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def batchnorm_scales(model: nn.Module) -> dict[str, torch.Tensor]:
+    """γ of every BatchNorm that has one, by module path, first layer first: CPU copies `(channels,)`."""
+    return {name: norm.weight.detach().cpu().clone() for name, norm in _norms(model, _BatchNorm)}
+
+
+def sparsity_by_gamma(model: nn.Module, threshold: float = DEAD_BELOW) -> float:
+    """Share, 0..1, of convolution channels with |γ| below the threshold (section 2.1); 0 without BatchNorm.
+
+    As in the paper only convolutions count: BatchNorm over single units (BatchNorm1d) is left out.
+    """
+    convolutional = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    scales = [norm.weight.detach() for _, norm in _norms(model, convolutional)]
+    if not scales:
+        return 0.0
+    return int((torch.cat(scales).abs() < threshold).sum()) / sum(scale.numel() for scale in scales)
+
+
+def _norms(model: nn.Module, kinds: type | tuple[type, ...]) -> Iterator[tuple[str, _BatchNorm]]:
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and isinstance(module, kinds) and module.affine:
+            yield name, module

@@ -1,0 +1,122 @@
+"""The training images of a run, batch by batch: gathered, mirrored, moved and normalised where it trains."""
+
+from abc import ABC, abstractmethod
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch.nn import functional
+
+from slimnet.data import ImageData
+from slimnet.training.loop.batch_order import BatchOrder, Draw
+from slimnet.training.recipe.recipe import Recipe
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+class TrainingBatches(ABC):
+    """The batches of a run, in two steps, of which only the second does arithmetic and only on the device."""
+
+    def __init__(self, data: ImageData, recipe: Recipe, device: torch.device) -> None:
+        self._recipe = recipe
+        # Made once: a tensor made from numbers is a copy from the host, which a GPU would wait for.
+        self._scale = torch.tensor([1 / (255 * std) for std in data.std], device=device)[:, None, None]
+        self._shift = torch.tensor([-m / s for m, s in zip(data.mean, data.std, strict=True)], device=device)[
+            :, None, None
+        ]
+
+    @abstractmethod
+    def bring(self, iteration: int) -> Tensors:
+        """What the device needs for the batch of one iteration; of the same shapes every time."""
+
+    @abstractmethod
+    def assemble(self, brought: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised images `(N, C, H, W)`, varied as the recipe wants, and their labels `(N,)`."""
+
+    def _finished(self, pixels: torch.Tensor, draw: Draw) -> torch.Tensor:
+        """Bytes `(N, H, W, C)` varied and normalised, as floats `(N, C, H, W)` that lie channels_last."""
+        if self._recipe.crop:
+            pixels = moved(pixels, draw.shifts, self._recipe.crop)
+        if self._recipe.flips:
+            pixels = torch.where(draw.mirrored[:, None, None, None], pixels.flip(2), pixels)
+        floats = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        return floats.mul_(self._scale).add_(self._shift)
+
+
+class ResidentBatches(TrainingBatches):
+    """Batches of images that all lie on the device: only their numbers are brought."""
+
+    def __init__(self, data: ImageData, recipe: Recipe, device: torch.device, part: tuple[int, int]) -> None:
+        super().__init__(data, recipe, device)
+        self._images, self._labels = data.x_train.to(device), data.y_train.to(device)
+        self._order = order_of(data, recipe, part, device)
+
+    def bring(self, iteration: int) -> Tensors:
+        """Image numbers, whether to mirror each, and by how much to move it."""
+        return self._order.draw(iteration)
+
+    def assemble(self, brought: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        """Look the images up and finish them."""
+        draw = Draw(*brought)
+        return self._finished(self._images[draw.numbers], draw), self._labels[draw.numbers]
+
+
+class HostBatches(TrainingBatches):
+    """Batches of images that stay on the host or its disk: their bytes are brought, one batch ahead of its need."""
+
+    def __init__(self, data: ImageData, recipe: Recipe, device: torch.device, part: tuple[int, int]) -> None:
+        super().__init__(data, recipe, device)
+        self._data, self._device = data, device
+        self._order = order_of(data, recipe, part, torch.device("cpu"))
+        self._reader = ThreadPoolExecutor(1, "slimnet-reader")
+        self._ahead: tuple[int, Future[Tensors]] | None = None
+
+    def bring(self, iteration: int) -> Tensors:
+        """Bytes and labels, then what `ResidentBatches` brings."""
+        if self._ahead is None or self._ahead[0] != iteration:
+            self._ahead = (iteration, self._reader.submit(self._read, iteration))
+        ready = self._ahead[1].result()
+        self._ahead = (iteration + 1, self._reader.submit(self._read, iteration + 1))
+        return tuple(each.to(self._device, non_blocking=True) for each in ready)
+
+    def assemble(self, brought: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        """Finish the bytes."""
+        pixels, labels, *rest = brought
+        return self._finished(pixels, Draw(*rest)), labels
+
+    def _read(self, iteration: int) -> Tensors:
+        draw = self._order.draw(iteration)
+        found = (self._data.x_train[draw.numbers], self._data.y_train[draw.numbers], *draw)
+        return tuple(each.pin_memory() for each in found) if self._device.type == "cuda" else found
+
+
+def batches_of(data: ImageData, recipe: Recipe, device: torch.device, part: tuple[int, int]) -> TrainingBatches:
+    """The batches of a recipe; `part` is this process's number, of how many that train together."""
+    kind = ResidentBatches if fits(data, device) else HostBatches
+    return kind(data, recipe, device, part)
+
+
+def fits(data: ImageData, device: torch.device) -> bool:
+    """Whether the training images can all lie on the device, with at least as much room left for the network."""
+    if data.mapped or device.type != "cuda":
+        return not data.mapped
+    free, _ = torch.cuda.mem_get_info(device)
+    return data.x_train.numel() <= free // 2
+
+
+def order_of(data: ImageData, recipe: Recipe, part: tuple[int, int], device: torch.device) -> BatchOrder:
+    """The order in which a recipe shows the training images, kept on `device`."""
+    count = len(data.x_train)
+    return BatchOrder(count, recipe.batch_size, recipe.seed, crop=recipe.crop, part=part, device=device)
+
+
+def moved(pixels: torch.Tensor, shifts: torch.Tensor, most: int) -> torch.Tensor:
+    """Images `(N, H, W, C)` moved by whole pixels, black where nothing is left.
+
+    `shifts` `(N, 2)` are the row and column of the old image that come to the upper left corner; none is beyond
+    `most` either way. It is what padding by `most` and cropping at random does (Network Slimming).
+    """
+    _, height, width, _ = pixels.shape
+    padded = functional.pad(pixels, (0, 0, most, most, most, most))
+    windows = padded.unfold(1, height, 1).unfold(2, width, 1).permute(0, 1, 2, 4, 5, 3)
+    images = torch.arange(len(pixels), device=pixels.device)
+    return windows[images, shifts[:, 0] + most, shifts[:, 1] + most]

@@ -1,0 +1,96 @@
+"""A whole step of training as one CUDA graph: where a batch is small, launching its kernels takes longest."""
+
+import torch
+
+from slimnet.errors import UsageError
+from slimnet.training.loop.batches import Tensors, TrainingBatches
+from slimnet.training.loop.distributed import Ranks
+from slimnet.training.loop.step import Step, Tally
+from slimnet.training.recipe.machine_settings import Tuning
+from slimnet.training.recipe.recipe import Recipe
+
+WARM_UP = 3
+"""Steps before the capture: libraries choose their kernels and optimisers make their state in them."""
+
+NOT_CAPTURED = ("adagrad",)
+"""Optimisers that read a number back from the device in every step."""
+
+
+def wanted(recipe: Recipe, tuning: Tuning, device: torch.device, ranks: Ranks) -> bool:
+    """Whether the steps of a run are to be captured.
+
+    Raises:
+        UsageError: that was asked for where it cannot be done.
+    """
+    obstacle = None
+    if device.type != "cuda":
+        obstacle = f"there are none on {device.type}"
+    elif ranks.count > 1:
+        obstacle = "several processes cannot share one"
+    elif recipe.optimiser in NOT_CAPTURED:
+        obstacle = f"{recipe.optimiser} cannot be captured"
+    elif recipe.cosine:
+        obstacle = "along a cosine each step would have to be captured anew"
+    if tuning.cuda_graph and obstacle:
+        raise UsageError(f"no CUDA graph is possible: {obstacle}; leave it out")
+    return tuning.cuda_graph is not False and obstacle is None
+
+
+class CapturedStep:
+    """Takes the first steps one kernel after the other, then captures one and replays it.
+
+    The learning rate and the schedule's scale are constants of the graph, which is captured anew at each drop;
+    that takes a second, and keeps recipes and optimisers free of any trace of it.
+    """
+
+    def __init__(self, recipe: Recipe, batches: TrainingBatches, step: Step, tally: Tally) -> None:
+        self._recipe, self._batches, self._step, self._tally = recipe, batches, step, tally
+        self._taken = 0
+        self._scale: float | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._places: Tensors = ()
+
+    def __call__(self, iteration: int) -> None:
+        """Take the step of one iteration."""
+        scale = self._recipe.schedule_scale(iteration)
+        brought = self._batches.bring(iteration)
+        self._taken += 1
+        if self._taken <= WARM_UP:
+            self._aside(brought, scale)
+            return
+        if self._graph is None or scale != self._scale:
+            self._graph, self._scale = None, scale
+            self._graph = self._captured(brought, scale)
+        for place, tensor in zip(self._places, brought, strict=True):
+            place.copy_(tensor, non_blocking=True)
+        self._graph.replay()
+
+    def _aside(self, brought: Tensors, scale: float) -> None:
+        """An ordinary step on another stream, as everything before a capture has to be."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._step(*self._batches.assemble(brought), scale, self._tally)
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def _captured(self, brought: Tensors, scale: float) -> torch.cuda.CUDAGraph:
+        """Record a step on tensors of the graph's own; nothing is computed yet."""
+        self._places = tuple(tensor.clone() for tensor in brought)
+        make_capturable(self._step.optimiser, brought[0].device)
+        self._step.optimiser.zero_grad()
+        graph = torch.cuda.CUDAGraph()
+        # The thread that reads the next batch may go on pinning memory meanwhile. torch's own stream for captures is
+        # one of the GPU that it first captured on, which need not be this one.
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
+            self._step(*self._batches.assemble(self._places), scale, self._tally)
+        return graph
+
+
+def make_capturable(optimiser: torch.optim.Optimizer, device: torch.device) -> None:
+    """Let an optimiser count its steps on the device."""
+    for group in optimiser.param_groups:
+        if "capturable" in group:
+            group["capturable"] = True
+    for kept in optimiser.state.values():
+        if "step" in kept:
+            kept["step"] = kept["step"].to(device)

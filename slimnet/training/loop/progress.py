@@ -1,0 +1,48 @@
+"""What a run says about itself as it goes."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from slimnet.storage.field_types import Amount, Count, Share, Size
+from slimnet.training.analysis.metrics import batchnorm_scales
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after `iteration` of `total` steps.
+
+    `loss` (cross-entropy, without regularisers) and `accuracy` (0..1) are means over the training batches
+    since the last report; `sparsity` is the share of convolution channels dead by γ, 0..1; `seconds` is the
+    wall time spent in training so far, without what the caller did between reports; `epoch` counts passes over
+    the training images. `macs` and `macs_if_slimmed` are the multiply-accumulates of one image, as the network is
+    and as it would be without its dead channels; only some reports of a run that is kept in a folder have them.
+    """
+
+    iteration: Count
+    total: Size
+    loss: float
+    accuracy: Share
+    sparsity: Share
+    seconds: Amount
+    epoch: Amount = 0.0
+    macs: Count | None = None
+    macs_if_slimmed: Count | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One point of a run's history: its progress, and γ and β `(channels,)` of every BatchNorm by module path."""
+
+    progress: Progress
+    scales: dict[str, torch.Tensor]
+    shifts: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: nn.Module, progress: Progress) -> "Snapshot":
+        """Copy γ and β out of a network as it is now."""
+        scales = batchnorm_scales(model)
+        shifts = {name: model.get_submodule(name).bias for name in scales}
+        copies = {name: shift.detach().cpu().clone() for name, shift in shifts.items() if torch.is_tensor(shift)}
+        return cls(progress, scales, copies)

@@ -1,0 +1,112 @@
+"""What is kept of a run beside its optimiser, and whether it may go on from what was kept."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimnet.data import ImageData
+from slimnet.errors import CheckpointError, DataError, UsageError, reason
+from slimnet.storage.field_types import Amount, Count
+from slimnet.storage.records import build
+from slimnet.training.loop.checkpoint_file import weights_of
+from slimnet.training.recipe.recipe import Recipe
+
+
+def described(model: nn.Module, recipe: Recipe, data: ImageData, iteration: int) -> dict[str, Any]:
+    """What `save_checkpoint` writes, and what the data was."""
+    return {
+        "state_dict": weights_of(model),
+        "recipe": recipe.to_json(),
+        "iteration": iteration,
+        "data": fingerprint(data),
+    }
+
+
+def fingerprint(data: ImageData) -> dict[str, Any]:
+    """What tells training images from others: how many, how large, and the statistics of their pixels."""
+    return {
+        "images": len(data.x_train),
+        "size": list(data.x_train.shape[1:]),
+        "classes": len(data.classes),
+        "mean": list(data.mean),
+        "std": list(data.std),
+    }
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the state of a run holds beside tensors."""
+
+    recipe: str
+    iteration: Count
+    seconds: Amount
+    data: Mapping[str, Any]
+
+
+def check(state: Mapping[str, Any], recipe: Recipe, data: ImageData) -> None:
+    """Refuse to go on with something else than what was begun.
+
+    Raises:
+        UsageError: another recipe.
+        DataError: other data.
+        CheckpointError: the state is not that of a run.
+    """
+    plain = {name: state.get(name) for name in ("recipe", "iteration", "seconds", "data")}
+    standing = build(Standing, plain, "the checkpoint is not that of a run", CheckpointError)
+    refuse_difference(Recipe.from_json(standing.recipe), recipe)
+    if standing.iteration > recipe.iterations:
+        raise CheckpointError(f"the checkpoint is of iteration {standing.iteration:,} of {recipe.iterations:,}")
+    now = fingerprint(data)
+    for name, value in standing.data.items():
+        if value != now.get(name):
+            raise DataError(
+                f"{data.name} is not what the run was begun with: its {name} was {value} and is {now.get(name)}; "
+                "put the old data back, or begin a new run"
+            )
+
+
+def refuse_difference(begun: Recipe, wanted: Recipe) -> None:
+    """Refuse a recipe that is not the one a run was begun with.
+
+    Raises:
+        UsageError: naming the first field that differs.
+    """
+    for each in dataclasses.fields(Recipe):
+        was, now = getattr(begun, each.name), getattr(wanted, each.name)
+        if was != now:
+            raise UsageError(
+                f"the run was begun with {each.name} {was!r}, not {now!r}; resume it as it is, or begin a new run"
+            )
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Fill a network that the same recipe built.
+
+    Raises:
+        CheckpointError: its code has changed since.
+    """
+    changed = set(weights_of(model)) ^ set(weights)
+    if changed:
+        raise CheckpointError(f"the network's code has changed since the run began: {sorted(changed)[0]} differs")
+    try:
+        model.load_state_dict(dict(weights), strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(f"the network's code has changed since the run began ({reason(error)})") from error
+
+
+@contextmanager
+def unfit_refused() -> Iterator[None]:
+    """Refuse in one line what turns out not to be the state of a run while it is taken over.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(f"the checkpoint is not that of this run ({reason(error)}); delete it") from error

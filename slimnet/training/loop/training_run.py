@@ -1,0 +1,295 @@
+"""The training loop: ordinary on purpose, because sparsity comes out of ordinary training."""
+
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from slimnet.data import ImageData
+from slimnet.errors import SlimnetError, UsageError
+from slimnet.models import build
+from slimnet.modules.copying import check_filled
+from slimnet.torch_state.devices import real_by_default, usable
+from slimnet.torch_state.process import denormals_flushed, torch_threads
+from slimnet.torch_state.random_state import random_number_states, random_numbers_back, set_random_numbers
+from slimnet.training.analysis.metrics import check_fits, sparsity_by_gamma
+from slimnet.training.loop import cuda_graph_step, resume_checks
+from slimnet.training.loop.batches import batches_of
+from slimnet.training.loop.distributed import ALONE, Ranks
+from slimnet.training.loop.progress import Progress, Snapshot
+from slimnet.training.loop.step import Step, Tally
+from slimnet.training.recipe.channel_cost import relative_costs
+from slimnet.training.recipe.machine_settings import Tuning, compiler_told, gpu_settings
+from slimnet.training.recipe.optimisers import set_initial_values
+from slimnet.training.recipe.recipe import Recipe
+from slimnet.training.recipe.regularisers import Regularisers
+from slimnet.training.warm_start import first_network
+
+HISTORY_POINTS = 50
+"""How many snapshots a run keeps, evenly spread over its iterations (all of them in a shorter run)."""
+
+_REPORTS = 2 * HISTORY_POINTS
+_LONGEST_SILENCE = 100
+
+
+class DivergedError(SlimnetError):
+    """A run whose loss or weights are no longer finite."""
+
+
+class TrainingRun(Iterator[Progress]):
+    """A network in training: each `next` trains for a few iterations and says where the run stands.
+
+    Iterate to train; stop at any time and go on later, with this run or with another that is given its `state`.
+    Runs of one recipe on the same data, machine and number of threads end with the same bits, whatever else
+    draws random numbers in between.
+
+    `model` is a network to train in place of the one that the recipe builds: a copy of it is trained, whatever its
+    widths. A run that goes on needs one of the same shapes again.
+
+    Attributes:
+        recipe: what is being done.
+        data: what it is done on.
+        model: the network, in train mode; evaluate or save it whenever the run is not inside `next`.
+        iteration: steps taken so far.
+        seconds: wall time spent in training so far, by earlier processes too.
+        history: about fifty snapshots, the last one at the end.
+        device: where it is done.
+        every: iterations from one report to the next.
+        patience: seconds after which a report is made at the end of the step, before it is due; several processes
+            that train together wait until it is due.
+        ranks: the processes that train together.
+        tuning: how the machine is used.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: ImageData,
+        *,
+        device: torch.device | str = "cpu",
+        every: int | None = None,
+        patience: float = math.inf,
+        tuning: Tuning | None = None,
+        ranks: Ranks = ALONE,
+        model: nn.Module | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        if every is not None and every < 1:
+            raise UsageError(f"a report every {every} iterations cannot be; it must be at least 1")
+        self.recipe, self.data, self.ranks = recipe, data, ranks
+        self.tuning = tuning or Tuning()
+        self.iteration = 0
+        self.history: list[Snapshot] = []
+        self.every = every or min(_LONGEST_SILENCE, math.ceil(recipe.iterations / _REPORTS))
+        # Processes that report together have to do so after the same step, and clocks differ.
+        self.patience = patience if ranks.count == 1 else math.inf
+        self.device = usable(device)
+        self.seconds = 0.0
+        self._wish_to_stop = self._stopping = False
+        ranks.check(recipe, self.device)
+        self._tally = Tally(self.device)
+        self.model = self._built(model, resumed=state is not None)
+        check_fits(self.model, data)
+        self._step = self._make_step()
+        self._advance = self._make_advance()
+        if state is not None:
+            self._restore(state)
+
+    def _built(self, given: nn.Module | None, *, resumed: bool) -> nn.Module:
+        """The network with its first weights, the same in every process; the random streams part after it."""
+        with random_numbers_back([self.device]):
+            torch.manual_seed(self.recipe.seed)
+            if given is not None:
+                check_filled(given)
+                model = copy.deepcopy(given)
+            else:
+                # What a run that goes on began with may be gone by now.
+                with real_by_default():
+                    model = build(self.recipe.arch, self.recipe.arch_args) if resumed else first_network(self.recipe)
+            model.to(self.device).train()
+            if not self.ranks.first:
+                torch.manual_seed(_mixed(self.recipe.seed, self.ranks.number))
+            self._random = random_number_states([self.device])
+        set_initial_values(self.recipe, model)
+        if self.recipe.sync_batchnorm and self.ranks.count > 1:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if self.device.type == "cuda" or self.recipe.precision == "bf16":
+            # As the images lie. In float32 a CPU gains nothing: its weight gradients do not come like that.
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
+
+    def _make_step(self) -> Step:
+        forward: Callable[..., Any] = self.ranks.wrap(self.model, self.device)
+        if self.tuning.compiled:
+            forward = torch.compile(forward)
+        return Step(self.recipe, self.model, forward, Regularisers(self.recipe, self.model, self._costs()))
+
+    def _costs(self) -> dict[str, torch.Tensor] | None:
+        """What each channel costs, where the recipe asks for it."""
+        if self.recipe.cost_aware is None:
+            return None
+        example, _ = next(self.data.batches("test", 1, self.device))
+        return relative_costs(self.model, example, self.recipe.cost_aware)
+
+    def _make_advance(self) -> Callable[[int], None]:
+        """What takes the step of an iteration."""
+        batches = batches_of(self.data, self.recipe, self.device, self.ranks.part)
+        if cuda_graph_step.wanted(self.recipe, self.tuning, self.device, self.ranks):
+            return cuda_graph_step.CapturedStep(self.recipe, batches, self._step, self._tally)
+
+        def advance(iteration: int) -> None:
+            images, labels = batches.assemble(batches.bring(iteration))
+            self._step(images, labels, self.recipe.schedule_scale(iteration), self._tally)
+
+        return advance
+
+    def __iter__(self) -> "TrainingRun":
+        return self
+
+    def __next__(self) -> Progress:
+        """Train until the next report, which is due at the multiples of `every`, at the end, and for want of patience.
+
+        Raises:
+            StopIteration: the recipe's iterations are done, or the run was told to stop.
+            DivergedError: the loss is no longer finite.
+            SlimnetError: another process is gone.
+        """
+        total, first = self.recipe.iterations, self.iteration
+        due = min(total, (first // self.every + 1) * self.every)
+        if first >= total or self._stopping:
+            raise StopIteration
+        start = time.perf_counter()
+        with self._surroundings():
+            while self.iteration < due and not self._stopping:
+                self._advance(self.iteration)
+                self.iteration += 1
+                self._tally.steps += 1
+                if time.perf_counter() - start >= self.patience:
+                    due = self.iteration
+            reported = self._report() if self.iteration == due else None
+        self.seconds += time.perf_counter() - start
+        if reported is None:
+            raise StopIteration
+        return self._remembered(reported, first)
+
+    def _report(self) -> tuple[float, float]:
+        """Mean loss and accuracy since the last report; processes agree here on whether to stop."""
+        loss, accuracy = self._tally.means(self.ranks, self.recipe.batch_size)
+        self._stopping = self.ranks.any(self._wish_to_stop)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss became {loss} between iterations {self.iteration - self._tally.steps} and "
+                f"{self.iteration}; train with a learning rate below {self.recipe.lr:g}"
+            )
+        self._tally.clear()
+        return loss, accuracy
+
+    def _remembered(self, reported: tuple[float, float], first: int) -> Progress:
+        """The progress to tell, which about fifty times goes into the history as well."""
+        total = self.recipe.iterations
+        epoch = self.iteration * self.recipe.batch_size / len(self.data.x_train)
+        sparsity = sparsity_by_gamma(self.model)
+        progress = Progress(self.iteration, total, *reported, sparsity, self.seconds, epoch)
+        if self.iteration * HISTORY_POINTS // total > first * HISTORY_POINTS // total:
+            self.history.append(Snapshot.of(self.model, progress))
+        return progress
+
+    def stop(self) -> None:
+        """End the run after the step at hand, from a signal handler or another thread too.
+
+        Where several processes train together, all of them end at the next report.
+        """
+        self._wish_to_stop = True
+        self._stopping = self.ranks.count == 1
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on from here bit for bit, which `torch.load(weights_only=True)` can read.
+
+        It holds what `save_checkpoint` writes as well. Every process has to ask for it at the same iteration.
+        """
+        return {
+            **resume_checks.described(self.model, self.recipe, self.data, self.iteration),
+            "optimiser": self._step.state(),
+            "random": self.ranks.gathered(self._random),
+            "tally": self._tally.state(self.ranks),
+            "seconds": self.seconds,
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        resume_checks.check(state, self.recipe, self.data)
+        with resume_checks.unfit_refused():
+            resume_checks.load_weights(self.model, state["state_dict"])
+            self._step.restore(state["optimiser"])
+            self._tally.restore(state["tally"], self.ranks)
+            if self.ranks.number < len(state["random"]):
+                self._random = state["random"][self.ranks.number]
+            with self._own_randomness():
+                self.iteration, self.seconds = state["iteration"], state["seconds"]
+
+    @contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        """What holds while steps are taken, and is undone for the caller."""
+        with (
+            torch_threads(self.tuning.threads),
+            denormals_flushed(),
+            gpu_settings(self.tuning, self.device),
+            compiler_told(self.tuning),
+            self._own_randomness(),
+        ):
+            yield
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Go on in the run's own random stream (dropout draws from it), and give the caller's back."""
+        with random_numbers_back([self.device]):
+            set_random_numbers(self._random, [self.device])
+            try:
+                yield
+            finally:
+                self._random = random_number_states([self.device])
+
+
+def _mixed(seed: int, number: int) -> int:
+    """A seed of its own for each process."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def train(
+    recipe: Recipe,
+    data: ImageData,
+    *,
+    device: torch.device | str = "cpu",
+    every: int | None = None,
+    patience: float = math.inf,
+    threads: int | None = None,
+    tuning: Tuning | None = None,
+    ranks: Ranks = ALONE,
+    state: Mapping[str, Any] | None = None,
+) -> TrainingRun:
+    """Begin a run: iterate over it for its `Progress`, then take its `model` and `history`.
+
+    It reports about a hundred times, but at least every hundred iterations; `every` sets another distance. Where steps
+    are so long that `patience` seconds go by, it reports after the step at hand.
+    `threads` are those of the CPU (torch's own number when None); a small network is fastest on one. `tuning`
+    says that and what else a machine can be asked for. `ranks` are the processes that train together, and
+    `state` is that of an earlier run of the same recipe, which this one goes on from.
+
+    Raises:
+        ArchitectureError: the recipe's network cannot be built.
+        DataError: the network does not take the data.
+        UsageError: `every` or `threads` below 1, a device that is not there, or a recipe that the machine or the state
+            does not allow.
+    """
+    tuning = tuning or Tuning()
+    if threads is not None:
+        tuning = dataclasses.replace(tuning, threads=threads)
+    return TrainingRun(
+        recipe, data, device=device, every=every, patience=patience, tuning=tuning, ranks=ranks, state=state
+    )

@@ -1,0 +1,74 @@
+"""What makes steps faster and is no part of a recipe, since it changes results by rounding at most."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from slimnet.errors import SlimnetError, UsageError, reason
+from slimnet.torch_state.devices import fastest_kernels
+from slimnet.torch_state.precision import float32_products
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How a run uses its machine.
+
+    Attributes:
+        threads: of the CPU; None leaves torch's own number. A small network is fastest on one.
+        compiled: let `torch.compile` generate the network's kernels; the first step then takes a minute.
+        cuda_graph: replay each step as one captured CUDA graph, which spares small batches their launches;
+            None does so wherever it can be done (one GPU, and an optimiser that can be captured).
+        tf32: let GPUs round the factors of float32 products to 10 bits of mantissa.
+
+    Raises:
+        UsageError: fewer than one thread.
+    """
+
+    threads: int | None = None
+    compiled: bool = False
+    cuda_graph: bool | None = None
+    tf32: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"{self.threads} threads cannot train; it must be at least 1")
+
+
+@contextmanager
+def gpu_settings(tuning: Tuning, device: torch.device) -> Iterator[None]:
+    """Round as was asked for, and let cuDNN find its fastest kernels, while the context lasts; nothing on CPUs.
+
+    Raises:
+        SlimnetError: the GPU's memory is too small.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    try:
+        with current(device), float32_products(tf32=tuning.tf32), fastest_kernels():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise SlimnetError(f"the memory of {device} is too small for this; train with a smaller batch size") from error
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """Let a GPU be the one whose streams are meant where none is named, as where a graph is captured."""
+    return nullcontext() if device.index is None else torch.cuda.device(device)
+
+
+@contextmanager
+def compiler_told(tuning: Tuning) -> Iterator[None]:
+    """Say in one line that torch.compile failed.
+
+    Raises:
+        UsageError: instead of what the compiler raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        if tuning.compiled and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise UsageError(f"torch.compile does not manage this network here: {reason(error)}; go without") from error
+        raise

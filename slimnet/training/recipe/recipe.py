@@ -1,0 +1,252 @@
+"""Recipe: everything that decides how a training run goes, as one value that can be written down."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from slimnet.errors import UsageError
+from slimnet.models.untrusted import UntrustedName, check_arguments
+from slimnet.storage.records import build, parse_json
+from slimnet.training.recipe.ranges import is_finite, is_number, is_whole, require
+
+OptimiserName = Literal["sgd", "adam", "amsgrad", "adamax", "adadelta", "adagrad", "rmsprop"]
+Precision = Literal["fp32", "bf16"]
+Cost = Literal["macs", "params"]
+
+DROP_FACTOR = 0.1
+"""What the schedule multiplies learning rate and weight decay by at each drop, unless a recipe says otherwise."""
+
+BASE_SETTINGS: dict[str, dict[str, Any]] = {
+    "sgd": {"lr": 0.1, "momentum": 0.9},
+    "adam": {"lr": 1e-3, "betas": (0.9, 0.99), "eps": 1e-8},
+    "amsgrad": {"lr": 1e-3, "betas": (0.9, 0.99), "eps": 1e-8},
+    "adamax": {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8},
+    "adadelta": {"lr": 1.0, "rho": 0.9, "eps": 1e-6},
+    "adagrad": {"lr": 1e-2, "eps": 1e-10},
+    "rmsprop": {"lr": 1e-3, "rho": 0.99, "eps": 1e-8},
+}
+"""The paper's settings of each optimiser; what it does not print (Adamax, Adagrad, RMSprop's ρ) is torch's."""
+
+UNUSED = {"momentum": 0.9, "betas": (0.9, 0.99), "rho": 0.9, "eps": 1e-8}
+"""What stands in a recipe for settings that its optimiser does not have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training run: network, data, optimiser, regularisers, schedule, precision and seed.
+
+    The defaults are the paper's on CIFAR but for the regularisers, which are off. Lengths are in iterations, so
+    that they mean the same at every batch size.
+
+    Attributes:
+        arch: a name that `slimnet.models.build` knows.
+        arch_args: arguments of that network, as JSON knows them (tuples become lists).
+        data: a source that `slimnet.data.load_data` knows.
+        image_size: the height and width, in pixels, that images of any size are brought to; None keeps theirs.
+        iterations: optimiser steps, each on exactly `batch_size` images.
+        optimiser: one of the paper's seven: sgd, adam, amsgrad, adamax, adadelta, adagrad, rmsprop.
+        lr: learning rate before the first drop. None becomes the paper's for that optimiser, as it does for the
+            settings below; they are then numbers, which stay where another recipe is made from this one.
+        momentum: of SGD.
+        nesterov: whether SGD looks ahead, as Network Slimming's does.
+        betas: decay rates of the two moments of Adam and its kin.
+        rho: decay rate of the mean square in Adadelta and RMSprop.
+        eps: added to the denominator. Under Adam a dead γ, which only L2 moves, vanishes where lr·λ/eps is below
+            38 (2(1 + β₁)/(1 − β₁), the bound of stability); above it, it jitters by about lr/10.
+        l2: λ added to the gradient as λθ, for every parameter, γ and β included (L2 regularisation).
+        weight_decay: λ of θ ← (1 − λ·s)·θ after the step, s the schedule's scale and not lr (section 2.2).
+        decoupled: λ of θ ← (1 − lr·λ)·θ before the step, which is AdamW's weight decay.
+        l1_gamma: λ added to the gradient of every γ as λ·sign(γ) (Network Slimming).
+        cost_aware: scale the L2 of each γ by what its channel costs, in MACs or parameters, with the mean left at
+            `l2` (section 5's wish); None for the same L2 everywhere.
+        gamma_lr_scale: factor on the learning rate of every γ.
+        beta_lr_scale: factor on the learning rate of every β.
+        gamma_init: what every γ begins with; None leaves it as the network is built, which is 1.
+        beta_init: what every β begins with; None leaves it as the network is built, which is 0.
+        batch_size: images per step, of all processes together.
+        drops: the iterations from which the schedule's scale is multiplied by `drop_factor` once more.
+        drop_factor: what the schedule's scale is multiplied by at each drop.
+        cosine: let the schedule's scale fall to 0 along half a cosine over all iterations, in the place of drops.
+        flips: mirror a random half of the images left to right.
+        crop: move each image by up to so many pixels at random, black around it (Network Slimming: 4).
+        precision: "fp32", or "bf16" for a forward and backward pass in bfloat16 over float32 weights.
+        sync_batchnorm: BatchNorm statistics over the whole batch where several GPUs share it.
+        warm_start: the checkpoint whose weights the run begins with; None for random ones.
+        warm_start_sha256: SHA-256 of that file, so that a resumed run notices another one.
+        seed: decides the initial weights, the order of the images, how they are varied, and dropout.
+
+    Raises:
+        UsageError: a value out of its range or of another type.
+    """
+
+    arch: str
+    data: str
+    iterations: int
+    arch_args: dict[str, Any] = field(default_factory=dict)
+    image_size: int | None = None
+    optimiser: OptimiserName = "adam"
+    lr: float = None  # type: ignore[assignment]  # replaced by the optimiser's own
+    momentum: float = None  # type: ignore[assignment]
+    nesterov: bool = False
+    betas: tuple[float, float] = None  # type: ignore[assignment]
+    rho: float = None  # type: ignore[assignment]
+    eps: float = None  # type: ignore[assignment]
+    l2: float = 0.0
+    weight_decay: float = 0.0
+    decoupled: float = 0.0
+    l1_gamma: float = 0.0
+    cost_aware: Cost | None = None
+    gamma_lr_scale: float = 1.0
+    beta_lr_scale: float = 1.0
+    gamma_init: float | None = None
+    beta_init: float | None = None
+    batch_size: int = 40
+    drops: tuple[int, ...] = ()
+    drop_factor: float = DROP_FACTOR
+    cosine: bool = False
+    flips: bool = False
+    crop: int = 0
+    precision: Precision = "fp32"
+    sync_batchnorm: bool = False
+    warm_start: str | None = None
+    warm_start_sha256: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._require(
+            "optimiser", self.optimiser in get_args(OptimiserName), f"one of {', '.join(get_args(OptimiserName))}"
+        )
+        for name, value in (UNUSED | BASE_SETTINGS[self.optimiser]).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        self._check_names()
+        self._check_counts()
+        self._check_numbers()
+        self._freeze()
+
+    def _require(self, name: str, holds: object, wanted: str) -> None:
+        require(holds, name, getattr(self, name), wanted)
+
+    def _check_names(self) -> None:
+        for name in ("arch", "data"):
+            self._require(name, isinstance(getattr(self, name), str) and getattr(self, name), "a name")
+        for name in ("warm_start", "warm_start_sha256"):
+            value = getattr(self, name)
+            self._require(name, value is None or (isinstance(value, str) and value), "a text, or None")
+        for name in ("gamma_init", "beta_init"):
+            kept = self.warm_start is None or getattr(self, name) is None
+            self._require(name, kept, "None, since the warm start says what they begin with")
+        for name in ("flips", "nesterov", "sync_batchnorm", "cosine"):
+            self._require(name, isinstance(getattr(self, name), bool), "true or false")
+        self._require("precision", self.precision in get_args(Precision), "fp32 or bf16")
+        self._require("cost_aware", self.cost_aware in (None, *get_args(Cost)), "macs or params, or None")
+        self._require("nesterov", not self.nesterov or self.optimiser == "sgd", "false: only sgd has it")
+
+    def _check_counts(self) -> None:
+        for name in ("iterations", "batch_size"):
+            self._require(name, is_whole(getattr(self, name), 1), "a whole number of at least 1")
+        for name in ("seed", "crop"):
+            self._require(name, is_whole(getattr(self, name), 0), "a whole number of at least 0")
+        self._require("image_size", self.image_size is None or is_whole(self.image_size, 1), "pixels, or None")
+        rising = isinstance(self.drops, tuple | list) and all(is_whole(drop, 1) for drop in self.drops)
+        self._require("drops", rising and list(self.drops) == sorted(set(self.drops)), "rising iterations from 1 up")
+        self._require("drops", not (self.cosine and self.drops), "empty, since the cosine says how the rate falls")
+
+    def _check_numbers(self) -> None:
+        for name in ("lr", "eps"):
+            self._require(name, is_number(getattr(self, name), above=0), "a number above 0")
+        for name in ("l2", "l1_gamma", "gamma_lr_scale", "beta_lr_scale"):
+            self._require(name, is_number(getattr(self, name)), "a number of at least 0")
+        for name in ("momentum", "weight_decay", "decoupled", "rho"):
+            self._require(name, is_number(getattr(self, name), below=1), "a number of at least 0 and below 1")
+        self._require("drop_factor", is_number(self.drop_factor, above=0, below=1), "a number between 0 and 1")
+        for name in ("gamma_init", "beta_init"):
+            value = getattr(self, name)
+            self._require(name, value is None or is_finite(value), "a number, or None")
+        pair = isinstance(self.betas, tuple | list) and len(self.betas) == 2
+        self._require("betas", pair and all(is_number(b, below=1) for b in self.betas), "two numbers in [0, 1)")
+
+    def _freeze(self) -> None:
+        """Keep lists as tuples, and the arguments as JSON gives them back, so that a recipe equals itself read."""
+        object.__setattr__(self, "betas", tuple(self.betas))
+        object.__setattr__(self, "drops", tuple(self.drops))
+        self._require("arch_args", isinstance(self.arch_args, dict), "a dict from argument names to values")
+        try:
+            copy = json.loads(json.dumps(self.arch_args, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"the recipe's arch_args cannot be written as JSON: {error}") from error
+        object.__setattr__(self, "arch_args", copy)
+
+    def schedule_scale(self, iteration: int) -> float:
+        """s of the step after `iteration` steps: 1, times `drop_factor` for each drop so far, or the cosine."""
+        if self.cosine:
+            return (1 + math.cos(math.pi * iteration / self.iterations)) / 2
+        return self.drop_factor ** sum(drop <= iteration for drop in self.drops)
+
+    def lasting(self, iterations: int) -> "Recipe":
+        """The same recipe over another number of iterations, with its drops at the same shares of them.
+
+        Raises:
+            UsageError: fewer than one iteration.
+        """
+        drops = sorted({max(1, drop * iterations // self.iterations) for drop in self.drops})
+        return dataclasses.replace(self, iterations=iterations, drops=tuple(drops))
+
+    def to_json(self) -> str:
+        """The recipe as JSON text, one field a line."""
+        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """Read what `to_json` wrote, now or in an earlier version; fields that have a default may be missing.
+
+        The text may come from anywhere: a network that it makes by code of its own (`package.module:factory`) is not
+        built unless the recipe is `trusted`.
+
+        Raises:
+            UsageError: text that is not JSON, or not a recipe.
+        """
+        values = parse_json(text, "the recipe", UsageError)
+        if not isinstance(values, dict):
+            raise UsageError("the recipe must be a JSON object of field names and values")
+        if "drop_at" in values and "drops" not in values:
+            # Until there could be several drops, the only one had this name.
+            drop = values.pop("drop_at")
+            values["drops"] = [] if drop is None else [drop]
+        read = build(cls, values, "the recipe", UsageError)
+        return dataclasses.replace(read, arch=UntrustedName(read.arch))
+
+    def trusted(self, *, arguments: bool = True) -> "Recipe":
+        """The same recipe, as if the caller had written it: the network is built by whatever code it names.
+
+        Without `arguments` the name alone is trusted, as where somebody repeated it.
+
+        Raises:
+            ArchitectureError: the arguments reach for other files, and only the name is trusted.
+        """
+        if not arguments:
+            check_arguments(self.arch, self.arch_args)
+        return dataclasses.replace(self, arch=str(self.arch))
+
+
+DIGITS_DEMO = Recipe(
+    arch="basicnet",
+    arch_args={"width": 0.25, "hidden": 64, "in_channels": 1, "num_classes": 10},
+    data="digits",
+    optimiser="adam",
+    lr=5e-3,
+    eps=1e-5,
+    l2=2e-2,
+    batch_size=20,
+    iterations=2500,
+    drops=(1500,),
+)
+"""The demo's run: 84 to 85 % of the filters die, 98.6 to 99.2 % of the test digits are read (seeds 0 to 5).
+
+It takes about 45 s on one thread of an AMD EPYC (Milan). A network this small gains nothing from more
+threads, and where other work keeps the cores busy they cost minutes. Found by trial: lr and λ are far above
+the paper's, as the run is 160 times shorter; eps is too, so that dead γ vanish after the drop (most are then
+below 1e-8).
+"""

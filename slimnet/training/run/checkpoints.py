@@ -1,0 +1,107 @@
+"""The checkpoints of a run: the newest two are kept, each whole, so that one good one is always there."""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimnet.checkpoint import unpickling
+from slimnet.errors import CheckpointError, SlimnetError, reason
+from slimnet.storage.files import open_file, told
+from slimnet.training.loop.checkpoint_file import write
+
+KEPT = 2
+DAMAGED = ".damaged"
+"""What is added to the name of a checkpoint that cannot be read, so that it is looked at only once."""
+
+
+NUMBER = re.compile("[0-9]{1,18}")
+"""What the file of one iteration is called, without its suffix."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The newest checkpoint that can be read, and those that should have been newer but cannot."""
+
+    path: Path
+    state: Mapping[str, Any]
+    damaged: tuple[Path, ...]
+
+
+def save(folder: Path, state: Mapping[str, Any]) -> Path:
+    """Write the state of a run as NNNNNNNN.pt, named by its iteration; then drop all but the newest two.
+
+    Raises:
+        SlimnetError: the disk refuses it; the earlier ones are unharmed.
+    """
+    path = folder / f"{state['iteration']:08d}.pt"
+    write(path, state, SlimnetError)
+    with told(path, SlimnetError):
+        for old in _present(folder)[KEPT:]:
+            old.unlink()
+    return path
+
+
+def newest(folder: Path) -> Found | None:
+    """Read the newest checkpoint of a run; None where it has none yet.
+
+    One that is damaged gets another name, and the one before is read.
+
+    Raises:
+        CheckpointError: there are some, and all are damaged.
+    """
+    damaged: list[Path] = []
+    for path in _present(folder):
+        try:
+            return Found(path, read(path), tuple(damaged))
+        except CheckpointError:
+            damaged.append(path.rename(path.with_name(path.name + DAMAGED)))
+    if damaged:
+        raise CheckpointError(f"every checkpoint in {folder} is damaged; begin the run again in another folder")
+    return None
+
+
+def reached(folder: Path) -> int | None:
+    """The iteration of the newest checkpoint, which is not opened; None where there is none."""
+    return max(numbered(folder, ".pt"), default=None)
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """The state of a run, its checksums verified and nothing executed.
+
+    Raises:
+        CheckpointError: no such file, or a damaged one.
+    """
+    try:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
+            broken = archive.testzip() if is_stored(archive) else "a compressed part"
+        if broken is None:
+            content = unpickling.read(path)
+            if isinstance(content, Mapping):
+                return content
+            problem = "it is no checkpoint of a run"
+        else:
+            problem = f"the checksum of {broken} is wrong"
+    except (OSError, EOFError, RuntimeError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        problem = reason(error)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} cannot be read: {str(error).removeprefix(str(path)).strip()}") from error
+    raise CheckpointError(f"{path} cannot be read: {problem}")
+
+
+def is_stored(archive: zipfile.ZipFile) -> bool:
+    """Whether every part of an archive lies in it as it is, as torch writes them, and none can grow when it is read."""
+    return all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
+
+
+def numbered(folder: Path, suffix: str) -> dict[int, Path]:
+    """The files NNNNNNNN.suffix of a folder by their number, smallest first; whatever else is there is left alone."""
+    paths = (path for path in folder.glob(f"*{suffix}") if NUMBER.fullmatch(path.name.removesuffix(suffix)))
+    return dict(sorted((int(path.name.removesuffix(suffix)), path) for path in paths))
+
+
+def _present(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    return list(reversed(numbered(folder, ".pt").values()))

@@ -1,0 +1,170 @@
+"""A run that is kept in a folder as it goes, so that whatever ends it, it can go on."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slimnet.errors import CheckpointError, UsageError
+from slimnet.training.loop.checkpoint_file import save_checkpoint
+from slimnet.training.loop.distributed import ALONE, Ranks
+from slimnet.training.loop.progress import Progress
+from slimnet.training.loop.resume_checks import refuse_difference
+from slimnet.training.loop.training_run import DivergedError, TrainingRun
+from slimnet.training.recipe.recipe import Recipe
+from slimnet.training.run.checkpoints import Found, read
+from slimnet.training.run.run_folder import CHECKPOINTS, MODEL, RunFolder, read_history, snapshots
+from slimnet.training.run.sessions import Session
+from slimnet.training.run.slimming_forecast import Forecaster
+
+SHARE = 0.02
+"""The part of the training time that checkpoints by the clock may take."""
+
+State = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How often checkpoints are written: every so many `iterations` (at the next report), or by the clock.
+
+    By the clock that is every `seconds`, and more seldom where writing one takes long.
+
+    Raises:
+        UsageError: fewer than one iteration.
+    """
+
+    iterations: int | None = None
+    seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.iterations is not None and self.iterations < 1:
+            raise UsageError(f"a checkpoint every {self.iterations} iterations cannot be; it must be at least 1")
+
+
+class KeptRun(Iterator[Progress]):
+    """A training run in its folder: iterate over it as over the run itself, then `close` it.
+
+    Reports go into the metrics, snapshots into the history, and checkpoints are written from time to time. The
+    run goes on from the newest good checkpoint in the folder, if there is one; then it ends bit for bit as if it
+    had never been interrupted.
+
+    `folder` is None in all but the first of the processes that train together. `begin` makes the run from a
+    state, or from the start where that is None.
+
+    Attributes:
+        run: the run.
+        damaged: checkpoints that were found damaged, so that the run went on from an earlier one.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder | None,
+        begin: Callable[[State | None], TrainingRun],
+        *,
+        ranks: Ranks = ALONE,
+        interval: Interval | None = None,
+    ) -> None:
+        self._folder = folder
+        self._interval = interval or Interval()
+        found = folder.checkpoint() if folder else None
+        self.damaged = found.damaged if found else ()
+        try:
+            self.run = begin(shared(found, ranks))
+        except CheckpointError as error:
+            raise CheckpointError(f"{found.path}: {error}" if found else str(error)) from error
+        self._saved = self.run.iteration if found else -1
+        self._saved_at, self._cost = time.monotonic(), 0.0
+        self._forecaster = Forecaster(self.run)
+        if folder is not None:
+            # Checked here too: without a checkpoint nothing else compares them.
+            refuse_difference(folder.recipe, self.run.recipe)
+            folder.forget_after(self.run.iteration)
+            folder.sign(Session.of(self.run))
+            self.run.history[:] = snapshots(read_history(folder.path))
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is being done."""
+        return self.run.recipe
+
+    def __next__(self) -> Progress:
+        """Train until the next report, and keep what is due.
+
+        Raises:
+            StopIteration: as `TrainingRun`.
+            DivergedError: loss or weights are no longer finite; the checkpoints are from before.
+            SlimnetError: the disk is full, or another process is gone.
+        """
+        known = len(self.run.history)
+        try:
+            progress = next(self.run)
+        except DivergedError as error:
+            raise DivergedError(f"{error}{self._advice()}") from error
+        if self._folder is not None:
+            progress = self._forecaster.add(progress)
+            self._folder.report(progress)
+            for snapshot in self.run.history[known:]:
+                self._folder.remember(snapshot)
+        if self.run.ranks.first_says(self._due()):
+            self.save()
+        return progress
+
+    def save(self) -> None:
+        """Write a checkpoint of the run as it stands, unless there is one; every process has to ask for it.
+
+        Raises:
+            DivergedError: a weight is no longer finite.
+            SlimnetError: the disk refuses it.
+        """
+        if self._saved == self.run.iteration:
+            return
+        start = time.monotonic()
+        state = self.run.state()
+        broken = [name for name, value in state["state_dict"].items() if not _is_finite(value)]
+        if broken:
+            raise DivergedError(
+                f"{broken[0]} is no longer finite at iteration {self.run.iteration}; "
+                f"train with a learning rate below {self.run.recipe.lr:g}{self._advice()}"
+            )
+        if self._folder is not None:
+            self._folder.save(state)
+        self._saved, self._saved_at = self.run.iteration, time.monotonic()
+        self._cost = self._saved_at - start
+
+    def close(self) -> Path | None:
+        """Write the last checkpoint, and of a finished run its model, whose path this returns in the first process.
+
+        Raises:
+            DivergedError, SlimnetError: as `save`.
+        """
+        self.save()
+        if self._folder is None or self.run.iteration < self.run.recipe.iterations:
+            return None
+        return save_checkpoint(self.run.model, self._folder.path / MODEL, self.run.recipe, self.run.iteration)
+
+    def _due(self) -> bool:
+        if self._interval.iterations is not None:
+            return self.run.iteration // self._interval.iterations > max(0, self._saved) // self._interval.iterations
+        return time.monotonic() - self._saved_at >= max(self._interval.seconds, self._cost / SHARE)
+
+    def _advice(self) -> str:
+        """What to do once a run has diverged."""
+        if self._folder is None or self._saved < 1:
+            return ""
+        newest = self._folder.path / CHECKPOINTS / f"{self._saved:08d}.pt"
+        return f". {newest} is from before: another run can start from it"
+
+
+def shared(found: Found | None, ranks: Ranks) -> State | None:
+    """The state that the first process found, in all of them; each reads the file itself."""
+    path = ranks.as_first(found.path if found else None)
+    if path is None or found is not None:
+        return found.state if found else None
+    return read(path)
+
+
+def _is_finite(value: torch.Tensor) -> bool:
+    return not value.is_floating_point() or bool(torch.isfinite(value).all())

@@ -1,0 +1,337 @@
+"""The folder of a run: what was asked for, what was measured, and what is needed to go on or to look back.
+
+* recipe.json: everything needed to run it again
+* metrics.jsonl: one JSON object a report
+* sessions.jsonl: one JSON object for each time that a process took the run up
+* history/NNNNNNNN.safetensors: γ and β of every BatchNorm, about fifty times
+* checkpoints/NNNNNNNN.pt: the newest two, from which the run goes on
+* model.pt, report.html: once it is finished
+* lock: held as long as a process trains here
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from slimnet.errors import CheckpointError, SlimnetError, UsageError
+from slimnet.storage.files import LOCK, held, open_file, open_to_append, read_text, told, whole_file
+from slimnet.storage.records import from_json
+from slimnet.storage.staging import clear, is_staging
+from slimnet.training.loop.progress import Progress, Snapshot
+from slimnet.training.recipe.recipe import Recipe
+from slimnet.training.run import checkpoints
+from slimnet.training.run.sessions import Session
+
+RECIPE, METRICS, SESSIONS = "recipe.json", "metrics.jsonl", "sessions.jsonl"
+MODEL, REPORT = "model.pt", "report.html"
+CHECKPOINTS, HISTORY = "checkpoints", "history"
+SCALE, SHIFT = "scale/", "shift/"
+KEPT_SUFFIX = ".safetensors"
+
+Kept = tuple[list[str], dict[str, torch.Tensor]]
+"""What a file of the history holds: its layers, first one first, and its tensors."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunHistory:
+    """What a run's folder says about how it went.
+
+    Attributes:
+        recipe: what was asked for.
+        progress: every report, in order.
+        iterations: when γ and β were kept, int64 `(T,)`.
+        scales: γ of every BatchNorm by module path, first layer first, `(T, channels)`.
+        shifts: β likewise, of those that have it.
+    """
+
+    recipe: Recipe
+    progress: list[Progress]
+    iterations: torch.Tensor
+    scales: dict[str, torch.Tensor]
+    shifts: dict[str, torch.Tensor]
+
+
+class RunFolder:
+    """A run's folder in the hands of the one process that writes to it; see `begun` and `reopened`.
+
+    Attributes:
+        path: of the folder.
+        recipe: of the run.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path, self.recipe = path, recipe
+        for name in (CHECKPOINTS, HISTORY):
+            with told(path / name, SlimnetError):
+                (path / name).mkdir(exist_ok=True)
+        self._metrics: IO[str] | None = None
+
+    def checkpoint(self) -> checkpoints.Found | None:
+        """The newest good checkpoint; see `checkpoints.newest`.
+
+        Raises:
+            CheckpointError: all of them are damaged.
+        """
+        return checkpoints.newest(self.path / CHECKPOINTS)
+
+    def save(self, state: Mapping[str, Any]) -> Path:
+        """Write a checkpoint, once the metrics up to it are on the disk.
+
+        Raises:
+            SlimnetError: the disk refuses it.
+        """
+        if self._metrics is not None:
+            with told(self.path / METRICS, SlimnetError):
+                os.fsync(self._metrics.fileno())
+        return checkpoints.save(self.path / CHECKPOINTS, state)
+
+    def forget_after(self, iteration: int) -> None:
+        """Drop what was measured after a checkpoint and will be measured again, and what was left half-written.
+
+        Raises:
+            UsageError: a line of the metrics is damaged.
+            SlimnetError: the disk refuses it.
+        """
+        for name in (CHECKPOINTS, HISTORY):
+            clear(self.path / name)
+        with told(self.path, SlimnetError):
+            for number, path in checkpoints.numbered(self.path / HISTORY, KEPT_SUFFIX).items():
+                if number > iteration:
+                    path.unlink()
+        kept = [line for line, progress in _reports(self.path) if progress.iteration <= iteration]
+        with whole_file(self.path / METRICS, SlimnetError) as path:
+            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def report(self, progress: Progress) -> None:
+        """Add a line to the metrics; one that a crash cuts short is dropped when the run goes on.
+
+        Raises:
+            SlimnetError: the disk refuses it.
+        """
+        told_of = {name: value for name, value in dataclasses.asdict(progress).items() if value is not None}
+        with told(self.path / METRICS, SlimnetError):
+            if self._metrics is None:
+                self._metrics = open_to_append(self.path / METRICS)
+            self._metrics.write(json.dumps(told_of, allow_nan=False) + "\n")
+            self._metrics.flush()
+
+    def remember(self, snapshot: Snapshot) -> None:
+        """Add γ and β to the history.
+
+        Raises:
+            SlimnetError: the disk refuses it.
+        """
+        tensors = {SCALE + name: value for name, value in snapshot.scales.items()}
+        tensors |= {SHIFT + name: value for name, value in snapshot.shifts.items()}
+        order = {"layers": json.dumps(list(snapshot.scales))}
+        with whole_file(self.path / HISTORY / f"{snapshot.progress.iteration:08d}{KEPT_SUFFIX}", SlimnetError) as path:
+            path.write_bytes(safetensors.torch.save(tensors, order))
+
+    def sign(self, session: Session) -> None:
+        """Say which process takes the run up.
+
+        Raises:
+            SlimnetError: the disk refuses it.
+        """
+        with told(self.path / SESSIONS, SlimnetError), open_to_append(self.path / SESSIONS) as file:
+            file.write(session.to_line())
+
+    def last_session(self) -> Session | None:
+        """The process that took the run up last; None where none did.
+
+        Raises:
+            UsageError: the list of them cannot be read.
+        """
+        try:
+            lines = read_text(self.path / SESSIONS, errors="replace").splitlines()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UsageError(f"{self.path / SESSIONS} cannot be read: {error.strerror}") from error
+        return next(filter(None, map(Session.from_line, reversed(lines))), None)
+
+    def close(self) -> None:
+        """Let go of the metrics file."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+
+@contextmanager
+def begun(path: str | Path, recipe: Recipe) -> Iterator[RunFolder]:
+    """Make the folder of a new run, and hold it while the context lasts.
+
+    Raises:
+        UsageError: something is there already, or another process holds it.
+        SlimnetError: the disk refuses it.
+    """
+    path = Path(path)
+    refuse_taken(path)
+    with told(path, SlimnetError):
+        path.mkdir(parents=True, exist_ok=True)
+    with held(path, UsageError, "training"):
+        refuse_taken(path)
+        with whole_file(path / RECIPE, SlimnetError) as file:
+            file.write_text(recipe.to_json() + "\n", encoding="utf-8")
+        yield from _opened(path, recipe)
+
+
+def refuse_taken(path: Path) -> None:
+    """Refuse a folder for a new run that has something in it.
+
+    Raises:
+        UsageError: it has.
+        SlimnetError: it cannot be looked into.
+    """
+    if (path / RECIPE).exists():
+        raise UsageError(f"{path} holds a run already; go on with --resume {path}, or name another folder")
+    with told(path, SlimnetError):
+        names = sorted(set(os.listdir(path)) - {LOCK}) if path.is_dir() else []
+    # A process that is killed while it writes the recipe leaves its staging behind.
+    present = [name for name in names if not is_staging(name)]
+    if present:
+        raise UsageError(f"{path} is a folder with {present[0]} in it; name a new one for the run")
+
+
+@contextmanager
+def reopened(path: str | Path) -> Iterator[RunFolder]:
+    """Take up the folder of a run that was begun earlier, and hold it while the context lasts.
+
+    Raises:
+        UsageError: there is no run, its recipe is none, or another process holds it.
+    """
+    path = Path(path)
+    recipe = recipe_of(path)
+    with held(path, UsageError, "training"):
+        yield from _opened(path, recipe)
+
+
+def recipe_of(path: Path) -> Recipe:
+    """The recipe in a run's folder.
+
+    Raises:
+        UsageError: there is no run in it, or its recipe is none.
+    """
+    try:
+        text = read_text(path / RECIPE)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} holds no run (there is no readable {RECIPE} in it); name the run's folder") from error
+    try:
+        return Recipe.from_json(text)
+    except UsageError as error:
+        raise UsageError(f"{path / RECIPE}: {error}") from error
+
+
+def _opened(path: Path, recipe: Recipe) -> Iterator[RunFolder]:
+    folder = RunFolder(path, recipe)
+    try:
+        yield folder
+    finally:
+        folder.close()
+
+
+def read_history(path: str | Path) -> RunHistory:
+    """Read how a run went, or is going, from its folder.
+
+    Raises:
+        UsageError: there is no run in it, or a line of its metrics is damaged.
+        CheckpointError: a file of its history is damaged.
+    """
+    path = Path(path)
+    recipe = recipe_of(path)
+    files = checkpoints.numbered(path / HISTORY, KEPT_SUFFIX)
+    kept = {iteration: _snapshot(file) for iteration, file in files.items()}
+    _check_alike(files, kept)
+    progress = [each for _, each in _reports(path)]
+    scales, shifts = (_stacked(list(kept.values()), kind) for kind in (SCALE, SHIFT))
+    return RunHistory(recipe, progress, torch.tensor(list(kept), dtype=torch.int64, device="cpu"), scales, shifts)
+
+
+def snapshots(history: RunHistory) -> list[Snapshot]:
+    """The history as a run has it."""
+    reports = {progress.iteration: progress for progress in history.progress}
+    return [
+        Snapshot(
+            reports[iteration],
+            {name: values[row] for name, values in history.scales.items()},
+            {name: values[row] for name, values in history.shifts.items()},
+        )
+        for row, iteration in enumerate(history.iterations.tolist())
+        if iteration in reports
+    ]
+
+
+def _stacked(kept: list[Kept], kind: str) -> dict[str, torch.Tensor]:
+    """One kind of tensor of every layer that has it, over time."""
+    if not kept:
+        return {}
+    layers, first = kept[0]
+    return {name: torch.stack([tensors[kind + name] for _, tensors in kept]) for name in layers if kind + name in first}
+
+
+def _snapshot(file: Path) -> Kept:
+    """What is in one file of the history."""
+    try:
+        open_file(file).close()
+        with safetensors.safe_open(file, "pt") as content:
+            layers = from_json(list[str], (content.metadata() or {})["layers"], "its list of layers", CheckpointError)
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    # Of types that NumPy does not have safetensors and torch raise nearly anything.
+    except (OSError, SafetensorError, CheckpointError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise _damaged(file) from error
+    if any(tensor.ndim != 1 or tensor.dtype not in (torch.float32, torch.float64) for tensor in tensors.values()):
+        raise _damaged(file)
+    return layers, tensors
+
+
+def _check_alike(files: Mapping[int, Path], kept: Mapping[int, Kept]) -> None:
+    """Refuse a history whose files are about different networks."""
+    forms = [(layers, {name: len(tensor) for name, tensor in tensors.items()}) for layers, tensors in kept.values()]
+    for form, file in zip(forms, files.values(), strict=True):
+        if form != forms[0]:
+            raise _damaged(file)
+
+
+def _damaged(file: Path) -> CheckpointError:
+    return CheckpointError(f"{file} is damaged; the run goes on without it once it is deleted")
+
+
+def _reports(path: Path) -> Iterator[tuple[str, Progress]]:
+    """The lines of a run's metrics, with what they say.
+
+    Raises:
+        UsageError: they cannot be read, or one that is not the last is no report.
+    """
+    try:
+        text = read_text(path / METRICS, errors="replace")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"{path / METRICS} cannot be read: {error.strerror}") from error
+    lines = text.rstrip("\n").split("\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            yield line, report_in(line)
+        except UsageError as error:
+            # Of the last line a crash leaves a part.
+            if number < len(lines):
+                place = f"{path / METRICS}, line {number}"
+                raise UsageError(f"{place}: {error}; delete that line, or take the file from a copy") from error
+
+
+def report_in(line: str) -> Progress:
+    """What a line of the metrics says.
+
+    Raises:
+        UsageError: it is no report.
+    """
+    return from_json(Progress, line, "the report", UsageError, others_ignored=True)

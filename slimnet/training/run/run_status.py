@@ -1,0 +1,64 @@
+"""How a run stands that another process trains, as its folder tells it."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimnet.errors import UsageError
+from slimnet.storage.files import open_file
+from slimnet.training.loop.progress import Progress
+from slimnet.training.run.checkpoints import reached
+from slimnet.training.run.run_folder import CHECKPOINTS, METRICS, report_in
+
+TAIL = 8192
+"""Bytes at the end of the metrics that are looked at: some thirty reports, whose pace says how long the rest takes."""
+
+Stamp = tuple[int, int, int]
+"""Which file it is, how long, and when it was written."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The newest report of a run, and how many seconds it has left at its pace of late."""
+
+    progress: Progress
+    seconds_left: float
+
+
+def standing(folder: Path) -> Standing | None:
+    """How the run in a folder stands; None where it has not reported yet."""
+    try:
+        with open_file(folder / METRICS) as file:
+            length = file.seek(0, os.SEEK_END)
+            file.seek(max(0, length - TAIL))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    newest = []
+    for line in text.splitlines():
+        # The first line may have lost its beginning, and the last may not be written to its end yet.
+        with contextlib.suppress(UsageError):
+            newest.append(report_in(line))
+    return Standing(newest[-1], seconds_left(newest)) if newest else None
+
+
+def seconds_left(newest: list[Progress]) -> float:
+    """How long a run will take from the last of these reports on, at their pace; one alone tells that of the run."""
+    first, last = newest[0], newest[-1]
+    start, began = (first.iteration, first.seconds) if len(newest) > 1 else (0, 0.0)
+    return (last.seconds - began) / max(1, last.iteration - start) * (last.total - last.iteration)
+
+
+def stamp(folder: Path) -> Stamp | None:
+    """Something that changes with every report."""
+    try:
+        found = (folder / METRICS).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def resumes_at(folder: Path) -> int | None:
+    """The iteration of the newest checkpoint of a run, whole or not; None where it has none."""
+    return reached(folder / CHECKPOINTS)

@@ -1,0 +1,69 @@
+"""Who trained a run, and how: one entry for each time that a process took it up."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from slimnet.errors import UsageError
+from slimnet.storage.field_types import Count, Size
+from slimnet.storage.records import from_json
+from slimnet.training.loop.training_run import TrainingRun
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a process that takes up a run brings along.
+
+    `iteration` is where it takes the run up, `began` is UTC, `device` is the GPU's name where there is one, and
+    `processes` is how many train together. The others are the run's own `every` and `tuning`.
+    """
+
+    began: str
+    iteration: Count
+    device: str
+    processes: Size
+    every: Size
+    threads: Size | None
+    compiled: bool
+    cuda_graph: bool | None
+    tf32: bool
+    torch: str
+    slimnet: str
+
+    @classmethod
+    def of(cls, run: TrainingRun) -> "Session":
+        """The session in which a run is."""
+        device = run.device
+        return cls(
+            began=datetime.now(UTC).isoformat(timespec="seconds"),
+            iteration=run.iteration,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+            processes=run.ranks.count,
+            every=run.every,
+            **dataclasses.asdict(run.tuning),
+            torch=torch.__version__,
+            slimnet=_version(),
+        )
+
+    def to_line(self) -> str:
+        """The session as a line of JSON."""
+        return json.dumps(dataclasses.asdict(self)) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> "Session | None":
+        """What `to_line` wrote; None of a line that a crash cut short, or that another version wrote."""
+        try:
+            return from_json(cls, line, "the session", UsageError)
+        except UsageError:
+            return None
+
+
+def _version() -> str:
+    try:
+        return version("slimnet")
+    except PackageNotFoundError:
+        return "not installed"

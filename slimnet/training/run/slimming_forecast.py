@@ -1,0 +1,55 @@
+"""What a network in training would cost if it were slimmed now."""
+
+import time
+from dataclasses import replace
+
+import torch
+
+from slimnet.planning.dead_channels import dead_by_scale
+from slimnet.planning.make_plan import make_plan
+from slimnet.tracing.trace import trace
+from slimnet.training.analysis.metrics import DEAD_BELOW
+from slimnet.training.loop.progress import Progress
+from slimnet.training.loop.training_run import TrainingRun
+
+SHARE = 0.01
+"""The part of the training time that forecasts may take."""
+
+
+class Forecaster:
+    """Says what slimming would leave, as seldom as it has to so that training hardly notices.
+
+    The plan is made on meta tensors: it computes nothing, draws no random numbers, and reads γ and β where they
+    are. A network that cannot be traced has no forecast.
+
+    It is made between two reports and not in a thread beside them: planning is Python throughout and holds Python's
+    global lock, so the steps would wait for it all the same, and it would read weights that are changing.
+    """
+
+    def __init__(self, run: TrainingRun) -> None:
+        self._run = run
+        self._example = torch.empty(1, run.data.channels, *run.data.image_size, device="cpu")
+        self._spent = 0.0
+        self._began: float | None = None
+        self._possible = True
+
+    def add(self, progress: Progress) -> Progress:
+        """The progress with the network's MACs and those that slimming would leave, where it is time for them."""
+        self._began = progress.seconds if self._began is None else self._began
+        last = progress.iteration == progress.total
+        if not self._possible or not (last or self._spent <= SHARE * (progress.seconds - self._began)):
+            return progress
+        start = time.perf_counter()
+        try:
+            before, after = self._macs()
+        except Exception:  # whatever it is, a forecast is not worth the run
+            self._possible = False
+            return progress
+        self._spent += time.perf_counter() - start
+        return replace(progress, macs=before, macs_if_slimmed=after)
+
+    def _macs(self) -> tuple[int, int]:
+        model = self._run.model
+        graph = trace(model, self._example)
+        plan = make_plan(model, self._example, graph, dead_by_scale(graph, DEAD_BELOW))
+        return plan.macs_before, plan.macs_after

@@ -1,0 +1,121 @@
+"""slimnet benchmark on ONNX files, which need no export: the tables, the names, and what is refused."""
+
+import json
+
+import click
+import pytest
+import slimnet_cli
+import torch
+from bundles import onnx_file
+from slimnet_cli.options.contenders import named
+from slimnet_cli.output.comparison_tables import less
+
+from slimnet.benchmark import Comparison, onnx_macs, usable_cores
+
+QUICK = ["--seconds", "0.02", "--batch", "1", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory) -> str:
+    return str(onnx_file(tmp_path_factory.mktemp("onnx") / "net.onnx"))
+
+
+def run(*arguments: str) -> int:
+    return slimnet_cli.run(["benchmark", *arguments])
+
+
+def test_two_networks_have_a_column_for_what_changed(net, capsys):
+    assert run(net, net, *QUICK) == 0
+    lines = capsys.readouterr().out.splitlines()
+    macs = f"{onnx_macs(net):,}"
+    assert lines[0].split() == ["dense", "slim"]
+    assert [line.split() for line in lines if line.startswith("multiply")] == [
+        ["multiply-accumulates", macs, macs, "unchanged"]
+    ]
+    (latency,) = [line for line in lines if line.startswith("onnxruntime, batch 1 ")]
+    assert "/s" in latency
+    assert "efficiency" in latency
+
+
+def test_more_networks_have_a_column_each(net, capsys):
+    assert run(f"a={net}", f"b={net}", net, *QUICK) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["a", "b", "net.onnx"]
+    assert "unchanged" in lines[2]
+
+
+def test_layers_are_shown_with_what_became_of_their_work(net, capsys):
+    assert run(net, net, *QUICK, "--layers") == 0
+    text = capsys.readouterr().out
+    assert "Every layer of dense and slim on onnxruntime, batch 1, 1 thread" in text
+    table = text.split("Every layer")[1].splitlines()
+    assert [line.split()[0] for line in table if line[:2] in ("a ", "c ", "e ", "f ")] == ["a", "c", "e", "f"]
+    shares = [line.partition(":")[0] for line in table if "of the time" in line]
+    assert shares == ["all convolutions", "all linear layers", "everything else"]
+
+
+def test_a_report_of_several_files_is_about_what_was_measured(net, tmp_path, capsys):
+    page = tmp_path / "report.html"
+    assert run(f"a={net}", f"b={net}", f"c={net}", *QUICK, "--report", str(page)) == 0
+    assert str(page) in capsys.readouterr().err.replace("\n", "")
+    assert "onnxruntime, batch 1" in page.read_text(encoding="utf-8")
+
+
+def test_machines_get_a_comparison_that_can_be_read_back(net, capsys):
+    assert run(net, net, *QUICK, "--threads", "1,all", "--json") == 0
+    comparison = Comparison.from_dict(json.loads(capsys.readouterr().out))
+    assert [latency.threads for latency in comparison.latencies] == sorted({1, usable_cores()})
+    assert comparison.names == ("dense", "slim")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--threads", "0"], "positive whole numbers, or all"),
+        (["--threads", "1,two"], "positive whole numbers, or all"),
+        (["--threads", "100000"], "no place on"),
+        (["--batch", "0"], "positive whole numbers"),
+        (["--batch", ""], "positive whole numbers"),
+        (["--seconds", "0"], "must be positive"),
+        (["--seconds", "nan"], "must be positive"),
+        (["--runtime", "onnx"], "did you mean onnxruntime"),
+        (["--runtime", "torch"], "dense is an ONNX file alone"),
+        (["--device", "npu"], "cpu, cuda and cuda:N"),
+        (["--report", "nowhere/r.html"], "no folder nowhere"),
+        (["--data", "digits"], "dense does not take the images of digits"),
+        (["--data", "nothing"], "no data set"),
+        pytest.param(
+            ["--device", "cuda"],
+            "no cuda here",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_line(net, options, message, capsys):
+    assert run(net, net, *QUICK, *options) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert message in captured.err
+
+
+def test_one_network_is_not_enough(net, capsys):
+    assert run(net) == 2
+    assert "at least two" in capsys.readouterr().err
+
+
+def test_networks_are_named_by_the_user_or_by_their_files(tmp_path):
+    assert named(["x/a.pt", "b=c/d"]) == [("dense", "x/a.pt"), ("b", "c/d")]
+    assert [name for name, _ in named(["x/a.pt", "runs/slim", "runs/li/model.onnx"])] == ["a.pt", "slim", "li"]
+    (tmp_path / "p=q").mkdir()
+    assert named([f"{tmp_path}/p=q", "b"])[0] == ("dense", f"{tmp_path}/p=q")
+    with pytest.raises(click.UsageError, match="two networks are called a"):
+        named(["a=1", "a=2", "c"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [(100, 40, "60 % less, 2.50 × fewer"), (100, 100, "unchanged"), (40, 100, "150 % more"), (10, 0, "100 % less")],
+)
+def test_changes_in_words(before, after, words):
+    assert less(before, after, fewer=True).replace("\u202f", " ") == words

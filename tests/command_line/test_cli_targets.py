@@ -1,0 +1,144 @@
+"""slimnet slim with a budget: it says that it is not exact, and what is left; misuse is one line."""
+
+import dataclasses
+import json
+
+import pytest
+import slimnet_cli
+import torch
+from networks import lively
+
+from slimnet.bundle.bundle import load, read_blueprint, read_certificate, verify_bundle
+from slimnet.data import load_data
+from slimnet.errors import UsageError
+from slimnet.methods import Budget, rank, remove, within
+from slimnet.models import build
+
+ARGS = {"widths": [8, 12], "pool_after": [1], "hidden": 16, "in_channels": 1}
+NETWORK = ["--arch", "basicnet", "--arch-args", json.dumps(ARGS), "--input-shape", "1,16,16"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("dense") / "net.pt"
+    torch.save(lively(build("basicnet", ARGS)).state_dict(), path)
+    return str(path)
+
+
+def said(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = slimnet_cli.run([*arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_bundle_to_a_budget_says_what_it_is_relative_to(checkpoint, tmp_path, capsys, monkeypatch):
+    """Accuracy before and after on the digits; the plan records the budget, and the certificate what it is against."""
+    monkeypatch.setattr(slimnet_cli.output.terminal, "SECONDS_BETWEEN_LINES", 0)
+    folder = tmp_path / "half"
+    code, out, err = said(
+        capsys, "slim", checkpoint, *NETWORK, "--target-macs", "0.5", "--data", "digits", "-o", str(folder)
+    )
+    assert code == 0
+    words = " ".join(out.split())
+    assert "This is not exact:" in words
+    assert "the accuracy above is before any fine-tuning" in words
+    assert "test images" in words
+    assert "What BatchNorms still hear was measured on 256 training images, without labels." in words
+    for what in ("certificate", "accuracy of the dense network"):
+        assert f"Slimming: {what}: 359 of 359 images" in err
+    plan, certificate = read_blueprint(folder).plan, read_certificate(folder)
+    assert 0.3 < plan.macs_after / plan.macs_before <= 0.5
+    assert "chosen by implicit for macs at most 0.5 of the dense network's" in plan.criterion
+    assert certificate.reference == "the silenced network"
+    assert sum(p.numel() for p in load(folder).parameters()) == plan.params_after
+    verify_bundle(folder)
+    with pytest.raises(UsageError, match="is proven against the silenced network, so verify it without the dense one"):
+        verify_bundle(folder, dense=build("basicnet", ARGS))
+
+
+def test_batchnorms_are_measured_on_as_many_images_as_one_says(checkpoint, tmp_path, capsys):
+    """Oracle: the library's removal, with as many training images and without."""
+    model, data = build("basicnet", ARGS), load_data("digits")
+    model.load_state_dict(torch.load(checkpoint))
+    example, _ = next(data.batches("test", 8))
+    ranking = dataclasses.replace(rank("implicit", model.eval(), example, threshold=1e-3), threshold=1e-3)
+    chosen = within(model, example, ranking, Budget("macs", 0.5))
+    for count, images in (("0", None), ("40", data.sample(40))):
+        oracle = remove(model, example, chosen, images=images).model.state_dict()
+        line = ("slim", checkpoint, *NETWORK, "--target-macs", "0.5", "--data", "digits", "--measure-on", count)
+        code, out, _ = said(capsys, *line, "-o", str(tmp_path / count))
+        assert code == 0
+        assert (f"measured on {count} training images" in " ".join(out.split())) is (images is not None)
+        for name, tensor in load(tmp_path / count).state_dict().items():
+            torch.testing.assert_close(tensor, oracle[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_dry_run_prints_the_plan_and_the_warning(checkpoint, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = said(capsys, "slim", checkpoint, *NETWORK, "--target-params", "0.6", "--dry-run")
+    assert code == 0
+    assert "This is not exact:" in out
+    assert "see what that costs with --data" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_machines_get_the_target_and_how_much_was_chosen(checkpoint, tmp_path, capsys):
+    code, out, _ = said(
+        capsys, "slim", checkpoint, *NETWORK, "--target-params", "0.6", "--method", "li2017", "--json", "-o",
+        str(tmp_path / "small"),
+    )  # fmt: skip
+    document = json.loads(out)
+    assert code == 0
+    assert document["target"]["method"] == "li2017"
+    assert document["target"]["exact"] is False
+    removed = document["channels"]["before"] - document["channels"]["after"]
+    assert document["target"]["chosen_channels"] == removed > 0
+    assert document["parameters"]["after"] <= 0.6 * document["parameters"]["before"]
+
+
+def test_dead_channels_alone_may_meet_the_budget(tmp_path, capsys):
+    model = lively(build("basicnet", ARGS))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data[::2] = 0.0
+    torch.save(model.state_dict(), tmp_path / "net.pt")
+    code, out, _ = said(capsys, "slim", str(tmp_path / "net.pt"), *NETWORK, "--target-macs", "0.8", "--dry-run")
+    assert code == 0
+    assert "Dead channels alone meet the budget: this is exact." in out
+
+
+def test_a_budget_of_latency_is_measured(checkpoint, capsys):
+    """Nothing is slower than the whole of what the dense network takes, to within what a busy machine adds."""
+    code, out, _ = said(
+        capsys, "slim", checkpoint, *NETWORK, "--target-latency", "1", "--runtime", "torch", "--dry-run"
+    )
+    assert code == 0
+    assert "exact" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target-macs", "1.5"], "a budget of 1.5 is no fraction of the dense network's macs in (0, 1]"),
+        (["--target-params", "0"], "a budget of 0.0 is no fraction of the dense network's params in (0, 1]"),
+        (
+            ["--target-macs", "0.001"],
+            "implicit cannot leave 0.001 of the dense network's macs: the smallest possible is",
+        ),
+        (["--target-macs", "0.5", "--target-params", "0.5"], "there can be one budget"),
+        (["--target-macs", "0.5", "--method", "liu"], "there is no method 'liu'; did you mean liu2017?"),
+        (["--target-macs", "0.5", "--method", "taylor"], "taylor needs labelled images"),
+        (["--target-macs", "0.5", "--measure-on", "9"], "no images to measure BatchNorms on; say where they are"),
+        (["--measure-on", "9"], "--measure-on is for what a budget leaves"),
+        (["--method", "random"], "--method ranks channels for a budget"),
+        (["--target-macs", "0.5", "--runtime", "torch"], "--runtime is where --target-latency is measured"),
+        (["--target-latency", "0.5", "--runtime", "torhc"], "torhc"),
+    ],
+)
+def test_misuse_is_one_line(checkpoint, arguments, message, capsys):
+    code, out, err = said(capsys, "slim", checkpoint, *NETWORK, *arguments, "--dry-run")
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert len(err.splitlines()) == 1

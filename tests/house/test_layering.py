@@ -1,0 +1,123 @@
+"""The house keeps its order: public names, imports in the order of the stages, small files, a quiet library."""
+
+import ast
+import itertools
+import tomllib
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import slimnet
+
+ROOT = Path(__file__).parents[2]
+LIBRARY = sorted((ROOT / "slimnet").rglob("*.py"))
+SOURCES = [path for folder in ("slimnet", "cli", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
+STAGES = ["trace", "sparsity", "planning", "surgery", "certify", "pipeline", "bundle"]
+PUBLIC = [
+    "Certificate",
+    "Inspection",
+    "OnnxExport",
+    "Slimmed",
+    "SlimnetError",
+    "SurgeryPlan",
+    "Verification",
+    "apply_plan",
+    "build",
+    "certify",
+    "export_onnx",
+    "inspect",
+    "load",
+    "load_checkpoint",
+    "save",
+    "slim",
+    "verify_bundle",
+]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def test_every_package_is_installed() -> None:
+    """A folder that pyproject.toml does not list works in a checkout and is missing from a wheel."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {module_name(path) for path in LIBRARY if path.name == "__init__.py"}
+    assert folders | {"slimnet_cli"} == set(listed)
+
+
+NAMES = {module_name(path) for path in LIBRARY}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules that a file imports when it is imported itself (not what its functions import later)."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= inner & NAMES or {node.module or ""}
+    return found
+
+
+def library_imports() -> dict[str, set[str]]:
+    """Which modules of the library each of them imports; a package stands for its own `__init__`."""
+    return {module_name(path): imports(path) & NAMES for path in LIBRARY}
+
+
+def reached(start: str, graph: dict[str, set[str]]) -> set[str]:
+    """Everything that a module imports, directly or not."""
+    found, waiting = set(), [start]
+    while waiting:
+        for name in graph[waiting.pop()] - found:
+            found.add(name)
+            waiting.append(name)
+    return found
+
+
+def test_the_public_names_are_these():
+    assert slimnet.__all__ == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_there_and_documented(name):
+    assert getattr(slimnet, name).__doc__
+
+
+def test_the_library_imports_in_a_circle_nowhere():
+    """Oracle: graphlib, which raises CycleError naming the circle."""
+    TopologicalSorter(library_imports()).prepare()
+
+
+@pytest.mark.parametrize(("earlier", "later"), list(itertools.pairwise(STAGES)))
+def test_no_stage_imports_a_later_one(earlier, later):
+    after = {f"slimnet.{stage}" for stage in STAGES[STAGES.index(later) :]}
+    assert not reached(f"slimnet.{earlier}", library_imports()) & after
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=module_name)
+def test_the_library_has_no_terminal(path):
+    """No click, no rich, no print, and nothing of the command line."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    assert "print" not in calls
+    modules = {name.partition(".")[0] for name in imports(path)}
+    assert not modules & {"click", "rich", "slimnet_cli", "benchmarks", "tqdm"}
+
+
+def test_torchvision_and_timm_are_imported_in_one_place_only():
+    for path in LIBRARY:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+        if {name.partition(".")[0] for name in names} & {"torchvision", "timm"}:
+            assert module_name(path) == "slimnet.compat"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_small(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= (600 if "tests" in path.relative_to(ROOT).parts else 400)

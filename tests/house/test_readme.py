@@ -1,0 +1,84 @@
+"""The README is true: its blocks run as they are printed, and what it links to exists."""
+
+import re
+import shlex
+import shutil
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import slimnet_cli
+
+from slimnet.sweep import read_grid
+from slimnet.torch_state.process import torch_threads
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The texts between fences; every other fence ends a block."""
+    fenced = re.split(r"^```(.*)\n", README, flags=re.MULTILINE)[1:]
+    return [text for name, text in zip(fenced[::4], fenced[1::4], strict=True) if name == language]
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_python_quick_start_runs(code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    assert "certificate holds" in capsys.readouterr().out
+    assert (tmp_path / "slim.onnx").is_file()
+
+
+@pytest.mark.parametrize("script", blocks("sh"))
+def test_the_command_line_quick_start_runs(script, tmp_path, monkeypatch, capsys):
+    """Line by line in one process, which has imported torch by then; a shell would do no more with these lines."""
+    monkeypatch.chdir(tmp_path)
+    with torch_threads(1):
+        for line in script.splitlines():
+            program, *arguments = shlex.split(line)
+            if program == "cp":
+                shutil.copy(*arguments)
+            else:
+                assert program == "slimnet"
+                assert slimnet_cli.run(arguments) == 0, capsys.readouterr().err
+    assert "certificate holds" in capsys.readouterr().out
+    assert (tmp_path / "slim.onnx").is_file()
+
+
+def test_the_command_that_pip_installs_is_the_one_that_runs_here():
+    (command,) = entry_points(group="console_scripts", name="slimnet")
+    assert command.load() is slimnet_cli.main
+
+
+def test_every_command_but_demo_and_checks_is_shown():
+    shown = set(re.findall(r"^slimnet (\w+)", "".join(blocks("sh") + blocks("")), re.MULTILINE))
+    assert shown == set(slimnet_cli.commands.commands) - {"demo", "checks"}
+
+
+def test_every_file_that_is_linked_to_exists():
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
+    assert targets
+    assert not [target for target in targets if not (ROOT / target).exists()]
+
+
+def test_every_make_target_that_is_named_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{target}:" in makefile for target in re.findall(r"\bmake (\w+)", README) if target != "and")
+
+
+def test_the_grid_that_is_shown_is_one(tmp_path):
+    """Six recipes, two λ times three seeds."""
+    (text,) = blocks("toml")
+    (tmp_path / "grid.toml").write_text(text)
+    assert len(read_grid(tmp_path / "grid.toml")) == 6
+
+
+@pytest.mark.parametrize(
+    "line", re.findall(r"^(?:torchrun .*-m slimnet_cli|slimnet) (train .*)$", "".join(blocks("")), re.M)
+)
+def test_every_training_command_that_is_shown_is_understood(line):
+    """The options exist and their values parse; the data and checkpoints that it names are not read."""
+    arguments = shlex.split(line, comments=True)[1:]
+    context = slimnet_cli.commands.commands["train"].make_context("train", arguments)
+    assert context.params

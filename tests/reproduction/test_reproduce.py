@@ -1,0 +1,288 @@
+"""slimnet reproduce as a person runs it: a plan, a budget, tiny runs that go on, a report; and what it refuses."""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import paper
+import phenomenon
+import pytest
+import slimnet_cli
+from pages import Tags, check_ids
+
+from slimnet.reproduction import catalogue, results
+from slimnet.reproduction.scales import recipe_of
+from slimnet.reproduction.trends import cells
+
+
+def write_data(root, names=("cifar10", "cifar100")):
+    """Data sets of a few random images in the layout that people have them in."""
+    root.mkdir()
+    random = np.random.default_rng(0)
+    for name in names:
+        classes = catalogue.datasets()[name].classes
+        arrays = {}
+        for split, count in (("train", 240), ("test", 120)):
+            arrays[f"x_{split}"] = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+            arrays[f"y_{split}"] = np.arange(count) % classes
+        np.savez(root / f"{name}.npz", classes=np.asarray([f"class {n}" for n in range(classes)]), **arrays)
+    return root
+
+
+@pytest.fixture(scope="module")
+def short():
+    """The small scale, so short that a run is over at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        settings = {"iterations": 4, "train_images": 60, "test_images": 40, "width": 0.05, "first_width": 0.1}
+        for name, value in settings.items():
+            patch.setitem(catalogue.document("experiments.json")["small"], name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Both data sets."""
+    return write_data(tmp_path_factory.mktemp("images") / "data")
+
+
+@pytest.fixture
+def place(tmp_path, data, short):
+    """A folder with data, in which nothing has been run."""
+    (tmp_path / "data").symlink_to(data)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, data, short):
+    """A folder with data, in which a table and two figures have been run, the table with a second seed."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "data").symlink_to(data)
+    assert reproduce(folder, "table4", "fig5", "fig2") == 0
+    assert reproduce(folder, "table4", "--seeds", "2") == 0
+    return folder
+
+
+def reproduce(world, *arguments):
+    own = ["-o", str(world / "out"), "--data-root", str(world / "data"), "--scale", "small"]
+    return slimnet_cli.run(["reproduce", *arguments, *own, "--threads", "1", "--device", "cpu"])
+
+
+def runs(world):
+    """The state of every run, from the table in which a sweep keeps them."""
+    with sqlite3.connect(world / "out" / "sweep.sqlite") as table:
+        return dict(table.execute("SELECT varied, state FROM cells").fetchall())
+
+
+def test_a_plan_lists_every_cell_and_runs_nothing(place, capsys):
+    assert reproduce(place, "table4", "table10", "--dry-run", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [cell["table"] for cell in told["cells"]] == ["table4"] * 6 + ["table10"] * 6
+    assert told["runs"] == 10
+    assert all(cell["seconds"] > 0 for cell in told["cells"] if cell["runs"])
+    assert [cell["row"] for cell in told["cells"] if not cell["runs"]] == ["Liu et al. 2017"] * 2
+    assert told["seconds"] == pytest.approx(sum(cell["seconds"] or 0 for cell in told["cells"]))
+    assert not (place / "out").exists()
+
+
+def test_a_plan_for_people_says_what_is_missing(place, capsys):
+    assert reproduce(place, "table5", "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "tiny-imagenet-200/" in told
+    assert "4 runs stand for these 4 cells" in told
+
+
+def test_the_networks_behind_the_trends_go_by_one_name(place, capsys):
+    assert reproduce(place, "trends", "table4", "--dry-run", "--json", "--seeds", "2") == 0
+    told = json.loads(capsys.readouterr().out)
+    names = [cell["cell"] for cell in told["cells"]]
+    assert len(names) == len(set(names))
+    assert {each.name for each in cells()} <= set(names)
+    assert "table4-64-1x-cifar10" in names
+    assert all(cell["runs"] == 2 for cell in told["cells"])
+
+
+def test_a_budget_is_begun_with_what_is_worth_most_and_the_rest_follows(place, capsys):
+    """Then nothing is done twice: the runs of the first call keep their models, and a third call trains none."""
+    assert reproduce(place, "table4", "--budget", "0.01s") == 0
+    begun = capsys.readouterr()
+    assert "1 of 6 runs" in begun.err
+    assert "some of it is left; the same command goes on" in begun.err
+    assert reproduce(place, "table4", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    states = runs(place)
+    assert len(states) == 6
+    assert set(states.values()) == {"done"}
+    assert all(cell["ours"] is not None for cell in told["cells"])
+    for cell in told["cells"]:
+        assert cell["difference"]["gamma"] == pytest.approx(cell["ours"]["gamma"] - cell["paper"]["gamma"])
+        assert (cell["scale"], cell["seeds"], cell["iterations"]) == ("small", [0], 4)
+    models = {path: path.stat().st_mtime_ns for path in (place / "out" / "runs").glob("*/model.pt")}
+    assert len(models) == 6
+    assert reproduce(place, "table4") == 0
+    assert models == {path: path.stat().st_mtime_ns for path in (place / "out" / "runs").glob("*/model.pt")}
+
+
+def test_a_run_that_stands_in_two_tables_is_made_once(world):
+    """Of the four batch sizes in figure 5 one is table 4's ordinary run; figure 2 has four of its own."""
+    files = [json.loads(path.read_text()) for path in (world / "out" / "results").glob("*.json")]
+    assert len(files) == 6 + 3 + 4
+    assert len(runs(world)) == len(files) + 6
+    shared = [each for each in files if "table4-64-1x-cifar10" in each["names"]]
+    assert len(shared) == 1
+    assert {"table1-adam-l2-1e-4-cifar10", "table3-l2-1e-4-batch-40-cifar10"} <= set(shared[0]["names"])
+
+
+def test_another_seed_joins_the_first(world, capsys):
+    assert reproduce(world, "table4", "--seeds", "2", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert all(cell["seeds"] == [0, 1] for cell in told["cells"])
+
+
+def test_every_number_of_the_small_scale_says_so(world, capsys):
+    assert reproduce(world, "table4", "fig5") == 0
+    text = capsys.readouterr().out
+    assert text == (world / "out" / "report.md").read_text()
+    assert text.startswith("Small scale, which is not the paper's")
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "CIFAR" in line]
+    assert len(lines) == 6
+    assert all("| small: " in line for line in lines)
+    trends = [line for line in text.splitlines() if "**holds**" in line or "**does not hold**" in line]
+    assert trends
+    assert all("(small, " in line for line in trends)
+    page = (world / "out" / "report.html").read_text()
+    check_ids(page)
+    parsed = Tags(page)
+    assert not parsed.open
+    assert "L2 1e-4, batch 160" in parsed.text
+    assert {each.get("id") for _, each in parsed.found} >= {"table4", "fig5"}
+
+
+def test_figure_2_is_drawn_from_what_the_runs_kept(world, capsys):
+    assert reproduce(world, "fig2") == 0
+    capsys.readouterr()
+    parsed = Tags((world / "out" / "report.html").read_text())
+    assert "fig2" in {each.get("id") for _, each in parsed.found}
+
+
+def test_a_run_that_fails_leaves_the_others_their_turn(place, capsys, monkeypatch):
+    """A learning rate at which one optimiser diverges; the other row has its result, and the exit code is 1."""
+    small = catalogue.document("experiments.json")["small"]
+    monkeypatch.setitem(small, "lr", {"amsgrad": 1e30})
+    assert reproduce(place, "supp-table2") == 1
+    captured = capsys.readouterr()
+    assert "supp-table2-amsgrad-relu-l2-1e-2-cifar100, seed 0 failed: the loss became" in captured.err
+    states = list(runs(place).values())
+    assert (states.count("failed"), states.count("done")) == (3, 5)
+    assert "| AMSGrad, ReLU, L2 1e-4 | CIFAR-100 |" in captured.out
+
+
+def test_the_end_of_a_budget_lets_the_run_at_hand_save_and_leave(place, capsys, monkeypatch):
+    """The one run, which would take hours, waits to go on from its checkpoint. The time is up once it has reported."""
+
+    class Timer(threading.Thread):
+        def __init__(self, seconds: float, end: Callable[[], None]) -> None:
+            super().__init__(daemon=True)
+            self.seconds, self.end = seconds, end
+
+        def run(self) -> None:
+            assert self.seconds == 2
+            while not any(path.stat().st_size for path in (place / "out" / "runs").glob("*/metrics.jsonl")):
+                time.sleep(0.02)
+            self.end()
+
+        def cancel(self) -> None:
+            pass
+
+    monkeypatch.setattr(threading, "Timer", Timer)
+    monkeypatch.setitem(catalogue.document("experiments.json")["small"], "iterations", 1_000_000)
+    assert reproduce(place, "table4", "--budget", "2s") == 0
+    assert "the same command goes on" in capsys.readouterr().err
+    assert list(runs(place).values()) == ["waiting"]
+    assert len(list((place / "out" / "runs").glob("*/checkpoints/*.pt"))) == 1
+
+
+def test_results_are_taken_over_and_make_a_page(world, tmp_path, monkeypatch):
+    """benchmarks/README.md says of every table how much of it was run, at which scale, and how long it would take."""
+    monkeypatch.setattr(paper, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(paper, "PLAN", tmp_path / "plan.json")
+    machine = {"Device": "CPU", "Processor": "P", "Threads": "1", "torch": "2", "Measured": "today"}
+    cells = [
+        {"cell": "table4-64-1x-cifar10", "seconds": 9000.0},
+        {"cell": "table10-liu-et-al.-2017-cifar10", "seconds": None},
+    ]
+    told = {"machine": machine, "runs": 1, "seconds": 9000.0, "cells": cells}
+    (tmp_path / "told.json").write_text(json.dumps(told))
+    assert paper.keep_plan(tmp_path / "told.json") == paper.PLAN
+    kept = paper.keep(world / "out")
+    assert len(kept) == 13
+    assert paper.keep(world / "out") == []
+    assert all(paper.read(path).seeds == paper.read(world / "out" / "results" / path.name).seeds for path in kept)
+    page = paper.page()
+    assert "| table4 | 6 | 0 | 6 | 0 | 0 |" in page
+    assert "| table10 | 6 | 0 | 0 | 4 | 2 |" in page
+    assert "CPU, P, 1 thread, torch 2, today. All 1 runs: 2.5 h." in page
+    assert "| table4 | CIFAR-10 | 2.5 h |" in page
+    assert "### At small scale" in page
+    assert "median (and most) of the runs: basicnet at batch 20 " in page
+    assert "### At full scale" not in page
+    assert "| 32-0.25x | CIFAR-100 | 0.0 / 0.51 / 2.05 / 43.4 | small: " in page
+    assert "| L2 1e-4, batch 160 |" not in phenomenon.table(dict(paper.found("small").results))
+
+
+def test_seeds_from_two_folders_join_and_those_of_another_recipe_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(paper, "RESULTS", tmp_path / "kept")
+    recipe = recipe_of(catalogue.entry("table4", "64-1x", "cifar10"), "small")
+    where = {"Processor": "P", "Device": "CPU", "Threads": "1"}
+    for folder, seed, rate in (("a", 0, recipe.lr), ("b", 1, recipe.lr), ("c", 2, 0.5)):
+        readings = dict.fromkeys(catalogue.READINGS, 1.0) | {"layers": (1.0,)}
+        run = results.Run(seed, readings, (), (2, 1), 0, 0.0, 1.0, 1.0, where)
+        results.add(tmp_path / folder / "results", ["x"], "small", replace(recipe, lr=rate, seed=seed), run)
+    (kept,) = {path for folder in ("a", "b") for path in paper.keep(tmp_path / folder)}
+    assert results.read(kept).seeds == (0, 1)
+    paper.keep(tmp_path / "c")
+    assert results.read(kept).seeds == (2,)
+
+
+@pytest.mark.sweep
+def test_several_at_a_time_are_processes_of_their_own_with_the_same_results(world, place, capsys):
+    """Oracle: the readings of the same runs, one after the other in this process."""
+    assert reproduce(place, "table4", "--concurrent", "2") == 0
+    capsys.readouterr()
+    for path in (place / "out" / "results").glob("*.json"):
+        both = [json.loads(each.read_text()) for each in (path, world / "out" / "results" / path.name)]
+        assert both[0]["runs"][0]["readings"] == both[1]["runs"][0]["readings"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["tabel1"], "did you mean table1?"),
+        (["table1", "--budget", "soon"], "say it as 90s, 25m"),
+        (["table1", "--seeds", "0"], "--seeds"),
+        ([], "Missing argument"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(world, arguments, told, capsys):
+    assert reproduce(world, *arguments) == 2
+    captured = capsys.readouterr()
+    assert told in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_there_are_two_scales(capsys):
+    assert slimnet_cli.run(["reproduce", "table1", "--scale", "medium"]) == 2
+    assert "'full', 'small'" in capsys.readouterr().err
+
+
+def test_without_data_it_says_what_to_provide(world, tmp_path, capsys):
+    arguments = ["reproduce", "table5", "--data-root", str(tmp_path), "-o", str(tmp_path / "out")]
+    assert slimnet_cli.run(arguments) == 2
+    captured = capsys.readouterr()
+    assert "TinyImageNet is not in" in captured.err
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()

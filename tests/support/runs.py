@@ -1,0 +1,41 @@
+"""What the training tests share: a small recipe, random images, and what a run ends with."""
+
+import torch
+
+from slimnet.data import ImageData
+from slimnet.training import Recipe, TrainingRun
+from slimnet.training.recipe.recipe import Recipe
+
+TINY = {"widths": [4, 6], "pool_after": [1], "hidden": 8, "in_channels": 2, "num_classes": 3}
+
+
+def recipe(**changes: object) -> Recipe:
+    """A small BasicNet trained for seven steps."""
+    return Recipe(
+        **{"arch": "basicnet", "arch_args": TINY, "data": "x.npz", "iterations": 7, "batch_size": 5} | changes
+    )
+
+
+def images(count: int = 12, classes: int = 3) -> ImageData:
+    """Random 8 × 8 images in two channels; the labels go round."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (count, 8, 8, 2), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(count) % classes
+    return ImageData.of("noise", (pixels, labels), (pixels.flip(0), labels.flip(0)), "abc"[:classes])
+
+
+def finished(run: TrainingRun) -> dict[str, torch.Tensor]:
+    for _ in run:
+        pass
+    return run.model.state_dict()
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def everything(run: TrainingRun) -> list[torch.Tensor]:
+    """Weights, optimiser state and random streams, as a flat list of tensors."""
+    state = run.state()
+    kept = [each for number in sorted(state["optimiser"]) for each in state["optimiser"][number].values()]
+    return [*state["state_dict"].values(), *filter(torch.is_tensor, kept), *state["random"][0]]

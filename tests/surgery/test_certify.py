@@ -1,0 +1,82 @@
+"""How two networks' outputs are compared: in double precision, piece by piece; and with the classes of a loader."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import slimnet
+from slimnet import Certificate, SurgeryPlan
+from slimnet.accuracy import Accuracy
+from slimnet.surgery import certificate
+from slimnet.surgery.equivalence import PIECE, distance
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("size", [1, PIECE - 1, PIECE, 2 * PIECE + 1])
+def test_the_largest_difference_is_found_wherever_it_is(size, dtype):
+    generator = torch.Generator().manual_seed(size)
+    expected, actual = torch.randn(2, 1, size, generator=generator).to(dtype)
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    left, right = expected.to(wide), actual.to(wide)
+    found = distance(expected, actual)
+    assert found.largest == pytest.approx((left - right).abs().max().item(), rel=1e-15)
+    assert found.scale == pytest.approx(left.abs().max().item(), rel=1e-15)
+
+
+def test_a_difference_in_the_last_of_many_outputs_counts():
+    expected = torch.zeros(3, PIECE)
+    actual = expected.clone()
+    actual[-1, -1] = 0.5
+    assert distance(expected, actual).largest == 0.5
+
+
+@pytest.mark.parametrize("place", [0, PIECE, 3 * PIECE - 1])
+def test_a_value_that_is_no_number_is_the_largest_difference_of_all(place):
+    expected, actual = torch.ones(2, 3, PIECE)
+    actual.view(-1)[place] = float("nan")
+    found = distance(expected, actual)
+    assert found.largest != found.largest
+
+
+def test_outputs_of_whole_numbers_and_of_truths_are_compared_too():
+    assert distance(torch.tensor([[3, 7]]), torch.tensor([[3, 9]])).largest == 2
+    assert distance(torch.tensor([[True, False]]), torch.tensor([[True, True]])).largest == 1
+    assert distance(torch.zeros(0, 4), torch.zeros(0, 4)).largest == 0
+
+
+def labelled(batches: int = 3) -> tuple[nn.Module, nn.Module, SurgeryPlan, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """A network of seven classes, one with another last layer, a plan between them, and batches of 5 with classes."""
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 7)).eval()
+    loader = [(torch.randn(5, 1, 4, 4), torch.randint(0, 7, (5,))) for _ in range(batches)]
+    other = copy.deepcopy(dense)
+    nn.init.normal_(other[4].weight)
+    return dense, other, slimnet.slim(dense, loader[0][0]).plan, loader
+
+
+def test_with_a_loader_of_labelled_images_both_networks_accuracy_is_measured():
+    """Oracle: sorted scores of all images at once, best first."""
+    dense, other, plan, loader = labelled()
+    images, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
+    found = certificate(dense, other, plan, iter(loader))
+    assert found.accuracies is not None
+    for network, accuracy in zip((dense, other), found.accuracies, strict=True):
+        order = network(images).argsort(1, descending=True)
+        places = [row.tolist().index(label) for row, label in zip(order, labels.tolist(), strict=True)]
+        assert accuracy == Accuracy(sum(p == 0 for p in places) / 15, sum(p < 5 for p in places) / 15, 15)
+    assert found.accuracies[0] != found.accuracies[1]
+    assert f"accuracy {found.accuracies[0].top1:.2%} → {found.accuracies[1].top1:.2%}" in str(found)
+    assert Certificate.from_json(found.to_json()) == found
+
+
+def test_without_classes_no_accuracy_is_measured():
+    dense, other, plan, loader = labelled()
+    maps = [(images, torch.zeros(5, 4, 4, dtype=torch.long)) for images, _ in loader]
+    for unlabelled in ([images for images, _ in loader], maps):
+        found = certificate(dense, other, plan, iter(unlabelled))
+        assert found.samples == 15
+        assert found.accuracies is None
+        assert "accuracy" not in str(found)
+        assert Certificate.from_json(found.to_json()) == found
