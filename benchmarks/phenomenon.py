@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 import paper
-from slimnet_cli.commands.sweep import Workforce
+from slimnet_cli.commands.sweep import WorkerOptions
 from slimnet_cli.progress.reproduction_run import Reproduction, tasks_of
 
 from slimnet.reproduction.catalogue import Entry, entry
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print what has been found and run nothing")
     options = parser.parse_args()
     if not options.table:
-        alone = Workforce(concurrent=1, threads=1, device="cpu", ray=None, gpus=0.0)
+        alone = WorkerOptions(concurrent=1, threads=1, device="cpu", ray=None, gpus=0.0)
         reproduction = Reproduction(options.out, options.data_root, "small", alone)
         tasks = tasks_of(entries(), "small", options.seeds)
         reproduction.train([task for task in tasks if not reproduction.done(task)], None)

@@ -41,7 +41,15 @@ from slimnet.benchmark.environment import environment
 from slimnet.data import load_data
 from slimnet.data.normalisation import normalised
 from slimnet.errors import SlimnetError
-from slimnet.methods import METHODS, Budget, Ranking, li2017_recipes, rank, remove, within
+from slimnet.methods import (
+    METHODS,
+    Budget,
+    Ranking,
+    li2017_recipes,
+    remove_selected,
+    score_channels,
+    select_within_budget,
+)
 from slimnet.methods.batchnorm_measure import ENOUGH
 from slimnet.storage.files import whole_file
 from slimnet.training import Recipe, TrainingRun
@@ -125,7 +133,7 @@ class Bench:
     def ranking(self, method: str) -> Ranking:
         """What a method thinks of the channels; taylor looks at 512 training images."""
         batches = itertools.islice(self.data.batches("train", 64), 8)
-        return rank(method, self.model, self.inputs, batches=batches)
+        return score_channels(method, self.model, self.inputs, batches=batches)
 
 
 def in_bfloat16(model: nn.Module) -> nn.Module:
@@ -164,12 +172,14 @@ def network(bench: Bench, method: str, budget: float | None) -> tuple[nn.Module,
         slimmed = slimnet.slim(bench.model, bench.inputs)
     elif budget is None:
         chosen = li2017_recipes(method, bench.model, bench.inputs)
-        slimmed = remove(bench.model, bench.inputs, chosen, recalibrate=False)
+        slimmed = remove_selected(bench.model, bench.inputs, chosen, recalibrate=False)
     else:
         ranking = bench.ranking(method.removesuffix(PLAIN).removesuffix(MEASURED))
-        chosen = within(bench.model, bench.inputs, ranking, Budget("macs", budget))
+        chosen = select_within_budget(bench.model, bench.inputs, ranking, Budget("macs", budget))
         shown = bench.data.sample(ENOUGH) if method.endswith(MEASURED) else None
-        slimmed = remove(bench.model, bench.inputs, chosen, recalibrate=not method.endswith(PLAIN), images=shown)
+        slimmed = remove_selected(
+            bench.model, bench.inputs, chosen, recalibrate=not method.endswith(PLAIN), images=shown
+        )
     plan = slimmed.plan
     return slimmed.model, {
         "macs": plan.macs_after,

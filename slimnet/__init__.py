@@ -12,12 +12,11 @@ from slimnet.slimmed import Slimmed
 from slimnet.surgery.apply_plan import apply_plan
 from slimnet.surgery.certificate import Certificate, certify
 from slimnet.surgery.plan import SurgeryPlan
+from slimnet.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from slimnet.bundle.bundle import Verification, load, save, verify_bundle
     from slimnet.export.onnx import OnnxExport, export_onnx
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Certificate",

@@ -10,12 +10,12 @@ from torch import nn
 from slimnet.graph.channel_graph import ChannelGraph
 from slimnet.modules.example_inputs import ExampleInputs, check_inputs
 from slimnet.modules.tensors import state
-from slimnet.pipeline import RoundTo, as_rounding, operate
+from slimnet.pipeline import RoundTo, as_rounding, plan_and_apply
 from slimnet.planning.dead_channels import dead_by_scale
 from slimnet.planning.make_plan import make_plan
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.tracing.trace import trace
-from slimnet.width_search import Auto
+from slimnet.width_search import WidthSearch
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def inspect(
     inputs = check_inputs(model, example_inputs)
     graph = trace(model, inputs)
     rounding = as_rounding(round_to)
-    if isinstance(rounding, Auto):
-        plan = operate(model, inputs, lambda graph: dead_by_scale(graph, threshold), rounding)[1]
+    if isinstance(rounding, WidthSearch):
+        plan = plan_and_apply(model, inputs, lambda graph: dead_by_scale(graph, threshold), rounding)[1]
     else:
         plan = make_plan(model, inputs, graph, dead_by_scale(graph, threshold), rounding=rounding)
     reasons: dict[str, Counter[str]] = {}

@@ -16,16 +16,16 @@ from slimnet.planning.make_plan import make_plan
 from slimnet.planning.width_rounding import Rounding
 from slimnet.slimmed import Slimmed
 from slimnet.surgery.apply_plan import apply_plan, independent
-from slimnet.surgery.certificate import Certificate, apart, certify
+from slimnet.surgery.certificate import Certificate, certify, eval_copy
 from slimnet.surgery.equivalence import TOLERANCE
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.devices import uncompiled
 from slimnet.torch_state.process import return_memory
 from slimnet.torch_state.random_state import random_numbers_kept
 from slimnet.tracing.trace import trace
-from slimnet.width_search import Auto, choose
+from slimnet.width_search import WidthSearch, choose
 
-RoundTo = int | str | Mapping[str, int] | Auto | None
+RoundTo = int | str | Mapping[str, int] | WidthSearch | None
 """What widths may be rounded to: a multiple, one for each of some layers, "auto", or nothing."""
 
 
@@ -49,8 +49,8 @@ def slim(
     outputs may move, relative to the largest one: 1e-4 where nothing is said, and what rounding takes in short types
     (1e-2 in float16, 5e-2 in bfloat16). `round_to` keeps a few removable channels, so that every layer's width is a
     multiple of it (or what it was), which hardware may like: a number, one for each of some layers by name, or "auto"
-    (or an `Auto`) for those that are fastest on onnxruntime here, measured beside the dense network. The model is not
-    touched: weights, mode, device and random state stay.
+    (or a `WidthSearch`) for those that are fastest on onnxruntime here, measured beside the dense network. The model is
+    not touched: weights, mode, device and random state stay.
 
     Raises:
         CertificateError: outputs differ by more than `tolerance` (relative); nothing is returned.
@@ -63,7 +63,7 @@ def slim(
 
     def attempt(tried: bool, trusted: SurgeryPlan | None) -> Slimmed:
         """Slim the network once, with a plan that is tried on it or one that is trusted."""
-        narrow, plan = operate(
+        narrow, plan = plan_and_apply(
             model,
             inputs,
             lambda graph: find_dead(model, graph, threshold, criterion, batches),
@@ -71,16 +71,16 @@ def slim(
             tried=tried,
             trusted=trusted,
         )
-        return prove(model, narrow, plan, inputs, loader=batches, tolerance=tolerance, float64=float64)
+        return certify_or_raise(model, narrow, plan, inputs, loader=batches, tolerance=tolerance, float64=float64)
 
-    return with_care(attempt)
+    return retry_with_retrace(attempt)
 
 
 class SamePlanError(SlimnetError):
     """A plan made with more care is the one that was trusted, so that nothing new would come of it."""
 
 
-def with_care(attempt: Callable[[bool, SurgeryPlan | None], Slimmed]) -> Slimmed:
+def retry_with_retrace(attempt: Callable[[bool, SurgeryPlan | None], Slimmed]) -> Slimmed:
     """What `attempt(False)` gives; where that is not the masked network, what `attempt(True)` gives, with more care.
 
     The second attempt is told the plan of the first, and stops where it comes to the same.
@@ -103,7 +103,7 @@ def with_care(attempt: Callable[[bool, SurgeryPlan | None], Slimmed]) -> Slimmed
         raise first from None
 
 
-def prove(
+def certify_or_raise(
     model: nn.Module,
     narrow: nn.Module,
     plan: SurgeryPlan,
@@ -141,30 +141,30 @@ def advice(proof: Certificate) -> str:
     return "lower the threshold, or allow more with tolerance="
 
 
-def as_rounding(round_to: RoundTo) -> Rounding | Auto:
+def as_rounding(round_to: RoundTo) -> Rounding | WidthSearch:
     """What widths are rounded to, as it may be given.
 
     Raises:
         UsageError: it is not a positive whole number, nor a mapping of layers to such numbers, nor "auto".
     """
-    if isinstance(round_to, Auto):
+    if isinstance(round_to, WidthSearch):
         return round_to
     if isinstance(round_to, str):
         if round_to != "auto":
             raise UsageError(
                 f'round_to is {round_to!r}; it must be a number, a mapping of layers to numbers, or "auto"'
             )
-        return Auto()
+        return WidthSearch()
     if round_to is None:
         return Rounding()
     return Rounding(layers=dict(round_to)) if isinstance(round_to, Mapping) else Rounding(round_to)
 
 
-def operate(
+def plan_and_apply(
     model: nn.Module,
     inputs: Inputs,
     find: Callable[[ChannelGraph], DeadChannels],
-    rounding: Rounding | Auto | None = None,
+    rounding: Rounding | WidthSearch | None = None,
     *,
     tried: bool = False,
     trusted: SurgeryPlan | None = None,
@@ -196,14 +196,14 @@ def operate(
             narrow = apply_plan(model, plan, borrow=True)
         return narrow, plan
 
-    return choose(model, inputs, make, rounding) if isinstance(rounding, Auto) else make(rounding)
+    return choose(model, inputs, make, rounding) if isinstance(rounding, WidthSearch) else make(rounding)
 
 
 def runs(model: nn.Module, inputs: Inputs) -> bool:
     """Whether a network's forward takes these inputs, in evaluation mode; the network is not touched."""
     try:
         with torch.no_grad(), uncompiled(), random_numbers_kept(model):
-            inputs.call(apart(model))
+            inputs.call(eval_copy(model))
     except Exception:  # whatever its own code raises
         return False
     return True

@@ -20,7 +20,7 @@ on four other networks (the profiles in benchmarks/README.md); put together for 
 """
 
 DENSE = "dense"
-MOST_SLOWER = 1.02
+MAX_SLOWDOWN = 1.02
 """How much longer than the fastest a network may take that is chosen for its fewer MACs, within the noise."""
 
 Made = tuple[nn.Module, SurgeryPlan]
@@ -29,7 +29,7 @@ Samples = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Auto:
+class WidthSearch:
     """How the widths are chosen: on which runtime, at which batch size, on how many threads (None: every core).
 
     `seconds` is the time in which all candidates take turns, and again where the fastest is hardly faster than dense.
@@ -45,7 +45,7 @@ class Auto:
     timer: "Timer | None" = None
 
 
-Timer = Callable[[Iterable[tuple[str, nn.Module]], Inputs, Auto], Samples]
+Timer = Callable[[Iterable[tuple[str, nn.Module]], Inputs, WidthSearch], Samples]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Candidate:
         return DENSE if self.rounding.multiple >= WHOLE else str(self.rounding)
 
 
-def choose(model: nn.Module, inputs: Inputs, make: Callable[[Rounding], Made], auto: Auto) -> Made:
+def choose(model: nn.Module, inputs: Inputs, make: Callable[[Rounding], Made], auto: WidthSearch) -> Made:
     """The slim network with the fewest MACs of those that cannot be told from the fastest, and its plan.
 
     `make` makes a slim network for one rounding. The dense network is one of the candidates: where nothing is faster
@@ -105,12 +105,12 @@ def networks(
         candidate = Candidate(rounding, plan)
         if progress is not None:
             progress(number, total, candidate.name)
-        if not any(alike(plan, other.plan) for other in candidates):
+        if not any(same_plan(plan, other.plan) for other in candidates):
             candidates.append(candidate)
             yield candidate.name, model if candidate.name == DENSE else narrow
 
 
-def alike(plan: SurgeryPlan, other: SurgeryPlan) -> bool:
+def same_plan(plan: SurgeryPlan, other: SurgeryPlan) -> bool:
     """Whether two plans make the same network."""
     return (plan.cuts, plan.groups, plan.paddings) == (other.cuts, other.groups, other.paddings)
 
@@ -126,7 +126,7 @@ def fewest_macs_of_the_fastest(macs: Sequence[int], samples: Samples) -> int:
     near = [
         number
         for number, median in enumerate(medians)
-        if median <= MOST_SLOWER * medians[best] and ratio_interval(samples[best], samples[number]).holds_one
+        if median <= MAX_SLOWDOWN * medians[best] and ratio_interval(samples[best], samples[number]).holds_one
     ]
     return min(near, key=lambda number: (macs[number], medians[number]))
 
@@ -147,7 +147,7 @@ def quickest(samples: Samples) -> Samples:
     return least
 
 
-def trial(candidate: Candidate, row: Sequence[float], dense: Sequence[float], auto: Auto) -> WidthTrial:
+def trial(candidate: Candidate, row: Sequence[float], dense: Sequence[float], auto: WidthSearch) -> WidthTrial:
     """What was measured of one candidate."""
     import numpy as np
 
@@ -166,14 +166,14 @@ def trial(candidate: Candidate, row: Sequence[float], dense: Sequence[float], au
     )
 
 
-def threads_of(auto: Auto) -> int:
+def threads_of(auto: WidthSearch) -> int:
     """The number of threads that is measured with."""
     from slimnet.benchmark.environment import usable_cores
 
     return auto.threads or usable_cores()
 
 
-def timed(named: Iterable[tuple[str, nn.Module]], inputs: Inputs, auto: Auto) -> Samples:
+def timed(named: Iterable[tuple[str, nn.Module]], inputs: Inputs, auto: WidthSearch) -> Samples:
     """Time networks in turn on this machine's CPU; for onnxruntime one at a time is held as a module.
 
     Raises:

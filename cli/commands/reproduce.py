@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.text import Text
-from slimnet_cli.commands.sweep import Workforce, worker_options
+from slimnet_cli.commands.sweep import WorkerOptions, worker_options
 from slimnet_cli.options.shared import as_one, json_option
 from slimnet_cli.output import terminal
 from slimnet_cli.output.simulated_figures import simulate, write
@@ -89,7 +89,7 @@ def reproduce(
     extent: Extent,
     out: Path,
     data_root: Path,
-    workforce: Workforce,
+    workforce: WorkerOptions,
     as_json: bool,
 ) -> None:
     """Train the networks of the paper's tables and figures, and set what came of them beside what is printed.

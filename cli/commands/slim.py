@@ -153,7 +153,7 @@ def _slimmed(
     """The slim network, exactly or to a budget, and what was chosen for the budget."""
     import slimnet
     from slimnet.data import Batches
-    from slimnet.methods import remove
+    from slimnet.methods import remove_selected
 
     loader = Batches(images, progress=terminal.counting(say, "certificate")) if images else None
     limits: dict[str, Any] = {"loader": loader, "tolerance": removing.tolerance}
@@ -161,7 +161,7 @@ def _slimmed(
         return slimnet.slim(dense, example, removing.threshold, round_to=round_to, **limits), None
     selection = target.choose(dense, example, images, removing)
     limits["images"] = target.sample(images)
-    return remove(dense, example, selection, round_to=removing.multiple, **limits), selection
+    return remove_selected(dense, example, selection, round_to=removing.multiple, **limits), selection
 
 
 def _accuracies(

@@ -47,7 +47,7 @@ OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Workforce:
+class WorkerOptions:
     """Who trains the cells, as the command line says it."""
 
     concurrent: int
@@ -89,7 +89,7 @@ class Workforce:
         return Ray(self.ray, {"num_cpus": float(self.threads or 1), "num_gpus": self.gpus})
 
 
-worker_options = as_one("workforce", Workforce, OPTIONS)
+worker_options = as_one("workforce", WorkerOptions, OPTIONS)
 """Add the options; the command gets them as one `workforce`."""
 
 
@@ -99,7 +99,7 @@ worker_options = as_one("workforce", Workforce, OPTIONS)
 @click.option("--retry", is_flag=True, help="Try cells that failed once more.")
 @worker_options
 @json_option
-def sweep(grid: str, out: Path, retry: bool, workforce: Workforce, as_json: bool) -> None:
+def sweep(grid: str, out: Path, retry: bool, workforce: WorkerOptions, as_json: bool) -> None:
     """Train every recipe of a grid, resumably, and write down what became of each.
 
     Each cell is a run in a folder of its own under DIR, and one row of DIR/sweep.sqlite. The same command

@@ -12,7 +12,7 @@ import click
 from slimnet_cli.options.data import Reading, reading_options
 from slimnet_cli.options.groups import GroupedCommand, in_group
 from slimnet_cli.options.machine import Machine, machine_options
-from slimnet_cli.options.recipe import Wishes, recipe_options
+from slimnet_cli.options.recipe import RecipeOptions, recipe_options
 from slimnet_cli.options.run_outputs import Keeping, keeping_options
 from slimnet_cli.options.shared import json_option
 from slimnet_cli.output import terminal
@@ -50,7 +50,7 @@ def train(
     out: str | None,
     resume: str | None,
     keeping: Keeping,
-    wishes: Wishes,
+    wishes: RecipeOptions,
     reading: Reading,
     machine: Machine,
     as_json: bool,

@@ -88,15 +88,15 @@ class Target:
         Raises:
             UsageError: the budget cannot be met, or the method does not fit the network.
         """
-        from slimnet.methods import within
+        from slimnet.methods import select_within_budget
         from slimnet.methods.latency_budget import stopwatch
 
         ranking = ranked(self.method, dense, example, images, self.unit, removing.threshold)
         round_to = removing.multiple
         if self.unit != "latency":
-            return within(dense, example, ranking, self.budget, round_to=round_to)
+            return select_within_budget(dense, example, ranking, self.budget, round_to=round_to)
         with stopwatch(dense, example, self.runtime) as latency:
-            return within(dense, example, ranking, self.budget, round_to=round_to, latency=latency)
+            return select_within_budget(dense, example, ranking, self.budget, round_to=round_to, latency=latency)
 
     def shown(self, images: ImageData | None) -> int:
         """On how many images BatchNorms are measured; 0 where they are estimated."""
@@ -117,11 +117,13 @@ def ranked(
     """A ranking in which what is dead goes first, by the MACs or parameters that channels cost."""
     from dataclasses import replace
 
-    from slimnet.methods import rank
+    from slimnet.methods import score_channels
 
     batches = None if images is None else itertools.islice(images.batches("train", GRADIENT_BATCH), GRADIENT_BATCHES)
     cost: Cost = "params" if unit == "params" else "macs"
-    return replace(rank(method, dense, example, batches=batches, cost=cost, threshold=threshold), threshold=threshold)
+    return replace(
+        score_channels(method, dense, example, batches=batches, cost=cost, threshold=threshold), threshold=threshold
+    )
 
 
 def target_options(command: Command) -> Command:

@@ -81,7 +81,7 @@ OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Wishes:
+class RecipeOptions:
     """What a command line says about a recipe: a file to begin with, whether to trust it, and fields."""
 
     file: str | None
@@ -162,11 +162,11 @@ class Wishes:
 
 def fitting(arch: str, data: ImageData) -> dict[str, Any]:
     """The arguments that make a network fit the data, as far as its kind is known to take them."""
-    from slimnet.models.architecture import OWN
+    from slimnet.models.architecture import BUILTIN_ARCHITECTURES
 
     source, colon, _ = arch.partition(":")
     channels = {"timm": "in_chans", "": "in_channels"}.get(source if colon else "")
-    if arch not in OWN and source not in ("torchvision", "timm"):
+    if arch not in BUILTIN_ARCHITECTURES and source not in ("torchvision", "timm"):
         return {}
     classes = {"num_classes": len(data.classes)}
     return classes if channels is None else classes | {channels: data.channels}
@@ -211,7 +211,7 @@ def recipe_options(command: Command) -> Command:
     def with_wishes(**given: Any) -> Any:
         fields = {name: given.pop(name) for name in NAMES}
         named = {name: value for name, value in fields.items() if value not in (None, {})}
-        return command(wishes=Wishes(given.pop("file"), named, given.pop("trust")), **given)
+        return command(wishes=RecipeOptions(given.pop("file"), named, given.pop("trust")), **given)
 
     return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_wishes)
 

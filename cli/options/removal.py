@@ -48,17 +48,20 @@ class Removing:
                 yield self.round_to, say
             return
         from slimnet.benchmark import environment
-        from slimnet.width_search import CANDIDATES, Auto
+        from slimnet.width_search import CANDIDATES, WidthSearch
 
         where = environment()
         if where.busy:
             terminal.note(
                 f"other programs keep {where.other_work} cores busy: try widths again while nothing else runs"
             )
-        runtime = self.round_to.partition(":")[2] or Auto.runtime
+        runtime = self.round_to.partition(":")[2] or WidthSearch.runtime
         tries = 1 + len(CANDIDATES)
         with terminal.progress("Trying widths", tries) as advance:
-            yield Auto(runtime=runtime, progress=lambda done, _, name: advance(done, name)), partial(advance, tries)
+            yield (
+                WidthSearch(runtime=runtime, progress=lambda done, _, name: advance(done, name)),
+                partial(advance, tries),
+            )
 
 
 class Multiple(click.ParamType):

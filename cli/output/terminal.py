@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Board:
+class ProgressBoard:
     """What stands on the screen while several things are at work.
 
     `show` takes how many are done and a line for each that is at work, `say` a line that is to stay.
@@ -175,7 +175,7 @@ def progress(what: str, total: int) -> Iterator[Advance]:
 
 
 @contextlib.contextmanager
-def board(what: str, total: int) -> Iterator[Board]:
+def board(what: str, total: int) -> Iterator[ProgressBoard]:
     """Show how many things are done and what is at work, in a terminal at once, else in lines as `progress` does."""
     console = notes()
     with quiet_libraries():
@@ -188,10 +188,10 @@ def board(what: str, total: int) -> Iterator[Board]:
                     bar.update(task, completed=done)
                     live.update(Group(bar, *(Text(line, style="dim") for line in lines)))
 
-                yield Board(show, lambda line: console.print(line, soft_wrap=True))
+                yield ProgressBoard(show, lambda line: console.print(line, soft_wrap=True))
         else:
             seldom = _seldom(lambda words: console.print(words, soft_wrap=True))
-            yield Board(
+            yield ProgressBoard(
                 lambda _, lines: seldom("\n".join(lines)) if lines else None,
                 lambda line: console.print(line, soft_wrap=True),
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimnet_cli.commands.sweep import Workforce
+from slimnet_cli.commands.sweep import WorkerOptions
 from slimnet_cli.output import terminal
 from slimnet_cli.progress.sweep_queue import train_waiting
 
@@ -75,7 +75,7 @@ class Reproduction:
     out: Path
     root: Path
     scale: Scale
-    workforce: Workforce
+    workforce: WorkerOptions
 
     @property
     def results(self) -> Path:

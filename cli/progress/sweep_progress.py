@@ -14,7 +14,7 @@ from slimnet_cli.progress import live_run
 if TYPE_CHECKING:
     from slimnet_cli.progress.sweep_workers import Job, Outcome
 
-    from slimnet.training.run.run_status import Stamp, Standing
+    from slimnet.training.run.run_status import RunStatus, Stamp
 
 LOOK_SECONDS = 1.0
 SHOWN = 12
@@ -52,7 +52,7 @@ class Watch:
 
     jobs: Mapping[str, Job]
     names: Mapping[str, str]
-    board: terminal.Board
+    board: terminal.ProgressBoard
     at_work: dict[str, AtWork] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
 
@@ -88,7 +88,7 @@ class Watch:
         self.board.show(len(self.ended), [*lines, *more])
 
 
-def told(found: Standing) -> str:
+def told(found: RunStatus) -> str:
     """A report in words, with the time that is left."""
     from slimnet.reproduction.timing import in_words
 

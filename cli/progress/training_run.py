@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from slimnet_cli.options.data import Reading
 from slimnet_cli.options.machine import Machine
-from slimnet_cli.options.recipe import Wishes
+from slimnet_cli.options.recipe import RecipeOptions
 from slimnet_cli.options.run_outputs import Keeping
 from slimnet_cli.output import terminal
 from slimnet_cli.progress import live_run
@@ -51,7 +51,7 @@ class Request:
     data: str | None
     path: Path
     resume: bool
-    wishes: Wishes
+    wishes: RecipeOptions
     reading: Reading
     machine: Machine
     keeping: Keeping
@@ -98,7 +98,7 @@ class Request:
 
     @contextmanager
     def _begun(self) -> Iterator[tuple[RunFolder | None, Callable[[Any], TrainingRun]]]:
-        from slimnet.training.run.run_folder import begun, refuse_taken
+        from slimnet.training.run.run_folder import create_run, refuse_taken
 
         if self.ranks.first:
             refuse_taken(self.path)
@@ -106,16 +106,16 @@ class Request:
         # First the run and then the folder, so that one which cannot be begun leaves nothing behind.
         run = self._begin(recipe, images, self._threads(recipe))(None)
         with ExitStack() as stack:
-            folder = stack.enter_context(begun(self.path, recipe)) if self.ranks.first else None
+            folder = stack.enter_context(create_run(self.path, recipe)) if self.ranks.first else None
             yield folder, lambda _: run
 
     @contextmanager
     def _taken_up(self) -> Iterator[tuple[RunFolder | None, Callable[[Any], TrainingRun]]]:
         from slimnet.training.loop.resume_checks import refuse_difference
-        from slimnet.training.run.run_folder import reopened
+        from slimnet.training.run.run_folder import reopen_run
 
         with ExitStack() as stack:
-            folder = stack.enter_context(reopened(self.path)) if self.ranks.first else None
+            folder = stack.enter_context(reopen_run(self.path)) if self.ranks.first else None
             recipe, session = self.ranks.as_first((folder.recipe, folder.last_session()) if folder else None)
             wished = self.wishes.changed(recipe, self.data)
             refuse_difference(recipe, wished)

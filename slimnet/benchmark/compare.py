@@ -25,7 +25,7 @@ from slimnet.benchmark.layers import has_layers, profile
 from slimnet.benchmark.memory import peak_memory
 from slimnet.benchmark.profile import Profile
 from slimnet.benchmark.results import Accuracies, Comparison, Memory
-from slimnet.benchmark.runtimes.torch import check_alike, prepared, quiet_place
+from slimnet.benchmark.runtimes.torch import check_alike, measurement_environment, prepared
 from slimnet.data import ImageData
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
@@ -111,7 +111,7 @@ def measure(contenders: Sequence[Contender], example: ExampleInputs | Inputs, se
 
 def measure_cell(contenders: Sequence[Contender], inputs: Inputs, cell: Cell, seconds: float) -> Latency:
     """The latency of every contender in one place, where they take turns."""
-    with quiet_place(cell) as stopwatch:
+    with measurement_environment(cell) as stopwatch:
         runs = [prepared(contender, cell, inputs) for contender in contenders]
         check_alike(contenders, runs, inputs, cell.runtime)
         samples = interleave(runs, seconds, stopwatch=stopwatch)

@@ -13,7 +13,7 @@ from slimnet.benchmark.latency import FEWEST_ROUNDS, WARM_UP_CALLS
 from slimnet.benchmark.profile import OTHER, LayerTimes, Profile
 from slimnet.benchmark.runtimes.layer_timer import Forward, Key, LayerTimer
 from slimnet.benchmark.runtimes.onnxruntime_layers import OnnxLayers
-from slimnet.benchmark.runtimes.torch import check_alike, quiet_place
+from slimnet.benchmark.runtimes.torch import check_alike, measurement_environment
 from slimnet.benchmark.runtimes.torch_layers import TorchLayers
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
@@ -44,7 +44,7 @@ def profile(contenders: Sequence[Contender], example: ExampleInputs | Inputs, ce
         UsageError: a contender does not run on these inputs.
     """
     inputs = batched(example, cell.batch)
-    with quiet_place(cell), tempfile.TemporaryDirectory() as folder:
+    with measurement_environment(cell), tempfile.TemporaryDirectory() as folder:
         timers = [_timer(contender, cell, inputs, Path(folder) / str(i)) for i, contender in enumerate(contenders)]
         check_alike(contenders, [timer.run for timer in timers], inputs, cell.runtime)
         warm = 1 + _take_turns(timers, seconds)

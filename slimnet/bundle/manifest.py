@@ -14,6 +14,7 @@ from slimnet.errors import BundleError, ChangedBundleError
 from slimnet.storage.field_types import Count
 from slimnet.storage.files import open_file, read_bytes
 from slimnet.storage.records import LIMIT_BYTES, build, parse_json, read_json
+from slimnet.version import __version__
 
 WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE = (
     "model.safetensors",
@@ -84,10 +85,8 @@ def versions() -> dict[str, str]:
     import onnx
     import onnxruntime
 
-    import slimnet
-
     return {
-        "slimnet": slimnet.__version__,
+        "slimnet": __version__,
         "torch": str(torch.__version__),
         "onnx": onnx.__version__,
         "onnxruntime": onnxruntime.__version__,

@@ -11,7 +11,7 @@ from torch import nn
 
 from slimnet import compat
 from slimnet.errors import UsageError
-from slimnet.models.architecture import OWN, Architecture
+from slimnet.models.architecture import BUILTIN_ARCHITECTURES, Architecture
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -129,7 +129,7 @@ def _fitting(given: Shapes, architecture: Architecture, everywhere: bool) -> Ite
 
 def _own() -> Iterator[Architecture]:
     """The networks that come with slimnet."""
-    for name in OWN:
+    for name in BUILTIN_ARCHITECTURES:
         yield Architecture(name)
         if name.startswith("resnet"):
             yield Architecture(name, {"shortcut": "B"})

@@ -32,7 +32,7 @@ class Placeholder:
 
 
 # What training scripts save beside the weights: options, paths, and NumPy's numbers and arrays.
-COMPANY = (
+ALLOWED_GLOBALS = (
     "argparse.Namespace",
     *(f"{module}.{name}Path" for module in ("pathlib", "pathlib._local") for name in ("Posix", "Windows")),
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
@@ -159,7 +159,7 @@ def _read_torch(file: Path, stream: BinaryIO) -> Any:
 
 
 def _allow_company() -> Any:
-    allowed: list[Any] = [(Placeholder, name) for name in COMPANY]
+    allowed: list[Any] = [(Placeholder, name) for name in ALLOWED_GLOBALS]
     context = torch.serialization.safe_globals(allowed)
     context.__enter__()
     return context

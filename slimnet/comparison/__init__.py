@@ -2,6 +2,6 @@
 
 from slimnet.comparison.outcome import Dense, Outcome, Results, Size
 from slimnet.comparison.settings import Cell, Settings
-from slimnet.comparison.study import Moment, Study
+from slimnet.comparison.study import Study, StudyProgress
 
-__all__ = ["Cell", "Dense", "Moment", "Outcome", "Results", "Settings", "Size", "Study"]
+__all__ = ["Cell", "Dense", "Outcome", "Results", "Settings", "Size", "Study", "StudyProgress"]

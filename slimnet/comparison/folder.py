@@ -12,7 +12,7 @@ from slimnet.comparison.outcome import Dense, Outcome
 from slimnet.comparison.settings import Cell
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.methods import Selection
-from slimnet.storage.files import LOCK, told, whole_file
+from slimnet.storage.files import LOCK, os_errors_as, whole_file
 from slimnet.storage.records import read_record
 from slimnet.storage.staging import is_staging
 
@@ -122,7 +122,7 @@ class Folder:
 
     def _made(self, *names: str) -> Path:
         path = self.path.joinpath(*names)
-        with told(path, SlimnetError):
+        with os_errors_as(path, SlimnetError):
             path.mkdir(parents=True, exist_ok=True)
         return path
 

@@ -46,7 +46,7 @@ class Settings:
         evaluations: how often it is tested meanwhile.
         sparsifying: how a copy of the network is trained with L1 on γ before "liu2017" chooses in it, as its paper
             has it; None where it chooses in the network as it is.
-        recalibrate: whether BatchNorms are told what is gone, see `slimnet.methods.remove`; the published methods
+        recalibrate: whether BatchNorm statistics are re-estimated, see `methods.remove_selected`; the published methods
             know nothing of that.
         measure_on: how many training images, without labels, BatchNorms are measured on for that; 0: estimated.
         threshold: |γ| below this is dead, for "implicit".

@@ -19,7 +19,7 @@ from slimnet.comparison.settings import SPARSE, Cell, Settings
 from slimnet.data import ImageData
 from slimnet.errors import DataError, UsageError
 from slimnet.export.onnx import export_onnx
-from slimnet.methods import rank, remove, within
+from slimnet.methods import remove_selected, score_channels, select_within_budget
 from slimnet.pipeline import slim
 from slimnet.slimmed import Slimmed
 from slimnet.storage.files import held
@@ -42,7 +42,7 @@ RANKING_BATCHES, RANKING_BATCH = 8, 64
 
 
 @dataclass(frozen=True)
-class Moment:
+class StudyProgress:
     """Where a comparison stands: so many cells are `done`, and what it is `doing`."""
 
     done: int
@@ -75,7 +75,7 @@ class Study:
         self._inputs, _ = next(data.batches("test", EXAMPLES, self._place))
         self._sparse: tuple[nn.Module, Point] | None = None
 
-    def __iter__(self) -> Iterator[Moment]:
+    def __iter__(self) -> Iterator[StudyProgress]:
         """Do what is missing, and say where it stands.
 
         Raises:
@@ -133,9 +133,9 @@ class Study:
         conditions = {"weights": digest(self._model), "data": fingerprint(self._data), **self.settings.conditions()}
         return self._folder.begin(conditions | machine, here)
 
-    def _now(self, doing: str) -> Moment:
+    def _now(self, doing: str) -> StudyProgress:
         done = sum(self._folder.outcome(cell) is not None for cell in self.cells)
-        return Moment(done, len(self.cells), doing)
+        return StudyProgress(done, len(self.cells), doing)
 
     def _measure_dense(self) -> None:
         if self.settings.seconds and not self._folder.dense_onnx.exists():
@@ -147,7 +147,7 @@ class Study:
             size = Size(sum(layer.channels_before for layer in layers), plan.params_before, plan.macs_before)
             self._folder.keep_dense(Dense(size, self._error(self._model)))
 
-    def _sparsify(self) -> Iterator[Moment]:
+    def _sparsify(self) -> Iterator[StudyProgress]:
         """Train the copy in which "liu2017" chooses with L1 on γ, from where that was left."""
         assert self.settings.sparsifying is not None, "asked before"
         training = Finetuning(
@@ -176,7 +176,7 @@ class Study:
         if cell.budget is None or self._folder.selection(cell) is not None:
             return
         batches = itertools.islice(self._data.batches("train", RANKING_BATCH), RANKING_BATCHES)
-        ranking = rank(
+        ranking = score_channels(
             cell.method,
             self._network(cell),
             self._inputs,
@@ -184,7 +184,9 @@ class Study:
             seed=self.settings.seed,
             threshold=self.settings.threshold,
         )
-        chosen = within(self._network(cell), self._inputs, ranking, cell.budget, latency=self._latency_left)
+        chosen = select_within_budget(
+            self._network(cell), self._inputs, ranking, cell.budget, latency=self._latency_left
+        )
         self._folder.keep_selection(cell, chosen)
 
     def _removed(self, cell: Cell) -> Slimmed:
@@ -195,7 +197,7 @@ class Study:
         selection = self._folder.selection(cell)
         assert selection is not None, "chosen before anything is judged"
         count = self.settings.measure_on
-        return remove(
+        return remove_selected(
             self._network(cell),
             self._inputs,
             selection,
@@ -203,7 +205,7 @@ class Study:
             images=self._data.sample(count) if count else None,
         )
 
-    def _judge(self, cell: Cell) -> Iterator[Moment]:
+    def _judge(self, cell: Cell) -> Iterator[StudyProgress]:
         """Remove, test, train, test, and time; then write the row."""
         start = time.perf_counter()
         yield self._now(f"{cell}: removing channels")

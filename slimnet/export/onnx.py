@@ -17,6 +17,7 @@ from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.storage.files import whole_file
 from slimnet.surgery.certificate import dtype_name
 from slimnet.surgery.equivalence import BATCHES, nothing_finite, relative_difference, same_shapes, tolerance_for
+from slimnet.version import __version__
 
 SIZE_LIMIT = 2**31 - 1
 """The most bytes that one self-contained ONNX file may have: protobuf counts them in 32 bits."""
@@ -142,12 +143,10 @@ def opened(captured: Captured, path: Path) -> OnnxRunner:
 
 def described(metadata: Mapping[str, str] | None, opset: int) -> dict[str, str]:
     """The metadata of a file: what the caller says, and what wrote it."""
-    import slimnet
-
     return {
         **(metadata or {}),
         "opset": str(opset),
-        "slimnet": slimnet.__version__,
+        "slimnet": __version__,
         "torch": str(torch.__version__),
     }
 

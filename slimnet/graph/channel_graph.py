@@ -117,7 +117,7 @@ class Depthwise(NamedTuple):
 Step = Pointwise | Norm | Reader | Depthwise
 
 
-class Known(NamedTuple):
+class KnownTensor(NamedTuple):
     """Labels with the values of a tensor, of which `parameter` is the name where it is one."""
 
     labels: Labels
@@ -139,7 +139,7 @@ class Pin:
 
 
 @dataclass(frozen=True)
-class Sum:
+class ChannelReduction:
     """Labels `(sums, channels)` of channels that are made into one value each row: zeros may go, nothing else.
 
     `out` are labels `(sums,)` of the values. `kind` is "sum", "mean" or "max"; from a maximum any constant may go but
@@ -154,7 +154,7 @@ class Sum:
 
 
 @dataclass(frozen=True)
-class Parts:
+class SplitAxis:
     """An axis of channels that the code divides: their labels on a grid, of which one axis may become narrower.
 
     All rows along that axis must keep the same number of channels. Which axis it is the code alone knows: `free` are
@@ -199,7 +199,7 @@ class Padding:
     after: Labels
 
 
-class Counted(NamedTuple):
+class CountedNorm(NamedTuple):
     """A normalisation without tensors of its own, whose module all the same knows its number of channels `(C,)`."""
 
     module: str
@@ -249,18 +249,18 @@ class ChannelGraph:
 
     tensors: Tensors
     size: int
-    known: tuple[Known, ...]
+    known: tuple[KnownTensor, ...]
     sets: np.ndarray
     vectors: dict[tuple[str, int], Labels]
     steps: tuple[Step, ...]
     step_ops: tuple[int, ...]
     pins: tuple[Pin, ...]
-    parts: tuple[Parts, ...]
-    sums: tuple[Sum, ...]
+    parts: tuple[SplitAxis, ...]
+    sums: tuple[ChannelReduction, ...]
     used: frozenset[str]
     activations: tuple[Activation, ...]
     paddings: tuple[Padding, ...]
-    counted: tuple[Counted, ...]
+    counted: tuple[CountedNorm, ...]
     ops: tuple[Op, ...]
     macs: int
     batch: int

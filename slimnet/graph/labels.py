@@ -102,10 +102,10 @@ def expand_fully(labels: Labels, shape: Sequence[int]) -> torch.Tensor:
 def labels_among(arrays: Sequence[Labels]) -> Labels:
     """Every label that occurs in some arrays, once."""
     found = [array[array > 0].reshape(-1) for array in arrays]
-    return distinct(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+    return unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
 
 
-def distinct(numbers: np.ndarray) -> np.ndarray:
+def unique(numbers: np.ndarray) -> np.ndarray:
     """The values of an array, once each and in order; `np.unique` loads the module of masked arrays for that, 5 MB."""
     ordered = numbers.ravel()
     if np.count_nonzero(ordered[1:] > ordered[:-1]) == ordered.size - 1:
@@ -116,7 +116,7 @@ def distinct(numbers: np.ndarray) -> np.ndarray:
     return ordered[first]
 
 
-def united(size: int, left: Labels, right: Labels) -> np.ndarray:
+def connected_sets(size: int, left: Labels, right: Labels) -> np.ndarray:
     """For every label under `size` the number of its set, once each of `left` is united with its one of `right`.
 
     Sets are numbered in the order of their smallest labels. Each round hangs the larger of two roots under the smaller,

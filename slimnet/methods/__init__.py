@@ -1,10 +1,10 @@
 """Methods that choose channels, for the same surgery to remove: ours, and those that it is compared with."""
 
-from slimnet.methods.budget import Budget, within
+from slimnet.methods.budget import Budget, select_within_budget
 from slimnet.methods.li2017_recipes import RECIPES, published
 from slimnet.methods.network_slimming import Pass, passes
-from slimnet.methods.remove import Selection, plan_for, remove, silenced
-from slimnet.methods.scores import METHODS, Ranking, rank
+from slimnet.methods.remove import Selection, plan_for, remove_selected, silenced
+from slimnet.methods.scores import METHODS, Ranking, score_channels
 
 __all__ = [
     "METHODS",
@@ -16,8 +16,8 @@ __all__ = [
     "passes",
     "plan_for",
     "published",
-    "rank",
-    "remove",
+    "remove_selected",
+    "score_channels",
+    "select_within_budget",
     "silenced",
-    "within",
 ]

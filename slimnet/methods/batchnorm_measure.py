@@ -13,7 +13,7 @@ from slimnet.modules.copying import shared_copy
 from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.tensors import gather
 from slimnet.planning.constants import as_float64
-from slimnet.surgery.certificate import apart
+from slimnet.surgery.certificate import eval_copy
 from slimnet.torch_state.devices import device_of, uncompiled
 from slimnet.torch_state.random_state import random_numbers_kept
 
@@ -53,7 +53,7 @@ def statistics(model: nn.Module, batches: Sequence[Inputs]) -> dict[str, Statist
     Raises:
         UsageError: a BatchNorm gets a single value of a channel.
     """
-    copied = apart(model)
+    copied = eval_copy(model)
     norms = {
         name: module
         for name, module in copied.named_modules()

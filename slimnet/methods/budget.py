@@ -11,7 +11,7 @@ from torch import nn
 
 from slimnet.errors import UsageError
 from slimnet.methods.candidates import Channels
-from slimnet.methods.remove import Selection, cut
+from slimnet.methods.remove import Selection, plan_and_mask
 from slimnet.methods.scores import Ranking
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
 from slimnet.surgery.plan import SurgeryPlan
@@ -48,7 +48,7 @@ class Budget:
         return f"{self.unit} at most {self.left:g} of the dense network's"
 
 
-def within(
+def select_within_budget(
     model: nn.Module,
     inputs: ExampleInputs,
     ranking: Ranking,
@@ -134,7 +134,7 @@ class Search:
     def left(self, count: int) -> float:
         """What is left, in the budget's unit, when the first `count` sets go."""
         if count not in self.tried:
-            narrow, plan = cut(self.model, self.inputs, self.channels, self.selection(count), self.round_to)
+            narrow, plan = plan_and_mask(self.model, self.inputs, self.channels, self.selection(count), self.round_to)
             self.tried[count] = self.measured(narrow, plan)
         return self.tried[count]
 

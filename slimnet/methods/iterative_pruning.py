@@ -15,8 +15,8 @@ from slimnet.bundle.manifest import read_manifest
 from slimnet.data import Batches, ImageData
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.methods.batchnorm_measure import ENOUGH
-from slimnet.methods.budget import Budget, Unit, within
-from slimnet.methods.remove import Selection, remove
+from slimnet.methods.budget import Budget, Unit, select_within_budget
+from slimnet.methods.remove import Selection, remove_selected
 from slimnet.methods.scores import Ranking
 from slimnet.modules.example_inputs import ExampleInputs
 from slimnet.storage.field_types import Amount, Count, Share
@@ -111,7 +111,7 @@ class Ladder:
                 def choose(budget: Budget = budget) -> Selection:
                     if not ranked:
                         ranked.append(ranking())
-                    return within(self.model, self.inputs, ranked[0], budget)
+                    return select_within_budget(self.model, self.inputs, ranked[0], budget)
 
                 yield self.rung(kept, f"{unit}-{budget.left:g}", choose)
 
@@ -127,7 +127,7 @@ class Ladder:
             return self.keep(kept, Rung(name, note=f"the rung {EXACT} is within it"))
         loader = None if self.images is None else Batches(self.images, progress=self.counting(name))
         shown = None if self.images is None else self.images.sample(ENOUGH)
-        slimmed = remove(self.model, self.inputs, selection, loader=loader, images=shown)
+        slimmed = remove_selected(self.model, self.inputs, selection, loader=loader, images=shown)
         rung = described(
             name,
             slimmed.model,

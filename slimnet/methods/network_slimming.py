@@ -7,9 +7,9 @@ from torch import nn
 
 from slimnet.data import ImageData
 from slimnet.errors import UsageError
-from slimnet.methods.budget import Budget, within
-from slimnet.methods.remove import remove
-from slimnet.methods.scores import rank
+from slimnet.methods.budget import Budget, select_within_budget
+from slimnet.methods.remove import remove_selected
+from slimnet.methods.scores import score_channels
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.training.analysis.metrics import evaluate
 from slimnet.training.finetune import Finetuning
@@ -59,8 +59,8 @@ def passes(
     while True:
         trained = tuned(model, recipe, data, threads)
         inputs, _ = next(data.batches("test", EXAMPLES))
-        selection = within(trained, inputs, rank("liu2017", trained, inputs), budget)
-        slimmed = remove(trained, inputs, selection)
+        selection = select_within_budget(trained, inputs, score_channels("liu2017", trained, inputs), budget)
+        slimmed = remove_selected(trained, inputs, selection)
         model = tuned(slimmed.model, replace(recipe, l1_gamma=0.0), data, threads)
         errors = (1 - evaluate(each, data).top1 for each in (trained, slimmed.model, model))
         yield Pass(model, slimmed.plan, *errors)

@@ -19,7 +19,7 @@ from slimnet.methods.filter_norms import by_output
 from slimnet.modules.copying import copy_with
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
 from slimnet.modules.tensors import gather
-from slimnet.pipeline import as_rounding, operate, prove
+from slimnet.pipeline import as_rounding, certify_or_raise, plan_and_apply
 from slimnet.planning.dead_channels import dead_by_scale
 from slimnet.slimmed import Slimmed
 from slimnet.storage.field_types import Count
@@ -75,10 +75,10 @@ def silenced(
     given = check_inputs(model, inputs)
     channels = Channels.of(model, given)
     quiet = silence(model, channels, selection, shared=False)
-    return settled(model, quiet, given, channels, selection, images) if recalibrate else quiet
+    return mask_and_recalibrate(model, quiet, given, channels, selection, images) if recalibrate else quiet
 
 
-def remove(
+def remove_selected(
     model: nn.Module,
     inputs: ExampleInputs,
     selection: Selection,
@@ -105,9 +105,9 @@ def remove(
     channels = Channels.of(model, given)
     quiet = silence(model, channels, selection)
     if recalibrate:
-        quiet = settled(model, quiet, given, channels, selection, images)
+        quiet = mask_and_recalibrate(model, quiet, given, channels, selection, images)
     narrow, plan = operated(quiet, given, selection, round_to)
-    slimmed = prove(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
+    slimmed = certify_or_raise(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
     reference = SILENCED if selection.count else DENSE
     certificate = dataclasses.replace(slimmed.certificate, reference=reference)
     return dataclasses.replace(slimmed, certificate=certificate)
@@ -120,16 +120,16 @@ def plan_for(
     *,
     round_to: int | Mapping[str, int] | None = None,
 ) -> SurgeryPlan:
-    """The plan that `remove` follows; nothing is run.
+    """The plan that `remove_selected` follows; nothing is run.
 
     Raises:
         UsageError, TraceError, InputError: as `silenced`.
     """
     given = check_inputs(model, inputs)
-    return cut(model, given, Channels.of(model, given), selection, round_to)[1]
+    return plan_and_mask(model, given, Channels.of(model, given), selection, round_to)[1]
 
 
-def cut(
+def plan_and_mask(
     model: nn.Module,
     inputs: Inputs,
     channels: Channels,
@@ -144,7 +144,7 @@ def operated(
     quiet: nn.Module, inputs: Inputs, selection: Selection, round_to: int | Mapping[str, int] | None
 ) -> tuple[nn.Module, SurgeryPlan]:
     """The slim network and its plan, out of the silenced one."""
-    return operate(
+    return plan_and_apply(
         quiet,
         inputs,
         lambda graph: dataclasses.replace(dead_by_scale(graph, selection.threshold), criterion=str(selection)),
@@ -152,7 +152,7 @@ def operated(
     )
 
 
-def settled(
+def mask_and_recalibrate(
     model: nn.Module,
     quiet: nn.Module,
     inputs: Inputs,

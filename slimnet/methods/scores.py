@@ -49,7 +49,7 @@ class Task:
     cost: Cost
 
 
-def rank(
+def score_channels(
     method: str,
     model: nn.Module,
     inputs: ExampleInputs,

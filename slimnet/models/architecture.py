@@ -25,7 +25,7 @@ from slimnet.models.vgg import VGG
 
 Factory = Callable[..., nn.Module]
 
-OWN: Mapping[str, Factory] = {
+BUILTIN_ARCHITECTURES: Mapping[str, Factory] = {
     "basicnet": BasicNet,
     **{f"vgg{depth}": partial(VGG, depth) for depth in (11, 13, 16, 19)},
     **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (20, 32, 44, 56, 110)},
@@ -34,7 +34,7 @@ OWN: Mapping[str, Factory] = {
 }
 """The networks that come with slimnet, by name."""
 
-FORMS = f"{', '.join(OWN)}, torchvision:NAME, timm:NAME or package.module:factory"
+FORMS = f"{', '.join(BUILTIN_ARCHITECTURES)}, torchvision:NAME, timm:NAME or package.module:factory"
 """What an architecture may be, for messages and help texts."""
 
 
@@ -140,8 +140,8 @@ def _checked_args(args: Any) -> dict[str, Any]:
 def _factory(arch: str) -> Factory:
     """What makes the network of this name."""
     source, colon, name = arch.partition(":")
-    if arch in OWN:
-        return OWN[arch]
+    if arch in BUILTIN_ARCHITECTURES:
+        return BUILTIN_ARCHITECTURES[arch]
     if source == "torchvision" and colon:
         return _torchvision_factory(name)
     if source == "timm" and colon:
@@ -248,4 +248,4 @@ def _known_by_bare_name() -> dict[str, str]:
         others = compat.torchvision().models.list_models()
     except UsageError:
         others = []
-    return {**{name: f"torchvision:{name}" for name in others}, **{name: name for name in OWN}}
+    return {**{name: f"torchvision:{name}" for name in others}, **{name: name for name in BUILTIN_ARCHITECTURES}}

@@ -11,7 +11,7 @@ from itertools import zip_longest
 import numpy as np
 
 from slimnet.graph.channel_graph import ChannelGraph, Op
-from slimnet.graph.labels import Labels, distinct, labels_among
+from slimnet.graph.labels import Labels, labels_among, unique
 from slimnet.planning.removal import Removal
 
 
@@ -20,7 +20,7 @@ class MixedChannelsError(Exception):
 
     def __init__(self, sets: np.ndarray, where: str):
         super().__init__(where)
-        self.sets = distinct(sets)
+        self.sets = unique(sets)
         self.where = where
 
 
@@ -123,7 +123,7 @@ def check_whole_parts(removal: Removal, slim: ChannelGraph) -> None:
                 raise MixedChannelsError(rows, str(parts.where))
 
 
-AS_STRIDES_ARE = frozenset(
+LAYOUT_DEPENDENT_OPS = frozenset(
     [
         "clone",
         "alias",
@@ -168,7 +168,7 @@ def same_numbers(dense: Op, narrow: Op) -> bool:
 
 def called(graph: ChannelGraph) -> list[Op]:
     """The ops of a forward in their order, less those that do not say what its code does."""
-    return [op for op in graph.ops if op.name not in AS_STRIDES_ARE]
+    return [op for op in graph.ops if op.name not in LAYOUT_DEPENDENT_OPS]
 
 
 def beside(graph: ChannelGraph, extra: Op) -> list[Labels]:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Reader, Sum
+from slimnet.graph.channel_graph import ChannelGraph, ChannelReduction, Depthwise, Reader
 from slimnet.graph.labels import Labels
 
 
-def staying(graph: ChannelGraph, constants: np.ndarray, total: Sum) -> Labels:
+def staying(graph: ChannelGraph, constants: np.ndarray, total: ChannelReduction) -> Labels:
     """The channels that have to stay for the sake of what is made of them."""
     values = constants[total.rows]
     if total.kind == "max":
@@ -34,7 +34,7 @@ def is_used(graph: ChannelGraph, places: Labels) -> bool:
     return read or computed_with(graph, places) or pins_of(graph, places) > 0
 
 
-def scaled_readers(graph: ChannelGraph, total: Sum) -> list[tuple[Reader, int]] | None:
+def scaled_readers(graph: ChannelGraph, total: ChannelReduction) -> list[tuple[Reader, int]] | None:
     """The layers that read a mean, with its position among their inputs; None where anything else is done with it."""
     found = []
     for reader in graph.readers:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from slimnet.graph.channel_graph import ChannelGraph, Op
-from slimnet.graph.labels import Labels, distinct, labels_among
+from slimnet.graph.labels import Labels, labels_among, unique
 from slimnet.graph.reasons import Kind, Place, Reason
 from slimnet.planning.removal import Removal
 from slimnet.planning.split_axes import ExtraPin
@@ -101,7 +101,7 @@ def unfollowed(op: Op) -> Reason:
 
 def concerned_by(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError) -> np.ndarray:
     """The sets that the op which stopped a narrower forward touches in the dense one."""
-    return distinct(removal.sets[labels_of([graph.ops[min(stop.position, len(graph.ops) - 1)]])])
+    return unique(removal.sets[labels_of([graph.ops[min(stop.position, len(graph.ops) - 1)]])])
 
 
 def labels_of(ops: Sequence[Op]) -> Labels:

@@ -40,7 +40,7 @@ def propagate(graph: ChannelGraph, dead_scales: DeadScales, dead_outputs: Labels
         elif isinstance(step, Norm):
             values[step.out] = normed_constant(step, values[step.inputs], dead_scales.get(step.scale or "", ()))
         elif isinstance(step, Reader):
-            closed = closed_rows(step, values)
+            closed = constant_outputs(step, values)
             if np.count_nonzero(closed):
                 values[step.outputs[closed]] = mixed_constants(step, values, closed)
         else:
@@ -73,7 +73,7 @@ def normed_constant(norm: Norm, inputs: np.ndarray, dead: Sequence[int]) -> np.n
     return result if beta is None else result + as_float64(beta())
 
 
-def closed_rows(reader: Reader, values: np.ndarray) -> np.ndarray:
+def constant_outputs(reader: Reader, values: np.ndarray) -> np.ndarray:
     """Which of a layer's outputs `(O,)` are known: those whose every input with a nonzero weight is."""
     inputs = values[reader.inputs].reshape(reader.groups, -1)
     # An unknown input is not 0 either.

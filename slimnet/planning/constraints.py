@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from slimnet.graph.channel_graph import Reader
-from slimnet.graph.labels import distinct
+from slimnet.graph.labels import unique
 from slimnet.graph.reasons import Kind, Place, Reason
 from slimnet.planning.carriers import LEAST_CARRIED, carrier, carrier_groups
 from slimnet.planning.crossing_divisions import Crossing, find_crossings
@@ -68,14 +68,14 @@ def keep_largest(removal: Removal) -> None:
 def keep_pairs(removal: Removal) -> None:
     """Two channels stay where one would be taken for what meets all channels."""
     for name, labels in removal.graph.axes if removal.paired else ():
-        sets = distinct(removal.sets[labels])
+        sets = unique(removal.sets[labels])
         gone = sets[removal.removed[sets]]
         if sets.size - gone.size == 1 and gone.size and not removal.paired.isdisjoint(sets.tolist()):
             cheapest = gone[np.argmin(removal.weight[gone])]
             removal.restore(cheapest, Reason(Kind.SECOND, owner(name)))
 
 
-def lone(removal: Removal, concerned: np.ndarray) -> set[int]:
+def single_channel_sets(removal: Removal, concerned: np.ndarray) -> set[int]:
     """The sets of the axes that keep one channel only, where some sets are concerned.
 
     Where nothing of them was to go, what they met may be any other channel that is left alone.
@@ -84,7 +84,7 @@ def lone(removal: Removal, concerned: np.ndarray) -> set[int]:
     near: set[int] = set()
     anywhere: set[int] = set()
     for _, labels in removal.graph.axes:
-        sets = distinct(removal.sets[labels])
+        sets = unique(removal.sets[labels])
         if sets.size > 1 and np.count_nonzero(~removal.removed[sets]) == 1:
             (anywhere if touched.isdisjoint(own := sets.tolist()) else near).update(own)
     found = near - removal.paired
@@ -137,7 +137,7 @@ def fill(removal: Removal, row: np.ndarray, target: int, reason: Reason) -> None
     """Restore the cheapest removed sets of one part until it keeps `target` channels."""
     order = row[np.argsort(removal.weight[row], kind="stable")]
     candidates = order[removal.removed[order]]
-    if distinct(candidates).size == candidates.size:
+    if unique(candidates).size == candidates.size:
         removal.restore(candidates[: max(0, target - int((~removal.removed[row]).sum()))], reason)
         return
     for number in candidates:
@@ -156,14 +156,14 @@ def round_up(removal: Removal) -> None:
         if not width.is_odd(removal.removed):
             continue
         candidates = width.sets[removal.removed[width.sets]]
-        order = np.lexsort((removal.weight[candidates], spoils(removal)[candidates]))
+        order = np.lexsort((removal.weight[candidates], rounding_loss(removal)[candidates]))
         for number in candidates[order]:
             removal.restore(number, width.reason)
             if not width.is_odd(removal.removed):
                 break
 
 
-def spoils(removal: Removal) -> np.ndarray:
+def rounding_loss(removal: Removal) -> np.ndarray:
     """For each set how many round widths its return would make odd, less the odd ones that it would help."""
     balance = np.zeros(removal.removed.size, dtype=np.int64)
     for width in removal.widths:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slimnet.graph.labels import distinct
+from slimnet.graph.labels import unique
 from slimnet.graph.reasons import Reason
 from slimnet.planning.removal import Removal
 
@@ -148,7 +148,7 @@ def distinct_divisions(removal: Removal) -> list[Division]:
     found: dict[tuple[int, bytes], Division] = {}
     for labels, reason in removal.equal:
         rows = removal.sets[labels].astype(np.int64)
-        if len(rows) > 1 and removal.removed[rows].any() and distinct(rows).size == rows.size:
+        if len(rows) > 1 and removal.removed[rows].any() and unique(rows).size == rows.size:
             found.setdefault((len(rows), rows.tobytes()), Division(rows, reason))
     return list(found.values())
 
@@ -171,7 +171,7 @@ def connected(divisions: Sequence[Division]) -> list[list[Division]]:
 
 def crossing_of(removal: Removal, divisions: list[Division]) -> Crossing:
     """Divisions that share channels, with the code that leads from one order to the others where it is known."""
-    universe = distinct(np.concatenate([division.rows.ravel() for division in divisions]))
+    universe = unique(np.concatenate([division.rows.ravel() for division in divisions]))
     if all(division.rows.size == universe.size for division in divisions):
         grids = grids_of(removal, universe)
         for base in [*(grid.ravel() for grid, axis in grids if axis == grid.ndim - 1), divisions[0].rows.ravel()]:

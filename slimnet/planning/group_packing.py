@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slimnet.graph.channel_graph import ChannelGraph, Parts, Reader
+from slimnet.graph.channel_graph import ChannelGraph, Reader, SplitAxis
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.planning.removal import Removal
 from slimnet.planning.width_rounding import Multiples
@@ -53,7 +53,7 @@ def require_equal_parts(removal: Removal, packable: set[int]) -> None:
                 removal.equal.append((labels.reshape(reader.groups, -1), Reason(Kind.EQUAL_GROUPS, reader.at)))
 
 
-def equal_parts(removal: Removal, parts: Parts) -> Reason:
+def equal_parts(removal: Removal, parts: SplitAxis) -> Reason:
     """Why channels stay where an axis is divided: its parts must be equal, or they are of fixed sizes.
 
     A division that did not follow narrower parts can still become fewer parts; for those it is a number in the code.

@@ -13,14 +13,14 @@ from slimnet.planning.candidates import removable
 from slimnet.planning.channel_order import MixedChannelsError, match
 from slimnet.planning.code_pins import concerned_by, pin_op, pin_sets
 from slimnet.planning.constants import propagate
-from slimnet.planning.constraints import better_crossings, lone, settle
+from slimnet.planning.constraints import better_crossings, settle, single_channel_sets
 from slimnet.planning.dead_channels import DeadChannels
 from slimnet.planning.group_packing import find_packable, pack, packed_sets, require_equal_parts
 from slimnet.planning.liveness import Needs, needs
 from slimnet.planning.plan_builder import write_plan
 from slimnet.planning.removal import Removal
 from slimnet.planning.retrace import Draft, trace_slim
-from slimnet.planning.slim_cost import foreseen, is_plain, measured, natural_orders, unchanged
+from slimnet.planning.slim_cost import is_plain, natural_orders, slim_cost_by_arithmetic, slim_cost_of_trace, unchanged
 from slimnet.planning.split_axes import ExtraPin, Turns
 from slimnet.planning.step_check import check_steps
 from slimnet.planning.width_rounding import Multiples, Rounding
@@ -95,26 +95,28 @@ def plan_from(basis: Basis, model: nn.Module, inputs: Inputs, *, tried: bool, ro
             narrow = unchanged(tensors.parameters, graph)
             return write_plan(network, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
         if not tried and is_plain(graph):
-            narrow = foreseen(tensors.parameters, removal)
+            narrow = slim_cost_by_arithmetic(tensors.parameters, removal)
             return write_plan(network, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
         try:
             structure, slim = trace_slim(model, inputs, draft)
             orders = match(removal, slim, draft.rows)
             check_steps(removal, slim, orders)
-            return write_plan(network, tensors, measured(structure, slim), removal, orders, dead, str(rounding))
+            return write_plan(
+                network, tensors, slim_cost_of_trace(structure, slim), removal, orders, dead, str(rounding)
+            )
         except MixedChannelsError as mixed:
             if draft.packings and packing_allowed:
                 packing_allowed = False
             elif crossed := crossed_by(draft, mixed.sets):
                 uncrossed |= crossed
-            elif alone := lone(removal, mixed.sets):
+            elif alone := single_channel_sets(removal, mixed.sets):
                 paired |= alone
             else:
                 pin = turns.turn(removal, mixed.sets, len(graph.ops), pin_sets(removal, mixed.sets, mixed.where))
                 pins += [] if pin is None else [pin]
         except InterruptedForwardError as stop:
             touched = concerned_by(graph, removal, stop)
-            if alone := lone(removal, touched):
+            if alone := single_channel_sets(removal, touched):
                 paired |= alone
                 continue
             pin = turns.turn(removal, touched, stop.position, pin_op(graph, removal, stop, blamed))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from slimnet.graph.channel_graph import Depthwise, Reader, Sum
+from slimnet.graph.channel_graph import ChannelReduction, Depthwise, Reader
 from slimnet.graph.reasons import Reason
 from slimnet.modules.tensors import Tensors
 from slimnet.planning.carriers import carrier, carrier_groups
@@ -161,7 +161,7 @@ def fold_constants(removal: Removal, orders: Orders) -> tuple[list[Fold], list[M
     return list(folds.values()), list(merges.values())
 
 
-def scalings(removal: Removal, total: Sum) -> Iterator[Merge]:
+def scalings(removal: Removal, total: ChannelReduction) -> Iterator[Merge]:
     """What makes up for the channels that a mean has lost, in every weight that reads it: it is merged into itself."""
     gone = removal.gone(total.rows[0])
     if total.kind == "mean" and gone.any():

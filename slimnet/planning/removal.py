@@ -6,14 +6,14 @@ from functools import cached_property
 
 import numpy as np
 
-from slimnet.graph.channel_graph import ChannelGraph, Norm, Parts, Pointwise, Reader
+from slimnet.graph.channel_graph import ChannelGraph, Norm, Pointwise, Reader, SplitAxis
 from slimnet.graph.labels import Labels
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.planning.liveness import Needs
 
 
 @dataclass(frozen=True)
-class Width:
+class WidthConstraint:
     """The channels that a layer writes: sets, how often each of them stands there, and the multiple to round up to."""
 
     sets: np.ndarray
@@ -53,13 +53,13 @@ class Removal:
     reasons: dict[Reason, int]
     pinned: np.ndarray
     equal: list[tuple[Labels, Reason]] = field(default_factory=list)
-    widths: list[Width] = field(default_factory=list)
+    widths: list[WidthConstraint] = field(default_factory=list)
     known: dict[int, tuple[Labels, np.ndarray]] = field(default_factory=dict)
     turns: Mapping[int, int] = field(default_factory=dict)
     paired: frozenset[int] = frozenset()
     blamed: Mapping[int, Reason] = field(default_factory=dict)
 
-    def axis_of(self, parts: Parts) -> int | None:
+    def axis_of(self, parts: SplitAxis) -> int | None:
         """The axis of a divided axis' grid that is taken to become narrower, None where it is divided by numbers."""
         return axis_of(parts, self.turns)
 
@@ -114,7 +114,7 @@ class Removal:
             self.why[back] = self.reasons.setdefault(reason, len(self.reasons))
 
 
-def axis_of(parts: Parts, turns: Mapping[int, int]) -> int | None:
+def axis_of(parts: SplitAxis, turns: Mapping[int, int]) -> int | None:
     """The axis of a divided axis' grid that is taken to become narrower, None where it is divided by numbers."""
     choice = turns.get(parts.op, 0)
     return parts.free[choice] % parts.grid.ndim if choice < len(parts.free) else None

@@ -45,7 +45,7 @@ class Narrow:
     groups: tuple[int, ...]
 
 
-def measured(structure: nn.Module, slim: ChannelGraph) -> Narrow:
+def slim_cost_of_trace(structure: nn.Module, slim: ChannelGraph) -> Narrow:
     """The numbers of a narrow skeleton and of its trace."""
     return Narrow(
         params=count_elements(gather(structure).parameters),
@@ -73,7 +73,7 @@ def is_ambiguous(op: Op) -> bool:
     return any(size > 1 and axis not in channels for axis, size in enumerate(op.shape) if axis)
 
 
-def foreseen(parameters: Mapping[str, torch.Tensor], removal: Removal) -> Narrow:
+def slim_cost_by_arithmetic(parameters: Mapping[str, torch.Tensor], removal: Removal) -> Narrow:
     """The numbers of a plain network, with these parameters, without the channels that go."""
     graph = removal.graph
     layer_macs = tuple(macs_left(layer, removal) for layer in graph.layers)

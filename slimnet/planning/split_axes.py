@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from slimnet.graph.channel_graph import ChannelGraph, Parts
+from slimnet.graph.channel_graph import ChannelGraph, SplitAxis
 from slimnet.graph.labels import Labels
 from slimnet.graph.reasons import Reason
 from slimnet.planning.removal import Removal
@@ -40,8 +40,8 @@ class Turns:
         parts = self.last(removal, sets, position)
         if parts is None:
             return pin
-        ops = {twin.op for twin in twins(removal.graph, parts)}
-        coming = self.coming.get(parts.op, ways(parts)[1:])
+        ops = {twin.op for twin in same_source_line(removal.graph, parts)}
+        coming = self.coming.get(parts.op, axis_choices(parts)[1:])
         if coming:
             self.choose(ops, coming)
             for op in ops:
@@ -68,7 +68,7 @@ class Turns:
         for parts in removal.graph.parts:
             turned = parts.op in self.first and parts.op not in self.done
             if turned and not removal.gone(parts.grid).any():
-                ops = {twin.op for twin in twins(removal.graph, parts)}
+                ops = {twin.op for twin in same_source_line(removal.graph, parts)}
                 for op in ops:
                     self.chosen.pop(op, None)
                 self.done |= ops
@@ -77,17 +77,21 @@ class Turns:
 
     def begin(self, removal: Removal) -> None:
         """Begin with another axis where the one that stands side by side could not lose anything."""
-        groups: dict[tuple[str, str, int], list[Parts]] = {}
+        groups: dict[tuple[str, str, int], list[SplitAxis]] = {}
         for parts in removal.graph.parts:
             if len(parts.free) > 1:
                 groups.setdefault(kind(removal.graph, parts), []).append(parts)
         for same in groups.values():
-            gains = [any(gain(removal, parts, parts.free[way]) for parts in same) for way in range(len(same[0].free))]
+            gains = [
+                any(can_shrink(removal, parts, parts.free[way]) for parts in same) for way in range(len(same[0].free))
+            ]
             if not gains[0] and any(gains):
                 best = gains.index(True)
-                self.choose([parts.op for parts in same], (best, 0, *(w for w in ways(same[0]) if w not in (0, best))))
+                self.choose(
+                    [parts.op for parts in same], (best, 0, *(w for w in axis_choices(same[0]) if w not in (0, best)))
+                )
 
-    def last(self, removal: Removal, sets: np.ndarray, position: int) -> Parts | None:
+    def last(self, removal: Removal, sets: np.ndarray, position: int) -> SplitAxis | None:
         """The last op, up to a position, that divides some of these sets, loses channels, and is not done."""
         concerned = np.zeros(removal.removed.size, dtype=bool)
         concerned[sets] = True
@@ -99,22 +103,22 @@ class Turns:
         return None
 
 
-def ways(parts: Parts) -> tuple[int, ...]:
+def axis_choices(parts: SplitAxis) -> tuple[int, ...]:
     """The places that may be chosen: one for each free axis, and one for fixed positions."""
     return tuple(range(len(parts.free) + (parts.fixed is not None)))
 
 
-def gain(removal: Removal, parts: Parts, axis: int) -> bool:
+def can_shrink(removal: Removal, parts: SplitAxis, axis: int) -> bool:
     """Whether channels could go if all rows along an axis have to lose as many."""
     return bool(removal.gone(parts.along(axis)).any(1).all())
 
 
-def twins(graph: ChannelGraph, parts: Parts) -> list[Parts]:
+def same_source_line(graph: ChannelGraph, parts: SplitAxis) -> list[SplitAxis]:
     """The divisions by the same line of code into as many free axes."""
     return [other for other in graph.parts if kind(graph, other) == kind(graph, parts)]
 
 
-def kind(graph: ChannelGraph, parts: Parts) -> tuple[str, str, int]:
+def kind(graph: ChannelGraph, parts: SplitAxis) -> tuple[str, str, int]:
     """The op and the line that divide an axis, and into how many free axes."""
     op = graph.ops[parts.op]
     return op.name, op.line, len(parts.free)
@@ -133,10 +137,10 @@ def new_places(removal: Removal) -> list[list[int]]:
         if not kept.all() and (kept.sum(1) == count).all():
             others = [size for place, size in enumerate(parts.grid.shape) if place != axis]
             grid = np.moveaxis(rows[kept].reshape(*others, count), -1, axis)
-            found.append(once(grid.ravel().tolist()))
+            found.append(unique_in_order(grid.ravel().tolist()))
     return found
 
 
-def once(numbers: Iterable[int]) -> list[int]:
+def unique_in_order(numbers: Iterable[int]) -> list[int]:
     """Each number where it stands first."""
     return list(dict.fromkeys(numbers))

@@ -12,7 +12,7 @@ import numpy as np
 from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Norm, Op, Pin, Pointwise, Reader, Step
 from slimnet.graph.labels import Labels, labels_among, varying_axes
 from slimnet.graph.reasons import Reason
-from slimnet.planning.channel_order import AS_STRIDES_ARE, MixedChannelsError, Orders
+from slimnet.planning.channel_order import LAYOUT_DEPENDENT_OPS, MixedChannelsError, Orders
 from slimnet.planning.constants import ELEMENTWISE
 from slimnet.planning.removal import Removal
 from slimnet.planning.slim_cost import PLAIN
@@ -32,7 +32,7 @@ def check_steps(removal: Removal, slim: ChannelGraph, orders: Orders) -> None:
     check_views(removal, slim)
     if not graph.parts and not graph.sums and all(op.name in PLAIN for op in graph.ops if op.touched):
         return
-    follower = Follower(removal, slim, orders)
+    follower = StepChecker(removal, slim, orders)
     # What an op records is the same in both networks, unless an axis with one position left shows no channels.
     theirs = steps_by_call(slim)
     for call, steps in steps_by_call(graph).items():
@@ -120,10 +120,10 @@ def pins_by_call(graph: ChannelGraph) -> dict[tuple[int, Reason], list[Pin]]:
 
 def places_of(graph: ChannelGraph) -> list[int]:
     """For each op how many ops that `called` lists come before it, and how many there are."""
-    return np.cumsum([0, *(op.name not in AS_STRIDES_ARE for op in graph.ops)]).tolist()
+    return np.cumsum([0, *(op.name not in LAYOUT_DEPENDENT_OPS for op in graph.ops)]).tolist()
 
 
-class Follower:
+class StepChecker:
     """What the channels of the slim network were: `was[label]` is a label of the dense network, 0 where not known.
 
     Dense channels computed from the same channels by the same step are alike: `alike[label]` is the first of them.

@@ -7,7 +7,7 @@ import numpy as np
 
 from slimnet.errors import UsageError
 from slimnet.graph.channel_graph import ChannelGraph
-from slimnet.planning.removal import Removal, Width
+from slimnet.planning.removal import Removal, WidthConstraint
 
 WHOLE = 1 << 30
 """A multiple that no layer reaches: every layer stays as wide as it was."""
@@ -78,7 +78,7 @@ class Multiples:
         """The multiple for some row of sets, in any order."""
         return self.by_row.get(key_of(sets), 1) if self.by_row else 1
 
-    def widths(self, packed: np.ndarray) -> list[Width]:
+    def widths(self, packed: np.ndarray) -> list[WidthConstraint]:
         """What has to be rounded up; rows of `packed` sets only where they stay whole, groups are made round later.
 
         What only reads (a concatenation) is made of these widths.
@@ -87,7 +87,7 @@ class Multiples:
         for key, row in self.rows.items():
             multiple = self.by_row[key]
             if multiple >= row.size or not np.isin(row, packed).any():
-                found.append(Width(*np.unique(row, return_counts=True), multiple))
+                found.append(WidthConstraint(*np.unique(row, return_counts=True), multiple))
         return found
 
 

@@ -124,12 +124,12 @@ def whole_file(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
     Raises:
         failure: one line about what the operating system refused.
     """
-    with told(target, failure):
+    with os_errors_as(target, failure):
         if target.is_dir():
             raise failure(f"cannot write {target}: it is a folder; name a file in it")
         if target.exists() and not target.is_file():
             raise failure(f"cannot write {target}: it is {_kind(target.stat())}; name a file that it may replace")
-    with told(target, failure), staged_file(target) as staging, unseen(staging, target):
+    with os_errors_as(target, failure), staged_file(target) as staging, unseen(staging, target):
         yield staging
         flush(staging)
         staging.replace(target)
@@ -147,11 +147,11 @@ def whole_folder(target: Path, failure: type[SlimnetError], *, replacing: bool =
         failure: something is there already, or one line about what the operating system refused.
     """
     if replacing:
-        with told(target, failure):
+        with os_errors_as(target, failure):
             _bring_back(target)
     else:
         refuse_existing(target, failure)
-    with told(target, failure), staged_folder(target) as staging, unseen(staging, target):
+    with os_errors_as(target, failure), staged_folder(target) as staging, unseen(staging, target):
         yield staging
         for path in staging.iterdir():
             flush(path)
@@ -200,7 +200,7 @@ def held(folder: Path, failure: type[SlimnetError], doing: str) -> Iterator[None
         failure: another process holds it, `doing` this.
         SlimnetError: one line about what the operating system refused.
     """
-    with told(folder / LOCK, SlimnetError):
+    with os_errors_as(folder / LOCK, SlimnetError):
         file = open_to_append(folder / LOCK)
     with file:
         try:
@@ -235,7 +235,7 @@ def refuse_existing(target: Path, failure: type[SlimnetError]) -> None:
     Raises:
         failure: naming it.
     """
-    with told(target, failure):
+    with os_errors_as(target, failure):
         if not os.path.lexists(target):
             return
         if target.is_symlink() or not target.is_dir():
@@ -256,7 +256,7 @@ def flush(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def told(target: Path, failure: type[SlimnetError]) -> Iterator[None]:
+def os_errors_as(target: Path, failure: type[SlimnetError]) -> Iterator[None]:
     """Say in one line what the operating system refused, and what to do about it."""
     try:
         yield

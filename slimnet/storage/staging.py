@@ -41,7 +41,7 @@ def staged_file(target: Path) -> Iterator[Path]:
     """
     clear(target.parent)
     while True:
-        path = beside(target)
+        path = staging_path(target)
         # As the umask says, unlike the files of `tempfile`.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         if _hold(descriptor, path):
@@ -63,7 +63,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
     """
     clear(target.parent)
     while True:
-        path = beside(target)
+        path = staging_path(target)
         path.mkdir()
         try:
             descriptor = os.open(path, os.O_RDONLY)
@@ -94,7 +94,7 @@ def is_staging(name: str) -> bool:
     return NAME.fullmatch(name) is not None
 
 
-def beside(target: Path) -> Path:
+def staging_path(target: Path) -> Path:
     """A hidden name next to `target` that nothing has, and short enough whatever the target is called."""
     return target.with_name(f".{target.name[:NAME_KEPT]}.{machine()}{host()}.{secrets.token_hex(4)}.tmp")
 

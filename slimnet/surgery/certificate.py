@@ -220,7 +220,7 @@ def certify(
     if not tolerance >= 0:
         raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
     scales = masked_scales(dense, plan)
-    doubled = (as_double(slim), as_double(apart(dense, scales))) if float64 else None
+    doubled = (as_double(slim), as_double(eval_copy(dense, scales))) if float64 else None
     found = Comparison()
     place = device_of(dense)
     with torch.no_grad(), uncompiled(), loader_draws_kept, float32_products(tf32=False):
@@ -287,23 +287,23 @@ class Comparison:
         start = self.next_draws or before
         start.restore()
         # Each copy is gone before the next is made, which is less than the slim network takes itself.
-        actual = outputs(apart(slim), batch)
+        actual = outputs(eval_copy(slim), batch)
         self.random |= start.moved()
         end = self.next_draws = RandomState.now(start.devices)
         start.restore()
-        expected = outputs(apart(dense), batch)
+        expected = outputs(eval_copy(dense), batch)
         self.unequal_draws |= end.moved()
         self.to_dense.add(expected, actual, batch.labels)
         start.restore()
-        self.to_masked.add(outputs(apart(dense, scales), batch), actual)
+        self.to_masked.add(outputs(eval_copy(dense, scales), batch), actual)
         self.samples += batch.batch
         if doubled:
             narrow, masked = doubled
             wide = batch.to(device_of(narrow)).map(doubled_floats)
             start.restore()
-            wide_expected = outputs(apart(masked), wide)
+            wide_expected = outputs(eval_copy(masked), wide)
             start.restore()
-            self.wider.add(wide_expected, outputs(apart(narrow), wide))
+            self.wider.add(wide_expected, outputs(eval_copy(narrow), wide))
 
 
 def check_finite(found: Distance) -> None:
@@ -320,7 +320,7 @@ def check_finite(found: Distance) -> None:
         )
 
 
-def apart(model: nn.Module, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
+def eval_copy(model: nn.Module, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
     """A copy in evaluation mode, some tensors replaced, whose forward may write into its buffers: they are its own."""
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     return shared_copy(model, buffers | dict(replaced or {})).eval()

@@ -14,6 +14,7 @@ from slimnet.graph.reasons import Kind, Reason
 from slimnet.modules.tensors import Tensors
 from slimnet.storage.field_types import Count
 from slimnet.storage.records import build, parse_json
+from slimnet.surgery.plan_text import describe
 
 FORMAT = 1
 """The version of the JSON that `to_json` writes."""
@@ -274,8 +275,6 @@ class SurgeryPlan:
         return compose(self, other)
 
     def __str__(self) -> str:
-        from slimnet.surgery.plan_text import describe
-
         return describe(self)
 
 

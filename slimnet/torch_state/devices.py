@@ -36,7 +36,7 @@ def usable(device: torch.device | str) -> torch.device:
     return torch.device("cpu") if found.type == "cpu" else found
 
 
-def together(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def to_common_device(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Tensors in one place: that of the first which is not on the CPU."""
     place = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), torch.device("cpu"))
     return [tensor.to(place) for tensor in tensors]

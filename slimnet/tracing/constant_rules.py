@@ -7,7 +7,7 @@ import torch
 from slimnet.graph.channel_graph import Constants
 
 
-def same(values: Sequence[Constants]) -> Constants:
+def common_constant(values: Sequence[Constants]) -> Constants:
     """The common value of several constants, NaN where they differ or one is unknown."""
     first = values[0]
     agree = torch.ones_like(first, dtype=torch.bool)
@@ -16,7 +16,7 @@ def same(values: Sequence[Constants]) -> Constants:
     return torch.where(agree, first, torch.nan)
 
 
-def opaque(values: Sequence[Constants]) -> Constants:
+def unknown_constant(values: Sequence[Constants]) -> Constants:
     """Nothing is known of the result."""
     return torch.full_like(values[0], torch.nan)
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from slimnet.errors import TraceError
 from slimnet.graph.channel_graph import Op
 from slimnet.graph.labels import Labels
-from slimnet.torch_state.devices import together
+from slimnet.torch_state.devices import to_common_device
 from slimnet.tracing import meta_shapes
 from slimnet.tracing.accounting import Account
 from slimnet.tracing.inplace_aliases import write_through
@@ -165,7 +165,7 @@ class ChannelMode(TorchDispatchMode):
             if not cache:
                 with torch.no_grad():
                     # Without the device that the op was told, which was meta, some are made on the CPU.
-                    cache.append(call.run(together([source() for source in sources]), "device"))
+                    cache.append(call.run(to_common_device([source() for source in sources]), "device"))
             return cache[0][index] if isinstance(cache[0], list | tuple) else cache[0]
 
         return lambda index: lambda: compute(index)

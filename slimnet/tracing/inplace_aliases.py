@@ -6,7 +6,7 @@ import torch
 from slimnet.graph.channel_graph import Value
 from slimnet.graph.labels import Labels, compress, varying_axes
 from slimnet.graph.reasons import Kind, Place, Reason
-from slimnet.tracing.constant_rules import opaque, same
+from slimnet.tracing.constant_rules import common_constant, unknown_constant
 from slimnet.tracing.ops.elementwise import known_scalar
 from slimnet.tracing.ops.layout import place_of
 from slimnet.tracing.recorder import Constant, Recorder
@@ -45,7 +45,7 @@ def renewed(recorder: Recorder, other: torch.Tensor, written: torch.Tensor, afte
         return Tag((face,))
     recorder.pin_tensor(written, Reason(Kind.OVERWRITTEN_IN_PART, where))
     recorder.pin_tensor(other, Reason(Kind.OVERWRITTEN_IN_PART, where))
-    return Tag(tuple(recorder.pointwise([face], opaque, reason=reason) for face in tag.faces))
+    return Tag(tuple(recorder.pointwise([face], unknown_constant, reason=reason) for face in tag.faces))
 
 
 FEW = 4096
@@ -106,13 +106,13 @@ def replaced(recorder: Recorder, face: Labels, new: Labels, reason: Reason) -> L
     partly = touched & (new.min(within, keepdims=True) < 0)
     result = np.where(touched, last, face)
     if partly.any():
-        result[partly] = recorder.pointwise([face[partly], last[partly]], same, reason=reason)
+        result[partly] = recorder.pointwise([face[partly], last[partly]], common_constant, reason=reason)
     return result
 
 
 def beside(recorder: Recorder, other: torch.Tensor, tag: Tag) -> Constant:
     """The constants of channels that were written into a part of a tensor that had none, beside what it held."""
     if tag.empty:
-        return same
+        return common_constant
     number = known_scalar(recorder, other)
-    return opaque if number is None else lambda values: torch.where(values[0] == number, values[0], torch.nan)
+    return unknown_constant if number is None else lambda values: torch.where(values[0] == number, values[0], torch.nan)

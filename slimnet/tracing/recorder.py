@@ -11,22 +11,22 @@ from torch import nn
 
 from slimnet.graph.channel_graph import (
     Activation,
+    ChannelReduction,
     Constants,
-    Counted,
-    Known,
+    CountedNorm,
+    KnownTensor,
     Op,
     Padding,
-    Parts,
     Pin,
     Pointwise,
+    SplitAxis,
     Step,
-    Sum,
     Value,
 )
-from slimnet.graph.labels import Labels, align, along, common_shape, distinct, varying_axes
+from slimnet.graph.labels import Labels, align, along, common_shape, unique, varying_axes
 from slimnet.graph.reasons import Kind, Place, Reason
 from slimnet.modules.tensors import Named
-from slimnet.tracing.constant_rules import same
+from slimnet.tracing.constant_rules import common_constant
 from slimnet.tracing.op_call import Call
 from slimnet.tracing.source_line import line_above
 from slimnet.tracing.tensor_tags import PLAIN, Tag
@@ -52,18 +52,18 @@ class Recorder:
         self.real = real
         self.originals = {id(tensor): name for name, tensor in real.items()}
         self.size = 1
-        self.known: list[Known] = []
+        self.known: list[KnownTensor] = []
         self.joins: list[tuple[Labels, Labels, Reason]] = []
         self.vectors: dict[tuple[str, int], Labels] = {}
         self.steps: list[Step] = []
         self.step_ops: list[int] = []
         self.pins: list[Pin] = []
-        self.parts: list[Parts] = []
-        self.sums: list[Sum] = []
+        self.parts: list[SplitAxis] = []
+        self.sums: list[ChannelReduction] = []
         self.activations: list[Activation] = []
         self.activation_calls: Counter[tuple[str, str]] = Counter()
         self.paddings: list[Padding] = []
-        self.counted: list[Counted] = []
+        self.counted: list[CountedNorm] = []
         self.ops: list[Op] = []
         self.used: set[str] = set()
         self.path = Path()
@@ -145,7 +145,7 @@ class Recorder:
                 labels = self.fresh((size,))
                 self.cut(name, axis, labels, Reason(Kind.NO_CHANNELS, Place(module=name)))
                 if real.numel() == size:
-                    self.known.append(Known(labels, real, name))
+                    self.known.append(KnownTensor(labels, real, name))
                 faces.append(along(labels, axis, tensor.ndim))
         tag = Tag(tuple(faces), name, tuple(range(tensor.ndim)), value=lambda: real)
         self.tags[id(tensor)] = (tensor, tag)
@@ -187,7 +187,7 @@ class Recorder:
         """Forbid the removal of these labels."""
         labels = labels[labels > 0] if labels.ndim else labels.reshape(-1)
         if labels.size:
-            self.pins.append(Pin(distinct(labels), reason, read, len(self.ops)))
+            self.pins.append(Pin(unique(labels), reason, read, len(self.ops)))
 
     def pin_tensor(self, tensor: torch.Tensor, reason: Reason) -> None:
         """Forbid the removal of every channel of a tensor."""
@@ -232,7 +232,7 @@ class Recorder:
         """
         count = period(rows)
         out = self.fresh((count,))
-        self.sums.append(Sum(rows[:count], out, where, kind, places))
+        self.sums.append(ChannelReduction(rows[:count], out, where, kind, places))
         self.pin(out, where)
         return np.tile(out, rows.shape[0] // count)
 
@@ -268,7 +268,7 @@ class Recorder:
         if set(varying_axes(face)) <= {axis % tensor.ndim}:
             return face.reshape(-1) if face.size == count else None
         columns = np.moveaxis(face, axis, 0).reshape(face.shape[axis], -1)
-        return self.pointwise([np.ascontiguousarray(column) for column in columns.T], same, reason=reason)
+        return self.pointwise([np.ascontiguousarray(column) for column in columns.T], common_constant, reason=reason)
 
     # Places in the network's code
 
@@ -290,7 +290,7 @@ class Recorder:
         if np.count_nonzero(both) == both.size:
             return left, right
         ends = np.cumsum([one.size for one, _, _ in self.joins])
-        for index in distinct(np.searchsorted(ends, np.flatnonzero(~both), side="right")):
+        for index in unique(np.searchsorted(ends, np.flatnonzero(~both), side="right")):
             one, other, reason = self.joins[index]
             alone = (one == 0) | (other == 0)
             self.pin(np.concatenate([one[alone], other[alone]]), reason, read=False)

@@ -8,7 +8,7 @@ from torch import nn
 
 from slimnet.errors import SlimnetError
 from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Reader, Step
-from slimnet.graph.labels import united
+from slimnet.graph.labels import connected_sets
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.modules.copying import Skeleton, skeleton
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
@@ -122,7 +122,7 @@ def record(recorder: Recorder, inputs: Inputs) -> None:
 
 def finish(recorder: Recorder, real: Tensors, batch: int) -> ChannelGraph:
     """Freeze what the recorder collected."""
-    sets = united(recorder.size, *recorder.joined())
+    sets = connected_sets(recorder.size, *recorder.joined())
     return ChannelGraph(
         tensors=real,
         size=recorder.size,

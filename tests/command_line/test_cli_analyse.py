@@ -19,7 +19,7 @@ from slimnet.training.analysis.universality import analyse
 from slimnet.training.loop.training_run import train
 from slimnet.training.run.checkpoints import save
 from slimnet.training.run.resumable_run import KeptRun
-from slimnet.training.run.run_folder import begun
+from slimnet.training.run.run_folder import create_run
 
 ARCH = ("--arch", "basicnet", "--arch-args", json.dumps(TINY))
 
@@ -58,7 +58,7 @@ def run(tmp_path_factory, data) -> str:
     """The folder of a finished run."""
     folder = tmp_path_factory.mktemp("runs") / "one"
     recipe = Recipe(arch="basicnet", arch_args=TINY, data=data, iterations=6, batch_size=5, gamma_init=1.5e-3, lr=2e-4)
-    with begun(folder, recipe) as held:
+    with create_run(folder, recipe) as held:
         kept = KeptRun(held, lambda state: train(recipe, load_data(data), threads=1, every=2, state=state))
         for _ in kept:
             pass

@@ -8,7 +8,7 @@ import click
 import torch
 from command_line import SHORT, TINY, recipe_of, run
 from runs import images
-from slimnet_cli.options.recipe import NAMES, Wishes, fitting, recipe_options
+from slimnet_cli.options.recipe import NAMES, RecipeOptions, fitting, recipe_options
 from slimnet_cli.progress import live_run
 
 from slimnet.data import load_data
@@ -62,7 +62,7 @@ def chosen(*arguments: str, source: str = "digits") -> Recipe:
 
     @click.command()
     @recipe_options
-    def probe(wishes: Wishes) -> None:
+    def probe(wishes: RecipeOptions) -> None:
         data = load_data("digits") if source == "digits" else images()
         found.append(wishes.recipe(data, source))
 

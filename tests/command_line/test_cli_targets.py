@@ -11,7 +11,7 @@ from networks import lively
 from slimnet.bundle.bundle import load, read_blueprint, read_certificate, verify_bundle
 from slimnet.data import load_data
 from slimnet.errors import UsageError
-from slimnet.methods import Budget, rank, remove, within
+from slimnet.methods import Budget, remove_selected, score_channels, select_within_budget
 from slimnet.models import build
 
 ARGS = {"widths": [8, 12], "pool_after": [1], "hidden": 16, "in_channels": 1}
@@ -62,10 +62,10 @@ def test_batchnorms_are_measured_on_as_many_images_as_one_says(checkpoint, tmp_p
     model, data = build("basicnet", ARGS), load_data("digits")
     model.load_state_dict(torch.load(checkpoint))
     example, _ = next(data.batches("test", 8))
-    ranking = dataclasses.replace(rank("implicit", model.eval(), example, threshold=1e-3), threshold=1e-3)
-    chosen = within(model, example, ranking, Budget("macs", 0.5))
+    ranking = dataclasses.replace(score_channels("implicit", model.eval(), example, threshold=1e-3), threshold=1e-3)
+    chosen = select_within_budget(model, example, ranking, Budget("macs", 0.5))
     for count, images in (("0", None), ("40", data.sample(40))):
-        oracle = remove(model, example, chosen, images=images).model.state_dict()
+        oracle = remove_selected(model, example, chosen, images=images).model.state_dict()
         line = ("slim", checkpoint, *NETWORK, "--target-macs", "0.5", "--data", "digits", "--measure-on", count)
         code, out, _ = said(capsys, *line, "-o", str(tmp_path / count))
         assert code == 0

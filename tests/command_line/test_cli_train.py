@@ -24,7 +24,7 @@ from slimnet.data import load_data
 from slimnet.training import Progress, Recipe, train
 from slimnet.training.recipe.recipe import DIGITS_DEMO
 from slimnet.training.run.checkpoints import newest
-from slimnet.training.run.run_folder import read_history, reopened
+from slimnet.training.run.run_folder import read_history, reopen_run
 
 # ---- what is left behind
 
@@ -136,7 +136,7 @@ def test_a_damaged_checkpoint_is_said_out_loud(begun, capsys):
 def test_threads_and_reports_are_as_before_unless_told_otherwise(begun):
     for options, threads in (((), 1), (("--threads", "2"), 2)):
         assert run("--resume", begun, "--no-report", *options) == 0
-        with reopened(begun) as folder:
+        with reopen_run(begun) as folder:
             session = folder.last_session()
         assert (session.threads, session.every, session.iteration, session.processes) == (threads, 20, 40, 1)
 
@@ -190,7 +190,7 @@ def test_misuse_is_one_line_and_writes_nothing(arguments, message, tmp_path, mon
 
 def test_a_folder_in_use_is_one_line(begun, capsys):
     capsys.readouterr()
-    with reopened(begun):
+    with reopen_run(begun):
         assert run("--resume", begun) == 2
     assert capsys.readouterr().err == (
         f"error: {begun} is in use: another process is training there; wait for it, or end it\n"

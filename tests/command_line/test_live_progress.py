@@ -10,11 +10,11 @@ import pytest
 from processes import LONGEST_WAIT
 from runs import recipe
 from slimnet_cli.output import terminal
-from slimnet_cli.output.terminal import Board
+from slimnet_cli.output.terminal import ProgressBoard
 from slimnet_cli.progress import sweep_progress, sweep_workers
 from slimnet_cli.progress.sweep_workers import Here, Job, Outcome, await_leaving, ended, outcome
 
-from slimnet.training.run.run_folder import METRICS, begun
+from slimnet.training.run.run_folder import METRICS, create_run
 
 REPORT = {"total": 406250, "loss": 1.5, "accuracy": 0.42, "sparsity": 0.125, "epoch": 0.1}
 SCRIPT = """
@@ -34,7 +34,7 @@ class Shown:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.said: list[str] = []
-        self.board = Board(lambda _, lines: self.lines.__setitem__(slice(None), lines), self.said.append)
+        self.board = ProgressBoard(lambda _, lines: self.lines.__setitem__(slice(None), lines), self.said.append)
 
 
 def job(folder: Path, key: str) -> Job:
@@ -171,7 +171,7 @@ def test_a_sweep_that_breaks_off_begins_nothing_more_and_tells_what_runs(tmp_pat
 def test_a_process_that_has_lost_its_sweep_may_save_and_leave_first(tmp_path):
     """It holds the folder of its run until then; a wish to stop ends the waiting."""
     asked = []
-    with begun(tmp_path / "run", recipe()):
+    with create_run(tmp_path / "run", recipe()):
         await_leaving(tmp_path / "run", lambda: bool(asked.append(1)) or len(asked) > 2)
     assert len(asked) == 3
     await_leaving(tmp_path / "run", lambda: pytest.fail("there is nothing to wait for"))

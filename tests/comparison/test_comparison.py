@@ -14,7 +14,7 @@ from runs import TINY, images
 from slimnet.benchmark import parameters
 from slimnet.comparison import Outcome, Results, Settings, Study
 from slimnet.errors import DataError, UsageError
-from slimnet.methods import Budget, rank, remove, within
+from slimnet.methods import Budget, remove_selected, score_channels, select_within_budget
 from slimnet.models import build
 from slimnet.training import evaluate
 from slimnet.training.finetune import Finetuning, Point, retraining, sparsifying
@@ -86,8 +86,8 @@ def test_a_row_is_what_the_surgery_leaves_and_how_it_then_errs(whole):
     """Oracle: the same channels removed by hand, with BatchNorms measured on the training images, and tested."""
     model, data = network().eval(), images(60)
     example, _ = next(data.batches("test", 8))
-    chosen = within(model, example, rank("li2017", model, example), HALF)
-    slimmed = remove(model, example, chosen, images=data.sample(256))
+    chosen = select_within_budget(model, example, score_channels("li2017", model, example), HALF)
+    slimmed = remove_selected(model, example, chosen, images=data.sample(256))
     row = whole.outcomes[2]
     assert row.error == 1 - evaluate(slimmed.model, data).top1
     assert row.size.params == parameters(slimmed.model)
@@ -220,7 +220,9 @@ def test_liu2017_chooses_in_a_network_trained_with_l1_and_the_others_in_the_one_
     list(training)
     model = training.model.eval()
     example, _ = next(data.batches("test", 8))
-    slimmed = remove(model, example, within(model, example, rank("liu2017", model, example), HALF))
+    slimmed = remove_selected(
+        model, example, select_within_budget(model, example, score_channels("liu2017", model, example), HALF)
+    )
     li2017, liu2017 = before.outcomes
     assert liu2017.error == 1 - evaluate(slimmed.model, data).top1
     assert liu2017.size.params == slimmed.plan.params_after
@@ -253,8 +255,8 @@ def test_plain_is_the_removal_of_the_papers(tmp_path):
     """Oracle: by hand, with no BatchNorm told."""
     model, data = network().eval(), images(60)
     example, _ = next(data.batches("test", 8))
-    chosen = within(model, example, rank("li2017", model, example), HALF)
-    slimmed = remove(model, example, chosen, recalibrate=False)
+    chosen = select_within_budget(model, example, score_channels("li2017", model, example), HALF)
+    slimmed = remove_selected(model, example, chosen, recalibrate=False)
     results = done(tmp_path / "plain", methods=("li2017",), recalibrate=False, finetuning=None)
     assert results.outcomes[0].error == 1 - evaluate(slimmed.model, data).top1
     assert not results.recalibrated
@@ -264,7 +266,9 @@ def test_without_images_to_measure_on_batchnorms_are_told_an_estimate(tmp_path):
     """Oracle: by hand, with no image but the example."""
     model, data = network().eval(), images(60)
     example, _ = next(data.batches("test", 8))
-    slimmed = remove(model, example, within(model, example, rank("li2017", model, example), HALF))
+    slimmed = remove_selected(
+        model, example, select_within_budget(model, example, score_channels("li2017", model, example), HALF)
+    )
     results = done(tmp_path / "estimated", methods=("li2017",), measure_on=0, finetuning=None)
     assert results.outcomes[0].error == 1 - evaluate(slimmed.model, data).top1
     assert results.recalibrated

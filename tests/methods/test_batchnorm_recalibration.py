@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from slimnet.errors import UsageError
 from slimnet.graph.channel_graph import Reader
-from slimnet.methods import Selection, remove, silenced
+from slimnet.methods import Selection, remove_selected, silenced
 from slimnet.methods.candidates import Channels
 from slimnet.methods.moments import moments
 from slimnet.models import CifarResNet
@@ -105,8 +105,8 @@ def test_a_channel_that_is_always_the_same_is_not_missed(head):
     model[1].weight.data[[1, 4]] = 0
     selection = Selection("mine", {"0": (1, 4)})
     given = (IMAGES,)
-    assert difference(outputs(model, given), outputs(remove(model, IMAGES, selection).model, given)) < 1e-5
-    plain = remove(model, IMAGES, selection, recalibrate=False).model
+    assert difference(outputs(model, given), outputs(remove_selected(model, IMAGES, selection).model, given)) < 1e-5
+    plain = remove_selected(model, IMAGES, selection, recalibrate=False).model
     assert difference(outputs(model, given), outputs(plain, given)) > 1e-2
 
 

@@ -12,7 +12,17 @@ from networks import build as random_network
 from torch import nn
 
 from slimnet.errors import DataError, UsageError
-from slimnet.methods import METHODS, Budget, Ranking, Selection, plan_for, rank, remove, silenced, within
+from slimnet.methods import (
+    METHODS,
+    Budget,
+    Ranking,
+    Selection,
+    plan_for,
+    remove_selected,
+    score_channels,
+    select_within_budget,
+    silenced,
+)
 from slimnet.methods.candidates import Channels
 from slimnet.methods.reader_importance import strengths
 from slimnet.models import CifarResNet, PreActResNet
@@ -54,9 +64,9 @@ def assert_alike(first: nn.Module, second: nn.Module, images: torch.Tensor = IMA
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_method_chooses_is_removed_exactly(resnet, method):
     """The certificate is against the silenced network; the budget is met by MACs that the plan counts."""
-    ranking = rank(method, resnet, IMAGES, batches=[(IMAGES, LABELS)])
-    selection = within(resnet, IMAGES, ranking, Budget("macs", 0.6))
-    slimmed = remove(resnet, IMAGES, selection)
+    ranking = score_channels(method, resnet, IMAGES, batches=[(IMAGES, LABELS)])
+    selection = select_within_budget(resnet, IMAGES, ranking, Budget("macs", 0.6))
+    slimmed = remove_selected(resnet, IMAGES, selection)
     assert 0.4 < slimmed.plan.macs_after / slimmed.plan.macs_before <= 0.6
     assert slimmed.certificate.holds
     assert "to the silenced network and" in str(slimmed.certificate)
@@ -91,7 +101,7 @@ def test_a_silenced_network_is_a_copy(resnet):
 
 def test_layers_without_batchnorm_are_silenced_by_their_filters():
     model = plain(6, 8, norm=False)
-    slimmed = remove(model, IMAGES, Selection("mine", {"0": (0, 5), "2": (7,)}))
+    slimmed = remove_selected(model, IMAGES, Selection("mine", {"0": (0, 5), "2": (7,)}))
     assert removed(slimmed.plan) == {"0": 2, "2": 1}
     quiet = silenced(model, IMAGES, Selection("mine", {"0": (0, 5), "2": (7,)}))
     assert not quiet[0].weight[[0, 5]].any()
@@ -102,9 +112,9 @@ def test_layers_without_batchnorm_are_silenced_by_their_filters():
 def test_a_stream_that_many_batchnorms_read_is_cut_as_a_whole():
     """Where BatchNorm comes before the convolution, the writers of a stream have none of their own."""
     model = lively(PreActResNet(11))
-    ranking = rank("liu2017", model, IMAGES)
-    selection = within(model, IMAGES, ranking, Budget("macs", 0.5))
-    slimmed = remove(model, IMAGES, selection)
+    ranking = score_channels("liu2017", model, IMAGES)
+    selection = select_within_budget(model, IMAGES, ranking, Budget("macs", 0.5))
+    slimmed = remove_selected(model, IMAGES, selection)
     assert removed(slimmed.plan) == {layer: len(channels) for layer, channels in selection.channels.items()}
     assert_alike(slimmed.model, silenced(model, IMAGES, selection))
 
@@ -118,7 +128,7 @@ def test_any_wiring_is_cut_as_the_silenced_network_says(block):
     channels = Channels.of(model, inputs)
     chosen = np.random.default_rng(0).random(channels.pinned.size) < 0.3
     selection = Selection("random", channels.of_sets(chosen & ~channels.pinned))
-    slimmed = remove(model, inputs, selection)
+    slimmed = remove_selected(model, inputs, selection)
     assert difference(outputs(silenced(model, inputs, selection), inputs), outputs(slimmed.model, inputs)) < 1e-12
     assert slimmed.plan.removed_channels
 
@@ -141,7 +151,7 @@ def test_a_selection_for_another_network_is_refused(resnet, channels, message):
 
 def test_li2017_ranks_by_the_sum_of_absolute_weights(resnet):
     """Only first convolutions: the others write to a residual stream. Each layer's mean is 1."""
-    ranking = rank("li2017", resnet, IMAGES)
+    ranking = score_channels("li2017", resnet, IMAGES)
     assert list(ranking.scores) == ["layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1"]
     for layer, scores in ranking.scores.items():
         norms = resnet.get_submodule(layer).weight.detach().abs().sum((1, 2, 3)).double()
@@ -149,7 +159,7 @@ def test_li2017_ranks_by_the_sum_of_absolute_weights(resnet):
 
 
 def test_liu2017_ranks_by_gamma_and_means_over_a_stream(resnet):
-    scores = rank("liu2017", resnet, IMAGES).scores
+    scores = score_channels("liu2017", resnet, IMAGES).scores
     np.testing.assert_allclose(scores["layer1.0.conv1"], resnet.layer1[0].bn1.weight.detach().abs(), rtol=1e-6)
     np.testing.assert_array_equal(*(scores[layer][:4] for layer in STREAM))
     assert "linear" not in scores
@@ -164,7 +174,7 @@ def test_implicit_weighs_what_a_channel_means_to_its_reader_by_what_it_costs():
     model = lively(plain(6, 8))
     for norm in (model[1], model[4]):
         norm.bias.data.fill_(9)
-    scores = rank("implicit", model, IMAGES).scores
+    scores = score_channels("implicit", model, IMAGES).scores
     plane = 9 * 256
     costs = np.array([(3 + 8) * plane, 6 * plane + 5])
     expected = []
@@ -184,7 +194,7 @@ def test_implicit_gives_up_what_is_nearly_dead_first():
     model = lively(plain(6, 8))
     for norm, channel in ((model[1], 4), (model[4], 5)):
         norm.weight.data[channel], norm.bias.data[channel] = 2e-3, 1.0
-    scores = rank("implicit", model, IMAGES).scores
+    scores = score_channels("implicit", model, IMAGES).scores
     assert [int(np.argmin(scores[layer])) for layer in ("0", "3")] == [4, 5]
 
 
@@ -204,9 +214,9 @@ def test_implicit_takes_first_what_is_dead_anyway():
     """Two dead channels whose β shines through go at any budget, exactly: nothing else need be chosen."""
     model = lively(plain(6, 8))
     model[1].weight.data[[0, 1]] = 1e-5
-    selection = within(model, IMAGES, rank("implicit", model, IMAGES), Budget("macs", 0.9))
+    selection = select_within_budget(model, IMAGES, score_channels("implicit", model, IMAGES), Budget("macs", 0.9))
     assert (selection.channels, selection.threshold) == ({}, 1e-3)
-    slimmed = remove(model, IMAGES, selection)
+    slimmed = remove_selected(model, IMAGES, selection)
     assert removed(slimmed.plan) == {"0": 1}, "the other carries their constants"
     assert slimmed.certificate.reference == "the dense network"
     with torch.no_grad():
@@ -214,7 +224,7 @@ def test_implicit_takes_first_what_is_dead_anyway():
 
 
 def test_random_depends_on_its_seed_alone(resnet):
-    first, again, other = (rank("random", resnet, IMAGES, seed=seed).scores["conv1"] for seed in (0, 0, 1))
+    first, again, other = (score_channels("random", resnet, IMAGES, seed=seed).scores["conv1"] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != other).all()
 
@@ -222,7 +232,9 @@ def test_random_depends_on_its_seed_alone(resnet):
 def test_taylor_is_weight_times_gradient():
     """Oracle: the sum of |w · ∂loss/∂w| of each filter, by autograd here."""
     model = plain(6, 8)
-    scores = rank("taylor", model, IMAGES, batches=[(IMAGES[:2], LABELS[:2]), (IMAGES[2:], LABELS[2:])]).scores
+    scores = score_channels(
+        "taylor", model, IMAGES, batches=[(IMAGES[:2], LABELS[:2]), (IMAGES[2:], LABELS[2:])]
+    ).scores
     nn.functional.cross_entropy(model(IMAGES), LABELS, reduction="sum").backward()
     for layer in ("0", "3"):
         weight = model.get_submodule(layer).weight
@@ -235,7 +247,7 @@ def test_fpgm_gives_up_the_filter_that_others_replace():
     model = plain(6, 8)
     weight = model[0].weight.data
     weight[1] = weight[4] = weight.mean(0)
-    scores = rank("fpgm", model, IMAGES).scores["0"]
+    scores = score_channels("fpgm", model, IMAGES).scores["0"]
     assert set(np.argsort(scores)[:2].tolist()) == {1, 4}
 
 
@@ -243,18 +255,18 @@ def test_wrong_requests_are_refused_in_one_line(resnet, monkeypatch):
     bare = plain(6, 8, norm=False)
     for method in ("liu2017",):
         with pytest.raises(UsageError, match=r"Sequential has no BatchNorm whose γ could be ranked; take implicit"):
-            rank(method, bare, IMAGES)
+            score_channels(method, bare, IMAGES)
     with pytest.raises(UsageError, match=r"there is no method 'liu2018'; did you mean liu2017\? \(implicit, li2017,"):
-        rank("liu2018", resnet, IMAGES)
+        score_channels("liu2018", resnet, IMAGES)
     with pytest.raises(UsageError, match="taylor needs labelled images"):
-        rank("taylor", resnet, IMAGES)
+        score_channels("taylor", resnet, IMAGES)
     with pytest.raises(DataError, match="taylor was given no batches"):
-        rank("taylor", resnet, IMAGES, batches=[])
+        score_channels("taylor", resnet, IMAGES, batches=[])
     with pytest.raises(UsageError, match="Linear has no channels that random could rank"):
-        rank("random", nn.Linear(4, 2), torch.zeros(1, 4))
+        score_channels("random", nn.Linear(4, 2), torch.zeros(1, 4))
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     with pytest.raises(UsageError, match=r"torch_pruning is not installed; pip install 'slimnet\[compare\]'"):
-        rank("fpgm", resnet, IMAGES)
+        score_channels("fpgm", resnet, IMAGES)
 
 
 # --- budgets ---
@@ -266,7 +278,7 @@ def test_no_fewer_channels_would_do(resnet, unit):
     layers = {"layer1.0.conv1": 16, "layer3.0.conv1": 64}
     order = np.random.default_rng(0).permutation(80)
     scores = dict(zip(layers, np.split(order.astype(float), [16]), strict=True))
-    selection = within(resnet, IMAGES, Ranking("mine", scores), Budget(unit, 0.7))
+    selection = select_within_budget(resnet, IMAGES, Ranking("mine", scores), Budget(unit, 0.7))
     chosen = [(layer, channel) for layer, channels in selection.channels.items() for channel in channels]
     last = max(chosen, key=lambda place: scores[place[0]][place[1]])
     fewer = {layer: tuple(c for c in cs if (layer, c) != last) for layer, cs in selection.channels.items()}
@@ -278,7 +290,7 @@ def test_no_fewer_channels_would_do(resnet, unit):
 def test_a_percentile_of_gamma_is_a_budget_of_channels():
     """Liu et al. 2017 take the share of all channels with the smallest γ, whatever their layers: of 56 here 28."""
     model = lively(plain(8, 16, 32))
-    selection = within(model, IMAGES, rank("liu2017", model, IMAGES), Budget("channels", 0.5))
+    selection = select_within_budget(model, IMAGES, score_channels("liu2017", model, IMAGES), Budget("channels", 0.5))
     gammas = {layer: model.get_submodule(str(int(layer) + 1)).weight.detach() for layer in ("0", "3", "6")}
     limit = torch.cat(list(gammas.values())).sort().values[28]
     expected = {layer: torch.nonzero(gamma < limit).reshape(-1).tolist() for layer, gamma in gammas.items()}
@@ -293,22 +305,22 @@ def test_uniform_takes_the_same_share_of_every_layer():
     model = plain(8, 16, 32)
     scores = {"0": np.arange(8.0), "3": np.arange(16.0) + 100, "6": np.arange(32.0) + 1000}
     ranking = Ranking("mine", scores)
-    selection = within(model, IMAGES, ranking, Budget("macs", 0.3), scope="uniform")
+    selection = select_within_budget(model, IMAGES, ranking, Budget("macs", 0.3), scope="uniform")
     shares = [len(selection.channels[layer]) / width for layer, width in (("0", 8), ("3", 16), ("6", 32))]
     assert max(shares) - min(shares) <= 1 / 8
     assert selection.channels["6"] == tuple(range(len(selection.channels["6"])))
-    everywhere = within(model, IMAGES, ranking, Budget("macs", 0.3))
+    everywhere = select_within_budget(model, IMAGES, ranking, Budget("macs", 0.3))
     assert len(everywhere.channels["0"]) == 7, "one threshold for all empties the first layer but for one channel"
 
 
 def test_a_layer_never_loses_its_last_channel_and_the_smallest_possible_is_said():
     model = plain(4, 6)
-    ranking = rank("random", model, IMAGES)
+    ranking = score_channels("random", model, IMAGES)
     smallest = (3 * 9 * 256 + 9 * 256 + 5) / (3 * 4 * 9 * 256 + 4 * 6 * 9 * 256 + 30)
     said = np.ceil(smallest * 1e4) / 1e4
     with pytest.raises(UsageError, match=rf"random cannot leave 0.01 of .* macs: the smallest possible is {said:g}$"):
-        within(model, IMAGES, ranking, Budget("macs", 0.01))
-    selection = within(model, IMAGES, ranking, Budget("macs", said))
+        select_within_budget(model, IMAGES, ranking, Budget("macs", 0.01))
+    selection = select_within_budget(model, IMAGES, ranking, Budget("macs", said))
     assert {layer: len(channels) for layer, channels in selection.channels.items()} == {"0": 3, "3": 5}
 
 
@@ -316,7 +328,7 @@ def test_channels_that_cannot_go_are_not_chosen():
     """The last convolution is the network's output; where a ranking leaves a writer out, its stream stays whole."""
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3))
     scores = {"0": np.arange(6.0), "2": np.zeros(4)}
-    assert set(within(model, IMAGES, Ranking("mine", scores), Budget("macs", 0.5)).channels) == {"0"}
+    assert set(select_within_budget(model, IMAGES, Ranking("mine", scores), Budget("macs", 0.5)).channels) == {"0"}
 
 
 class Gated(nn.Module):
@@ -336,31 +348,33 @@ def test_channels_whose_number_counts_in_a_mean_are_not_chosen():
     """Where a layer reads the mean, it makes up for what goes, exactly; where other code does, all six stay."""
     scores = {"first.0": np.arange(6.0)}
     model = Gated(read=True).eval()
-    slimmed = remove(model, IMAGES, within(model, IMAGES, Ranking("mine", scores), Budget("macs", 0.5)))
+    slimmed = remove_selected(
+        model, IMAGES, select_within_budget(model, IMAGES, Ranking("mine", scores), Budget("macs", 0.5))
+    )
     assert slimmed.certificate.holds
     assert slimmed.model.first[0].out_channels < 4
     with pytest.raises(UsageError, match="the smallest possible is 1"):
-        within(Gated(read=False), IMAGES, Ranking("mine", scores), Budget("macs", 0.5))
+        select_within_budget(Gated(read=False), IMAGES, Ranking("mine", scores), Budget("macs", 0.5))
 
 
 def test_a_writer_that_is_not_ranked_keeps_its_stream(resnet):
     scores = {"conv1": np.zeros(16), "layer1.0.conv1": np.ones(16)}
-    selection = within(resnet, IMAGES, Ranking("mine", scores), Budget("macs", 0.9))
+    selection = select_within_budget(resnet, IMAGES, Ranking("mine", scores), Budget("macs", 0.9))
     assert set(selection.channels) == {"layer1.0.conv1"}
 
 
 def test_a_budget_of_latency_is_measured_on_slim_networks(resnet):
     """With a stopwatch that counts parameters the answer is that of the budget of parameters, to a 64th."""
     dense = sum(p.numel() for p in resnet.parameters())
-    ranking = rank("random", resnet, IMAGES)
+    ranking = score_channels("random", resnet, IMAGES)
 
     def stopwatch(model: nn.Module) -> float:
         return sum(p.numel() for p in model.parameters()) / dense
 
-    timed = within(resnet, IMAGES, ranking, Budget("latency", 0.5), latency=stopwatch)
+    timed = select_within_budget(resnet, IMAGES, ranking, Budget("latency", 0.5), latency=stopwatch)
     assert 0.4 < left(plan_for(resnet, IMAGES, timed), "params") <= 0.5
     with pytest.raises(UsageError, match="a budget of latency needs latency="):
-        within(resnet, IMAGES, ranking, Budget("latency", 0.5))
+        select_within_budget(resnet, IMAGES, ranking, Budget("latency", 0.5))
 
 
 @pytest.mark.parametrize("value", [0, -0.5, 1.5, float("nan"), "half"])
@@ -373,7 +387,7 @@ def test_wrong_units_scopes_and_scores_are_refused(resnet):
     with pytest.raises(UsageError, match="a budget is in macs, params, channels, latency; got 'flops'"):
         Budget("flops", 0.5)
     with pytest.raises(UsageError, match="scope is 'local'; it must be 'global' or 'uniform'"):
-        within(resnet, IMAGES, Ranking("mine", {}), Budget("macs", 0.5), scope="local")
+        select_within_budget(resnet, IMAGES, Ranking("mine", {}), Budget("macs", 0.5), scope="local")
     for scores in ({"conv9": np.zeros(16)}, {"conv1": np.zeros(15)}):
         with pytest.raises(UsageError, match="the ranking by mine has scores for conv"):
-            within(resnet, IMAGES, Ranking("mine", scores), Budget("macs", 0.5))
+            select_within_budget(resnet, IMAGES, Ranking("mine", scores), Budget("macs", 0.5))

@@ -7,7 +7,7 @@ import torch
 from runs import TINY, images, recipe
 
 from slimnet.errors import UsageError
-from slimnet.methods import Budget, network_slimming, rank, within
+from slimnet.methods import Budget, network_slimming, score_channels, select_within_budget
 from slimnet.methods.network_slimming import tuned
 from slimnet.models import build
 from slimnet.training import evaluate
@@ -39,7 +39,7 @@ def test_a_pass_is_what_its_steps_make_of_the_network(two):
     """Oracle: the steps by hand."""
     trained = tuned(network(), SPARSE, DATA, 1)
     inputs, _ = next(DATA.batches("test", 16))
-    chosen = within(trained, inputs, rank("liu2017", trained, inputs), Budget("channels", 0.7))
+    chosen = select_within_budget(trained, inputs, score_channels("liu2017", trained, inputs), Budget("channels", 0.7))
     assert two[0].plan.criterion == str(chosen)
     assert two[0].trained == 1 - evaluate(trained, DATA).top1
     assert two[0].error == 1 - evaluate(two[0].model, DATA).top1

@@ -32,7 +32,7 @@ def error_of(arch, arch_args=None) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("arch", list(architecture.OWN))
+@pytest.mark.parametrize("arch", list(architecture.BUILTIN_ARCHITECTURES))
 def test_own_names_build_and_are_remembered(arch):
     model = build(arch, {"num_classes": 4})
     assert isinstance(model, BasicNet | VGG | CifarResNet | PreActResNet | CifarDenseNet)

@@ -36,7 +36,7 @@ def slimmed(make: Callable[[], nn.Module], side: int = 32, beta: str = "negative
     return model, result.model
 
 
-@pytest.mark.parametrize("arch", list(architecture.OWN))
+@pytest.mark.parametrize("arch", list(architecture.BUILTIN_ARCHITECTURES))
 def test_every_network_is_slimmed_exactly(arch):
     slimmed(lambda: build(arch))
 

@@ -11,7 +11,7 @@ from slimnet_cli import run as slimnet
 from slimnet.training import Recipe
 from slimnet.training.loop.training_run import train
 from slimnet.training.run.resumable_run import KeptRun
-from slimnet.training.run.run_folder import begun
+from slimnet.training.run.run_folder import create_run
 
 comparison, results = test_report_contenders.comparison, test_report_methods.results
 
@@ -20,7 +20,7 @@ comparison, results = test_report_contenders.comparison, test_report_methods.res
 def folder(tmp_path):
     """A run that has made its first report."""
     recipe = Recipe(arch="basicnet", arch_args=TINY, data="noise", iterations=4, batch_size=5)
-    with begun(tmp_path / "run", recipe) as place:
+    with create_run(tmp_path / "run", recipe) as place:
         kept = KeptRun(place, lambda state: train(recipe, images(), threads=1, every=2, state=state))
         for _ in kept:
             pass

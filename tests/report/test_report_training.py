@@ -255,11 +255,11 @@ def test_a_run_that_has_not_reported_has_no_report(tmp_path):
 def test_a_run_in_its_folder_can_be_told(tmp_path):
     """From the trainer to the page: what the run measured is what the page says."""
     from slimnet.training.run.resumable_run import KeptRun
-    from slimnet.training.run.run_folder import begun
+    from slimnet.training.run.run_folder import create_run
 
     asked = recipe(iterations=12, gamma_init=2e-3, lr=2e-4)
     data = images()
-    with begun(tmp_path / "run", asked) as folder:
+    with create_run(tmp_path / "run", asked) as folder:
         kept = KeptRun(folder, lambda state: train(asked, data, threads=1, every=2, state=state))
         for _ in kept:
             pass

@@ -16,7 +16,7 @@ from processes import forkserver, runs
 from slimnet.errors import SlimnetError
 from slimnet.storage import staging
 from slimnet.storage.files import held, whole_file, whole_folder
-from slimnet.storage.staging import beside, clear, is_staging, machine, staged_file, staged_folder
+from slimnet.storage.staging import clear, is_staging, machine, staged_file, staged_folder, staging_path
 
 KINDS = ("file", "folder")
 FOREVER = 600.0
@@ -116,7 +116,7 @@ def test_what_this_machine_left_before_it_started_again_is_removed(kind, tmp_pat
     """Whichever process has the number by now: what has no lock after the start is nobody's."""
     monkeypatch.setattr(staging, "host", lambda: "12345678")
     monkeypatch.setattr(staging, "machine", lambda: "00000000")
-    places = [beside(tmp_path / name) for name in ("left", "in use")]
+    places = [staging_path(tmp_path / name) for name in ("left", "in use")]
     for place in places:
         place.mkdir() if kind == "folder" else place.touch()
     monkeypatch.setattr(staging, "machine", lambda: "ffffffff")
@@ -131,7 +131,7 @@ def test_a_machine_without_an_identity_is_known_by_when_it_started_alone(tmp_pat
     monkeypatch.setattr(staging, "HOST", tmp_path / "none")
     staging.host.cache_clear()
     try:
-        place = beside(tmp_path / "target")
+        place = staging_path(tmp_path / "target")
     finally:
         staging.host.cache_clear()
     place.touch()
@@ -174,7 +174,7 @@ def test_what_only_looks_like_staging_stays(tmp_path):
         assert not is_staging(name)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "mine").write_text("mine")
-    beside(tmp_path / "linked").symlink_to(tmp_path / "elsewhere")
+    staging_path(tmp_path / "linked").symlink_to(tmp_path / "elsewhere")
     clear(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} >= {*names, "elsewhere"}
     assert (tmp_path / "elsewhere" / "mine").read_text() == "mine"

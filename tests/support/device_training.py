@@ -13,7 +13,7 @@ from slimnet.comparison import Settings as Contest
 from slimnet.comparison import Study
 from slimnet.data import Batches, load_data
 from slimnet.errors import UsageError
-from slimnet.methods import Budget, rank, remove, within
+from slimnet.methods import Budget, remove_selected, score_channels, select_within_budget
 from slimnet.methods.scores import with_gradients
 from slimnet.torch_state.random_state import random_number_states
 from slimnet.training import Recipe, evaluate, train
@@ -124,9 +124,9 @@ def test_methods_choose_and_recalibrate_as_on_the_cpu(method):
     found = []
     for place in (CPU, HERE):
         model, images = model_of(place), next(DIGITS.batches("test", 8, place))[0]
-        ranking = rank(method, model, images, batches=DIGITS.batches("train", 32))
-        chosen = within(model, images, ranking, Budget("macs", 0.6))
-        found.append(remove(model, images, chosen, loader=Batches(DIGITS)))
+        ranking = score_channels(method, model, images, batches=DIGITS.batches("train", 32))
+        chosen = select_within_budget(model, images, ranking, Budget("macs", 0.6))
+        found.append(remove_selected(model, images, chosen, loader=Batches(DIGITS)))
     assert same_plan(found[1].plan, found[0].plan)
     assert_same_weights(found[1].model, found[0].model)
 
@@ -144,8 +144,8 @@ def test_a_device_without_double_precision_trains_and_chooses():
         )
         analyse(model, DIGITS)
         for method in ("implicit", "liu2017", "li2017"):
-            chosen = within(model, images, rank(method, model, images), Budget("macs", 0.6))
-            assert remove(model, images, chosen).certificate.holds
+            chosen = select_within_budget(model, images, score_channels(method, model, images), Budget("macs", 0.6))
+            assert remove_selected(model, images, chosen).certificate.holds
 
 
 def test_fine_tuning_is_that_of_the_cpu():

@@ -4,7 +4,6 @@ import torch
 
 from slimnet.data import ImageData
 from slimnet.training import Recipe, TrainingRun
-from slimnet.training.recipe.recipe import Recipe
 
 TINY = {"widths": [4, 6], "pool_after": [1], "hidden": 8, "in_channels": 2, "num_classes": 3}
 

@@ -12,18 +12,18 @@ from wiring import EXACT, planes, widths
 import slimnet
 from slimnet.errors import UsageError
 from slimnet.surgery.plan import SurgeryPlan
-from slimnet.width_search import Auto, fewest_macs_of_the_fastest, quickest
+from slimnet.width_search import WidthSearch, fewest_macs_of_the_fastest, quickest
 
 ROUNDS = 20
 
 
-def costing(cost: Callable[[list[int]], float]) -> Auto:
+def costing(cost: Callable[[list[int]], float]) -> WidthSearch:
     """Measurement without noise, by a formula over the widths."""
 
-    def timer(named: Iterable[tuple[str, nn.Module]], inputs: object, auto: Auto) -> list[list[float]]:
+    def timer(named: Iterable[tuple[str, nn.Module]], inputs: object, auto: WidthSearch) -> list[list[float]]:
         return [[cost(widths(model))] * ROUNDS for _, model in named]
 
-    return Auto(timer=timer, threads=1)
+    return WidthSearch(timer=timer, threads=1)
 
 
 def blocks_of(size: int) -> Callable[[list[int]], float]:
@@ -67,7 +67,7 @@ def test_the_plan_keeps_what_was_measured_of_every_candidate_that_differs():
 
 def test_where_nothing_can_go_the_dense_network_is_the_only_candidate():
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)).double().eval()
-    plan = slimnet.slim(model, planes(), round_to=Auto(runtime="torch", seconds=0.01)).plan
+    plan = slimnet.slim(model, planes(), round_to=WidthSearch(runtime="torch", seconds=0.01)).plan
     assert [trial.rounding for trial in plan.trials] == ["dense"]
     assert plan.removed_channels == 0
 
@@ -88,11 +88,13 @@ def test_what_is_not_surely_faster_meets_the_dense_network_once_more(slower, cho
     asked: list[list[str]] = []
     told: list[tuple[int, int, str]] = []
 
-    def timer(named: Iterable[tuple[str, nn.Module]], inputs: object, auto: Auto) -> list[list[float]]:
+    def timer(named: Iterable[tuple[str, nn.Module]], inputs: object, auto: WidthSearch) -> list[list[float]]:
         asked.append([name for name, _ in named])
         return [[1.0] * ROUNDS for _ in asked[0]] if len(asked) == 1 else [[1.0] * ROUNDS, [slower] * ROUNDS]
 
-    plan = slimnet.slim(plain(), planes(), round_to=Auto(timer=timer, progress=lambda *each: told.append(each))).plan
+    plan = slimnet.slim(
+        plain(), planes(), round_to=WidthSearch(timer=timer, progress=lambda *each: told.append(each))
+    ).plan
     assert told[-1] == (6, 6, "none, once more")
     assert asked[1:] == [["dense", "none"]]
     assert plan.rounding == f"{chosen}, the fastest of 4 on onnxruntime"
@@ -107,7 +109,7 @@ def test_what_is_surely_faster_is_measured_once():
         asked.append(given)
         return auto.timer(*given)
 
-    slimnet.slim(plain(), planes(), round_to=Auto(timer=timer))
+    slimnet.slim(plain(), planes(), round_to=WidthSearch(timer=timer))
     assert len(asked) == 1
 
 
@@ -129,7 +131,7 @@ def test_few_rounds_are_all_kept():
 def test_progress_names_every_candidate():
     told: list[tuple[int, int, str]] = []
     auto = costing(sum)
-    slimnet.slim(plain(), planes(), round_to=Auto(timer=auto.timer, progress=lambda *each: told.append(each)))
+    slimnet.slim(plain(), planes(), round_to=WidthSearch(timer=auto.timer, progress=lambda *each: told.append(each)))
     assert [number for number, _, _ in told] == [1, 2, 3, 4, 5, 6]
     assert {total for _, total, _ in told} == {6}
     assert told[0][2] == "dense"
@@ -138,7 +140,7 @@ def test_progress_names_every_candidate():
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
 def test_the_clock_of_this_machine_measures_too(runtime):
     model = plain().float()
-    slimmed = slimnet.slim(model, planes().float(), round_to=Auto(runtime=runtime, threads=1, seconds=0.02))
+    slimmed = slimnet.slim(model, planes().float(), round_to=WidthSearch(runtime=runtime, threads=1, seconds=0.02))
     assert {trial.runtime for trial in slimmed.plan.trials} == {runtime}
     assert all(trial.median_ms > 0 for trial in slimmed.plan.trials)
     assert slimmed.certificate.holds
@@ -146,6 +148,6 @@ def test_the_clock_of_this_machine_measures_too(runtime):
 
 def test_a_runtime_that_there_is_not_is_refused():
     with pytest.raises(UsageError, match="did you mean onnxruntime"):
-        slimnet.slim(plain(), planes(), round_to=Auto(runtime="onnxruntim"))
+        slimnet.slim(plain(), planes(), round_to=WidthSearch(runtime="onnxruntim"))
     with pytest.raises(UsageError, match="round_to is 'quick'"):
         slimnet.slim(plain(), planes(), round_to="quick")

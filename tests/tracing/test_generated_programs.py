@@ -14,7 +14,7 @@ from torch import nn
 import slimnet
 from slimnet.graph.channel_graph import ChannelGraph
 from slimnet.modules.example_inputs import Inputs
-from slimnet.pipeline import operate
+from slimnet.pipeline import plan_and_apply
 from slimnet.planning.dead_channels import DeadChannels, dead_by_scale
 from slimnet.planning.slim_cost import is_plain
 
@@ -58,7 +58,7 @@ def check_program(program: Program) -> None:
         return dead_by_scale(graph, 1e-3)
 
     for tried in (False, True):
-        narrow, plan = operate(network, Inputs.of(probe()), find, tried=tried)
+        narrow, plan = plan_and_apply(network, Inputs.of(probe()), find, tried=tried)
         assert all(relative(narrow(x), y) < EXACT for x, y in expected), plan
         if not is_plain(graphs[0]):
             break

@@ -6,7 +6,7 @@ from torch import nn
 
 import slimnet
 from slimnet.modules.example_inputs import Inputs
-from slimnet.pipeline import operate
+from slimnet.pipeline import plan_and_apply
 from slimnet.planning.dead_channels import dead_by_scale
 from slimnet.tracing.ops import HANDLERS
 from slimnet.tracing.trace import trace
@@ -175,7 +175,7 @@ def test_a_channel_that_stands_at_several_places_is_renewed_only_where_it_was_wr
     net.n.weight.data[dead] = 0
     net.n.bias.data.normal_()
     graph = trace(net, x)
-    narrow, _ = operate(net, Inputs.of(x), lambda _: dead_by_scale(graph, 1e-3))
+    narrow, _ = plan_and_apply(net, Inputs.of(x), lambda _: dead_by_scale(graph, 1e-3))
     assert relative(narrow(x), net(x)) < EXACT
 
 
@@ -206,5 +206,5 @@ def test_elements_that_move_into_other_channels_keep_both(how: str, dead: list[i
     net.n.weight.data[dead] = 0
     net.n.bias.data.normal_()
     graph = trace(net, x)
-    narrow, _ = operate(net, Inputs.of(x), lambda _: dead_by_scale(graph, 1e-3))
+    narrow, _ = plan_and_apply(net, Inputs.of(x), lambda _: dead_by_scale(graph, 1e-3))
     assert relative(narrow(x), net(x)) < EXACT

@@ -11,7 +11,7 @@ from torch import nn
 from wiring import chain, planes, wired
 
 import slimnet
-from slimnet.graph.labels import distinct, united
+from slimnet.graph.labels import connected_sets, unique
 from slimnet.tracing.trace import trace
 
 
@@ -20,18 +20,18 @@ from slimnet.tracing.trace import trace
 def test_labels_are_united_as_a_graph_of_the_pairs_connects_them(pairs, seed):
     left, right = np.random.default_rng(seed).integers(0, 100, (2, pairs))
     graph = coo_matrix((np.ones(pairs), (left, right)), (100, 100))
-    assert np.array_equal(united(100, left, right), connected_components(graph, directed=False)[1])
+    assert np.array_equal(connected_sets(100, left, right), connected_components(graph, directed=False)[1])
 
 
 @pytest.mark.parametrize("center", [0, 50, 99])
 def test_labels_that_all_meet_one_are_one_set_whichever_it_is(center):
-    assert not united(100, np.full(100, center), np.arange(100)[::-1].copy()).any()
+    assert not connected_sets(100, np.full(100, center), np.arange(100)[::-1].copy()).any()
 
 
 @pytest.mark.parametrize("shape", [0, 1, 7, (4, 5)])
 def test_values_are_listed_once_each_and_in_order(shape):
     numbers = np.random.default_rng(0).integers(-3, 4, shape)
-    assert np.array_equal(distinct(numbers), np.unique(numbers))
+    assert np.array_equal(unique(numbers), np.unique(numbers))
 
 
 def test_a_trace_leaves_nothing_that_must_be_collected():

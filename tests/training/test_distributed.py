@@ -28,7 +28,7 @@ from slimnet.training.loop.batches import ResidentBatches
 from slimnet.training.loop.distributed import Ranks, joined, lost_ones_told
 from slimnet.training.run.checkpoints import newest
 from slimnet.training.run.resumable_run import Interval, KeptRun
-from slimnet.training.run.run_folder import begun, reopened
+from slimnet.training.run.run_folder import create_run, reopen_run
 
 PLAIN = {"arch": f"{__name__}:Plain", "arch_args": {}}
 EVALUATING = {"arch": f"{__name__}:Evaluating", "arch_args": {}}
@@ -176,7 +176,7 @@ class InFolder:
     def __call__(self, ranks: Ranks) -> int:
         if not ranks.first:
             return self.trained(None, ranks)
-        with reopened(self.path) if self.path.exists() else begun(self.path, self.plan) as folder:
+        with reopen_run(self.path) if self.path.exists() else create_run(self.path, self.plan) as folder:
             return self.trained(folder, ranks)
 
     def trained(self, folder: Any, ranks: Ranks) -> int:

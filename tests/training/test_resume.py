@@ -19,7 +19,7 @@ from slimnet.training import TrainingRun, train
 from slimnet.training.recipe.recipe import DIGITS_DEMO, Recipe
 from slimnet.training.run.checkpoints import newest
 from slimnet.training.run.resumable_run import Interval, KeptRun
-from slimnet.training.run.run_folder import begun, read_history, reopened
+from slimnet.training.run.run_folder import create_run, read_history, reopen_run
 
 DROPPING = {"arch": f"{Dropping.__module__}:Dropping", "arch_args": {}}
 CLOCKED = ("seconds", "macs", "macs_if_slimmed")
@@ -28,7 +28,7 @@ CLOCKED = ("seconds", "macs", "macs_if_slimmed")
 
 def keep(path: Path, plan: Recipe, data: ImageData, *, every: int = 4, interval: int = 4, until: int = 0) -> KeptRun:
     """Train in a folder, taking it up where there is a run; tell it to stop at an iteration, if one is given."""
-    with reopened(path) if path.exists() else begun(path, plan) as folder:
+    with reopen_run(path) if path.exists() else create_run(path, plan) as folder:
         begin = lambda state: train(plan, data, every=every, threads=1, state=state)  # noqa: E731
         run = KeptRun(folder, begin, interval=Interval(interval))
         if until:

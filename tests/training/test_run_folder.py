@@ -13,13 +13,13 @@ from runs import finished, images, recipe, same
 from slimnet.checkpoint import load_checkpoint
 from slimnet.errors import CheckpointError, DataError, SlimnetError, UsageError
 from slimnet.storage.files import whole_file
-from slimnet.storage.staging import beside
+from slimnet.storage.staging import staging_path
 from slimnet.training import train
 from slimnet.training.loop.training_run import DivergedError
 from slimnet.training.recipe.recipe import Recipe
 from slimnet.training.run import checkpoints
 from slimnet.training.run.resumable_run import Interval, KeptRun
-from slimnet.training.run.run_folder import RunFolder, begun, read_history, reopened, snapshots
+from slimnet.training.run.run_folder import RunFolder, create_run, read_history, reopen_run, snapshots
 
 LENGTH, EVERY = 40, 4
 PLAN = recipe(iterations=LENGTH, l2=0.01)
@@ -36,7 +36,7 @@ def kept(folder: RunFolder, *, plan: Recipe = PLAN, every: int = EVERY, interval
 
 def trained(path: Path, *, until: int = LENGTH, plan: Recipe = PLAN) -> None:
     """Begin a run in a folder and leave it after a report, as if the process had ended there."""
-    with begun(path, plan) as folder:
+    with create_run(path, plan) as folder:
         run = kept(folder, plan=plan)
         for progress in run:
             if progress.iteration >= until:
@@ -78,7 +78,7 @@ def test_metrics_are_the_reports_one_object_a_line(tmp_path):
 def test_macs_if_slimmed_are_those_of_the_slim_network(tmp_path):
     """Oracle: by hand, with half of the first layer's channels dead."""
     still = dataclasses.replace(PLAN, lr=1e-12)
-    with begun(tmp_path / "run", still) as folder:
+    with create_run(tmp_path / "run", still) as folder:
         run = kept(folder, plan=still)
         with torch.no_grad():
             run.run.model.features.bn1.weight[:2].zero_()
@@ -103,7 +103,7 @@ def test_history_has_both_scales_and_shifts_of_every_snapshot(tmp_path):
 
 
 def test_a_folder_without_reports_has_an_empty_history(tmp_path):
-    with begun(tmp_path / "run", PLAN):
+    with create_run(tmp_path / "run", PLAN):
         pass
     history = read_history(tmp_path / "run")
     assert (history.progress, history.scales, len(history.iterations)) == ([], {}, 0)
@@ -119,10 +119,10 @@ def test_going_on_forgets_what_came_after_the_checkpoint(tmp_path):
     path = tmp_path / "run"
     trained(path, until=28)
     for name in ("checkpoints/00000028.pt", "history/00000028.safetensors", "model.pt"):
-        beside(path / name).write_text("half")
+        staging_path(path / name).write_text("half")
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"iteration": 32, "tot')
-    with reopened(path) as folder:
+    with reopen_run(path) as folder:
         assert kept(folder).run.iteration == 20
         history = read_history(path)
     assert [each.iteration for each in history.progress] == [4, 8, 12, 16, 20]
@@ -157,7 +157,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_named(tmp_path,
     path = tmp_path / "run"
     trained(path)
     damage(path / "checkpoints" / f"{LENGTH:08d}.pt")
-    with reopened(path) as folder:
+    with reopen_run(path) as folder:
         run = kept(folder)
         assert run.run.iteration == 32
         assert [each.name for each in run.damaged] == [f"{LENGTH:08d}.pt.damaged"]
@@ -173,7 +173,10 @@ def test_damage_to_every_checkpoint_is_said_in_one_line(tmp_path):
     trained(path)
     for each in (path / "checkpoints").iterdir():
         cut(each)
-    with reopened(path) as folder, pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged") as caught:
+    with (
+        reopen_run(path) as folder,
+        pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged") as caught,
+    ):
         kept(folder)
     assert "\n" not in str(caught.value)
 
@@ -190,7 +193,7 @@ def no_room_for_checkpoints():
 def test_a_full_disk_is_one_line_and_the_earlier_checkpoints_stay(tmp_path, request):
     path = tmp_path / "run"
     trained(path, until=20)
-    with reopened(path) as folder:
+    with reopen_run(path) as folder:
         run = kept(folder)
         request.getfixturevalue("no_room_for_checkpoints")
         with pytest.raises(SlimnetError, match=r"cannot write .*00000032\.pt: .*; free it up") as caught:
@@ -205,7 +208,7 @@ def test_a_full_disk_is_one_line_and_the_earlier_checkpoints_stay(tmp_path, requ
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path):
     """The run is fine until somebody sets a weight to infinity after the first checkpoint."""
-    with begun(tmp_path / "run", PLAN) as folder:
+    with create_run(tmp_path / "run", PLAN) as folder:
         run = kept(folder)
         while next(run).iteration < 16:
             pass
@@ -216,7 +219,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_never_kept(tmp_path):
-    with begun(tmp_path / "run", PLAN) as folder:
+    with create_run(tmp_path / "run", PLAN) as folder:
         run = kept(folder)
         while next(run).iteration < 16:
             pass
@@ -231,10 +234,10 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path):
 
 def test_only_one_process_at_a_time_trains_in_a_folder(tmp_path):
     path = tmp_path / "run"
-    with begun(path, PLAN), pytest.raises(UsageError, match="in use: another process") as caught, reopened(path):
+    with create_run(path, PLAN), pytest.raises(UsageError, match="in use: another process") as caught, reopen_run(path):
         pass
     assert "\n" not in str(caught.value)
-    with reopened(tmp_path / "run") as folder:
+    with reopen_run(tmp_path / "run") as folder:
         assert folder.recipe == PLAN
 
 
@@ -248,7 +251,7 @@ def test_a_place_that_is_taken_is_refused(tmp_path):
         ("photos", r"is a folder with cat\.jpg in it"),
         ("file", "cannot write .*file"),
     ):
-        with pytest.raises(SlimnetError, match=message), begun(tmp_path / name, PLAN):
+        with pytest.raises(SlimnetError, match=message), create_run(tmp_path / name, PLAN):
             pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "photos", "run"]
 
@@ -271,7 +274,7 @@ def test_a_run_that_was_killed_before_it_had_a_recipe_is_begun_again(tmp_path):
 def test_a_folder_without_a_run_cannot_be_taken_up(tmp_path, content, message):
     if content is not None:
         (tmp_path / "recipe.json").write_text(content)
-    for read in (lambda: reopened(tmp_path).__enter__(), lambda: read_history(tmp_path)):
+    for read in (lambda: reopen_run(tmp_path).__enter__(), lambda: read_history(tmp_path)):
         with pytest.raises(UsageError, match=message):
             read()
 
@@ -280,17 +283,17 @@ def test_a_recipe_that_does_not_match_the_run_is_refused(tmp_path):
     """Whether the recipe in the folder was edited, or the caller brings another one."""
     path = tmp_path / "run"
     trained(path, until=12)
-    with reopened(path) as folder, pytest.raises(UsageError, match=r"was begun with l2 0\.01, not 0\.5"):
+    with reopen_run(path) as folder, pytest.raises(UsageError, match=r"was begun with l2 0\.01, not 0\.5"):
         kept(folder, plan=dataclasses.replace(PLAN, l2=0.5))
     edited = dataclasses.replace(PLAN, batch_size=6)
     (path / "recipe.json").write_text(edited.to_json())
-    with reopened(path) as folder, pytest.raises(UsageError, match="was begun with batch_size 5, not 6"):
+    with reopen_run(path) as folder, pytest.raises(UsageError, match="was begun with batch_size 5, not 6"):
         kept(folder, plan=folder.recipe)
 
 
 def test_other_data_than_the_run_was_begun_with_is_refused(tmp_path):
     trained(tmp_path / "run", until=12)
-    with reopened(tmp_path / "run") as folder, pytest.raises(DataError, match="its images was 12 and is 15"):
+    with reopen_run(tmp_path / "run") as folder, pytest.raises(DataError, match="its images was 12 and is 15"):
         KeptRun(folder, lambda state: train(PLAN, images(15), state=state))
 
 

@@ -11,7 +11,7 @@ from slimnet.storage.files import in_use
 from slimnet.training import train
 from slimnet.training.loop.progress import Progress
 from slimnet.training.run.resumable_run import Interval, KeptRun
-from slimnet.training.run.run_folder import METRICS, begun, read_history, reopened
+from slimnet.training.run.run_folder import METRICS, create_run, read_history, reopen_run
 from slimnet.training.run.run_status import TAIL, resumes_at, stamp, standing
 
 
@@ -29,7 +29,7 @@ def test_a_run_in_a_folder_stands_where_its_history_says(tmp_path):
     """Oracle: the reader of the whole folder; the run itself says where it was saved."""
     assert standing(tmp_path / "run") is None
     assert stamp(tmp_path / "run") is None
-    with begun(tmp_path / "run", recipe()) as folder:
+    with create_run(tmp_path / "run", recipe()) as folder:
         data, seen = images(), []
         kept = KeptRun(folder, lambda state: train(recipe(), data, every=2, state=state), interval=Interval(4))
         assert (standing(folder.path), resumes_at(folder.path)) == (None, None)
@@ -67,8 +67,8 @@ def test_a_line_that_is_being_written_is_left_for_later(tmp_path, rest):
 
 def test_a_folder_is_in_use_as_long_as_a_run_is_held_there(tmp_path):
     assert not in_use(tmp_path / "run")
-    with begun(tmp_path / "run", recipe()):
+    with create_run(tmp_path / "run", recipe()):
         assert in_use(tmp_path / "run")
     assert not in_use(tmp_path / "run")
-    with reopened(tmp_path / "run"):
+    with reopen_run(tmp_path / "run"):
         assert in_use(tmp_path / "run")

@@ -27,7 +27,7 @@ from slimnet.reproduction import results
 from slimnet.storage.records import from_json, read_record
 from slimnet.sweep import Ending, Store, read_grid
 from slimnet.training import TrainingRun
-from slimnet.training.run.run_folder import begun, read_history, recipe_of, reopened
+from slimnet.training.run.run_folder import create_run, read_history, recipe_of, reopen_run
 from slimnet.training.run.run_status import standing
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -41,7 +41,7 @@ def lines(*reports: object) -> str:
 @pytest.fixture
 def run(tmp_path) -> Path:
     """A run's folder with a recipe and a report."""
-    with begun(tmp_path / "run", runs.recipe()):
+    with create_run(tmp_path / "run", runs.recipe()):
         pass
     (tmp_path / "run" / "metrics.jsonl").write_text(lines({}, {"iteration": 2}))
     return tmp_path / "run"
@@ -94,7 +94,7 @@ def test_a_broken_line_amid_the_metrics_is_refused_by_file_and_line(run):
     message = refusal(UsageError, read_history, run)
     assert message.startswith(f"{run / 'metrics.jsonl'}, line 2: ")
     assert "delete that line" in message
-    with reopened(run) as folder:
+    with reopen_run(run) as folder:
         refusal(UsageError, folder.forget_after, 9)
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
 
@@ -104,14 +104,14 @@ def test_the_last_line_may_be_torn(torn, run):
     """By a kill or a power cut; what was measured before is read, and the run that goes on drops the rest."""
     (run / "metrics.jsonl").write_text(lines({}, {"iteration": 2}) + torn)
     assert [each.iteration for each in read_history(run).progress] == [1, 2]
-    with reopened(run) as folder:
+    with reopen_run(run) as folder:
         folder.forget_after(9)
     assert (run / "metrics.jsonl").read_text() == lines({}, {"iteration": 2})
 
 
 def test_a_report_that_lost_nothing_but_its_end_of_line_is_not_run_together_with_the_next(run):
     (run / "metrics.jsonl").write_text(lines({}, {"iteration": 2})[:-1])
-    with reopened(run) as folder:
+    with reopen_run(run) as folder:
         folder.forget_after(2)
         folder.report(read_history(run).progress[-1])
     assert [each.iteration for each in read_history(run).progress] == [1, 2, 2]
@@ -130,7 +130,7 @@ def test_other_programs_files_in_the_history_and_among_the_checkpoints_are_left_
     history = {"scale/bn": torch.ones(2), "shift/bn": torch.zeros(2)}
     safetensors.torch.save_file(history, run / "history" / "00000001.safetensors", {"layers": '["bn"]'})
     assert read_history(run).iterations.tolist() == [1]
-    with reopened(run) as folder:
+    with reopen_run(run) as folder:
         assert folder.checkpoint() is None
         folder.forget_after(0)
     assert sorted(path.name for path in (run / "history").iterdir())[:2] == [".DS_Store", "._00000001.safetensors"]

@@ -22,7 +22,7 @@ from slimnet.export.pt2.runner import ProgramRunner
 from slimnet.reproduction.results import read as read_result
 from slimnet.sweep import Store, read_grid
 from slimnet.training.run import checkpoints
-from slimnet.training.run.run_folder import read_history, reopened
+from slimnet.training.run.run_folder import read_history, reopen_run
 from slimnet.training.run.run_status import standing
 from slimnet.training.warm_start import with_digest
 
@@ -117,7 +117,7 @@ def test_a_checkpoint_that_is_a_pipe_is_set_aside_like_a_damaged_one(begun, tmp_
     folder = shutil.copytree(begun, tmp_path / "copy")
     newest = max((folder / "checkpoints").glob("*.pt"))
     pipe(newest)
-    with reopened(folder) as run:
+    with reopen_run(folder) as run:
         found = run.checkpoint()
     assert found is not None
     assert [path.name for path in found.damaged] == [f"{newest.name}.damaged"]

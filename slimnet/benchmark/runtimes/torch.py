@@ -68,7 +68,7 @@ def kept_alive(run: Run, *_: object) -> object:
 
 
 @contextmanager
-def quiet_place(cell: Cell) -> Iterator[Stopwatch]:
+def measurement_environment(cell: Cell) -> Iterator[Stopwatch]:
     """What holds while a cell is measured: threads, no gradients, cuDNN's fastest kernels; yields how to time.
 
     Denormal numbers, which dead filters end in, are taken for zero: a dense network that a CPU computes dozens of

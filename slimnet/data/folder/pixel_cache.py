@@ -22,7 +22,7 @@ from slimnet.data.folder.decode_pool import BROKEN, ProgressCallback, array_in, 
 from slimnet.data.folder.listing import Listing
 from slimnet.data.image_data import ImageData
 from slimnet.errors import DataError
-from slimnet.storage.files import held, open_file, read_text, told, whole_file
+from slimnet.storage.files import held, open_file, os_errors_as, read_text, whole_file
 
 PIXELS, GOOD, STATE, INDEX = "pixels.npy", "good.npy", "state.npy", "index.json"
 VERSION = 1
@@ -56,7 +56,7 @@ def packed(
     """
     paths = [path for path, _ in (*listing.train, *listing.test)]
     place = Path(cache or cache_folder()) / f"{listing.folder.name}-{digest(listing, paths, size, skip_broken)}"
-    with told(place, DataError):
+    with os_errors_as(place, DataError):
         place.mkdir(parents=True, exist_ok=True)
     if not (place / INDEX).exists():
         with held(place, DataError, "decoding images"):
@@ -97,7 +97,7 @@ def _pack(
 ) -> None:
     """Decode what is missing, look at what was found, and write the index."""
     shape = (size, size) if size is not None else _common_shape(paths)
-    with told(place, DataError):
+    with os_errors_as(place, DataError):
         pixels = array_in(place / PIXELS, (len(paths), *shape, 3))
         state = array_in(place / STATE, (len(paths),))
     kinds = fill(paths, size, pixels, state, progress)

@@ -7,7 +7,7 @@ every channel it touches: nothing is ever guessed.
 from collections.abc import Callable
 
 from slimnet.graph.reasons import Kind
-from slimnet.tracing.constant_rules import opaque
+from slimnet.tracing.constant_rules import unknown_constant
 from slimnet.tracing.op_call import Call
 from slimnet.tracing.ops.elementwise import POINTWISE
 from slimnet.tracing.ops.factories import FILLING
@@ -34,4 +34,4 @@ def unknown(recorder: Recorder, call: Call) -> None:
         recorder.pin_tensor(tensor, reason)
     for tensor in call.outputs:
         faces = recorder.tag(tensor).faces
-        recorder.set(tensor, Tag(tuple(recorder.pointwise([face], opaque, reason=reason) for face in faces)))
+        recorder.set(tensor, Tag(tuple(recorder.pointwise([face], unknown_constant, reason=reason) for face in faces)))

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from slimnet.graph.channel_graph import Activation, Constants, Counted, Norm, Pointwise
+from slimnet.graph.channel_graph import Activation, Constants, CountedNorm, Norm, Pointwise
 from slimnet.graph.labels import Labels, align, along, common_shape, varying_axes
 from slimnet.graph.reasons import Kind, Reason
-from slimnet.tracing.constant_rules import opaque, same, zero_only
+from slimnet.tracing.constant_rules import common_constant, unknown_constant, zero_only
 from slimnet.tracing.op_call import Call
 from slimnet.tracing.recorder import Constant, Recorder
 from slimnet.tracing.tensor_tags import Tag
@@ -49,7 +49,7 @@ ACTIVATIONS = frozenset(
 
 def elementwise(recorder: Recorder, call: Call) -> None:
     """Any elementwise op; its constant is the op itself applied to the operands' constants."""
-    combine(recorder, call, itself)
+    combine(recorder, call, apply_to_constants)
     if call.name in ACTIVATIONS:
         faces = recorder.tag(call.outputs[0]).faces
         note_activation(recorder, call, faces[0] if len(faces) == 1 else None)
@@ -68,7 +68,7 @@ def divide(recorder: Recorder, call: Call) -> None:
     """x / y, where 0 divided by anything is 0."""
 
     def rule(call: Call, scalars: list[Constants | None]) -> Constant:
-        quotient = itself(call, scalars)
+        quotient = apply_to_constants(call, scalars)
         if scalars[0] is not None:
             return quotient
 
@@ -166,7 +166,7 @@ def known_scalar(recorder: Recorder, tensor: torch.Tensor) -> Constants | None:
     return first.reshape(1).to("cpu", torch.float64) if is_one_number else None
 
 
-def itself(call: Call, scalars: list[Constants | None]) -> Constant:
+def apply_to_constants(call: Call, scalars: list[Constants | None]) -> Constant:
     """The op applied to constants: NaN wherever one of them is unknown."""
 
     def constant(values: Sequence[Constants]) -> Constants:
@@ -235,7 +235,7 @@ def combine_weights(recorder: Recorder, call: Call, tags: list[Tag]) -> None:
             if mixed(tags):
                 # Positions, such as a position embedding has beside its channels: they stay, and are none to follow.
                 continue
-        result.append(recorder.pointwise(faces, opaque, reason=where))
+        result.append(recorder.pointwise(faces, unknown_constant, reason=where))
     recorder.set(out, Tag(tuple(result)))
 
 
@@ -275,7 +275,7 @@ def batch_norm(recorder: Recorder, call: Call) -> None:
         scale = None if gamma is None else recorder.parameter(call.args[1])
         recorder.add_step(Norm(inputs, outputs, (gamma, beta, mean, variance), float(eps), scale))
     else:
-        recorder.add_step(Pointwise((inputs,), outputs, opaque))
+        recorder.add_step(Pointwise((inputs,), outputs, unknown_constant))
     if all(tensor is None for tensor in call.args[1:5]):
         count_channels(recorder, inputs)
     recorder.set(out, Tag((along(outputs, 1, x.ndim),)))
@@ -288,12 +288,12 @@ def count_channels(recorder: Recorder, inputs: Labels) -> None:
     """
     module = recorder.modules.get(recorder.module)
     if isinstance(module, torch.nn.modules.batchnorm._NormBase):
-        recorder.counted.append(Counted(recorder.module, inputs[: module.num_features]))
+        recorder.counted.append(CountedNorm(recorder.module, inputs[: module.num_features]))
 
 
 def opaque_elementwise(recorder: Recorder, call: Call) -> None:
     """Keeps its operand's channels but makes their values unknown (dropout in training, softmax over space)."""
-    combine(recorder, call, lambda _call, _scalars: opaque)
+    combine(recorder, call, lambda _call, _scalars: unknown_constant)
 
 
 def identity(recorder: Recorder, call: Call) -> None:
@@ -337,4 +337,4 @@ POINTWISE |= {
     "lift_fresh_copy": identity,
     "contiguous": identity,
 }
-__all__ = ["POINTWISE", "same"]
+__all__ = ["POINTWISE", "common_constant"]

@@ -10,7 +10,7 @@ import torch
 from slimnet.graph.channel_graph import Depthwise, Reader, Value
 from slimnet.graph.labels import Labels, along, varying_axes
 from slimnet.graph.reasons import Kind, Place, Reason
-from slimnet.tracing.constant_rules import opaque, zero_only
+from slimnet.tracing.constant_rules import unknown_constant, zero_only
 from slimnet.tracing.op_call import Call
 from slimnet.tracing.ops.elementwise import product
 from slimnet.tracing.recorder import Recorder
@@ -152,7 +152,7 @@ def weight_norm(recorder: Recorder, call: Call) -> None:
     others = [face for face in recorder.tag(direction).faces if face is not filters[0]]
     for face in others:
         recorder.pin(face, where)
-    recorder.set(out, Tag((recorder.pointwise([*filters, *scales], opaque, reason=where), *others)))
+    recorder.set(out, Tag((recorder.pointwise([*filters, *scales], unknown_constant, reason=where), *others)))
 
 
 def can_take_bias(recorder: Recorder, path: str, name: str | None) -> bool:
@@ -198,25 +198,25 @@ def matmul(recorder: Recorder, call: Call) -> None:
     if left.ndim == right.ndim == out.ndim and all(len(tag.faces) == 1 for tag in tags):
         first, second = tags[0].faces[0], np.swapaxes(tags[1].faces[0], -1, -2)
         if first.shape[-1] > 1 and second.shape[-1] > 1 and first.shape[-2] == second.shape[-2] == 1:
-            recorder.set(out, Tag((contract(recorder, first, second, where),)))
+            recorder.set(out, Tag((contract_channels(recorder, first, second, where),)))
             return
     faces = []
     for tensor, free, other in ((left, left.ndim - 2, tags[1]), (right, right.ndim - 1, tags[0])):
         for face in recorder.tag(tensor).faces:
-            if passes(face, free, other) and tensor.ndim == out.ndim and len(recorder.tag(tensor).faces) == 1:
-                faces.append(carried(recorder, face, other, where))
+            if survives_matmul(face, free, other) and tensor.ndim == out.ndim and len(recorder.tag(tensor).faces) == 1:
+                faces.append(propagate_through_matmul(recorder, face, other, where))
             else:
                 recorder.pin(face, where)
     recorder.set(out, Tag(tuple(faces)))
 
 
-def contract(recorder: Recorder, left: Labels, right: Labels, where: Reason) -> Labels:
+def contract_channels(recorder: Recorder, left: Labels, right: Labels, where: Reason) -> Labels:
     """Labels of a product that adds up over channels: pairs of them, of which one is zero, may go."""
     pairs = recorder.pointwise([left, right], product([None, None]), reason=where)
     return recorder.summed(pairs.reshape(-1, pairs.shape[-1]), where).reshape(*pairs.shape[:-1], 1)
 
 
-def passes(face: Labels, free: int, other: Tag) -> bool:
+def survives_matmul(face: Labels, free: int, other: Tag) -> bool:
     """Whether channels go on through a product: they are on its free axis, or on that of each matrix of a batch."""
     axes = varying_axes(face)
     batch_only = all(max(varying_axes(each), default=0) < each.ndim - 2 for each in other.faces)
@@ -224,7 +224,7 @@ def passes(face: Labels, free: int, other: Tag) -> bool:
     return axes == (free,) or (free in axes and within and batch_only and len(other.faces) < 2)
 
 
-def carried(recorder: Recorder, face: Labels, other: Tag, where: Reason) -> Labels:
+def propagate_through_matmul(recorder: Recorder, face: Labels, other: Tag, where: Reason) -> Labels:
     """Channels on the free axis of a product, which only zeros leave constant, beside those of a batch."""
     if len(varying_axes(face)) == 1 or not other.faces:
         return recorder.pointwise([face], zero_only, reason=where)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from slimnet.graph.channel_graph import Constants, Known, Padding
-from slimnet.graph.labels import Labels, align, compress, distinct, expand_fully, matching_runs, reshape, varying_axes
+from slimnet.graph.channel_graph import Constants, KnownTensor, Padding
+from slimnet.graph.labels import Labels, align, compress, expand_fully, matching_runs, reshape, unique, varying_axes
 from slimnet.graph.reasons import Kind
 from slimnet.models.cifar_resnet import PadShortcut
-from slimnet.tracing.constant_rules import opaque, same
+from slimnet.tracing.constant_rules import common_constant, unknown_constant
 from slimnet.tracing.op_call import Call
 from slimnet.tracing.ops.splitting import divide, note_parts
 from slimnet.tracing.recorder import Recorder
@@ -126,7 +126,7 @@ def merge(recorder: Recorder, call: Call, tensors: list[torch.Tensor], arrays: l
     """The same channels side by side along another axis: constant where all agree."""
     reason = recorder.because(Kind.JOINED, call)
     operands = [array for array, t in zip(arrays, tensors, strict=True) if array.size > 1 or not recorder.tag(t).blank]
-    constant = same if len(operands) == len(arrays) else opaque
+    constant = common_constant if len(operands) == len(arrays) else unknown_constant
     recorder.set(call.outputs[0], Tag((recorder.pointwise(operands, constant, reason=reason),)))
 
 
@@ -149,7 +149,7 @@ def scatter_slice(recorder: Recorder, call: Call) -> None:
     if any(not own and not tag.blank for own, tag in zip(faces, tags, strict=True)):
         pin_all(recorder, call, Kind.OVERWRITTEN_WITH)
     else:
-        constant = same if len(operands) == len(tags) else opaque
+        constant = common_constant if len(operands) == len(tags) else unknown_constant
         recorder.set(
             out, Tag((recorder.pointwise(operands, constant, reason=recorder.because(Kind.NO_CHANNELS, call)),))
         )
@@ -163,7 +163,9 @@ def copy(recorder: Recorder, call: Call) -> None:
         pin_all(recorder, call, Kind.OVERWRITTEN_IN_PART)
         faces = recorder.tag(source).faces
         reason = recorder.because(Kind.OVERWRITTEN_IN_PART, call)
-        recorder.set(out, Tag(tuple(recorder.pointwise([align(f, out.ndim)], opaque, reason=reason) for f in faces)))
+        recorder.set(
+            out, Tag(tuple(recorder.pointwise([align(f, out.ndim)], unknown_constant, reason=reason) for f in faces))
+        )
         return
     tag = recorder.tag(source)
     value = tag.value if tag.blank or not out.is_floating_point() else None
@@ -223,7 +225,7 @@ def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, amount
     value = float(call.arg(2, "value", 0) or 0)
     before, after = recorder.fresh((max(0, amount[0]),)), recorder.fresh((max(0, amount[1]),))
     for added in (before, after):
-        recorder.known.append(Known(added, torch.full((added.size,), value, dtype=torch.float64, device="cpu")))
+        recorder.known.append(KnownTensor(added, torch.full((added.size,), value, dtype=torch.float64, device="cpu")))
     added_labels = np.concatenate([before, after])
     owned = isinstance(recorder.modules.get(recorder.module), PadShortcut)
     if owned and min(amount) >= 0 and set(varying_axes(face)) == {axis}:
@@ -263,7 +265,7 @@ def roll(recorder: Recorder, call: Call) -> None:
     axes = {axis % x.ndim for axis in dims} if dims else set(range(x.ndim))
     for face in recorder.tag(x).faces:
         moved = [axis for axis in varying_axes(face) if axis in axes]
-        if moved and (not dims or distinct(face).size < face.size or len(varying_axes(face)) > 1):
+        if moved and (not dims or unique(face).size < face.size or len(varying_axes(face)) > 1):
             recorder.pin(face, recorder.because(Kind.NEIGHBOURS, call))
     same_op(recorder, call)
 

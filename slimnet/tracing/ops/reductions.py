@@ -8,7 +8,7 @@ import torch
 from slimnet.graph.channel_graph import Constants
 from slimnet.graph.labels import Labels, varying_axes
 from slimnet.graph.reasons import Kind, Reason
-from slimnet.tracing.constant_rules import all_zero, opaque, zero_only
+from slimnet.tracing.constant_rules import all_zero, unknown_constant, zero_only
 from slimnet.tracing.op_call import Call
 from slimnet.tracing.ops.elementwise import elementwise
 from slimnet.tracing.recorder import Constant, Recorder
@@ -48,19 +48,19 @@ def total(recorder: Recorder, call: Call) -> None:
 
 def statistic(recorder: Recorder, call: Call) -> None:
     """Any other reduction: nothing is known of its value."""
-    reduce(recorder, call, opaque, opaque)
+    reduce(recorder, call, unknown_constant, unknown_constant)
 
 
 def deviation(recorder: Recorder, call: Call) -> None:
     """var, std: what is constant over a plane does not deviate from its mean."""
-    reduce(recorder, call, lambda values: values[0] * 0, opaque)
+    reduce(recorder, call, lambda values: values[0] * 0, unknown_constant)
 
 
 def norm(recorder: Recorder, call: Call) -> None:
     """A norm: that of zeros is zero, and zeros add nothing to it unless it counts or takes the smallest."""
     order = call.arg(1, "ord", 2)
     usual = isinstance(order, int | float) and order > 0
-    reduce(recorder, call, zero_only if usual else opaque, all_zero if usual else opaque)
+    reduce(recorder, call, zero_only if usual else unknown_constant, all_zero if usual else unknown_constant)
 
 
 def kind_of(call: Call) -> str | None:
@@ -89,7 +89,7 @@ def reduce(recorder: Recorder, call: Call, constant: Constant, across: Constant)
             where = recorder.because(Kind.REDUCED, call)
             kind = kind_of(call)
             if kind is not None and len(tag.faces) == 1 and set(over) == set(varying_axes(face)):
-                made_one(recorder, call, face, kind, where)
+                reduce_to_one(recorder, call, face, kind, where)
                 return
             if set(over) == set(varying_axes(face)) or len(tag.faces) > 1:
                 recorder.pin(face, where)
@@ -102,7 +102,7 @@ def reduce(recorder: Recorder, call: Call, constant: Constant, across: Constant)
     finish(recorder, call, faces)
 
 
-def made_one(recorder: Recorder, call: Call, face: Labels, kind: str, where: Reason) -> None:
+def reduce_to_one(recorder: Recorder, call: Call, face: Labels, kind: str, where: Reason) -> None:
     """All channels of a tensor become one, which stays; of a maximum there may also be told where it stands."""
     shape = [1] * call.outputs[0].ndim
     places = recorder.fresh((1,)) if len(call.outputs) > 1 else None
@@ -117,7 +117,8 @@ def finish(recorder: Recorder, call: Call, faces: Sequence[Labels]) -> None:
     recorder.set(call.outputs[0], Tag(tuple(faces)))
     for tensor in call.outputs[1:]:
         positions = [
-            recorder.pointwise([face], opaque, reason=recorder.because(Kind.NO_CHANNELS, call)) for face in faces
+            recorder.pointwise([face], unknown_constant, reason=recorder.because(Kind.NO_CHANNELS, call))
+            for face in faces
         ]
         recorder.set(tensor, Tag(tuple(positions)))
 
@@ -146,6 +147,6 @@ def normalise_over(recorder: Recorder, call: Call) -> None:
         if face.shape[axis] > 1 and varying_axes(face) == (axis,):
             recorder.pin(face, where)
         columns = [face] if face.shape[axis] == 1 else [face.take([i], axis) for i in range(face.shape[axis])]
-        joined = recorder.pointwise(columns, opaque, reason=where) if len(columns) > 1 else face
-        faces.append(recorder.pointwise([face, joined], opaque, reason=where))
+        joined = recorder.pointwise(columns, unknown_constant, reason=where) if len(columns) > 1 else face
+        faces.append(recorder.pointwise([face, joined], unknown_constant, reason=where))
     recorder.set(out, Tag(tuple(faces)))

@@ -7,7 +7,7 @@ import torch
 
 from slimnet.graph.labels import Labels, along, compress
 from slimnet.graph.reasons import Kind
-from slimnet.tracing.constant_rules import all_zero, opaque, zero_only
+from slimnet.tracing.constant_rules import all_zero, unknown_constant, zero_only
 from slimnet.tracing.op_call import Call
 from slimnet.tracing.ops.elementwise import combine
 from slimnet.tracing.ops.reductions import finish, keep_constant
@@ -56,7 +56,9 @@ def real_parts(recorder: Recorder, call: Call) -> None:
 def complex_pair(recorder: Recorder, call: Call) -> None:
     """complex: two tensors as the parts of one."""
     combine(
-        recorder, call, lambda _call, scalars: opaque if any(s is not None and s.any() for s in scalars) else all_zero
+        recorder,
+        call,
+        lambda _call, scalars: unknown_constant if any(s is not None and s.any() for s in scalars) else all_zero,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from slimnet.graph.channel_graph import Parts
+from slimnet.graph.channel_graph import SplitAxis
 from slimnet.graph.labels import Labels, compress, varying_axes
 from slimnet.graph.reasons import Kind
 from slimnet.tracing.op_call import Call
@@ -17,7 +17,7 @@ def note_parts(
     recorder: Recorder, call: Call, grid: Labels, free: tuple[int, ...], fixed: Labels | None = None
 ) -> None:
     """Remember that an op divides an axis of channels: its labels on a grid, and which axes of it may be narrower."""
-    recorder.parts.append(Parts(grid, recorder.here(call), len(recorder.ops), free, fixed))
+    recorder.parts.append(SplitAxis(grid, recorder.here(call), len(recorder.ops), free, fixed))
 
 
 def take_slice(recorder: Recorder, call: Call) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from slimnet.checkpoint import unpickling
 from slimnet.errors import CheckpointError, SlimnetError, reason
-from slimnet.storage.files import open_file, told
+from slimnet.storage.files import open_file, os_errors_as
 from slimnet.training.loop.checkpoint_file import write
 
 KEPT = 2
@@ -38,7 +38,7 @@ def save(folder: Path, state: Mapping[str, Any]) -> Path:
     """
     path = folder / f"{state['iteration']:08d}.pt"
     write(path, state, SlimnetError)
-    with told(path, SlimnetError):
+    with os_errors_as(path, SlimnetError):
         for old in _present(folder)[KEPT:]:
             old.unlink()
     return path

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 
 from slimnet.errors import CheckpointError, SlimnetError, UsageError
-from slimnet.storage.files import LOCK, held, open_file, open_to_append, read_text, told, whole_file
+from slimnet.storage.files import LOCK, held, open_file, open_to_append, os_errors_as, read_text, whole_file
 from slimnet.storage.records import from_json
 from slimnet.storage.staging import clear, is_staging
 from slimnet.training.loop.progress import Progress, Snapshot
@@ -61,7 +61,7 @@ class RunHistory:
 
 
 class RunFolder:
-    """A run's folder in the hands of the one process that writes to it; see `begun` and `reopened`.
+    """A run's folder in the hands of the one process that writes to it; see `create_run` and `reopen_run`.
 
     Attributes:
         path: of the folder.
@@ -71,7 +71,7 @@ class RunFolder:
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path, self.recipe = path, recipe
         for name in (CHECKPOINTS, HISTORY):
-            with told(path / name, SlimnetError):
+            with os_errors_as(path / name, SlimnetError):
                 (path / name).mkdir(exist_ok=True)
         self._metrics: IO[str] | None = None
 
@@ -90,7 +90,7 @@ class RunFolder:
             SlimnetError: the disk refuses it.
         """
         if self._metrics is not None:
-            with told(self.path / METRICS, SlimnetError):
+            with os_errors_as(self.path / METRICS, SlimnetError):
                 os.fsync(self._metrics.fileno())
         return checkpoints.save(self.path / CHECKPOINTS, state)
 
@@ -103,7 +103,7 @@ class RunFolder:
         """
         for name in (CHECKPOINTS, HISTORY):
             clear(self.path / name)
-        with told(self.path, SlimnetError):
+        with os_errors_as(self.path, SlimnetError):
             for number, path in checkpoints.numbered(self.path / HISTORY, KEPT_SUFFIX).items():
                 if number > iteration:
                     path.unlink()
@@ -118,7 +118,7 @@ class RunFolder:
             SlimnetError: the disk refuses it.
         """
         told_of = {name: value for name, value in dataclasses.asdict(progress).items() if value is not None}
-        with told(self.path / METRICS, SlimnetError):
+        with os_errors_as(self.path / METRICS, SlimnetError):
             if self._metrics is None:
                 self._metrics = open_to_append(self.path / METRICS)
             self._metrics.write(json.dumps(told_of, allow_nan=False) + "\n")
@@ -142,7 +142,7 @@ class RunFolder:
         Raises:
             SlimnetError: the disk refuses it.
         """
-        with told(self.path / SESSIONS, SlimnetError), open_to_append(self.path / SESSIONS) as file:
+        with os_errors_as(self.path / SESSIONS, SlimnetError), open_to_append(self.path / SESSIONS) as file:
             file.write(session.to_line())
 
     def last_session(self) -> Session | None:
@@ -167,7 +167,7 @@ class RunFolder:
 
 
 @contextmanager
-def begun(path: str | Path, recipe: Recipe) -> Iterator[RunFolder]:
+def create_run(path: str | Path, recipe: Recipe) -> Iterator[RunFolder]:
     """Make the folder of a new run, and hold it while the context lasts.
 
     Raises:
@@ -176,7 +176,7 @@ def begun(path: str | Path, recipe: Recipe) -> Iterator[RunFolder]:
     """
     path = Path(path)
     refuse_taken(path)
-    with told(path, SlimnetError):
+    with os_errors_as(path, SlimnetError):
         path.mkdir(parents=True, exist_ok=True)
     with held(path, UsageError, "training"):
         refuse_taken(path)
@@ -194,7 +194,7 @@ def refuse_taken(path: Path) -> None:
     """
     if (path / RECIPE).exists():
         raise UsageError(f"{path} holds a run already; go on with --resume {path}, or name another folder")
-    with told(path, SlimnetError):
+    with os_errors_as(path, SlimnetError):
         names = sorted(set(os.listdir(path)) - {LOCK}) if path.is_dir() else []
     # A process that is killed while it writes the recipe leaves its staging behind.
     present = [name for name in names if not is_staging(name)]
@@ -203,7 +203,7 @@ def refuse_taken(path: Path) -> None:
 
 
 @contextmanager
-def reopened(path: str | Path) -> Iterator[RunFolder]:
+def reopen_run(path: str | Path) -> Iterator[RunFolder]:
     """Take up the folder of a run that was begun earlier, and hold it while the context lasts.
 
     Raises:

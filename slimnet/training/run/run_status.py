@@ -19,14 +19,14 @@ Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """The newest report of a run, and how many seconds it has left at its pace of late."""
 
     progress: Progress
     seconds_left: float
 
 
-def standing(folder: Path) -> Standing | None:
+def standing(folder: Path) -> RunStatus | None:
     """How the run in a folder stands; None where it has not reported yet."""
     try:
         with open_file(folder / METRICS) as file:
@@ -40,7 +40,7 @@ def standing(folder: Path) -> Standing | None:
         # The first line may have lost its beginning, and the last may not be written to its end yet.
         with contextlib.suppress(UsageError):
             newest.append(report_in(line))
-    return Standing(newest[-1], seconds_left(newest)) if newest else None
+    return RunStatus(newest[-1], seconds_left(newest)) if newest else None
 
 
 def seconds_left(newest: list[Progress]) -> float:
