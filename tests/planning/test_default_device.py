@@ -83,8 +83,8 @@ def empty() -> nn.Module:
 WORKS: dict[str, Callable[[nn.Module, nn.Module, torch.Tensor], object]] = {
     "slim": lambda _, net, x: slimnet.slim(net, x.to("meta")),
     "inspect": lambda _, net, x: slimnet.inspect(net, x),
-    "dense": lambda made, net, x: slimnet.surgery.certificate(net, made[2].model, made[2].plan, x),
-    "slimmed": lambda made, net, x: slimnet.surgery.certificate(made[1], net, made[2].plan, x),
+    "dense": lambda made, net, x: slimnet.certify(net, made[2].model, made[2].plan, x),
+    "slimmed": lambda made, net, x: slimnet.certify(made[1], net, made[2].plan, x),
     "verify": lambda made, net, x: slimnet.verify_bundle(made[0] / "slim", dense=net),
     "finetune": lambda _, net, x: Finetuning(net, RECIPE, load_data("digits")),
 }

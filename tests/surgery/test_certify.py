@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 import slimnet
-from slimnet import Certificate, SurgeryPlan
+from slimnet import Certificate, SurgeryPlan, certify
 from slimnet.accuracy import Accuracy
-from slimnet.surgery import certificate
 from slimnet.surgery.equivalence import PIECE, distance
 
 
@@ -60,7 +59,7 @@ def test_with_a_loader_of_labelled_images_both_networks_accuracy_is_measured():
     """Oracle: sorted scores of all images at once, best first."""
     dense, other, plan, loader = labelled()
     images, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
-    found = certificate(dense, other, plan, iter(loader))
+    found = certify(dense, other, plan, iter(loader))
     assert found.accuracies is not None
     for network, accuracy in zip((dense, other), found.accuracies, strict=True):
         order = network(images).argsort(1, descending=True)
@@ -75,7 +74,7 @@ def test_without_classes_no_accuracy_is_measured():
     dense, other, plan, loader = labelled()
     maps = [(images, torch.zeros(5, 4, 4, dtype=torch.long)) for images, _ in loader]
     for unlabelled in ([images for images, _ in loader], maps):
-        found = certificate(dense, other, plan, iter(unlabelled))
+        found = certify(dense, other, plan, iter(unlabelled))
         assert found.samples == 15
         assert found.accuracies is None
         assert "accuracy" not in str(found)

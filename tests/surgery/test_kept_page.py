@@ -82,7 +82,7 @@ def test_the_line_of_the_network_own_code_is_named():
         norm=norm(8, [0, 1]),
         last=nn.Conv2d(8, 3, 1),
     )
-    assert "sort in the network itself (test_kept.py:" in reasons(slim(model, planes()))
+    assert "sort in the network itself (test_kept_page.py:" in reasons(slim(model, planes()))
 
 
 # Reasons as data
@@ -106,7 +106,7 @@ def test_a_reason_is_words_and_data_and_survives_json():
     (kept,) = SurgeryPlan.from_json(plan.to_json()).kept
     assert (kept.layer, kept.channels) == ("first", (0, 1))
     assert (kept.kind, kept.op, kept.module) == ("neighbours", "sort", "")
-    assert re.fullmatch(r"test_kept\.py:\d+", kept.line)
+    assert re.fullmatch(r"test_kept_page\.py:\d+", kept.line)
     assert kept.reason == f"mixed with its neighbours at sort in the network itself ({kept.line})"
     assert f"2 dead channels kept: {kept.reason}" in str(plan)
 

@@ -59,5 +59,5 @@ def test_where_once_is_enough_a_generator_will_do(tmp_path, operators_read_once)
     dense = small_net()
     slimmed = slimnet.slim(dense, images())
     slimnet.save(slimmed, tmp_path / "slim")
-    assert slimnet.surgery.certificate(dense, slimmed.model, slimmed.plan, ONCE["a generator"]()).samples == 6
+    assert slimnet.certify(dense, slimmed.model, slimmed.plan, ONCE["a generator"]()).samples == 6
     assert slimnet.verify_bundle(tmp_path / "slim", dense=dense, loader=ONCE["a generator"]()).measured.samples == 6

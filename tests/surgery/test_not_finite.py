@@ -79,7 +79,7 @@ def test_a_difference_beside_what_is_not_finite_still_counts():
     dense = masking(NAN)
     slimmed = slimnet.slim(dense, images())
     slimmed.model.head.bias.data += 1.0
-    found = slimnet.surgery.certificate(dense, slimmed.model, slimmed.plan, images())
+    found = slimnet.certify(dense, slimmed.model, slimmed.plan, images())
     assert found.max_abs_difference == pytest.approx(1.0, abs=1e-5)
     assert not found.holds
 

@@ -64,7 +64,7 @@ def test_a_slim_network_that_computes_something_else_is_not_excused_by_noise():
     dense = encoder()
     slimmed = slimnet.slim(dense, images())
     slimmed.model.mean.weight.data *= 1.01
-    assert not slimnet.surgery.certificate(dense, slimmed.model, slimmed.plan, images()).holds
+    assert not slimnet.certify(dense, slimmed.model, slimmed.plan, images()).holds
 
 
 def test_noise_on_channels_that_are_removed_is_refused_with_the_reason():

@@ -176,7 +176,7 @@ def test_a_certificate_of_another_network_does_not_hold():
     slimmed = slimnet.slim(dense, images())
     with torch.no_grad():
         slimmed.model[8].weight[0, 0] += 1.0
-    certificate = slimnet.surgery.certificate(dense, slimmed.model, slimmed.plan, images())
+    certificate = slimnet.certify(dense, slimmed.model, slimmed.plan, images())
     assert not certificate.holds
     assert "does NOT hold" in str(certificate)
     assert not json.loads(certificate.to_json())["holds"]

@@ -162,7 +162,7 @@ def test_an_output_is_kept_and_certified_however_deep_in_objects_it_is(how):
         assert torch.equal(take(dense(images)[1]), take(slimmed.model(images)[1]))
         slimmed.model.body[1].bias[0] += 1.0
     assert "output of the network" in reasons(slimmed)
-    assert not slimnet.surgery.certificate(dense, slimmed.model, slimmed.plan, images).holds
+    assert not slimnet.certify(dense, slimmed.model, slimmed.plan, images).holds
 
 
 def test_complex_outputs_are_compared_with_both_of_their_parts():
@@ -170,13 +170,13 @@ def test_complex_outputs_are_compared_with_both_of_their_parts():
     slimmed = slim(dense, planes())
     with torch.no_grad():
         slimmed.model.other[3].bias[0] += 1.0
-    assert not slimnet.surgery.certificate(dense, slimmed.model, slimmed.plan, planes()).holds
+    assert not slimnet.certify(dense, slimmed.model, slimmed.plan, planes()).holds
 
 
 def test_a_slim_network_that_raises_gets_no_certificate():
     dense, plan = body(), slimnet.slim(body(), planes()).plan
     with pytest.raises(CertificateError, match=r"the forward of a copy of Sequential raises: .*3, 3.*"):
-        slimnet.surgery.certificate(dense, chain(nn.Conv2d(5, 3, 3)), plan, planes())
+        slimnet.certify(dense, chain(nn.Conv2d(5, 3, 3)), plan, planes())
 
 
 def test_a_call_whose_result_nobody_reads_asks_for_no_constant():

@@ -89,7 +89,7 @@ def test_the_certificate_is_measured_without_tf32():
     model = Reporting(3).eval()
     slimmed = slimnet.slim(model, IMAGES)
     SEEN.clear()
-    slimnet.surgery.certificate(model, slimmed.model, slimmed.plan, IMAGES)
+    slimnet.certify(model, slimmed.model, slimmed.plan, IMAGES)
     assert SEEN == ["ieee"] * 3
 
 
@@ -157,7 +157,7 @@ def test_forwards_that_ask_where_they_are_or_hold_plain_tensors_are_slimmed(kind
     untouched = copy.deepcopy(model)
     slimmed = slimnet.slim(model, IMAGES)
     assert slimmed.plan.removed_channels == 2
-    assert slimnet.surgery.certificate(untouched, slimmed.model, slimmed.plan, IMAGES).holds
+    assert slimnet.certify(untouched, slimmed.model, slimmed.plan, IMAGES).holds
     again = slimnet.apply_plan(model, slimnet.SurgeryPlan.from_json(slimmed.plan.to_json()))
     assert torch.equal(again(IMAGES), slimmed.model(IMAGES))
 
