@@ -75,10 +75,11 @@ def training(options: argparse.Namespace) -> Iterator[Part]:
 
 def tests(options: argparse.Namespace) -> Iterator[Part]:
     """The files of tests that ask for a GPU."""
-    known = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("test_*.py"))}
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    known = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in files}
     asking = [name for name, text in known.items() if "cuda.is_available()" in text]
-    for name in asking if options.device != "cpu" else ["test_places.py"]:
-        yield name, lambda name=name: pytest(f"tests/{name}", options)
+    for name in asking if options.device != "cpu" else ["tests/torch_state/test_devices.py"]:
+        yield name, lambda name=name: pytest(name, options)
 
 
 def pytest(path: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_other_constants_stay_in_a_sum(name):
     slimmed = slimmed_around(SUMS[name][0], beta=0.4)
     assert slimmed.model.first.out_channels == 16
     if name == "a sum that alone is read":
-        assert "reduced over its channels at sum in the network itself (test_surgery_sums.py:" in reasons(slimmed)
+        assert "reduced over its channels at sum in the network itself (test_surgery_reductions.py:" in reasons(slimmed)
 
 
 def test_queries_and_keys_go_in_pairs():

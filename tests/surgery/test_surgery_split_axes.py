@@ -116,7 +116,7 @@ def test_copies_of_a_channel_are_told_apart_wherever_they_are_moved(name, dead):
 
 def test_what_is_taken_by_position_is_kept_with_a_reason():
     slimmed = slim(around(lambda x: different(x[:, :1], x[:, 1:]), [0, 5]), planes())
-    assert "taken by position at slice in the network itself (test_surgery_parts.py:" in reasons(slimmed)
+    assert "taken by position at slice in the network itself (test_surgery_split_axes.py:" in reasons(slimmed)
 
 
 def test_two_divisions_of_the_same_channels_that_disagree_stay_exact():

@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import os
-import random
+import re
 import resource
 import shutil
 import signal
@@ -16,10 +16,11 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from fuzzing.guard import Guard, difference, make_sentinel, tree
 from fuzzing.hostile import CANARY
+from fuzzing.mutation import Mutation
 from fuzzing.readers import READERS
-from fuzzing.specimens import CHECKPOINT_ARGS  # noqa: F401  (imports all that readers import, before the limits)
-from fuzzing.spoiling import spoil
+from fuzzing.specimens import make_specimens
 from slimnet.errors import SlimnetError
 
 SECONDS = 10.0
@@ -28,35 +29,18 @@ SECONDS = 10.0
 BYTES = 2 << 30
 """Memory that it may take beside what the process has."""
 
-RUNNING = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "socket.connect", "socket.bind")
-"""Events of Python's audit that no reader may cause; decoders of images are forked, which is none of these."""
+MARKUP = re.compile(rf"<script>{CANARY}|<img src=x onerror={CANARY}")
+"""What a page may hold of a hostile name only as text."""
 
-executed: list[str] = []
+OTHERS = "torchinductor_"
+"""Temporary folders that torch makes for itself."""
+
+guard = Guard()
+"""Installed once in a process, since Python keeps its audit hooks."""
 
 
 class SlowError(Exception):
     """A reader has used up its time."""
-
-
-def watch(event: str, arguments: tuple[object, ...]) -> None:
-    """Note what only code from a file could have asked for."""
-    if event in RUNNING and sys.executable not in repr(arguments):
-        executed.append(f"{event} {arguments!r:.200}")
-    if event == "import" and CANARY in str(arguments[0]):
-        executed.append(f"import {arguments[0]}")
-    if event == "compile" and CANARY in str(arguments[0]) and "import" in str(arguments[0]):
-        executed.append(f"compile {arguments[0]!r:.200}")
-
-
-def spoilt(number: int, seed: int, kind: str | None, specimens: Path, folder: Path) -> tuple[str, Path]:
-    """Copy a specimen and spoil one file of it; the same for the same number and seed."""
-    chance = random.Random(f"{seed}:{number}")
-    kind = kind or chance.choice(list(READERS))
-    shutil.copytree(specimens / kind, folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("dense.pt", "lock"))
-    file = chance.choice(files)
-    file.write_bytes(spoil(file.name, chance, file.read_bytes()))
-    return kind, file
 
 
 @contextlib.contextmanager
@@ -66,7 +50,7 @@ def limited() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise SlowError
 
-    signal.signal(signal.SIGPROF, stop)
+    before = signal.signal(signal.SIGPROF, stop)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES, hard))
@@ -76,56 +60,131 @@ def limited() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.signal(signal.SIGPROF, before)
 
 
-def verdict(kind: str, folder: Path, file: Path) -> str | None:
-    """What is wrong with how slimnet reads a spoilt file; None where nothing is."""
+def verdict(kind: str, folder: Path, file: Path, *, explain: bool = False) -> str | None:
+    """What is wrong with how slimnet reads a spoilt file; None where nothing is. `explain` prints what readers say."""
     for place, read in enumerate(READERS[kind]):
         name, shown = f"{kind}, reader {place}", io.StringIO()
-        executed.clear()
+        guard.clear()
+        wrong = said = None
         try:
             with limited(), contextlib.redirect_stderr(shown), contextlib.redirect_stdout(shown):
-                read(folder, file)
+                said = read(folder, file)
         except SlimnetError as error:
             if "\n" in str(error) or not str(error).isprintable():
-                return f"unprintable: {name}: {error!r:.300}"
+                wrong = f"unprintable: {name}: {error!r:.300}"
+            said = error
         except SlowError:
-            return f"slow: {name}: over {SECONDS:g} s of processor time"
+            wrong = f"slow: {name}: over {SECONDS:g} s of processor time"
         except MemoryError:
-            return f"memory: {name}: over {BYTES >> 30} GiB"
+            wrong = f"memory: {name}: over {BYTES >> 30} GiB"
         except BaseException as error:  # whatever it is, people would see it
             last = traceback.extract_tb(error.__traceback__)[-1]
-            return (
-                f"traceback: {name}: {type(error).__name__}: {error!s:.200} ({Path(last.filename).name}:{last.lineno})"
-            )
-        if executed:
-            return f"executed: {name}: {executed[0]}"
-        if "Traceback" in shown.getvalue():
-            return f"traceback: {name}: {shown.getvalue()[-300:]!r}"
-        if "\x1b]" in shown.getvalue():
-            return f"unprintable: {name}: an escape sequence reached the terminal"
+            where = f"({Path(last.filename).name}:{last.lineno})"
+            wrong = f"traceback: {name}: {type(error).__name__}: {error!s:.200} {where}"
+            if explain:
+                traceback.print_exc()
+        wrong = wrong or harm(name, shown.getvalue(), said, folder)
+        if explain:
+            print(f"{name}: {shown.getvalue()}{said if said is not None else ''}"[:2000])
+        if wrong:
+            return wrong
     return None
 
 
+def harm(name: str, shown: str, said: object, folder: Path) -> str | None:
+    """What a reader did, showed, returned or drew that it must not have."""
+    if guard.executed:
+        return f"executed: {name}: {guard.executed[0]}"
+    if guard.written:
+        return f"written: {name}: {guard.written[0]}"
+    if "Traceback" in shown:
+        return f"traceback: {name}: {shown[-300:]!r}"
+    if "\x1b]" in shown:
+        return f"unprintable: {name}: an escape sequence reached the terminal"
+    pages = [page.read_text(errors="replace") for page in folder.rglob("*.html")]
+    if any(MARKUP.search(page) for page in (*pages, said if isinstance(said, str) else "")):
+        return f"markup: {name}: a name from a file acts in a page"
+    return None
+
+
+class Reading:
+    """Where mutations are made and read, with a tree beside of which nothing may change."""
+
+    def __init__(self, specimens: Path, scratch: Path) -> None:
+        self.specimens, self.scratch = specimens, scratch
+        self.work, self.temporary = scratch / "work", scratch / "temporary"
+        self.temporary.mkdir(parents=True)
+        make_sentinel(scratch / "sentinel")
+        self.before = self._outside()
+
+    def make_specimen(self, kind: str) -> None:
+        """Make the specimen of a kind where it is not there yet; it belongs to what may not change."""
+        make_specimens(self.specimens, (kind,))
+        self.before = self._outside()
+
+    def _outside(self) -> dict[str, tuple[int, int, int]]:
+        return tree(self.scratch / "sentinel") | tree(self.specimens)
+
+    @contextlib.contextmanager
+    def _here(self) -> Iterator[None]:
+        """Be in an empty folder, with the folder for temporary files and the user's own beside it."""
+        self.work.mkdir()
+        places = {"HOME": str(self.scratch / "sentinel"), "TMPDIR": str(self.temporary)}
+        known = {name: os.environ.get(name) for name in places}
+        os.environ.update(places)
+        tempfile.tempdir, earlier = None, tempfile.tempdir
+        guard.within = tuple(os.path.realpath(place) for place in (self.work, self.temporary))
+        try:
+            with contextlib.chdir(self.work):
+                yield
+        finally:
+            guard.within = ()
+            tempfile.tempdir = earlier
+            for name, value in known.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+            shutil.rmtree(self.work, ignore_errors=True)
+
+    def answer(self, mutation: Mutation, keep: Path | None = None, *, explain: bool = False) -> dict[str, object]:
+        """Make and read one; its files are kept in a folder if anything is wrong, or where it is to be explained."""
+        begun = time.process_time()
+        with self._here():
+            folder = self.work / str(mutation.number)
+            with limited():
+                file = mutation.make(self.specimens, folder)
+            name = str(file.relative_to(folder))
+            if keep is not None and explain:
+                shutil.copytree(folder, keep, symlinks=True)
+            wrong = verdict(mutation.kind, folder, file, explain=explain)
+            outside = difference(self.before, self._outside())
+            wrong = wrong or (f"written: {outside} was changed" if outside else None)
+            left = sorted(path.name for path in self.temporary.iterdir() if not path.name.startswith(OTHERS))
+            wrong = wrong or (f"left: {left[0]} among the temporary files" if left else None)
+            for path in self.temporary.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        known = {"number": mutation.number, "kind": mutation.kind, "file": name, "wrong": wrong}
+        return known | {"seconds": time.process_time() - begun, "peak_mib": peak}
+
+
 def main() -> None:
-    """Answer numbers on stdin with verdicts on stdout, until there are no more."""
-    specimens, seed, kind = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None
+    """Answer numbers and kinds on stdin with verdicts on stdout, until there are no more."""
+    specimens, seed = Path(sys.argv[1]), int(sys.argv[2])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)
     warnings.simplefilter("ignore")
-    sys.addaudithook(watch)
+    sys.dont_write_bytecode = True
+    sys.addaudithook(guard)
     scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    os.chdir(scratch)
     try:
+        reading = Reading(specimens, scratch)
         for line in sys.stdin:
-            number, folder, begun = int(line), scratch / line.strip(), time.process_time()
-            name, file = spoilt(number, seed, kind, specimens, folder)
-            answer = {"number": number, "kind": name, "file": file.name, "wrong": verdict(name, folder, file)}
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-            answers.write(json.dumps(answer | {"seconds": time.process_time() - begun, "peak_mib": peak}) + "\n")
+            number, kind = line.split()
+            answers.write(json.dumps(reading.answer(Mutation(seed, int(number), kind))) + "\n")
             answers.flush()
-            shutil.rmtree(folder, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
