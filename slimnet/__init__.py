@@ -17,11 +17,13 @@ from slimnet.version import __version__ as __version__
 if TYPE_CHECKING:
     from slimnet.bundle.bundle import Verification, load, save, verify_bundle
     from slimnet.export.onnx import OnnxExport, export_onnx
+    from slimnet.shrinking import Shrinker
 
 __all__ = [
     "Certificate",
     "Inspection",
     "OnnxExport",
+    "Shrinker",
     "Slimmed",
     "SlimnetError",
     "SurgeryPlan",
@@ -41,11 +43,12 @@ __all__ = [
 _ON_DEMAND = {
     **dict.fromkeys(("Verification", "load", "save", "verify_bundle"), "slimnet.bundle.bundle"),
     **dict.fromkeys(("OnnxExport", "export_onnx"), "slimnet.export.onnx"),
+    "Shrinker": "slimnet.shrinking",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import onnx and torch.export, which take a second, only when something that needs them is asked for."""
+    """Import what not everybody needs, and what takes a second (onnx, torch.export), only when it is asked for."""
     if name not in _ON_DEMAND:
         raise AttributeError(f"module 'slimnet' has no attribute {name!r}")
     return getattr(import_module(_ON_DEMAND[name]), name)

@@ -15,6 +15,7 @@ PUBLIC = [
     "Certificate",
     "Inspection",
     "OnnxExport",
+    "Shrinker",
     "Slimmed",
     "SlimnetError",
     "SurgeryPlan",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import slimnet_cli
+import torch
 
 from slimnet.sweep import read_grid
 from slimnet.torch_state.process import torch_threads
@@ -22,12 +23,29 @@ def blocks(language: str) -> list[str]:
     return [text for name, text in zip(fenced[::4], fenced[1::4], strict=True) if name == language]
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_the_python_quick_start_runs(code, tmp_path, monkeypatch, capsys):
+QUICK_START, SHRINKING = blocks("python")
+
+
+def test_the_python_quick_start_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    exec(compile(QUICK_START, "README.md", "exec"), {"__name__": "__main__"})
     assert "certificate holds" in capsys.readouterr().out
     assert (tmp_path / "slim.onnx").is_file()
+
+
+def test_the_loop_with_a_shrinker_runs_and_cuts_what_is_dead(capsys):
+    """As printed nothing dies in four steps; so channels die before it, and there are looks enough to see them."""
+    dying = "for norm in model.modules():\n    if isinstance(norm, torch.nn.BatchNorm2d):\n"
+    dying += "        norm.weight.data[::3], norm.bias.data[::3] = 1e-8, -1e-8\n"
+    loop = SHRINKING.replace("for iteration in range(1, 5)", f"{dying}for iteration in range(1, 9)")
+    assert loop != SHRINKING
+    with torch.random.fork_rng(devices=[]), torch_threads(1):
+        torch.manual_seed(0)
+        names = {"__name__": "__main__"}
+        exec(compile(loop, "README.md", "exec"), names)
+    assert "channels removed, MACs" in capsys.readouterr().out
+    assert names["shrinker"].plan.macs_after < names["shrinker"].plan.macs_before
+    assert names["loss"].isfinite()
 
 
 @pytest.mark.parametrize("script", blocks("sh"))
