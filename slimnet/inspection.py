@@ -1,7 +1,9 @@
 """inspect: what is dead in a network, what could be removed, and why the rest could not."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from slimnet.graph.channel_graph import ChannelGraph
 from slimnet.modules.example_inputs import ExampleInputs, check_inputs
 from slimnet.modules.tensors import state
 from slimnet.pipeline import RoundTo, as_rounding, plan_and_apply
-from slimnet.planning.dead_channels import dead_by_scale
+from slimnet.planning.dead_channels import DeadChannels, find_dead, require_criterion
 from slimnet.planning.make_plan import make_plan
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.tracing.trace import trace
@@ -58,22 +60,29 @@ def inspect(
     example_inputs: ExampleInputs,
     threshold: float = 1e-3,
     *,
+    criterion: str = "gamma",
+    loader: Iterable[Any] | None = None,
     round_to: RoundTo = None,
 ) -> Inspection:
     """Look at every layer's channels: dead, removable, and why not. Nothing is changed.
 
-    `round_to` is as for `slim`.
+    `criterion` and `round_to` are as for `slim`; `loader` yields the batches that a criterion is measured on.
 
     Raises:
         TraceError, InputError, UsageError: as `slim` does.
     """
+    require_criterion(criterion, with_data=loader is not None)
     inputs = check_inputs(model, example_inputs)
+
+    def find(graph: ChannelGraph) -> DeadChannels:
+        return find_dead(model, graph, threshold, criterion, loader)
+
     graph = trace(model, inputs)
     rounding = as_rounding(round_to)
     if isinstance(rounding, WidthSearch):
-        plan = plan_and_apply(model, inputs, lambda graph: dead_by_scale(graph, threshold), rounding)[1]
+        plan = plan_and_apply(model, inputs, find, rounding)[1]
     else:
-        plan = make_plan(model, inputs, graph, dead_by_scale(graph, threshold), rounding=rounding)
+        plan = make_plan(model, inputs, graph, find(graph), rounding=rounding)
     reasons: dict[str, Counter[str]] = {}
     for kept in plan.kept:
         reasons.setdefault(kept.layer, Counter())[kept.reason] += len(kept.channels)

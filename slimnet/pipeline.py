@@ -11,7 +11,7 @@ from slimnet.graph.channel_graph import ChannelGraph
 from slimnet.models.architecture import architecture_of
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
 from slimnet.modules.loaders import RepeatedLoader, batches_once
-from slimnet.planning.dead_channels import DeadChannels, check_threshold, dead_by_activation, dead_by_scale
+from slimnet.planning.dead_channels import DeadChannels, find_dead, require_criterion
 from slimnet.planning.make_plan import make_plan
 from slimnet.planning.width_rounding import Rounding
 from slimnet.slimmed import Slimmed
@@ -28,6 +28,9 @@ from slimnet.width_search import WidthSearch, choose
 RoundTo = int | str | Mapping[str, int] | WidthSearch | None
 """What widths may be rounded to: a multiple, one for each of some layers, "auto", or nothing."""
 
+FindIn = Callable[[ChannelGraph], DeadChannels]
+"""Finds the dead channels in the graph of one network."""
+
 
 def slim(
     model: nn.Module,
@@ -43,37 +46,71 @@ def slim(
     """Remove every dead channel that can go without changing what the network computes.
 
     `example_inputs` are what forward takes: a tensor `(N, C, H, W)`, several, or a dict of keyword arguments.
-    `criterion` is "gamma" (|γ| < `threshold`, paper section 2.1) or "activation" (zero on all of `loader`, section 2.1
-    as well). `loader` yields example inputs, or `(inputs, labels)` pairs; the certificate is measured on it, or on the
-    example inputs without it. It is gone through more than once, so a generator is refused. `tolerance` is how far
-    outputs may move, relative to the largest one: 1e-4 where nothing is said, and what rounding takes in short types
-    (1e-2 in float16, 5e-2 in bfloat16). `round_to` keeps a few removable channels, so that every layer's width is a
-    multiple of it (or what it was), which hardware may like: a number, one for each of some layers by name, or "auto"
-    (or a `WidthSearch`) for those that are fastest on onnxruntime here, measured beside the dense network. The model is
-    not touched: weights, mode, device and random state stay.
+    `criterion` is one of the `CRITERIA`: "gamma" (|γ| < `threshold`, paper section 2.1) or "activation" (zero on all of
+    `loader`, section 2.1 as well; the threshold is not used). `loader` yields example inputs, or `(inputs, labels)`
+    pairs; the certificate is measured on it, or on the example inputs without it. It is gone through more than once, so
+    a generator is refused. `tolerance` is how far outputs may move, relative to the largest one: 1e-4 where nothing is
+    said, and what rounding takes in short types (1e-2 in float16, 5e-2 in bfloat16). `round_to` keeps a few removable
+    channels, so that every layer's width is a multiple of it (or what it was), which hardware may like: a number, one
+    for each of some layers by name, or "auto" (or a `WidthSearch`) for those that are fastest on onnxruntime here,
+    measured beside the dense network. The model is not touched: weights, mode, device and random state stay.
 
     Raises:
         CertificateError: outputs differ by more than `tolerance` (relative); nothing is returned.
         TraceError: the forward depends on data.
         InputError, UsageError: the example inputs or the arguments do not fit.
     """
+    require_criterion(criterion, with_data=loader is not None)
+    batches = None if loader is None else RepeatedLoader(loader)
+    return slim_found(
+        model,
+        example_inputs,
+        lambda graph: find_dead(model, graph, threshold, criterion, batches),
+        loader=batches,
+        round_to=round_to,
+        tolerance=tolerance,
+        float64=float64,
+    )
+
+
+def slim_found(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    find: FindIn,
+    *,
+    loader: Iterable[Any] | None = None,
+    round_to: RoundTo = None,
+    tolerance: float | None = None,
+    float64: bool = False,
+) -> Slimmed:
+    """`slim`, with the dead channels that `find` finds in the traced network; `loader` is for the certificate alone.
+
+    Raises:
+        CertificateError, TraceError, InputError, UsageError: as `slim` does.
+    """
     inputs = check_inputs(model, example_inputs)
     rounding = as_rounding(round_to)
     batches = None if loader is None else RepeatedLoader(loader)
+    find = found_once(find)
 
     def attempt(tried: bool, trusted: SurgeryPlan | None) -> Slimmed:
         """Slim the network once, with a plan that is tried on it or one that is trusted."""
-        narrow, plan = plan_and_apply(
-            model,
-            inputs,
-            lambda graph: find_dead(model, graph, threshold, criterion, batches),
-            rounding,
-            tried=tried,
-            trusted=trusted,
-        )
+        narrow, plan = plan_and_apply(model, inputs, find, rounding, tried=tried, trusted=trusted)
         return certify_or_raise(model, narrow, plan, inputs, loader=batches, tolerance=tolerance, float64=float64)
 
     return retry_with_retrace(attempt)
+
+
+def found_once(find: FindIn) -> FindIn:
+    """`find`, called once: every trace of a network gives the same labels, and a pass over data may be long."""
+    found: list[DeadChannels] = []
+
+    def find_first(graph: ChannelGraph) -> DeadChannels:
+        if not found:
+            found.append(find(graph))
+        return found[0]
+
+    return find_first
 
 
 class SamePlanError(SlimnetError):
@@ -129,16 +166,17 @@ def certify_or_raise(
         float64=float64,
     )
     if not proof.holds:
-        raise CertificateError(f"{proof}; {advice(proof)}")
+        raise CertificateError(f"{proof}; {advice(proof, plan)}")
     return_memory()
     return Slimmed(independent(narrow, model), plan, proof, inputs, architecture_of(model))
 
 
-def advice(proof: Certificate) -> str:
-    """What to do about a certificate that does not hold."""
+def advice(proof: Certificate, plan: SurgeryPlan) -> str:
+    """What to do about a certificate that does not hold; a plan without a threshold measured on data."""
+    remedy = "lower the threshold" if plan.threshold else "find dead channels on more data"
     if proof.not_finite:
-        return "pass inputs on which the dense network computes finite numbers, or lower the threshold"
-    return "lower the threshold, or allow more with tolerance="
+        return f"pass inputs on which the dense network computes finite numbers, or {remedy}"
+    return f"{remedy}, or allow more with tolerance="
 
 
 def as_rounding(round_to: RoundTo) -> Rounding | WidthSearch:
@@ -163,7 +201,7 @@ def as_rounding(round_to: RoundTo) -> Rounding | WidthSearch:
 def plan_and_apply(
     model: nn.Module,
     inputs: Inputs,
-    find: Callable[[ChannelGraph], DeadChannels],
+    find: FindIn,
     rounding: Rounding | WidthSearch | None = None,
     *,
     tried: bool = False,
@@ -178,13 +216,11 @@ def plan_and_apply(
     Raises:
         SamePlanError: the plan is the `trusted` one.
     """
-    dead: DeadChannels | None = None
+    find = found_once(find)
 
     def plan_for(rounding: Rounding | None, *, tried: bool) -> SurgeryPlan:
-        nonlocal dead
         graph = trace(model, inputs)
-        dead = find(graph) if dead is None else dead
-        return make_plan(model, inputs, graph, dead, tried=tried, rounding=rounding)
+        return make_plan(model, inputs, graph, find(graph), tried=tried, rounding=rounding)
 
     def make(rounding: Rounding | None) -> tuple[nn.Module, SurgeryPlan]:
         plan = plan_for(rounding, tried=tried)
@@ -207,21 +243,3 @@ def runs(model: nn.Module, inputs: Inputs) -> bool:
     except Exception:  # whatever its own code raises
         return False
     return True
-
-
-def find_dead(
-    model: nn.Module, graph: ChannelGraph, threshold: float, criterion: str, loader: Iterable[Any] | None
-) -> DeadChannels:
-    """The dead channels by the criterion asked for.
-
-    Raises:
-        UsageError: an unknown criterion, or "activation" without a loader.
-    """
-    check_threshold(threshold)
-    if criterion == "gamma":
-        return dead_by_scale(graph, threshold)
-    if criterion != "activation":
-        raise UsageError(f"criterion is {criterion!r}; it must be 'gamma' or 'activation'")
-    if loader is None:
-        raise UsageError("criterion 'activation' needs loader=, the data on which activations are measured")
-    return dead_by_activation(graph, model, map(Inputs.of_batch, loader))

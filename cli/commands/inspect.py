@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
+from slimnet_cli.options.data import Labelled, criterion_images, data_options
+from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.shared import json_option, network_options, threshold_option
+from slimnet_cli.options.shared import criterion_option, json_option, network_options, threshold_option
 from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ EXAMPLES = """\b
 Examples:
   slimnet inspect resnet56.th --arch resnet56
   slimnet inspect net.pth --arch torchvision:mobilenet_v2 --threshold 1e-4 --json
+  slimnet inspect vgg.pt --arch vgg16 --criterion activation --data cifar10
 """
 
 BAR_WIDTH = 48
@@ -30,31 +33,43 @@ SMALLEST_GAMMA = 1e-8
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-@click.command(epilog=EXAMPLES, short_help="Show which channels are dead, and why.")
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Show which channels are dead, and why.")
 @click.argument("checkpoint", metavar="CKPT")
 @network_options()
+@criterion_option
 @threshold_option
+@data_options
 @json_option
-def inspect(checkpoint: str, network: Network, threshold: float, as_json: bool) -> None:
-    """Show every layer's dead and removable channels, why the others stay, and a histogram of γ."""
-    import slimnet
+def inspect(checkpoint: str, network: Network, criterion: str, threshold: float, data: Labelled, as_json: bool) -> None:
+    """Show every layer's dead and removable channels, why the others stay, and a histogram of γ.
 
-    with terminal.working("Looking"):
+    With --criterion activation a channel is dead whose activation is zero on all training images of --data, every one
+    of which the network sees once.
+    """
+    import slimnet
+    from slimnet.planning.dead_channels import GAMMA, require_criterion
+
+    require_criterion(criterion, with_data=data.source is not None)
+    images = data.load()
+    with terminal.working("Looking") as say:
         model = network.load(checkpoint)
-        inspection = slimnet.inspect(model, network.example(model), threshold)
+        example, loader = network.example(model, images), criterion_images(images, say)
+        inspection = slimnet.inspect(model, example, threshold, criterion=criterion, loader=loader)
     if as_json:
         terminal.emit(
             {
+                "criterion": inspection.plan.criterion,
                 "dead_channels": inspection.dead_channels,
                 "removable_channels": inspection.removable_channels,
                 "layers": [dataclasses.asdict(layer) for layer in inspection.layers],
             }
         )
         return
-    _show(inspection, threshold)
+    _show(inspection, threshold if criterion == GAMMA else None)
 
 
-def _show(inspection: Inspection, threshold: float) -> None:
+def _show(inspection: Inspection, threshold: float | None) -> None:
+    """The layers, and the histogram of γ where a threshold decides."""
     from slimnet.report.formatting import amount
 
     console = terminal.result()
@@ -75,12 +90,13 @@ def _show(inspection: Inspection, threshold: float) -> None:
     for kept, advice in {kept.reason: kept.help for kept in inspection.plan.kept if kept.help}.items():
         console.print(f"{kept}: {advice}", style="dim")
     gammas = list(chain.from_iterable(layer.gammas for layer in inspection.layers))
-    if gammas:
+    if gammas and threshold is not None:
         console.print(f"\n|γ| of {len(gammas):,} channels", style="bold")
         for line in histogram(gammas, threshold):
             console.print(line)
     console.print(
-        f"\n{inspection.dead_channels:,} channels are dead, {inspection.removable_channels:,} can be removed."
+        f"\n{inspection.dead_channels:,} channels are dead ({inspection.plan.criterion}), "
+        f"{inspection.removable_channels:,} can be removed."
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.options.budget import Target, target_options, warning
-from slimnet_cli.options.data import Labelled, data_options
+from slimnet_cli.options.data import Labelled, criterion_images, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
@@ -23,14 +23,17 @@ if TYPE_CHECKING:
 
     from slimnet import Certificate, Slimmed
     from slimnet.data import ImageData
+    from slimnet.graph.channel_graph import ChannelGraph
     from slimnet.methods import Selection
     from slimnet.pipeline import RoundTo
+    from slimnet.planning.dead_channels import DeadChannels
     from slimnet.training import Accuracy
 
 EXAMPLES = """\b
 Examples:
   slimnet slim resnet56.th --arch resnet56 -o slim/
   slimnet slim resnet56.th --arch resnet56 --dry-run
+  slimnet slim vgg.pt --arch vgg16 --criterion activation --data cifar10 -o slim/
   slimnet slim resnet56.th --arch resnet56 --target-macs 0.5 --data cifar10 -o half/
   slimnet slim mobilenet.pt --arch torchvision:mobilenet_v2 --round auto -o slim/
   slimnet slim net.pt --arch basicnet --arch-args '{"in_channels": 1}' --data digits -o slim/
@@ -64,10 +67,15 @@ def slim(
     accuracy is shown; without, on random inputs. With --round auto the widths are those that are fastest on
     this machine, and the dense network is one of the candidates.
 
+    With --criterion activation a channel is dead whose activation is zero on all training images of --data, every one
+    of which the network sees once. That is exact on these images; what it means on others the certificate measures, on
+    the test images.
+
     With a budget, channels that compute something go as well, those first that matter least for what they cost. That
     is no longer exact, and the accuracy shown is what is left before any fine-tuning. BatchNorms are told what they no
     longer hear: measured on a few training images of --data, or estimated without.
     """
+    removing.check(data, budget=target is not None)
     if dry_run:
         _show_plan(checkpoint, network, removing, target, data, as_json)
     elif out is None:
@@ -82,18 +90,19 @@ def _show_plan(
     import slimnet
     from slimnet.methods import plan_for
 
-    images = data.load() if target else None
+    images = data.load() if target or removing.needs_data else None
     if target:
         target.check(images)
     selection = None
-    with removing.at_work("Planning") as (round_to, _):
+    with removing.at_work("Planning") as (round_to, say):
         model = network.load(checkpoint)
         example = network.example(model, images)
         if target:
             selection = target.choose(model, example, images, removing)
             plan = plan_for(model, example, selection, round_to=removing.multiple)
         else:
-            plan = slimnet.inspect(model, example, removing.threshold, round_to=round_to).plan
+            measured = {"criterion": removing.criterion, "loader": criterion_images(images, say)}
+            plan = slimnet.inspect(model, example, removing.threshold, round_to=round_to, **measured).plan
     if as_json:
         terminal.emit(json.loads(plan.to_json()))
         return
@@ -138,7 +147,8 @@ def _write_bundle(
     if selection is not None:
         shown = 0 if target is None else target.shown(images)
         console.print(f"\n{warning(selection, accuracies is not None, shown)}", soft_wrap=True)
-    console.print(f"\n{slimmed.certificate}\n\nwritten to {folder}", soft_wrap=True)
+    dead = f"dead is {slimmed.plan.criterion}"
+    console.print(f"\n{dead}\n{slimmed.certificate}\n\nwritten to {folder}", soft_wrap=True)
 
 
 def _slimmed(
@@ -151,14 +161,20 @@ def _slimmed(
     say: terminal.Say,
 ) -> tuple[Slimmed, Selection | None]:
     """The slim network, exactly or to a budget, and what was chosen for the budget."""
-    import slimnet
     from slimnet.data import Batches
     from slimnet.methods import remove_selected
+    from slimnet.pipeline import slim_found
+    from slimnet.planning.dead_channels import find_dead
 
     loader = Batches(images, progress=terminal.counting(say, "certificate")) if images else None
     limits: dict[str, Any] = {"loader": loader, "tolerance": removing.tolerance}
     if target is None:
-        return slimnet.slim(dense, example, removing.threshold, round_to=round_to, **limits), None
+        measured_on = criterion_images(images, say)
+
+        def find(graph: ChannelGraph) -> DeadChannels:
+            return find_dead(dense, graph, removing.threshold, removing.criterion, measured_on)
+
+        return slim_found(dense, example, find, round_to=round_to, **limits), None
     selection = target.choose(dense, example, images, removing)
     limits["images"] = target.sample(images)
     return remove_selected(dense, example, selection, round_to=removing.multiple, **limits), selection

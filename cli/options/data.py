@@ -14,7 +14,7 @@ from slimnet_cli.options.shared import Command, as_one
 from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
-    from slimnet.data import ImageData
+    from slimnet.data import Batches, ImageData
 
 images = in_group("Images")
 
@@ -108,6 +108,15 @@ class Labelled:
         if self.source is None:
             return None
         return normalised(self.reading.load(self.source, self.image_size), self.normalise or "data")
+
+
+def criterion_images(images: ImageData | None, say: terminal.Say) -> Batches | None:
+    """What a criterion for dead channels is measured on: all training images, counted as they go."""
+    if images is None:
+        return None
+    from slimnet.data import Batches
+
+    return Batches(images, "train", progress=terminal.counting(say, "activations"))
 
 
 def data_options(command: Command) -> Command:

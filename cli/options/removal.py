@@ -1,4 +1,4 @@
-"""What a command line says about what is removed: the threshold, the tolerance, and what widths are rounded to."""
+"""What a command line says about what is removed: what is dead, the tolerance, and what widths are rounded to."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
-from slimnet_cli.options.shared import as_one, threshold_option
+from slimnet_cli.options.shared import as_one, criterion_option, threshold_option
 from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
+    from slimnet_cli.options.data import Labelled
+
     from slimnet.pipeline import RoundTo
 
 AUTO = ("auto", "auto:torch", "auto:onnxruntime")
@@ -22,6 +24,7 @@ AUTO = ("auto", "auto:torch", "auto:onnxruntime")
 class Removing:
     """What counts as dead, how far outputs may move, and what widths are rounded up to."""
 
+    criterion: str
     threshold: float
     tolerance: float | None
     round_to: int | str | None
@@ -36,6 +39,25 @@ class Removing:
         if isinstance(self.round_to, str):
             raise click.UsageError("--round auto measures one network, and a budget tries many; give a number")
         return self.round_to
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the criterion is measured on images."""
+        from slimnet.planning.dead_channels import require_criterion
+
+        return require_criterion(self.criterion, with_data=True).needs_data
+
+    def check(self, data: Labelled, *, budget: bool) -> None:
+        """Refuse what cannot be, before anything is read.
+
+        Raises:
+            UsageError: no such criterion, one that needs data and gets none, or one that a budget does not take.
+        """
+        from slimnet.planning.dead_channels import GAMMA, require_criterion
+
+        require_criterion(self.criterion, with_data=data.source is not None)
+        if budget and self.criterion != GAMMA:
+            raise click.UsageError(f"with a budget dead channels are those of --criterion gamma, not {self.criterion}")
 
     @contextmanager
     def at_work(self, what: str) -> Iterator[tuple[RoundTo, terminal.Say]]:
@@ -83,6 +105,7 @@ class Multiple(click.ParamType):
 
 
 OPTIONS = (
+    criterion_option,
     threshold_option,
     click.option(
         "--tolerance",

@@ -13,7 +13,18 @@ Command = Callable[..., Any]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result to stdout as JSON.")
 threshold_option = click.option(
-    "--threshold", type=float, default=1e-3, show_default=True, help="A channel with |γ| below this is dead."
+    "--threshold",
+    type=float,
+    default=1e-3,
+    show_default=True,
+    help="A channel with |γ| below this is dead, where --criterion is gamma.",
+)
+criterion_option = click.option(
+    "--criterion",
+    default="gamma",
+    show_default=True,
+    help="What makes a channel dead: gamma (|γ| below --threshold), or activation (zero on all training images of "
+    "--data).",
 )
 
 

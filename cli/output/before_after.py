@@ -39,6 +39,7 @@ def document(slimmed: Slimmed, accuracies: Accuracies | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "architecture": slimmed.architecture.to_json() if slimmed.architecture else None,
         "channels": {"before": _channels(slimmed), "after": _channels(slimmed) - plan.removed_channels},
+        "criterion": plan.criterion,
         "dead_channels": plan.dead_channels,
         "parameters": {"before": plan.params_before, "after": plan.params_after},
         "macs": {"before": plan.macs_before, "after": plan.macs_after},

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from slimnet.errors import UsageError
-from slimnet.graph.channel_graph import Depthwise, Reader
+from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Reader
 from slimnet.graph.labels import Labels
 from slimnet.methods.batchnorm_estimate import recalibrated
 from slimnet.methods.batchnorm_measure import measured
@@ -18,9 +18,10 @@ from slimnet.methods.candidates import Channels, can_be_silenced, sibling
 from slimnet.methods.filter_norms import by_output
 from slimnet.modules.copying import copy_with
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
+from slimnet.modules.loaders import RepeatedLoader
 from slimnet.modules.tensors import gather
 from slimnet.pipeline import as_rounding, certify_or_raise, plan_and_apply
-from slimnet.planning.dead_channels import dead_by_scale
+from slimnet.planning.dead_channels import GAMMA, DeadChannels, find_dead, require_criterion
 from slimnet.slimmed import Slimmed
 from slimnet.storage.field_types import Count
 from slimnet.surgery.certificate import DENSE, SILENCED
@@ -32,13 +33,15 @@ class Selection:
     """The channels that a method gives up: output channels by layer (the module path of a convolution or linear).
 
     `threshold` is the |γ| below which channels are dead already: they go as well, with the constants they emit.
-    `purpose` says what they were chosen for, such as a budget.
+    `purpose` says what they were chosen for, such as a budget. With another `criterion` than "gamma" those go as well
+    that are dead by it in the silenced network, whatever their γ.
     """
 
     method: str
     channels: Mapping[str, tuple[Count, ...]]
     threshold: float = 0.0
     purpose: str = ""
+    criterion: str = GAMMA
 
     @property
     def count(self) -> int:
@@ -46,9 +49,15 @@ class Selection:
         return sum(map(len, self.channels.values()))
 
     def __str__(self) -> str:
-        dead = f"|γ| < {self.threshold:g}, and " if self.threshold else ""
+        if self.criterion != GAMMA:
+            return f"criterion {self.criterion}, and {self.chosen}"
+        return f"|γ| < {self.threshold:g}, and {self.chosen}" if self.threshold else self.chosen
+
+    @property
+    def chosen(self) -> str:
+        """How many channels were chosen, by what and for what, in words."""
         purpose = f" for {self.purpose}" if self.purpose else ""
-        return f"{dead}{self.count} channels chosen by {self.method}{purpose}"
+        return f"{self.count} channels chosen by {self.method}{purpose}"
 
 
 def silenced(
@@ -95,18 +104,21 @@ def remove_selected(
     With `recalibrate` the silenced network's BatchNorms are told what is gone, which needs no data: before any
     fine-tuning it errs much less often, and still less often with `images`, as in `silenced`. The certificate is
     against the silenced network, not against `model`: what a method chooses computes something. Where it chose
-    nothing that was not dead anyway, the two are the same. The other arguments are those of `slimnet.slim`.
+    nothing that was not dead anyway, the two are the same. A criterion that needs data is measured on `loader`. The
+    other arguments are those of `slimnet.slim`.
 
     Raises:
         CertificateError: the slim network differs from the silenced one by more than `tolerance`.
         UsageError, TraceError, InputError: as `silenced`.
     """
+    if require_criterion(selection.criterion, with_data=loader is not None).needs_data and loader is not None:
+        loader = RepeatedLoader(loader)
     given = check_inputs(model, inputs)
     channels = Channels.of(model, given)
     quiet = silence(model, channels, selection)
     if recalibrate:
         quiet = mask_and_recalibrate(model, quiet, given, channels, selection, images)
-    narrow, plan = operated(quiet, given, selection, round_to)
+    narrow, plan = operated(quiet, given, selection, round_to, loader)
     slimmed = certify_or_raise(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
     reference = SILENCED if selection.count else DENSE
     certificate = dataclasses.replace(slimmed.certificate, reference=reference)
@@ -123,8 +135,10 @@ def plan_for(
     """The plan that `remove_selected` follows; nothing is run.
 
     Raises:
-        UsageError, TraceError, InputError: as `silenced`.
+        UsageError, TraceError, InputError: as `silenced`; a criterion that needs data is refused.
     """
+    if require_criterion(selection.criterion, with_data=True).needs_data:
+        raise UsageError(f"criterion {selection.criterion} is measured on data; take the plan of remove_selected")
     given = check_inputs(model, inputs)
     return plan_and_mask(model, given, Channels.of(model, given), selection, round_to)[1]
 
@@ -141,15 +155,20 @@ def plan_and_mask(
 
 
 def operated(
-    quiet: nn.Module, inputs: Inputs, selection: Selection, round_to: int | Mapping[str, int] | None
+    quiet: nn.Module,
+    inputs: Inputs,
+    selection: Selection,
+    round_to: int | Mapping[str, int] | None,
+    loader: Iterable[Any] | None = None,
 ) -> tuple[nn.Module, SurgeryPlan]:
     """The slim network and its plan, out of the silenced one."""
-    return plan_and_apply(
-        quiet,
-        inputs,
-        lambda graph: dataclasses.replace(dead_by_scale(graph, selection.threshold), criterion=str(selection)),
-        as_rounding(round_to),
-    )
+
+    def find(graph: ChannelGraph) -> DeadChannels:
+        dead = find_dead(quiet, graph, selection.threshold, selection.criterion, loader)
+        text = str(selection) if selection.criterion == GAMMA else f"{dead.criterion}, and {selection.chosen}"
+        return dataclasses.replace(dead, criterion=text)
+
+    return plan_and_apply(quiet, inputs, find, as_rounding(round_to))
 
 
 def mask_and_recalibrate(

@@ -1,8 +1,8 @@
-"""find_dead: which channels are a constant for every input."""
+"""find_dead: which channels are a constant for every input, by one of the `CRITERIA`."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from slimnet.errors import DataError, UsageError
+from slimnet.errors import DataError, UsageError, nearest_name
 from slimnet.graph.channel_graph import SILENT, ActivationKey, ChannelGraph
 from slimnet.modules.copying import shared_copy
 from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.forward_path import module_paths
+from slimnet.modules.loaders import batches_once
 from slimnet.modules.tensors import modules_of
 from slimnet.torch_state.devices import device_of
 from slimnet.torch_state.precision import as_array, float32_products, numbers
@@ -76,13 +77,21 @@ def dead_by_activation(graph: ChannelGraph, model: nn.Module, batches: Iterable[
     Raises:
         DataError: there are no batches.
     """
-    peaks = activation_peaks(model, batches)
+    examples = 0
+
+    def counted() -> Iterator[Inputs]:
+        nonlocal examples
+        for batch in batches:
+            examples += batch.batch
+            yield batch
+
+    peaks = activation_peaks(model, counted())
     dead: list[int] = []
     for activation in graph.activations:
         peak = peaks.get(activation.key)
         if peak is not None and peak.numel() == activation.labels.size:
             dead += activation.labels[(peak <= ACTIVATION_LIMIT).numpy()].tolist()
-    return DeadChannels(f"max |a| ≤ {ACTIVATION_LIMIT:g} on the data", 0.0, {}, tuple(dead))
+    return DeadChannels(f"max |a| ≤ {ACTIVATION_LIMIT:g} on {examples:,} examples", 0.0, {}, tuple(dead))
 
 
 def activation_peaks(model: nn.Module, batches: Iterable[Inputs]) -> dict[ActivationKey, torch.Tensor]:
@@ -125,3 +134,53 @@ class PeakMeter(TorchDispatchMode):
         """Take in what one activation gave, `(N, C, ...)`."""
         peak = out.abs().amax([axis for axis in range(out.ndim) if axis != 1]).cpu().double()
         self.peaks[key] = torch.maximum(self.peaks[key], peak) if key in self.peaks else peak
+
+
+FindDead = Callable[[nn.Module, ChannelGraph, float, Iterable[Inputs]], DeadChannels]
+"""Finds the dead channels of a network by its graph, a threshold, and batches, which are none without data."""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One way to decide which channels are dead, and whether it measures on data."""
+
+    find: FindDead
+    needs_data: bool = False
+
+
+GAMMA = "gamma"
+CRITERIA: Mapping[str, Criterion] = {
+    GAMMA: Criterion(lambda _, graph, threshold, __: dead_by_scale(graph, threshold)),
+    "activation": Criterion(
+        lambda model, graph, _, batches: dead_by_activation(graph, model, batches), needs_data=True
+    ),
+}
+"""Every criterion by its name, which `slim`, `inspect`, a `Selection` and the command line take."""
+
+
+def require_criterion(name: str, *, with_data: bool) -> Criterion:
+    """The criterion of this name, where the data it needs is there.
+
+    Raises:
+        UsageError: there is none, and the nearest is suggested; or it needs data.
+    """
+    if not isinstance(name, str) or name not in CRITERIA:
+        raise UsageError(f"there is no criterion {name!r}; {nearest_name(name, CRITERIA)}")
+    if CRITERIA[name].needs_data and not with_data:
+        raise UsageError(f"criterion {name} is measured on data; pass loader= (--data)")
+    return CRITERIA[name]
+
+
+def find_dead(
+    model: nn.Module, graph: ChannelGraph, threshold: float, criterion: str = GAMMA, loader: Iterable[Any] | None = None
+) -> DeadChannels:
+    """The dead channels of a traced network by one of the `CRITERIA`, on the batches of a loader where it needs data.
+
+    Raises:
+        UsageError: a threshold that means nothing, an unknown criterion, or one that needs data and gets none.
+        DataError: the loader gives no batches.
+    """
+    check_threshold(threshold)
+    chosen = require_criterion(criterion, with_data=loader is not None)
+    batches = () if loader is None else batches_once(loader)
+    return chosen.find(model, graph, threshold, map(Inputs.of_batch, batches))
