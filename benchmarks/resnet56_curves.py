@@ -45,7 +45,7 @@ from slimnet.methods import (
     METHODS,
     Budget,
     Ranking,
-    li2017_recipes,
+    published,
     remove_selected,
     score_channels,
     select_within_budget,
@@ -171,7 +171,7 @@ def network(bench: Bench, method: str, budget: float | None) -> tuple[nn.Module,
     if method == "implicit, exact":
         slimmed = slimnet.slim(bench.model, bench.inputs)
     elif budget is None:
-        chosen = li2017_recipes(method, bench.model, bench.inputs)
+        chosen = published(method, bench.model, bench.inputs)
         slimmed = remove_selected(bench.model, bench.inputs, chosen, recalibrate=False)
     else:
         ranking = bench.ranking(method.removesuffix(PLAIN).removesuffix(MEASURED))

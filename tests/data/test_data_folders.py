@@ -311,17 +311,18 @@ def test_a_set_too_large_for_memory_is_mapped(tmp_path, monkeypatch):
 SLOWLY = """
 import os, sys, time
 os.cpu_count = lambda: 2
-from slimnet.data import filling, load_data
-filling.CHUNK = 2
-filling.SECONDS_BETWEEN_FLUSHES = 0.0
-whole = filling.decode
+from slimnet.data import load_data
+from slimnet.data.folder import decode_pool
+decode_pool.CHUNK = 2
+decode_pool.SECONDS_BETWEEN_FLUSHES = 0.0
+whole = decode_pool.decode
 begun = []
 def decode(path, size):
     begun.append(path)
     if len(begun) > 20:
         time.sleep(600)
     return whole(path, size)
-filling.decode = decode
+decode_pool.decode = decode
 load_data(sys.argv[1], cache=sys.argv[2], progress=lambda done, total: print(done, flush=True))
 """
 

@@ -85,7 +85,7 @@ def test_steps_that_make_no_network_say_why(climbed):
 
 def test_a_ladder_that_is_there_is_shown_and_not_made_again(climbed, capsys, monkeypatch):
     monkeypatch.setattr(module, "save", None)
-    monkeypatch.setattr(module, "remove", None)
+    monkeypatch.setattr(module, "remove_selected", None)
     assert slimnet_cli.run(climbed[1]) == 0
     out, err = capsys.readouterr()
     assert "macs-0.6" in out

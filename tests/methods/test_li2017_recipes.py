@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from slimnet.errors import UsageError
-from slimnet.methods import RECIPES, Selection, li2017_recipes, plan_for
+from slimnet.methods import RECIPES, Selection, plan_for, published
 from slimnet.models import build
 from slimnet.surgery.plan import SurgeryPlan
 
@@ -20,7 +20,7 @@ def followed(name: str) -> tuple[nn.Module, SurgeryPlan]:
     arch = RECIPES[name].network
     model = build(arch).eval()
     images = LARGE if arch.startswith("torchvision") else SMALL
-    return model, plan_for(model, images, li2017_recipes(name, model, images))
+    return model, plan_for(model, images, published(name, model, images))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_widths_of_network_slimming_give_its_counts():
 def test_the_smallest_filters_go():
     """Oracle: the sums of absolute weights, sorted here."""
     model = build("resnet56").eval()
-    selection = li2017_recipes("ResNet-56-B", model, SMALL)
+    selection = published("ResNet-56-B", model, SMALL)
     weight = model.layer1[2].conv1.weight.detach().abs().sum((1, 2, 3))
     assert selection.channels["layer1.2.conv1"] == tuple(weight.argsort()[:10].sort().values.tolist())
     assert "layer1.8.conv1" not in selection.channels, "layer 18 is left whole"
@@ -107,5 +107,5 @@ def test_the_smallest_filters_go():
 )
 def test_a_recipe_for_another_network_is_refused(name, arch, message):
     with pytest.raises(UsageError, match=message) as caught:
-        li2017_recipes(name, build(arch), SMALL)
+        published(name, build(arch), SMALL)
     assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ import torch
 from runs import TINY, images, recipe
 
 from slimnet.errors import UsageError
-from slimnet.methods import Budget, network_slimming, score_channels, select_within_budget
+from slimnet.methods import Budget, passes, score_channels, select_within_budget
 from slimnet.methods.network_slimming import tuned
 from slimnet.models import build
 from slimnet.training import evaluate
@@ -23,7 +23,7 @@ def network() -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def two():
-    return list(itertools.islice(network_slimming(network(), DATA, SPARSE, 0.7, threads=1), 2))
+    return list(itertools.islice(passes(network(), DATA, SPARSE, 0.7, threads=1), 2))
 
 
 def test_each_pass_leaves_its_share_of_the_channels_before_it(two):
@@ -48,10 +48,10 @@ def test_a_pass_is_what_its_steps_make_of_the_network(two):
 def test_the_network_given_is_not_touched():
     model = network()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    next(network_slimming(model, DATA, SPARSE, 0.9, threads=1))
+    next(passes(model, DATA, SPARSE, 0.9, threads=1))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_a_recipe_without_l1_is_refused():
     with pytest.raises(UsageError, match="L1 on γ"):
-        next(network_slimming(network(), DATA, recipe(), 0.5))
+        next(passes(network(), DATA, recipe(), 0.5))
