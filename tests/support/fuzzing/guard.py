@@ -4,6 +4,7 @@ import ast
 import os
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 from fuzzing.hostile import CANARY
@@ -15,7 +16,8 @@ CHANGING = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.sym
 """Events with a path that is changed; all their paths have to be inside of the folder."""
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-FREE = ("/dev/null", "/dev/tty", "/proc/self/")
+FREE = ("/dev/null", "/dev/tty", "/proc/self/", os.path.join(tempfile.gettempdir(), "torchinductor_"))
+"""Where anything may write; the last is the folder that parts of torch make when they are first imported."""
 
 Tree = dict[str, tuple[int, int, int]]
 
