@@ -13,7 +13,8 @@ def writing(change: Callable[[Tensor, Tensor, Draws], object]) -> Way:
     """The op that changes y, a feature map x itself or a copy of it, and returns it."""
 
     def way(x: Tensor, d: Draws) -> Tensor:
-        y = d.one_of(x, x.clone())
+        # torch warns of writes into elements that several positions share.
+        y = x.clone() if 0 in x.stride() else d.one_of(x, x.clone())
         change(x, y, d)
         return y
 
@@ -117,7 +118,7 @@ WRITES: dict[str, Way] = {
     "write_transposed": writing(lambda x, y, d: y.transpose(1, 2)[:, 0].add_(1)),
     "write_example": writing(lambda x, y, d: y[0].add_(1)),
     "write_examples": writing(lambda x, y, d: y[::2].copy_(other(x, d)[::2])),
-    "write_masked": writing(lambda x, y, d: y.masked_fill_(x < 0, 0.2)),
+    "write_masked": writing(lambda x, y, d: y.masked_fill_(x < 0.05, 0.2)),
     "write_mask": writing(lambda x, y, d: y.__setitem__(x > 0.5, 0.5)),
     "write_strided": writing(lambda x, y, d: y.as_strided((3,), (1,), d.below(20)).fill_(0.3)),
     "write_index_add": writing(lambda x, y, d: y.index_add_(1, d.places(1, x.shape[1]), x[:, :1])),
