@@ -211,7 +211,8 @@ def names(func: Any) -> tuple[str, Any]:
     name = func.overloadpacket.__name__
     if not name.endswith("_") or name.startswith("_") or name.endswith("__"):
         return name, None
-    return name, getattr(getattr(torch.ops.aten, name[:-1], None), func._overloadname, None)
+    overload = "int" if name == "transpose_" else func._overloadname  # the one whose functional form has another name
+    return name, getattr(getattr(torch.ops.aten, name[:-1], None), overload, None)
 
 
 @cache

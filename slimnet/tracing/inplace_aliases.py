@@ -32,7 +32,9 @@ def renewed(recorder: Recorder, other: torch.Tensor, written: torch.Tensor, afte
         return Tag(value=overwritten(other, written, tag, after))
     reason = Reason(Kind.NO_CHANNELS, where)
     new = None
-    if len(after.faces) == 1 and len(tag.faces) < 2 and other.dtype == written.dtype:
+    # An op that turned what it has written, such as transpose_, leaves labels that do not fit it; it has kept them all.
+    fits = len(after.faces) == 1 and broadcasts(after.faces[0], written)
+    if fits and len(tag.faces) < 2 and other.dtype == written.dtype:
         new = after.faces[0] if same_place(other, written) else seen_through(other, written, after.faces[0])
         if (new < 0).all():
             return tag
@@ -82,6 +84,12 @@ def follows(face: Labels, written: torch.Tensor, other: torch.Tensor) -> bool:
 def same_place(other: torch.Tensor, written: torch.Tensor) -> bool:
     """Whether two tensors are the same elements in the same order."""
     return place_of(other) == place_of(written)
+
+
+def broadcasts(labels: Labels, tensor: torch.Tensor) -> bool:
+    """Whether labels have as many axes as a tensor, each as long or 1."""
+    sizes = zip(labels.shape, tensor.shape, strict=False)
+    return labels.ndim == tensor.ndim and all(one in (1, other) for one, other in sizes)
 
 
 def seen_through(other: torch.Tensor, written: torch.Tensor, labels: Labels) -> Labels:

@@ -195,10 +195,13 @@ class Moved(nn.Module):
             x = x.flatten(1).roll(5, 1)
         elif self.how == "over itself":
             x[:, 1:].copy_(x[:, :-1])
+        elif self.how == "turned in place":
+            x = x.contiguous().transpose(0, 1)[:, :, :, :3].transpose_(2, 3).transpose_(0, 1)
+            x = torch.cat([x, x], 2)
         return self.o(x.flatten(1))
 
 
-@pytest.mark.parametrize("how", ["rolled", "rolled flat", "over itself"])
+@pytest.mark.parametrize("how", ["rolled", "rolled flat", "over itself", "turned in place"])
 @pytest.mark.parametrize("dead", [[0, 2, 3], [0, 2], [1, 2, 3]])
 @torch.no_grad()
 def test_elements_that_move_into_other_channels_keep_both(how: str, dead: list[int]) -> None:
