@@ -11,10 +11,10 @@ from slimnet.benchmark.contender import ONNX, TORCH, Contender, shared_runtimes
 from slimnet.benchmark.results import Accuracies
 from slimnet.benchmark.runtimes.onnxruntime import feeds_of, onnx_session
 from slimnet.data import ImageData
-from slimnet.errors import DataError, reason
+from slimnet.errors import reason
 from slimnet.modules.example_inputs import Inputs
 from slimnet.torch_state.process import torch_threads
-from slimnet.training.analysis.metrics import device_of, evaluate, evaluating
+from slimnet.training.analysis.metrics import check_fits, evaluate
 
 BATCH = 64
 
@@ -55,7 +55,7 @@ def accuracies(
         values = []
         for contender in contenders:
             network = scorer(contender, runtime, threads, device)
-            check_classes(contender.name, network, data)
+            check_fits(network, data, contender.name, trained=True)
             with torch_threads(threads):
                 values.append(evaluate(network, data, batch_size=BATCH))
         yield Accuracies(runtime, data.name, names, tuple(values))
@@ -69,26 +69,3 @@ def scorer(contender: Contender, runtime: str, threads: int, device: str) -> nn.
     assert runtime == TORCH
     assert contender.model is not None
     return copy.deepcopy(contender.model).to(device)
-
-
-def check_classes(name: str, network: nn.Module, data: ImageData) -> None:
-    """Refuse images that a network does not take, and data with other classes than it scores.
-
-    Raises:
-        DataError: naming the network and what differs.
-    """
-    images, _ = next(data.batches("test", 1, device_of(network)))
-    kind = f"{data.name} ({' x '.join(map(str, images.shape[1:]))}, channels first)"
-    try:
-        with evaluating(network), torch.inference_mode():
-            scores = network(images)
-    except Exception as error:  # whatever the network's own code raises
-        raise DataError(
-            f"{name} does not take the images of {kind}: {reason(error)}; name the data it is for"
-        ) from error
-    if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or scores.shape[1] != len(data.classes):
-        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        raise DataError(
-            f"{name} answers an image of {kind} with {found}, but the data has {len(data.classes)} classes; "
-            "name the data it was trained on"
-        )

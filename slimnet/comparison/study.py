@@ -17,7 +17,7 @@ from slimnet.comparison.folder import Folder
 from slimnet.comparison.outcome import Dense, Outcome, Results, Size
 from slimnet.comparison.settings import SPARSE, Cell, Settings
 from slimnet.data import ImageData
-from slimnet.errors import DataError, UsageError
+from slimnet.errors import UsageError
 from slimnet.export.onnx import export_onnx
 from slimnet.methods import remove_selected, score_channels, select_within_budget
 from slimnet.pipeline import slim
@@ -70,7 +70,7 @@ class Study:
         self.settings, self.cells = settings, settings.cells()
         self._name, self._model, self._data = name, copy.deepcopy(model).eval(), data
         self._folder = Folder(Path(folder))
-        check_classes(self._model, data)
+        check_fits(self._model, data, trained=True)
         self._place = device_of(self._model)
         self._inputs, _ = next(data.batches("test", EXAMPLES, self._place))
         self._sparse: tuple[nn.Module, Point] | None = None
@@ -268,23 +268,6 @@ def size_of(slimmed: Slimmed) -> Size:
     """What is left of a network."""
     plan = slimmed.plan
     return Size(sum(layer.channels_after for layer in plan.layers), plan.params_after, plan.macs_after)
-
-
-def check_classes(model: nn.Module, data: ImageData) -> None:
-    """Refuse data of other images or classes than the network was made for.
-
-    Raises:
-        DataError: it is.
-    """
-    check_fits(model, data)
-    images, _ = next(data.batches("test", 1, device_of(model)))
-    with torch.no_grad():
-        scores = model(images).shape[1]
-    if scores != len(data.classes):
-        raise DataError(
-            f"the network tells {scores} classes apart, but {data.name} has {len(data.classes)}; "
-            "give the data that it was trained on"
-        )
 
 
 def digest(model: nn.Module) -> str:

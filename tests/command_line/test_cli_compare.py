@@ -144,7 +144,7 @@ def test_data_with_other_classes_is_refused(tmp_path, capsys):
     path = save_checkpoint(build("basicnet", arguments), tmp_path / "net.pt", recipe, 0)
     network = ("--arch", "basicnet", "--arch-args", json.dumps(arguments))
     assert slimnet_cli.run(["compare", str(path), *network, "--data", "digits", *SHORT]) == 2
-    assert "tells 12 classes apart, but digits has 10" in refusal(capsys)
+    assert "with (1, 12), but the data has 10 classes" in refusal(capsys)
 
 
 def test_without_data_it_says_so(checkpoint, capsys):

@@ -43,27 +43,35 @@ def evaluate(
     return hits.accuracy
 
 
-def check_fits(model: nn.Module, data: ImageData) -> None:
+def check_fits(model: nn.Module, data: ImageData, name: str = "the network", *, trained: bool = False) -> None:
     """Score one image to see that the network takes the data and has a score for every class.
 
+    A `trained` network has no other scores either, and what helps is other data; else it is another architecture.
+
     Raises:
-        DataError: it does not.
+        DataError: it does not, with the network's name and what differs.
     """
     images, _ = next(data.batches("test", 1, device_of(model)))
     kind = f"{data.name} ({' x '.join(map(str, images.shape[1:]))}, channels first)"
     with evaluating(model), torch.no_grad():
         try:
             scores = model(images)
-        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        except Exception as error:  # whatever the network's own code raises
+            advice = "give its arch_args the number of channels, or choose one for this size"
             raise DataError(
-                f"the network does not take the images of {kind}: {reason(error)}; "
-                "give its arch_args the number of channels, or choose one for this size"
+                f"{name} does not take the images of {kind}: {reason(error)}; "
+                f"{'name the data that it was trained on' if trained else advice}"
             ) from error
-    if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or scores.shape[1] < len(data.classes):
+    classes = len(data.classes)
+    scored = scores.shape[1] if isinstance(scores, torch.Tensor) and scores.ndim == 2 else 0
+    if scored < classes or (trained and scored != classes):
         given = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        answer = f"{name} answers an image of {kind} with {given}"
+        if trained:
+            raise DataError(f"{answer}, but the data has {classes} classes; name the data that it was trained on")
         raise DataError(
-            f"the network answers an image of {kind} with {given}; it must be scores "
-            f"(1, {len(data.classes)}), one for each class: give the number of classes in its arch_args"
+            f"{answer}; it must be scores (1, {classes}), one for each class: give the number of classes in its "
+            "arch_args"
         )
 
 
