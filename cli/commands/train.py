@@ -102,9 +102,7 @@ def _destination(out: str | None, resume: str | None) -> tuple[Path, bool]:
 
 
 def _tell(finished: Finished, as_json: bool) -> None:
-    from slimnet.training import sparsity_by_gamma
-
-    run, accuracy, dead = finished.run, finished.accuracy, sparsity_by_gamma(finished.run.model)
+    run, accuracy, dead = finished.run, finished.accuracy, finished.run.sparsity()
     if as_json:
         places = {"checkpoint": finished.checkpoint, "folder": finished.folder, "report": finished.report}
         document: dict[str, Any] = {name: path and str(path) for name, path in places.items()}

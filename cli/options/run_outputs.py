@@ -89,7 +89,7 @@ class Keeping:
         images = len(run.data.x_train)
         with terminal.progress("Analysing", images) as advance:
             try:
-                found = analyse(run.model, run.data, progress=lambda done, of: advance(images * done // of, ""))
+                found = analyse(run.dense_model(), run.data, progress=lambda done, of: advance(images * done // of, ""))
             except TraceError:
                 # A network whose features cannot be followed has a report without them.
                 found = None

@@ -42,9 +42,13 @@ def watch(run: TrainingRun | KeptRun, listeners: Sequence[Callable[[Progress], N
 
 def described(progress: Progress) -> str:
     """Where a run stands, for people."""
+    removed = ""
+    if progress.macs and progress.macs_left is not None:
+        share = 100 * progress.macs_left / progress.macs
+        removed = f", {progress.channels_removed} channels removed, {share:.0f} % of the MACs left"
     return (
         f"epoch {progress.epoch:.1f}, loss {progress.loss:.3f}, {100 * progress.accuracy:.0f} % right, "
-        f"{100 * progress.sparsity:.0f} % of the filters dead"
+        f"{100 * progress.sparsity:.0f} % of the filters dead{removed}"
     )
 
 

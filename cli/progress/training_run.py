@@ -70,7 +70,7 @@ class Request:
         self._train(run, run)
         if not self.ranks.first:
             return None
-        save_checkpoint(run.model, self.path, recipe, run.iteration)
+        save_checkpoint(run.dense_model(), self.path, recipe, run.iteration)
         if run.iteration < recipe.iterations:
             terminal.note(f"interrupted after {run.iteration} of {recipe.iterations} iterations; saved to {self.path}")
             raise click.Abort

@@ -97,11 +97,17 @@ def sparsity_by_gamma(model: nn.Module, threshold: float = DEAD_BELOW) -> float:
 
     As in the paper only convolutions count: BatchNorm over single units (BatchNorm1d) is left out.
     """
+    dead, present = count_by_gamma(model, threshold)
+    return dead / present if present else 0.0
+
+
+def count_by_gamma(model: nn.Module, threshold: float = DEAD_BELOW) -> tuple[int, int]:
+    """How many convolution channels have |γ| below the threshold, and how many have a γ."""
     convolutional = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
     scales = [norm.weight.detach() for _, norm in _norms(model, convolutional)]
     if not scales:
-        return 0.0
-    return int((torch.cat(scales).abs() < threshold).sum()) / sum(scale.numel() for scale in scales)
+        return 0, 0
+    return int((torch.cat(scales).abs() < threshold).sum()), sum(scale.numel() for scale in scales)
 
 
 def _norms(model: nn.Module, kinds: type | tuple[type, ...]) -> Iterator[tuple[str, _BatchNorm]]:

@@ -29,6 +29,8 @@ def wanted(recipe: Recipe, tuning: Tuning, device: torch.device, ranks: Ranks) -
         obstacle = "several processes cannot share one"
     elif recipe.optimiser in NOT_CAPTURED:
         obstacle = f"{recipe.optimiser} cannot be captured"
+    elif recipe.shrink_every:
+        obstacle = "the network gets narrower on the way"
     elif recipe.cosine:
         obstacle = "along a cosine each step would have to be captured anew"
     if tuning.cuda_graph and obstacle:

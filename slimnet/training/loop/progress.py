@@ -17,7 +17,9 @@ class Progress:
     since the last report; `sparsity` is the share of convolution channels dead by γ, 0..1; `seconds` is the
     wall time spent in training so far, without what the caller did between reports; `epoch` counts passes over
     the training images. `macs` and `macs_if_slimmed` are the multiply-accumulates of one image, as the network is
-    and as it would be without its dead channels; only some reports of a run that is kept in a folder have them.
+    and as it would be without its dead channels; only some reports of a run that is kept in a folder have them. In a
+    run that shrinks, `macs` are those of the network that it began with, `macs_left` those of the network now, and
+    `channels_removed` have been taken out; all three are there from the first cut on.
     """
 
     iteration: Count
@@ -29,6 +31,8 @@ class Progress:
     epoch: Amount = 0.0
     macs: Count | None = None
     macs_if_slimmed: Count | None = None
+    macs_left: Count | None = None
+    channels_removed: Count | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,10 +17,10 @@ from slimnet.training.loop.checkpoint_file import weights_of
 from slimnet.training.recipe.recipe import Recipe
 
 
-def described(model: nn.Module, recipe: Recipe, data: ImageData, iteration: int) -> dict[str, Any]:
+def described(weights: Mapping[str, torch.Tensor], recipe: Recipe, data: ImageData, iteration: int) -> dict[str, Any]:
     """What `save_checkpoint` writes, and what the data was."""
     return {
-        "state_dict": weights_of(model),
+        "state_dict": weights,
         "recipe": recipe.to_json(),
         "iteration": iteration,
         "data": fingerprint(data),

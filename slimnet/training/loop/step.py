@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from slimnet.errors import UsageError
+from slimnet.surgery.plan import SurgeryPlan
 from slimnet.training.loop.checkpoint_file import copied
 from slimnet.training.loop.distributed import Ranks
 from slimnet.training.recipe.optimisers import check_kept, make_optimiser, set_learning_rate
@@ -96,6 +97,10 @@ class Step:
         self.optimiser.step()
         self._regularisers.after_step(scale)
         tally.add(loss.detach(), scores.detach(), labels)
+
+    def cut(self, plan: SurgeryPlan) -> None:
+        """Follow a cut of the network and of the optimiser."""
+        self._regularisers.cut(plan)
 
     def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
         if self._recipe.precision == "fp32":

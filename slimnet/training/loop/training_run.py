@@ -16,14 +16,16 @@ from slimnet.data import ImageData
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.models import build
 from slimnet.modules.copying import check_filled
+from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.devices import real_by_default, usable
 from slimnet.torch_state.process import denormals_flushed, torch_threads
 from slimnet.torch_state.random_state import random_number_states, random_numbers_back, set_random_numbers
-from slimnet.training.analysis.metrics import check_fits, sparsity_by_gamma
+from slimnet.training.analysis.metrics import check_fits
 from slimnet.training.loop import cuda_graph_step, resume_checks
 from slimnet.training.loop.batches import batches_of
 from slimnet.training.loop.distributed import ALONE, Ranks
 from slimnet.training.loop.progress import Progress, Snapshot
+from slimnet.training.loop.shrinking_steps import Shrinking, check_shrinking
 from slimnet.training.loop.step import Step, Tally
 from slimnet.training.recipe.channel_cost import relative_costs
 from slimnet.training.recipe.machine_settings import Tuning, compiler_told, gpu_settings
@@ -56,7 +58,8 @@ class TrainingRun(Iterator[Progress]):
     Attributes:
         recipe: what is being done.
         data: what it is done on.
-        model: the network, in train mode; evaluate or save it whenever the run is not inside `next`.
+        model: the network, in train mode; evaluate or save it whenever the run is not inside `next`. Where the recipe
+            shrinks it gets narrower.
         iteration: steps taken so far.
         seconds: wall time spent in training so far, by earlier processes too.
         history: about fifty snapshots, the last one at the end.
@@ -94,10 +97,13 @@ class TrainingRun(Iterator[Progress]):
         self.seconds = 0.0
         self._wish_to_stop = self._stopping = False
         ranks.check(recipe, self.device)
+        check_shrinking(recipe, self.tuning, ranks, given=model is not None)
         self._tally = Tally(self.device)
         self.model = self._built(model, resumed=state is not None)
         check_fits(self.model, data)
         self._step = self._make_step()
+        example = torch.empty(1, data.channels, *data.image_size, device=self.device)
+        self._shrinking = Shrinking(recipe, self.model, self._step, example)
         self._advance = self._make_advance()
         if state is not None:
             self._restore(state)
@@ -171,6 +177,7 @@ class TrainingRun(Iterator[Progress]):
                 self._advance(self.iteration)
                 self.iteration += 1
                 self._tally.steps += 1
+                self._shrinking.look(self.iteration)
                 if time.perf_counter() - start >= self.patience:
                     due = self.iteration
             reported = self._report() if self.iteration == due else None
@@ -195,11 +202,32 @@ class TrainingRun(Iterator[Progress]):
         """The progress to tell, which about fifty times goes into the history as well."""
         total = self.recipe.iterations
         epoch = self.iteration * self.recipe.batch_size / len(self.data.x_train)
-        sparsity = sparsity_by_gamma(self.model)
-        progress = Progress(self.iteration, total, *reported, sparsity, self.seconds, epoch)
+        progress = Progress(self.iteration, total, *reported, self.sparsity(), self.seconds, epoch)
+        progress = self._shrinking.described(progress)
         if self.iteration * HISTORY_POINTS // total > first * HISTORY_POINTS // total:
-            self.history.append(Snapshot.of(self.model, progress))
+            self.history.append(self._shrinking.snapshot(progress))
         return progress
+
+    def sparsity(self) -> float:
+        """Share, 0..1, of convolution channels dead by γ; those that have been removed count as dead."""
+        return self._shrinking.sparsity()
+
+    @property
+    def plan(self) -> SurgeryPlan | None:
+        """From the network that the recipe builds to `model`; None where nothing has been removed."""
+        return None if self._shrinking.shrinker is None else self._shrinking.shrinker.plan
+
+    def dense_model(self) -> nn.Module:
+        """The network as the recipe builds it, which computes what `model` does: removed channels are zeros.
+
+        That is `model` itself where nothing has been removed, and else a copy in its mode and on its device.
+        """
+        if self.plan is None:
+            return self.model
+        with random_numbers_back([self.device]), real_by_default():
+            dense = build(self.recipe.arch, self.recipe.arch_args)
+        resume_checks.load_weights(dense, self._shrinking.weights())
+        return dense.to(self.device).train(self.model.training)
 
     def stop(self) -> None:
         """End the run after the step at hand, from a signal handler or another thread too.
@@ -212,10 +240,13 @@ class TrainingRun(Iterator[Progress]):
     def state(self) -> dict[str, Any]:
         """Everything needed to go on from here bit for bit, which `torch.load(weights_only=True)` can read.
 
-        It holds what `save_checkpoint` writes as well. Every process has to ask for it at the same iteration.
+        It holds what `save_checkpoint` writes as well, with weights in the shapes that the recipe builds. Every process
+        has to ask for it at the same iteration.
         """
+        shrinker = self._shrinking.shrinker
         return {
-            **resume_checks.described(self.model, self.recipe, self.data, self.iteration),
+            **resume_checks.described(self._shrinking.weights(), self.recipe, self.data, self.iteration),
+            **({} if shrinker is None else {"shrinker": shrinker.state_dict()}),
             "optimiser": self._step.state(),
             "random": self.ranks.gathered(self._random),
             "tally": self._tally.state(self.ranks),
@@ -226,6 +257,7 @@ class TrainingRun(Iterator[Progress]):
         resume_checks.check(state, self.recipe, self.data)
         with resume_checks.unfit_refused():
             resume_checks.load_weights(self.model, state["state_dict"])
+            self._shrinking.restore(state.get("shrinker", {}))
             self._step.restore(state["optimiser"])
             self._tally.restore(state["tally"], self.ranks)
             if self.ranks.number < len(state["random"]):

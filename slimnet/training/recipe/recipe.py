@@ -73,6 +73,8 @@ class Recipe:
         crop: move each image by up to so many pixels at random, black around it (Network Slimming: 4).
         precision: "fp32", or "bf16" for a forward and backward pass in bfloat16 over float32 weights.
         sync_batchnorm: BatchNorm statistics over the whole batch where several GPUs share it.
+        shrink_every: after every so many iterations take out of the network, while it trains, what has been dead for
+            three of these looks; 0 for never. The run goes on as it would with these channels at zero.
         warm_start: the checkpoint whose weights the run begins with; None for random ones.
         warm_start_sha256: SHA-256 of that file, so that a resumed run notices another one.
         seed: decides the initial weights, the order of the images, how they are varied, and dropout.
@@ -110,6 +112,7 @@ class Recipe:
     crop: int = 0
     precision: Precision = "fp32"
     sync_batchnorm: bool = False
+    shrink_every: int = 0
     warm_start: str | None = None
     warm_start_sha256: str | None = None
     seed: int = 0
@@ -147,7 +150,7 @@ class Recipe:
     def _check_counts(self) -> None:
         for name in ("iterations", "batch_size"):
             self._require(name, is_whole(getattr(self, name), 1), "a whole number of at least 1")
-        for name in ("seed", "crop"):
+        for name in ("seed", "crop", "shrink_every"):
             self._require(name, is_whole(getattr(self, name), 0), "a whole number of at least 0")
         self._require("image_size", self.image_size is None or is_whole(self.image_size, 1), "pixels, or None")
         rising = isinstance(self.drops, tuple | list) and all(is_whole(drop, 1) for drop in self.drops)

@@ -143,7 +143,7 @@ class KeptRun(Iterator[Progress]):
         self.save()
         if self._folder is None or self.run.iteration < self.run.recipe.iterations:
             return None
-        return save_checkpoint(self.run.model, self._folder.path / MODEL, self.run.recipe, self.run.iteration)
+        return save_checkpoint(self.run.dense_model(), self._folder.path / MODEL, self.run.recipe, self.run.iteration)
 
     def _due(self) -> bool:
         if self._interval.iterations is not None:

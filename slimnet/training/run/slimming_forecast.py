@@ -52,4 +52,6 @@ class Forecaster:
         model = self._run.model
         graph = trace(model, self._example)
         plan = make_plan(model, self._example, graph, dead_by_scale(graph, DEAD_BELOW))
-        return plan.macs_before, plan.macs_after
+        # A run that shrinks is compared with the network that it began with.
+        dense = plan.macs_before if self._run.plan is None else self._run.plan.macs_before
+        return dense, plan.macs_after

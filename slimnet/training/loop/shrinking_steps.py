@@ -1,0 +1,100 @@
+"""A run that takes dead channels out of its network every so many iterations, and counts them as dead."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from slimnet.errors import UsageError
+from slimnet.shrinking.dense_shape import DenseShape
+from slimnet.shrinking.shrinker import Shrinker
+from slimnet.training.analysis.metrics import count_by_gamma
+from slimnet.training.loop.checkpoint_file import weights_of
+from slimnet.training.loop.distributed import Ranks
+from slimnet.training.loop.progress import Progress, Snapshot
+from slimnet.training.loop.step import Step
+from slimnet.training.recipe.machine_settings import Tuning
+from slimnet.training.recipe.recipe import Recipe
+
+
+def check_shrinking(recipe: Recipe, tuning: Tuning, ranks: Ranks, *, given: bool) -> None:
+    """Refuse what a network that gets narrower in training cannot be combined with.
+
+    Raises:
+        UsageError: several processes, a compiled network, or a network that the recipe does not build (`given`).
+    """
+    if not recipe.shrink_every:
+        return
+    if ranks.count > 1:
+        raise UsageError(f"{ranks.count} processes cannot shrink a network together; train in one, or leave it out")
+    if tuning.compiled:
+        raise UsageError("a compiled network cannot shrink; leave one of the two out")
+    if given:
+        raise UsageError("only the network that the recipe builds can shrink; set shrink_every=0")
+
+
+class Shrinking:
+    """What a run does about dead channels: removes them where its recipe says so, and reports them.
+
+    `shrinker` is None in a run that does not shrink; then the network is as it is built at all times.
+    """
+
+    def __init__(self, recipe: Recipe, model: nn.Module, step: Step, example: torch.Tensor) -> None:
+        self._every, self._model, self._step = recipe.shrink_every, model, step
+        self._channels = count_by_gamma(model)[1]
+        self.shrinker = Shrinker(model, step.optimiser, example) if recipe.shrink_every else None
+        self._shape: DenseShape | None = None
+
+    def look(self, iteration: int) -> None:
+        """After so many steps: remove what has been dead for long enough, if it is time to look.
+
+        Raises:
+            SlimnetError: as `Shrinker.step`.
+        """
+        if self.shrinker is None or iteration % self._every:
+            return
+        cut = self.shrinker.step()
+        if cut is not None:
+            self._step.cut(cut.plan)
+            self._follow()
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Make the dense network, which has its weights, as narrow as it was; its optimiser is restored after it."""
+        if self.shrinker is None:
+            return
+        self.shrinker.load_state_dict(state)
+        if self.shrinker.plan is not None:
+            self._step.cut(self.shrinker.plan)
+            self._follow()
+
+    def _follow(self) -> None:
+        assert self.shrinker is not None
+        assert self.shrinker.plan is not None
+        self._shape = DenseShape(self.shrinker.plan)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The network's state dict in the shapes of the recipe's network: removed channels are zeros."""
+        return weights_of(self._model) if self._shape is None else self._shape.weights(self._model)
+
+    def sparsity(self) -> float:
+        """Share, 0..1, of the convolution channels that the network began with that are dead by γ or removed."""
+        dead, present = count_by_gamma(self._model)
+        return (dead + self._channels - present) / self._channels if self._channels else 0.0
+
+    def described(self, progress: Progress) -> Progress:
+        """The progress with what has been removed so far."""
+        plan = None if self.shrinker is None else self.shrinker.plan
+        if plan is None:
+            return progress
+        macs, left = plan.macs_before, plan.macs_after
+        return replace(progress, channels_removed=plan.removed_channels, macs=macs, macs_left=left)
+
+    def snapshot(self, progress: Progress) -> Snapshot:
+        """γ and β as the dense network has them, so that all points of a history are alike."""
+        found = Snapshot.of(self._model, progress)
+        shape = self._shape
+        if shape is None:
+            return found
+        scales = {name: shape.widen(f"{name}.weight", value) for name, value in found.scales.items()}
+        shifts = {name: shape.widen(f"{name}.bias", value) for name, value in found.shifts.items()}
+        return Snapshot(progress, scales, shifts)

@@ -1,0 +1,177 @@
+"""A run that takes dead filters out as it trains: interrupted after a cut, reported, and used like any other."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slimnet_cli
+import torch
+from runs import TINY, everything, finished, images, recipe, same
+from slimnet_cli.progress.live_run import described
+from test_resume import keep, metrics
+
+import slimnet
+from slimnet.errors import UsageError
+from slimnet.training import Recipe, TrainingRun, save_checkpoint, sparsity_by_gamma, train
+from slimnet.training.analysis.metrics import batchnorm_scales
+from slimnet.training.loop.cuda_graph_step import wanted
+from slimnet.training.loop.distributed import ALONE, Ranks
+from slimnet.training.recipe.machine_settings import Tuning
+from slimnet.training.run.run_folder import read_history
+
+WIDTHS = {**TINY, "widths": [8, 12], "hidden": 16}
+FIRST, SECOND = slice(0, 8, 3), slice(1, None, 4)
+"""Channels that are dead from the start, and those whose γ falls below the threshold within some twenty steps."""
+
+CUTS = (6, 18)
+"""Where they are removed, at the third look that finds them dead; 0.99 ^ 14 · 1.15e-3 is the first below 1e-3."""
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> str:
+    """A checkpoint in which some channels are always 0: β is far below what γ can make up for in a batch of five."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = slimnet.build("basicnet", WIDTHS)
+    with torch.no_grad():
+        for name in batchnorm_scales(model):
+            norm = model.get_submodule(name)
+            for channels, size in ((FIRST, 5e-4), (SECOND, 1.15e-3)):
+                norm.weight[channels], norm.bias[channels] = size, -0.04
+    path = tmp_path_factory.mktemp("start") / "start.pt"
+    return str(save_checkpoint(model, path, recipe(arch_args=WIDTHS), 0))
+
+
+def dying(start: str, **changes: object) -> Recipe:
+    """SGD whose L2 takes a hundredth of a dead γ at each step."""
+    own = {"arch_args": WIDTHS, "iterations": 31, "shrink_every": 2, "warm_start": start}
+    return recipe(**own | {"optimiser": "sgd", "momentum": 0.0, "lr": 0.1, "l2": 0.1} | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cost_aware": "macs", "flips": True},
+        {"momentum": 0.9, "lr": 0.02, "precision": "bf16"},
+        {"optimiser": "adam", "lr": 1e-3, "eps": 1e-2, "weight_decay": 1e-2, "l2": 0.0},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_a_run_that_stops_right_after_a_cut_goes_on_bit_for_bit(start, tmp_path, changes):
+    plan = dying(start, **changes)
+    whole = keep(tmp_path / "whole", plan, images())
+    for iteration in CUTS:
+        parts = keep(tmp_path / "parts", plan, images(), until=iteration)
+        assert parts.run.iteration == iteration
+        assert parts.run.plan is not None
+    parts = keep(tmp_path / "parts", plan, images())
+    assert all(map(torch.equal, everything(whole.run), everything(parts.run)))
+    assert same(whole.run.model.state_dict(), parts.run.model.state_dict())
+    assert whole.run.plan == parts.run.plan
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    first, second = read_history(tmp_path / "whole"), read_history(tmp_path / "parts")
+    assert same(first.scales, second.scales)
+    assert {name: values.shape[1] for name, values in first.scales.items()} == {
+        name: gamma.numel() for name, gamma in batchnorm_scales(slimnet.build("basicnet", WIDTHS)).items()
+    }
+
+
+def test_removed_filters_count_as_dead_and_reports_say_what_is_left(start):
+    run = train(dying(start), images(), every=1, threads=1)
+    reports = list(run)
+    counts = [report.channels_removed for report in reports]
+    rises = [report.iteration for report, (one, two) in zip(reports[1:], pairwise(counts), strict=True) if one != two]
+    assert rises == list(CUTS)
+    assert run.plan is not None
+    assert sum(parameter.numel() for parameter in run.model.parameters()) == run.plan.params_after
+    assert reports[-1].macs_left == run.plan.macs_after < run.plan.macs_before == reports[-1].macs
+    share = round(100 * run.plan.macs_after / run.plan.macs_before)
+    assert f"{run.plan.removed_channels} channels removed, {share} % of the MACs left" in described(reports[-1])
+    assert "removed" not in described(reports[0])
+    assert reports[4].sparsity == reports[5].sparsity == 6 / 20
+    assert reports[-1].sparsity == run.sparsity() == sparsity_by_gamma(run.dense_model()) > sparsity_by_gamma(run.model)
+
+
+def test_a_run_that_has_shrunk_is_the_one_that_has_not(start):
+    """Truly dead channels change nothing: in float32 losses are those of the dense run but for rounding."""
+    narrow, dense = (list(train(dying(start, shrink_every=n), images(), every=1, threads=1)) for n in (2, 0))
+    losses = [torch.tensor([report.loss for report in reports]) for reports in (narrow, dense)]
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+
+
+def test_the_finished_model_is_of_the_dense_shape_and_computes_what_the_narrow_one_does(start, tmp_path):
+    kept = keep(tmp_path / "run", dying(start), images())
+    for file in ("model.pt", "checkpoints/00000031.pt"):
+        dense = slimnet.load_checkpoint(tmp_path / "run" / file, "basicnet", arch_args=WIDTHS)
+        assert {name: value.shape for name, value in dense.state_dict().items()} == {
+            name: value.shape for name, value in slimnet.build("basicnet", WIDTHS).state_dict().items()
+        }
+        inputs = torch.randn(9, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+        wanted = kept.run.model.double().eval()(inputs)
+        torch.testing.assert_close(dense.double().eval()(inputs), wanted, rtol=1e-13, atol=1e-13)
+    slimmed = slimnet.slim(dense, inputs)
+    assert slimmed.plan.params_after <= kept.run.plan.params_after
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"ranks": Ranks(0, 5)}, "5 processes cannot shrink"),
+        ({"tuning": Tuning(compiled=True)}, "a compiled network cannot shrink"),
+        ({"model": slimnet.build("basicnet", TINY)}, "only the network that the recipe builds"),
+        ({"tuning": Tuning(cuda_graph=True)}, "no CUDA graph is possible"),
+    ],
+)
+def test_what_cannot_shrink_is_refused(given, message):
+    with pytest.raises(UsageError, match=message):
+        TrainingRun(recipe(shrink_every=5), images(), **given)
+
+
+def test_no_graph_is_captured_of_a_network_that_shrinks():
+    with pytest.raises(UsageError, match="narrower"):
+        wanted(recipe(shrink_every=5), Tuning(cuda_graph=True), torch.device("cuda"), ALONE)
+
+
+@pytest.mark.parametrize("every", [-1, 2.5, True])
+def test_looks_are_a_whole_number_of_iterations_apart(every):
+    with pytest.raises(UsageError, match="shrink_every"):
+        recipe(shrink_every=every)
+
+
+def test_recipes_and_states_from_before_are_read():
+    text = json.loads(recipe().to_json())
+    del text["shrink_every"]
+    assert Recipe.from_json(json.dumps(text)) == recipe()
+    run = train(recipe(), images(), every=3)
+    next(run)
+    state = run.state()
+    assert "shrinker" not in state
+    assert same(finished(train(recipe(), images(), state=state)), finished(run))
+
+
+def test_a_state_without_its_shrinker_is_refused_in_one_line():
+    run = train(recipe(shrink_every=5), images(), every=3)
+    next(run)
+    state = run.state()
+    del state["shrinker"]
+    with pytest.raises(slimnet.SlimnetError, match="not that of this run"):
+        train(recipe(shrink_every=5), images(), state=state)
+
+
+def test_the_command_line_trains_shrinking_goes_on_and_slims_the_result(start, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = images()
+    np.savez("x.npz", x_train=data.x_train, y_train=data.y_train, x_test=data.x_test, y_test=data.y_test)
+    Path("r.json").write_text(dying(start).to_json())
+    train_it = ["train", "x.npz", "--recipe", "r.json", "--threads", "1", "--no-report"]
+    assert slimnet_cli.run([*train_it, "-o", "run", "--json"]) == 0, capsys.readouterr().err
+    result = json.loads(capsys.readouterr().out)
+    assert result["dead_filters"] > 0.5
+    assert slimnet_cli.run(["train", "--resume", "run", "--shrink-every", "2", "--no-report"]) == 0
+    slim = ["slim", "run/model.pt", "--arch", "basicnet", "--arch-args", json.dumps(WIDTHS), "--input-shape", "2,8,8"]
+    assert slimnet_cli.run([*slim, "-o", "slim"]) == 0, capsys.readouterr().err
+    assert slimnet_cli.run([*train_it, "-o", "other", "--shrink", "--compile"]) == 2
+    assert "a compiled network cannot shrink" in capsys.readouterr().err
+    assert not Path("other").exists()
