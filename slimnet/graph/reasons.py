@@ -40,18 +40,18 @@ class Kind(Enum):
     OUTPUT = "output of the network", NOTHING
     CALLS_DIFFER = "constant differs between the calls of {place}", NOTHING
     REDUCED = "reduced over its channels at {place}", NONPOSITIVE_SHIFT
-    LARGEST = "stands for all constants, reduced over its channels at {place}", NOTHING
+    LARGEST = "kept as the maximum constant, reduced over its channels at {place}", NOTHING
     NORMALISED = "normalised over its channels at {place}", "BatchNorm"
     NEIGHBOURS = "mixed with its neighbours at {place}", NOTHING
-    POSITIONS = "taken for positions at {place}", NOTHING
-    NUMBERS = "taken by numbers at {place}", "x.flip(1), chunk and the like follow any width"
+    POSITIONS = "used as coordinates at {place}", NOTHING
+    NUMBERS = "indexed by a list at {place}", "x.flip(1), chunk and the like work with any width"
     MULTIPLIED = "multiplied as a matrix at {place}", "scales that are numbers, not computed from the width"
-    FIXED_SIZE = "meets a tensor of fixed size at {place}", NOTHING
-    NO_CHANNELS = "meets what has no channels at {place}", NOTHING
+    FIXED_SIZE = "combined with a tensor of fixed size at {place}", NOTHING
+    NO_CHANNELS = "combined with a tensor without channels at {place}", NOTHING
     JOINED = "joined with a tensor of fixed size at {place}", NOTHING
-    OTHER_POSITIONS = "meets other positions at {place}", NOTHING
-    ONE_FOR_MANY = "one channel for many others in {place}", NOTHING
-    TAKEN = "taken by position at {place}", "chunk or x.shape[1] // 2 for halves; x[:, ::2] follows any width"
+    OTHER_POSITIONS = "combined with other positions at {place}", NOTHING
+    ONE_FOR_MANY = "one channel scales many in {place}", NOTHING
+    TAKEN = "taken by position at {place}", "chunk or x.shape[1] // 2 for halves; x[:, ::2] works with any width"
     SLICED = "sliced by position at {place}", WRITE_SIZES
     SELECTED = "selected by position at {place}", WRITE_SIZES
     SPLIT = "split into parts of fixed sizes at {place}", "chunk, or sizes computed from x.shape[1]"
@@ -60,10 +60,10 @@ class Kind(Enum):
     OVERWRITTEN = "overwritten by position at {place}", WRITE_SIZES
     OVERWRITTEN_WITH = "overwritten with a tensor of fixed size at {place}", WRITE_SIZES
     OVERWRITTEN_IN_PART = "overwritten in part at {place}", NOTHING
-    CODE = "the code at {place} does not follow a narrower width", WRITE_SIZES
-    CODE_AROUND = "the code around {place} does not follow a narrower width", WRITE_SIZES
+    CODE = "the code at {place} hard-codes a width", WRITE_SIZES
+    CODE_AROUND = "the code around {place} hard-codes a width", WRITE_SIZES
     WEIGHT_NORM = "normalised with its filter at {place}", "remove_parametrizations first"
-    FOREIGN_WEIGHT = "meets a weight that is no layer's own in {place}", OWN_WEIGHT
+    FOREIGN_WEIGHT = "combined with a weight that belongs to no layer in {place}", OWN_WEIGHT
     COMPUTED_WEIGHT = "weight computed at {place}", OWN_WEIGHT
     DATA_WEIGHT = "convolved with a weight computed from data at {place}", OWN_WEIGHT
     GROUPED_WEIGHT = "grouped weight of an unsupported kind at {place}", OWN_WEIGHT
@@ -75,8 +75,8 @@ class Kind(Enum):
     EMPTY = "empty tensor at {place}", NOTHING
     NO_BIAS = "{place} has no bias to fold it into", OWN_WEIGHT
     NO_CARRIER = "the padded weight of {place} is computed, or shared with a layer of another kind", OWN_WEIGHT
-    NOT_FOLLOWED = "not followed through {place}", NOTHING
-    UNKNOWN_OP = "touched by unknown op {place}", NOTHING
+    NOT_FOLLOWED = "not traced through {place}", NOTHING
+    UNKNOWN_OP = "used by unknown op {place}", NOTHING
 
     @property
     def sentence(self) -> str:

@@ -158,4 +158,4 @@ def test_a_network_that_follows_no_narrower_width_is_left_as_it_is():
     )
     slimmed: slimnet.Slimmed = slim(model, planes())
     assert slimmed.plan.removed_channels == 0
-    assert "does not follow a narrower width" in reasons(slimmed)
+    assert "hard-codes a width" in reasons(slimmed)

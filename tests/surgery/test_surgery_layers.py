@@ -173,7 +173,7 @@ def test_dead_filters_of_a_weight_that_cannot_be_cut_are_named():
     model.weight = nn.Parameter(torch.randn(5, 2, 3, 3, dtype=torch.float64))
     slimmed = slim(model, planes())
     assert slimmed.plan.dead_channels == 2
-    assert "meets a weight that is no layer's own in convolution in the network itself" in reasons(slimmed)
+    assert "combined with a weight that belongs to no layer in convolution in the network itself" in reasons(slimmed)
 
 
 def test_prelu_slopes_are_cut_with_their_channels():

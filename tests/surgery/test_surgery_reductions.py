@@ -140,7 +140,7 @@ def test_zeros_go_from_the_means_and_maxima_that_one_layer_reads():
     torch.testing.assert_close(slimmed.model.gate.weight[:, 1], model.gate.weight[:, 1] * 11 / 16)
     assert torch.equal(slimmed.model.gate.weight[:, 0], model.gate.weight[:, 0])
     assert "1 mean over fewer channels scaled in gate.weight" in str(slimmed.plan)
-    assert "stands for all constants, reduced over its channels at max" in reasons(slimmed)
+    assert "kept as the maximum constant, reduced over its channels at max" in reasons(slimmed)
 
 
 def test_of_a_maximum_the_largest_constant_stays():
