@@ -1,4 +1,4 @@
-"""slimnet analyse: how sparse a network is, and how universal its features are."""
+"""slimnet analyse: the sparsity of a network, and the universality of its features."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is analysed: a network, and the name and image size of its data; `run` is the folder it came from."""
+    """The subject of an analysis: a network, the name and image size of its data, and the folder of its run, if any."""
 
     model: nn.Module
     source: str
@@ -49,7 +49,7 @@ class Subject:
 @click.argument("subject", metavar="RUN|CKPT")
 @functools.partial(architecture_option, references=True)
 @click.option("--data", metavar="DATA", help="Labelled images, as for 'train'.  [default: those of the run]")
-@click.option("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Bring the images of a folder to this.")
+@click.option("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Resize the images of a folder to this.")
 @NORMALISE
 @click.option("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: a GPU where there is one]")
 @reading_options
@@ -66,15 +66,15 @@ def analyse(
     report: str | None,
     as_json: bool,
 ) -> None:
-    """Measure each layer's sparsity, by γ and by activation, and how universal its features are.
+    """Measure each layer's sparsity, by γ and by activation, and the universality of its features.
 
-    RUN is the folder of a training run, which knows its network and its data; CKPT is a checkpoint, which needs
-    --arch and --data. The training images are looked at as they are, without augmentation.
+    RUN is the folder of a training run, which names its network and its data; CKPT is a checkpoint, which needs
+    --arch and --data. The training images are used without augmentation.
 
     A feature is dead by γ where its BatchNorm has |γ| < 1e-3, and dead by activation where no training image
     activates it by more than 1e-12. Its universality is the share of the training images whose response exceeds a
     thousandth of its largest; a layer's is the mean over the features that respond at all, and the bars at the
-    end of its row say how many of them have which.
+    end of its row are a histogram over these features.
     """
     from slimnet.data.normalisation import normalised
 
@@ -82,7 +82,7 @@ def analyse(
     with terminal.working("Reading the network"):
         known = _subject(subject, network, data)
         if report is not None and known.run is None:
-            raise click.UsageError("only a run has a report; name the folder of one, or leave --report out")
+            raise click.UsageError("only a run has a report; name a run's folder, or leave --report out")
     images = normalised(reading.load(known.source, image_size or known.image_size), normalise or "data")
     known.model.to(chosen)
     found = _measure(known, images)
@@ -104,7 +104,7 @@ def _subject(path: str, network: Network, data: str | None) -> Subject:
     if Path(path).is_dir():
         return _of_run(Path(path), network, data)
     if data is None:
-        raise click.UsageError(f"{path} is a checkpoint; say with --data which images to look at")
+        raise click.UsageError(f"{path} is a checkpoint; give the training images with --data")
     return Subject(network.load(path), data)
 
 
@@ -115,7 +115,7 @@ def _of_run(folder: Path, network: Network, data: str | None) -> Subject:
     recipe = recipe_of(folder)
     if network.arch not in (None, recipe.arch) or network.arch_args or network.weights is not None:
         raise click.UsageError(
-            f"{folder} is a run and knows its network, {recipe.arch}; leave --arch, --arch-args and --weights out"
+            f"{folder} is a run and names its network, {recipe.arch}; leave --arch, --arch-args and --weights out"
         )
     if network.trust or network.arch is not None:
         recipe = recipe.trusted(arguments=network.trust)
@@ -125,7 +125,7 @@ def _of_run(folder: Path, network: Network, data: str | None) -> Subject:
 
 
 def _newest(folder: Path) -> Path:
-    """The trained model of a run, or the newest checkpoint of one that has not come to its end.
+    """The trained model of a run, or the newest checkpoint of an unfinished one.
 
     Raises:
         click.UsageError: there is neither yet.
@@ -137,7 +137,7 @@ def _newest(folder: Path) -> Path:
     saved = sorted(path for path in (folder / CHECKPOINTS).glob("*.pt") if path.stem.isdecimal())
     if not saved:
         raise click.UsageError(f"{folder} has no checkpoint yet; wait for its first one")
-    terminal.note(f"the run has not come to its end; this is its checkpoint {saved[-1].name}")
+    terminal.note(f"the run is not finished; this is its checkpoint {saved[-1].name}")
     return saved[-1]
 
 
@@ -145,7 +145,7 @@ def _measure(subject: Subject, images: ImageData) -> Analysis:
     from slimnet.training.analysis.universality import analyse as measure
 
     total = len(images.x_train)
-    with terminal.progress("Looking at the images", total) as advance:
+    with terminal.progress("Analysing images", total) as advance:
         return measure(subject.model, images, progress=lambda done, of: advance(total * done // of, ""))
 
 
@@ -162,7 +162,7 @@ def _write_report(subject: Subject, images: ImageData, found: Analysis, path: Pa
 
 
 def document(found: Analysis) -> dict[str, Any]:
-    """The analysis as JSON knows it: every feature's numbers, and what follows from them."""
+    """The analysis as JSON: the numbers of every feature, and their summaries."""
     layers: list[Mapping[str, Any]] = [
         dataclasses.asdict(layer)
         | {
@@ -217,7 +217,7 @@ def _percent(share: float | None) -> str:
 
 
 def sparks(shares: tuple[float, ...]) -> str:
-    """How many features have which universality, as a bar for each tenth; those with none are left out."""
+    """A histogram of the features' universality, one bar for each tenth; features without one are left out."""
     counts = Counter(min(BINS - 1, int(BINS * share)) for share in shares if share > 0)
     most = max(counts.values(), default=1)
     bars = [EIGHTHS[-(-8 * counts[tenth] // most) - 1] if counts[tenth] else " " for tenth in range(BINS)]

@@ -1,4 +1,4 @@
-"""slimnet benchmark: what slim networks gain on this machine."""
+"""slimnet benchmark: networks compared on this machine."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def benchmark(
     """Compare networks: size, multiply-accumulates, memory, latency and accuracy.
 
     DENSE, SLIM and MORE are bundles, .onnx files, or checkpoints of the network that --arch names; NAME=PATH gives
-    one a name. They take turns on every runtime that can run them all, and each is compared with the first. The
-    efficiency is the speed-up over the MACs reduction: 1 where the time fell as the work did. With --data the
-    accuracy on the test images is measured in torch and again through onnxruntime.
+    one a name. Measurements are interleaved on every runtime that can run them all, and each network is compared with
+    the first. The efficiency is the speed-up over the MACs reduction: 1 where time fell in proportion to the MACs. With
+    --data the accuracy on the test images is measured in torch and through onnxruntime.
     """
     if len(networks) < 2:
         raise click.UsageError("name at least two networks: DENSE SLIM")
@@ -75,7 +75,7 @@ def benchmark(
 def _ready(
     networks: tuple[str, ...], network: Network, images: ImageData | None, folder: Path
 ) -> tuple[list[Contender], torch.Tensor]:
-    """The contenders, each with an ONNX file where all can have one, and inputs for them."""
+    """The contenders, each with an ONNX file if all can have one, and their inputs."""
     from slimnet.benchmark import shared_runtimes, with_onnx
 
     with terminal.working("Loading"):
@@ -102,5 +102,5 @@ def _show(comparison: Comparison, settings: Settings) -> None:
     if where.busy:
         terminal.note(
             f"other programs kept {where.other_work} cores busy: "
-            "the times are too long, and the ratios less certain than they look"
+            "the times are too long, and the ratios less certain than their intervals"
         )

@@ -1,4 +1,4 @@
-"""slimnet checks: what is installed, and what works here."""
+"""slimnet checks: installed versions, and features that work on this machine."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Examples:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that works here or does not, and what that means."""
+    """One check: its name, whether it works here, and details."""
 
     name: str
     works: bool
     detail: str
 
 
-@click.command(epilog=EXAMPLES, short_help="Show what is installed and what works here.")
+@click.command(epilog=EXAMPLES, short_help="Show versions, devices and working features.")
 @json_option
 def checks(as_json: bool) -> None:
-    """Show versions and devices, and what works on this machine."""
+    """Show versions, devices, and the features that work on this machine."""
     from slimnet.benchmark import environment
 
     with terminal.working("Checking"):

@@ -1,4 +1,4 @@
-"""slimnet compare: methods of choosing channels side by side, judged alike."""
+"""slimnet compare: methods of choosing channels under the same conditions."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ Examples:
 @functools.partial(architecture_option, required=True)
 @data_options
 @contest_options
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep everything here, to go on.")
-@click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Draw a page about it as well.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the comparison; it can be resumed."
+)
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Write an HTML report as well.")
 @json_option
 def compare(
     checkpoint: str,
@@ -47,15 +49,16 @@ def compare(
     report: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare what methods of choosing channels leave of a trained network, like for like.
+    """Compare methods of choosing channels on a trained network, under the same conditions.
 
-    Each method ranks the channels and gives up the fewest that bring the network within the budget. The same
+    Each method ranks the channels and removes the fewest that bring the network within the budget. The same
     surgery removes them, the same fine-tuning follows, and error and latency are measured in the same way.
-    implicit, ours, also gets a row without a budget: only dead channels go, and nothing changes. With --sparsify
-    the network is trained with L1 on γ before liu2017 chooses in it, as its paper has it, and the table says so.
+    implicit, our method, also gets a row without a budget: only dead channels are removed, and the outputs do not
+    change. With --sparsify the network is trained with L1 on γ before liu2017 chooses, as in its paper, and the table
+    says so.
 
-    DIR keeps one JSON file for each row, all of them together in results.json, the slim networks as ONNX, and what
-    an unfinished row needs. After Ctrl-C or a crash the same command goes on where it was, and more methods and
+    DIR holds one JSON file for each row, all of them together in results.json, the slim networks as ONNX, and the
+    state of unfinished rows. After Ctrl-C or a crash the same command resumes where it stopped; methods and
     budgets may be added.
     """
     from slimnet.comparison import Study
@@ -64,7 +67,7 @@ def compare(
     if report is not None:
         refuse_missing_folder(str(report))
     if data.source is None:
-        raise click.UsageError("say with --data which images to judge by")
+        raise click.UsageError("give the test images with --data")
     settings = contest.settings(network.arch or "", data.source)
     device = Machine(device=contest.device).chosen_device()
     images = data.load()
@@ -72,13 +75,13 @@ def compare(
     with terminal.working("Reading the network"):
         model = network.load(checkpoint).to(device)
     with folder(out) as place:
-        with terminal.working("Looking at the network"):
+        with terminal.working("Analysing the network"):
             study = Study(Path(checkpoint).name, model, images, settings, place)
         try:
             watch(study)
         except KeyboardInterrupt:
             if out is not None:
-                terminal.note(f"interrupted; the same command goes on where it stopped, in {out}")
+                terminal.note(f"interrupted; the same command resumes it in {out}")
             raise
         results = study.results()
         if out is not None:
@@ -92,7 +95,7 @@ def compare(
 
 
 def draw(results: Results, path: Path) -> None:
-    """Write the page about a comparison."""
+    """Write the page of a comparison."""
     from slimnet.report import write_methods_report
 
     with terminal.working("Drawing the report"):
@@ -101,7 +104,7 @@ def draw(results: Results, path: Path) -> None:
 
 
 def watch(study: Study) -> None:
-    """Do what is missing, and show how far it is."""
+    """Run the trials that are missing, and show progress."""
     with terminal.progress("Comparing", len(study.cells)) as advance:
         for moment in study:
             advance(moment.done, moment.doing)
@@ -109,7 +112,7 @@ def watch(study: Study) -> None:
 
 @contextlib.contextmanager
 def folder(out: Path | None) -> Iterator[Path]:
-    """The folder asked for, or one for the time being."""
+    """The folder given, or a temporary one."""
     if out is not None:
         yield out
         return

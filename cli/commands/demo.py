@@ -1,4 +1,4 @@
-"""slimnet demo: the whole story on real images, in a few minutes, with nothing to download."""
+"""slimnet demo: the whole workflow on real images, in a few minutes, without a download."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NAMES = ("demo.json", "report.html", "dense", "slim")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the demo found."""
+    """The results of the demo."""
 
     run: TrainingRun
     slimmed: Slimmed
@@ -44,22 +44,22 @@ class Outcome:
     methods: Results
 
 
-@click.command(epilog=EXAMPLES, short_help="The whole story on real images, in minutes.")
+@click.command(epilog=EXAMPLES, short_help="The whole workflow on real images, in minutes.")
 @click.option(
     "--out",
     default="runs/demo",
     show_default=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where everything goes; an earlier demo there is replaced.",
+    help="Output folder; an earlier demo there is replaced.",
 )
 @json_option
 def demo(out: Path, as_json: bool) -> None:
-    """Train a small network, slim it, prove it, export it, measure it, and write a report.
+    """Train a small network, slim it, certify, export and measure it, and write a report.
 
     Adam with L2 regularisation trains a narrow network on scikit-learn's digits until filters have died.
-    They are removed, a certificate shows that nothing changed, and dense and slim are timed against each
-    other. At last other methods of choosing channels are given the same share of the MACs, and half of it.
+    They are removed, a certificate shows that the outputs do not change, and dense and slim network are timed in
+    interleaved measurements. Finally other methods of choosing channels get the same MACs, and half of them.
     """
     refuse_strangers(out, MAKER, NAMES)
     with whole_folder(out, MAKER, NAMES) as folder:
@@ -98,7 +98,7 @@ def _train(images: ImageData) -> TrainingRun:
     watch(run)
     seconds = run.history[-1].progress.seconds
     dead = sparsity_by_gamma(run.model)
-    terminal.note(f"trained for {seconds:.0f} s: {100 * dead:.0f} % of the filters have died of their own")
+    terminal.note(f"trained for {seconds:.0f} s: {100 * dead:.0f} % of the filters are dead")
     return run
 
 
@@ -142,7 +142,7 @@ def _measure(run: TrainingRun, slimmed: Slimmed, folder: Path) -> Comparison:
 
 
 def _compare(run: TrainingRun, slimmed: Slimmed, images: ImageData) -> Results:
-    """What other methods leave of the same network, within the MACs that are left without dead channels."""
+    """Other methods on the same network, within the MACs of the slim network."""
     from slimnet_cli.commands.compare import watch
 
     from slimnet.comparison import Study
@@ -205,7 +205,7 @@ def _show(outcome: Outcome, out: Path) -> None:
     console = terminal.result()
     console.print(before_after.table(outcome.slimmed, outcome.accuracies, outcome.comparison))
     places = (
-        ("report.html", "what you want to look at"),
+        ("report.html", "the report"),
         ("slim", "the slim network: weights, ONNX, plan and certificate"),
         ("dense", "the network as it was trained"),
         ("demo.json", "all the numbers"),

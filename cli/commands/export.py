@@ -20,7 +20,7 @@ Examples:
 
 @click.command(epilog=EXAMPLES, short_help="Write a bundle as an ONNX model.")
 @click.argument("bundle", metavar="BUNDLE")
-@click.option("-o", "--out", required=True, metavar="F.onnx", help="Where the ONNX model goes; replaced if it exists.")
+@click.option("-o", "--out", required=True, metavar="F.onnx", help="The ONNX file; replaced if it exists.")
 @click.option("--opset", type=int, help="The ONNX operator set.  [default: what torch writes by itself]")
 @functools.partial(architecture_option, checkpoints=False, references=True)
 @json_option
@@ -28,7 +28,7 @@ def export(bundle: str, out: str, opset: int | None, network: Network, as_json: 
     """Write the slim network of a bundle as an ONNX model.
 
     One self-contained file with BatchNorm folded and any batch size, checked against the network under onnxruntime.
-    --arch is only needed where the bundle does not know it, or where it is code of yours (package.module:factory).
+    --arch is only needed if the bundle does not name it, or if it is your own code (package.module:factory).
     """
     from slimnet.bundle.bundle import load, read_blueprint
     from slimnet.bundle.input_spec import random_inputs

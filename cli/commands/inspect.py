@@ -1,4 +1,4 @@
-"""slimnet inspect: which channels of a network are dead, and which could go."""
+"""slimnet inspect: the dead and the removable channels of a network."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 @data_options
 @json_option
 def inspect(checkpoint: str, network: Network, criterion: str, threshold: float, data: Labelled, as_json: bool) -> None:
-    """Show every layer's dead and removable channels, why the others stay, and a histogram of γ.
+    """Show every layer's dead and removable channels, the reasons for keeping the others, and a histogram of γ.
 
     With --criterion activation a channel is dead whose activation is zero on all training images of --data, every one
     of which the network sees once.

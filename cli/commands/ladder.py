@@ -38,10 +38,12 @@ rungs = in_group("Rungs")
 @click.argument("checkpoint", metavar="CKPT")
 @network_options()
 @on_device
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the rungs go.")
-@rungs("--steps", default=STEPS, show_default=True, callback=numbers(float), metavar="F,...", help="Parts left.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The folder for the bundles."
+)
+@rungs("--steps", default=STEPS, show_default=True, callback=numbers(float), metavar="F,...", help="Fractions to keep.")
 @rungs("--unit", type=click.Choice(["macs", "params", "channels"]), default="macs", show_default=True, help="Of what.")
-@rungs("--method", default=METHOD, show_default=True, help="What ranks the channels: implicit, li2017, liu2017, ...")
+@rungs("--method", default=METHOD, show_default=True, help="How channels are ranked: implicit, li2017, liu2017, ...")
 @data_options
 @json_option
 def ladder(
@@ -56,9 +58,9 @@ def ladder(
 ) -> None:
     """Make several compact networks out of one trained network, each a bundle with its certificate.
 
-    The first rung removes what is dead and is exact. Below it channels that compute something go, to leave parts of
-    the MACs: with --data the table, DIR/ladder.json and DIR/ladder.html say what that costs in accuracy before any
-    fine-tuning, and which rungs no other betters. After Ctrl-C or a crash the same command goes on where it was.
+    The first rung removes dead channels only and is exact. The next ones also remove live channels, until the given
+    fractions of the MACs remain: with --data the table, DIR/ladder.json and DIR/ladder.html give the accuracy before
+    any fine-tuning, and which rungs are Pareto-optimal. After Ctrl-C or a crash the same command resumes.
     """
     from slimnet.methods import Budget
     from slimnet.methods.batchnorm_measure import ENOUGH
@@ -111,7 +113,7 @@ def ladder(
 
 
 def document(found: list[Rung]) -> list[dict[str, Any]]:
-    """The rungs for machines."""
+    """The rungs as JSON."""
     from slimnet.methods.iterative_pruning import front
 
     best = front(found)
@@ -119,7 +121,7 @@ def document(found: list[Rung]) -> list[dict[str, Any]]:
 
 
 def table(found: list[Rung]) -> Table:
-    """The rungs for people; the best for their MACs are bold."""
+    """The rungs as a table; the best for their MACs are bold."""
     from slimnet.methods.iterative_pruning import front
     from slimnet.report.methods.iterative_page import row
 

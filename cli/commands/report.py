@@ -1,4 +1,4 @@
-"""slimnet report: draw what was measured before."""
+"""slimnet report: draw a report of earlier measurements."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ IN_FOLDER = "report.html"
 
 @dataclass(frozen=True)
 class Measured:
-    """What a file of results holds: networks side by side, or methods."""
+    """The results in a file: a comparison of networks, or of methods."""
 
     comparison: Comparison | None = None
     methods: Results | None = None
 
 
-@click.command(epilog=EXAMPLES, short_help="Draw a report of what was measured before.")
+@click.command(epilog=EXAMPLES, short_help="Draw a report of earlier measurements.")
 @click.argument("subject", metavar="RUN|RESULTS", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="Where the page goes.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="The HTML file.")
 def report(subject: Path, out: Path | None) -> None:
-    """Draw a report as one HTML file that needs nothing else, replacing an earlier one.
+    """Draw a report as one self-contained HTML file, replacing an earlier one.
 
-    RUN is the folder of a training run, finished or not, or of 'slimnet compare'; its page goes to RUN/report.html.
-    RESULTS is what 'slimnet benchmark --json' or 'slimnet compare --json' wrote; its page goes beside it. Nothing is
-    measured again: 'slimnet analyse RUN --report FILE' adds what the features of a trained network respond to.
+    RUN is the folder of a training run, finished or not, or of 'slimnet compare'; its page is RUN/report.html.
+    RESULTS is the output of 'slimnet benchmark --json' or 'slimnet compare --json'; its page is written next to it.
+    Nothing is measured again: 'slimnet analyse RUN --report FILE' adds the universality of the network's features.
     """
     from slimnet.comparison.folder import RESULTS
 

@@ -1,4 +1,4 @@
-"""slimnet reproduce: the paper's tables and figures, run again, ours beside theirs."""
+"""slimnet reproduce: the paper's tables and figures, our results next to the paper's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Examples:
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of the paper is to be done: at which scale, with how many seeds, within how many seconds."""
+    """The extent of a reproduction: its scale, the number of seeds, and its budget in seconds."""
 
     scale: Scale
     seeds: int
@@ -59,7 +59,9 @@ EXTENT = (
         help="The paper's schedule, or one for two CPU cores.",
     ),
     click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each cell."),
-    click.option("--budget", callback=seconds, metavar="TIME", help="Only what is worth most within 90s, 25m, 2h, ..."),
+    click.option(
+        "--budget", callback=seconds, metavar="TIME", help="Only the most valuable runs that fit into 90s, 25m, 2h, ..."
+    ),
 )
 
 
@@ -67,12 +69,12 @@ extent_options = as_one("extent", Extent, EXTENT)
 """Add the options; the command gets them as one `extent`."""
 
 
-@click.command(epilog=EXAMPLES, short_help="Run the paper's tables and figures, ours beside theirs.")
+@click.command(epilog=EXAMPLES, short_help="Reproduce the paper's tables and figures.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--dry-run", is_flag=True, help="List the cells, what each needs and how long it takes; run nothing.")
+@click.option("--dry-run", is_flag=True, help="List the cells with their data and estimated times; run nothing.")
 @extent_options
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), default="runs/paper", show_default=True, help="Where it all goes."
+    "-o", "--out", type=click.Path(path_type=Path), default="runs/paper", show_default=True, help="Output folder."
 )
 @click.option(
     "--data-root",
@@ -92,24 +94,24 @@ def reproduce(
     workforce: WorkerOptions,
     as_json: bool,
 ) -> None:
-    """Train the networks of the paper's tables and figures, and set what came of them beside what is printed.
+    """Train the networks of the paper's tables and figures, and show our results next to the paper's.
 
     NAME is table1 ... table10, supp-table1 ... supp-table4, fig2 ... fig5, supp-fig1 ... supp-fig3, or all; trends
-    stands for the networks that the paper's claims are read off.
+    selects the networks on which the paper's claims are tested.
 
     Figure 4 and supplementary figure 3 are simulated, in full at either scale, in about a minute.
 
-    Each cell is a run in a folder of its own under DIR. The same command goes on where an earlier one stopped, a
-    run that stands in two tables is made once, and Ctrl-C or the end of the --budget lets the runs at hand save
-    and leave. DIR/report.html, .md and .json hold the tables, and DIR/results/ one file for each cell.
+    Each cell is a run in a folder of its own under DIR. The same command resumes where an earlier one stopped, a
+    run that appears in two tables is made once, and on Ctrl-C or at the end of the --budget the current runs save
+    and stop. DIR/report.html, .md and .json hold the tables, and DIR/results/ one file for each cell.
 
-    Every run at work has a line on stderr: its iteration, loss and dead filters, and the time it has left. In a file
-    (nohup slimnet reproduce table1 2> log &) lines are ten seconds apart at first and five minutes in the end; what
-    each run says itself is in DIR/runs/KEY.log. A run that is killed goes on from its last checkpoint, which is about
+    Each current run has a line on stderr: iteration, loss, dead filters, and remaining time. In a file
+    (nohup slimnet reproduce table1 2> log &) lines are ten seconds apart at first and five minutes in the end; the
+    output of each run is in DIR/runs/KEY.log. A run that is killed resumes from its last checkpoint, which is about
     a minute old at most.
 
     At the small scale networks are narrower, runs shorter, images fewer and smaller, and regularisers and learning
-    rates stronger for that; every number of it says so.
+    rates stronger to compensate; every number of the small scale is marked.
     """
     from slimnet.reproduction.catalogue import wanted
 
@@ -122,7 +124,7 @@ def reproduce(
     left = run(reproduction, tasks, extent.budget)
     show(reproduction, tasks, chosen, as_json)
     if left:
-        terminal.note(f"some of it is left; the same command goes on where it stopped, in {out}")
+        terminal.note(f"some runs are not finished; the same command resumes them in {out}")
     if left and extent.budget is None:
         raise click.Abort
     troubles = reproduction.troubles(tasks)
@@ -133,7 +135,7 @@ def reproduce(
 
 
 def entries_of(names: Sequence[str]) -> list[Entry]:
-    """The networks in these tables and figures, and where asked for those that the trends are about, each once."""
+    """The networks in these tables and figures, and if requested those of the trends, each once."""
     from slimnet.reproduction.catalogue import TRENDS, printed
     from slimnet.reproduction.trends import cells
 
@@ -142,7 +144,7 @@ def entries_of(names: Sequence[str]) -> list[Entry]:
 
 
 def run(reproduction: Reproduction, tasks: Sequence[Task], budget: float | None) -> bool:
-    """Run what is missing and can be run; returns whether some of that is left.
+    """Run the missing runs that can be run; returns whether some of them remain.
 
     Raises:
         DataError: the images of all of it are missing.
@@ -162,13 +164,13 @@ def run(reproduction: Reproduction, tasks: Sequence[Task], budget: float | None)
         fitting = chosen({task.key: costs[task.key] for task in possible}, budget)
         later = [task for task in possible if task.key not in fitting]
         possible = [task for task in possible if task.key in fitting]
-        terminal.note(f"{len(possible)} of {len(missing)} runs are taken into the budget")
+        terminal.note(f"{len(possible)} of {len(missing)} runs fit into the budget")
         return reproduction.train(possible, budget) or bool(later)
     return reproduction.train(possible, budget) if possible else False
 
 
 def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool) -> None:
-    """Write the report in its three forms, and show its tables."""
+    """Write the report as HTML, Markdown and JSON, and print its tables."""
     from slimnet.report.paper.page import write_paper_report
     from slimnet.reproduction.markdown import Found, document, markdown
     from slimnet.reproduction.results import current, read_all
@@ -190,7 +192,7 @@ def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str]
 
 
 def forecast(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool) -> None:
-    """List the cells with what each needs, where it stands and how long it will take."""
+    """List the cells with their data, their state and their estimated time."""
     from slimnet.reproduction.catalogue import SIMULATED
     from slimnet.reproduction.timing import in_words
 
@@ -213,19 +215,19 @@ def forecast(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[
     for needs in dict.fromkeys(row["needs"] for row in rows if row["needs"]):
         console.print(f"\n{needs}")
     console.print(
-        f"\n{len(unique)} runs stand for these {len(rows)} cells: {in_words(sum(unique.values()))} here, one after the "
-        f"other, {in_words(waiting)} of which are still to do",
+        f"\n{len(unique)} runs cover these {len(rows)} cells: {in_words(sum(unique.values()))} here, one after the "
+        f"other, {in_words(waiting)} of which remain",
         style="dim",
     )
 
 
 def _cell(reproduction: Reproduction, entry: Entry, tasks: Sequence[Task], costs: dict[str, float]) -> dict[str, Any]:
-    """What is known of a cell, for machines."""
+    """A cell as JSON."""
     own = [task for task in tasks if entry.name in task.names]
     done = sum(reproduction.done(task) for task in own)
     needs = reproduction.lacking.get(entry.data)
     if entry.of is not None:
-        needs = f"{entry.of} is what the paper quotes there: slimnet compare runs that method"
+        needs = f"{entry.of} is quoted by the paper there: slimnet compare runs that method"
     return {
         "cell": entry.name,
         "table": entry.table,

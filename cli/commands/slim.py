@@ -60,7 +60,7 @@ def slim(
     data: Labelled,
     as_json: bool,
 ) -> None:
-    """Remove the dead channels of a trained network, and prove that nothing else changed.
+    """Remove the dead channels of a trained network, and certify that its outputs do not change.
 
     CKPT is a checkpoint (.pt, .pth, .th, .safetensors). Writes a bundle: the slim weights, an ONNX model,
     the plan and the certificate. With --data the certificate is measured on the test images and their
@@ -68,18 +68,18 @@ def slim(
     this machine, and the dense network is one of the candidates.
 
     With --criterion activation a channel is dead whose activation is zero on all training images of --data, every one
-    of which the network sees once. That is exact on these images; what it means on others the certificate measures, on
-    the test images.
+    of which the network sees once. That is exact on these images; its effect on others is measured by the certificate,
+    on the test images.
 
-    With a budget, channels that compute something go as well, those first that matter least for what they cost. That
-    is no longer exact, and the accuracy shown is what is left before any fine-tuning. BatchNorms are told what they no
-    longer hear: measured on a few training images of --data, or estimated without.
+    With a budget, live channels are removed as well, those with the lowest importance per cost first. That is no
+    longer exact, and the accuracy shown is that before any fine-tuning. BatchNorm statistics are re-estimated without
+    the removed channels: measured on a few training images of --data, or estimated without data.
     """
     removing.check(data, budget=target is not None)
     if dry_run:
         _show_plan(checkpoint, network, removing, target, data, as_json)
     elif out is None:
-        raise click.UsageError("say where the bundle goes with -o DIR, or print the plan alone with --dry-run")
+        raise click.UsageError("give the bundle's folder with -o DIR, or print only the plan with --dry-run")
     else:
         _write_bundle(checkpoint, network, removing, target, data, out, as_json)
 
@@ -160,7 +160,7 @@ def _slimmed(
     images: ImageData | None,
     say: terminal.Say,
 ) -> tuple[Slimmed, Selection | None]:
-    """The slim network, exactly or to a budget, and what was chosen for the budget."""
+    """The slim network, exact or to a budget, and the channels selected for the budget."""
     from slimnet.data import Batches
     from slimnet.methods import remove_selected
     from slimnet.pipeline import slim_found
@@ -183,7 +183,7 @@ def _slimmed(
 def _accuracies(
     dense: nn.Module, certificate: Certificate, images: ImageData, say: terminal.Say
 ) -> tuple[Accuracy, Accuracy]:
-    """How much of the test images both networks tell rightly: what the certificate measured, as far as it did."""
+    """The accuracy of both networks on the test images: from the certificate, as far as it was measured there."""
     from slimnet.surgery.certificate import DENSE
     from slimnet.training import evaluate
 
@@ -195,6 +195,6 @@ def _accuracies(
 
 
 def _document(target: Target | None, selection: Selection) -> dict[str, Any]:
-    """What was asked for and what was chosen, for machines."""
+    """The budget and the selection, as JSON."""
     assert target is not None, "there is a selection"
     return dataclasses.asdict(target) | {"chosen_channels": selection.count, "exact": not selection.count}

@@ -1,4 +1,4 @@
-"""slimnet sweep: train every recipe of a grid, and write down what became of each."""
+"""slimnet sweep: train every recipe of a grid, and store the results."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """Who trains the cells, as the command line says it."""
+    """The workers that train the cells, as given on the command line."""
 
     concurrent: int
     threads: int | None
@@ -58,12 +58,12 @@ class WorkerOptions:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What each `slimnet train` is told."""
+        """The options of each `slimnet train`."""
         threads = ("--threads", str(self.threads)) if self.threads else ()
         return (*threads, *(("--device", self.device) if self.device else ()))
 
     def chosen_device(self) -> str:
-        """The device of what is done here, checked to be there.
+        """The device of this process, checked to exist.
 
         Raises:
             click.UsageError: it is not.
@@ -95,21 +95,23 @@ worker_options = as_one("workforce", WorkerOptions, OPTIONS)
 
 @click.command(epilog=EXAMPLES, short_help="Train every recipe of a grid.")
 @click.argument("grid", metavar="GRID.toml")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the runs go.")
-@click.option("--retry", is_flag=True, help="Try cells that failed once more.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The folder for the runs."
+)
+@click.option("--retry", is_flag=True, help="Train failed cells again.")
 @worker_options
 @json_option
 def sweep(grid: str, out: Path, retry: bool, workforce: WorkerOptions, as_json: bool) -> None:
-    """Train every recipe of a grid, resumably, and write down what became of each.
+    """Train every recipe of a grid, resumably, and store the results.
 
     Each cell is a run in a folder of its own under DIR, and one row of DIR/sweep.sqlite. The same command
-    goes on where an earlier one stopped: what is done is not done again. Ctrl-C lets the runs at hand save
-    and leave; a run that is killed goes on from its last checkpoint. Every run at work has a line on stderr: its
-    iteration, loss and dead filters, and the time it has left; what it says itself is in DIR/runs/KEY.log. A run has
+    resumes where an earlier one stopped; finished cells are not repeated. On Ctrl-C the current runs save
+    and stop; a run that is killed resumes from its last checkpoint. Each current run has a line on stderr:
+    iteration, loss, dead filters, and remaining time; its own output is in DIR/runs/KEY.log. A run has
     no report until `slimnet analyse RUN --report FILE.html` writes one.
 
-    [base] holds what the cells share, [grid] lists of values of which every combination is run, and [[cells]]
-    variants of the base.
+    [base] holds the settings that all cells share, [grid] lists of values of which every combination is run, and
+    [[cells]] variants of the base.
     """
     from slimnet.errors import UsageError
     from slimnet.storage.files import held
@@ -126,14 +128,14 @@ def sweep(grid: str, out: Path, retry: bool, workforce: WorkerOptions, as_json: 
         stopped = _run(store, cells, out, workers, workforce.arguments)
         _show(store.rows(keys), out, as_json)
     if stopped:
-        terminal.note(f"interrupted; the same command goes on where it stopped, in {out}")
+        terminal.note(f"interrupted; the same command resumes it in {out}")
         raise click.Abort
     if any(row.state == "failed" for row in store.rows(keys)):
         raise click.exceptions.Exit(1)
 
 
 def _run(store: Store, cells: Sequence[Cell], out: Path, workers: Here | Ray, options: tuple[str, ...]) -> bool:
-    """Train what waits, as the grid says it, whatever the table in the folder holds; returns if it was interrupted."""
+    """Train the cells of the grid that are not done; returns whether it was interrupted."""
     from slimnet_cli.progress.sweep_queue import train_waiting
     from slimnet_cli.progress.sweep_workers import Job
 

@@ -1,4 +1,4 @@
-"""slimnet train: train a network until filters have died of their own."""
+"""slimnet train: train a network until filters die."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Examples:
 output = in_group("Output")
 
 
-@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Train until filters die of their own.")
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Train a network until filters die.")
 @click.argument("data", required=False)
 @output("-o", "--out", metavar="DIR|FILE.pt", help="The run's folder, or a file for its last checkpoint alone.")
-@output("--resume", metavar="DIR", help="Go on with the run in this folder.")
+@output("--resume", metavar="DIR", help="Resume the run in this folder.")
 @keeping_options
 @recipe_options
 @reading_options
@@ -55,22 +55,22 @@ def train(
     machine: Machine,
     as_json: bool,
 ) -> None:
-    """Train with Adam and L2 regularisation, as the paper does, and keep all that is needed to go on.
+    """Train with Adam and L2 regularisation, as in the paper, and store everything that is needed to resume.
 
     DATA is "digits" (embedded), cifar10 or cifar100 (torchvision's folder ./data, or cifar10:FOLDER), a FILE.npz
     with x_train, y_train, x_test and y_test (uint8, N×H×W×C), or a folder of images, with train/ and test/ or
-    val/ in it and a folder for each class in them, or as TinyImageNet and ImageNet come. In a folder, a link to a file
-    stands for that file, and train/, test/ and the folders of classes may be links. What would count images twice (a
-    link to a folder that holds the data set, or to an image or folder in it), deeper links to folders and links to
-    nowhere are refused, or left out with --skip-broken.
+    val/ in it and a folder for each class in them, or in the layouts of TinyImageNet and ImageNet. In a folder, links
+    to files are followed, and train/, test/ and the folders of classes may be links. Links that would count images
+    twice (to a folder that holds the data set, or to an image or folder in it), deeper links to folders and broken
+    links are refused, or left out with --skip-broken.
 
-    What is not said is the demo's on the digits, a narrow basicnet and 2,500 iterations; elsewhere it is the
-    paper's on CIFAR, basicnet, Adam with L2 1e-4 and 406,250 iterations of 40 images. The number of classes and
-    of colours comes from the data.
+    Defaults for the digits are those of the demo, a narrow basicnet and 2,500 iterations; for other data those of the
+    paper on CIFAR, basicnet, Adam with L2 1e-4 and 406,250 iterations of 40 images. The number of classes and
+    of colour channels comes from the data.
 
     DIR becomes the run's folder: recipe, metrics, checkpoints, the trained model.pt and a report. Ctrl-C finishes
-    the step at hand, saves and leaves, and so do SIGTERM and a closed terminal (without nohup); after that, or a
-    crash, --resume goes on as if nothing had happened.
+    the current step, saves and exits, and so do SIGTERM and a closed terminal (without nohup); after that, or after a
+    crash, --resume continues bit for bit.
     """
     from slimnet.torch_state.process import denormals_flushed
     from slimnet.training.loop.distributed import joined, lost_ones_told
@@ -85,13 +85,15 @@ def train(
 
 
 def _destination(out: str | None, resume: str | None) -> tuple[Path, bool]:
-    """Where the run goes, and whether that is a folder.
+    """The path of the run, and whether it is a folder.
 
     Raises:
         click.UsageError: nowhere, two places, or one that cannot be written.
     """
     if (out is None) == (resume is None):
-        raise click.UsageError("say where the run goes with -o DIR (or -o FILE.pt), or which one goes on with --resume")
+        raise click.UsageError(
+            "give the run's folder with -o DIR (or -o FILE.pt), or the run to resume with --resume DIR"
+        )
     if resume is not None:
         return Path(resume), True
     assert out is not None
@@ -111,14 +113,14 @@ def _tell(finished: Finished, as_json: bool) -> None:
         return
     report = f"\nreport: {finished.report}" if finished.report else ""
     terminal.result().print(
-        f"{100 * accuracy.top1:.2f} % of {accuracy.n} test images right, {100 * dead:.0f} % of the filters dead\n"
+        f"{100 * accuracy.top1:.2f} % accuracy on {accuracy.n} test images, {100 * dead:.0f} % of the filters dead\n"
         f"saved to {finished.checkpoint}{report}\nnext: {_next(run, finished.checkpoint)}",
         soft_wrap=True,
     )
 
 
 def _next(run: TrainingRun, path: Path) -> str:
-    """The command that slims what was trained."""
+    """The command that slims the trained network."""
     recipe = run.recipe
     arguments = ["slimnet", "slim", str(path), "--arch", recipe.arch]
     if recipe.arch_args:

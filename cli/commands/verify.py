@@ -1,4 +1,4 @@
-"""slimnet verify: check a bundle again, on this machine."""
+"""slimnet verify: check a bundle on this machine."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ Examples:
 @on_device
 @json_option
 def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_json: bool) -> None:
-    """Check that a bundle is whole, and that all its forms still compute the same.
+    """Check that a bundle is complete, and that all its forms compute the same outputs.
 
-    Every file is compared with what was written, and the weights, the exported program and the ONNX model are run on
+    The hash of every file is checked, and the weights, the exported program and the ONNX model are run on
     the same inputs. With --dense the slim network is compared with the dense one again, on the test images of --data
-    or on random inputs. Leaves with 1 where anything differs. A bundle whose network was trained after its certificate
-    was measured is whole, but not certified: that is said, and "certified" is false with --json.
+    or on random inputs. Exits with 1 if anything differs. A bundle whose network was trained after its certificate
+    was measured is complete, but not certified: this is reported, and "certified" is false with --json.
     """
     from slimnet.bundle.bundle import read_blueprint, verify_bundle
     from slimnet.data import Batches
 
     if data.source is not None and dense is None:
-        raise click.UsageError("--data is what the dense network is compared on; name its checkpoint with --dense")
+        raise click.UsageError("--data is for the comparison with the dense network; give its checkpoint with --dense")
     images = data.load()
     with terminal.working("Verifying") as say:
         trained = None
@@ -58,7 +58,7 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
 
 
 def document(result: Verification) -> dict[str, Any]:
-    """A verification for machines."""
+    """A verification as JSON."""
 
     def proof(certificate: Certificate | None) -> dict[str, Any] | None:
         return None if certificate is None else dataclasses.asdict(certificate) | {"holds": certificate.holds}

@@ -1,1 +1,1 @@
-"""What a command line says: options that several commands share, and what they are turned into."""
+"""Options that several commands share, and the values that they are parsed into."""

@@ -1,4 +1,4 @@
-"""What a command line says about how small a network must become, whatever that costs."""
+"""The options of a budget: the size that a network must be brought to."""
 
 from __future__ import annotations
 
@@ -31,23 +31,27 @@ GRADIENT_BATCHES, GRADIENT_BATCH = 8, 64
 budget = in_group("Budget (no longer exact)")
 
 OPTIONS = (
-    budget("--target-macs", type=float, metavar="FRACTION", help="Leave at most this part of the MACs, such as 0.5."),
-    budget("--target-params", type=float, metavar="FRACTION", help="Leave at most this part of the parameters."),
-    budget("--target-latency", type=float, metavar="FRACTION", help="Leave at most this part of the time at batch 1."),
+    budget(
+        "--target-macs", type=float, metavar="FRACTION", help="Keep at most this fraction of the MACs, such as 0.5."
+    ),
+    budget("--target-params", type=float, metavar="FRACTION", help="Keep at most this fraction of the parameters."),
+    budget(
+        "--target-latency", type=float, metavar="FRACTION", help="Keep at most this fraction of the latency at batch 1."
+    ),
     budget("--runtime", help=f"Where the latency is measured: torch or onnxruntime.  [default: {RUNTIME}]"),
     budget(
         "--measure-on",
         type=click.IntRange(0),
         metavar="N",
-        help="Training images of --data, without labels, for what BatchNorms still hear; 0: estimate.  [default: 256]",
+        help="Training images of --data, without labels, for BatchNorm statistics; 0: estimate.  [default: 256]",
     ),
-    budget("--method", help=f"What ranks the channels: implicit, li2017, liu2017, ...  [default: {METHOD}]"),
+    budget("--method", help=f"How channels are ranked: implicit, li2017, liu2017, ...  [default: {METHOD}]"),
 )
 
 
 @dataclass(frozen=True)
 class Target:
-    """A part of the dense network that may be left, and how channels and latency are judged."""
+    """The fraction of the dense network to keep, and how channels are ranked and latency is measured."""
 
     unit: Unit
     left: float
@@ -67,7 +71,7 @@ class Target:
         return Budget(self.unit, self.left)
 
     def check(self, images: ImageData | None) -> None:
-        """Refuse what cannot be, before the work begins.
+        """Refuse an impossible request before the work begins.
 
         Raises:
             UsageError: no budget, no method, or images are needed and there are none.
@@ -76,14 +80,14 @@ class Target:
         from slimnet.methods.scores import require_method
 
         if self.measure_on and images is None:
-            raise UsageError("there are no images to measure BatchNorms on; say where they are with --data")
+            raise UsageError("there are no images to measure BatchNorm statistics on; give them with --data")
         require_method(self.method, with_batches=images is not None)
         assert self.budget
 
     def choose(
         self, dense: nn.Module, example: torch.Tensor, images: ImageData | None, removing: Removing
     ) -> Selection:
-        """The channels that go.
+        """The channels to remove.
 
         Raises:
             UsageError: the budget cannot be met, or the method does not fit the network.
@@ -99,14 +103,14 @@ class Target:
             return select_within_budget(dense, example, ranking, self.budget, round_to=round_to, latency=latency)
 
     def shown(self, images: ImageData | None) -> int:
-        """On how many images BatchNorms are measured; 0 where they are estimated."""
+        """The number of images on which BatchNorm statistics are measured; 0 where they are estimated."""
         from slimnet.methods.batchnorm_measure import ENOUGH
 
         wanted = ENOUGH if self.measure_on is None else self.measure_on
         return 0 if images is None else min(wanted, len(images.x_train))
 
     def sample(self, images: ImageData | None) -> Iterator[torch.Tensor] | None:
-        """The images on which BatchNorms are measured; None where they are estimated."""
+        """The images on which BatchNorm statistics are measured; None where they are estimated."""
         count = self.shown(images)
         return images.sample(count) if images is not None and count else None
 
@@ -114,7 +118,7 @@ class Target:
 def ranked(
     method: str, dense: nn.Module, example: torch.Tensor, images: ImageData | None, unit: Unit, threshold: float
 ) -> Ranking:
-    """A ranking in which what is dead goes first, by the MACs or parameters that channels cost."""
+    """A ranking in which dead channels are removed first, by the MACs or parameters that channels cost."""
     from dataclasses import replace
 
     from slimnet.methods import score_channels
@@ -140,26 +144,26 @@ def target_options(command: Command) -> Command:
         if len(found) > 1:
             raise click.UsageError("there can be one budget: --target-macs, --target-params or --target-latency")
         if method and not found:
-            raise click.UsageError("--method ranks channels for a budget; say which, with --target-macs 0.5 or another")
+            raise click.UsageError("--method ranks channels for a budget; give one, such as --target-macs 0.5")
         if measure_on is not None and not found:
-            raise click.UsageError("--measure-on is for what a budget leaves; say which, with --target-macs 0.5")
+            raise click.UsageError("--measure-on is for a network at a budget; give one, such as --target-macs 0.5")
         if runtime and wishes["latency"] is None:
-            raise click.UsageError("--runtime is where --target-latency is measured; say that too")
+            raise click.UsageError("--runtime is for --target-latency; give that too")
         return command(target=found[0] if found else None, **given)
 
     return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_target)
 
 
 def warning(selection: Selection, measured: bool, shown: int = 0) -> str:
-    """Says plainly what a budget means, or that dead channels alone have met it.
+    """The warning that a network at a budget is not exact, or that dead channels alone have met it.
 
     `measured` says whether the accuracy was, `shown` on how many images BatchNorms were.
     """
     if not selection.count:
         return "Dead channels alone meet the budget: this is exact."
     cost = "the accuracy above is before any fine-tuning" if measured else "see what that costs with --data"
-    told = f" What BatchNorms still hear was measured on {shown:,} training images, without labels." if shown else ""
+    told = f" BatchNorm statistics were measured on {shown:,} training images, without labels." if shown else ""
     return (
-        f"This is not exact: {selection.count:,} channels that computed something are gone, chosen by "
-        f"{selection.method}. The certificate compares with the network in which they are silenced; {cost}.{told}"
+        f"This is not exact: {selection.count:,} live channels were removed, chosen by "
+        f"{selection.method}. The certificate compares with the network in which they are masked; {cost}.{told}"
     )

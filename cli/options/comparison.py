@@ -1,4 +1,4 @@
-"""The options of `slimnet compare`: who competes, within what, and how every slim network is judged."""
+"""The options of `slimnet compare`: methods, budgets, fine-tuning, and evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from slimnet.comparison import Settings
     from slimnet.training import Recipe
 
-methods, tuning, judging = map(in_group, ("Methods", "Fine-tuning", "Judging"))
+methods, tuning, judging = map(in_group, ("Methods", "Fine-tuning", "Evaluation"))
 
 
 def names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
@@ -39,13 +39,13 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
         metavar="NAME,...",
         help="implicit, li2017, liu2017, random, fpgm, taylor.",
     ),
-    methods("--budget", "budgets", callback=shares, metavar="SHARE,...", help="What may be left: 0.75,0.5."),
+    methods("--budget", "budgets", callback=shares, metavar="SHARE,...", help="Fractions to keep: 0.75,0.5."),
     methods(
         "--unit",
         type=click.Choice(("macs", "params", "channels", "latency")),
         default="macs",
         show_default=True,
-        help="What the budgets are shares of.",
+        help="The unit of the budgets.",
     ),
     methods(
         "--sparsify",
@@ -56,7 +56,7 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     ),
     methods("--l1", type=float, help="λ of that L1.  [default: 1e-4, as Liu et al.]"),
     methods(
-        "--recalibrate/--plain", default=True, help="Tell BatchNorms what is gone, or as the papers do: leave them."
+        "--recalibrate/--plain", default=True, help="Re-estimate BatchNorm statistics, or keep them, as the papers do."
     ),
     methods(
         "--measure-on",
@@ -64,7 +64,7 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
         default=256,
         show_default=True,
         metavar="N",
-        help="Training images, without labels, for what BatchNorms still hear; 0: estimate.",
+        help="Training images, without labels, for BatchNorm statistics; 0: estimate.",
     ),
     methods("--threshold", type=float, default=1e-3, show_default=True, help="For implicit: |γ| below this is dead."),
     methods("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random, and of fine-tuning."),
@@ -81,27 +81,29 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     tuning("--l2", type=float, default=1e-4, show_default=True, help="L2 in the gradient."),
     tuning("--batch-size", type=click.IntRange(1), default=128, show_default=True, help="Images per step."),
     tuning("--flips", is_flag=True, help="Mirror a random half of the images."),
-    tuning("--crop", type=click.IntRange(0), default=0, metavar="PIXELS", help="Move images by up to so many."),
-    tuning("--tests", type=click.IntRange(1), default=4, show_default=True, help="How often it is tested meanwhile."),
-    judging("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images at a time for latency."),
-    judging("--threads", type=click.IntRange(1), help="Threads of everything.  [default: every core]"),
+    tuning(
+        "--crop", type=click.IntRange(0), default=0, metavar="PIXELS", help="Shift images at random by up to this many."
+    ),
+    tuning("--tests", type=click.IntRange(1), default=4, show_default=True, help="Tests during the fine-tuning."),
+    judging("--batch", type=click.IntRange(1), default=1, show_default=True, help="Batch size for latency."),
+    judging("--threads", type=click.IntRange(1), help="Number of threads.  [default: every core]"),
     judging(
         "--device",
         metavar="DEVICE",
-        help="Of all but latency: cpu, cuda or cuda:N.  [default: a GPU where there is one]",
+        help="For everything but latency: cpu, cuda or cuda:N.  [default: a GPU if there is one]",
     ),
     judging("--seconds", type=click.FloatRange(0), default=2.0, show_default=True, help="For each latency; 0: none."),
 )
 
 
 ALIKE = ("l2", "batch_size", "flips", "crop", "seed")
-"""What training with L1 on γ has in common with fine-tuning."""
+"""The settings that training with L1 on γ shares with fine-tuning."""
 L1 = 1e-4
 
 
 @dataclass(frozen=True)
 class Contest:
-    """What the command line says about a comparison."""
+    """The options of a comparison."""
 
     methods: tuple[str, ...]
     budgets: tuple[float, ...]
@@ -127,7 +129,7 @@ class Contest:
     seconds: float
 
     def settings(self, arch: str, source: str) -> Settings:
-        """The same as the library has it.
+        """The same as the library's settings.
 
         Raises:
             UsageError: a method that there is not, a budget that is no share, or a number out of its range.
@@ -163,7 +165,7 @@ class Contest:
 
         if not self.sparsify:
             if self.l1 is not None:
-                raise UsageError("--l1 is for training before liu2017 chooses; say how long with --sparsify N")
+                raise UsageError("--l1 is for training before liu2017 chooses; give its iterations with --sparsify N")
             return None
         given = {name: getattr(self, name) for name in ALIKE}
         return sparsifying(arch, source, self.sparsify, L1 if self.l1 is None else self.l1, **given)

@@ -1,4 +1,4 @@
-"""What is measured against each other: bundles, ONNX files and checkpoints, made ready and timed."""
+"""The networks to compare: bundles, ONNX files and checkpoints, loaded and measured."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def measured(
     settings: Settings,
     images: ImageData | None = None,
 ) -> Comparison:
-    """Compare contenders, showing how far it is."""
+    """Compare contenders, showing progress."""
     from slimnet.benchmark import compare, steps
 
     with terminal.progress("Measuring", steps(contenders, settings, images)) as advance:
@@ -96,7 +96,7 @@ def measured(
 def write_report(
     path: Path, source: str, contenders: Sequence[Contender], example: torch.Tensor, comparison: Comparison
 ) -> Path:
-    """Write the page about what was measured; of two networks, about the plan as well where the second is a bundle.
+    """Write the page of a comparison; for two networks also about the plan if the second is a bundle.
 
     Raises:
         SlimnetError: it cannot be written there.

@@ -1,4 +1,4 @@
-"""Reading the data that a command line names, and showing how far that is."""
+"""Reading the data that a command line names, with progress."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ NORMALISE = images(
 )
 
 OPTIONS = (
-    images("--cache", metavar="DIR", help="Where decoded images are kept."),
-    images("--download", is_flag=True, help="Fetch cifar10 or cifar100 where it is missing."),
-    images("--skip-broken", is_flag=True, help="Leave out unreadable images, and links that are not followed."),
+    images("--cache", metavar="DIR", help="The folder for decoded images."),
+    images("--download", is_flag=True, help="Download cifar10 or cifar100 if it is missing."),
+    images("--skip-broken", is_flag=True, help="Skip unreadable images, and links that are not followed."),
 )
 
 
@@ -36,23 +36,23 @@ SOURCE = (
         "--data",
         "source",
         metavar="DATA",
-        help="Labelled images: whatever 'train' takes, such as digits or a FILE.npz.",
+        help="Labelled images, as for 'train', such as digits or a FILE.npz.",
     ),
-    images("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Bring the images of a folder to this."),
+    images("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Resize the images of a folder to this."),
     NORMALISE,
 )
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How data is to be read."""
+    """The options for reading data."""
 
     cache: str | None = None
     download: bool = False
     skip_broken: bool = False
 
     def load(self, source: str, image_size: int | None) -> ImageData:
-        """The data set that `source` names; decoding a folder of images shows how far it is.
+        """The data set that `source` names; decoding a folder of images shows progress.
 
         Raises:
             DataError: there is no such data, or it is damaged.
@@ -120,7 +120,7 @@ def criterion_images(images: ImageData | None, say: terminal.Say) -> Batches | N
 
 
 def data_options(command: Command) -> Command:
-    """Add `--data` and what says how it is read; the command gets them as one `data`."""
+    """Add `--data` and the options for reading it; the command gets them as one `data`."""
 
     @functools.wraps(command)
     def with_data(
@@ -128,7 +128,7 @@ def data_options(command: Command) -> Command:
     ) -> Any:
         if source is None and ((image_size, normalise) != (None, None) or reading != Reading()):
             raise click.UsageError(
-                "--image-size, --normalise, --cache, --download and --skip-broken belong to --data; name it too"
+                "--image-size, --normalise, --cache, --download and --skip-broken belong to --data; give it too"
             )
         return command(data=Labelled(source, image_size, reading, normalise), **given)
 

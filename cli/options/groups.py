@@ -1,4 +1,4 @@
-"""Options in groups, for commands with so many of them that one list would not be read."""
+"""Options in groups, for commands with many options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that say how the machine is used; results depend on them by rounding at most."""
+"""The options for the use of the machine; results depend on them by rounding at most."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ OPTIONS = (
     machine(
         "--cuda-graph/--no-cuda-graph", default=None, help="Replay steps as a CUDA graph.  [default: where possible]"
     ),
-    machine("--tf32", is_flag=True, help="Let GPUs round the factors of float32 products."),
+    machine("--tf32", is_flag=True, help="Allow TF32 for float32 products on GPUs."),
 )
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a command line says about the machine; None leaves it to us."""
+    """The machine options of a command line; None means the default."""
 
     device: str | None = None
     threads: int | None = None
@@ -41,7 +41,7 @@ class Machine:
     tf32: bool = False
 
     def chosen_device(self) -> str:
-        """The device, checked to be there.
+        """The device, checked to exist.
 
         Raises:
             click.UsageError: it is not.
@@ -70,7 +70,7 @@ class Machine:
 
 
 def on_device(command: Command) -> Command:
-    """Add `--device`, checked to be there, to a command that takes a `network`, which is loaded onto it."""
+    """Add `--device`, checked to exist, to a command that takes a `network`, which is loaded onto it."""
 
     @functools.wraps(command)
     def placed(device: str, network: Network, **others: Any) -> Any:
@@ -82,7 +82,7 @@ def on_device(command: Command) -> Command:
         show_default=True,
         metavar="DEVICE",
         callback=lambda _, __, name: Machine(device=name).chosen_device(),
-        help="Where the networks run: cpu, cuda or cuda:N.",
+        help="The device of the networks: cpu, cuda or cuda:N.",
     )
     return option(placed)
 

@@ -1,4 +1,4 @@
-"""The options that say how to measure: batch sizes, threads, devices, runtimes and time."""
+"""The options of a measurement: batch sizes, threads, devices, runtimes and time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Measuring:
-    """How a command line wants its contenders measured; no threads mean every core, and so does None among them."""
+    """The options for measuring contenders; no threads mean every core, and so does None among them."""
 
     batches: tuple[int, ...]
     threads: tuple[int | None, ...] | None
@@ -68,7 +68,7 @@ class Measuring:
         cores = usable_cores()
         threads = tuple(dict.fromkeys(each or cores for each in self.threads or (cores,)))
         if max(threads) > cores:
-            raise click.UsageError(f"{max(threads)} threads have no place on {cores} cores; ask for all, or fewer")
+            raise click.UsageError(f"{max(threads)} threads are more than the {cores} cores; give all, or fewer")
         return Settings(
             tuple(dict.fromkeys(self.batches)), threads, self.seconds, self.devices, self.runtimes, self.layers
         )

@@ -41,7 +41,7 @@ class Network:
             CheckpointError, ArchitectureError: as `slimnet.checkpoint.load_checkpoint`.
         """
         if self.arch is None:
-            raise click.UsageError(f"{checkpoint} is a checkpoint; say of which network with --arch")
+            raise click.UsageError(f"{checkpoint} is a checkpoint; name its network with --arch")
         from slimnet.checkpoint import read_checkpoint
 
         loaded = read_checkpoint(checkpoint, self.arch, self.arch_args, weights=self.weights)
@@ -83,7 +83,7 @@ def noise(shape: Shape) -> torch.Tensor:
 
 
 def usual_shape(arch: str, arch_args: Mapping[str, Any], model: nn.Module | None = None) -> Shape:
-    """The shape `(C, H, W)` an architecture is usually given: CIFAR's for ours, ImageNet's for others."""
+    """The usual input shape `(C, H, W)` of an architecture: CIFAR's for built-in ones, ImageNet's for others."""
     channels = next((arch_args[name] for name in ("in_channels", "in_chans") if name in arch_args), None)
     source, _, name = arch.rpartition(":")
     shape = LARGE if source else SMALL

@@ -21,7 +21,7 @@ SHRINK_EVERY = 500
 """Iterations between two looks for dead filters: each look costs a few milliseconds, and a cut about a second."""
 
 SETTINGS = ("lr", "momentum", "betas", "rho", "eps")
-"""What belongs to an optimiser, so that another one does not inherit it."""
+"""Settings of one optimiser, which another one does not inherit."""
 
 OPTIMISERS = ("sgd", "adam", "amsgrad", "adamax", "adadelta", "adagrad", "rmsprop")
 
@@ -42,8 +42,8 @@ def numbers(of: type) -> Callable[[click.Context, click.Parameter, str | None], 
 
 
 OPTIONS = (
-    network("--recipe", "file", metavar="FILE.json", help="Begin with this recipe; other options change it."),
-    network("--from", "warm_start", metavar="CKPT", help="Begin with the weights of a checkpoint."),
+    network("--recipe", "file", metavar="FILE.json", help="Start from this recipe; other options change it."),
+    network("--from", "warm_start", metavar="CKPT", help="Start with the weights of a checkpoint."),
     network(
         "--arch", metavar="ARCH", help="basicnet, vgg16, ..., torchvision:NAME, timm:NAME or package.module:factory."
     ),
@@ -53,33 +53,35 @@ OPTIONS = (
         help="Build the network that --recipe, --from or --resume names, though that runs code or opens other files.",
     ),
     network("--arch-args", callback=json_object, metavar="JSON", help="Arguments of the network, as a JSON object."),
-    network("--iterations", type=int, help="Optimiser steps; the schedule is stretched along."),
-    network("--batch-size", type=int, help="Images per step, of all processes together."),
-    network("--shrink", is_flag=True, help=f"Take dead filters out while it trains, every {SHRINK_EVERY} iterations."),
+    network("--iterations", type=int, help="Optimiser steps; the schedule is scaled with them."),
+    network("--batch-size", type=int, help="Images per step, over all processes."),
+    network("--shrink", is_flag=True, help=f"Remove dead filters during training, every {SHRINK_EVERY} iterations."),
     network("--shrink-every", type=int, metavar="N", help="The same every N iterations; 0 for never."),
     network("--seed", type=int, help="Seed of everything random."),
-    optimiser("--optimiser", type=click.Choice(OPTIMISERS), help="With the paper's settings, unless told otherwise."),
+    optimiser("--optimiser", type=click.Choice(OPTIMISERS), help="With the paper's settings by default."),
     optimiser("--lr", type=float, help="Learning rate before the first drop."),
     optimiser("--momentum", type=float, help="Of sgd."),
-    optimiser("--nesterov/--no-nesterov", default=None, help="Let sgd look ahead."),
+    optimiser("--nesterov/--no-nesterov", default=None, help="Nesterov momentum for sgd."),
     optimiser("--betas", callback=numbers(float), metavar="B1,B2", help="Of adam, amsgrad and adamax."),
     optimiser("--rho", type=float, help="Of adadelta and rmsprop."),
     optimiser("--eps", type=float, help="Added to the denominator."),
     optimiser("--gamma-lr-scale", type=float, help="Factor on the learning rate of every γ."),
     optimiser("--beta-lr-scale", type=float, help="Factor on the learning rate of every β."),
-    optimiser("--gamma-init", type=float, help="What every γ begins with."),
-    optimiser("--beta-init", type=float, help="What every β begins with."),
+    optimiser("--gamma-init", type=float, help="Initial value of every γ."),
+    optimiser("--beta-init", type=float, help="Initial value of every β."),
     optimiser("--drops", callback=numbers(int), metavar="N,...", help="Iterations from which the rate is lower."),
-    optimiser("--drop-factor", type=float, help="What each drop multiplies it by."),
+    optimiser("--drop-factor", type=float, help="Factor on the rate at each drop."),
     optimiser("--cosine/--no-cosine", default=None, help="Let the rate fall to 0 along a cosine, with no drops."),
-    regulariser("--l2", type=float, help="L2 in the gradient; under adam it is what kills filters."),
+    regulariser("--l2", type=float, help="L2 in the gradient; with adam it makes filters die."),
     regulariser("--weight-decay", type=float, help="The paper's: after the step, scaled by the schedule, not by lr."),
     regulariser("--decoupled", type=float, help="AdamW's weight decay: scaled by lr."),
     regulariser("--l1-gamma", type=float, help="L1 on every γ (Network Slimming)."),
-    regulariser("--cost-aware", type=click.Choice(("macs", "params")), help="L2 on each γ by what its channel costs."),
+    regulariser(
+        "--cost-aware", type=click.Choice(("macs", "params")), help="L2 on each γ in proportion to its channel's cost."
+    ),
     images("--flips/--no-flips", default=None, help="Mirror a random half of them."),
-    images("--crop", type=int, metavar="PIXELS", help="Move each at random by up to so many pixels."),
-    images("--image-size", type=int, metavar="PIXELS", help="Bring images of any size to this one."),
+    images("--crop", type=int, metavar="PIXELS", help="Shift each at random by up to this many pixels."),
+    images("--image-size", type=int, metavar="PIXELS", help="Resize images to this size."),
     machine("--precision", type=click.Choice(("fp32", "bf16")), help="bf16 computes in bfloat16 over float32 weights."),
     machine("--sync-batchnorm", is_flag=True, default=None, help="BatchNorm over the whole batch of several GPUs."),
 )
@@ -87,14 +89,14 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class RecipeOptions:
-    """What a command line says about a recipe: a file to begin with, whether to trust it, and fields."""
+    """The recipe options of a command line: a file to start from, whether to trust it, and fields."""
 
     file: str | None
     fields: Mapping[str, Any]
     trust: bool = False
 
     def source(self, data: str | None) -> str:
-        """Which data is meant.
+        """The name of the data.
 
         Raises:
             click.UsageError: none was named.
@@ -104,12 +106,12 @@ class RecipeOptions:
         return data or self._base("").data
 
     def image_size(self, source: str) -> int | None:
-        """The size that images are brought to; None where they keep theirs."""
+        """The size that images are resized to; None where they keep theirs."""
         size: int | None = self.fields.get("image_size", self._base(source).image_size)
         return size
 
     def recipe(self, data: ImageData, source: str) -> Recipe:
-        """The recipe: that of the file, or the usual one for the data, with what was wished for.
+        """The recipe: that of the file, or the default one for the data, with the given fields.
 
         Raises:
             UsageError: a value out of its range.
@@ -130,7 +132,7 @@ class RecipeOptions:
         return recipe if recipe.warm_start_sha256 else with_digest(recipe)
 
     def changed(self, begun: Recipe, data: str | None) -> Recipe:
-        """The recipe of a run that goes on, as this command line would have it."""
+        """The recipe of a resumed run, with the fields of this command line."""
         base = begun if self.file is None else self._read(self.file)
         if self.trust or "arch" in self.fields:
             base = base.trusted(arguments=self.trust)
@@ -166,7 +168,7 @@ class RecipeOptions:
 
 
 def fitting(arch: str, data: ImageData) -> dict[str, Any]:
-    """The arguments that make a network fit the data, as far as its kind is known to take them."""
+    """The arguments that make a network fit the data, if its kind is known to take them."""
     from slimnet.models.architecture import BUILTIN_ARCHITECTURES
 
     source, colon, _ = arch.partition(":")
@@ -196,7 +198,7 @@ def read_recipe(path: str) -> Recipe:
 
 
 def recipe_in(checkpoint: str) -> Recipe | None:
-    """The recipe that slimnet wrote into a checkpoint; None in anybody else's.
+    """The recipe that slimnet wrote into a checkpoint; None in other checkpoints.
 
     Raises:
         CheckpointError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""What a command line says about what is removed: what is dead, the tolerance, and what widths are rounded to."""
+"""The options of a removal: the criterion, the tolerance, and the multiple that widths are rounded up to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AUTO = ("auto", "auto:torch", "auto:onnxruntime")
 
 @dataclass(frozen=True)
 class Removing:
-    """What counts as dead, how far outputs may move, and what widths are rounded up to."""
+    """The criterion for dead channels, the tolerance for outputs, and the multiple that widths are rounded up to."""
 
     criterion: str
     threshold: float
@@ -61,7 +61,7 @@ class Removing:
 
     @contextmanager
     def at_work(self, what: str) -> Iterator[tuple[RoundTo, terminal.Say]]:
-        """Show that something is being done, and what is tried where widths are measured.
+        """Show that work is in progress, and the current candidate where widths are measured.
 
         Yields what `slim` takes to round to, and what says how the work stands.
         """
@@ -110,7 +110,7 @@ OPTIONS = (
     click.option(
         "--tolerance",
         type=click.FloatRange(0, 1),
-        help="How far outputs may move, relative to the largest one. "
+        help="Largest allowed change of an output, relative to the largest one. "
         "[default: 1e-4; 1e-2 in float16, 5e-2 in bfloat16]",
     ),
     click.option(

@@ -1,4 +1,4 @@
-"""What is kept of a run in its folder, beside what always is: the report, TensorBoard's events, and how often."""
+"""The optional outputs of a run: the report, TensorBoard's events, and the interval of checkpoints."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Keeping:
-    """What a command line says about the folder of a run."""
+    """The options for the folder of a run."""
 
     checkpoint_every: int | None = None
     report: bool = True
     tensorboard: bool = False
 
     def refuse_impossible(self, *, folder: bool) -> None:
-        """Refuse what needs a folder, or a package, that is not there.
+        """Refuse outputs that need a folder or a package that is missing.
 
         Raises:
             click.UsageError: naming it.
@@ -54,7 +54,7 @@ class Keeping:
 
     @contextmanager
     def listeners(self, folder: Path | None, iteration: int) -> Iterator[list[Callable[[Progress], None]]]:
-        """What each report is told to; an earlier process may have told of iterations after this one."""
+        """The listeners of each report; an earlier process may have reported iterations after this one."""
         if folder is None or not self.tensorboard:
             yield []
             return
@@ -74,7 +74,7 @@ class Keeping:
             writer.close()
 
     def write_report(self, folder: Path, run: TrainingRun, accuracy: Accuracy) -> Path | None:
-        """Look at what the network's features have become, and write the report of a finished run.
+        """Analyse the network's features, and write the report of a finished run.
 
         Raises:
             SlimnetError: it cannot be written.

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what their texts are turned into."""
+"""Options that several commands share, and their parsers."""
 
 import dataclasses
 import functools
@@ -93,8 +93,8 @@ def architecture_options(
     weights = click.option(
         "--weights",
         metavar="NAME",
-        help="Which weights of a checkpoint: plain, ema (a moving average), or the name of an entry or the beginning "
-        "of names, such as teacher.  [default: plain ones where there are any]",
+        help="Which weights of a checkpoint: plain, ema (a moving average), or the name of an entry or a prefix "
+        "of names, such as teacher.  [default: plain ones if there are any]",
     )
     others = [option for option, wanted in ((weights, checkpoints), (TRUST, references)) if wanted]
     return lambda command: functools.reduce(lambda added, option: option(added), [*others, arch_args, arch], command)
@@ -120,7 +120,7 @@ def network_options(*, required: bool = True, references: bool = False) -> Calla
         "--input-shape",
         callback=positive_numbers,
         metavar="C,H,W",
-        help="Shape of one input, without the batch.  [default: what is usual for the architecture]",
+        help="Shape of one input, without the batch.  [default: the usual one of the architecture]",
     )
 
     def decorate(command: Command) -> Command:

@@ -1,1 +1,1 @@
-"""What people and machines see: tables, messages, JSON, files."""
+"""Output: tables, messages, JSON, files."""

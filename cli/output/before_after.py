@@ -1,4 +1,4 @@
-"""The table of what a network was and what it is now, for people and for machines."""
+"""A network before and after slimming, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _grid(lines: list[Row]) -> Table:
 
 
 def document(slimmed: Slimmed, accuracies: Accuracies | None) -> dict[str, Any]:
-    """The same for machines."""
+    """The same as JSON."""
     plan = slimmed.plan
     found: dict[str, Any] = {
         "architecture": slimmed.architecture.to_json() if slimmed.architecture else None,

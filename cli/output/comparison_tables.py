@@ -1,4 +1,4 @@
-"""The tables of a comparison for people: everything in one, and the layers of each profile."""
+"""The tables of a comparison: one of all measures, and one of the layers of each profile."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from slimnet.training import Accuracy
 
 Values = list[tuple[str, str]]
-"""For every contender what it has, and in what it differs from the first."""
+"""For every contender its value, and the difference from the first."""
 NONE = "–"
 
 
 def overview(comparison: Comparison) -> Table:
-    """Every measure: one column for each contender, and for two of them a column with what changed."""
+    """Every measure: one column for each contender, and for two of them a column of changes."""
     lines = rows(comparison)
     if len(comparison.names) == 2:
         cells = [
@@ -94,7 +94,7 @@ def _latency(comparison: Comparison, latency: Latency) -> Values:
 
 
 def gained(comparison: Comparison, latency: Latency, contender: int = -1) -> str:
-    """The speed-up with its interval, and how much of the MACs reduction it is."""
+    """The speed-up with its interval, and the efficiency (speed-up ÷ MACs reduction)."""
     efficiency = comparison.efficiency(latency, contender)
     told = str(latency.speedup(contender))
     return told if efficiency is None else f"{told}, efficiency {efficiency.value:.2f}"

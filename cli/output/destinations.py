@@ -1,4 +1,4 @@
-"""Where results may be written: asked before the work begins, and written all at once."""
+"""Destinations of results: checked before the work begins, and written in one step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def refuse_missing_folder(file: str) -> None:
 
 @contextmanager
 def whole_folder(target: Path, maker: str, names: Collection[str]) -> Iterator[Path]:
-    """Fill a new folder beside `target`, and put it in the place of an earlier one only when it is complete.
+    """Fill a new folder next to `target`, and replace an earlier one only when it is complete.
 
     What `maker` made before is replaced; `names` are all that it makes, and the file of them that ends in
     .json says who made it.
@@ -43,7 +43,7 @@ def whole_folder(target: Path, maker: str, names: Collection[str]) -> Iterator[P
 
 
 def refuse_strangers(target: Path, maker: str, names: Collection[str]) -> None:
-    """Refuse to replace what `maker` did not make, or a folder that others have put things in.
+    """Refuse to replace a folder that `maker` did not make, or that holds other files.
 
     Raises:
         click.UsageError: naming what is in the way.
@@ -51,12 +51,12 @@ def refuse_strangers(target: Path, maker: str, names: Collection[str]) -> None:
     if not os.path.lexists(target):
         return
     if target.is_symlink() or not target.is_dir():
-        raise click.UsageError(f"{target} is in the way and is no folder; name another place with --out")
+        raise click.UsageError(f"{target} exists and is not a folder; give another path with --out")
     present = sorted(path.name for path in target.iterdir())
     strange = [name for name in present if name not in names]
     if strange or (present and not _made_by(target, maker, names)):
         what = f"holds {strange[0]}, which" if strange else "is a folder that"
-        raise click.UsageError(f"{target} {what} '{maker}' did not make; name another place with --out")
+        raise click.UsageError(f"{target} {what} '{maker}' did not make; give another path with --out")
 
 
 def _made_by(folder: Path, maker: str, names: Collection[str]) -> bool:

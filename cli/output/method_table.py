@@ -1,4 +1,4 @@
-"""The table of a comparison of methods, for people."""
+"""The table of a comparison of methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTHING = "–"
 
 
 def show(console: Console, results: Results) -> None:
-    """The table, and what has to be known to read it."""
+    """The table, and the notes needed to read it."""
     tuned = any(outcome.course for outcome in results.outcomes)
     timed = next((outcome.latency for outcome in results.outcomes if outcome.latency), None)
     headings = ["method", "channels removed", "MACs removed", "error"]
@@ -56,7 +56,7 @@ def _name(outcome: Outcome) -> Text:
 
 
 def _course(outcome: Outcome) -> str:
-    """The error at the end, and the best on the way in brackets."""
+    """The error at the end, and the lowest one during fine-tuning in brackets."""
     if outcome.last is None or outcome.best is None:
         return NOTHING
     return f"{_per_cent(outcome.last.error)} ({_per_cent(outcome.best.error)})"
@@ -67,27 +67,30 @@ def _notes(results: Results, *, tuned: bool, timed: bool) -> list[str]:
     notes = [f"error on {results.images:,} test images of {results.data}, right after the removal"]
     exact = next((each for each in results.outcomes if each.budget is None), None)
     if exact is not None:
-        notes.append(f"exact: only dead channels went, and outputs moved by {exact.difference:.1e} of the largest")
+        notes.append(
+            f"exact: only dead channels were removed; outputs changed by {exact.difference:.1e} of the largest"
+        )
     if not results.recalibrated:
-        notes.append("removed as in the papers: no BatchNorm was told what is gone")
+        notes.append("removed as in the papers: BatchNorm statistics are not re-estimated")
     elif results.measured_on:
-        notes.append(f"BatchNorms: measured on {results.measured_on:,} training images, without labels")
+        notes.append(f"BatchNorm statistics: measured on {results.measured_on:,} training images, without labels")
     trained, sparse = results.sparsifying, next((each.sparsified for each in results.outcomes if each.sparsified), None)
     if trained is not None and sparse is not None:
         notes.append(
-            f"liu2017: with {sparse.iteration:,} iterations of L1 training before it chose, λ {trained.l1_gamma:g}, "
-            f"{trained.optimiser} from {trained.lr:g} along a cosine, after which the whole network erred on "
-            f"{_per_cent(sparse.error)}; no other method was trained before"
+            f"liu2017: with {sparse.iteration:,} iterations of L1 training before selection, λ {trained.l1_gamma:g}, "
+            f"{trained.optimiser} from {trained.lr:g} along a cosine, after which the error of the dense network was "
+            f"{_per_cent(sparse.error)}; no other method had such training"
         )
     if tuned and recipe is not None:
         notes.append(
             f"fine-tuned: {recipe.iterations:,} iterations of {recipe.optimiser} at {recipe.lr:g}"
             f"{' along a cosine' if recipe.cosine else ''}, "
-            f"{recipe.batch_size} images each; error at the end (best test on the way)"
+            f"{recipe.batch_size} images each; error at the end (lowest error during it)"
         )
     if timed:
         notes.append(
-            f"{where.cpu}, onnxruntime {where.onnxruntime}, in turns with the dense network; 95 % interval of the ratio"
+            f"{where.cpu}, onnxruntime {where.onnxruntime}, interleaved with the dense network; "
+            "95 % interval of the ratio"
         )
     return notes
 
@@ -105,5 +108,5 @@ def _percent(share: float) -> str:
 
 
 def _per_cent(error: float) -> str:
-    """An error, which may well be 0."""
+    """An error in per cent; 0 is shown as such."""
     return f"{100 * error:.2f}\u202f%"

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def simulate(names: Sequence[str], out: Path) -> dict[str, ScalarFigure]:
-    """Simulate those of the figures that need it, and draw each beside the report.
+    """Simulate those of the figures that need it, and draw each next to the report.
 
-    What stands beside the report already is not simulated again.
+    Simulations that are stored next to the report are not repeated.
 
     Raises:
         SlimnetError: the disk refuses a file.
@@ -43,7 +43,7 @@ def figure_of(name: str) -> ScalarFigure:
 
 
 def known(path: Path) -> ScalarFigure | None:
-    """One that was simulated before, with the settings of now; None where there is none."""
+    """A stored simulation with the current settings; None where there is none."""
     from slimnet.errors import UsageError
     from slimnet.reproduction.scalars import LowGradients, ScalarFigure
     from slimnet.storage.records import read_json
@@ -56,7 +56,7 @@ def known(path: Path) -> ScalarFigure | None:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write a file beside the report, whole.
+    """Write a file next to the report, in one step.
 
     Raises:
         SlimnetError: the disk refuses it.
@@ -67,7 +67,7 @@ def write(path: Path, text: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SlimnetError(f"cannot make {path.parent}: {error.strerror}; choose another place with -o") from error
+        raise SlimnetError(f"cannot make {path.parent}: {error.strerror}; choose another folder with -o") from error
     with whole_file(path, SlimnetError) as file:
         file.write_text(text, encoding="utf-8")
     return path

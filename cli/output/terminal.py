@@ -1,4 +1,4 @@
-"""What people and machines see: results on stdout, everything else on stderr."""
+"""Terminal output: results on stdout, everything else on stderr."""
 
 import contextlib
 import errno
@@ -23,8 +23,8 @@ from rich.text import Text
 PIPED_WIDTH = 120
 SECONDS_BETWEEN_LINES = 10.0
 SELDOM = 200.0, 30.0
-"""After so many seconds lines come ever more seldom, the time between them growing with the time gone; to so many times
-the ten seconds, at most. A run of two days is some five hundred lines in a file."""
+"""Log lines back off after this many seconds, their interval growing with the elapsed time, up to this many times ten
+seconds. A run of two days gives about five hundred lines in a file."""
 
 Advance = Callable[[int, str], None]
 Say = Callable[[str], None]
@@ -32,9 +32,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ProgressBoard:
-    """What stands on the screen while several things are at work.
+    """The display of several concurrent jobs.
 
-    `show` takes how many are done and a line for each that is at work, `say` a line that is to stay.
+    `show` takes the number of finished jobs and a line for each current one, `say` a permanent line.
     """
 
     show: Callable[[int, Sequence[str]], None]
@@ -57,7 +57,7 @@ class Notes:
         return len(text)
 
     def flush(self) -> None:
-        """Write what was held back."""
+        """Write buffered output."""
         with _closed_terminal():
             self._stream.flush()
 
@@ -72,10 +72,10 @@ def _closed_terminal() -> Iterator[None]:
 
 
 class PrintableConsole(Console):
-    """A console that shows as escapes what would act on the terminal: names may come from any file."""
+    """A console that escapes control characters: names may come from any file."""
 
     def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Everything that is shown comes through here, what rich itself asks of the terminal marked as control."""
+        """All output passes through here; rich's own control codes are marked as such."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else shown(text), style, control)
 
@@ -96,7 +96,7 @@ def result() -> Console:
 
 
 def notes() -> Console:
-    """The console for everything else: progress, notes, errors. A terminal that was closed is written to in vain."""
+    """The console for everything else: progress, notes, errors. Writing to a closed terminal does nothing."""
     return _console(Notes(sys.stderr))
 
 
@@ -106,18 +106,18 @@ def _console(stream: Any) -> Console:
 
 
 def emit(document: Any) -> None:
-    """Write a result for machines: one JSON document, strictly, on stdout."""
+    """Write a result as one strict JSON document on stdout."""
     click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
 
 
 def failed(message: str, exit_code: int = 1) -> int:
-    """Say in one line what went wrong; returns the exit code."""
+    """Print an error in one line; returns the exit code."""
     notes().print(Text("error: ", style="bold red") + Text(" ".join(message.split())), soft_wrap=True)
     return exit_code
 
 
 def misused(error: click.ClickException) -> int:
-    """Say what was wrong with the command as it was typed; returns 2 for misuse, 1 otherwise."""
+    """Print a usage error; returns 2 for misuse, 1 otherwise."""
     hint = ""
     if isinstance(error, click.UsageError) and error.ctx is not None:
         hint = f" (see '{error.ctx.command_path} --help')"
@@ -126,7 +126,7 @@ def misused(error: click.ClickException) -> int:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep what other libraries print and warn about out of our results."""
+    """Keep the output and warnings of other libraries out of our results."""
     logging.getLogger("torch").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
@@ -137,10 +137,10 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextlib.contextmanager
 def working(what: str) -> Iterator[Say]:
-    """Show that something is being done; what libraries print goes to stderr.
+    """Show that work is in progress; the output of libraries goes to stderr.
 
-    Call what is yielded with a few words on how it stands: they follow `what`, in a terminal at once, else every
-    ten seconds and later ever more seldom.
+    Call the yielded function with a short status: it follows `what`, in a terminal at once, else every
+    ten seconds and later less often.
     """
     console = notes()
     with quiet_libraries():
@@ -153,15 +153,15 @@ def working(what: str) -> Iterator[Say]:
 
 
 def counting(say: Say, what: str) -> Callable[[int, int], None]:
-    """Something to be told how many are done, of how many, which says it as "certificate: 512 of 10,000 images"."""
+    """A progress callback that prints "certificate: 512 of 10,000 images"."""
     return lambda done, total: say(f"{what}: {done:,} of {total:,} images")
 
 
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
-    """Show how far something is: a bar in a terminal, else a line every ten seconds, and later ever more seldom.
+    """Show progress: a bar in a terminal, else a line every ten seconds, and later less often.
 
-    Call what is yielded with the number that is done and a few words on how it stands.
+    Call the yielded function with the number of finished steps and a short status.
     """
     console = notes()
     with quiet_libraries():
@@ -176,7 +176,7 @@ def progress(what: str, total: int) -> Iterator[Advance]:
 
 @contextlib.contextmanager
 def board(what: str, total: int) -> Iterator[ProgressBoard]:
-    """Show how many things are done and what is at work, in a terminal at once, else in lines as `progress` does."""
+    """Show the number of finished jobs and the current ones, in a terminal at once, else in lines as `progress`."""
     console = notes()
     with quiet_libraries():
         if console.is_terminal:
@@ -211,7 +211,7 @@ def _bar(console: Console) -> Progress:
 
 
 def _seldom(say: Say) -> Say:
-    """Say only what comes ten seconds or more after what was said last; ever more seldom in the course of hours."""
+    """Print a line only if ten seconds or more have passed since the last one; in the course of hours less often."""
     begin = last = time.monotonic()
 
     def say_seldom(words: str) -> None:
@@ -225,13 +225,13 @@ def _seldom(say: Say) -> Say:
 
 
 def more_seldom(seconds: float) -> float:
-    """How many times longer than at first it is from one line to the next, after so many seconds."""
+    """The factor on the interval between lines after this many seconds."""
     after, most = SELDOM
     return min(most, max(1.0, seconds / after))
 
 
 def note(message: str) -> None:
-    """Say something on stderr that is no result."""
+    """Print a note, which is no result, on stderr."""
     notes().print(message, style="dim", soft_wrap=True)
 
 

@@ -1,1 +1,1 @@
-"""Long work as it is watched and stopped from a terminal."""
+"""Progress of long work, and how it is stopped from a terminal."""

@@ -1,4 +1,4 @@
-"""A training run as it is watched, and stopped, from a terminal."""
+"""The progress of a training run in a terminal, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 STEPS_BETWEEN_REPORTS = 20
 PATIENCE = 30.0
-"""Seconds after which a report is made after the step at hand: twenty steps of a large network can take minutes."""
+"""Seconds after which a report is made at the end of the current step: twenty steps of a large network can take
+minutes."""
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def watch(run: TrainingRun | KeptRun, listeners: Sequence[Callable[[Progress], None]] = ()) -> None:
-    """Train to the end, or until the run is told to stop, and show how it goes."""
+    """Train to the end, or until a stop request, and show progress."""
     first: Progress | None = None
     macs = ""
     with terminal.progress("Training", run.recipe.iterations) as advance:
@@ -41,26 +42,26 @@ def watch(run: TrainingRun | KeptRun, listeners: Sequence[Callable[[Progress], N
 
 
 def described(progress: Progress) -> str:
-    """Where a run stands, for people."""
+    """The state of a run in words."""
     removed = ""
     if progress.macs and progress.macs_left is not None:
         share = 100 * progress.macs_left / progress.macs
         removed = f", {progress.channels_removed} channels removed, {share:.0f} % of the MACs left"
     return (
-        f"epoch {progress.epoch:.1f}, loss {progress.loss:.3f}, {100 * progress.accuracy:.0f} % right, "
+        f"epoch {progress.epoch:.1f}, loss {progress.loss:.3f}, accuracy {100 * progress.accuracy:.0f} %, "
         f"{100 * progress.sparsity:.0f} % of the filters dead{removed}"
     )
 
 
 def share_of_macs(progress: Progress) -> str:
-    """What slimming would leave now, where that is known."""
+    """The share of the MACs that would remain after slimming now, where it is known."""
     if progress.macs is None or progress.macs_if_slimmed is None:
         return ""
     return f", {100 * progress.macs_if_slimmed / max(1, progress.macs):.0f} % of the MACs if slimmed now"
 
 
 def time_left(first: Progress, now: Progress) -> str:
-    """How long it will still take at the pace so far; a terminal's bar says it by itself."""
+    """The remaining time at the pace so far; a terminal's bar shows it by itself."""
     steps = now.iteration - first.iteration
     if terminal.notes().is_terminal or not steps:
         return ""
@@ -73,11 +74,11 @@ def time_left(first: Progress, now: Progress) -> str:
 
 @contextmanager
 def stop_on_interrupt(stop: Callable[[], None], *, patient: bool = False) -> Iterator[None]:
-    """Turn Ctrl-C, a request to terminate and a closed terminal into a wish to stop; a second one ends the program.
+    """Turn Ctrl-C, SIGTERM and a closed terminal into a stop request; a second one ends the program.
 
     Where it is `patient` a second one changes nothing: torchrun sends some of its own when it is interrupted. Nor does
-    one that comes after a failure, since torchrun also sends one when another process is gone, and may do so before
-    this one has had the time to say so.
+    one that comes after a failure, since torchrun also sends one when another process has ended, and may do so before
+    this one has reported it.
     """
     before = {number: signal.getsignal(number) for number in caught(STOPPING)}
 
@@ -101,7 +102,7 @@ def stop_on_interrupt(stop: Callable[[], None], *, patient: bool = False) -> Ite
 
 
 def leave_when_input_ends(_: click.Context, __: click.Parameter, wanted: bool) -> None:
-    """Ask this process to terminate once its standard input ends, as a pipe from a process that is gone does."""
+    """Terminate this process once its standard input ends: a pipe from the parent ends when the parent does."""
 
     def wait() -> None:
         while os.read(stdin, 1):
@@ -119,5 +120,5 @@ until_input_ends_option = click.option(
     hidden=True,
     expose_value=False,
     callback=leave_when_input_ends,
-    help="Save and leave when standard input ends; for programs that start this one.",
+    help="Save and exit when standard input ends; for programs that start this one.",
 )

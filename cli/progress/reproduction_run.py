@@ -1,4 +1,4 @@
-"""A reproduction of the paper in a folder: which runs it takes, training what is missing, reading off the results."""
+"""A reproduction of the paper in a folder: its runs, the training of missing ones, and their results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STORE, RUNS, RESULTS = "sweep.sqlite", "runs", "results"
 
 @dataclass(frozen=True)
 class Task:
-    """One run: a recipe with a seed, and the networks of the paper that it stands for, the most telling first."""
+    """One run: a recipe with a seed, and the networks of the paper that it covers, the most important first."""
 
     recipe: Recipe
     entries: tuple[Entry, ...]
@@ -42,16 +42,16 @@ class Task:
 
     @functools.cached_property
     def key(self) -> str:
-        """Under which the sweep knows it."""
+        """Its key in the sweep."""
         from slimnet.sweep import Cell
 
         return Cell(self.recipe, "").key
 
 
 def tasks_of(wanted: Sequence[Entry], scale: Scale, seeds: int) -> list[Task]:
-    """The runs that these networks take, the most telling first, and all of a first seed before the next.
+    """The runs of these networks, the most important first, and all of a first seed before the next.
 
-    A run stands for every network of the paper that has its recipe, whichever were asked for.
+    A run covers every network of the paper that has its recipe, also those not requested.
     """
     from slimnet.reproduction.catalogue import by_worth
     from slimnet.reproduction.scales import recipe_of
@@ -70,7 +70,7 @@ def tasks_of(wanted: Sequence[Entry], scale: Scale, seeds: int) -> list[Task]:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The folder of a reproduction, where its data comes from, and who trains."""
+    """The folder of a reproduction, its data, and its workers."""
 
     out: Path
     root: Path
@@ -79,7 +79,7 @@ class Reproduction:
 
     @property
     def results(self) -> Path:
-        """Where results are kept."""
+        """The folder of the results."""
         return self.out / RESULTS
 
     def done(self, task: Task) -> bool:
@@ -90,7 +90,7 @@ class Reproduction:
 
     @functools.cached_property
     def lacking(self) -> Mapping[str, str]:
-        """What to provide for each data set that is not there, by its name."""
+        """The instructions for each missing data set, by its name."""
         from slimnet.errors import DataError
         from slimnet.reproduction.catalogue import datasets
         from slimnet.reproduction.images import source_of
@@ -104,11 +104,11 @@ class Reproduction:
         return found
 
     def can_run(self, task: Task) -> bool:
-        """Whether the images of a run are there."""
+        """Whether the images of a run are available."""
         return task.entries[0].data not in self.lacking or (self.out / task.recipe.data).is_file()
 
     def seconds(self, tasks: Sequence[Task]) -> dict[str, float]:
-        """How long each run will take, by its key: from earlier runs here, or from a few timed steps."""
+        """The estimated seconds of each run, by its key: from earlier runs here, or from a few timed steps."""
         from slimnet.reproduction.timing import known_steps, shape_of, step_seconds
         from slimnet.sweep import Store
 
@@ -130,7 +130,7 @@ class Reproduction:
         return data.size if self.scale == "full" else small_size(task.recipe.arch)
 
     def train(self, tasks: Sequence[Task], budget: float | None) -> bool:
-        """Train and measure what is missing; returns whether something was left for a later run.
+        """Train and measure missing runs; returns whether some were left for a later call.
 
         Raises:
             SlimnetError: the disk refuses something, or another process is at work in the folder.
@@ -174,7 +174,7 @@ class Reproduction:
             timer.cancel()
 
     def troubles(self, tasks: Sequence[Task]) -> list[str]:
-        """Why runs have no result though they were tried, each in a line."""
+        """The reasons why attempted runs have no result, one line each."""
         from slimnet.sweep import Store
 
         by_key = {task.key: task for task in tasks}
@@ -197,7 +197,7 @@ class Reproduction:
         return Job(row.key, placed.to_json(), folder, self.out.absolute(), self.workforce.arguments)
 
     def _source(self, task: Task) -> str:
-        """Where a run's images lie."""
+        """The path of a run's images."""
         from slimnet.reproduction.catalogue import datasets
         from slimnet.reproduction.images import source_of
 
@@ -206,7 +206,7 @@ class Reproduction:
         return source_of(datasets()[task.entries[0].data], self.root.absolute())
 
     def _provide(self, tasks: Sequence[Task]) -> None:
-        """Make the small data sets that are not there yet."""
+        """Make the small data sets that are missing."""
         from slimnet.data import load_data
         from slimnet.reproduction.catalogue import datasets
         from slimnet.reproduction.images import source_of, write_small
@@ -223,7 +223,7 @@ class Reproduction:
                     write_small(images, path, size=size, **small_counts())
 
     def _try_to_measure(self, store: Store, task: Task, tell: terminal.Say) -> None:
-        """Measure, or say why that cannot be done and leave the others their turn."""
+        """Measure a run, or report why that fails and go on with the others."""
         from slimnet.errors import SlimnetError
 
         try:
@@ -232,7 +232,7 @@ class Reproduction:
             terminal.note(f"{task.names[0]} cannot be measured: {error}")
 
     def _measure(self, store: Store, task: Task, progress: Callable[[str], Told]) -> None:
-        """Read off what a trained network is, and write it down."""
+        """Measure a trained network, and store the result."""
         from slimnet.checkpoint import load_checkpoint
         from slimnet.reproduction.measure import measure
         from slimnet.reproduction.results import add, run_of
@@ -249,7 +249,7 @@ class Reproduction:
         add(self.results, task.names, self.scale, task.recipe, run_of(measured, task.recipe, seconds, self.machine()))
 
     def histories(self, tasks: Sequence[Task], names: Sequence[str]) -> dict[str, Moved]:
-        """How γ and β moved in the runs of these figures, as far as they are at hand."""
+        """The histories of γ and β in the runs of these figures that are available."""
         from slimnet.reproduction.catalogue import figures
 
         found = {}
@@ -266,7 +266,7 @@ class Reproduction:
         return _loaded(str(self.out / source) if self.scale == "small" else source, task.recipe.image_size)
 
     def machine(self) -> dict[str, str]:
-        """What runs are made on, without what changes from one moment to the next."""
+        """The machine of the runs, without values that vary over time."""
         from slimnet.benchmark.environment import environment
 
         passing = ("Taken by other programs", "onnxruntime")
@@ -276,7 +276,7 @@ class Reproduction:
 
 
 def moved(folder: Path, label: str, layer: int) -> Moved:
-    """How γ and β of a layer, counted from 1, moved in a run.
+    """The history of γ and β of a layer, counted from 1, in a run.
 
     Raises:
         UsageError: the run's history does not hold them.

@@ -1,4 +1,4 @@
-"""Signals that end a program: what is half-written is removed first, and one line says what happened."""
+"""Signals that end a program: half-written files are removed first, and one line reports the signal."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)
 """A request to end, and a terminal that was closed."""
 
 BY_SIGNAL = 128
-"""What shells add to the number of the signal that ended a program."""
+"""The exit code of a program ended by a signal is this plus the signal's number."""
 
 
 class Terminated(BaseException):
-    """A signal asked this program to end. Not an `Exception`, so that it is taken for no failure of the work."""
+    """A signal asked this program to end. Not an `Exception`, so that it is not handled as a failure of the work."""
 
     def __init__(self, number: int) -> None:
         self.signal = signal.Signals(number)
@@ -26,12 +26,12 @@ class Terminated(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """What the command line returns."""
+        """The exit code of the command line."""
         return BY_SIGNAL + self.signal
 
 
 def end_on_signals() -> None:
-    """From now on raise `Terminated` where a signal asks this process to end; a second one ends it at once."""
+    """Raise `Terminated` when a signal asks this process to end; a second signal ends it at once."""
     process = os.getpid()
 
     def end(number: int, _: FrameType | None) -> None:
@@ -46,7 +46,7 @@ def end_on_signals() -> None:
 
 
 def on_signals(numbers: Sequence[signal.Signals], do: Callable[[int, FrameType | None], None]) -> None:
-    """Call `do` for these signals. One that was to be ignored when this process began, as nohup wants it, stays so."""
+    """Call `do` for these signals. One that was ignored when this process began, as under nohup, stays ignored."""
     terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The cells of a sweep as they are watched: what each that is at work is doing, and what became of the others."""
+"""The progress of a sweep: the state of its current cells, and the outcome of finished ones."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0
 SHOWN = 12
-"""Cells that are shown at a time; a cluster may have more at work."""
+"""The number of cells shown at a time; a cluster may train more."""
 
-STOPPING = "stopping: what is at work ends its step, saves and leaves; a second Ctrl-C ends this at once"
+STOPPING = "stopping: current runs finish their step, save and exit; a second Ctrl-C ends them at once"
 
 
 @dataclass(frozen=True)
 class AtWork:
-    """A cell that was begun, with what its folder and its log were like before; `words` override what they say."""
+    """A current cell, with the state of its folder and its log before; `words` override them."""
 
     name: str
     job: Job
@@ -34,7 +34,7 @@ class AtWork:
     words: str | None = None
 
     def line(self) -> str:
-        """How it stands."""
+        """Its state in words."""
         from slimnet.training.run.run_status import stamp, standing
 
         now = stamp(self.job.folder)
@@ -48,7 +48,7 @@ class AtWork:
 
 @dataclass(frozen=True)
 class Watch:
-    """What is at work, by its key, and the board that it is shown on; `names` are what people know the cells by."""
+    """The current cells by their keys, and the board on which they are shown; `names` are their display names."""
 
     jobs: Mapping[str, Job]
     names: Mapping[str, str]
@@ -57,22 +57,22 @@ class Watch:
     ended: list[str] = field(default_factory=list)
 
     def begin(self, key: str) -> None:
-        """A cell is at work from now on, from where it stopped."""
+        """Add a cell that starts or resumes now."""
         from slimnet.training.run.run_status import resumes_at, stamp
 
         job = self.jobs[key]
         self.at_work[key] = AtWork(self.names[key], job, stamp(job.folder), job.length())
         reached = resumes_at(job.folder)
         if reached is not None:
-            self.board.say(f"{self.names[key]}: goes on from iteration {reached:,}")
+            self.board.say(f"{self.names[key]}: resumes from iteration {reached:,}")
 
     def say(self, key: str, words: str) -> None:
-        """Something else is done with a cell."""
+        """Set the state of a cell in words."""
         known = self.at_work.get(key) or AtWork(self.names[key], self.jobs[key], None, 0)
         self.at_work[key] = replace(known, words=words)
 
     def end(self, outcome: Outcome) -> None:
-        """A cell has ended; one that was interrupted, or never begun, counts for nothing."""
+        """Remove a cell that has ended; an interrupted one, or one that never started, is not counted."""
         self.at_work.pop(outcome.key, None)
         if outcome.result is None and outcome.error is None:
             return
@@ -81,7 +81,7 @@ class Watch:
         self.board.say(f"{place}: {self.names[outcome.key]} {became(outcome)}")
 
     def show(self) -> None:
-        """Bring the board up to date."""
+        """Update the board."""
         cells = list(self.at_work.values())
         lines = [cell.line() for cell in cells[:SHOWN]]
         more = [f"and {len(cells) - SHOWN} more"] if len(cells) > SHOWN else []
@@ -89,7 +89,7 @@ class Watch:
 
 
 def told(found: RunStatus) -> str:
-    """A report in words, with the time that is left."""
+    """A report in words, with the remaining time."""
     from slimnet.reproduction.timing import in_words
 
     now = found.progress
@@ -101,7 +101,7 @@ def told(found: RunStatus) -> str:
 
 
 def became(outcome: Outcome) -> str:
-    """What a cell has come to, in a few words."""
+    """The outcome of a cell in a few words."""
     from slimnet.reproduction.timing import in_words
 
     if outcome.result is None:
@@ -113,7 +113,7 @@ def became(outcome: Outcome) -> str:
 
 @contextmanager
 def watching(jobs: Sequence[Job], names: Mapping[str, str], stopped: Callable[[], bool]) -> Iterator[Watch]:
-    """Show what is at work from now on, as its folder tells it, wherever it runs."""
+    """Show the current cells from their folders, wherever they run."""
     done = threading.Event()
     with terminal.board("Training cells", len(jobs)) as board:
         watch = Watch({job.key: job for job in jobs}, names, board)

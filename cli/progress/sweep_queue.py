@@ -1,4 +1,4 @@
-"""Training the cells of a sweep that wait, and writing down how each ended."""
+"""Training the waiting cells of a sweep, and storing their outcomes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def train_waiting(
     finished: Finished | None = None,
     stop: threading.Event | None = None,
 ) -> bool:
-    """Train the jobs and keep how each ended in the store; returns whether any was left for a later run.
+    """Train the jobs and store their outcomes; returns whether any was left for a later run.
 
     `names` are what people know the cells by. `finished` is told the key of each cell that came to a result, and may
     tell in words how far it is with it. Setting `stop`, or Ctrl-C, lets the runs at hand save and leave.
@@ -53,7 +53,7 @@ def train_waiting(
 
 
 def keep(store: Store, outcome: Outcome) -> None:
-    """Write down how a cell ended."""
+    """Store the outcome of a cell."""
     if outcome.result is not None:
         store.finish(outcome.key, outcome.result)
     elif outcome.error is not None:

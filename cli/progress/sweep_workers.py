@@ -22,14 +22,14 @@ POLL_SECONDS = 0.2
 UNTIL_INPUT_ENDS = "--until-input-ends"
 ERROR = "error: "
 PATIENCE = 600.0
-"""Seconds for which a process that has lost its sweep is given to end its step, save and leave."""
+"""Seconds that a process has, after its sweep has ended, to finish its step, save and exit."""
 
 Stopped = Callable[[], bool]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a process is to train: a recipe's JSON, the folder of the run, and more options of `slimnet train`.
+    """The job of a process: a recipe's JSON, the folder of the run, and more options of `slimnet train`.
 
     `origin` is the folder that relative paths in the recipe start from.
     """
@@ -42,11 +42,11 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """The file that takes what the process says about itself."""
+        """The log file of the process."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     def said(self, since: int = 0) -> list[str]:
-        """The lines of its log that say something, from a byte on."""
+        """The non-empty lines of its log, from a byte on."""
         from slimnet.storage.files import open_file
 
         try:
@@ -64,7 +64,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended: its result, or why it failed in one line; neither where it was interrupted."""
+    """The outcome of a cell: its result, or its error in one line; neither where it was interrupted."""
 
     key: str
     result: dict[str, Any] | None = None
@@ -75,7 +75,7 @@ Outcomes = Generator[Outcome, None, None]
 
 
 def command(job: Job) -> list[str]:
-    """The command line that begins a cell, or goes on with it where it was begun."""
+    """The command line that starts or resumes a cell."""
     from slimnet.errors import SlimnetError
     from slimnet.storage.files import read_text, whole_file
     from slimnet.training import Recipe
@@ -97,7 +97,7 @@ def command(job: Job) -> list[str]:
 
 
 def outcome(job: Job, exit_code: int, output: str, said: Sequence[str]) -> Outcome:
-    """What a process's end means; `said` are the lines of its log."""
+    """The outcome of a finished process; `said` are the lines of its log."""
     from slimnet.errors import SlimnetError
     from slimnet.storage.records import from_json
 
@@ -115,10 +115,10 @@ def outcome(job: Job, exit_code: int, output: str, said: Sequence[str]) -> Outco
 
 @contextlib.contextmanager
 def lifeline(job: Job) -> Iterator[dict[str, Any]]:
-    """How to start a process of a cell, so that it saves and leaves when this one is gone, however that came about.
+    """How to start a process of a cell, so that it saves and exits when this one ends, for whatever reason.
 
-    Its standard input is a pipe that nothing is written to. The other end is ours alone, and closes with us. What it
-    says about itself goes into its log.
+    Its standard input is a pipe that nothing is written to. Only this process has the other end, which closes with it.
+    Its messages go into its log.
     """
     from slimnet.storage.files import open_to_append
 
@@ -132,7 +132,7 @@ def lifeline(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def await_leaving(folder: Path, stopped: Stopped) -> None:
-    """Wait for a process of an earlier sweep, which was killed, to save its run and leave."""
+    """Wait for a process of an earlier, killed sweep to save its run and exit."""
     from slimnet.storage.files import in_use
 
     deadline = time.monotonic() + PATIENCE
@@ -141,7 +141,7 @@ def await_leaving(folder: Path, stopped: Stopped) -> None:
 
 
 def train_elsewhere(job: Job, stopped: Stopped = lambda: False) -> Outcome:
-    """Train one cell to its end in a process of its own, which saves and leaves after a wish to stop."""
+    """Train one cell to its end in a process of its own, which saves and exits after a stop request."""
     await_leaving(job.folder, stopped)
     if stopped():
         return Outcome(job.key)
@@ -154,7 +154,7 @@ def train_elsewhere(job: Job, stopped: Stopped = lambda: False) -> Outcome:
 
 
 def ended(process: subprocess.Popen[str], stopped: Stopped) -> str:
-    """Wait for a process to end, and pass a wish to stop on to it, once; returns what it printed."""
+    """Wait for a process to end, and pass a stop request on to it, once; returns its output."""
     told = False
     while True:
         try:
@@ -172,7 +172,7 @@ class Here:
     concurrent: int
 
     def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Stopped) -> Outcomes:
-        """Train the cells in order and say how each ended; after a wish to stop, those at hand save and leave."""
+        """Train the cells in order and yield their outcomes; after a stop request the current ones save and exit."""
         abandoned = threading.Event()
 
         def train(job: Job) -> Outcome:
@@ -194,10 +194,10 @@ class Here:
 
 @dataclass(frozen=True)
 class InTurn:
-    """This very process, which trains one cell after the other: short ones would wait for a new one too long."""
+    """Trains the cells in this process, one after the other: starting a process would take short ones too long."""
 
     def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Stopped) -> Outcomes:
-        """Train the cells in order and say how each ended; an interruption leaves the others to a later run."""
+        """Train the cells in order and yield their outcomes; an interruption leaves the others to a later run."""
         interrupted = False
         for job in jobs:
             if interrupted or stopped():
@@ -258,7 +258,7 @@ class Ray:
     resources: dict[str, float]
 
     def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Stopped) -> Outcomes:
-        """Hand all cells to Ray and say how each ended; after a wish to stop, the others are called off."""
+        """Submit all cells to Ray and yield their outcomes; after a stop request, the others are cancelled."""
         ray = self._cluster()
         try:
             train = ray.remote(max_retries=0, **self.resources)(train_elsewhere)
@@ -278,7 +278,7 @@ class Ray:
             ray.shutdown()
 
     def _cluster(self) -> Any:
-        """Ray itself, once it is in touch with its cluster.
+        """Ray itself, connected to its cluster.
 
         Raises:
             UsageError: there is none at the address.
@@ -291,7 +291,7 @@ class Ray:
             ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
         except Exception as error:  # What Ray raises here is of no one kind.
             why = (str(error).strip().splitlines() or ["it is not reached"])[0]
-            told = f"no Ray cluster at {self.address!r} ({why}); `ray start --head` begins one, and --ray takes"
+            told = f"no Ray cluster at {self.address!r} ({why}); `ray start --head` starts one, and --ray takes"
             raise UsageError(f"{told} the address of any") from error
         return ray
 

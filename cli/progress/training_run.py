@@ -1,4 +1,4 @@
-"""A training run as the command line makes it: to a file or in a folder, in one process or in several."""
+"""A training run of the command line: to a file or in a folder, in one process or in several."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GPU_STEPS_BETWEEN_REPORTS = 100
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that has come to its end; what has not been written is None."""
+    """A finished run; outputs that were not written are None."""
 
     run: TrainingRun
     accuracy: Accuracy
@@ -43,7 +43,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for, in one of the processes that train together.
+    """The request of a command line, in one of the processes that train together.
 
     `path` is a checkpoint file, or a run's folder, which is taken up if `resume` says so.
     """
@@ -140,7 +140,7 @@ class Request:
     def _begin(
         self, recipe: Recipe, images: ImageData, threads: int | None, every: int | None = None
     ) -> Callable[[Any], TrainingRun]:
-        """What makes the run, from a state or from the start."""
+        """A function that makes the run, from a state or from the start."""
         from slimnet.training import train
 
         device = self.ranks.device if self.ranks.count > 1 else self.machine.chosen_device()
@@ -169,11 +169,11 @@ class Request:
         if folder is not None and self.resume:
             for path in kept.damaged:
                 terminal.note(f"a checkpoint is damaged and was set aside as {path}")
-            terminal.note(f"going on from iteration {kept.run.iteration} of {kept.recipe.iterations}")
+            terminal.note(f"resuming from iteration {kept.run.iteration} of {kept.recipe.iterations}")
         return kept
 
     def _train(self, run: TrainingRun, reports: TrainingRun | KeptRun, listeners: Any = ()) -> None:
-        """Train to the end, or to a wish to stop; only the first process shows it."""
+        """Train to the end, or to a stop request; only the first process shows it."""
         with live_run.stop_on_interrupt(run.stop, patient=self.ranks.count > 1):
             if self.ranks.first:
                 live_run.watch(reports, listeners)
@@ -191,10 +191,10 @@ class Request:
     def _tell_of_ranks(self, recipe: Recipe) -> None:
         if self.ranks.count > 1 and self.ranks.first:
             each = recipe.batch_size // self.ranks.count
-            terminal.note(f"{self.ranks.count} processes share each batch of {recipe.batch_size} images, {each} apiece")
+            terminal.note(f"{self.ranks.count} processes share each batch of {recipe.batch_size} images, {each} each")
 
     def _predict(self, recipe: Recipe) -> None:
-        """Say up front how long γ will need from where a warm start has them."""
+        """Report in advance how many iterations γ will need from the values of a warm start."""
         if recipe.warm_start is None or not self.ranks.first:
             return
         from slimnet.training.warm_start import first_network, iterations_to_kill
@@ -205,20 +205,20 @@ class Request:
             return
         whole = "never" if forecast.all is None else f"in {forecast.all}"
         terminal.note(
-            f"half of the γ that the loss does not hold will be dead in {forecast.median} iterations and all of them "
-            f"{whole}, at the first learning rate; this run has {recipe.iterations}"
+            f"half of the γ that the loss does not support will be dead in {forecast.median} iterations and all of "
+            f"them {whole}, at the first learning rate; this run has {recipe.iterations}"
         )
 
     def _say_how_to_go_on(self, kept: KeptRun) -> None:
         if self.ranks.first:
             terminal.note(
                 f"interrupted after {kept.run.iteration} of {kept.recipe.iterations} iterations; "
-                f"go on with: slimnet train --resume {shlex.quote(str(self.path))}"
+                f"resume with: slimnet train --resume {shlex.quote(str(self.path))}"
             )
 
 
 def accuracy_of(run: TrainingRun) -> Accuracy:
-    """How much of the test images the network reads."""
+    """The accuracy of the network on the test images."""
     from slimnet.training import evaluate
 
     with terminal.working("Measuring the accuracy"):
@@ -227,7 +227,7 @@ def accuracy_of(run: TrainingRun) -> Accuracy:
 
 @contextmanager
 def one_voice(ranks: Ranks) -> Iterator[None]:
-    """Where several processes fail together, let one of them say why."""
+    """Where several processes fail together, let one of them report why."""
     from slimnet.errors import SlimnetError
 
     try:
@@ -239,13 +239,13 @@ def one_voice(ranks: Ranks) -> Iterator[None]:
         raise click.exceptions.Exit(error.exit_code) from error
     except Terminated as ended:
         if ranks.count > 1:
-            why = f"ended by {ended.signal.name}: another of the {ranks.count} processes of this run is gone, or"
+            why = f"ended by {ended.signal.name}: another of the {ranks.count} processes of this run has ended, or"
             ranks.say_once(partial(terminal.failed, f"{why} torchrun was asked to end"))
         raise
 
 
 def said(error: Exception) -> int:
-    """Say what went wrong, as the command line does at its end."""
+    """Print an error, as the command line does at its end."""
     if isinstance(error, click.ClickException):
         return terminal.misused(error)
     return terminal.failed(str(error))

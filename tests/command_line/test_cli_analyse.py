@@ -153,8 +153,8 @@ def test_images_of_a_folder_are_brought_to_a_size(checkpoint, tmp_path):
 
 
 def test_what_is_missing_or_too_much_is_said(run, checkpoint, data, tmp_path):
-    assert "say with --data" in refused(checkpoint, *ARCH)
-    assert "say of which network with --arch" in refused(checkpoint, "--data", data)
+    assert "give the training images with --data" in refused(checkpoint, *ARCH)
+    assert "name its network with --arch" in refused(checkpoint, "--data", data)
     assert "leave --arch, --arch-args and --weights out" in refused(run, *ARCH)
     assert "only a run has a report" in refused(checkpoint, *ARCH, "--data", data, "--report", "x.html")
     assert "holds no run" in refused(str(tmp_path))

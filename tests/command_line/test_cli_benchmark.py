@@ -73,7 +73,7 @@ def test_machines_get_a_comparison_that_can_be_read_back(net, capsys):
     [
         (["--threads", "0"], "positive whole numbers, or all"),
         (["--threads", "1,two"], "positive whole numbers, or all"),
-        (["--threads", "100000"], "no place on"),
+        (["--threads", "100000"], "threads are more than the"),
         (["--batch", "0"], "positive whole numbers"),
         (["--batch", ""], "positive whole numbers"),
         (["--seconds", "0"], "must be positive"),

@@ -65,8 +65,8 @@ def test_what_was_trained_before_and_what_was_told_stands_under_the_table(checkp
         "liu2017 after 4 iterations of L1, 0.6 of the macs",
     ]
     words = "\n".join(lines)
-    assert "liu2017: with 4 iterations of L1 training before it chose, λ 0.001" in words
-    assert "no BatchNorm was told" in words
+    assert "liu2017: with 4 iterations of L1 training before selection, λ 0.001" in words
+    assert "BatchNorm statistics are not re-estimated" in words
     assert "2 iterations of sgd at 0.001 along a cosine, 128 images each" in words
 
 
@@ -114,7 +114,7 @@ def test_ctrl_c_leaves_what_is_done_and_says_how_to_go_on(checkpoint, tmp_path):
     command = [sys.executable, "-c", program, "compare", checkpoint, *NETWORK, "--data", "digits", *SHORT, "-o", out]
     ended = subprocess.run([str(each) for each in command], capture_output=True, text=True, timeout=LONGEST_WAIT)
     assert ended.returncode == slimnet_cli.INTERRUPTED
-    assert f"the same command goes on where it stopped, in {out}" in ended.stderr
+    assert f"the same command resumes it in {out}" in ended.stderr
     assert [path.name for path in (out / "cells").iterdir()] == ["implicit-exact.json"]
 
 

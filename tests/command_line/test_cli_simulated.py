@@ -48,7 +48,7 @@ def test_a_dry_run_simulates_nothing(made, tmp_path, capsys):
 def test_a_place_that_cannot_be_written_is_one_line(made, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert slimnet_cli.run(["reproduce", "fig4", "-o", str(tmp_path / "file")]) == 1
-    assert "choose another place with -o" in capsys.readouterr().err
+    assert "choose another folder with -o" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("data", [[], {}, {"title": "t", "gradients": {"noise": 1}, "curves": [{"odd": 1}]}])

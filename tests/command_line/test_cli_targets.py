@@ -44,7 +44,7 @@ def test_a_bundle_to_a_budget_says_what_it_is_relative_to(checkpoint, tmp_path, 
     assert "This is not exact:" in words
     assert "the accuracy above is before any fine-tuning" in words
     assert "test images" in words
-    assert "What BatchNorms still hear was measured on 256 training images, without labels." in words
+    assert "BatchNorm statistics were measured on 256 training images, without labels." in words
     for what in ("certificate", "accuracy of the dense network"):
         assert f"Slimming: {what}: 359 of 359 images" in err
     plan, certificate = read_blueprint(folder).plan, read_certificate(folder)
@@ -129,10 +129,10 @@ def test_a_budget_of_latency_is_measured(checkpoint, capsys):
         (["--target-macs", "0.5", "--target-params", "0.5"], "there can be one budget"),
         (["--target-macs", "0.5", "--method", "liu"], "there is no method 'liu'; did you mean liu2017?"),
         (["--target-macs", "0.5", "--method", "taylor"], "taylor needs labelled images"),
-        (["--target-macs", "0.5", "--measure-on", "9"], "no images to measure BatchNorms on; say where they are"),
-        (["--measure-on", "9"], "--measure-on is for what a budget leaves"),
+        (["--target-macs", "0.5", "--measure-on", "9"], "no images to measure BatchNorm statistics on; give"),
+        (["--measure-on", "9"], "--measure-on is for a network at a budget"),
         (["--method", "random"], "--method ranks channels for a budget"),
-        (["--target-macs", "0.5", "--runtime", "torch"], "--runtime is where --target-latency is measured"),
+        (["--target-macs", "0.5", "--runtime", "torch"], "--runtime is for --target-latency; give that too"),
         (["--target-latency", "0.5", "--runtime", "torhc"], "torhc"),
     ],
 )

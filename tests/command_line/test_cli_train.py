@@ -92,12 +92,12 @@ def test_an_interrupted_run_says_how_to_go_on_and_does_so_bit_for_bit(tmp_path, 
     assert "Traceback" not in ended.stderr
     at = newest(folder / "checkpoints").state["iteration"]
     last = ended.stderr.splitlines()[-1]
-    assert last.startswith(f"interrupted after {at} of 100000 iterations; go on with: slimnet train --resume")
+    assert last.startswith(f"interrupted after {at} of 100000 iterations; resume with: slimnet train --resume")
     until = (at // 20 + 3) * 20
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(live_run, "described", stop_at(until))
-        assert slimnet_cli.run(shlex.split(last.split("go on with: slimnet ")[1])) == 130
-    assert f"going on from iteration {at} of 100000" in capsys.readouterr().err
+        assert slimnet_cli.run(shlex.split(last.split("resume with: slimnet ")[1])) == 130
+    assert f"resuming from iteration {at} of 100000" in capsys.readouterr().err
     alone = train(recipe_of(folder), load_data("digits"), every=20, threads=1)
     while next(alone).iteration < until:
         pass
@@ -130,7 +130,7 @@ def test_a_damaged_checkpoint_is_said_out_loud(begun, capsys):
     assert run("--resume", begun, "--no-report") == 0
     told = capsys.readouterr().err
     assert "a checkpoint is damaged and was set aside as" in told
-    assert "going on from iteration 20 of 40" in told
+    assert "resuming from iteration 20 of 40" in told
 
 
 def test_threads_and_reports_are_as_before_unless_told_otherwise(begun):
@@ -147,15 +147,15 @@ def test_threads_and_reports_are_as_before_unless_told_otherwise(begun):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["digits"], "say where the run goes with -o DIR"),
-        (["digits", "-o", "a", "--resume", "b"], "say where the run goes with -o DIR"),
+        (["digits"], "give the run's folder with -o DIR"),
+        (["digits", "-o", "a", "--resume", "b"], "give the run's folder with -o DIR"),
         (["-o", "a"], "name the data to train on"),
         (["digits", "-o", "."], "is a folder with"),
         (["--resume", "nothing"], "nothing holds no run"),
         (["--resume", "begun", "--l2", "1"], "the run was begun with l2 0.02, not 1.0"),
         (["letters", "--resume", "begun"], "the run was begun with data 'digits', not 'letters'"),
         (["--resume", "begun", "--recipe", "other.json"], "the run was begun with iterations 40, not 9"),
-        (["digits", "-o", "begun"], "begun holds a run already; go on with --resume begun"),
+        (["digits", "-o", "begun"], "begun already holds a run; resume it with --resume begun"),
         (["--recipe", "nothing.json", "-o", "a"], "nothing.json cannot be read as a recipe"),
         (["--recipe", "broken.json", "-o", "a"], "broken.json: the recipe is not JSON"),
         (["digits", "--from", "nothing.pt", "-o", "a"], "nothing.pt"),
@@ -227,7 +227,7 @@ def progress(**changes: object) -> Progress:
 
 def test_a_report_is_shown_in_the_words_of_people():
     now = progress(seconds=1.0, epoch=2.34, macs=200, macs_if_slimmed=50)
-    assert live_run.described(now) == "epoch 2.3, loss 0.500, 25 % right, 12 % of the filters dead"
+    assert live_run.described(now) == "epoch 2.3, loss 0.500, accuracy 25 %, 12 % of the filters dead"
     assert live_run.share_of_macs(now) == ", 25 % of the MACs if slimmed now"
     assert live_run.share_of_macs(progress(seconds=1.0)) == ""
 

@@ -62,7 +62,7 @@ def test_every_cell_at_work_says_how_far_it_is_and_how_long_it_takes_still(tmp_p
     watched, shown = watch(tmp_path, "a", "b")
     watched.begin("a")
     watched.begin("b")
-    assert shown.said == ["cell a: goes on from iteration 20"]
+    assert shown.said == ["cell a: resumes from iteration 20"]
     watched.show()
     assert shown.lines == ["cell a: starting", "cell b: starting"]
     watched.jobs["a"].log.write_text("Decoding images: 20/100\n\n")
@@ -71,7 +71,7 @@ def test_every_cell_at_work_says_how_far_it_is_and_how_long_it_takes_still(tmp_p
     report(tmp_path / "a", 40)
     watched.show()
     assert shown.lines[0] == (
-        "cell a: iteration 40 of 406,250, epoch 0.1, loss 1.500, 42 % right, 12 % of the filters dead, 45 h left"
+        "cell a: iteration 40 of 406,250, epoch 0.1, loss 1.500, accuracy 42 %, 12 % of the filters dead, 45 h left"
     )
     report(tmp_path / "a", 406250)
     watched.show()

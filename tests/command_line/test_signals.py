@@ -147,7 +147,7 @@ def test_under_nohup_a_run_outlives_its_terminal(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert "go on with: slimnet train --resume" in errors.splitlines()[-1]
+    assert "resume with: slimnet train --resume" in errors.splitlines()[-1]
     assert saved_at(folder) > 0
 
 

@@ -92,7 +92,7 @@ def test_a_plan_for_people_says_what_is_missing(place, capsys):
     assert reproduce(place, "table5", "--dry-run") == 0
     told = capsys.readouterr().out
     assert "tiny-imagenet-200/" in told
-    assert "4 runs stand for these 4 cells" in told
+    assert "4 runs cover these 4 cells" in told
 
 
 def test_the_networks_behind_the_trends_go_by_one_name(place, capsys):
@@ -110,7 +110,7 @@ def test_a_budget_is_begun_with_what_is_worth_most_and_the_rest_follows(place, c
     assert reproduce(place, "table4", "--budget", "0.01s") == 0
     begun = capsys.readouterr()
     assert "1 of 6 runs" in begun.err
-    assert "some of it is left; the same command goes on" in begun.err
+    assert "some runs are not finished; the same command resumes them" in begun.err
     assert reproduce(place, "table4", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     states = runs(place)
@@ -200,7 +200,7 @@ def test_the_end_of_a_budget_lets_the_run_at_hand_save_and_leave(place, capsys, 
     monkeypatch.setattr(threading, "Timer", Timer)
     monkeypatch.setitem(catalogue.document("experiments.json")["small"], "iterations", 1_000_000)
     assert reproduce(place, "table4", "--budget", "2s") == 0
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     assert list(runs(place).values()) == ["waiting"]
     assert len(list((place / "out" / "runs").glob("*/checkpoints/*.pt"))) == 1
 

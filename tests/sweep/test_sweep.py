@@ -133,7 +133,7 @@ def test_ctrl_c_lets_the_cell_at_hand_save_and_the_next_sweep_goes_on(tmp_path, 
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=LONGEST_WAIT)
         assert process.returncode == 130
-        assert "the same command goes on" in errors
+        assert "the same command resumes" in errors
     assert [row["state"] for row in swept(tmp_path)] == ["waiting", "waiting"]
     (folder,) = [path.parent for path in (tmp_path / "sweep" / "runs").glob("*/recipe.json")]
     reached = max(int(path.stem) for path in (folder / "checkpoints").glob("*.pt"))

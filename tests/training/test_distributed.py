@@ -34,7 +34,7 @@ PLAIN = {"arch": f"{__name__}:Plain", "arch_args": {}}
 EVALUATING = {"arch": f"{__name__}:Evaluating", "arch_args": {}}
 NARROW = ("--arch", "basicnet", "--arch-args", '{"widths": [4, 8], "pool_after": [1], "hidden": 8}')
 GONE = (
-    "error: one of the 2 processes of this run is gone, so the others stop; a run in a folder goes on with --resume, "
+    "error: one of the 2 processes of this run has ended, so the others stop; resume a run in a folder with --resume, "
     "with any number of processes"
 )
 Work = Callable[[Ranks], Any]
@@ -221,7 +221,7 @@ def test_synchronised_batchnorm_needs_gpus():
 def test_errors_of_other_kinds_are_not_taken_for_a_lost_process():
     with pytest.raises(RuntimeError, match="shape"), lost_ones_told(Ranks(0, 2)):
         raise RuntimeError("shape '[3]' is invalid")
-    with pytest.raises(SlimnetError, match="one of the 2 processes of this run is gone"), lost_ones_told(Ranks(0, 2)):
+    with pytest.raises(SlimnetError, match="one of the 2 processes of this run has ended"), lost_ones_told(Ranks(0, 2)):
         raise RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer")
 
 
@@ -281,12 +281,12 @@ def test_a_dead_process_ends_the_job_with_one_message_and_the_run_goes_on_withou
     assert process.returncode != 0
     assert output == ""
     assert said(errors) == [GONE]
-    assert "2 processes share each batch of 20 images, 10 apiece" in errors
+    assert "2 processes share each batch of 20 images, 10 each" in errors
     at = newest(folder / "checkpoints").state["iteration"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainingRun, "__next__", stopping_after(2, TrainingRun.__next__))
         assert slimnet_cli.run(["train", "--resume", str(folder)]) == 130
-    assert f"going on from iteration {at} of 1000000" in capsys.readouterr().err
+    assert f"resuming from iteration {at} of 1000000" in capsys.readouterr().err
     assert newest(folder / "checkpoints").state["iteration"] == at + 40
 
 
@@ -340,7 +340,7 @@ def test_a_process_that_torchrun_ends_before_it_has_failed_says_so_unless_anothe
     for number in range(2):
         with pytest.raises(Terminated), one_voice(Ranks(number, 2, store=notes)):
             raise Terminated(by)
-    expected = f"error: ended by {by.name}: another of the 2 processes of this run is gone, or torchrun was asked"
+    expected = f"error: ended by {by.name}: another of the 2 processes of this run has ended, or torchrun was asked"
     assert capsys.readouterr().err.splitlines() == [f"{expected} to end"]
     with pytest.raises(Terminated), one_voice(Ranks()):
         raise Terminated(by)
@@ -389,6 +389,6 @@ def test_an_interrupted_job_saves_and_says_once_how_to_go_on(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=LONGEST_WAIT)
-    assert errors.count(f"go on with: slimnet train --resume {folder}") == 1
+    assert errors.count(f"resume with: slimnet train --resume {folder}") == 1
     assert newest(folder / "checkpoints").state["iteration"] > 0
     assert said(errors) == []

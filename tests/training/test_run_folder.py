@@ -247,7 +247,7 @@ def test_a_place_that_is_taken_is_refused(tmp_path):
     (tmp_path / "photos" / "cat.jpg").touch()
     (tmp_path / "file").touch()
     for name, message in (
-        ("run", "holds a run already; go on with --resume"),
+        ("run", "already holds a run; resume it with --resume"),
         ("photos", r"is a folder with cat\.jpg in it"),
         ("file", "cannot write .*file"),
     ):

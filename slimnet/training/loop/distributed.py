@@ -196,7 +196,7 @@ def lost_ones_told(ranks: Ranks) -> Iterator[None]:
     except RuntimeError as error:
         if ranks.count > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise SlimnetError(
-                f"one of the {ranks.count} processes of this run is gone, so the others stop; "
-                "a run in a folder goes on with --resume, with any number of processes"
+                f"one of the {ranks.count} processes of this run has ended, so the others stop; "
+                "resume a run in a folder with --resume, with any number of processes"
             ) from error
         raise

@@ -193,7 +193,7 @@ def refuse_taken(path: Path) -> None:
         SlimnetError: it cannot be looked into.
     """
     if (path / RECIPE).exists():
-        raise UsageError(f"{path} holds a run already; go on with --resume {path}, or name another folder")
+        raise UsageError(f"{path} already holds a run; resume it with --resume {path}, or name another folder")
     with os_errors_as(path, SlimnetError):
         names = sorted(set(os.listdir(path)) - {LOCK}) if path.is_dir() else []
     # A process that is killed while it writes the recipe leaves its staging behind.
