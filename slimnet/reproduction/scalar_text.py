@@ -1,10 +1,10 @@
-"""Figure 4 and supplementary figure 3 in words: how fast every curve falls, and what of the paper's claims holds."""
+"""Figure 4 and supplementary figure 3 as text: how fast every curve falls, and which of the paper's claims hold."""
 
 from slimnet.reproduction.scalars import Claim, Curve, ScalarFigure, claims, iterations
 
 
 def markdown(figure: ScalarFigure) -> str:
-    """A figure as text: its curves by when they reach half, and the paper's claims where it makes some."""
+    """A figure as text: the iterations at which its curves reach half, and the paper's claims if there are any."""
     low = figure.gradients
     about = (
         f"{figure.title}: a number that begins at {low.start:g}, under gradients of standard deviation {low.noise:g} "
@@ -18,7 +18,7 @@ def markdown(figure: ScalarFigure) -> str:
 
 
 def halves(figure: ScalarFigure) -> str:
-    """A row for every optimiser and regulariser: the iterations until half is left, by λ."""
+    """A row for every optimiser and regulariser: the iterations until half of the value remains, by λ."""
     strengths = figure.strengths
     lines = [
         f"| half after | {' | '.join(f'λ = {each:g}' for each in strengths)} |",
@@ -31,7 +31,7 @@ def halves(figure: ScalarFigure) -> str:
 
 
 def cell(curve: Curve) -> str:
-    """The iterations, or what is left where it is more than half."""
+    """The iterations, or the remaining share where it is more than half."""
     left = 100 * curve.median[-1] / curve.median[0]
     return iterations(curve.half) if curve.half is not None else f"{left:.0f} % left"
 

@@ -61,8 +61,8 @@ def test_every_network_has_a_row_with_what_it_was_judged(results, page):
 def test_the_verdict_ranks_by_the_error_in_the_end(results):
     assert headline(results) == "3 ways to make it smaller"
     told = " ".join(sentences(results)).replace("\u202f", " ")
-    assert "implicit errs least (8.00 %) and random most (40.00 %)" in told
-    assert "which change nothing, are 10.0 % of its multiply-accumulates" in told
+    assert "implicit has the lowest error (8.00 %) and random the highest (40.00 %)" in told
+    assert "which is exact, saves 10.0 % of its multiply-accumulates" in told
     assert final(results.outcomes[1]) == 0.08
 
 
@@ -77,7 +77,7 @@ def test_marks_stand_at_the_share_of_macs_and_at_the_time(results):
 def test_nothing_judged_and_nothing_trained_is_said(results):
     bare = dataclasses.replace(results, outcomes=(), finetuning=None)
     page = render_methods(bare)
-    assert "No network has been judged yet" in page
+    assert "No network has been evaluated yet" in page
     assert Tags(page).open == []
     assert tuning(bare) == ""
 
@@ -85,9 +85,9 @@ def test_nothing_judged_and_nothing_trained_is_said(results):
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        ({"recalibrated": False}, "As in the papers, no BatchNorm was told what is gone."),
-        ({}, "What BatchNorms still hear was estimated without data."),
-        ({"measured_on": 256}, "What BatchNorms still hear was measured on 256 training images, without labels."),
+        ({"recalibrated": False}, "As in the papers, BatchNorm statistics were not re-estimated."),
+        ({}, "BatchNorm statistics were re-estimated without data."),
+        ({"measured_on": 256}, "BatchNorm statistics were measured on 256 training images, without labels."),
     ],
 )
 def test_it_says_what_batchnorms_were_told(results, told, words):
@@ -96,6 +96,6 @@ def test_it_says_what_batchnorms_were_told(results, told, words):
 
 def test_the_report_about_a_network_has_them_as_a_section(results):
     page = render(Report("net", None, None, WHERE, methods=results))
-    assert "Beside other methods" in page
+    assert "Other methods" in page
     assert Tags(page).open == []
-    assert "Beside other methods" not in render(Report("net", None, None, WHERE))
+    assert "Other methods" not in render(Report("net", None, None, WHERE))

@@ -82,10 +82,10 @@ def test_the_page_is_whole_and_needs_nothing_else(page):
 def test_the_page_says_what_the_record_says(page):
     """Oracle: the record's own numbers, by hand."""
     told = text(page)
-    assert "40 % of the filters died of their own" in told
-    assert "Trained with Adam and L2 0.001 for 50 iterations, it reads 75.00 % of 8 test images right." in told
+    assert "40 % of the filters died during training" in told
+    assert "Trained with Adam and L2 0.001 for 50 iterations, it classifies 75.00 % of 8 test images correctly." in told
     assert "20 % of the features activate for none of the 12 training images." in told
-    assert "Slimmed, it would need 400 of its 1.00 k multiply-accumulates, 2.5 × fewer." in told
+    assert "A slim network would need 400 of the 1.00 k multiply-accumulates, 2.5 × fewer." in told
     assert "Test error 25.00 % 8 test images" in told
     assert "Training loss 2 → 0.4" in told
     assert "50 (the paper's on CIFAR: 406,250)" in told
@@ -156,7 +156,7 @@ def test_nothing_is_said_of_macs_that_nobody_predicted():
     assert "Slimmed" not in text(page)
     assert "MACs" not in labels(page)
     one = [*bare[:-1], reports()[-1]]
-    assert "Slimmed, it would need 400" in " ".join(sentences(record(progress=one))).replace("\u202f", " ")
+    assert "A slim network would need 400" in " ".join(sentences(record(progress=one))).replace("\u202f", " ")
     assert "remove nothing" in " ".join(sentences(record(progress=reports(1))))
 
 

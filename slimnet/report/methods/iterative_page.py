@@ -1,4 +1,4 @@
-"""The page of a ladder: one table and one plot of what each rung costs and how often it errs."""
+"""The page of a ladder: one table and one plot of the cost and the error of each rung."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from slimnet.report.rendering import fill, marked, write_page
 
 
 def write_ladder(title: str, rungs: Sequence[Rung], path: Path) -> Path:
-    """Write the page as one HTML file that needs nothing else, replacing an earlier one in one step.
+    """Write the page as one self-contained HTML file, replacing an earlier one in one step.
 
     Raises:
         SlimnetError: it cannot be written there.
@@ -41,11 +41,10 @@ def render_ladder(title: str, rungs: Sequence[Rung]) -> str:
 
 
 def sentences(dense: Rung, smallest: Rung) -> list[str]:
-    """What the ladder is, and how far down it goes."""
+    """A summary of the ladder in full sentences."""
     told = [
         f"From {amount(dense.macs or 0)} to {amount(smallest.macs or 0)} MACs.",
-        "The first rung computes what the dense network does; below it channels that computed something are gone, and "
-        "nothing was fine-tuned.",
+        "The first rung is exact; from the others live channels were removed as well, and nothing was fine-tuned.",
     ]
     if dense.accuracy is not None:
         told.append(f"Accuracy is that on {dense.images:,} test images.")
@@ -59,7 +58,7 @@ def marks(made: Sequence[Rung]) -> list[Mark]:
 
 
 def mark(rung: Rung, whole: int) -> Mark:
-    """One network as a mark: what is left of the dense network's MACs, and its error."""
+    """One network as a mark: its share of the dense network's MACs, and its error."""
     series = "dense" if rung.name == "dense" else "exact" if rung.exact else "to a budget"
     return Mark(series, (rung.macs or 0) / whole, 1 - (rung.accuracy or 0))
 

@@ -1,4 +1,4 @@
-"""Methods of choosing channels against each other, from a comparison's results to words, rows and figures."""
+"""A comparison of methods of choosing channels as text, rows and figures."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ UNITS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "lat
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One slim network: what chose its channels, what went, and how it was judged; empty where it was not."""
+    """One slim network: its method, its removed channels, and its results; empty where not measured."""
 
     method: str
     budget: str
@@ -24,31 +24,31 @@ class MethodRow:
 
 
 def headline(results: Results) -> str:
-    """What was compared, in a few words."""
+    """The headline of a comparison."""
     methods = list(dict.fromkeys(outcome.method for outcome in results.outcomes))
     return f"{len(methods)} way{'s' if len(methods) != 1 else ''} to make it smaller"
 
 
 def sentences(results: Results) -> list[str]:
-    """What went without a change, and at each budget which method errs least and which most."""
-    told = [f"The dense network is wrong on {error(results.dense.error)} of {results.images:,} test images."]
+    """The exact removal, and at each budget the methods with the lowest and the highest error."""
+    told = [f"The dense network has an error of {error(results.dense.error)} on {results.images:,} test images."]
     told += [_exact(results, outcome) for outcome in results.outcomes if outcome.budget is None]
     for budget in dict.fromkeys(outcome.budget for outcome in results.outcomes if outcome.budget is not None):
         rivals = sorted((each for each in results.outcomes if each.budget == budget), key=final)
         if len(rivals) > 1:
             best, worst = rivals[0], rivals[-1]
             told.append(
-                f"With {formatting.percent(budget.left)} of the {UNITS[budget.unit]} left, {best.method} errs least "
-                f"({error(final(best))}) and {worst.method} most ({error(final(worst))})."
+                f"At {formatting.percent(budget.left)} of the {UNITS[budget.unit]}, {best.method} has the lowest error "
+                f"({error(final(best))}) and {worst.method} the highest ({error(final(worst))})."
             )
     return told
 
 
 def _exact(results: Results, outcome: Outcome) -> str:
-    gone = formatting.percent(1 - results.left(outcome), 1)
+    removed = formatting.percent(1 - results.left(outcome), 1)
     return (
-        f"Its dead channels alone, which change nothing, are {gone} of its multiply-accumulates; "
-        f"without them it errs on {error(outcome.error)}."
+        f"Removing only its dead channels, which is exact, saves {removed} of its multiply-accumulates; "
+        f"the error is then {error(outcome.error)}."
     )
 
 
@@ -58,7 +58,7 @@ def final(outcome: Outcome) -> float:
 
 
 def error(share: float) -> str:
-    """An error in per cent, which may well be 0."""
+    """An error in per cent; 0 is shown as such."""
     return f"{100 * share:.2f}{formatting.SPACE}%"
 
 
@@ -80,22 +80,22 @@ def method_rows(results: Results) -> list[MethodRow]:
 
 
 def told(results: Results) -> str:
-    """What BatchNorms were told of the channels that are gone, in words."""
+    """How BatchNorm statistics were treated after the removal, in one sentence."""
     if not results.recalibrated:
-        return "As in the papers, no BatchNorm was told what is gone."
+        return "As in the papers, BatchNorm statistics were not re-estimated."
     if not results.measured_on:
-        return "What BatchNorms still hear was estimated without data."
-    return f"What BatchNorms still hear was measured on {results.measured_on:,} training images, without labels."
+        return "BatchNorm statistics were re-estimated without data."
+    return f"BatchNorm statistics were measured on {results.measured_on:,} training images, without labels."
 
 
 def tuning(results: Results) -> str:
-    """How networks were trained before and after the removal, in words; empty where they were not."""
+    """The training before and after the removal, in words; empty where there was none."""
     recipe, before = results.finetuning, results.sparsifying
     told = []
     if before is not None:
         told.append(
             f"liu2017 chose after {before.iterations:,} iterations of training with L1 on γ (λ {before.l1_gamma:g}), "
-            "which no other method had."
+            "which the other methods did not get."
         )
     if recipe is not None:
         told.append(
@@ -133,7 +133,7 @@ def _mark(outcome: Outcome, cost: float, interval: tuple[float, float] | None) -
 
 
 def _timed(outcome: Outcome, reference: float) -> Mark:
-    """At the dense network's time over the speed-up, since each was measured in turns with it."""
+    """At the dense network's time over the speed-up, since measurements were interleaved with it."""
     speedup = outcome.speedup
     assert speedup is not None
     return _mark(outcome, reference / speedup.value, (reference / speedup.high, reference / speedup.low))

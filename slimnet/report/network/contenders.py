@@ -1,4 +1,4 @@
-"""Networks that were measured side by side, from values to words, rows and marks."""
+"""A comparison of networks as text, rows and marks."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class ContenderRow:
-    """One network and what it costs; what was not measured is a dash."""
+    """One network and its costs; a dash where not measured."""
 
     name: str
     params: str
@@ -25,7 +25,7 @@ class ContenderRow:
 
 @dataclass(frozen=True)
 class SpeedRow:
-    """One network in one place: its time, what that is against the first network, and how much of the work it saved."""
+    """One network in one setting: its time, its speed-up against the first network, and its efficiency."""
 
     label: str
     name: str
@@ -48,7 +48,7 @@ def headline(comparison: Comparison) -> str:
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """What each network is against the first on the last runtime, with its accuracy where that was measured."""
+    """The speed of each network against the first on the last runtime, with its accuracy where measured."""
     first = f"{comparison.names[0]}{_at(comparison, 0)}"
     told = [f"{len(comparison.counts)} networks were measured side by side, against {first}."]
     if comparison.latencies:
@@ -94,7 +94,7 @@ def _contender_row(comparison: Comparison, number: int) -> ContenderRow:
 
 
 def speed_rows(comparison: Comparison) -> list[SpeedRow]:
-    """A row for each network in each place; the first network's have nothing to be compared with."""
+    """A row for each network in each setting; the first network's have no ratio."""
     found = []
     for latency, label in zip(comparison.latencies, labels(comparison.latencies), strict=True):
         for number, name in enumerate(latency.names):

@@ -1,4 +1,4 @@
-"""What a report is made of: plain values, each from an earlier stage."""
+"""The content of a network report: plain values, each from an earlier stage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from slimnet.training import Accuracy, Recipe, Snapshot
 
 @dataclass(frozen=True)
 class Training:
-    """How the dense network was trained: what was asked for, and snapshots of what happened."""
+    """The training of the dense network: its recipe, and snapshots of its progress."""
 
     recipe: Recipe
     history: Sequence[Snapshot]
@@ -42,18 +42,18 @@ class Training:
 
     @property
     def seconds(self) -> float:
-        """How long the training took."""
+        """The duration of the training."""
         return self.history[-1].progress.seconds
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a page is made of; what is None or empty is left out of it.
+    """The content of a page; fields that are None or empty are left out of it.
 
     A report is about a slimmed network (`plan` and `certificate`), about contenders that were measured against the
     first of them (`comparison`), or about both. `gammas` maps the layers that have a BatchNorm to the |γ| of its
     channels in the dense network; `accuracies` are those of the dense and of the slim network on the same test
-    images; `methods` is what other ways to choose channels leave of the dense network.
+    images; `methods` are the results of other methods of choosing channels on the dense network.
     """
 
     title: str
@@ -73,7 +73,7 @@ class Report:
 
     @property
     def before_after(self) -> tuple[Accuracy, Accuracy] | None:
-        """The accuracies of the first and the last network, from wherever they are known."""
+        """The accuracies of the first and the last network, if they are known."""
         if self.accuracies is not None or self.comparison is None or not self.comparison.accuracies:
             return self.accuracies
         values = self.comparison.accuracies[0].values

@@ -1,4 +1,4 @@
-"""The verdict of a report, from values to words: what went, what was gained, and what it cost."""
+"""The text of a network report: removed channels, gains, and costs."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ FILE_KINDS = {"onnx": "ONNX file", "weights": "Weights file"}
 
 @dataclass(frozen=True)
 class Tile:
-    """One number before and after; `left` is after ÷ before, None where that says nothing."""
+    """One number before and after; `left` is after ÷ before, None where that is not meaningful."""
 
     label: str
     before: str
@@ -29,7 +29,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why dead channels were kept: how many, and in which layers."""
+    """A reason for kept dead channels, with their number and their layers."""
 
     reason: str
     channels: int
@@ -49,7 +49,7 @@ def headline(report: Report) -> str:
 
 
 def certificate_title(certificate: Certificate) -> str:
-    """Whether a certificate holds for the network that the page is about, in one line."""
+    """Whether a certificate holds for the network of the page, in one line."""
     if certificate.trained_since:
         return f"Trained since: not certified against {certificate.reference}"
     return "The certificate holds" if certificate.holds else "The certificate does not hold"
@@ -101,7 +101,7 @@ def _sizes(plan: SurgeryPlan | None, comparison: Comparison | None) -> list[Tile
 
 
 def _told_latencies(latencies: tuple[Latency, ...]) -> list[tuple[Latency, str]]:
-    """Those on the last runtime measured, with its most threads: what a network is put into service on."""
+    """Those on the last runtime measured, with its most threads, on which a network is deployed."""
     if not latencies:
         return []
     last = latencies[-1]
@@ -113,7 +113,7 @@ def _told_latencies(latencies: tuple[Latency, ...]) -> list[tuple[Latency, str]]
 
 
 def reasons(report: Report) -> list[Reason]:
-    """Why dead channels were kept, the commonest reason first."""
+    """The reasons for kept dead channels, the most frequent first."""
     layers: defaultdict[str, list[str]] = defaultdict(list)
     channels: defaultdict[str, int] = defaultdict(int)
     for kept in report.plan.kept if report.plan else ():
@@ -129,7 +129,7 @@ def is_slower_anywhere(report: Report) -> bool:
 
 
 def recipe_rows(recipe: Recipe, seconds: float) -> list[tuple[str, str]]:
-    """What a training run was asked for, as (name, value) pairs for people."""
+    """The recipe of a training run, as (name, value) pairs for display."""
     regularisers = {"L2 regularisation": recipe.l2, "weight decay": recipe.weight_decay}
     return [
         ("Network", str(Architecture(recipe.arch, recipe.arch_args))),
@@ -172,7 +172,7 @@ def _removed(plan: SurgeryPlan) -> str:
         return f"{plan.dead_channels} channels are dead, and none of them can be removed."
     total = sum(layer.channels_before for layer in plan.layers)
     return (
-        f"{plan.removed_channels} of {total} channels did nothing and are gone, and with them "
+        f"{plan.removed_channels} of {total} channels were dead and are removed, and with them "
         f"{formatting.percent(1 - plan.params_after / plan.params_before)} of the parameters and "
         f"{formatting.percent(1 - plan.macs_after / max(1, plan.macs_before))} of the multiply-accumulates."
     )
@@ -180,7 +180,7 @@ def _removed(plan: SurgeryPlan) -> str:
 
 def _difference(certificate: Certificate) -> str:
     begin = "The network was trained after it was slimmed; before that, no" if certificate.trained_since else "No"
-    told = f"{begin} output moved by more than {formatting.tiny(certificate.max_rel_difference)} of the largest one"
+    told = f"{begin} output changed by more than {formatting.tiny(certificate.max_rel_difference)} of the largest one"
     if certificate.top1_agreement is None:
         return f"{told} on {certificate.samples} examples."
     kept = "all" if certificate.top1_agreement == 1 else formatting.percent(certificate.top1_agreement, 2)

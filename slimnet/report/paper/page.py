@@ -1,4 +1,4 @@
-"""The report of a reproduction: the paper's tables and figures with ours beside them."""
+"""The report of a reproduction: the paper's tables and figures with our results next to them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,21 +20,21 @@ from slimnet.reproduction.scales import Scale, shortened
 from slimnet.reproduction.trends import Verdict, verdicts
 
 CAPTIONS = {
-    "history": "How the layer's γ (above) and β (below) are distributed over the training: the stronger, the more "
-    "channels; those of dead channels are orange.",
-    "universality": "A row for each layer: the part of its features that responds to so many of the training images, "
-    "with more than a thousandth of the feature's largest response. Orange is the part that responds to nothing, in "
-    "per cent.",
+    "history": "Distribution of the layer's γ (above) and β (below) over the training: darker for more channels; "
+    "those of dead channels are orange.",
+    "universality": "One row for each layer: a histogram of its features by the share of the training images that they "
+    "respond to, with more than a thousandth of the feature's largest response. Orange are features that respond to "
+    "nothing, in per cent.",
 }
 
 EXPONENT = re.compile(r"(?<=\d)e-(?=\d)")
 
 Histories = Mapping[str, Moved]
-"""How γ and β moved in the runs that are at hand, by the network's name."""
+"""The histories of γ and β in the available runs, by the network's name."""
 
 
 def write_paper_report(found: Found, histories: Histories, path: Path) -> Path:
-    """Write the tables and figures that were asked for as one HTML file that needs nothing else.
+    """Write the requested tables and figures as one self-contained HTML file.
 
     Raises:
         SlimnetError: it cannot be written there.
@@ -51,7 +51,7 @@ def render_paper(found: Found, histories: Histories) -> str:
         "paper.html.jinja",
         title="On Implicit Filter Level Sparsity in Convolutional Neural Networks",
         version=installed_version("slimnet"),
-        headline="The paper, run again",
+        headline="The paper, reproduced",
         sentences=sentences(known, found.scale),
         mark="" if found.scale == "full" else " Ours are of the small scale.",
         trends=[trend(each) for each in known],
@@ -67,9 +67,9 @@ def render_paper(found: Found, histories: Histories) -> str:
 
 
 def sentences(found: Sequence[Verdict], scale: Scale) -> list[str]:
-    """What the page begins with."""
+    """The summary of the page."""
     held = sum(bool(each.holds) for each in found)
-    counted = [f"{held} of the {len(found)} trends of the paper that were looked at hold."] if found else []
+    counted = [f"{held} of the {len(found)} tested trends of the paper hold."] if found else []
     return [*counted, shortened(scale)]
 
 
@@ -79,12 +79,12 @@ def heading(which: Table | Figure) -> str:
 
 
 def caption(figure: Figure) -> str:
-    """What a figure shows."""
+    """The caption of a figure."""
     return " ".join([CAPTIONS[figure.kind], *figure.notes])
 
 
 def trend(verdict: Verdict) -> dict[str, Any]:
-    """A claim as the template takes it."""
+    """A claim as data for the template."""
     return {
         "claim": unbroken(verdict.claim),
         "why": unbroken(verdict.why),
@@ -97,13 +97,13 @@ def trend(verdict: Verdict) -> dict[str, Any]:
 
 
 def unbroken(text: str) -> str:
-    """The same words, in which no line ends within "1e-3", "36.5 ± 0.2" or "× 0.1"."""
+    """The same text without line breaks within "1e-3", "36.5 ± 0.2" or "× 0.1"."""
     together = EXPONENT.sub("e\N{NON-BREAKING HYPHEN}", text).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
     return together.replace("× ", "×\N{NO-BREAK SPACE}")
 
 
 def table(which: Table, results: Mapping[str, Result]) -> dict[str, Any]:
-    """A table as the template takes it: a heading for each number, and what is known of each network."""
+    """A table as data for the template: a heading for each number, and the results of each network."""
     shown = which.readings
     machines = [hardware(each) for each in environments(results.values())]
     return {
@@ -116,7 +116,7 @@ def table(which: Table, results: Mapping[str, Result]) -> dict[str, Any]:
 
 
 def _network(entry: Entry, result: Result | None, shown: Sequence[str], machines: Sequence[str]) -> dict[str, Any]:
-    """A network of a table: its lines of numbers, of which the first is the paper's, and how ours came about."""
+    """A network of a table: its lines of numbers, of which the first is the paper's, and the runs of ours."""
     found = {"row": unbroken(entry.row), "data": datasets()[entry.data].title}
     paper = {"label": "paper", "numbers": [number(name, entry.paper.get(name)) for name in shown]}
     if result is None:
@@ -134,16 +134,16 @@ def _network(entry: Entry, result: Result | None, shown: Sequence[str], machines
 
 
 def simulation(name: str, figure: ScalarFigure) -> dict[str, Any]:
-    """A simulated figure as the template takes it."""
+    """A simulated figure as data for the template."""
     told = claims(figure) if {"adam", "sgd"} <= set(figure.optimisers) else ()
     outcomes = [f"{each.text}: {'holds' if each.holds else 'does not hold'}." for each in told]
     return {
         "name": name,
-        "heading": f"{figure.title}: what each regulariser does to a number under low gradients",
+        "heading": f"{figure.title}: the effect of each regulariser on a number under low gradients",
         "caption": " ".join(
             [
                 "Lines are medians over the seeds, bands the middle eighty per cent of them; in full, with the "
-                "trainer's own optimisers. How low the gradients are is reconstructed.",
+                "trainer's own optimisers. The scale of the gradients is reconstructed.",
                 *outcomes,
             ]
         ),
@@ -151,7 +151,7 @@ def simulation(name: str, figure: ScalarFigure) -> dict[str, Any]:
 
 
 def drawings(found: Found, histories: Histories) -> dict[str, dict[str, Markup]]:
-    """The figures that there are results for, by name, each wide and narrow."""
+    """The figures with results, by name, each wide and narrow."""
     drawn = {name: draw_scalars(figure) for name, figure in found.simulations.items()}
     for each in printed(found.names):
         known = [entry for entry in each.entries if entry.name in found.results]

@@ -1,4 +1,4 @@
-"""A training run in words: what was asked for, what came of it, and what slimming would gain."""
+"""A training run in words: its recipe, its results, and the gain of slimming it."""
 
 from slimnet.models import Architecture
 from slimnet.report import formatting
@@ -17,7 +17,7 @@ OPTIMISERS = {
 }
 
 PAPER_ITERATIONS = 406_250
-"""How long the paper trains on CIFAR."""
+"""The paper's iterations on CIFAR."""
 
 
 def title(record: TrainingRecord) -> str:
@@ -26,16 +26,16 @@ def title(record: TrainingRecord) -> str:
 
 
 def headline(record: TrainingRecord) -> str:
-    """What became of the filters."""
+    """The share of dead filters."""
     if not record.gammas:
         return "A network without BatchNorm"
     if not record.last.sparsity:
         return "No filter has died" if record.finished else "No filter has died yet"
-    return f"{formatting.percent(record.last.sparsity)} of the filters died of their own"
+    return f"{formatting.percent(record.last.sparsity)} of the filters died during training"
 
 
 def sentences(record: TrainingRecord) -> list[str]:
-    """How the run went, in full sentences."""
+    """A summary of the run in full sentences."""
     return [_training(record), *_dead_by_activation(record), *_slimmed(record)]
 
 
@@ -61,7 +61,7 @@ def tiles(record: TrainingRecord) -> list[Tile]:
 
 
 def recipe_rows(record: TrainingRecord) -> list[tuple[str, str]]:
-    """Everything that was asked for, as (name, value) pairs for people."""
+    """The whole recipe, as (name, value) pairs for display."""
     recipe = record.recipe
     return [
         ("Network", str(Architecture(recipe.arch, recipe.arch_args))),
@@ -86,7 +86,8 @@ def _training(record: TrainingRecord) -> str:
     told = f"Trained with {how} for {_reached(record)} iterations"
     if record.accuracy is None:
         return f"{told}, to a training error of {formatting.percent(1 - last.accuracy, 1)}."
-    return f"{told}, it reads {formatting.percent(record.accuracy.top1, 2)} of {record.accuracy.n:,} test images right."
+    correct = formatting.percent(record.accuracy.top1, 2)
+    return f"{told}, it classifies {correct} of {record.accuracy.n:,} test images correctly."
 
 
 def _dead_by_activation(record: TrainingRecord) -> list[str]:
@@ -105,9 +106,9 @@ def _slimmed(record: TrainingRecord) -> list[str]:
     last = record.forecasts[-1]
     before, after = last.macs or 0, last.macs_if_slimmed or 0
     if before == after:
-        return ["Slimming it now would remove nothing."]
+        return ["Slimming it now would remove no channel."]
     return [
-        f"Slimmed, it would need {formatting.amount(after)} of its {formatting.amount(before)} multiply-accumulates"
+        f"A slim network would need {formatting.amount(after)} of the {formatting.amount(before)} multiply-accumulates"
         + (f", {formatting.times(before / after)} fewer." if after else ".")
     ]
 
@@ -122,7 +123,7 @@ def _loss(record: TrainingRecord) -> Tile:
 def _cost(record: TrainingRecord) -> Tile:
     last = record.forecasts[-1]
     before, after = last.macs or 1, last.macs_if_slimmed or 0
-    change = f"{formatting.percent(1 - after / before)} less, if slimmed" if after != before else "nothing to gain yet"
+    change = f"{formatting.percent(1 - after / before)} less, if slimmed" if after != before else "no gain yet"
     return Tile("Multiply-accumulates", formatting.amount(before), formatting.amount(after), change, after / before)
 
 
@@ -153,7 +154,7 @@ def _regularisers(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _scales(recipe: Recipe) -> list[tuple[str, float | None]]:
-    """What is asked of γ and β alone; None where nothing is."""
+    """The settings of γ and β; None where they have none of their own."""
     return [
         ("γ begins at", recipe.gamma_init),
         ("β begins at", recipe.beta_init),
