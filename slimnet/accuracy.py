@@ -1,4 +1,4 @@
-"""Accuracy: how many labelled images a classifier tells rightly, counted batch by batch."""
+"""Accuracy: the share of labelled images that are classified correctly, counted batch by batch."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The folder of a comparison: whatever is done lies there whole, so that nothing is ever done twice."""
+"""The folder of a comparison: finished results are stored whole, so that no work is repeated."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ AGAIN = "delete it, and it is made again"
 
 @dataclass(frozen=True)
 class Begun:
-    """What `comparison.json` holds."""
+    """The content of `comparison.json`."""
 
     conditions: Mapping[str, Any]
     environment: Environment
@@ -34,11 +34,11 @@ class Begun:
 
 @dataclass(frozen=True)
 class Folder:
-    """Where everything of a comparison lies.
+    """The files of a comparison.
 
-    `comparison.json` says under which conditions it was begun, `dense.json` and `dense.onnx` are the dense network,
-    `cells/KEY.json` is a finished row, `results.json` all of them in the end, `networks/KEY.onnx` the slim network as
-    it was judged, and `under_way/KEY` holds what an unfinished cell needs to go on.
+    `comparison.json` holds its conditions, `dense.json` and `dense.onnx` are the dense network, `cells/KEY.json` is a
+    finished row, `results.json` all of them in the end, `networks/KEY.onnx` the slim network as evaluated, and
+    `under_way/KEY` holds the state that an unfinished cell needs to resume.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class Folder:
 
     @property
     def sparse(self) -> Path:
-        """The folder of the network that is trained with L1 on γ, and of what that training needs to go on."""
+        """The folder of the network that is trained with L1 on γ, and of the state needed to resume that training."""
         return self._made("sparse")
 
     @property
@@ -96,25 +96,25 @@ class Folder:
         return read_record(Outcome, file, UsageError, advice=AGAIN, others_ignored=True)
 
     def finish(self, cell: Cell, outcome: Outcome) -> None:
-        """Write a cell's row, and forget what it needed to get there."""
+        """Write a cell's row, and delete its intermediate state."""
         write(self._row(cell), outcome.to_dict())
         shutil.rmtree(self.under_way(cell), ignore_errors=True)
 
     def under_way(self, cell: Cell) -> Path:
-        """The folder of what an unfinished cell needs to go on."""
+        """The folder of the state that an unfinished cell needs to resume."""
         return self._made("under_way", cell.key)
 
     def onnx(self, cell: Cell) -> Path:
-        """Where the cell's slim network goes."""
+        """The file of the cell's slim network."""
         return self._made("networks") / f"{cell.key}.onnx"
 
     def selection(self, cell: Cell) -> Selection | None:
-        """What a cell's method has chosen, if it has."""
+        """The selection of a cell's method, if it is stored."""
         file = self.under_way(cell) / "selection.json"
         return read_record(Selection, file, UsageError, advice=AGAIN) if file.exists() else None
 
     def keep_selection(self, cell: Cell, selection: Selection) -> None:
-        """Write down what a cell's method has chosen."""
+        """Store the selection of a cell's method."""
         write(self.under_way(cell) / "selection.json", asdict(selection))
 
     def _row(self, cell: Cell) -> Path:

@@ -1,4 +1,4 @@
-"""What came out of a comparison: a row for every slim network, and the network that all of them come from."""
+"""The results of a comparison: a row for every slim network, and the dense network."""
 
 import json
 from collections.abc import Mapping
@@ -37,18 +37,18 @@ class Dense:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A slim network, as it was judged; errors are those on the test images, 0..1.
+    """A slim network as evaluated; errors are those on the test images, 0..1.
 
     Attributes:
-        method: what chose its channels.
-        budget: what was to be left; None where only what was dead went.
-        size: what is left.
+        method: the method that chose its channels.
+        budget: its budget; None where only dead channels were removed.
+        size: its size.
         error: after the removal, before any fine-tuning.
         difference: of the outputs, relative to the largest: to those of the dense network without a budget, where
-            it is the price of the threshold, and to the network with the chosen channels silenced with one.
+            it is caused by the threshold, and to the network with the chosen channels masked with one.
         course: the error in the course of the fine-tuning, the last one at its end; empty without.
-        latency: dense (first) and slim under onnxruntime, in turns; None where it was not measured.
-        seconds: of removing, testing, training and measuring, since it was last taken up.
+        latency: dense (first) and slim under onnxruntime, interleaved; None where it was not measured.
+        seconds: of removing, testing, training and measuring, since it was last resumed.
         sparsified: the iterations of training with L1 on γ before its channels were chosen, and the error of the
             whole network after them; None without.
     """
@@ -101,15 +101,15 @@ class Results:
     """A whole comparison, or as much of it as there is.
 
     Attributes:
-        network: what the dense network is called.
-        data: what the data is called.
-        images: how many test images the errors are measured on.
+        network: the name of the dense network.
+        data: the name of the data.
+        images: the number of test images on which errors are measured.
         dense: the dense network.
         outcomes: the slim ones.
         finetuning: how they were trained further, if at all.
         sparsifying: how "liu2017" was trained before it chose, if at all.
-        recalibrated: whether BatchNorms were told what was gone.
-        measured_on: how many training images, without labels, that was measured on; 0 where it was estimated.
+        recalibrated: whether BatchNorm statistics were re-estimated without the removed channels.
+        measured_on: the number of training images, without labels, for that; 0 where they were estimated.
         environment: where all of this was measured.
     """
 
@@ -151,7 +151,7 @@ class Results:
             UsageError: it is something else.
         """
         if isinstance(document, dict):
-            # Until BatchNorms could be told, none was.
+            # Earlier versions did not re-estimate BatchNorm statistics.
             document = {"recalibrated": False} | document
         wrong, advice = "not the results of a comparison", "give what 'slimnet compare' wrote"
         return build(cls, document, wrong, UsageError, advice=advice, others_ignored=True)

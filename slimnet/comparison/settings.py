@@ -1,4 +1,4 @@
-"""What is to be compared: methods, budgets, and how every slim network is judged."""
+"""The settings of a comparison: methods, budgets, and how every slim network is evaluated."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from slimnet.training import Recipe
 from slimnet.training.finetune import EVALUATIONS
 
 OURS = "implicit"
-"""The method that needs no budget: what is dead by the threshold goes, and nothing changes."""
+"""The method that needs no budget: it removes channels that are dead by the threshold, which is exact."""
 
 SPARSE = "liu2017"
 """The method whose paper trains with L1 on γ before it chooses."""
@@ -21,7 +21,7 @@ SPARSE = "liu2017"
 
 @dataclass(frozen=True)
 class Cell:
-    """One slim network: what a method leaves within a budget, or without one what it removes exactly."""
+    """One slim network: a method at a budget, or its exact removal without one."""
 
     method: str
     budget: Budget | None
@@ -41,9 +41,9 @@ class Settings:
 
     Attributes:
         methods: of `slimnet.methods.METHODS`; "implicit" also gets a row of its own without a budget.
-        budgets: what may be left, each for every method.
+        budgets: each for every method.
         finetuning: how each slim network is trained further; None where it is not.
-        evaluations: how often it is tested meanwhile.
+        evaluations: the number of tests during fine-tuning.
         sparsifying: how a copy of the network is trained with L1 on γ before "liu2017" chooses in it, as its paper
             has it; None where it chooses in the network as it is.
         recalibrate: whether BatchNorm statistics are re-estimated, see `methods.remove_selected`; the published methods
@@ -96,7 +96,7 @@ class Settings:
         return tuple(dict.fromkeys([*exact, *ranked]))
 
     def conditions(self) -> dict[str, Any]:
-        """What has to be the same for all that is compared, as JSON knows it."""
+        """The conditions that all trials share, as JSON data."""
         return {
             "finetuning": self.finetuning and self.finetuning.to_json(),
             "evaluations": self.evaluations,

@@ -1,4 +1,4 @@
-"""A comparison of methods: the same surgery removes what each chooses, the same training and clock judge them."""
+"""A comparison of methods, with the same surgery, the same fine-tuning and the same latency measurement for all."""
 
 import copy
 import hashlib
@@ -35,7 +35,7 @@ EXAMPLES = 64
 """Test images that plans are certified on."""
 
 SPARSE_TESTS = 4
-"""How often the network that is trained with L1 on γ is tested, and its state kept."""
+"""How often the network that is trained with L1 on γ is tested, and its state saved."""
 
 RANKING_BATCHES, RANKING_BATCH = 8, 64
 """Training images that "taylor" takes gradients on."""
@@ -43,7 +43,7 @@ RANKING_BATCHES, RANKING_BATCH = 8, 64
 
 @dataclass(frozen=True)
 class StudyProgress:
-    """Where a comparison stands: so many cells are `done`, and what it is `doing`."""
+    """The progress of a comparison: the number of cells `done`, and what it is `doing`."""
 
     done: int
     total: int
@@ -51,14 +51,14 @@ class StudyProgress:
 
 
 class Study:
-    """A comparison of methods on one network, kept in a folder: iterate over it for where it stands.
+    """A comparison of methods on one network, stored in a folder: iterate over it for its progress.
 
-    However it was ended, a study of the same network, data and conditions goes on from its folder; methods and
-    budgets may have been added. The network is not touched. It is run and trained further where it is, on a GPU or not;
-    latency is that of onnxruntime on the CPU.
+    After any interruption, a study of the same network, data and conditions resumes from its folder; methods and
+    budgets may be added. The network is not modified. It is run and fine-tuned on its device; latency is that of
+    onnxruntime on the CPU.
 
     Attributes:
-        settings: what is compared.
+        settings: methods, budgets and conditions.
         cells: the slim networks, in the order in which they are made.
 
     Raises:
@@ -76,7 +76,7 @@ class Study:
         self._sparse: tuple[nn.Module, Point] | None = None
 
     def __iter__(self) -> Iterator[StudyProgress]:
-        """Do what is missing, and say where it stands.
+        """Run the missing trials, and yield the progress.
 
         Raises:
             UsageError: a method cannot meet its budget; it says what the smallest is. Nothing has been fine-tuned then.
@@ -103,7 +103,7 @@ class Study:
         yield self._now("done")
 
     def results(self) -> Results:
-        """What there is by now.
+        """The results so far.
 
         Raises:
             UsageError: the study has not been begun.

@@ -1,4 +1,4 @@
-"""Methods that choose channels, for the same surgery to remove: ours, and those that it is compared with."""
+"""Methods of choosing channels, which the same surgery removes: ours, and those that it is compared with."""
 
 from slimnet.methods.budget import Budget, select_within_budget
 from slimnet.methods.li2017_recipes import RECIPES, published

@@ -1,4 +1,4 @@
-"""recalibrated: BatchNorms and biases that know of the channels that are gone, without data and without training."""
+"""recalibrated: BatchNorm statistics and biases re-estimated without the removed channels, without data or training."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ from slimnet.torch_state.random_state import random_numbers_kept
 def recalibrated(
     model: nn.Module, inputs: Inputs, channels: Channels, gone: np.ndarray, threshold: float = 0.0
 ) -> nn.Module:
-    """A copy of a network with silenced channels, in which their readers no longer miss what those were on average.
+    """A copy of a network with masked channels, in which the statistics behind their readers are corrected.
 
-    `gone[set]` are the silenced ones of `channels`, which were traced before. A layer that read them has lost the
-    sum of their means, weighted, and their share of its variance: the BatchNorms that it reaches, at once or through
-    additions, get the statistics of what is left. Where none follows at once, a bias that the layer has gets the mean.
+    `gone[set]` are the masked ones of `channels`, which were traced before. A layer that read them has lost the
+    weighted sum of their means, and their share of its variance: the BatchNorms that it reaches, directly or through
+    additions, get the statistics of the remaining channels. If none follows directly, the layer's bias gets the mean.
     Both are estimated from the other BatchNorms, see `moments`. A layer with neither stays as it is, and so does a
     channel with |γ| below `threshold`.
     """
@@ -52,10 +52,9 @@ def recalibrated(
 
 @dataclass(frozen=True)
 class Loss:
-    """What layers lose with the means of their inputs, which were those of `before`.
+    """The change of the layers' mean outputs when the means of their inputs change from those of `before`.
 
-    `layers` are the modules that are known to make outputs of inputs, with the shape of what they read; the biases of
-    those in `mended` will make up for it.
+    `layers` are the modules with their input shapes; the biases of those in `mended` will compensate it.
     """
 
     before: Moments
@@ -63,20 +62,20 @@ class Loss:
     mended: frozenset[str]
 
     def of(self, reader: Reader, means: np.ndarray) -> np.ndarray:
-        """The mean of a layer's outputs `(O,)` that is missing where its inputs have only these means `(K,)` left."""
+        """The missing mean of a layer's outputs `(O,)` when its inputs have only these means `(K,)`."""
         lost = self.before.mean[reader.inputs] - means
         if reader.module not in self.layers or not lost.any():
             return np.zeros(reader.outputs.size)
         return response(*self.layers[reader.module], lost)
 
     def mean_left(self, reader: Reader, means: np.ndarray) -> np.ndarray:
-        """The mean of a layer's outputs, biases that make up for a loss included."""
+        """The mean of a layer's outputs, including biases that compensate a loss."""
         known = self.before.mean[reader.outputs]
         return known if reader.module in self.mended else known - self.of(reader, means)
 
 
 def biased(graph: ChannelGraph, tensors: Mapping[str, torch.Tensor]) -> frozenset[str]:
-    """The layers with a bias of their own and no BatchNorm right behind them."""
+    """The layers with a bias of their own and no BatchNorm directly behind them."""
     normed = np.zeros(graph.size, dtype=bool)
     for _, norm in graph.norms:
         normed[norm.inputs] = True
@@ -86,7 +85,7 @@ def biased(graph: ChannelGraph, tensors: Mapping[str, torch.Tensor]) -> frozense
 
 
 def layers_of(model: nn.Module, channels: Channels, inputs: Inputs) -> dict[str, tuple[nn.Module, torch.Size]]:
-    """The layers that run once with the weight they own, as it stands in their state, with the shapes they read."""
+    """The layers that run once with a weight of their own, unchanged from their state, with their input shapes."""
     calls = Counter(reader.module for reader in channels.graph.readers)
     modules, shapes = dict(model.named_modules()), input_shapes(model, inputs)
     return {
@@ -97,7 +96,7 @@ def layers_of(model: nn.Module, channels: Channels, inputs: Inputs) -> dict[str,
 
 
 def input_shapes(model: nn.Module, inputs: Inputs) -> dict[str, torch.Size]:
-    """The shape of what every convolution and linear layer reads."""
+    """The input shape of every convolution and linear layer."""
     copied = shared_copy(model).eval()
     shapes: dict[str, torch.Size] = {}
     for name, module in copied.named_modules():
@@ -114,7 +113,7 @@ def input_shapes(model: nn.Module, inputs: Inputs) -> dict[str, torch.Size]:
 
 @torch.no_grad()
 def response(layer: nn.Module, shape: torch.Size, means: np.ndarray) -> np.ndarray:
-    """What a layer makes of constant inputs `(K,)`, without its bias, on average over all positions: `(O,)`.
+    """The output of a layer for constant inputs `(K,)`, without its bias, averaged over all positions: `(O,)`.
 
     At zero padding it sees less of them, which only the layer itself knows.
     """

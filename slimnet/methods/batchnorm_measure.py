@@ -1,4 +1,4 @@
-"""measured: BatchNorms of a silenced network by what they hear of some images, without labels and without training."""
+"""measured: BatchNorm statistics of a masked network, measured on some images, without labels or training."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,15 +20,15 @@ from slimnet.torch_state.random_state import random_numbers_kept
 MEASURABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 ENOUGH = 256
-"""How many images commands measure on where nothing else is said."""
+"""The number of images that commands measure on by default."""
 
 
 def measured(dense: nn.Module, quiet: nn.Module, images: Iterable[Any], threshold: float = 0.0) -> nn.Module:
-    """A copy of a silenced network whose BatchNorms have the statistics of what they still hear.
+    """A copy of a masked network whose BatchNorm statistics are measured without the removed channels.
 
     Each running mean of the dense network moves by as much as the means on the images differ between the two
-    networks, and each running variance by the same factor as there. What the images have in common with no others
-    stands on both sides, so that a hundred say enough. Channels with |γ| below `threshold` stay as they are.
+    networks, and each running variance by the same factor as there. Peculiarities of the images appear on both sides
+    and cancel, so that a hundred suffice. Channels with |γ| below `threshold` stay as they are.
 
     Raises:
         UsageError: there are no images, or too few at a time for a BatchNorm.
@@ -48,7 +48,7 @@ def measured(dense: nn.Module, quiet: nn.Module, images: Iterable[Any], threshol
 
 
 def statistics(model: nn.Module, batches: Sequence[Inputs]) -> dict[str, Statistics]:
-    """What every BatchNorm reads on some batches, each normalised by its own statistics, as in training.
+    """The statistics of every BatchNorm's input on some batches, each normalised by its own, as in training.
 
     Raises:
         UsageError: a BatchNorm gets a single value of a channel.

@@ -1,4 +1,4 @@
-"""What a network with silenced channels is told of them: other running means, running variances and biases."""
+"""BatchNorm and bias updates after masking: new running means, running variances and biases."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,18 +10,18 @@ import torch
 from slimnet.planning.constants import as_float64
 
 LEAST_LEFT = 0.05
-"""The smallest share of its variance that a BatchNorm is left with: what is estimated to be nothing may be more."""
+"""The smallest share of its variance that a BatchNorm keeps: an estimate of zero may be too low."""
 
 
 class Statistics(NamedTuple):
-    """The means and variances `(C,)` of what a BatchNorm reads."""
+    """The means and variances `(C,)` of a BatchNorm's input."""
 
     mean: np.ndarray
     variance: np.ndarray
 
 
 RUNNING = ("running_mean", "running_var")
-"""What a BatchNorm calls its statistics."""
+"""The names of a BatchNorm's statistics."""
 
 
 def owned(module: str, tensor: str) -> str:
@@ -31,13 +31,13 @@ def owned(module: str, tensor: str) -> str:
 
 @dataclass(frozen=True)
 class Changes:
-    """The tensors of a network that are replaced, by name, beside the `old` ones."""
+    """The replaced tensors of a network, by name, next to the `old` ones."""
 
     old: Mapping[str, torch.Tensor]
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def tell(self, norm: str, alive: np.ndarray, before: Statistics, after: Statistics, calls: int = 1) -> None:
-        """Let a BatchNorm's own statistics move, where `alive[c]`, by as much as these do.
+        """Move a BatchNorm's own statistics, where `alive[c]`, by as much as these move.
 
         The mean moves by a difference, the variance by a factor. One that is called several times has the statistics
         of all calls together, each of which moves its part.
@@ -51,7 +51,7 @@ class Changes:
         self.alter(variance, factor=np.maximum(share, LEAST_LEFT) ** (1 / calls))
 
     def alter(self, name: str, factor: np.ndarray | float = 1.0, shift: np.ndarray | float = 0.0) -> None:
-        """Replace a tensor by a multiple of it and something more, computed in float64; the same stays the same."""
+        """Replace a tensor by a multiple of it plus an offset, computed in float64; an equal one is not replaced."""
         if np.any(factor != 1) or np.any(shift):
             old = self.tensors.get(name, self.old[name]).detach()
             self.tensors[name] = torch.from_numpy(as_float64(old) * factor + shift).to(old.device, old.dtype)

@@ -1,4 +1,4 @@
-"""within: give up as few channels of a ranking as a budget allows, by plans that are really made."""
+"""select_within_budget: remove the fewest channels of a ranking that meet a budget, by making the actual plans."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,14 +20,14 @@ from slimnet.training.recipe.channel_cost import Piece, layer_macs, parameter_si
 Unit = Literal["macs", "params", "channels", "latency"]
 Scope = Literal["global", "uniform"]
 TIMED_TRIES = 64
-"""Into how many steps the channels are divided where the budget is one of latency."""
+"""The number of steps into which the channels are divided for a budget of latency."""
 LatencyLeft = Callable[[nn.Module], float]
 """Measures a slim network: its latency as a fraction of the dense one's."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What may be left of a network: `left` is a fraction, in (0, 1], of what the dense one has or takes.
+    """The size that a network is brought to: `left` is a fraction, in (0, 1], of the dense network's.
 
     "channels" are those of the layers that a method ranks, as the percentiles of Liu et al. 2017 count them.
     """
@@ -58,11 +58,11 @@ def select_within_budget(
     round_to: int | Mapping[str, int] | None = None,
     latency: LatencyLeft | None = None,
 ) -> Selection:
-    """The fewest channels, lowest scores first, without which the network is within the budget.
+    """The fewest channels, lowest scores first, whose removal brings the network within the budget.
 
-    Channels that can only go together have the mean of their scores, and are chosen together or not at all; what
-    could not be removed is not chosen, and no layer loses its last channel. `scope` "global" holds all scores
-    against one threshold, "uniform" takes the same share of every layer. The number is found by bisection around
+    Channels that can only be removed together have the mean of their scores, and are chosen together or not at all;
+    channels that cannot be removed are not chosen, and no layer loses its last channel. `scope` "global" holds all
+    scores against one threshold, "uniform" takes the same share of every layer. The number is found by bisection around
     what arithmetic expects, with the plan really made for each try; `latency` measures the slim network where the
     budget is one of latency. `round_to` is that of `slimnet.slim`, and of the `remove` that follows.
 
@@ -79,7 +79,7 @@ def select_within_budget(
 
 @dataclass(frozen=True)
 class Search:
-    """The search for how many sets of channels go; `tried` remembers what was left without so many."""
+    """The search for the number of sets to remove; `tried` caches the remaining size by it."""
 
     model: nn.Module
     inputs: Inputs
@@ -120,7 +120,7 @@ class Search:
         return low, high
 
     def refusal(self) -> UsageError:
-        """Says what the smallest possible network has."""
+        """The error message, with the size of the smallest possible network."""
         smallest = np.ceil(self.left(len(self.order)) * 1e4) / 1e4
         return UsageError(
             f"{self.ranking.method} cannot leave {self.budget.left:g} of the dense network's {self.budget.unit}: "
@@ -132,14 +132,14 @@ class Search:
         return self.left(count) <= self.budget.left
 
     def left(self, count: int) -> float:
-        """What is left, in the budget's unit, when the first `count` sets go."""
+        """The remaining size, in the budget's unit, without the first `count` sets."""
         if count not in self.tried:
             narrow, plan = plan_and_mask(self.model, self.inputs, self.channels, self.selection(count), self.round_to)
             self.tried[count] = self.measured(narrow, plan)
         return self.tried[count]
 
     def measured(self, narrow: nn.Module, plan: SurgeryPlan) -> float:
-        """What a slim network has left."""
+        """The remaining size of a slim network."""
         if self.budget.unit == "params":
             return plan.params_after / plan.params_before
         if self.budget.unit == "macs":
@@ -151,7 +151,7 @@ class Search:
         return self.latency(narrow) if plan.removed_channels else 1.0
 
     def expected(self) -> int:
-        """How many sets should go if removing them costs nothing but their own; latency is taken to go with MACs."""
+        """The expected number of sets if each saves only its own cost; latency is taken as proportional to MACs."""
         pieces = self.pieces()
         whole = sum(size for size, _ in pieces)
         low, high = 0, len(self.order)
@@ -164,7 +164,7 @@ class Search:
         return low
 
     def pieces(self) -> list[Piece]:
-        """What shrinks with the channels, in the budget's unit."""
+        """The tensors or layers that shrink with the channels, in the budget's unit."""
         graph, sets = self.channels.graph, self.channels.sets
         if self.budget.unit == "params":
             return list(parameter_sizes(graph, sets, self.model))
@@ -175,7 +175,7 @@ class Search:
 
     @property
     def grain(self) -> int:
-        """How finely the number of sets is sought: to one, but where every try must be timed."""
+        """The step of the search for the number of sets: one, or more where every try must be timed."""
         return max(1, len(self.order) // TIMED_TRIES) if self.budget.unit == "latency" else 1
 
     def selection(self, count: int) -> Selection:
@@ -191,7 +191,7 @@ class Search:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """The sets in the order in which they go, without those that would leave a layer with nothing."""
+        """The sets in the order of their removal, without those that would leave a layer empty."""
         scores = set_scores(self.channels, self.ranking, self.scope)
         candidates = np.flatnonzero(~np.isnan(scores))
         ordered = candidates[np.argsort(scores[candidates], kind="stable")]
@@ -199,7 +199,7 @@ class Search:
 
 
 def set_scores(channels: Channels, ranking: Ranking, scope: Scope) -> np.ndarray:
-    """The score of every set: the mean of its members', NaN where not all of them are ranked or it cannot go.
+    """The score of every set: the mean of its members', NaN if not all are ranked or it cannot be removed.
 
     Raises:
         UsageError: scores of a layer that the network does not have, or of another width.
@@ -218,7 +218,7 @@ def set_scores(channels: Channels, ranking: Ranking, scope: Scope) -> np.ndarray
 
 
 def shares(scores: np.ndarray) -> np.ndarray:
-    """The share of a layer's channels, in (0, 1], that are gone once each of them is."""
+    """The share of a layer's channels, in (0, 1], that are removed once each of them is."""
     places = np.empty(scores.size)
     places[np.argsort(scores, kind="stable")] = np.arange(1, scores.size + 1)
     return places / scores.size

@@ -1,4 +1,4 @@
-"""Which channels a method may choose: those of each layer, as the sets that can only go together."""
+"""The channels that a method may choose: those of each layer, as sets that can only be removed together."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Channels:
     """The output channels of every convolution and linear layer of a network.
 
     `sets` has the set of every label of `graph`, `layers` the sets of a layer's outputs `(C,)` by module path, and
-    `pinned[set]` says what can never go, or not be silenced.
+    `pinned[set]` marks sets that cannot be removed or masked.
     """
 
     graph: ChannelGraph
@@ -44,7 +44,7 @@ class Channels:
 
     @property
     def writers(self) -> np.ndarray:
-        """How many output channels of all layers belong to each set."""
+        """The number of output channels of all layers that belong to each set."""
         return self.count(self.layers)
 
     @property

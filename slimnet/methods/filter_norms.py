@@ -28,6 +28,6 @@ def filter_norms(model: nn.Module, channels: Channels, layer: str) -> np.ndarray
 
 
 def relative(scores: np.ndarray) -> np.ndarray:
-    """Scores over their mean: layers whose filters have different sizes become comparable."""
+    """Scores divided by their mean, which makes layers with filters of different sizes comparable."""
     mean = scores.mean()
     return scores / mean if mean > 0 else scores

@@ -55,13 +55,13 @@ class Rung:
 
     @property
     def exact(self) -> bool:
-        """Whether nothing was removed that computed anything."""
+        """Whether no live channel was removed."""
         return self.reference == DENSE and not self.note
 
 
 @dataclass(frozen=True)
 class LadderRecord:
-    """What `ladder.json` holds: under which conditions the ladder was begun, and its rungs so far."""
+    """The content of `ladder.json`: the conditions of the ladder, and its rungs so far."""
 
     conditions: Mapping[str, Any]
     rungs: tuple[Rung, ...]
@@ -73,10 +73,10 @@ class LadderRecord:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Where the rungs of one network lie, and how they are made; `conditions` are what all of them share.
+    """The folder of a network's rungs, and how they are made; all of them share the `conditions`.
 
-    Where there are `images`, BatchNorms are measured anew on some training images, without labels. `watch` is told
-    which rung goes through the test images, how many it has done, and of how many.
+    With `images`, BatchNorm statistics are measured on some training images, without labels. `watch` is called with
+    the current rung, the number of test images it has done, and their total.
     """
 
     folder: Path
@@ -90,7 +90,7 @@ class Ladder:
     def climb(
         self, steps: Sequence[float], unit: Unit, threshold: float, ranking: Callable[[], Ranking]
     ) -> Iterator[Rung]:
-        """Yield the dense network, the exact rung, and one for each step; what lies there already is not made again.
+        """Yield the dense network, the exact rung, and one for each step; stored rungs are not made again.
 
         `steps` are budgets in `unit`. A step that cannot be met, or that the exact rung meets, makes no network.
 
@@ -116,7 +116,7 @@ class Ladder:
                 yield self.rung(kept, f"{unit}-{budget.left:g}", choose)
 
     def rung(self, kept: dict[str, Rung], name: str, choose: Callable[[], Selection]) -> Rung:
-        """One rung: as it was kept, or made now."""
+        """One rung: the stored one, or a new one."""
         if name in kept and (kept[name].note or self.is_whole(name)):
             return kept[name]
         try:
@@ -145,24 +145,24 @@ class Ladder:
         return rung
 
     def dense(self) -> Rung:
-        """The network as it came."""
+        """The network as given."""
         if self.images is None:
             return described("dense", self.model, None)
         return described("dense", self.model, evaluate(self.model, self.images, progress=self.counting("dense")))
 
     def counting(self, name: str) -> Callable[[int, int], None] | None:
-        """What is told how many images a rung has gone through."""
+        """The progress callback of a rung."""
         return None if self.watch is None else functools.partial(self.watch, name)
 
     def is_whole(self, name: str) -> bool:
-        """Whether a rung's bundle lies there as it was written."""
+        """Whether a rung's bundle is stored and unchanged."""
         if not (self.folder / name).is_dir():
             return False
         read_manifest(self.folder / name)
         return True
 
     def begun(self) -> dict[str, Rung]:
-        """The rungs that are kept, by name.
+        """The stored rungs, by name.
 
         Raises:
             UsageError: the folder holds another ladder, or something else.
@@ -185,7 +185,7 @@ class Ladder:
         return {rung.name: rung for rung in record.rungs}
 
     def keep(self, kept: dict[str, Rung], rung: Rung) -> Rung:
-        """Write a rung down beside the others."""
+        """Store a rung with the others."""
         kept[rung.name] = rung
         document = {"made_by": MAKER, "conditions": self.conditions, "rungs": [asdict(each) for each in kept.values()]}
         with whole_file(self.folder / RECORD, SlimnetError) as file:
@@ -201,7 +201,7 @@ def described(name: str, model: nn.Module, accuracy: Accuracy | None, **values: 
 
 
 def front(rungs: Sequence[Rung]) -> set[str]:
-    """The names of the networks that no other betters: none with fewer MACs errs as seldom (the Pareto front)."""
+    """The names of the Pareto-optimal networks: none with fewer MACs has an error as low."""
     known = [rung for rung in rungs if rung.macs is not None and rung.accuracy is not None]
 
     def betters(other: Rung, one: Rung) -> bool:

@@ -1,4 +1,4 @@
-"""How long slim networks take as a fraction of the dense one, on a runtime, for budgets of latency."""
+"""The latency of slim networks as a fraction of the dense one's, on a runtime, for budgets of latency."""
 
 import tempfile
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from slimnet.methods.budget import LatencyLeft
 from slimnet.modules.example_inputs import ExampleInputs
 
 SECONDS = 1.0
-"""How long each try is timed against the dense network."""
+"""The seconds for which each try is timed against the dense network."""
 
 
 @contextmanager
 def stopwatch(
     dense: nn.Module, inputs: ExampleInputs, runtime: str = ONNX, *, seconds: float = SECONDS
 ) -> Iterator[LatencyLeft]:
-    """While the context lasts, times slim networks against `dense`, one example at a time, taking turns.
+    """Within the context, time slim networks against `dense`, interleaved, at batch size 1.
 
     Raises:
         UsageError: there is no such runtime, or it cannot run the networks.

@@ -1,4 +1,4 @@
-"""The recipes that Li et al. 2017 publish, as data: which layers of which network, and how many filters each keeps."""
+"""The recipes of Li et al. 2017 as data: networks, layers, and the number of filters that each keeps."""
 
 import re
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class Published:
 
 
 def published(name: str, model: nn.Module, inputs: ExampleInputs) -> Selection:
-    """What Li et al. 2017 remove under the name of a recipe, such as "ResNet-56-B".
+    """The channels that Li et al. 2017 remove by a recipe, such as "ResNet-56-B".
 
     Raises:
         UsageError: there is no such recipe, or it is for another network.
@@ -68,7 +68,7 @@ def check_network(name: str, recipe: Published, channels: Channels) -> None:
 
 
 def vgg(kept: tuple[int, ...]) -> Published:
-    """A recipe for VGG-16 on CIFAR that says how many filters each convolution keeps."""
+    """A recipe for VGG-16 on CIFAR with the number of filters that each convolution keeps."""
     names, position = [], 0
     for stage in STAGES[16]:
         for _ in stage:
@@ -83,7 +83,7 @@ def vgg(kept: tuple[int, ...]) -> Published:
 def blocks(
     network: str, counts: tuple[int, ...], widths: tuple[int, ...], pruned: tuple[float, ...], skipped: tuple[int, ...]
 ) -> Published:
-    """A recipe for a residual network of basic blocks: a share of the first convolutions of each stage goes.
+    """A recipe for a residual network of basic blocks: removes a share of the first convolutions of each stage.
 
     `counts` are the blocks of each stage. `skipped` are layers that stay whole, numbered as in the paper: the first
     convolution of the network is 1 and those of the blocks 2, 4, 6, ...
@@ -97,7 +97,7 @@ def blocks(
 
 
 def third_stream(share: float) -> Published:
-    """The recipe for ResNet-34 that prunes what the third stage adds up, by the filters of its shortcut."""
+    """The recipe for ResNet-34 that prunes the residual stream of the third stage, by the filters of its shortcut."""
     leader, width = "layer3.0.downsample.0", 256
     writers = [leader, *(f"layer3.{block}.conv2" for block in range(RESNET34[0][2]))]
     widths = {layer: (width, int(width * (1 - share))) for layer in writers}

@@ -1,4 +1,4 @@
-"""moments: what every channel is on average and how far it varies, by the statistics that BatchNorms hold: no data.
+"""moments: the mean and variance of every channel from the statistics of the BatchNorms, without data.
 
 A BatchNorm's output has the mean β and the standard deviation |γ|, whatever came in; taken as normal, it has after a
 ReLU the mean β Φ(β/|γ|) + |γ| φ(β/|γ|). Here any elementwise op is applied to a few samples of its operands instead,
@@ -16,7 +16,7 @@ from slimnet.planning.constants import as_float64
 from slimnet.torch_state.precision import double_sum
 
 SAMPLES = 64
-"""How many values stand for the distribution of a channel."""
+"""The number of samples that represent the distribution of a channel."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Moments:
 
 
 MeanOf = Callable[[Reader, np.ndarray], np.ndarray]
-"""Gives the means of a layer's outputs `(O,)` where its inputs have these means `(K,)`."""
+"""Returns the means of a layer's outputs `(O,)` for inputs with these means `(K,)`."""
 
 
 def weighted_mean(step: Reader, means: np.ndarray) -> np.ndarray:
@@ -39,8 +39,8 @@ def weighted_mean(step: Reader, means: np.ndarray) -> np.ndarray:
 def moments(graph: ChannelGraph, gone: np.ndarray | None = None, mean_of: MeanOf = weighted_mean) -> Moments:
     """Follow samples of every channel through the steps of the graph, from BatchNorm to BatchNorm.
 
-    What is not computed from a BatchNorm, such as the network's input, is taken as normal with variance 1. Layers
-    without one give what their weights make of independent inputs. Labels where `gone[label]` are 0.
+    Values not computed from a BatchNorm, such as the network's input, are taken as normal with variance 1. The outputs
+    of layers without one are computed from their weights for independent inputs. Labels where `gone[label]` are 0.
     """
     noise = Noise()
     samples = noise(graph.size)
@@ -83,7 +83,7 @@ def elementwise(step: Pointwise, operands: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def normed(step: Norm, inputs: np.ndarray) -> np.ndarray:
-    """A BatchNorm gives its own mean and variance to whatever comes in."""
+    """A BatchNorm gives its own mean and variance to any input."""
     gamma, beta, _, variance = step.vectors
     spread = inputs.std(1, keepdims=True)
     standard = (inputs - inputs.mean(1, keepdims=True)) / np.where(spread > 0, spread, 1)
@@ -95,7 +95,7 @@ def normed(step: Norm, inputs: np.ndarray) -> np.ndarray:
 
 
 def mixed(step: Reader, inputs: np.ndarray, mean: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """A layer's outputs, of this mean `(O,)`, vary by the sum of what its inputs, independent of each other, bring."""
+    """A layer's outputs, of this mean `(O,)`, with the sum of the variances of its inputs, taken as independent."""
     spread = np.sqrt((energies(step) @ inputs.var(1).reshape(step.groups, -1, 1)).reshape(-1, 1))
     return mean[:, None] + spread * noise
 

@@ -1,4 +1,4 @@
-"""Network Slimming in several passes: train with L1 on γ, remove the smallest, fine-tune, and once more."""
+"""Network Slimming in several passes: train with L1 on γ, remove the smallest, fine-tune, and repeat."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ class Pass:
 
     Attributes:
         model: the slim network, fine-tuned.
-        plan: what the pass cut out of the network before it.
+        plan: the removal of the pass, relative to the network before it.
         trained: the error after the training with L1 on γ.
         pruned: the error right after the removal.
         error: the error after the fine-tuning.
@@ -44,8 +44,8 @@ def passes(
     """Slim a network pass by pass, as many as are taken from the iterator (Liu et al. 2017, section 3 and table 4).
 
     Each trains by `recipe`, which has L1 on γ; removes the channels with the smallest |γ| of the whole network until
-    the share `left` of those ranked is left; and trains by the same recipe without the L1. The next begins with what
-    that gives. `model` is not touched.
+    the share `left` of those ranked remains; and trains by the same recipe without the L1. The next pass begins with
+    the result. `model` is not modified.
 
     Raises:
         UsageError: the recipe has no L1 on γ, or a pass cannot leave so few channels; it says the smallest share.

@@ -1,4 +1,4 @@
-"""strengths: what every set of channels means to the layers that read it, from weights and BatchNorms alone."""
+"""strengths: the importance of every set of channels for its readers, from weights and BatchNorms alone."""
 
 import numpy as np
 from torch import nn
@@ -8,24 +8,25 @@ from slimnet.methods.filter_norms import filter_norms, relative
 from slimnet.methods.moments import energies, moments
 
 QUIET = 0.01
-"""Below this share of the mean variance of what a layer reads, a channel is on its way to being dead."""
+"""Below this share of the mean variance of a layer's inputs, a channel is nearly dead."""
 
 
 def strengths(model: nn.Module, channels: Channels) -> np.ndarray:
     """A number for every set, comparable between all layers of a network; NaN where nothing reads it.
 
-    What channel i means to one reader is (nᵢ · ‖W[:, i]‖₂)² · vᵢ / (vᵢ + v̄/100).
+    The importance of channel i for one reader is (nᵢ · ‖W[:, i]‖₂)² · vᵢ / (vᵢ + v̄/100).
 
-    * ‖W[:, i]‖₂: what the reader's weight makes of it.
-    * nᵢ: how large the filter is that makes it, |F| over its layer's mean. Behind a BatchNorm that changes nothing,
-      but it tells of the training: where L2 pulls at all filters alike, those stay large that had large gradients.
+    * ‖W[:, i]‖₂: the norm of the reader's weight for it.
+    * nᵢ: the size of the filter that computes it, |F| over its layer's mean. Before a BatchNorm this has no effect on
+      the output, but it reflects the training: L2 shrinks all filters equally, and those with large gradients stay
+      large.
     * vᵢ: its variance where it is read, by the BatchNorms (see `moments`), v̄ the mean over the reader's channels.
-      Who hardly varies, since γ is almost dead, means nothing however large the weights. How far the others vary
-      counts no further: deep in a network a few images make most of a variance, and no BatchNorm knows of them.
+      A channel that hardly varies, since γ is almost dead, has no importance however large the weights. Beyond that
+      the variance is not counted: deep in a network a few images cause most of it, which BatchNorms do not show.
 
-    This over the sum of those of all the reader's channels that mean no less is the part of what is still heard that
-    goes with channel i: it grows to 1 as a layer is emptied, whatever its width. A channel that n layers read counts n
-    times the sum over all of them, since what is missing in a residual stream is missing alike everywhere.
+    This over the sum of those of all the reader's channels of no less importance is the share of the remaining input
+    that is lost with channel i: it grows to 1 as a layer is emptied, whatever its width. A channel that n layers read
+    counts n times the sum over all of them, since a loss in a residual stream affects all its readers.
     """
     graph, count = channels.graph, channels.pinned.size
     variance, own = moments(graph).variance, filter_sizes(model, channels)
@@ -39,7 +40,7 @@ def strengths(model: nn.Module, channels: Channels) -> np.ndarray:
 
 
 def audible(variance: np.ndarray) -> np.ndarray:
-    """0 for what does not vary, 1/2 for a hundredth of the mean, and nearly 1 for all that is well above it."""
+    """0 for a variance of 0, 1/2 for a hundredth of the mean, and nearly 1 for values well above it."""
     whole = variance + QUIET * variance.mean()
     return np.divide(variance, whole, out=np.zeros_like(variance), where=whole > 0)
 

@@ -1,4 +1,4 @@
-"""What a method has chosen: silenced exactly in a copy of the network, and removed by the same surgery as anything."""
+"""The channels that a method selects: masked exactly in a copy of the network, and removed by the usual surgery."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,11 +30,11 @@ from slimnet.surgery.plan import SurgeryPlan
 
 @dataclass(frozen=True)
 class Selection:
-    """The channels that a method gives up: output channels by layer (the module path of a convolution or linear).
+    """The channels that a method removes: output channels by layer (the module path of a convolution or linear).
 
-    `threshold` is the |γ| below which channels are dead already: they go as well, with the constants they emit.
-    `purpose` says what they were chosen for, such as a budget. With another `criterion` than "gamma" those go as well
-    that are dead by it in the silenced network, whatever their γ.
+    `threshold` is the |γ| below which channels are already dead: they are removed as well, with their constants.
+    `purpose` is what they were chosen for, such as a budget. With another `criterion` than "gamma" channels are removed
+    as well that are dead by it in the masked network, whatever their γ.
     """
 
     method: str
@@ -72,9 +72,9 @@ def silenced(
 
     The filter and bias of a chosen channel become zero, and so do γ and β of every BatchNorm that reads it, or that
     scales a channel all of whose writers are chosen (as in a residual stream). With `recalibrate` the BatchNorms
-    behind those that read it get the mean and variance of what is left, estimated from the other BatchNorms (see
-    `recalibrated`), or measured where there are `images`, a hundred or more without labels (see `measured`). The
-    network itself is not touched.
+    behind its readers get the mean and variance without the masked channels, estimated from the other BatchNorms (see
+    `recalibrated`), or measured on `images`, a hundred or more without labels (see `measured`). The network itself is
+    not modified.
 
     Raises:
         UsageError: the selection names a layer or a channel that the network does not have, or a layer whose weight
@@ -99,12 +99,12 @@ def remove_selected(
     tolerance: float | None = None,
     float64: bool = False,
 ) -> Slimmed:
-    """Remove what was chosen: silence it in a copy, and slim that copy exactly.
+    """Remove the selected channels: mask them in a copy, and slim that copy exactly.
 
-    With `recalibrate` the silenced network's BatchNorms are told what is gone, which needs no data: before any
-    fine-tuning it errs much less often, and still less often with `images`, as in `silenced`. The certificate is
-    against the silenced network, not against `model`: what a method chooses computes something. Where it chose
-    nothing that was not dead anyway, the two are the same. A criterion that needs data is measured on `loader`. The
+    With `recalibrate` the masked network's BatchNorm statistics are re-estimated without the removed channels, which
+    needs no data: the error before fine-tuning is then much lower, and lower still with `images`, as in `silenced`.
+    The certificate is against the masked network, not against `model`, since a method selects live channels. If all
+    selected channels were dead anyway, the two are the same. A criterion that needs data is measured on `loader`. The
     other arguments are those of `slimnet.slim`.
 
     Raises:
@@ -132,7 +132,7 @@ def plan_for(
     *,
     round_to: int | Mapping[str, int] | None = None,
 ) -> SurgeryPlan:
-    """The plan that `remove_selected` follows; nothing is run.
+    """The plan that `remove_selected` applies; nothing is run.
 
     Raises:
         UsageError, TraceError, InputError: as `silenced`; a criterion that needs data is refused.
@@ -150,7 +150,7 @@ def plan_and_mask(
     selection: Selection,
     round_to: int | Mapping[str, int] | None,
 ) -> tuple[nn.Module, SurgeryPlan]:
-    """The slim network, as narrow as it will be but not recalibrated, and its plan."""
+    """The slim network, of its final width but not recalibrated, and its plan."""
     return operated(silence(model, channels, selection), inputs, selection, round_to)
 
 
@@ -161,7 +161,7 @@ def operated(
     round_to: int | Mapping[str, int] | None,
     loader: Iterable[Any] | None = None,
 ) -> tuple[nn.Module, SurgeryPlan]:
-    """The slim network and its plan, out of the silenced one."""
+    """The slim network and its plan, made from the masked one."""
 
     def find(graph: ChannelGraph) -> DeadChannels:
         dead = find_dead(quiet, graph, selection.threshold, selection.criterion, loader)
@@ -179,14 +179,14 @@ def mask_and_recalibrate(
     selection: Selection,
     images: Iterable[Any] | None,
 ) -> nn.Module:
-    """The silenced network with BatchNorms that do not miss what is gone."""
+    """The masked network with BatchNorm statistics re-estimated without the removed channels."""
     gone = wholly_chosen(channels, selection)
     told = recalibrated(quiet, inputs, channels, gone, selection.threshold)
     return told if images is None or not gone.any() else measured(model, told, images, selection.threshold)
 
 
 def silence(model: nn.Module, channels: Channels, selection: Selection, *, shared: bool = True) -> nn.Module:
-    """The silenced copy of a traced network; `shared` lets it keep the tensors that do not change.
+    """The masked copy of a traced network; `shared` lets it keep the tensors that do not change.
 
     Raises:
         UsageError: as `silenced`.
@@ -244,7 +244,7 @@ def zero_filters(zero: Any, tensors: Mapping[str, torch.Tensor], step: Reader | 
 
 
 def chosen_scales(channels: Channels, selection: Selection) -> Iterator[tuple[str, np.ndarray]]:
-    """Every γ with channels to silence, and which of its channels they are."""
+    """Every γ with channels to mask, and which of its channels they are."""
     graph, sets = channels.graph, channels.sets
     labels = chosen_labels(channels, selection)
     whole = wholly_chosen(channels, selection)

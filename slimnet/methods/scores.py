@@ -1,4 +1,4 @@
-"""rank: the order in which a method would give up the channels of a network."""
+"""score_channels: the order in which a method removes the channels of a network."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ from slimnet.training.recipe.recipe import Cost
 
 Scores = dict[str, np.ndarray]
 DEAD_BELOW = 1e-3
-"""What |γ| is dead anyway under the method `implicit` (paper, section 2.1)."""
+"""The |γ| below which channels are dead for the method `implicit` (paper, section 2.1)."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """A score `(C,)` for every output channel of some layers; the lowest go first, other layers are never cut.
+    """A score `(C,)` for every output channel of some layers; the lowest are removed first, other layers never.
 
-    `threshold` is the |γ| below which channels go in any case, as in `Selection`.
+    `threshold` is the |γ| below which channels are removed in any case, as in `Selection`.
     """
 
     method: str
@@ -40,7 +40,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Task:
-    """What a method may look at."""
+    """The input of a method."""
 
     model: nn.Module
     channels: Channels
@@ -59,9 +59,9 @@ def score_channels(
     cost: Cost = "macs",
     threshold: float = DEAD_BELOW,
 ) -> Ranking:
-    """Score every channel that a method would give up.
+    """Score every channel that a method may remove.
 
-    * "implicit": what the channel means to those that read it (see `strengths`) over what it costs (`cost`, paper
+    * "implicit": the importance of the channel for its readers (see `strengths`) over its cost (`cost`, paper
       section 5), after all with |γ| below `threshold`, which are dead anyway.
     * "li2017": the sum |F| of a filter over its layer's mean (Li et al. 2017), for convolutions alone on their
       channels; so of a residual block all but the last.
@@ -85,7 +85,7 @@ def score_channels(
 
 
 def require_method(method: str, *, with_batches: bool) -> Callable[[Task], Scores]:
-    """The function behind the name of a method, where what it needs is there.
+    """The function of a method by its name, if its requirements are met.
 
     Raises:
         UsageError: there is none, or it needs batches.
@@ -97,7 +97,7 @@ def require_method(method: str, *, with_batches: bool) -> Callable[[Task], Score
 
 
 def named(method: str) -> Callable[[Task], Scores]:
-    """The function behind the name of a method.
+    """The function of a method by its name.
 
     Raises:
         UsageError: there is none; it suggests the nearest.
@@ -108,7 +108,7 @@ def named(method: str) -> Callable[[Task], Scores]:
 
 
 def implicit(task: Task) -> Scores:
-    """What a channel means to its readers, over what its removal saves as a share of the mean (paper, section 5)."""
+    """The importance of a channel for its readers, over the savings of its removal relative to the mean (section 5)."""
     channels = task.channels
     sets, graph = channels.sets, channels.graph
     pieces = layer_macs(graph, sets) if task.cost == "macs" else parameter_sizes(graph, sets, task.model)
@@ -124,7 +124,7 @@ def liu2017(task: Task) -> Scores:
 
 
 def gamma_of_sets(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """The mean |γ| over the BatchNorms of every set, NaN without, and how many they are.
+    """The mean |γ| over the BatchNorms of every set, NaN without, and their number.
 
     Raises:
         UsageError: there is no BatchNorm with a γ.
@@ -165,7 +165,7 @@ def li2017(task: Task) -> Scores:
 
 
 def random(task: Task) -> Scores:
-    """The same draw for all channels that go together."""
+    """The same random score for all channels that are removed together."""
     draws = np.random.default_rng(task.seed).random(task.channels.pinned.size)
     return by_layer(task.channels, draws)
 

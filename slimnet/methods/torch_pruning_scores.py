@@ -1,4 +1,4 @@
-"""torch-pruning's importance criteria, asked about the filters of one layer at a time."""
+"""torch-pruning's importance criteria, applied to the filters of one layer at a time."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from slimnet.methods.candidates import Channels
 def importance(criterion: str, model: nn.Module, channels: Channels) -> dict[str, np.ndarray]:
     """The scores `(C,)` of every convolution and linear layer by one of torch-pruning's classes, over their mean.
 
-    Which channels go together is slimnet's to say, so each layer is shown to the class as a group of its own.
+    slimnet decides which channels are removed together, so each layer is passed to the class as a group of its own.
 
     Raises:
         UsageError: torch-pruning is not installed.
