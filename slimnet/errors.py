@@ -1,4 +1,4 @@
-"""What can go wrong, said in one line: what was wrong, where, and what to do about it."""
+"""Errors with one-line messages: what was wrong, where, and what to do about it."""
 
 import difflib
 from collections.abc import Iterable
@@ -68,7 +68,7 @@ class ExportError(SlimnetError):
 
 
 def nearest_name(given: str, names: Iterable[str]) -> str:
-    """A suggestion for a name that was not understood, and all there are."""
+    """A suggestion for an unknown name, and the list of valid ones."""
     known = list(names)
     lower = {name.lower(): name for name in known}
     nearest = difflib.get_close_matches(str(given).lower(), lower, n=1, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""inspect: what is dead in a network, what could be removed, and why the rest could not."""
+"""inspect: the dead channels of a network, the removable ones, and the reasons for keeping the others."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -64,7 +64,7 @@ def inspect(
     loader: Iterable[Any] | None = None,
     round_to: RoundTo = None,
 ) -> Inspection:
-    """Look at every layer's channels: dead, removable, and why not. Nothing is changed.
+    """Report every layer's dead and removable channels, and the reasons for kept ones. Nothing is changed.
 
     `criterion` and `round_to` are as for `slim`; `loader` yields the batches that a criterion is measured on.
 

@@ -1,4 +1,4 @@
-"""slim: the whole pipeline, from a dense network to a slim one with its plan and its certificate."""
+"""slim: the pipeline from a dense network to a slim one with its plan and its certificate."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -43,7 +43,7 @@ def slim(
     tolerance: float | None = None,
     float64: bool = False,
 ) -> Slimmed:
-    """Remove every dead channel that can go without changing what the network computes.
+    """Remove every dead channel that can be removed without changing the network's outputs.
 
     `example_inputs` are what forward takes: a tensor `(N, C, H, W)`, several, or a dict of keyword arguments.
     `criterion` is one of the `CRITERIA`: "gamma" (|γ| < `threshold`, paper section 2.1) or "activation" (zero on all of
@@ -114,7 +114,7 @@ def found_once(find: FindIn) -> FindIn:
 
 
 class SamePlanError(SlimnetError):
-    """A plan made with more care is the one that was trusted, so that nothing new would come of it."""
+    """The plan made with a retrace equals the one made without, so that the result would be the same."""
 
 
 def retry_with_retrace(attempt: Callable[[bool, SurgeryPlan | None], Slimmed]) -> Slimmed:
@@ -172,7 +172,7 @@ def certify_or_raise(
 
 
 def advice(proof: Certificate, plan: SurgeryPlan) -> str:
-    """What to do about a certificate that does not hold; a plan without a threshold measured on data."""
+    """Advice for a certificate that does not hold; a plan without a threshold was measured on data."""
     remedy = "lower the threshold" if plan.threshold else "find dead channels on more data"
     if proof.not_finite:
         return f"pass inputs on which the dense network computes finite numbers, or {remedy}"

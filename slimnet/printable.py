@@ -1,4 +1,4 @@
-"""Text that came with a file, made fit to be shown: nothing in it moves a cursor, turns text round or ends a line."""
+"""Text from files made printable: without control characters, changes of direction or line breaks."""
 
 import re
 from unicodedata import category

@@ -13,7 +13,7 @@ from slimnet.surgery.plan import SurgeryPlan
 
 @dataclass(frozen=True)
 class Slimmed:
-    """A slim network with everything that says how it came about and that it is right.
+    """A slim network with its plan and its certificate.
 
     `certificate` is what was measured when the network was made, see `current_certificate`.
     """

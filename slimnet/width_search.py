@@ -62,7 +62,7 @@ class Candidate:
 
 
 def choose(model: nn.Module, inputs: Inputs, make: Callable[[Rounding], Made], auto: WidthSearch) -> Made:
-    """The slim network with the fewest MACs of those that cannot be told from the fastest, and its plan.
+    """The slim network with the fewest MACs of those not measurably slower than the fastest, and its plan.
 
     `make` makes a slim network for one rounding. The dense network is one of the candidates: where nothing is faster
     the plan removes nothing. All of them are timed in turn; the plan holds what was measured. One that is not surely
@@ -148,7 +148,7 @@ def quickest(samples: Samples) -> Samples:
 
 
 def trial(candidate: Candidate, row: Sequence[float], dense: Sequence[float], auto: WidthSearch) -> WidthTrial:
-    """What was measured of one candidate."""
+    """The measurement of one candidate."""
     import numpy as np
 
     from slimnet.benchmark.latency import ratio_interval

@@ -1,4 +1,4 @@
-"""Measure what was gained: size, multiply-accumulates, memory, accuracy and latency, two networks or more."""
+"""Compare two networks or more: size, multiply-accumulates, memory, accuracy and latency."""
 
 from slimnet.benchmark.compare import compare, measure, memories, steps
 from slimnet.benchmark.contender import RUNTIMES, Cell, Contender, Settings, cells, count, shared_runtimes, with_onnx

@@ -62,7 +62,7 @@ def accuracies(
 
 
 def scorer(contender: Contender, runtime: str, threads: int, device: str) -> nn.Module:
-    """What scores images: a copy of the module, or its ONNX file."""
+    """A module that scores images: a copy of the network, or its ONNX file."""
     if runtime == ONNX:
         assert contender.onnx is not None
         return OnnxClassifier(contender.onnx, threads)

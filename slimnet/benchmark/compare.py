@@ -1,4 +1,4 @@
-"""Contenders side by side: size, multiply-accumulates, memory, accuracy, and latency on every runtime."""
+"""A comparison of contenders: size, multiply-accumulates, memory, accuracy, and latency on every runtime."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
 Measured = Latency | Accuracies | Profile
 Progress = Callable[[int, int, str], None]
-"""Told how much is measured, of how much, and what was the last."""
+"""Called with the number of finished measurements, their total, and a label of the last one."""
 
 
 def compare(
@@ -76,7 +76,7 @@ def compare(
 
 
 def steps(contenders: Sequence[Contender], settings: Settings, data: ImageData | None = None) -> int:
-    """How much there is to measure, as `compare` tells its progress.
+    """The number of measurements, for the progress of `compare`.
 
     Raises:
         UsageError: as `compare`.
@@ -110,7 +110,7 @@ def measure(contenders: Sequence[Contender], example: ExampleInputs | Inputs, se
 
 
 def measure_cell(contenders: Sequence[Contender], inputs: Inputs, cell: Cell, seconds: float) -> Latency:
-    """The latency of every contender in one place, where they take turns."""
+    """The latency of every contender in one setting, interleaved."""
     with measurement_environment(cell) as stopwatch:
         runs = [prepared(contender, cell, inputs) for contender in contenders]
         check_alike(contenders, runs, inputs, cell.runtime)

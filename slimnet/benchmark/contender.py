@@ -1,4 +1,4 @@
-"""What is measured, and how: contenders, settings, and the runtimes that can run them all."""
+"""Contenders, settings of a measurement, and the runtimes that can run all contenders."""
 
 import copy
 import tempfile
@@ -81,7 +81,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cell:
-    """Where one latency is measured."""
+    """The setting in which one latency is measured."""
 
     device: str
     runtime: str
@@ -113,7 +113,7 @@ def _contender(name: str, source: nn.Module | Path | str) -> Contender:
 
 
 def cells(contenders: Sequence[Contender], settings: Settings) -> tuple[Cell, ...]:
-    """Every place where all contenders are to be timed.
+    """Every setting in which all contenders are timed.
 
     Raises:
         UsageError: a runtime or device that was asked for cannot run them.
@@ -135,7 +135,7 @@ def cells(contenders: Sequence[Contender], settings: Settings) -> tuple[Cell, ..
 
 
 def runtimes_on(device: str, contenders: Sequence[Contender], settings: Settings) -> tuple[str, ...]:
-    """The runtimes asked for that can run every contender on a device."""
+    """The requested runtimes that can run every contender on a device."""
     asked = settings.runtimes or tuple(name for name in RUNTIMES if name != COMPILED)
     if ALL in asked:
         asked = RUNTIMES
@@ -211,7 +211,7 @@ def _check_device(name: str) -> None:
 
 
 def _why_not(runtime: str, device: str, contenders: Sequence[Contender]) -> str:
-    """Why a runtime that was asked for runs nowhere."""
+    """Why a requested runtime cannot run."""
     shared = shared_runtimes(contenders)
     if runtime == ONNX and ONNX in shared:
         return f"onnxruntime has no {CUDA_PROVIDER} here, which {device} needs; install onnxruntime-gpu"

@@ -1,4 +1,4 @@
-"""How big a network is: parameters, multiply-accumulates, bytes on disk.
+"""The size of a network: parameters, multiply-accumulates, bytes on disk.
 
 MACs are those of convolutions and linear layers for one example, and nothing else. A module's are counted
 while its own forward runs, with torch's counter (which counts floating-point operations, two to a
@@ -37,7 +37,7 @@ LAYER_OPERATORS = {"Conv": "conv", "ConvTranspose": "conv", "Gemm": "linear", "M
 
 @dataclass(frozen=True)
 class Counts:
-    """What a network costs to keep and to run.
+    """The size and the cost of a network.
 
     `macs` is for one example, and None where an ONNX graph's shapes cannot be known without running it;
     `file_bytes` maps a kind of file ("safetensors", "onnx", ...) to its size.

@@ -1,4 +1,4 @@
-"""Where numbers were measured: without this a latency means nothing."""
+"""The environment of a measurement, without which a latency has no meaning."""
 
 import os
 import platform
@@ -45,11 +45,11 @@ class Environment:
 
     @property
     def busy(self) -> bool:
-        """Whether other programs were taking a good part of a core, so that latencies are to be doubted."""
+        """Whether other programs used a large part of a core, which makes latencies unreliable."""
         return self.other_work is not None and self.other_work > BUSY_CORES
 
     def rows(self) -> tuple[tuple[str, str], ...]:
-        """What it says, as (name, value) pairs for people."""
+        """Its content as (name, value) pairs for display."""
         other = "not known" if self.other_work is None else f"{self.other_work:.1f} cores"
         gpu = (("GPU", self.gpu), ("GPU's driver and clocks", self.driver))
         return (
@@ -68,7 +68,7 @@ class Environment:
 
 
 def environment(devices: Sequence[str] = ("cpu",)) -> Environment:
-    """Record the machine and the software; watches for a quarter of a second whether others are busy.
+    """Record the machine and the software; takes a quarter of a second to measure the load of other programs.
 
     The GPU is recorded where `devices` names one.
     """

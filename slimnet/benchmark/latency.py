@@ -1,8 +1,8 @@
-"""Latency that can be believed: contenders timed in turn, medians, and an interval around their ratio.
+"""Reliable latency: interleaved measurements, medians, and a confidence interval of their ratio.
 
-One round times every contender once, in an order that is drawn, and the next in the reverse of it, so that whatever
-the machine does meanwhile (another process, a clock that falls as it warms, a scheduler that takes its turns) meets
-all of them alike. A ratio is resampled by whole rounds, for the same reason.
+One round times every contender once, in random order, and the next one in reverse order, so that disturbances (other
+processes, clock throttling, scheduling) affect all contenders equally. For the same reason a ratio is resampled by
+whole rounds.
 """
 
 import time
@@ -19,7 +19,7 @@ from slimnet.torch_state.process import collection_paused
 Run = Callable[[], object]
 Clock = Callable[[], float]
 Stopwatch = Callable[[Run, int], float]
-"""Runs something so many times and says how many seconds one run took."""
+"""Runs a function this many times and returns the seconds of one run."""
 
 WARM_UP_CALLS = 3
 WARM_UP_SECONDS = 0.1
@@ -41,12 +41,12 @@ class Interval:
 
     @property
     def holds_one(self) -> bool:
-        """Whether the measurement cannot tell the two apart."""
+        """Whether the measurement shows no difference between the two."""
         return self.low <= 1.0 <= self.high
 
     @property
     def verdict(self) -> str:
-        """The ratio in words, which claim nothing that the interval does not hold."""
+        """The ratio in words, which claim no more than the interval supports."""
         if self.holds_one:
             return "no measurable difference"
         if self.value > 1.0:
@@ -59,7 +59,7 @@ class Interval:
 
     @property
     def spread(self) -> str:
-        """The interval in words, the way round that the verdict has it."""
+        """The interval in words, in the direction of the verdict."""
         low, high = self.low, self.high
         if self.high < 1.0:
             low, high = 1 / high, 1 / low
@@ -95,7 +95,7 @@ class Latency:
         return f"{place(self.runtime, self.device)}, batch {self.batch}"
 
     def images_per_second(self, contender: int) -> float:
-        """The throughput that the median time comes to."""
+        """The throughput at the median time."""
         return 1e3 * self.batch / self.median_ms(contender)
 
     def median_ms(self, contender: int) -> float:

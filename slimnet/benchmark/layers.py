@@ -1,4 +1,4 @@
-"""The time of every layer of every contender, measured while they take turns."""
+"""The time of every layer of every contender, in interleaved measurements."""
 
 import tempfile
 import time
@@ -21,7 +21,7 @@ MOST_FORWARDS = 200
 SAMPLES = 50
 """Forwards in a row are averaged so that no more samples are left: onnxruntime counts whole microseconds."""
 LEAST_MS = 1e-6
-"""A time that was too short for the clock."""
+"""The value for a time that is too short for the clock."""
 
 
 def has_layers(cell: Cell) -> bool:
@@ -63,7 +63,7 @@ def _timer(contender: Contender, cell: Cell, inputs: Inputs, prefix: Path) -> La
 
 
 def _take_turns(timers: Sequence[LayerTimer], seconds: float) -> int:
-    """Run all of them in turn; returns how many forwards of each were to warm up."""
+    """Run all of them interleaved; returns the number of warm-up forwards of each."""
     for timer in timers:
         for _ in range(WARM_UP_CALLS):
             timer.run()

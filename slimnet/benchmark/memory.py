@@ -1,4 +1,4 @@
-"""Peak memory of the activations in one forward: followed on the CPU, asked of the allocator on a GPU."""
+"""Peak memory of the activations in one forward: tracked on the CPU, from the allocator on a GPU."""
 
 import copy
 import weakref
@@ -70,7 +70,7 @@ class Follower(TorchDispatchMode):
         return out
 
     def note(self, made: torch.UntypedStorage) -> None:
-        """Count a storage that is new, until it is gone."""
+        """Count a new storage, until it is freed."""
         if made._cdata in self.known:
             return
         self.known.add(made._cdata)
@@ -78,6 +78,6 @@ class Follower(TorchDispatchMode):
         weakref.finalize(made, self.forget, made._cdata, made.nbytes()).atexit = False
 
     def forget(self, address: int, size: int) -> None:
-        """A storage is gone, and its address may be given to another."""
+        """Stop counting a freed storage, whose address may be reused."""
         self.known.discard(address)
         self.live -= size

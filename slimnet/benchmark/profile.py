@@ -1,4 +1,4 @@
-"""Where the time goes: every convolution and linear layer of every contender, and everything else by kind."""
+"""A profile: the time of every convolution and linear layer of every contender, and of other ops by kind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from slimnet.storage.field_types import Amount, Count, NotEmpty, Size
 LAYER_KINDS = ("conv", "linear")
 OTHER = "other"
 SUMS = {"conv": "all convolutions", "linear": "all linear layers", OTHER: "everything else"}
-"""What all rows of a kind are called together."""
+"""The name of the sum of all rows of a kind."""
 
 Samples = Annotated[tuple[Amount, ...], NotEmpty()]
 
@@ -47,7 +47,7 @@ class LayerTimes:
         return before / after if before and after else None
 
     def efficiency(self, contender: int = -1, reference: int = 0) -> Interval | None:
-        """Speed-up ÷ MACs reduction: 1 where the time fell as the work did."""
+        """Speed-up ÷ MACs reduction: 1 where time fell in proportion to the MACs."""
         return efficiency(self.speedup(contender, reference), self.macs_reduction(contender, reference))
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark found, as plain values that are written to JSON and read back."""
+"""The results of a benchmark, as plain values that are written to JSON and read back."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -57,7 +57,7 @@ class Accuracies:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was measured, and where; the first contender is the one the others are compared with.
+    """The measurements and their environment; the others are compared with the first contender.
 
     Rows that have one value for each contender have them in the order of `counts`.
     """
@@ -80,7 +80,7 @@ class Comparison:
         return before / after if before and after else None
 
     def efficiency(self, latency: Latency, contender: int = -1, reference: int = 0) -> Interval | None:
-        """Speed-up ÷ MACs reduction: 1 where the time fell as the work did."""
+        """Speed-up ÷ MACs reduction: 1 where time fell in proportion to the MACs."""
         return efficiency(latency.speedup(contender, reference), self.macs_reduction(contender, reference))
 
     def pair(self, contender: int, reference: int = 0) -> "Comparison":
@@ -103,7 +103,7 @@ class Comparison:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, raw samples included, with what follows from them beside them."""
+        """Everything as plain values, with raw samples and the values derived from them."""
         document = asdict(self)
         for row, latency in zip(document["latencies"], self.latencies, strict=True):
             contenders = range(len(latency.names))
@@ -126,7 +126,7 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "Comparison":
-        """Read back what `to_dict` wrote; what follows from the samples is worked out again.
+        """Read the output of `to_dict`; values derived from the samples are computed again.
 
         Raises:
             UsageError: it is something else.

@@ -1,4 +1,4 @@
-"""The paper's tables with ours beside them, as Markdown and as JSON."""
+"""The paper's tables with our results next to them, as Markdown and as JSON."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ COUNTS = ("features_pruned",)
 
 @dataclass(frozen=True)
 class Found:
-    """What is told of the paper: which of its tables and figures, at which scale, and all that was found."""
+    """A report of the paper: the selected tables and figures, the scale, and the results."""
 
     names: tuple[str, ...]
     scale: Scale

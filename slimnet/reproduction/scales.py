@@ -75,7 +75,7 @@ def narrowed(arch: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def small_name(data: str, arch: str) -> str:
-    """Where the small data set for a network lies."""
+    """The path of the small data set for a network."""
     small = document("experiments.json")["small"]
     return f"data/{data}-{small_size(arch)}px-{small['train_images']}.npz"
 

@@ -230,7 +230,7 @@ def in_use(folder: Path) -> bool:
 
 
 def refuse_existing(target: Path, failure: type[SlimnetError]) -> None:
-    """Refuse to write where something is already.
+    """Refuse a path that already exists.
 
     Raises:
         failure: naming it.
@@ -257,7 +257,7 @@ def flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def os_errors_as(target: Path, failure: type[SlimnetError]) -> Iterator[None]:
-    """Say in one line what the operating system refused, and what to do about it."""
+    """Report errors of the operating system in one line, with advice."""
     try:
         yield
     except OSError as error:
@@ -268,7 +268,7 @@ def os_errors_as(target: Path, failure: type[SlimnetError]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unseen(staging: Path, target: Path) -> Iterator[None]:
-    """Let what is refused speak of the target, not of its hidden neighbour, which is gone by then."""
+    """Report errors under the target's name, not the staging file's."""
     try:
         yield
     except SlimnetError as error:

@@ -1,4 +1,4 @@
-"""apply_plan: make the slim network; the dense one is never touched."""
+"""apply_plan: make the slim network; the dense one is never modified."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -130,7 +130,7 @@ def silenced(gamma: torch.Tensor, beta: torch.Tensor | None, channels: torch.Ten
 
 
 def output_count(module: nn.Module) -> int:
-    """How many channels a layer writes, read off its weight."""
+    """The number of output channels of a layer, from its weight."""
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return stored(module, "weight").shape[1] * module.groups
     return stored(module, "weight").shape[0]

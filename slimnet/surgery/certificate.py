@@ -1,4 +1,4 @@
-"""certify: measure that the slim network computes what the dense one does."""
+"""certify: measure the differences between the outputs of the slim and the dense network."""
 
 import dataclasses
 import json
@@ -35,8 +35,8 @@ class Certificate:
     network is the dense one with every γ that the plan takes for zero set to exactly zero: against it only rounding
     may differ.
     `top1_agreement` is the fraction of samples with the same largest logit, None where outputs are not logits.
-    `reference` says which network stands for the dense one. Where the inputs came with their classes, `accuracies` are
-    that network's on them, and the slim one's.
+    `reference` names the network that is used as the dense one. With labelled inputs `accuracies` are that network's on
+    them, and the slim one's.
 
     It belongs to the weights it was measured on: `slim_weights` and `reference_weights` are their digests (see
     `weights_digest`), and `trained_since` says that the slim network's were changed after that. Of the dense network's
@@ -86,7 +86,7 @@ class Certificate:
         return dataclasses.replace(self, trained_since=digest != self.slim_weights)
 
     def to_json(self) -> str:
-        """JSON with `holds` beside the measurements."""
+        """JSON with `holds` and the measurements."""
         return json.dumps(dataclasses.asdict(self) | {"holds": self.holds}, sort_keys=True, indent=2)
 
     @classmethod
@@ -123,7 +123,7 @@ class Certificate:
 
     @property
     def _measured(self) -> str:
-        """What was measured, in words."""
+        """The measurements in words."""
         agreement = "" if self.top1_agreement is None else f", top-1 agreement {self.top1_agreement:.2%}"
         if self.accuracies is not None:
             before, after = self.accuracies
@@ -138,7 +138,7 @@ class Certificate:
 
     @property
     def not_finite(self) -> str:
-        """What is to be said where the dense network's own outputs are not finite; "" where they are."""
+        """A note for outputs of the dense network that are not finite; "" where all are."""
         found = []
         if self.infinities:
             found.append(f"{self.infinities:,} are infinite")
@@ -151,7 +151,7 @@ class Certificate:
 
 @dataclass
 class Difference:
-    """A running largest difference between two networks' outputs, and how often each tells the class."""
+    """A running largest difference between two networks' outputs, and the accuracy of each."""
 
     measured: Distance = field(default_factory=Distance)
     agreeing: int = 0
@@ -186,7 +186,7 @@ class Difference:
 
     @property
     def accuracies(self) -> tuple[Accuracy, Accuracy] | None:
-        """How often each network tells the class, where the classes were given."""
+        """The accuracy of each network, if labels were given."""
         expected, actual = (hits.accuracy for hits in self.hits)
         return (expected, actual) if self.logits and expected and actual else None
 

@@ -1,4 +1,4 @@
-"""How far the outputs of two networks, or of two forms of one, are from each other: measured in one way everywhere."""
+"""The distance between the outputs of two networks, or of two forms of one, with one definition everywhere."""
 
 import math
 from collections.abc import Iterator, Sequence

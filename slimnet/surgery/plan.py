@@ -1,4 +1,4 @@
-"""The surgery plan: data that says what is cut, what is folded where, what is kept and why."""
+"""The surgery plan as data: cuts, folds, kept channels and the reasons for them."""
 
 import dataclasses
 import hashlib
@@ -120,7 +120,7 @@ class Kept:
 
     @property
     def help(self) -> str:
-        """What can be done about it, in a few words; empty where nothing can."""
+        """The remedy in a few words; empty where there is none."""
         kind = Kind.__members__.get(self.kind.upper())
         return "" if kind is None else kind.help
 
@@ -160,7 +160,7 @@ class WidthTrial:
 
 @dataclass(frozen=True)
 class SurgeryPlan:
-    """Everything needed to make a dense network slim, and nothing of the network itself.
+    """Everything needed to make a dense network slim, without its weights.
 
     `shapes` are the dense network's tensors; a plan fits a network with exactly these. MACs are those of one example.
     `rounding` says in words what widths were rounded up to, `trials` what else was measured before it was chosen.

@@ -1,4 +1,4 @@
-"""A surgery plan as text that people read."""
+"""A surgery plan as readable text."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def describe(plan: "SurgeryPlan") -> str:
-    """The plan in plain text: totals, changed layers, where constants went, what stays and why."""
+    """The plan in plain text: totals, changed layers, folded constants, kept channels and the reasons."""
     lines = [
         f"surgery plan for {plan.network}: dead is {plan.criterion}",
         f"  {plan.removed_channels:,} of {sum(layer.channels_before for layer in plan.layers):,} channels removed; "

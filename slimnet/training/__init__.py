@@ -1,4 +1,4 @@
-"""Training as the paper means it: recipes, the loop, and what is measured along the way."""
+"""Training as in the paper: recipes, the loop, and the measurements during training."""
 
 from slimnet.training.analysis.metrics import Accuracy, batchnorm_scales, evaluate, sparsity_by_gamma
 from slimnet.training.analysis.universality import Analysis, LayerAnalysis, analyse

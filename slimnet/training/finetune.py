@@ -1,4 +1,4 @@
-"""Fine-tuning: train a network that has lost channels a little further, in one way whatever chose them."""
+"""Fine-tuning: train a network briefly after channels were removed, in the same way for every method."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ EVALUATIONS = 4
 """How often a fine-tuned network is tested, evenly spread over its iterations, the last time at their end."""
 
 DUST = 1e-12
-"""Below this a weight is what training has left of a dead filter: no float32 sum with living ones shows it."""
+"""Below this a weight is a remainder of a dead filter, which is lost in any float32 sum with live ones."""
 
 RETRAINING: dict[str, Any] = {"optimiser": "sgd", "lr": 1e-3, "momentum": 0.9, "l2": 1e-4, "batch_size": 128}
 """Li et al.'s retraining (section 4): SGD at a constant 1e-3; momentum, L2 and batch size are He et al.'s."""
@@ -39,9 +39,9 @@ class Point:
 
 
 def retraining(arch: str, data: str, iterations: int, **changes: Any) -> Recipe:
-    """The recipe of Li et al.'s retraining over so many iterations, with what is to be different.
+    """The recipe of Li et al.'s retraining over this many iterations, with the given changes.
 
-    `arch` is only what the network is called: a slim one is none that a recipe could build.
+    `arch` is only a name: a recipe cannot build a slim network.
 
     Raises:
         UsageError: a value out of its range.
@@ -69,7 +69,7 @@ def sparsifying(arch: str, data: str, iterations: int, l1_gamma: float, **change
 def without_dust(model: nn.Module) -> nn.Module:
     """A copy in which weights and statistics below 1e-12 are exactly zero.
 
-    A dead channel that a slim network has to keep, for the constant it emits, has a filter of such numbers. Where
+    A dead channel that a slim network must keep, because of its constant, has a filter of such numbers. Where
     its γ is 0 as well, all of it then stays 0 in any further training; else both would grow out of rounding errors
     to numbers whose products are denormal, with which CPUs compute several times more slowly.
     """
@@ -83,9 +83,9 @@ def without_dust(model: nn.Module) -> nn.Module:
 class Finetuning(Iterator[Progress]):
     """A copy of a network in further training: iterate over it as over a `TrainingRun`, then take `model`.
 
-    What is left in it of dead filters becomes exactly zero first: see `without_dust`.
+    Remains of dead filters are set to exactly zero first: see `without_dust`.
 
-    In a `folder` it keeps a checkpoint at every evaluation, and goes on from the newest one there.
+    In a `folder` it stores a checkpoint at every evaluation, and resumes from the newest one there.
 
     Attributes:
         run: the training run.
@@ -120,7 +120,7 @@ class Finetuning(Iterator[Progress]):
 
     @property
     def model(self) -> nn.Module:
-        """The network as it is now."""
+        """The current network."""
         return self.run.model
 
     def __next__(self) -> Progress:
@@ -139,7 +139,7 @@ class Finetuning(Iterator[Progress]):
         return progress
 
     def _due(self) -> int:
-        """How many evaluations there should have been by now."""
+        """The number of evaluations due so far."""
         return self.run.iteration * self._evaluations // self.run.recipe.iterations
 
     def _save(self) -> None:

@@ -1,4 +1,4 @@
-"""Begin with a network that somebody has trained, and say how long L2 will need to kill its filters."""
+"""Start from a trained network, and forecast how many iterations L2 needs to make its filters die."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from slimnet.training.recipe.optimisers import scales_and_shifts
 from slimnet.training.recipe.recipe import Recipe
 
 LONGEST_FORECAST = 500_000
-"""Iterations after which a forecast gives up; it takes about a second to get there."""
+"""The limit of a forecast in iterations; it takes about a second to reach."""
 
 Move = Callable[[float], float]
 """An optimiser on one number: from its gradient to what it subtracts, in units of the learning rate."""
@@ -76,9 +76,9 @@ def _digest(path: str) -> str:
 
 
 def iterations_to_kill(model: nn.Module, recipe: Recipe, threshold: float = DEAD_BELOW) -> Forecast:
-    """How long the recipe's regularisers need to bring the γ of `model` below the threshold, drops left out.
+    """The iterations that the recipe's regularisers need to bring the γ of `model` below the threshold, without drops.
 
-    It is a lower bound for γ that the loss does not hold: the optimiser's own recursion runs on one number whose
+    It is a lower bound for γ that the loss does not support: the optimiser's own recursion runs on one number whose
     gradient is the regularisers' alone. With γ₀ the γ to begin with, τ the threshold, and L2 by λ, that comes to
 
     * SGD: γ₀·exp(−lr·λ·t / (1 − momentum)), so (1 − momentum)/(lr·λ) · ln(γ₀/τ);
@@ -90,7 +90,7 @@ def iterations_to_kill(model: nn.Module, recipe: Recipe, threshold: float = DEAD
     * Adadelta: ln(γ₀/τ)/(lr·λ), since its steps are the gradients themselves where those are well below √eps;
     * the paper's weight decay, with any of them: ln(γ₀/τ)/λ; decoupled weight decay: ln(γ₀/τ)/(lr·λ).
 
-    A γ that the loss does hold keeps its place for as long as it does. The noise of the loss's gradients makes
+    A γ that the loss supports stays where it is for as long as it does. The noise of the loss's gradients makes
     steps under Adam and its kin smaller. L2 that depends on a channel's cost is taken at its mean.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a contender is that notes how long each of its layers takes, whatever runs it."""
+"""The protocol of a contender that records the time of each of its layers, on any runtime."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ Forward = Mapping[Key, float]
 
 
 class LayerTimer(ABC):
-    """A contender that notes how long each of its layers takes."""
+    """A contender that records the time of each of its layers."""
 
     macs: Mapping[Key, int | None]
     """Multiply-accumulates of every convolution and linear layer, for one example, in order."""
@@ -21,4 +21,4 @@ class LayerTimer(ABC):
 
     @abstractmethod
     def forwards(self) -> list[Forward]:
-        """What was noted, a mapping for each forward; nothing is noted afterwards."""
+        """The recorded times, a mapping for each forward; recording ends here."""

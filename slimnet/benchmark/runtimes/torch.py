@@ -1,4 +1,4 @@
-"""A contender made ready to be timed: one call is one forward, on any device and runtime."""
+"""A contender prepared for timing: one call is one forward, on any device and runtime."""
 
 import copy
 import functools
@@ -63,13 +63,13 @@ def graph_run(model: nn.Module, inputs: Inputs) -> Run:
 
 
 def kept_alive(run: Run, *_: object) -> object:
-    """A run of something that needs other things to stay where they are."""
+    """A run that keeps other objects alive."""
     return run()
 
 
 @contextmanager
 def measurement_environment(cell: Cell) -> Iterator[Stopwatch]:
-    """What holds while a cell is measured: threads, no gradients, cuDNN's fastest kernels; yields how to time.
+    """The settings during a measurement: threads, no gradients, cuDNN's fastest kernels; yields the stopwatch.
 
     Denormal numbers, which dead filters end in, are taken for zero: a dense network that a CPU computes dozens of
     times too slowly because of them would flatter the slim one. What torch compiled is forgotten afterwards.
@@ -100,7 +100,7 @@ def cuda_stopwatch(run: Run, repeats: int) -> float:
 
 
 def check_alike(contenders: Sequence[Contender], runs: Sequence[Run], inputs: Inputs, runtime: str) -> None:
-    """Run every contender once, and refuse those that cannot be compared.
+    """Run every contender once, and refuse those that are not comparable.
 
     Raises:
         UsageError: one does not run on these inputs, or returns other shapes than the first.

@@ -21,7 +21,7 @@ Mark = tuple[str | None, Any]
 
 
 class TorchLayers(LayerTimer):
-    """A copy of a network, in eval mode on a device, that notes when every module begins and ends."""
+    """A copy of a network, in eval mode on a device, that records when every module begins and ends."""
 
     def __init__(self, model: nn.Module, inputs: Inputs, device: str):
         self.model = copy.deepcopy(model).eval().cpu()
@@ -73,7 +73,7 @@ class TorchLayers(LayerTimer):
 
 @contextmanager
 def marks(model: nn.Module, read: Callable[[], Any]) -> Iterator[list[Mark]]:
-    """Read something whenever a module's forward begins or ends, while the context lasts."""
+    """Take a reading whenever a module's forward begins or ends, while the context lasts."""
     made: list[Mark] = []
     handles = []
     for path, module in model.named_modules():

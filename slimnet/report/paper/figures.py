@@ -1,4 +1,4 @@
-"""The figures of a reproduction: sparsity beside the paper's, how γ and β moved, how universal features are."""
+"""The figures of a reproduction: sparsity next to the paper's, histories of γ and β, universality of features."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""What is measured of a trained network: accuracy, sparsity, universality."""
+"""Measurements of a trained network: accuracy, sparsity, universality."""

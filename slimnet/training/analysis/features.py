@@ -45,7 +45,7 @@ def feature_layers(graph: ChannelGraph) -> tuple[FeatureLayer, ...]:
 
 
 class Walker:
-    """Goes from a layer's outputs along whatever keeps each channel to itself."""
+    """Follows a layer's outputs through ops that keep channels separate."""
 
     def __init__(self, graph: ChannelGraph) -> None:
         self.graph = graph
@@ -57,7 +57,7 @@ class Walker:
                     self.readers.setdefault(_key(operand), []).append(step)
 
     def layers(self) -> Iterator[tuple[tuple[str, str], FeatureLayer]]:
-        """The layers under what tells them apart: their γ, or their weight where they have none."""
+        """The layers by their identity: their γ, or their weight where they have none."""
         convolutional = np.zeros(self.graph.size, dtype=bool)
         claimed: set[int] = set()
         for step in self.graph.steps:

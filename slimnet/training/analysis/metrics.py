@@ -1,4 +1,4 @@
-"""What is measured while training: accuracy, and the BatchNorm scales that tell which filters died."""
+"""Measurements during training: accuracy, and the γ of BatchNorms, from which dead filters are found."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,8 +26,8 @@ def evaluate(
 ) -> Accuracy:
     """Accuracy of a classifier in eval mode, where its parameters are; its modes stay as they were.
 
-    With fewer than five classes the top five are all of them. `progress` is told how many images are done, of how
-    many.
+    With fewer than five classes the top five are all of them. `progress` is called with the number of images
+    done, and their total.
 
     Raises:
         DataError: images that the network does not take, or more classes than it has scores.

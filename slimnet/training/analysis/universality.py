@@ -1,4 +1,4 @@
-"""What a network learnt to use: sparsity by γ and by activation, and how universal each feature is (section 2)."""
+"""Sparsity by γ and by activation, and the universality of each feature (section 2)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -145,7 +145,7 @@ Responses = dict[FeatureLayer, torch.Tensor]
 
 
 class Survey:
-    """Runs a network over the training images and looks at its activations."""
+    """Runs a network over the training images and measures its activations."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class Survey:
 
 
 class ResponseMeter(PeakMeter):
-    """Watches a real forward and keeps the largest |a| of every wanted channel for each image."""
+    """Records, during a forward, the largest |a| of every requested channel for each image."""
 
     def __init__(self, wanted: Iterable[ActivationKey]) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class ResponseMeter(PeakMeter):
         self.seen: dict[ActivationKey, torch.Tensor] = {}
 
     def note(self, key: ActivationKey, out: torch.Tensor) -> None:
-        """Take in what one activation gave, `(N, C, ...)`, as `(N, C)` in float32 or float64."""
+        """Reduce the output of one activation, `(N, C, ...)`, to `(N, C)` in float32 or float64."""
         if key in self.wanted:
             pooled = out.abs().flatten(2).amax(2) if out.ndim > 2 else out.abs()
             self.seen[key] = pooled.float() if pooled.dtype.itemsize < 4 else pooled

@@ -7,7 +7,7 @@ import torch
 
 
 class Draw(NamedTuple):
-    """Which images make a batch, and how each is varied.
+    """The images of a batch, and the augmentation of each.
 
     Attributes:
         numbers: of the images, int64 `(N,)`.
@@ -23,7 +23,7 @@ class Draw(NamedTuple):
 class BatchOrder:
     """Endless shuffled passes over `count` images, cut into batches of exactly `batch_size`.
 
-    A batch takes up where the last one stopped, across the end of a pass: no image is skipped and no short
+    A batch continues where the last one stopped, across the end of a pass: no image is skipped and no short
     batch upsets BatchNorm. Any batch can be asked for directly, so a run may start anywhere.
 
     Where several processes train together, each has the `part` (its number, of how many) of every batch, cut

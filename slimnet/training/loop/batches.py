@@ -1,4 +1,4 @@
-"""The training images of a run, batch by batch: gathered, mirrored, moved and normalised where it trains."""
+"""The training images of a run in batches: gathered, mirrored, shifted and normalised on its device."""
 
 from abc import ABC, abstractmethod
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +26,7 @@ class TrainingBatches(ABC):
 
     @abstractmethod
     def bring(self, iteration: int) -> Tensors:
-        """What the device needs for the batch of one iteration; of the same shapes every time."""
+        """The data that the device needs for the batch of one iteration; its shapes are always the same."""
 
     @abstractmethod
     def assemble(self, brought: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,7 +43,7 @@ class TrainingBatches(ABC):
 
 
 class ResidentBatches(TrainingBatches):
-    """Batches of images that all lie on the device: only their numbers are brought."""
+    """Batches of images that are all stored on the device: only their indices are transferred."""
 
     def __init__(self, data: ImageData, recipe: Recipe, device: torch.device, part: tuple[int, int]) -> None:
         super().__init__(data, recipe, device)
@@ -51,7 +51,7 @@ class ResidentBatches(TrainingBatches):
         self._order = order_of(data, recipe, part, device)
 
     def bring(self, iteration: int) -> Tensors:
-        """Image numbers, whether to mirror each, and by how much to move it."""
+        """Image numbers, whether to mirror each, and the shift of each."""
         return self._order.draw(iteration)
 
     def assemble(self, brought: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,7 +61,7 @@ class ResidentBatches(TrainingBatches):
 
 
 class HostBatches(TrainingBatches):
-    """Batches of images that stay on the host or its disk: their bytes are brought, one batch ahead of its need."""
+    """Batches of images that stay on the host or its disk: their bytes are transferred, one batch ahead."""
 
     def __init__(self, data: ImageData, recipe: Recipe, device: torch.device, part: tuple[int, int]) -> None:
         super().__init__(data, recipe, device)
@@ -96,7 +96,7 @@ def batches_of(data: ImageData, recipe: Recipe, device: torch.device, part: tupl
 
 
 def fits(data: ImageData, device: torch.device) -> bool:
-    """Whether the training images can all lie on the device, with at least as much room left for the network."""
+    """Whether all training images fit on the device, with at least as much memory left for the network."""
     if data.mapped or device.type != "cuda":
         return not data.mapped
     free, _ = torch.cuda.mem_get_info(device)
@@ -110,7 +110,7 @@ def order_of(data: ImageData, recipe: Recipe, part: tuple[int, int], device: tor
 
 
 def moved(pixels: torch.Tensor, shifts: torch.Tensor, most: int) -> torch.Tensor:
-    """Images `(N, H, W, C)` moved by whole pixels, black where nothing is left.
+    """Images `(N, H, W, C)` shifted by whole pixels, with black padding.
 
     `shifts` `(N, 2)` are the row and column of the old image that come to the upper left corner; none is beyond
     `most` either way. It is what padding by `most` and cropping at random does (Network Slimming).

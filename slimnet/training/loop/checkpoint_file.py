@@ -1,4 +1,4 @@
-"""Checkpoints of a training run, complete or not there at all."""
+"""Checkpoints of a training run, written atomically."""
 
 import errno
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def copied(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def write(path: Path, content: Mapping[str, Any], failure: type[SlimnetError]) -> None:
-    """Write what `torch.load(path, weights_only=True)` reads, whole or not at all.
+    """Write a file that `torch.load(path, weights_only=True)` reads, atomically.
 
     Raises:
         failure: it cannot be written; whatever was there before is unharmed.

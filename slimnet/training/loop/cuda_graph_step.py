@@ -17,7 +17,7 @@ NOT_CAPTURED = ("adagrad",)
 
 
 def wanted(recipe: Recipe, tuning: Tuning, device: torch.device, ranks: Ranks) -> bool:
-    """Whether the steps of a run are to be captured.
+    """Whether the steps of a run are captured.
 
     Raises:
         UsageError: that was asked for where it cannot be done.
@@ -39,7 +39,7 @@ def wanted(recipe: Recipe, tuning: Tuning, device: torch.device, ranks: Ranks) -
 
 
 class CapturedStep:
-    """Takes the first steps one kernel after the other, then captures one and replays it.
+    """Runs the first steps eagerly, then captures one and replays it.
 
     The learning rate and the schedule's scale are constants of the graph, which is captured anew at each drop;
     that takes a second, and keeps recipes and optimisers free of any trace of it.

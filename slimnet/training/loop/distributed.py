@@ -1,4 +1,4 @@
-"""Several processes that train one network together: who they are, and what they tell each other.
+"""Several processes that train one network together: their ranks, and their communication.
 
 The batch size of a recipe is that of the whole batch, however many processes share it, since sparsity depends
 on it: each takes its part of the very batch that one process alone would see, and gradients are averaged. Only
@@ -22,7 +22,7 @@ from slimnet.torch_state.devices import usable
 from slimnet.training.recipe.recipe import Recipe
 
 COURTESY = timedelta(seconds=10)
-"""How long a process waits for another one to say what went wrong."""
+"""How long a process waits for another one to report an error."""
 
 PATIENCE = timedelta(days=7)
 """How long the others wait for the one that prepares something; decoding a large data set takes hours."""
@@ -88,7 +88,7 @@ class Ranks:
                 distributed.all_reduce(each)
 
     def any(self, wish: bool) -> bool:
-        """Whether any of the processes wishes so; all of them get the same answer."""
+        """Whether `wish` is true in any of the processes; all of them get the same answer."""
         if self.count == 1:
             return wish
         answer = torch.tensor(int(wish), device=self.device)
@@ -96,11 +96,11 @@ class Ranks:
         return bool(answer)
 
     def first_says(self, wish: bool) -> bool:
-        """Whether the first process wishes so; all of them get the same answer."""
+        """Whether `wish` is true in the first process; all of them get the same answer."""
         return self.any(wish and self.first)
 
     def as_first(self, value: Any) -> Any:
-        """What the first process has for a value; the others' is not looked at."""
+        """The value of the first process; those of the others are ignored."""
         if self.count == 1:
             return value
         box = [value]
@@ -119,7 +119,7 @@ class Ranks:
     def one_before_the_others(self, what: str) -> Iterator[None]:
         """Let one process of each machine do something first, such as filling a cache, and then the others.
 
-        Where it fails the others are not told: they are ended by torchrun, once the first has said why.
+        If it fails the others are not notified: torchrun ends them, once the first has reported why.
         """
         if self.store is None:
             yield
@@ -132,7 +132,7 @@ class Ranks:
             self.store.set(key, "done")
 
     def say_once(self, say: Callable[[], object]) -> None:
-        """Call `say` in the first process that comes here; the others wait until it has said it.
+        """Call `say` in the first process that gets here; the others wait until it is done.
 
         Whoever is the first to leave has torchrun end the others, who might not have come to a word.
         """
@@ -186,7 +186,7 @@ def joined(device: torch.device | str) -> Iterator[Ranks]:
 
 @contextmanager
 def lost_ones_told(ranks: Ranks) -> Iterator[None]:
-    """Say in one line that another process is gone.
+    """Report in one line that another process has ended.
 
     Raises:
         SlimnetError: instead of what the communication raised.

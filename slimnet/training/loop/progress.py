@@ -1,4 +1,4 @@
-"""What a run says about itself as it goes."""
+"""The reports of a training run."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from slimnet.training.analysis.metrics import batchnorm_scales
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after `iteration` of `total` steps.
+    """The progress of a run after `iteration` of `total` steps.
 
     `loss` (cross-entropy, without regularisers) and `accuracy` (0..1) are means over the training batches
     since the last report; `sparsity` is the share of convolution channels dead by γ, 0..1; `seconds` is the

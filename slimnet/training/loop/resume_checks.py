@@ -1,4 +1,4 @@
-"""What is kept of a run beside its optimiser, and whether it may go on from what was kept."""
+"""The stored state of a run besides its optimiser, and checks before a run resumes from it."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from slimnet.training.recipe.recipe import Recipe
 
 
 def described(weights: Mapping[str, torch.Tensor], recipe: Recipe, data: ImageData, iteration: int) -> dict[str, Any]:
-    """What `save_checkpoint` writes, and what the data was."""
+    """The content of `save_checkpoint`, and a description of the data."""
     return {
         "state_dict": weights,
         "recipe": recipe.to_json(),
@@ -28,7 +28,7 @@ def described(weights: Mapping[str, torch.Tensor], recipe: Recipe, data: ImageDa
 
 
 def fingerprint(data: ImageData) -> dict[str, Any]:
-    """What tells training images from others: how many, how large, and the statistics of their pixels."""
+    """An identification of training images: their number, their size, and the statistics of their pixels."""
     return {
         "images": len(data.x_train),
         "size": list(data.x_train.shape[1:]),
@@ -40,7 +40,7 @@ def fingerprint(data: ImageData) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the state of a run holds beside tensors."""
+    """The state of a run besides tensors."""
 
     recipe: str
     iteration: Count
@@ -49,7 +49,7 @@ class Standing:
 
 
 def check(state: Mapping[str, Any], recipe: Recipe, data: ImageData) -> None:
-    """Refuse to go on with something else than what was begun.
+    """Refuse to resume a run with another recipe, other data or another network.
 
     Raises:
         UsageError: another recipe.
@@ -101,7 +101,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
 
 @contextmanager
 def unfit_refused() -> Iterator[None]:
-    """Refuse in one line what turns out not to be the state of a run while it is taken over.
+    """Refuse in one line a state that proves invalid while it is restored.
 
     Raises:
         CheckpointError: it is not.

@@ -26,7 +26,7 @@ class Tally:
         self._hits = torch.zeros((), device=device, dtype=torch.int64)
 
     def add(self, loss: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add what a batch gave; whoever calls counts the `steps`."""
+        """Add the results of a batch; the caller counts the `steps`."""
         self._loss += loss
         self._hits += (scores.argmax(1) == labels).sum()
 
@@ -36,18 +36,18 @@ class Tally:
         return float(loss) / (self.steps * ranks.count), int(hits) / (self.steps * batch_size)
 
     def clear(self) -> None:
-        """Begin again; in place, since a captured graph adds to these very tensors."""
+        """Reset; in place, since a captured graph adds to these tensors."""
         self.steps = 0
         self._loss.zero_()
         self._hits.zero_()
 
     def state(self, ranks: Ranks) -> dict[str, Any]:
-        """The sums of all processes, to be kept."""
+        """The sums of all processes, for a checkpoint."""
         loss, hits = self._summed(ranks)
         return {"loss": loss.cpu(), "hits": hits.cpu(), "steps": self.steps}
 
     def restore(self, state: Mapping[str, Any], ranks: Ranks) -> None:
-        """Go on from what was kept; the first process takes all of it.
+        """Restore stored sums; the first process takes all of them.
 
         Raises:
             ValueError: no number of steps.
@@ -68,7 +68,7 @@ class Tally:
 class Step:
     """An optimiser step on a batch, in the recipe's precision.
 
-    `forward` is how `model` is called: itself, or what is wrapped around it. Nothing in a call waits for the
+    `forward` is how `model` is called: itself, or a wrapper around it. Nothing in a call waits for the
     device, so a CUDA graph can capture it.
     """
 
@@ -109,12 +109,12 @@ class Step:
         return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
     def state(self) -> dict[int, dict[str, Any]]:
-        """Copies of what the optimiser keeps for each parameter, by the parameter's number, on the CPU."""
+        """Copies of the optimiser's state for each parameter, by the parameter's number, on the CPU."""
         kept = self.optimiser.state_dict()["state"]
         return {number: {name: _kept(value) for name, value in each.items()} for number, each in kept.items()}
 
     def restore(self, state: Mapping[int, Mapping[str, Any]]) -> None:
-        """Take over what was kept; it comes to lie in memory as the parameters do.
+        """Restore a stored state, with the memory layout of the parameters.
 
         Raises:
             ValueError: it is not what this optimiser keeps.

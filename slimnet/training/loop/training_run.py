@@ -1,4 +1,4 @@
-"""The training loop: ordinary on purpose, because sparsity comes out of ordinary training."""
+"""The training loop: ordinary on purpose, because sparsity emerges in ordinary training."""
 
 import copy
 import dataclasses
@@ -35,7 +35,7 @@ from slimnet.training.recipe.regularisers import Regularisers
 from slimnet.training.warm_start import first_network
 
 HISTORY_POINTS = 50
-"""How many snapshots a run keeps, evenly spread over its iterations (all of them in a shorter run)."""
+"""The number of snapshots of a run, evenly spread over its iterations (all of them in a shorter run)."""
 
 _REPORTS = 2 * HISTORY_POINTS
 _LONGEST_SILENCE = 100
@@ -46,29 +46,29 @@ class DivergedError(SlimnetError):
 
 
 class TrainingRun(Iterator[Progress]):
-    """A network in training: each `next` trains for a few iterations and says where the run stands.
+    """A network in training: each `next` trains for a few iterations and returns the progress.
 
-    Iterate to train; stop at any time and go on later, with this run or with another that is given its `state`.
+    Iterate to train; stop at any time and resume later, with this run or with another that is given its `state`.
     Runs of one recipe on the same data, machine and number of threads end with the same bits, whatever else
     draws random numbers in between.
 
     `model` is a network to train in place of the one that the recipe builds: a copy of it is trained, whatever its
-    widths. A run that goes on needs one of the same shapes again.
+    widths. A resumed run needs one of the same shapes again.
 
     Attributes:
-        recipe: what is being done.
-        data: what it is done on.
+        recipe: its recipe.
+        data: its data.
         model: the network, in train mode; evaluate or save it whenever the run is not inside `next`. Where the recipe
             shrinks it gets narrower.
         iteration: steps taken so far.
-        seconds: wall time spent in training so far, by earlier processes too.
+        seconds: wall time spent in training so far, including earlier processes.
         history: about fifty snapshots, the last one at the end.
-        device: where it is done.
+        device: its device.
         every: iterations from one report to the next.
         patience: seconds after which a report is made at the end of the step, before it is due; several processes
             that train together wait until it is due.
         ranks: the processes that train together.
-        tuning: how the machine is used.
+        tuning: its machine settings.
     """
 
     def __init__(
@@ -138,14 +138,14 @@ class TrainingRun(Iterator[Progress]):
         return Step(self.recipe, self.model, forward, Regularisers(self.recipe, self.model, self._costs()))
 
     def _costs(self) -> dict[str, torch.Tensor] | None:
-        """What each channel costs, where the recipe asks for it."""
+        """The cost of each channel, if the recipe needs it."""
         if self.recipe.cost_aware is None:
             return None
         example, _ = next(self.data.batches("test", 1, self.device))
         return relative_costs(self.model, example, self.recipe.cost_aware)
 
     def _make_advance(self) -> Callable[[int], None]:
-        """What takes the step of an iteration."""
+        """The function that takes the step of an iteration."""
         batches = batches_of(self.data, self.recipe, self.device, self.ranks.part)
         if cuda_graph_step.wanted(self.recipe, self.tuning, self.device, self.ranks):
             return cuda_graph_step.CapturedStep(self.recipe, batches, self._step, self._tally)
@@ -160,12 +160,12 @@ class TrainingRun(Iterator[Progress]):
         return self
 
     def __next__(self) -> Progress:
-        """Train until the next report, which is due at the multiples of `every`, at the end, and for want of patience.
+        """Train until the next report, which is due at the multiples of `every`, at the end, and on timeout.
 
         Raises:
-            StopIteration: the recipe's iterations are done, or the run was told to stop.
+            StopIteration: the recipe's iterations are done, or a stop was requested.
             DivergedError: the loss is no longer finite.
-            SlimnetError: another process is gone.
+            SlimnetError: another process has ended.
         """
         total, first = self.recipe.iterations, self.iteration
         due = min(total, (first // self.every + 1) * self.every)
@@ -199,7 +199,7 @@ class TrainingRun(Iterator[Progress]):
         return loss, accuracy
 
     def _remembered(self, reported: tuple[float, float], first: int) -> Progress:
-        """The progress to tell, which about fifty times goes into the history as well."""
+        """The progress to report, which about fifty times is added to the history as well."""
         total = self.recipe.iterations
         epoch = self.iteration * self.recipe.batch_size / len(self.data.x_train)
         progress = Progress(self.iteration, total, *reported, self.sparsity(), self.seconds, epoch)
@@ -230,7 +230,7 @@ class TrainingRun(Iterator[Progress]):
         return dense.to(self.device).train(self.model.training)
 
     def stop(self) -> None:
-        """End the run after the step at hand, from a signal handler or another thread too.
+        """Request a stop after the current step, also from a signal handler or another thread.
 
         Where several processes train together, all of them end at the next report.
         """
@@ -238,7 +238,7 @@ class TrainingRun(Iterator[Progress]):
         self._stopping = self.ranks.count == 1
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to go on from here bit for bit, which `torch.load(weights_only=True)` can read.
+        """Everything needed to resume from here bit for bit, which `torch.load(weights_only=True)` can read.
 
         It holds what `save_checkpoint` writes as well, with weights in the shapes that the recipe builds. Every process
         has to ask for it at the same iteration.
@@ -267,7 +267,7 @@ class TrainingRun(Iterator[Progress]):
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
-        """What holds while steps are taken, and is undone for the caller."""
+        """The settings during steps, which are undone for the caller."""
         with (
             torch_threads(self.tuning.threads),
             denormals_flushed(),
@@ -279,7 +279,7 @@ class TrainingRun(Iterator[Progress]):
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:
-        """Go on in the run's own random stream (dropout draws from it), and give the caller's back."""
+        """Use the run's own random stream (dropout draws from it), and restore the caller's afterwards."""
         with random_numbers_back([self.device]):
             set_random_numbers(self._random, [self.device])
             try:
@@ -289,7 +289,7 @@ class TrainingRun(Iterator[Progress]):
 
 
 def _mixed(seed: int, number: int) -> int:
-    """A seed of its own for each process."""
+    """A different seed for each process."""
     return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -305,13 +305,13 @@ def train(
     ranks: Ranks = ALONE,
     state: Mapping[str, Any] | None = None,
 ) -> TrainingRun:
-    """Begin a run: iterate over it for its `Progress`, then take its `model` and `history`.
+    """Start a run: iterate over it for its `Progress`, then take its `model` and `history`.
 
-    It reports about a hundred times, but at least every hundred iterations; `every` sets another distance. Where steps
-    are so long that `patience` seconds go by, it reports after the step at hand.
+    It reports about a hundred times, but at least every hundred iterations; `every` sets another interval. Where steps
+    are so long that `patience` seconds pass, it reports after the current step.
     `threads` are those of the CPU (torch's own number when None); a small network is fastest on one. `tuning`
     says that and what else a machine can be asked for. `ranks` are the processes that train together, and
-    `state` is that of an earlier run of the same recipe, which this one goes on from.
+    `state` is that of an earlier run of the same recipe, from which this one resumes.
 
     Raises:
         ArchitectureError: the recipe's network cannot be built.

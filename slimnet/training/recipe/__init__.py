@@ -1,1 +1,1 @@
-"""What decides a training run: the recipe, its optimiser and its regularisers."""
+"""Everything that determines a training run: the recipe, its optimiser and its regularisers."""

@@ -1,4 +1,4 @@
-"""What each BatchNorm channel costs: the MACs or parameters that the network is without once the channel is gone."""
+"""The cost of each BatchNorm channel: the MACs or parameters that its removal saves."""
 
 from collections.abc import Iterator
 
@@ -14,11 +14,11 @@ from slimnet.tracing.trace import trace
 from slimnet.training.recipe.recipe import Cost
 
 Piece = tuple[float, tuple[np.ndarray, ...]]
-"""Something that shrinks with its channels: its whole size, and the sets of the channels on each of its axes."""
+"""A tensor or layer that shrinks with its channels: its size, and the sets of the channels on each of its axes."""
 
 
 def channel_costs(model: nn.Module, example_inputs: ExampleInputs, unit: Cost = "macs") -> dict[str, torch.Tensor]:
-    """What removing each channel alone would save, in MACs for one example or in parameters, float64 `(C,)` by γ.
+    """The savings of removing each channel alone, in MACs for one example or in parameters, float64 `(C,)` by γ.
 
     It is counted in the network as it is: the channel's own filter, its slice of every layer that reads it, and
     for parameters its biases and BatchNorms too. A channel that several γ must all give up, as along a residual
@@ -75,7 +75,7 @@ def parameter_sizes(graph: ChannelGraph, sets: np.ndarray, model: nn.Module) -> 
 
 
 def savings(pieces: Iterator[Piece], count: int) -> np.ndarray:
-    """What the removal of each of `count` sets alone takes from all the pieces together."""
+    """The savings, over all pieces, of removing each of `count` sets alone."""
     saved = np.zeros(count)
     for size, axes in pieces:
         left = np.ones(count)

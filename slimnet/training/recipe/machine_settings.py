@@ -1,4 +1,4 @@
-"""What makes steps faster and is no part of a recipe, since it changes results by rounding at most."""
+"""Settings that make steps faster; they are no part of a recipe, since they change results by rounding at most."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,7 +14,7 @@ from slimnet.torch_state.precision import float32_products
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """How a run uses its machine.
+    """The use of the machine by a run.
 
     Attributes:
         threads: of the CPU; None leaves torch's own number. A small network is fastest on one.
@@ -39,7 +39,7 @@ class Tuning:
 
 @contextmanager
 def gpu_settings(tuning: Tuning, device: torch.device) -> Iterator[None]:
-    """Round as was asked for, and let cuDNN find its fastest kernels, while the context lasts; nothing on CPUs.
+    """Within the context, set TF32 and let cuDNN find its fastest kernels; no effect on CPUs.
 
     Raises:
         SlimnetError: the GPU's memory is too small.
@@ -55,13 +55,13 @@ def gpu_settings(tuning: Tuning, device: torch.device) -> Iterator[None]:
 
 
 def current(device: torch.device) -> AbstractContextManager[Any]:
-    """Let a GPU be the one whose streams are meant where none is named, as where a graph is captured."""
+    """Make a GPU the current device, whose streams are used by default, for example in a graph capture."""
     return nullcontext() if device.index is None else torch.cuda.device(device)
 
 
 @contextmanager
 def compiler_told(tuning: Tuning) -> Iterator[None]:
-    """Say in one line that torch.compile failed.
+    """Report a failure of torch.compile in one line.
 
     Raises:
         UsageError: instead of what the compiler raised.

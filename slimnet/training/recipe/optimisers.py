@@ -1,4 +1,4 @@
-"""Optimisers as the paper sets them up (section 3), with γ and β in groups of their own."""
+"""Optimisers with the paper's settings (section 3), with γ and β in groups of their own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from slimnet.training.recipe.recipe import OptimiserName, Recipe
 
 LR_SCALE = "lr_scale"
-"""Where a parameter group keeps its factor on the learning rate."""
+"""The key of a parameter group's factor on the learning rate."""
 
 KEPT: Mapping[OptimiserName, frozenset[str]] = {
     "sgd": frozenset(["momentum_buffer"]),
@@ -21,7 +21,7 @@ KEPT: Mapping[OptimiserName, frozenset[str]] = {
     "adagrad": frozenset(["step", "sum"]),
     "rmsprop": frozenset(["step", "square_avg"]),
 }
-"""What each optimiser of torch keeps for a parameter: single numbers, or tensors of the parameter's shape."""
+"""The state of each of torch's optimisers for a parameter: single numbers, or tensors of the parameter's shape."""
 
 
 def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
@@ -63,7 +63,7 @@ def _constructed(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Op
 
 
 def check_kept(name: OptimiserName, parameters: Sequence[nn.Parameter], state: Mapping[int, Any]) -> None:
-    """Refuse what is not the state of an optimiser, by the number of the parameter, for these parameters.
+    """Refuse data that is not the state of an optimiser, by parameter number, for these parameters.
 
     Raises:
         ValueError: naming the parameter's number.
@@ -77,7 +77,7 @@ def check_kept(name: OptimiserName, parameters: Sequence[nn.Parameter], state: M
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Take `lr`, times each group's own factor, from the next step on."""
+    """Set the learning rate to `lr` times each group's own factor, from the next step on."""
     for group in optimiser.param_groups:
         group["lr"] = lr * group[LR_SCALE]
 
@@ -109,7 +109,7 @@ def scales_and_shifts(model: nn.Module) -> ScalesAndShifts:
 
 @torch.no_grad()
 def set_initial_values(recipe: Recipe, model: nn.Module) -> None:
-    """Begin with the recipe's γ and β, where it names them."""
+    """Set the initial γ and β of the recipe, if it has any."""
     found = scales_and_shifts(model)
     for parameters, value in ((found.scales, recipe.gamma_init), (found.shifts, recipe.beta_init)):
         if value is not None:

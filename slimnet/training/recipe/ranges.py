@@ -1,4 +1,4 @@
-"""What the fields of a recipe may be, checked in one place so that they are all refused in the same words."""
+"""The valid ranges of a recipe's fields, checked in one place with the same error messages."""
 
 import math
 import sys

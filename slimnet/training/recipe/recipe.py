@@ -1,4 +1,4 @@
-"""Recipe: everything that decides how a training run goes, as one value that can be written down."""
+"""Recipe: everything that determines a training run, as one serialisable value."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ Precision = Literal["fp32", "bf16"]
 Cost = Literal["macs", "params"]
 
 DROP_FACTOR = 0.1
-"""What the schedule multiplies learning rate and weight decay by at each drop, unless a recipe says otherwise."""
+"""The default factor on learning rate and weight decay at each drop of the schedule."""
 
 BASE_SETTINGS: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.1, "momentum": 0.9},
@@ -30,7 +30,7 @@ BASE_SETTINGS: dict[str, dict[str, Any]] = {
 """The paper's settings of each optimiser; what it does not print (Adamax, Adagrad, RMSprop's ρ) is torch's."""
 
 UNUSED = {"momentum": 0.9, "betas": (0.9, 0.99), "rho": 0.9, "eps": 1e-8}
-"""What stands in a recipe for settings that its optimiser does not have."""
+"""The value of settings that a recipe's optimiser does not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,13 @@ class Recipe:
         arch: a name that `slimnet.models.build` knows.
         arch_args: arguments of that network, as JSON knows them (tuples become lists).
         data: a source that `slimnet.data.load_data` knows.
-        image_size: the height and width, in pixels, that images of any size are brought to; None keeps theirs.
+        image_size: the height and width, in pixels, that images are resized to; None keeps their size.
         iterations: optimiser steps, each on exactly `batch_size` images.
         optimiser: one of the paper's seven: sgd, adam, amsgrad, adamax, adadelta, adagrad, rmsprop.
         lr: learning rate before the first drop. None becomes the paper's for that optimiser, as it does for the
             settings below; they are then numbers, which stay where another recipe is made from this one.
         momentum: of SGD.
-        nesterov: whether SGD looks ahead, as Network Slimming's does.
+        nesterov: whether SGD uses Nesterov momentum, as in Network Slimming.
         betas: decay rates of the two moments of Adam and its kin.
         rho: decay rate of the mean square in Adadelta and RMSprop.
         eps: added to the denominator. Under Adam a dead γ, which only L2 moves, vanishes where lr·λ/eps is below
@@ -63,19 +63,19 @@ class Recipe:
             `l2` (section 5's wish); None for the same L2 everywhere.
         gamma_lr_scale: factor on the learning rate of every γ.
         beta_lr_scale: factor on the learning rate of every β.
-        gamma_init: what every γ begins with; None leaves it as the network is built, which is 1.
-        beta_init: what every β begins with; None leaves it as the network is built, which is 0.
+        gamma_init: initial value of every γ; None keeps that of the network, which is 1.
+        beta_init: initial value of every β; None keeps that of the network, which is 0.
         batch_size: images per step, of all processes together.
         drops: the iterations from which the schedule's scale is multiplied by `drop_factor` once more.
-        drop_factor: what the schedule's scale is multiplied by at each drop.
+        drop_factor: factor on the schedule's scale at each drop.
         cosine: let the schedule's scale fall to 0 along half a cosine over all iterations, in the place of drops.
         flips: mirror a random half of the images left to right.
         crop: move each image by up to so many pixels at random, black around it (Network Slimming: 4).
         precision: "fp32", or "bf16" for a forward and backward pass in bfloat16 over float32 weights.
         sync_batchnorm: BatchNorm statistics over the whole batch where several GPUs share it.
-        shrink_every: after every so many iterations take out of the network, while it trains, what has been dead for
-            three of these looks; 0 for never. The run goes on as it would with these channels at zero.
-        warm_start: the checkpoint whose weights the run begins with; None for random ones.
+        shrink_every: remove, during training and every so many iterations, channels that were dead in three successive
+            checks; 0 for never. The run goes on as it would with these channels at zero.
+        warm_start: the checkpoint with the initial weights; None for random ones.
         warm_start_sha256: SHA-256 of that file, so that a resumed run notices another one.
         seed: decides the initial weights, the order of the images, how they are varied, and dropout.
 
@@ -222,9 +222,9 @@ class Recipe:
         return dataclasses.replace(read, arch=UntrustedName(read.arch))
 
     def trusted(self, *, arguments: bool = True) -> "Recipe":
-        """The same recipe, as if the caller had written it: the network is built by whatever code it names.
+        """The same recipe, marked as written by the caller: the network is built by the code it names.
 
-        Without `arguments` the name alone is trusted, as where somebody repeated it.
+        Without `arguments` only the name is trusted, as when the caller repeats it.
 
         Raises:
             ArchitectureError: the arguments reach for other files, and only the name is trusted.
@@ -246,7 +246,7 @@ DIGITS_DEMO = Recipe(
     iterations=2500,
     drops=(1500,),
 )
-"""The demo's run: 84 to 85 % of the filters die, 98.6 to 99.2 % of the test digits are read (seeds 0 to 5).
+"""The demo's run: 84 to 85 % of the filters die, the test accuracy is 98.6 to 99.2 % (seeds 0 to 5).
 
 It takes about 45 s on one thread of an AMD EPYC (Milan). A network this small gains nothing from more
 threads, and where other work keeps the cores busy they cost minutes. Found by trial: lr and λ are far above

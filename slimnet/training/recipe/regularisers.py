@@ -15,7 +15,7 @@ Parameters = Sequence[torch.Tensor]
 
 
 class Regularisers:
-    """What a recipe does to the parameters of `model` beside the optimiser's step; it keeps no state of its own.
+    """The changes of a recipe to the parameters of `model` besides the optimiser's step; it has no state of its own.
 
     `costs` gives the relative cost of each channel of each γ by parameter name, `(C,)` with mean 1 over all of
     them, where the recipe's L2 depends on it: see `channel_cost.relative_costs`. `model` is the network
@@ -54,7 +54,7 @@ class Regularisers:
                 scale.grad.addcmul_(scale, strength)
 
     def cut(self, plan: SurgeryPlan) -> None:
-        """Follow a cut of the network: each channel that is left costs what it did."""
+        """Follow a cut of the network: each remaining channel keeps its cost."""
         cutter = TensorCutter(plan)
         self._strengths = [(scale, cutter.cut(self._names[id(scale)], cost)) for scale, cost in self._strengths]
 
@@ -74,7 +74,7 @@ def add_sign(scales: Parameters, strength: float) -> None:
 
 @torch.no_grad()
 def decay_weights(parameters: Parameters, amount: float | torch.Tensor) -> None:
-    """Weight decay as the paper means it: θ ← (1 − amount)·θ in place, after the step (section 2.2).
+    """Weight decay as in the paper: θ ← (1 − amount)·θ in place, after the step (section 2.2).
 
     `amount` is λ·s with s the schedule's scale. AdamW multiplies by the learning rate as well, and does it before.
     """

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: the newest two are kept, each whole, so that one good one is always there."""
+"""The checkpoints of a run: the newest two are kept, each complete, so that one good one always exists."""
 
 import re
 import zipfile
@@ -14,11 +14,11 @@ from slimnet.training.loop.checkpoint_file import write
 
 KEPT = 2
 DAMAGED = ".damaged"
-"""What is added to the name of a checkpoint that cannot be read, so that it is looked at only once."""
+"""The suffix of a checkpoint that cannot be read, so that it is tried only once."""
 
 
 NUMBER = re.compile("[0-9]{1,18}")
-"""What the file of one iteration is called, without its suffix."""
+"""The file name of one iteration, without its suffix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +92,12 @@ def read(path: Path) -> Mapping[str, Any]:
 
 
 def is_stored(archive: zipfile.ZipFile) -> bool:
-    """Whether every part of an archive lies in it as it is, as torch writes them, and none can grow when it is read."""
+    """Whether every part of an archive is stored uncompressed, as torch writes them, so that none can expand."""
     return all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
 
 
 def numbered(folder: Path, suffix: str) -> dict[int, Path]:
-    """The files NNNNNNNN.suffix of a folder by their number, smallest first; whatever else is there is left alone."""
+    """The files NNNNNNNN.suffix of a folder by their number, smallest first; other files are ignored."""
     paths = (path for path in folder.glob(f"*{suffix}") if NUMBER.fullmatch(path.name.removesuffix(suffix)))
     return dict(sorted((int(path.name.removesuffix(suffix)), path) for path in paths))
 

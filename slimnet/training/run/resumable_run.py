@@ -1,4 +1,4 @@
-"""A run that is kept in a folder as it goes, so that whatever ends it, it can go on."""
+"""A resumable run: metrics, history and checkpoints in a folder."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +30,7 @@ State = Mapping[str, Any]
 class Interval:
     """How often checkpoints are written: every so many `iterations` (at the next report), or by the clock.
 
-    By the clock that is every `seconds`, and more seldom where writing one takes long.
+    By the clock that is every `seconds`, and less often where writing one takes long.
 
     Raises:
         UsageError: fewer than one iteration.
@@ -48,7 +48,7 @@ class KeptRun(Iterator[Progress]):
     """A training run in its folder: iterate over it as over the run itself, then `close` it.
 
     Reports go into the metrics, snapshots into the history, and checkpoints are written from time to time. The
-    run goes on from the newest good checkpoint in the folder, if there is one; then it ends bit for bit as if it
+    run resumes from the newest good checkpoint in the folder, if there is one; then it ends bit for bit as if it
     had never been interrupted.
 
     `folder` is None in all but the first of the processes that train together. `begin` makes the run from a
@@ -56,7 +56,7 @@ class KeptRun(Iterator[Progress]):
 
     Attributes:
         run: the run.
-        damaged: checkpoints that were found damaged, so that the run went on from an earlier one.
+        damaged: damaged checkpoints, because of which the run resumed from an earlier one.
     """
 
     def __init__(
@@ -87,16 +87,16 @@ class KeptRun(Iterator[Progress]):
 
     @property
     def recipe(self) -> Recipe:
-        """What is being done."""
+        """Its recipe."""
         return self.run.recipe
 
     def __next__(self) -> Progress:
-        """Train until the next report, and keep what is due.
+        """Train until the next report, and store what is due.
 
         Raises:
             StopIteration: as `TrainingRun`.
             DivergedError: loss or weights are no longer finite; the checkpoints are from before.
-            SlimnetError: the disk is full, or another process is gone.
+            SlimnetError: the disk is full, or another process has ended.
         """
         known = len(self.run.history)
         try:
@@ -151,7 +151,7 @@ class KeptRun(Iterator[Progress]):
         return time.monotonic() - self._saved_at >= max(self._interval.seconds, self._cost / SHARE)
 
     def _advice(self) -> str:
-        """What to do once a run has diverged."""
+        """Advice after a run has diverged."""
         if self._folder is None or self._saved < 1:
             return ""
         newest = self._folder.path / CHECKPOINTS / f"{self._saved:08d}.pt"

@@ -1,10 +1,10 @@
-"""The folder of a run: what was asked for, what was measured, and what is needed to go on or to look back.
+"""The folder of a run: its recipe, its metrics, and its checkpoints and history.
 
 * recipe.json: everything needed to run it again
 * metrics.jsonl: one JSON object a report
-* sessions.jsonl: one JSON object for each time that a process took the run up
+* sessions.jsonl: one JSON object for each session, a process that trained the run
 * history/NNNNNNNN.safetensors: γ and β of every BatchNorm, about fifty times
-* checkpoints/NNNNNNNN.pt: the newest two, from which the run goes on
+* checkpoints/NNNNNNNN.pt: the newest two, from which the run resumes
 * model.pt, report.html: once it is finished
 * lock: held as long as a process trains here
 """
@@ -38,15 +38,15 @@ SCALE, SHIFT = "scale/", "shift/"
 KEPT_SUFFIX = ".safetensors"
 
 Kept = tuple[list[str], dict[str, torch.Tensor]]
-"""What a file of the history holds: its layers, first one first, and its tensors."""
+"""The content of a file of the history: its layers in order, and its tensors."""
 
 
 @dataclass(frozen=True, eq=False)
 class RunHistory:
-    """What a run's folder says about how it went.
+    """The history of a run in its folder.
 
     Attributes:
-        recipe: what was asked for.
+        recipe: its recipe.
         progress: every report, in order.
         iterations: when γ and β were kept, int64 `(T,)`.
         scales: γ of every BatchNorm by module path, first layer first, `(T, channels)`.
@@ -61,7 +61,7 @@ class RunHistory:
 
 
 class RunFolder:
-    """A run's folder in the hands of the one process that writes to it; see `create_run` and `reopen_run`.
+    """A run's folder, held by the one process that writes to it; see `create_run` and `reopen_run`.
 
     Attributes:
         path: of the folder.
@@ -95,7 +95,7 @@ class RunFolder:
         return checkpoints.save(self.path / CHECKPOINTS, state)
 
     def forget_after(self, iteration: int) -> None:
-        """Drop what was measured after a checkpoint and will be measured again, and what was left half-written.
+        """Drop reports after a checkpoint, which will be made again, and half-written files.
 
         Raises:
             UsageError: a line of the metrics is damaged.
@@ -112,7 +112,7 @@ class RunFolder:
             path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def report(self, progress: Progress) -> None:
-        """Add a line to the metrics; one that a crash cuts short is dropped when the run goes on.
+        """Add a line to the metrics; one that a crash cuts short is dropped when the run resumes.
 
         Raises:
             SlimnetError: the disk refuses it.
@@ -137,7 +137,7 @@ class RunFolder:
             path.write_bytes(safetensors.torch.save(tensors, order))
 
     def sign(self, session: Session) -> None:
-        """Say which process takes the run up.
+        """Record the session.
 
         Raises:
             SlimnetError: the disk refuses it.
@@ -146,7 +146,7 @@ class RunFolder:
             file.write(session.to_line())
 
     def last_session(self) -> Session | None:
-        """The process that took the run up last; None where none did.
+        """The last session; None where there is none.
 
         Raises:
             UsageError: the list of them cannot be read.
@@ -160,7 +160,7 @@ class RunFolder:
         return next(filter(None, map(Session.from_line, reversed(lines))), None)
 
     def close(self) -> None:
-        """Let go of the metrics file."""
+        """Close the metrics file."""
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
@@ -186,7 +186,7 @@ def create_run(path: str | Path, recipe: Recipe) -> Iterator[RunFolder]:
 
 
 def refuse_taken(path: Path) -> None:
-    """Refuse a folder for a new run that has something in it.
+    """Refuse a folder for a new run that is not empty.
 
     Raises:
         UsageError: it has.
@@ -204,7 +204,7 @@ def refuse_taken(path: Path) -> None:
 
 @contextmanager
 def reopen_run(path: str | Path) -> Iterator[RunFolder]:
-    """Take up the folder of a run that was begun earlier, and hold it while the context lasts.
+    """Open the folder of an earlier run again, and hold it while the context lasts.
 
     Raises:
         UsageError: there is no run, its recipe is none, or another process holds it.
@@ -240,7 +240,7 @@ def _opened(path: Path, recipe: Recipe) -> Iterator[RunFolder]:
 
 
 def read_history(path: str | Path) -> RunHistory:
-    """Read how a run went, or is going, from its folder.
+    """Read the history of a run, finished or not, from its folder.
 
     Raises:
         UsageError: there is no run in it, or a line of its metrics is damaged.
@@ -257,7 +257,7 @@ def read_history(path: str | Path) -> RunHistory:
 
 
 def snapshots(history: RunHistory) -> list[Snapshot]:
-    """The history as a run has it."""
+    """The history as a list of snapshots."""
     reports = {progress.iteration: progress for progress in history.progress}
     return [
         Snapshot(
@@ -279,7 +279,7 @@ def _stacked(kept: list[Kept], kind: str) -> dict[str, torch.Tensor]:
 
 
 def _snapshot(file: Path) -> Kept:
-    """What is in one file of the history."""
+    """The content of one file of the history."""
     try:
         open_file(file).close()
         with safetensors.safe_open(file, "pt") as content:
@@ -306,7 +306,7 @@ def _damaged(file: Path) -> CheckpointError:
 
 
 def _reports(path: Path) -> Iterator[tuple[str, Progress]]:
-    """The lines of a run's metrics, with what they say.
+    """The lines of a run's metrics, and the reports in them.
 
     Raises:
         UsageError: they cannot be read, or one that is not the last is no report.
@@ -329,7 +329,7 @@ def _reports(path: Path) -> Iterator[tuple[str, Progress]]:
 
 
 def report_in(line: str) -> Progress:
-    """What a line of the metrics says.
+    """The report in a line of the metrics.
 
     Raises:
         UsageError: it is no report.

@@ -1,4 +1,4 @@
-"""How a run stands that another process trains, as its folder tells it."""
+"""The status of a run that another process trains, read from its folder."""
 
 import contextlib
 import os
@@ -12,22 +12,22 @@ from slimnet.training.run.checkpoints import reached
 from slimnet.training.run.run_folder import CHECKPOINTS, METRICS, report_in
 
 TAIL = 8192
-"""Bytes at the end of the metrics that are looked at: some thirty reports, whose pace says how long the rest takes."""
+"""Bytes read from the end of the metrics: about thirty reports, from whose pace the remaining time is estimated."""
 
 Stamp = tuple[int, int, int]
-"""Which file it is, how long, and when it was written."""
+"""The identity, the length and the time of a file."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The newest report of a run, and how many seconds it has left at its pace of late."""
+    """The newest report of a run, and its remaining seconds at its recent pace."""
 
     progress: Progress
     seconds_left: float
 
 
 def standing(folder: Path) -> RunStatus | None:
-    """How the run in a folder stands; None where it has not reported yet."""
+    """The status of the run in a folder; None where it has not reported yet."""
     try:
         with open_file(folder / METRICS) as file:
             length = file.seek(0, os.SEEK_END)
@@ -44,14 +44,14 @@ def standing(folder: Path) -> RunStatus | None:
 
 
 def seconds_left(newest: list[Progress]) -> float:
-    """How long a run will take from the last of these reports on, at their pace; one alone tells that of the run."""
+    """The remaining seconds of a run after the last of these reports, at their pace; for one report at the run's."""
     first, last = newest[0], newest[-1]
     start, began = (first.iteration, first.seconds) if len(newest) > 1 else (0, 0.0)
     return (last.seconds - began) / max(1, last.iteration - start) * (last.total - last.iteration)
 
 
 def stamp(folder: Path) -> Stamp | None:
-    """Something that changes with every report."""
+    """A value that changes with every report."""
     try:
         found = (folder / METRICS).stat()
     except FileNotFoundError:
@@ -60,5 +60,5 @@ def stamp(folder: Path) -> Stamp | None:
 
 
 def resumes_at(folder: Path) -> int | None:
-    """The iteration of the newest checkpoint of a run, whole or not; None where it has none."""
+    """The iteration of the newest checkpoint of a run, complete or not; None where it has none."""
     return reached(folder / CHECKPOINTS)

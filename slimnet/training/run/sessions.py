@@ -1,4 +1,4 @@
-"""Who trained a run, and how: one entry for each time that a process took it up."""
+"""The sessions of a run: one entry for each process that trained it."""
 
 import dataclasses
 import json
@@ -16,9 +16,9 @@ from slimnet.training.loop.training_run import TrainingRun
 
 @dataclass(frozen=True)
 class Session:
-    """What a process that takes up a run brings along.
+    """A process that trains a run, with its settings.
 
-    `iteration` is where it takes the run up, `began` is UTC, `device` is the GPU's name where there is one, and
+    `iteration` is where it starts, `began` is UTC, `device` is the GPU's name where there is one, and
     `processes` is how many train together. The others are the run's own `every` and `tuning`.
     """
 
@@ -36,7 +36,7 @@ class Session:
 
     @classmethod
     def of(cls, run: TrainingRun) -> "Session":
-        """The session in which a run is."""
+        """The current session of a run."""
         device = run.device
         return cls(
             began=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -55,7 +55,7 @@ class Session:
 
     @classmethod
     def from_line(cls, line: str) -> "Session | None":
-        """What `to_line` wrote; None of a line that a crash cut short, or that another version wrote."""
+        """Read the output of `to_line`; None for a line that a crash cut short, or that another version wrote."""
         try:
             return from_json(cls, line, "the session", UsageError)
         except UsageError:

@@ -1,4 +1,4 @@
-"""What a network in training would cost if it were slimmed now."""
+"""The cost that a network in training would have if it were slimmed now."""
 
 import time
 from dataclasses import replace
@@ -17,7 +17,7 @@ SHARE = 0.01
 
 
 class Forecaster:
-    """Says what slimming would leave, as seldom as it has to so that training hardly notices.
+    """Estimates the size after slimming, rarely enough to take little of the training time.
 
     The plan is made on meta tensors: it computes nothing, draws no random numbers, and reads γ and β where they
     are. A network that cannot be traced has no forecast.
