@@ -116,7 +116,7 @@ def test_programs_run_as_torch_runs_them(make, example, tmp_path):
     assert_runs_as_torch_does(make().eval(), example(), tmp_path)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.sweep) for seed in range(1, 5))])
 def test_random_networks_run_as_torch_runs_them(seed, tmp_path):
     """Every block of the tests' random networks, four at a time, with outputs and inputs of every kind."""
     names = sorted(networks.BLOCKS)

@@ -36,7 +36,15 @@ def slimmed(make: Callable[[], nn.Module], side: int = 32, beta: str = "negative
     return model, result.model
 
 
-@pytest.mark.parametrize("arch", list(architecture.BUILTIN_ARCHITECTURES))
+SAMPLE = ("basicnet", "vgg11", "resnet20", "densenet40")
+"""One of each kind, which a plain run takes."""
+NAMES = [
+    pytest.param(arch, marks=[] if arch in SAMPLE else [pytest.mark.sweep])
+    for arch in architecture.BUILTIN_ARCHITECTURES
+]
+
+
+@pytest.mark.parametrize("arch", NAMES)
 def test_every_network_is_slimmed_exactly(arch):
     slimmed(lambda: build(arch))
 
