@@ -253,7 +253,8 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from bundles import images, small_net
-from slimnet import SlimnetError, bundle, save, slim
+from slimnet import SlimnetError, save, slim
+from slimnet.bundle import bundle
 slimmed, folder = slim(small_net(), images()), Path(sys.argv[1])
 if not (child := os.fork()):
     bundle.write_exports = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
