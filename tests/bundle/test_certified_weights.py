@@ -146,7 +146,7 @@ def test_pages_about_a_trained_network_do_not_say_that_it_is_the_same(tuned):
         assert "Trained since: not certified against the dense network" in page
         assert "The certificate holds" not in page
         assert "The same network" not in page
-        assert "before that, no output moved" in page
+        assert "before that, no output changed" in page
 
 
 def test_benchmark_writes_such_a_page(tuned, tmp_path, capsys):

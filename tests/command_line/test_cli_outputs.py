@@ -101,7 +101,7 @@ def test_files_and_links_in_the_way_are_left_alone(tmp_path):
     (tmp_path / "file").write_text("mine")
     os.symlink(tmp_path, tmp_path / "link")
     for name in ("file", "link"):
-        with pytest.raises(click.UsageError, match="in the way"):
+        with pytest.raises(click.UsageError, match="exists and is not a folder"):
             make(tmp_path / name, "new")
     assert (tmp_path / "file").read_text() == "mine"
 

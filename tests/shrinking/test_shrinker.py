@@ -5,8 +5,8 @@ import json
 
 import torch
 from dying import DYING, batches, let_die, network, one_step
-from test_slim import refused
 from torch import nn
+from wiring import refused
 
 import slimnet
 from slimnet.errors import PlanError, UsageError

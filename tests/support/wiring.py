@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+import pytest
 import torch
 from masking import difference, outputs
 from torch import nn
 
 import slimnet
+from slimnet.errors import SlimnetError
 
 EXACT = 1e-9
 
@@ -45,6 +47,18 @@ def slim(model: nn.Module, *inputs: torch.Tensor, **settings: object) -> slimnet
     assert difference(expected, outputs(slimmed.model, fresh)) < EXACT
     assert all(torch.equal(left, right) for left, right in zip(expected, outputs(model, fresh), strict=True))
     return slimmed
+
+
+def refused(kind: type[SlimnetError], code: int, work: Callable[[], object]) -> str:
+    """The message of exactly this error, which must be one line with an exit code."""
+    with pytest.raises(kind) as caught:
+        work()
+    message = str(caught.value)
+    assert type(caught.value) is kind
+    assert caught.value.exit_code == code
+    assert message
+    assert "\n" not in message
+    return message
 
 
 def widths(model: nn.Module) -> list[int]:

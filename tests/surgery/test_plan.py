@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_slim import images, network, refused
+from test_slim import images, network
 from torch import nn
+from wiring import refused
 
 import slimnet
 from slimnet.errors import PlanError

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from wiring import refused
 
 import slimnet
-from slimnet.errors import CertificateError, DataError, InputError, SlimnetError, TraceError, UsageError
+from slimnet.errors import CertificateError, DataError, InputError, TraceError, UsageError
 
 
 def network(width: int = 6, beta: float = 0.5) -> nn.Sequential:
@@ -37,18 +38,6 @@ def network(width: int = 6, beta: float = 0.5) -> nn.Sequential:
 
 def images(*shape: int) -> torch.Tensor:
     return torch.randn(shape or (2, 2, 8, 8), generator=torch.Generator().manual_seed(1))
-
-
-def refused(kind: type[SlimnetError], code: int, work: Callable[[], object]) -> str:
-    """The message of exactly this error, which must be one line with an exit code."""
-    with pytest.raises(kind) as caught:
-        work()
-    message = str(caught.value)
-    assert type(caught.value) is kind
-    assert caught.value.exit_code == code
-    assert message
-    assert "\n" not in message
-    return message
 
 
 def test_the_network_of_these_tests_uses_every_part_of_a_plan():
