@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 
 from slimnet.errors import PlanError, UsageError
 from slimnet.modules.tensors import gather
-from slimnet.modules.width_attributes import refit, set_features, set_padding
 from slimnet.shrinking.optimizer_state import TensorCutter, kept_tensors
+from slimnet.surgery.apply_plan import set_widths
 from slimnet.surgery.plan import SurgeryPlan
 
 
@@ -23,9 +23,10 @@ def check_narrowing(model: nn.Module, plan: SurgeryPlan, optimiser: Optimizer, a
     """
     if plan.folds or plan.merges:
         raise PlanError("the plan folds constants into weights, which changes training; a shrinker only removes zeros")
+    cutter = TensorCutter(plan)
     for module in (model, *also):
         plan.check_fits(type(module).__name__, gather(module))
-        for name, tensor in changing(module, TensorCutter(plan)):
+        for name, tensor in changing(module, cutter):
             check_free(name, tensor)
             if module is model:
                 kept_tensors(optimiser, tensor)
@@ -46,11 +47,7 @@ def narrow_in_place(model: nn.Module, plan: SurgeryPlan, optimiser: Optimizer, a
         for name, tensor in list(changing(module, cutter)):
             grad = None if tensor.grad is None else cutter.cut(name, tensor.grad)
             become(tensor, cutter.cut(name, tensor.detach()), grad)
-        refit(module, {group.weight: group.groups_after for group in plan.groups})
-        for padding in plan.paddings:
-            set_padding(module, padding.module, padding.before, padding.after)
-        for count in plan.features:
-            set_features(module, count.module, count.channels)
+        set_widths(module, plan)
 
 
 def changing(module: nn.Module, cutter: TensorCutter) -> Iterator[tuple[str, torch.Tensor]]:

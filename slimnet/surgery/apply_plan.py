@@ -32,13 +32,18 @@ def apply_plan(model: nn.Module, plan: SurgeryPlan, *, borrow: bool = False) -> 
     surgeon = Surgeon(plan, tensors.parameters, borrow)
     with torch.no_grad():
         slim = copy_with(model, surgeon.operate, largest_first(tensors.named))
-        refit(slim, {group.weight: group.groups_after for group in plan.groups})
+        set_widths(slim, plan)
         surgeon.add_biases(slim)
-    for padding in plan.paddings:
-        set_padding(slim, padding.module, padding.before, padding.after)
-    for count in plan.features:
-        set_features(slim, count.module, count.channels)
     return slim
+
+
+def set_widths(model: nn.Module, plan: SurgeryPlan) -> None:
+    """Make the attributes of a network whose tensors a plan has cut fit them: widths, groups, paddings and features."""
+    refit(model, {group.weight: group.groups_after for group in plan.groups})
+    for padding in plan.paddings:
+        set_padding(model, padding.module, padding.before, padding.after)
+    for count in plan.features:
+        set_features(model, count.module, count.channels)
 
 
 def largest_first(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
