@@ -40,6 +40,11 @@ class Task:
         """Of the networks."""
         return tuple(entry.name for entry in self.entries)
 
+    @property
+    def dead(self) -> float:
+        """The share of dead filters, 0..1, that the paper prints for the first network for which it prints one."""
+        return next((entry.dead for entry in self.entries if entry.dead), 0.0)
+
     @functools.cached_property
     def key(self) -> str:
         """Its key in the sweep."""
@@ -48,10 +53,11 @@ class Task:
         return Cell(self.recipe, "").key
 
 
-def tasks_of(wanted: Sequence[Entry], scale: Scale, seeds: int) -> list[Task]:
+def tasks_of(wanted: Sequence[Entry], scale: Scale, seeds: int, shrink_every: int = 0) -> list[Task]:
     """The runs of these networks, the most important first, and all of a first seed before the next.
 
-    A run covers every network of the paper that has its recipe, also those not requested.
+    A run covers every network of the paper that has its recipe, also those not requested. `shrink_every` is that of
+    all recipes.
     """
     from slimnet.reproduction.catalogue import by_worth
     from slimnet.reproduction.scales import recipe_of
@@ -60,7 +66,7 @@ def tasks_of(wanted: Sequence[Entry], scale: Scale, seeds: int) -> list[Task]:
     found: dict[str, Task] = {}
     for seed in range(seeds):
         for entry in by_worth():
-            recipe = recipe_of(entry, scale, seed)
+            recipe = recipe_of(entry, scale, seed, shrink_every=shrink_every)
             if recipe is not None:
                 alone = Task(recipe, (entry,))
                 known = found.get(alone.key, Task(recipe, ()))
@@ -83,9 +89,14 @@ class Reproduction:
         return self.out / RESULTS
 
     def done(self, task: Task) -> bool:
-        """Whether a run has been measured."""
-        from slimnet.reproduction.results import holds
+        """Whether a run has been measured.
 
+        Raises:
+            UsageError: the folder holds results of the same network trained with, or without, dead filters removed.
+        """
+        from slimnet.reproduction.results import check_shrinking, holds
+
+        check_shrinking(self.results, task.names, self.scale, task.recipe)
         return holds(self.results, task.names, self.scale, task.recipe)
 
     @functools.cached_property
@@ -109,17 +120,27 @@ class Reproduction:
 
     def seconds(self, tasks: Sequence[Task]) -> dict[str, float]:
         """The estimated seconds of each run, by its key: from earlier runs here, or from a few timed steps."""
-        from slimnet.reproduction.timing import known_steps, shape_of, step_seconds
+        from slimnet.reproduction.timing import Stage, known_steps, shape_of, stages_of, step_seconds
         from slimnet.sweep import Store
 
         known = known_steps(Store(self.out / STORE).rows()) if (self.out / STORE).exists() else {}
-        new = {shape_of(task.recipe): task for task in tasks if shape_of(task.recipe) not in known}
+        stages = {
+            task.key: (Stage(task.recipe.iterations, task.recipe),)
+            if shape_of(task.recipe) in known
+            else stages_of(task.recipe, task.dead)
+            for task in tasks
+        }
+        timed = {shape_of(stage.recipe): (task, stage.recipe) for task in tasks for stage in stages[task.key]}
+        new = {shape: each for shape, each in timed.items() if shape not in known}
         device, threads = self.workforce.chosen_device(), self.workforce.threads
         with terminal.progress("Timing steps", len(new)) as advance:
-            for number, (shape, task) in enumerate(new.items(), 1):
-                known[shape] = step_seconds(task.recipe, self._size(task), device=device, threads=threads)
+            for number, (shape, (task, recipe)) in enumerate(new.items(), 1):
+                known[shape] = step_seconds(recipe, self._size(task), device=device, threads=threads)
                 advance(number, task.entries[0].name)
-        return {task.key: task.recipe.iterations * known[shape_of(task.recipe)] for task in tasks}
+        return {
+            key: sum(stage.iterations * known[shape_of(stage.recipe)] for stage in parts)
+            for key, parts in stages.items()
+        }
 
     def _size(self, task: Task) -> int:
         """The size of a run's images in pixels."""

@@ -63,6 +63,12 @@ class Entry:
         words = "".join(letter if letter.isalnum() or letter in ".-" else " " for letter in kept).split()
         return "-".join((self.table, *words, self.data))
 
+    @property
+    def dead(self) -> float:
+        """The share of filters, 0..1, that the paper prints as dead; 0 where it prints none."""
+        printed = self.paper.get("gamma", self.paper.get("activation", 0.0))
+        return printed / 100 if isinstance(printed, float | int) else 0.0
+
 
 @dataclass(frozen=True)
 class Table:

@@ -57,6 +57,7 @@ def _cell(entry: Entry, result: Result | None) -> dict[str, Any]:
         "spread": {name: result.spread(name) for name in READINGS},
         "seeds": list(result.seeds),
         "iterations": result.iterations,
+        "shrink_every": result.shrink_every,
         "macs_left": macs_left(result),
         "hardware": sorted({kept.hardware(run.environment) for run in result.runs}),
     }
@@ -154,9 +155,14 @@ def ours(entry: Entry, result: Result | None, shown: Sequence[str], machines: Se
         values(apart, shown, signed=True),
         f"{macs_left(result):.0f} %",
         str(len(result.runs)),
-        f"{result.iterations:,}",
+        length(result),
         places(result, machines),
     ]
+
+
+def length(result: Result) -> str:
+    """How many iterations a result's runs had, and whether dead filters were removed during them."""
+    return f"{result.iterations:,}{', shrinking' if result.shrink_every else ''}"
 
 
 def places(result: Result, machines: Sequence[str]) -> str:

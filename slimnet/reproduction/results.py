@@ -4,7 +4,7 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,9 +87,18 @@ class Result:
         """Of the runs."""
         return tuple(run.seed for run in self.runs)
 
+    @property
+    def shrink_every(self) -> int:
+        """The iterations between two removals of dead channels during training; 0 where none were removed."""
+        return int(self.recipe.get("shrink_every", 0))
+
     def is_of(self, recipe: Recipe) -> bool:
         """Whether it is of this recipe but for the seed; fields that recipes have got since then have their default."""
         return Recipe(**{**self.recipe, "seed": recipe.seed}) == recipe
+
+    def is_like(self, recipe: Recipe) -> bool:
+        """Whether it is of this recipe but for the seed, and for removing dead channels during training."""
+        return self.is_of(replace(recipe, shrink_every=self.shrink_every))
 
     def mean(self, reading: str) -> Value:
         """A reading, as the mean over the runs; of each layer where it has one for each."""
@@ -134,7 +143,7 @@ def without_seed(recipe: Recipe) -> dict[str, Any]:
 
 def file_name(names: Sequence[str], scale: Scale) -> str:
     """Where a result is kept: under the first of its names."""
-    return f"{names[0]}{'' if scale == 'full' else f'-{scale}'}.json"
+    return f"{names[0]}-{scale}.json"
 
 
 def add(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe, run: Run) -> Result:
@@ -142,8 +151,10 @@ def add(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe, run: R
 
     Raises:
         SlimnetError: the disk refuses it.
+        UsageError: the others were trained with dead channels removed, and this one was not, or the reverse.
     """
     path, shared = folder / file_name(names, scale), without_seed(recipe)
+    check_shrinking(folder, names, scale, recipe)
     earlier = read(path) if path.exists() else None
     others = earlier.runs if earlier is not None and earlier.is_of(recipe) else ()
     runs = sorted([*(each for each in others if each.seed != run.seed), run], key=lambda each: each.seed)
@@ -198,9 +209,26 @@ def current(results: Mapping[str, Result]) -> dict[str, Result]:
     for entry in by_worth():
         result = results.get(entry.name)
         recipe = recipe_of(entry, result.scale) if result else None
-        if result and recipe and result.is_of(recipe):
+        if result and recipe and result.is_like(recipe):
             found[entry.name] = result
     return found
+
+
+def check_shrinking(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe) -> None:
+    """Refuse to mix runs that removed dead channels during training with runs that did not.
+
+    Raises:
+        UsageError: the folder holds the other kind of this network.
+    """
+    path = folder / file_name(names, scale)
+    if not path.exists():
+        return
+    earlier = read(path)
+    if earlier.is_like(recipe) and not earlier.is_of(recipe):
+        kinds = {True: "removed dead filters during training (--shrink)", False: "kept dead filters during training"}
+        raise UsageError(
+            f"{path} holds runs that {kinds[earlier.shrink_every > 0]}; reproduce the others in another folder"
+        )
 
 
 def holds(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe) -> bool:

@@ -1,6 +1,7 @@
 """Recipes of the paper's networks, at full scale and at a small one for two CPU cores."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from slimnet.models.arguments import scaled
@@ -17,16 +18,16 @@ DROP_AT = (250, 325)
 STRENGTHS = ("l2", "weight_decay")
 
 
-def recipe_of(entry: Entry, scale: Scale, seed: int = 0) -> Recipe | None:
+def recipe_of(entry: Entry, scale: Scale, seed: int = 0, *, shrink_every: int = 0) -> Recipe | None:
     """How a network of the paper is trained; None for another method, which the paper only quotes.
 
     `data` in it is the name of the paper's data set, or at small scale the path of the small one, from the folder
-    that all of it is done in.
+    that all of it is done in. `shrink_every` removes dead channels during training, every so many iterations.
     """
     if entry.of is not None:
         return None
     full = _full(entry, datasets()[entry.data])
-    return Recipe(**(full if scale == "full" else _small(full)), seed=seed)
+    return Recipe(**(full if scale == "full" else _small(full)), seed=seed, shrink_every=shrink_every)
 
 
 def _full(entry: Entry, data: Dataset) -> dict[str, Any]:
@@ -72,6 +73,16 @@ def narrowed(arch: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         return {**arguments, "width": small["width"]}
     first, *others = WIDTHS[arguments.get("widths", "64-1x")]
     return {**arguments, "widths": [*scaled([first], small["first_width"]), *scaled(others, small["width"])]}
+
+
+def with_share_of_filters(recipe: Recipe, share: float) -> Recipe:
+    """The recipe of a network with this share, 0..1, of the filters in each layer; for timing, not for training."""
+    arguments = recipe.arch_args
+    if recipe.arch != "basicnet":
+        return replace(recipe, arch_args={**arguments, "width": arguments.get("width", 1.0) * share})
+    widths = arguments.get("widths", "64-1x")
+    own = WIDTHS[widths] if isinstance(widths, str) else widths
+    return replace(recipe, arch_args={**arguments, "widths": scaled(own, share)})
 
 
 def small_name(data: str, arch: str) -> str:

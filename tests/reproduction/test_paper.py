@@ -16,7 +16,9 @@ from slimnet.reproduction import catalogue, images, measure, results, timing
 from slimnet.reproduction.catalogue import READINGS, by_worth, figures, tables
 from slimnet.reproduction.pruned import Convolution, convolutions_of, share_pruned
 from slimnet.reproduction.scales import recipe_of
+from slimnet.shrinking.optimizer_state import check_optimiser
 from slimnet.training import Recipe
+from slimnet.training.recipe.optimisers import make_optimiser
 
 ROWS = {
     "table1": 35, "table2": 8, "table3": 7, "table4": 3, "table5": 4, "table6": 2, "table7": 4, "table8": 3,
@@ -185,6 +187,35 @@ def test_steps_are_timed_on_the_recipes_own_network():
     recipe = recipe_of(catalogue.entry("table4", "32-0.25x", "cifar10"), "small")
     narrow = replace(recipe, arch_args=recipe.arch_args | {"widths": [2, 2], "pool_after": [1]}, batch_size=4)
     assert 0 < timing.step_seconds(narrow, 8, threads=1) < 5
+
+
+def test_every_recipe_of_the_paper_can_shrink():
+    """Its optimisers leave removed channels at zero, so that no cell is refused after hours."""
+    recipes = [recipe_of(entry, "full", shrink_every=500) for entry in catalogue.by_worth()]
+    kinds = {recipe.optimiser: recipe for recipe in recipes if recipe is not None}
+    assert len(kinds) >= 6
+    for recipe in kinds.values():
+        check_optimiser(make_optimiser(recipe, torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))))
+
+
+@pytest.mark.parametrize(
+    ("fields", "dead", "expected"),
+    [
+        ({"shrink_every": 500}, 0.75, [(100, "64-1x"), (900, [16, 32, 32, 64, 64, 128, 128])]),
+        ({"shrink_every": 0}, 0.75, [(1000, "64-1x")]),
+        ({"shrink_every": 500}, 0.0, [(1000, "64-1x")]),
+        ({"shrink_every": 500, "iterations": 1}, 0.75, [(1, "64-1x")]),
+    ],
+)
+def test_an_estimate_gives_a_run_that_shrinks_its_first_width_for_a_tenth_of_it(fields, dead, expected):
+    recipe = replace(recipe_of(catalogue.entry("table4", "64-1x", "cifar10"), "full"), iterations=1000, drops=())
+    stages = timing.stages_of(replace(recipe, **fields), dead)
+    assert [(stage.iterations, stage.recipe.arch_args.get("widths", "64-1x")) for stage in stages] == expected
+
+
+def test_an_estimate_narrows_a_vgg_by_its_factor():
+    recipe = Recipe(arch="vgg16", data="cifar10", iterations=10, arch_args={"width": 0.5}, shrink_every=5)
+    assert [stage.recipe.arch_args["width"] for stage in timing.stages_of(recipe, 0.5)] == [0.5, 0.25]
 
 
 def test_long_steps_are_reckoned_from_short_ones_and_these_are_timed_once(monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 import slimnet_cli
 from pages import Tags, check_ids
 
-from slimnet.reproduction import catalogue, results
+from slimnet.reproduction import catalogue, results, timing
 from slimnet.reproduction.scales import recipe_of
 from slimnet.reproduction.trends import cells
 
@@ -86,6 +86,42 @@ def test_a_plan_lists_every_cell_and_runs_nothing(place, capsys):
     assert [cell["row"] for cell in told["cells"] if not cell["runs"]] == ["Liu et al. 2017"] * 2
     assert told["seconds"] == pytest.approx(sum(cell["seconds"] or 0 for cell in told["cells"]))
     assert not (place / "out").exists()
+
+
+def test_a_plan_of_runs_that_shrink_counts_the_filters_that_the_paper_has_left(place, capsys, monkeypatch):
+    """Oracle: a step that takes as long as the first layer is wide; 4 iterations, of which the first is dense."""
+    monkeypatch.setattr(timing, "step_seconds", lambda recipe, *_, **__: widths_of(recipe)[0])
+    seconds = {}
+    for options in ([], ["--shrink"]):
+        assert reproduce(place, "table4", "--dry-run", "--json", *options) == 0
+        cells = json.loads(capsys.readouterr().out)["cells"]
+        seconds[bool(options)] = {cell["cell"]: cell["seconds"] for cell in cells}
+    for entry in catalogue.tables()["table4"].entries:
+        width = widths_of(recipe_of(entry, "small"))[0]
+        left = max(1, round(width * (1 - entry.paper["gamma"] / 100)))
+        assert seconds[False][entry.name] == 4 * width
+        assert seconds[True][entry.name] == width + 3 * left
+    assert seconds[True]["table4-64-1x-cifar10"] < seconds[False]["table4-64-1x-cifar10"]
+
+
+def widths_of(recipe):
+    """The widths of the convolutions of a recipe of the small scale."""
+    return list(recipe.arch_args["widths"])
+
+
+def test_runs_that_shrink_are_marked_and_do_not_mix_with_others(place, capsys):
+    assert reproduce(place, "table4", "--budget", "0.01s", "--shrink", "--json") == 0
+    assert reproduce(place, "table4", "--shrink") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ") and "small: " in line]
+    assert len(lines) == 6
+    assert all("| 4, shrinking |" in line for line in lines)
+    found = results.read_all(place / "out" / "results", "small")
+    assert {each.shrink_every for each in found.values()} == {500}
+    assert "× 4, shrinking on" in (place / "out" / "report.html").read_text()
+    assert reproduce(place, "table4") == 2
+    error = capsys.readouterr().err
+    assert "runs that removed dead filters during training (--shrink); reproduce the others in another folder" in error
+    assert len(runs(place)) == 6
 
 
 def test_a_plan_for_people_says_what_is_missing(place, capsys):

@@ -13,7 +13,17 @@ from slimnet.report.paper.figures import Bar, Moved
 from slimnet.report.paper.scalar_figures import draw_scalars
 from slimnet.report.rendering import fill, marked, write_page
 from slimnet.reproduction.catalogue import READINGS, Entry, Figure, Table, datasets, printed
-from slimnet.reproduction.markdown import Found, difference, falling, letter, number, outcome, places, spread_out
+from slimnet.reproduction.markdown import (
+    Found,
+    difference,
+    falling,
+    length,
+    letter,
+    number,
+    outcome,
+    places,
+    spread_out,
+)
 from slimnet.reproduction.results import Result, environments, hardware
 from slimnet.reproduction.scalars import ScalarFigure, claims
 from slimnet.reproduction.scales import Scale, shortened
@@ -129,7 +139,7 @@ def _network(entry: Entry, result: Result | None, shown: Sequence[str], machines
     }
     differences = {"label": "difference", "numbers": [number(name, apart.get(name), signed=True) for name in shown]}
     count = f"{len(result.runs)} seed{'' if len(result.runs) == 1 else 's'}"
-    about = f"{count} × {result.iterations:,} on {places(result, machines)}"
+    about = f"{count} × {length(result)} on {places(result, machines)}"
     return found | {"lines": [paper, ours, differences], "about": about}
 
 
