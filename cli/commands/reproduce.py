@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   slimnet reproduce table1 --shrink --dry-run
+  slimnet reproduce table1-adam-l2-1e-3-cifar10 --shrink --data-root data -o runs/paper
   slimnet reproduce table1 table3 --scale small --data-root data -o runs/paper --threads 1
   slimnet reproduce trends --scale small --seeds 3 --data-root data -o runs/paper --threads 1
   slimnet reproduce all --budget 25m --data-root data -o runs/paper --concurrent 4
@@ -104,7 +105,8 @@ def reproduce(
     """Train the networks of the paper's tables and figures, and show our results next to the paper's.
 
     NAME is table1 ... table10, supp-table1 ... supp-table4, fig2 ... fig5, supp-fig1 ... supp-fig3, or all; trends
-    selects the networks on which the paper's claims are tested.
+    selects the networks on which the paper's claims are tested. A single network has the name that --dry-run --json
+    gives, such as table1-adam-l2-1e-3-cifar10.
 
     Figure 4 and supplementary figure 3 are simulated, in full at either scale, in about a minute.
 

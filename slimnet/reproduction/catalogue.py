@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -184,9 +184,17 @@ def datasets() -> Mapping[str, Dataset]:
 
 
 def printed(names: Sequence[str]) -> list[Table | Figure]:
-    """The tables and figures of these names, without those that are simulated."""
+    """The tables and figures of these names, without those that are simulated.
+
+    Names of single networks give their tables, with these rows alone.
+    """
     drawn = tables() | figures()
-    return [drawn[name] for name in names if name in drawn]
+    chosen = [drawn[name] for name in names if name in drawn]
+    for table in tables().values():
+        rows = tuple(each for each in table.entries if each.name in names)
+        if rows and table.name not in names:
+            chosen.append(replace(table, entries=rows))
+    return chosen
 
 
 def entry(table: str, row: str, data: str) -> Entry:
@@ -212,17 +220,20 @@ def by_worth() -> tuple[Entry, ...]:
 
 
 def wanted(names: Sequence[str]) -> tuple[str, ...]:
-    """The tables and figures that `names` ask for, in the paper's order, each once, and the trends where they are.
+    """The tables and figures that `names` ask for, in the paper's order, each once, then networks, then the trends.
 
-    "all" is all of the tables and figures.
+    "all" is all of the tables and figures. A network has the name that a dry run shows, such as
+    "table1-adam-l2-1e-3-cifar10".
 
     Raises:
         UsageError: one is unknown; the nearest is suggested.
     """
     known = [*tables(), *sorted([*figures(), *SIMULATED], key=lambda name: (name.startswith("supp"), name))]
-    others = (TRENDS, "all")
+    networks = [each.name for table in tables().values() for each in table.entries]
+    possible = [*known, TRENDS, "all", *networks]
     for name in names:
-        if name not in (*known, *others):
-            raise UsageError(f"the paper has no {name!r}; {nearest_name(name, [*known, *others])}")
+        if name not in possible:
+            raise UsageError(f"the paper has no {name!r}; {nearest_name(name, possible)}")
     chosen = [name for name in known if name in names or "all" in names]
-    return (*chosen, *([TRENDS] if TRENDS in names else []))
+    single = [name for name in networks if name in names]
+    return (*chosen, *single, *([TRENDS] if TRENDS in names else []))

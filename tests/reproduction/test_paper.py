@@ -157,6 +157,7 @@ def test_the_most_telling_cells_come_first():
 def test_names_are_known_in_the_papers_order_and_unknown_ones_suggest_the_nearest():
     assert catalogue.wanted(["table3", "table1", "table3"]) == ("table1", "table3")
     assert catalogue.wanted(["trends", "table3"]) == ("table3", "trends")
+    assert catalogue.wanted(["table4-64-1x-cifar10", "table3"]) == ("table3", "table4-64-1x-cifar10")
     assert set(catalogue.wanted(["all"])) == set(tables()) | set(figures()) | {"fig4", "supp-fig3"}
     with pytest.raises(UsageError, match="did you mean supp-table2"):
         catalogue.wanted(["suptable2"])

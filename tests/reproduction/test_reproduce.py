@@ -88,6 +88,17 @@ def test_a_plan_lists_every_cell_and_runs_nothing(place, capsys):
     assert not (place / "out").exists()
 
 
+def test_single_networks_are_rows_of_their_tables(place, capsys):
+    """Each is trained once, though its recipe is in other tables as well, and the report has no other rows."""
+    names = ("table4-32-0.25x-cifar100", "table3-l2-1e-4-batch-40-cifar10")
+    assert reproduce(place, *names) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ") and "CIFAR" in line]
+    assert [line.split(" | ")[0] for line in rows] == ["| L2 1e-4, batch 40", "| 32-0.25x"]
+    assert len(runs(place)) == 2
+    assert reproduce(place, "table4-32-0.25x-cifar10x") == 2
+    assert "did you mean table4-32-0.25x-cifar10?" in capsys.readouterr().err
+
+
 def test_a_plan_of_runs_that_shrink_counts_the_filters_that_the_paper_has_left(place, capsys, monkeypatch):
     """Oracle: a step that takes as long as the first layer is wide; 4 iterations, of which the first is dense."""
     monkeypatch.setattr(timing, "step_seconds", lambda recipe, *_, **__: widths_of(recipe)[0])
