@@ -53,7 +53,8 @@ class Shrinker:
 
     Parameters, buffers, modules and the optimiser stay the same objects, so that schedulers, gradient scalers and
     parameter groups go on. `also` are copies of the network that are narrowed with it, such as `ema.module`. What is
-    compiled, captured in a CUDA graph or wrapped for several processes has to be made again after a cut.
+    compiled, captured in a CUDA graph or wrapped for several processes has to be made again after a cut; where such a
+    wrapper has to be deleted before, call `look()` and `cut()` in place of `step()`.
 
     `example_inputs` are what forward takes, as for `slimnet.slim`. `round_to` rounds widths up, as there; `finish()`
     takes out what that has kept.
@@ -111,22 +112,34 @@ class Shrinker:
         Raises:
             UsageError, PlanError: something outside holds the network at its width; nothing is changed then.
         """
-        dead = self._look()
-        return None if dead == self._fruitless else self._cut(dead, self.rounding)
+        return self.cut() if self.look() else None
+
+    def look(self) -> bool:
+        """The first half of `step`: whether some channels have been dead for long enough that were not before.
+
+        Where a wrapper such as `DistributedDataParallel` has to be deleted before a cut, do so where this is true,
+        call `cut()`, and wrap the network again.
+        """
+        for name, scale in self._scales.items():
+            small = (scale.detach().abs() < self.threshold).cpu().numpy()
+            self._looks[name] = np.where(small, self._looks[name] + 1, 0)
+        return self._waiting() != self._fruitless
+
+    def cut(self) -> Cut | None:
+        """The second half of `step`: cut what the last looks found dead; None where nothing can go.
+
+        Raises:
+            UsageError, PlanError: as `step`.
+        """
+        return self._cut(self._waiting(), self.rounding)
 
     def finish(self) -> Cut | None:
         """Cut what rounding has kept so far, too; for the end of training."""
         dead = self._waiting()
         return self._cut(dead, Rounding()) if dead else None
 
-    def _look(self) -> dict[str, tuple[int, ...]]:
-        """The channels of each γ that were dead at every one of the last looks."""
-        for name, scale in self._scales.items():
-            small = (scale.detach().abs() < self.threshold).cpu().numpy()
-            self._looks[name] = np.where(small, self._looks[name] + 1, 0)
-        return self._waiting()
-
     def _waiting(self) -> dict[str, tuple[int, ...]]:
+        """The channels of each γ that were dead at every one of the last looks."""
         long = {name: np.flatnonzero(looks >= self.patience) for name, looks in self._looks.items()}
         return {name: tuple(channels.tolist()) for name, channels in long.items() if channels.size}
 

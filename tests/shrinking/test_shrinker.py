@@ -222,3 +222,16 @@ def test_what_is_held_at_its_width_meanwhile_is_refused_and_nothing_changes():
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     assert all(torch.equal(left[name], before[name]) for name in before if not name.endswith(statistics))
     assert shrinker.step()
+
+
+def test_a_look_and_a_cut_are_a_step():
+    torch.manual_seed(0)
+    first, second = begun(), begun()
+    halves, whole = (Shrinker(*each, EXAMPLE, patience=2) for each in (first, second))
+    assert [halves.look(), halves.look()] == [False, True]
+    assert [whole.step() is None, whole.step() is None] == [True, False]
+    cut = halves.cut()
+    assert cut is not None
+    assert halves.plan == whole.plan == cut.plan
+    assert shapes(first[0]) == shapes(second[0])
+    assert halves.cut() is None

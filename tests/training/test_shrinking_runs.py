@@ -16,8 +16,9 @@ import slimnet
 from slimnet.errors import UsageError
 from slimnet.training import Recipe, TrainingRun, save_checkpoint, sparsity_by_gamma, train
 from slimnet.training.analysis.metrics import batchnorm_scales
+from slimnet.training.loop import cuda_graph_step
 from slimnet.training.loop.cuda_graph_step import wanted
-from slimnet.training.loop.distributed import ALONE, Ranks
+from slimnet.training.loop.distributed import ALONE
 from slimnet.training.recipe.machine_settings import Tuning
 from slimnet.training.run.run_folder import read_history
 
@@ -118,8 +119,6 @@ def test_the_finished_model_is_of_the_dense_shape_and_computes_what_the_narrow_o
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"ranks": Ranks(0, 5)}, "5 processes cannot shrink"),
-        ({"tuning": Tuning(compiled=True)}, "a compiled network cannot shrink"),
         ({"model": slimnet.build("basicnet", TINY)}, "only the network that the recipe builds"),
         ({"tuning": Tuning(cuda_graph=True)}, "no CUDA graph is possible"),
     ],
@@ -129,9 +128,55 @@ def test_what_cannot_shrink_is_refused(given, message):
         TrainingRun(recipe(shrink_every=5), images(), **given)
 
 
-def test_no_graph_is_captured_of_a_network_that_shrinks():
-    with pytest.raises(UsageError, match="narrower"):
-        wanted(recipe(shrink_every=5), Tuning(cuda_graph=True), torch.device("cuda"), ALONE)
+def test_a_compiled_network_is_compiled_again_after_each_cut(start, monkeypatch):
+    """torch's own tracing compiler runs, without a code generator behind it. Oracle: the run that is not compiled."""
+    compiled, resets = [], []
+    compile, reset = torch.compile, torch.compiler.reset
+
+    def compile_eagerly(forward):
+        compiled.append([tuple(parameter.shape) for parameter in forward.parameters()])
+        return compile(forward, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(len(compiled)) or reset())
+    run = train(dying(start), images(), threads=1, tuning=Tuning(compiled=True))
+    plain = train(dying(start), images(), threads=1)
+    torch.testing.assert_close(finished(run), finished(plain), rtol=1e-4, atol=1e-6)
+    assert run.plan == plain.plan
+    assert resets == [1, 2]
+    assert [shapes != compiled[-1] for shapes in compiled] == [True, True, False]
+
+
+def test_a_graph_is_captured_again_after_each_cut(start, monkeypatch):
+    """A graph needs a GPU; here it is the step that it would replay. Oracle: the run without graphs."""
+    captures = []
+
+    class Recomputed:
+        def __init__(self, step, scale):
+            self.step, self.scale = step, scale
+
+        def replay(self):
+            self.step._step(*self.step._batches.assemble(self.step._places), self.scale, self.step._tally)
+
+    def capture(step, brought, scale):
+        step._places = tuple(torch.zeros_like(each) for each in brought)
+        captures.append(step._step.forward.features.conv1.out_channels)
+        return Recomputed(step, scale)
+
+    def aside(step, brought, scale):
+        step._step(*step._batches.assemble(brought), scale, step._tally)
+
+    plain = train(dying(start), images(), threads=1)
+    expected = finished(plain)
+    monkeypatch.setattr(cuda_graph_step, "wanted", lambda *_: True)
+    monkeypatch.setattr(cuda_graph_step.CapturedStep, "_captured", capture)
+    monkeypatch.setattr(cuda_graph_step.CapturedStep, "_aside", aside)
+    run = train(dying(start), images(), threads=1)
+    assert same(finished(run), expected)
+    assert run.plan == plain.plan
+    assert len(captures) == 1 + len(CUTS)
+    assert captures == sorted(captures, reverse=True)
+    assert wanted(recipe(shrink_every=5), Tuning(cuda_graph=True), torch.device("cuda"), ALONE)
 
 
 @pytest.mark.parametrize("every", [-1, 2.5, True])
@@ -172,6 +217,4 @@ def test_the_command_line_trains_shrinking_goes_on_and_slims_the_result(start, t
     assert slimnet_cli.run(["train", "--resume", "run", "--shrink-every", "2", "--no-report"]) == 0
     slim = ["slim", "run/model.pt", "--arch", "basicnet", "--arch-args", json.dumps(WIDTHS), "--input-shape", "2,8,8"]
     assert slimnet_cli.run([*slim, "-o", "slim"]) == 0, capsys.readouterr().err
-    assert slimnet_cli.run([*train_it, "-o", "other", "--shrink", "--compile"]) == 2
-    assert "a compiled network cannot shrink" in capsys.readouterr().err
     assert not Path("other").exists()

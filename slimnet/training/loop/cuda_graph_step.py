@@ -29,8 +29,6 @@ def wanted(recipe: Recipe, tuning: Tuning, device: torch.device, ranks: Ranks) -
         obstacle = "several processes cannot share one"
     elif recipe.optimiser in NOT_CAPTURED:
         obstacle = f"{recipe.optimiser} cannot be captured"
-    elif recipe.shrink_every:
-        obstacle = "the network gets narrower on the way"
     elif recipe.cosine:
         obstacle = "along a cosine each step would have to be captured anew"
     if tuning.cuda_graph and obstacle:
@@ -42,7 +40,8 @@ class CapturedStep:
     """Runs the first steps eagerly, then captures one and replays it.
 
     The learning rate and the schedule's scale are constants of the graph, which is captured anew at each drop;
-    that takes a second, and keeps recipes and optimisers free of any trace of it.
+    that takes a second, and keeps recipes and optimisers free of any trace of it. So it is after each cut of a network
+    that gets narrower.
     """
 
     def __init__(self, recipe: Recipe, batches: TrainingBatches, step: Step, tally: Tally) -> None:
@@ -66,6 +65,10 @@ class CapturedStep:
         for place, tensor in zip(self._places, brought, strict=True):
             place.copy_(tensor, non_blocking=True)
         self._graph.replay()
+
+    def start_again(self) -> None:
+        """Forget the graph, since the network has changed; the next steps are eager ones again."""
+        self._graph, self._scale, self._places, self._taken = None, None, (), 0
 
     def _aside(self, brought: Tensors, scale: float) -> None:
         """An ordinary step on another stream, as everything before a capture has to be."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from slimnet.errors import UsageError
+from slimnet.errors import SlimnetError
 from slimnet.shrinking.dense_shape import DenseShape
 from slimnet.shrinking.shrinker import Shrinker
 from slimnet.training.analysis.metrics import count_by_gamma
@@ -13,50 +13,47 @@ from slimnet.training.loop.checkpoint_file import weights_of
 from slimnet.training.loop.distributed import Ranks
 from slimnet.training.loop.progress import Progress, Snapshot
 from slimnet.training.loop.step import Step
-from slimnet.training.recipe.machine_settings import Tuning
 from slimnet.training.recipe.recipe import Recipe
-
-
-def check_shrinking(recipe: Recipe, tuning: Tuning, ranks: Ranks, *, given: bool) -> None:
-    """Refuse what a network that gets narrower in training cannot be combined with.
-
-    Raises:
-        UsageError: several processes, a compiled network, or a network that the recipe does not build (`given`).
-    """
-    if not recipe.shrink_every:
-        return
-    if ranks.count > 1:
-        raise UsageError(f"{ranks.count} processes cannot shrink a network together; train in one, or leave it out")
-    if tuning.compiled:
-        raise UsageError("a compiled network cannot shrink; leave one of the two out")
-    if given:
-        raise UsageError("only the network that the recipe builds can shrink; set shrink_every=0")
 
 
 class Shrinking:
     """What a run does about dead channels: removes them where its recipe says so, and reports them.
 
-    `shrinker` is None in a run that does not shrink; then the network is as it is built at all times.
+    `shrinker` is None in a run that does not shrink; then the network is as it is built at all times. Several
+    processes that train together cut alike, since their γ and β are the same.
     """
 
-    def __init__(self, recipe: Recipe, model: nn.Module, step: Step, example: torch.Tensor) -> None:
-        self._every, self._model, self._step = recipe.shrink_every, model, step
+    def __init__(self, recipe: Recipe, model: nn.Module, step: Step, example: torch.Tensor, ranks: Ranks) -> None:
+        self._every, self._model, self._step, self._ranks = recipe.shrink_every, model, step, ranks
         self._channels = count_by_gamma(model)[1]
         self.shrinker = Shrinker(model, step.optimiser, example) if recipe.shrink_every else None
         self._shape: DenseShape | None = None
 
-    def look(self, iteration: int) -> None:
-        """After so many steps: remove what has been dead for long enough, if it is time to look.
+    def look(self, iteration: int) -> bool:
+        """After so many steps: whether it is time to look, and something has been dead for long enough."""
+        if self.shrinker is None or iteration % self._every:
+            return False
+        return self._ranks.any(self.shrinker.look())
+
+    def cut(self) -> bool:
+        """Remove what has been dead for long enough; whether that was anything. Nothing may wrap the network.
 
         Raises:
-            SlimnetError: as `Shrinker.step`.
+            SlimnetError: as `Shrinker.cut`, or processes that train together would go on with different networks.
         """
-        if self.shrinker is None or iteration % self._every:
-            return
-        cut = self.shrinker.step()
-        if cut is not None:
-            self._step.cut(cut.plan)
-            self._follow()
+        assert self.shrinker is not None
+        cut = self.shrinker.cut()
+        plans = self._ranks.gathered(None if cut is None else cut.plan.to_json())
+        if len(set(plans)) > 1:
+            raise SlimnetError(
+                "the processes of this run have different γ, and would remove different channels; "
+                "resume it from its last checkpoint"
+            )
+        if cut is None:
+            return False
+        self._step.cut(cut.plan)
+        self._follow()
+        return True
 
     def restore(self, state: dict[str, object]) -> None:
         """Make the dense network, which has its weights, as narrow as it was; its optimiser is restored after it."""

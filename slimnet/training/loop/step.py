@@ -68,23 +68,24 @@ class Tally:
 class Step:
     """An optimiser step on a batch, in the recipe's precision.
 
-    `forward` is how `model` is called: itself, or a wrapper around it. Nothing in a call waits for the
-    device, so a CUDA graph can capture it.
+    Nothing in a call waits for the device, so a CUDA graph can capture it.
+
+    Attributes:
+        optimiser: the optimiser of `model`.
+        forward: how `model` is called: itself, unless a wrapper around it is put here.
     """
 
-    def __init__(
-        self, recipe: Recipe, model: nn.Module, forward: Callable[..., Any], regularisers: Regularisers
-    ) -> None:
+    def __init__(self, recipe: Recipe, model: nn.Module, regularisers: Regularisers) -> None:
         self.optimiser = make_optimiser(recipe, model)
+        self.forward: Callable[..., Any] = model
         self._recipe = recipe
-        self._forward = forward
         self._regularisers = regularisers
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, scale: float, tally: Tally) -> None:
         """Train on images `(N, C, H, W)` with labels `(N,)`, at the schedule's scale."""
         set_learning_rate(self.optimiser, self._recipe.lr * scale)
         with self._precision(images.device):
-            scores = self._forward(images)
+            scores = self.forward(images)
         if not isinstance(scores, torch.Tensor):
             raise UsageError(
                 f"{self._recipe.arch} answers with {type(scores).__name__} in training, not with scores; "

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,7 @@ from slimnet.training.loop import cuda_graph_step, resume_checks
 from slimnet.training.loop.batches import batches_of
 from slimnet.training.loop.distributed import ALONE, Ranks
 from slimnet.training.loop.progress import Progress, Snapshot
-from slimnet.training.loop.shrinking_steps import Shrinking, check_shrinking
+from slimnet.training.loop.shrinking_steps import Shrinking
 from slimnet.training.loop.step import Step, Tally
 from slimnet.training.recipe.channel_cost import relative_costs
 from slimnet.training.recipe.machine_settings import Tuning, compiler_told, gpu_settings
@@ -97,16 +98,19 @@ class TrainingRun(Iterator[Progress]):
         self.seconds = 0.0
         self._wish_to_stop = self._stopping = False
         ranks.check(recipe, self.device)
-        check_shrinking(recipe, self.tuning, ranks, given=model is not None)
+        if recipe.shrink_every and model is not None:
+            raise UsageError("only the network that the recipe builds can shrink; set shrink_every=0")
         self._tally = Tally(self.device)
         self.model = self._built(model, resumed=state is not None)
         check_fits(self.model, data)
-        self._step = self._make_step()
+        self._step = Step(recipe, self.model, Regularisers(recipe, self.model, self._costs()))
         example = torch.empty(1, data.channels, *data.image_size, device=self.device)
-        self._shrinking = Shrinking(recipe, self.model, self._step, example)
+        self._shrinking = Shrinking(recipe, self.model, self._step, example, ranks)
         self._advance = self._make_advance()
         if state is not None:
             self._restore(state)
+        # A wrapper holds parameters at their width, so it comes after what a resumed run cuts.
+        self._step.forward = self._make_forward()
 
     def _built(self, given: nn.Module | None, *, resumed: bool) -> nn.Module:
         """The network with its first weights, the same in every process; the random streams part after it."""
@@ -131,11 +135,10 @@ class TrainingRun(Iterator[Progress]):
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
-    def _make_step(self) -> Step:
-        forward: Callable[..., Any] = self.ranks.wrap(self.model, self.device)
-        if self.tuning.compiled:
-            forward = torch.compile(forward)
-        return Step(self.recipe, self.model, forward, Regularisers(self.recipe, self.model, self._costs()))
+    def _make_forward(self) -> Callable[..., Any]:
+        """How the network is called in training: wrapped for several processes, compiled, or as it is."""
+        forward = self.ranks.wrap(self.model, self.device)
+        return torch.compile(forward) if self.tuning.compiled else forward
 
     def _costs(self) -> dict[str, torch.Tensor] | None:
         """The cost of each channel, if the recipe needs it."""
@@ -177,7 +180,8 @@ class TrainingRun(Iterator[Progress]):
                 self._advance(self.iteration)
                 self.iteration += 1
                 self._tally.steps += 1
-                self._shrinking.look(self.iteration)
+                if self._shrinking.look(self.iteration):
+                    self._shrink()
                 if time.perf_counter() - start >= self.patience:
                     due = self.iteration
             reported = self._report() if self.iteration == due else None
@@ -185,6 +189,22 @@ class TrainingRun(Iterator[Progress]):
         if reported is None:
             raise StopIteration
         return self._remembered(reported, first)
+
+    def _shrink(self) -> None:
+        """Remove dead channels, without what wraps, compiles or captures the network at its width."""
+        self._step.forward = self.model
+        if self.ranks.count > 1:
+            # A wrapper for several processes is part of reference cycles.
+            gc.collect()
+        try:
+            if self._shrinking.cut():
+                if self.tuning.compiled:
+                    # Else the compiler would take each cut for one more of a few variants that it allows.
+                    torch.compiler.reset()
+                if isinstance(self._advance, cuda_graph_step.CapturedStep):
+                    self._advance.start_again()
+        finally:
+            self._step.forward = self._make_forward()
 
     def _report(self) -> tuple[float, float]:
         """Mean loss and accuracy since the last report; processes agree here on whether to stop."""
