@@ -68,7 +68,8 @@ def train(
     paper on CIFAR, basicnet, Adam with L2 1e-4 and 406,250 iterations of 40 images. The number of classes and
     of colour channels comes from the data.
 
-    DIR becomes the run's folder: recipe, metrics, checkpoints, the trained model.pt and a report. Ctrl-C finishes
+    DIR becomes the run's folder: recipe, metrics, checkpoints, the trained model.pt and a report; with --shrink also
+    slim/, the network without what died, certified against model.pt. Ctrl-C finishes
     the current step, saves and exits, and so do SIGTERM and a closed terminal (without nohup); after that, or after a
     crash, --resume continues bit for bit.
     """
@@ -106,12 +107,13 @@ def _destination(out: str | None, resume: str | None) -> tuple[Path, bool]:
 def _tell(finished: Finished, as_json: bool) -> None:
     run, accuracy, dead = finished.run, finished.accuracy, finished.run.sparsity()
     if as_json:
-        places = {"checkpoint": finished.checkpoint, "folder": finished.folder, "report": finished.report}
+        places = {name: getattr(finished, name) for name in ("checkpoint", "folder", "report", "bundle")}
         document: dict[str, Any] = {name: path and str(path) for name, path in places.items()}
         document |= {"accuracy": dataclasses.asdict(accuracy), "dead_filters": dead, "seconds": run.seconds}
         terminal.emit(document | {"recipe": dataclasses.asdict(run.recipe)})
         return
-    report = f"\nreport: {finished.report}" if finished.report else ""
+    outputs = {"slim network": finished.bundle, "report": finished.report}
+    report = "".join(f"\n{name}: {path}" for name, path in outputs.items() if path)
     terminal.result().print(
         f"{100 * accuracy.top1:.2f} % accuracy on {accuracy.n} test images, {100 * dead:.0f} % of the filters dead\n"
         f"saved to {finished.checkpoint}{report}\nnext: {_next(run, finished.checkpoint)}",

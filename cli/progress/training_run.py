@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from slimnet.training.run.resumable_run import KeptRun
     from slimnet.training.run.run_folder import RunFolder
 
+BUNDLE = "slim"
+"""Where the slim network of a run that shrank is kept, in the run's folder."""
+
+EXAMPLES = 4
+"""The images that a network is traced with."""
+
 GPU_STEPS_BETWEEN_REPORTS = 100
 """A report waits for the device, and a GPU's steps are so short that it would be felt."""
 
@@ -39,6 +45,7 @@ class Finished:
     checkpoint: Path
     folder: Path | None = None
     report: Path | None = None
+    bundle: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,8 @@ class Request:
                 return None
             accuracy = accuracy_of(kept.run)
             report = self.keeping.write_report(self.path, kept.run, accuracy)
-            return Finished(kept.run, accuracy, checkpoint, self.path, report)
+            bundle = write_bundle(kept.run, checkpoint) if kept.recipe.shrink_every else None
+            return Finished(kept.run, accuracy, checkpoint, self.path, report, bundle)
 
     @contextmanager
     def _begun(self) -> Iterator[tuple[RunFolder | None, Callable[[Any], TrainingRun]]]:
@@ -223,6 +231,27 @@ def accuracy_of(run: TrainingRun) -> Accuracy:
 
     with terminal.working("Measuring the accuracy"):
         return evaluate(run.model, run.data)
+
+
+def write_bundle(run: TrainingRun, checkpoint: Path) -> Path | None:
+    """Write the slim network of a run that shrank, beside its model; None where it cannot be made, with a note why."""
+    import slimnet
+    from slimnet.bundle.bundle import save
+    from slimnet.data import Batches
+    from slimnet.errors import SlimnetError
+
+    folder = checkpoint.parent / BUNDLE
+    if folder.exists():
+        # A finished run that was resumed.
+        return folder
+    try:
+        with terminal.working("Slimming and exporting"):
+            example, _ = next(run.data.batches("test", EXAMPLES))
+            slimmed = slimnet.slim(run.dense_model().cpu().eval(), example.cpu(), loader=Batches(run.data))
+            return save(slimmed, folder, source=checkpoint.name)
+    except SlimnetError as error:
+        terminal.note(f"no bundle is written: {error}")
+        return None
 
 
 @contextmanager

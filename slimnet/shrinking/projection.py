@@ -29,6 +29,28 @@ class Projection:
         return sum(map(len, self.channels.values()))
 
 
+@dataclass(frozen=True)
+class Projected:
+    """All that has been set to zero so far: how many channels, and the largest |γ| and |β| among them."""
+
+    channels: int = 0
+    largest_scale: float = 0.0
+    largest_shift: float = 0.0
+
+    def __add__(self, other: Projection) -> "Projected":
+        return Projected(
+            self.channels + other.count,
+            max(self.largest_scale, other.largest_scale),
+            max(self.largest_shift, other.largest_shift),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.channels} channels set to zero, of |γ| up to {self.largest_scale:.2g} and |β| up to "
+            f"{self.largest_shift:.2g}"
+        )
+
+
 @torch.no_grad()
 def project(
     model: nn.Module, optimiser: Optimizer, invariant: InvariantSet, also: Sequence[nn.Module] = ()

@@ -1,5 +1,6 @@
 """Shrinker: takes what has died out of a network and its optimiser while they train, and training goes on exactly."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from slimnet.planning.width_rounding import Rounding
 from slimnet.shrinking.in_place import check_narrowing, narrow_in_place
 from slimnet.shrinking.invariant_set import Stays, find_invariant_set, scales_of
 from slimnet.shrinking.optimizer_state import check_optimiser
-from slimnet.shrinking.projection import Projection, project
+from slimnet.shrinking.projection import Projected, Projection, project
 from slimnet.shrinking.refusals import check_copies, check_network, check_own
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.process import collection_paused
@@ -62,6 +63,7 @@ class Shrinker:
     Attributes:
         model: the network, in whatever mode it is.
         plan: all cuts so far as one plan for the network as it was at first; None before the first.
+        projected: all that has been set to zero so far.
         stays: dead channels that may not be set to zero, as the last look for new ones found them.
 
     Raises:
@@ -91,6 +93,7 @@ class Shrinker:
         self.patience = patience
         self.rounding = Rounding(layers=dict(round_to)) if isinstance(round_to, Mapping) else Rounding(round_to or 1)
         self.plan: SurgeryPlan | None = None
+        self.projected = Projected()
         self.stays: tuple[Stays, ...] = ()
         self._inputs = check_inputs(model, example_inputs)
         check_optimiser(optimiser)
@@ -159,7 +162,7 @@ class Shrinker:
         check_narrowing(self.model, plan, self.optimiser, self.also)
         projection = project(self.model, self.optimiser, invariant, self.also)
         self._narrow(plan)
-        self.plan = composed
+        self.plan, self.projected = composed, self.projected + projection
         return Cut(projection, plan, self.stays)
 
     def _narrow(self, plan: SurgeryPlan) -> None:
@@ -174,6 +177,7 @@ class Shrinker:
         return {
             "plan": None if self.plan is None else self.plan.to_json(),
             "looks": {name: torch.from_numpy(looks.copy()) for name, looks in self._looks.items()},
+            "projected": dataclasses.asdict(self.projected),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -192,3 +196,4 @@ class Shrinker:
         if {name: found.shape for name, found in looks.items()} != {n: f.shape for n, f in self._looks.items()}:
             raise PlanError("the state counts looks at other channels; it was taken with another network")
         self.plan, self._looks = plan, looks
+        self.projected = Projected(**state["projected"])

@@ -294,3 +294,35 @@ def test_long_times_have_two_units(seconds, words):
 @pytest.mark.parametrize(("number", "words"), [(0, "0"), (500, "500"), (1500, "1.5 k"), (400_000, "400 k")])
 def test_iterations_in_little_room(number, words):
     assert thousands(number).replace("\u202f", " ") == words
+
+
+def test_a_run_that_removed_dead_filters_says_what_that_saved():
+    """Steps of 100 ms up to the cut and 50 ms after it, as the reports' clocks have it; 400 of 1,000 MACs are left."""
+    progress = tuple(
+        dataclasses.replace(each, seconds=(1.0, 2.0, 3.0, 3.5, 4.0)[n], macs_left=left, channels_removed=removed)
+        for n, (each, left, removed) in enumerate(
+            zip(reports(), (None, None, 400, 400, 400), (None, None, 9, 9, 9), strict=True)
+        )
+    )
+    shown = record(progress=progress, recipe=recipe(iterations=50, shrink_every=10))
+    iterations, milliseconds = shown.pace
+    assert iterations.tolist() == [20, 30, 40, 50]
+    np.testing.assert_allclose(milliseconds, [100, 100, 50, 50])
+    assert shown.macs_left == ([30, 40, 50], [400, 400, 400])
+    assert (
+        "9 dead channels were removed during training, which left 400 of 1.00k multiply-accumulates; a step took "
+        "100 ms at the beginning and 50 ms at the end."
+    ) in [each.replace("\u202f", "") for each in sentences(shown)]
+    assert ("Dead filters", "removed every 10 iterations") in recipe_rows(shown)
+    page = render_training(shown)
+    assert "The last panel is the time of a step" in text(page)
+    assert any("ms a step" in label for label in labels(page))
+    assert not any("ms a step" in label for label in labels(render_training(record())))
+
+
+def test_times_of_steps_are_few_and_never_negative():
+    """Reports that a killed run made twice, and thousands of them."""
+    every = [Progress(n, 5000, 1.0, 0.5, 0.1, n / 10, macs=9, macs_left=3) for n in range(1, 5001)]
+    _, milliseconds = record(progress=(*every[:3000], *every[2900:])).pace
+    assert 90 <= milliseconds.size <= 100
+    assert (milliseconds > 0).all()

@@ -214,6 +214,13 @@ def test_the_command_line_trains_shrinking_goes_on_and_slims_the_result(start, t
     assert slimnet_cli.run([*train_it, "-o", "run", "--json"]) == 0, capsys.readouterr().err
     result = json.loads(capsys.readouterr().out)
     assert result["dead_filters"] > 0.5
+    assert result["bundle"] == "run/slim"
+    assert slimnet_cli.run(["verify", "run/slim", "--dense", "run/model.pt"]) == 0, capsys.readouterr().err
+    slim = slimnet.load("run/slim")
+    dense = slimnet.load_checkpoint("run/model.pt", "basicnet", arch_args=WIDTHS)
+    inputs = torch.randn(4, 2, 8, 8)
+    torch.testing.assert_close(slim(inputs), dense.eval()(inputs), rtol=1e-4, atol=1e-5)
+    assert 0 < sum(each.numel() for each in slim.parameters()) < sum(each.numel() for each in dense.parameters()) / 2
     assert slimnet_cli.run(["train", "--resume", "run", "--shrink-every", "2", "--no-report"]) == 0
     slim = ["slim", "run/model.pt", "--arch", "basicnet", "--arch-args", json.dumps(WIDTHS), "--input-shape", "2,8,8"]
     assert slimnet_cli.run([*slim, "-o", "slim"]) == 0, capsys.readouterr().err

@@ -28,8 +28,15 @@ Drawing = dict[str, str]
 
 
 def progress(record: TrainingRecord) -> Drawing:
-    """Loss, training error, dead filters and the MACs that slimming would leave, over the iterations."""
-    parts = [_loss, _error, _dead, _forecast] if len(record.forecasts) > 1 else [_loss, _error, _dead]
+    """Loss, training error, dead filters and the MACs that slimming would leave, over the iterations.
+
+    Of a run that removes dead filters also how long a step took.
+    """
+    parts = [_loss, _error, _dead]
+    if len(record.forecasts) > 1:
+        parts.append(_forecast)
+    if record.shrinks and len(record.pace[0]) > 1:
+        parts.append(_pace)
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         rows = np.atleast_1d(figure.subplots(len(parts), 1, sharex=True))
@@ -77,11 +84,23 @@ def _forecast(axes: Axes, record: TrainingRecord) -> None:
     left = [each.macs_if_slimmed or 0 for each in known]
     axes.fill_between(iterations, left, color=SLIM, alpha=0.22, linewidth=0)
     axes.plot(iterations, left, color=SLIM)
-    axes.axhline(known[0].macs or 0, color=DENSE, linewidth=2)
+    dense, (cuts, trained) = known[0].macs or 0, record.macs_left
+    # What each step computes: the dense network up to the first cut.
+    steps = [0, *cuts, record.last.iteration], [dense, *trained, trained[-1] if trained else dense]
+    axes.step(*steps, color=DENSE, linewidth=2, where="post")
     axes.set(ylabel="MACs", ylim=(0, 1.1 * max(each.macs or 0 for each in known)))
     axes.yaxis.set_major_locator(MaxNLocator(3))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: amount(value)))
     _ending(axes, (iterations[-1], left[-1]), amount(left[-1]), SLIM)
+
+
+def _pace(axes: Axes, record: TrainingRecord) -> None:
+    iterations, milliseconds = record.pace
+    axes.plot(iterations, milliseconds, color=INK, linewidth=1.5)
+    axes.set(ylabel="ms a step", ylim=(0, 1.15 * float(np.quantile(milliseconds, 0.98))))
+    axes.yaxis.set_major_locator(MaxNLocator(3))
+    last = float(np.median(milliseconds[-5:]))
+    _ending(axes, (float(iterations[-1]), last), f"{last:.3g} ms", INK)
 
 
 def _ending(axes: Axes, place: tuple[float, float], text: str, colour: str) -> None:

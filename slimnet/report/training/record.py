@@ -1,5 +1,6 @@
 """TrainingRecord: what the report of a training run is made of."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from slimnet.training.analysis.universality import Analysis, LayerAnalysis
 
 if TYPE_CHECKING:
     from slimnet.training.run.run_folder import RunHistory
+
+PACES = 100
+"""How many times of a step are drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +92,31 @@ class TrainingRecord:
     def forecasts(self) -> list[Progress]:
         """The reports that say what slimming would have left then."""
         return [each for each in self.progress if each.macs and each.macs_if_slimmed is not None]
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether dead channels were removed during the training."""
+        return any(each.macs_left is not None for each in self.progress)
+
+    @property
+    def pace(self) -> tuple[np.ndarray, np.ndarray]:
+        """How long a step took, in milliseconds, `(P,)`, and the iterations where that was measured.
+
+        Each is the mean over the reports of a hundredth of the run.
+        """
+        known = [each for each in self.progress if each.seconds > 0]
+        chosen = known[:: max(1, math.ceil(len(known) / PACES))]
+        iterations = np.asarray([each.iteration for each in chosen], dtype=np.float64)
+        seconds = np.asarray([each.seconds for each in chosen])
+        # A run that was interrupted by force may have reported some iterations twice.
+        forward = np.flatnonzero(np.diff(iterations) > 0)
+        return iterations[forward + 1], 1e3 * np.diff(seconds)[forward] / np.diff(iterations)[forward]
+
+    @property
+    def macs_left(self) -> tuple[list[int], list[int]]:
+        """Iterations, and the multiply-accumulates of the network as it was trained then; none before the first cut."""
+        known = [each for each in self.progress if each.macs_left is not None]
+        return [each.iteration for each in known], [each.macs_left or 0 for each in known]
 
     @property
     def drops(self) -> list[int]:

@@ -1,5 +1,7 @@
 """A training run in words: its recipe, its results, and the gain of slimming it."""
 
+import numpy as np
+
 from slimnet.models import Architecture
 from slimnet.report import formatting
 from slimnet.report.network.text import Tile
@@ -36,7 +38,7 @@ def headline(record: TrainingRecord) -> str:
 
 def sentences(record: TrainingRecord) -> list[str]:
     """A summary of the run in full sentences."""
-    return [_training(record), *_dead_by_activation(record), *_slimmed(record)]
+    return [_training(record), *_dead_by_activation(record), *_shrunk(record), *_slimmed(record)]
 
 
 def tiles(record: TrainingRecord) -> list[Tile]:
@@ -72,6 +74,7 @@ def recipe_rows(record: TrainingRecord) -> list[tuple[str, str]]:
         ("Iterations", _length(record)),
         ("Batch", f"{recipe.batch_size} images{_variation(recipe)}"),
         ("Precision", recipe.precision),
+        *([("Dead filters", f"removed every {recipe.shrink_every:,} iterations")] if recipe.shrink_every else []),
         *((name, f"{value:g}") for name, value in _scales(recipe) if value is not None),
         ("Seed", str(recipe.seed)),
         *([("Began with", recipe.warm_start)] if recipe.warm_start else []),
@@ -98,6 +101,24 @@ def _dead_by_activation(record: TrainingRecord) -> list[str]:
         f"{formatting.percent(share)} of the features activate for none of the {record.analysis.images:,} training "
         "images."
     ]
+
+
+def _shrunk(record: TrainingRecord) -> list[str]:
+    """What removing dead filters during training saved."""
+    if not record.shrinks:
+        return []
+    removed, left = record.last.channels_removed or 0, record.macs_left[1][-1]
+    dense = record.last.macs or left
+    saved = (
+        f"{removed:,} dead channels were removed during training, which left {formatting.amount(left)} of "
+        f"{formatting.amount(dense)} multiply-accumulates"
+    )
+    _, pace = record.pace
+    if len(pace) < 2:
+        return [f"{saved}."]
+    tenth = max(1, len(pace) // 10)
+    first, last = (float(np.median(part)) for part in (pace[:tenth], pace[-tenth:]))
+    return [f"{saved}; a step took {first:.3g} ms at the beginning and {last:.3g} ms at the end."]
 
 
 def _slimmed(record: TrainingRecord) -> list[str]:
