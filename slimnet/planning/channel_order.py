@@ -13,6 +13,7 @@ import numpy as np
 from slimnet.graph.channel_graph import ChannelGraph, Op
 from slimnet.graph.labels import Labels, labels_among, unique
 from slimnet.planning.removal import Removal
+from slimnet.tracing.ops.registry import spec_of
 
 
 class MixedChannelsError(Exception):
@@ -123,30 +124,6 @@ def check_whole_parts(removal: Removal, slim: ChannelGraph) -> None:
                 raise MixedChannelsError(rows, str(parts.where))
 
 
-LAYOUT_DEPENDENT_OPS = frozenset(
-    [
-        "clone",
-        "alias",
-        "detach",
-        "contiguous",
-        "lift_fresh",
-        "lift_fresh_copy",
-        "_to_copy",
-        "view",
-        "_unsafe_view",
-        "_reshape_alias",
-        "expand",
-        "squeeze",
-        "unsqueeze",
-        "t",
-        "mm",
-        "bmm",
-        "addmm",
-    ]
-)
-"""Ops that torch calls or not as the strides of a tensor are, or as an axis has one position or more."""
-
-
 def check_same_code(removal: Removal, slim: ChannelGraph) -> None:
     """The code must call the same ops with the same numbers, one after the other, whatever the width.
 
@@ -168,7 +145,7 @@ def same_numbers(dense: Op, narrow: Op) -> bool:
 
 def called(graph: ChannelGraph) -> list[Op]:
     """The ops of a forward in their order, less those that do not say what its code does."""
-    return [op for op in graph.ops if op.name not in LAYOUT_DEPENDENT_OPS]
+    return [op for op in graph.ops if not spec_of(op.name).layout_dependent]
 
 
 def beside(graph: ChannelGraph, extra: Op) -> list[Labels]:

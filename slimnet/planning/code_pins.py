@@ -9,29 +9,8 @@ from slimnet.graph.labels import Labels, labels_among, unique
 from slimnet.graph.reasons import Kind, Place, Reason
 from slimnet.planning.removal import Removal
 from slimnet.planning.split_axes import ExtraPin
+from slimnet.tracing.ops.registry import spec_of
 from slimnet.tracing.trace import InterruptedForwardError
-
-SIZED = frozenset(
-    [
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "_reshape_alias",
-        "expand",
-        "split",
-        "split_with_sizes",
-        "slice",
-        "select",
-        "unbind",
-        "cat",
-        "constant_pad_nd",
-        "repeat",
-        "as_strided",
-        "slice_scatter",
-        "select_scatter",
-    ]
-)
-"""Ops that take sizes or positions, which may be numbers written into the network's code."""
 
 
 def pin_sets(removal: Removal, sets: np.ndarray, where: str) -> ExtraPin:
@@ -40,7 +19,7 @@ def pin_sets(removal: Removal, sets: np.ndarray, where: str) -> ExtraPin:
     place = next((op.place for op in removal.graph.ops if str(op) == where), Place(module=where))
     if not place.op:
         # A layer saw it, but the number stands in a line before that.
-        moved = (op for op in removal.graph.ops if op.name in SIZED)
+        moved = (op for op in removal.graph.ops if spec_of(op.name).takes_sizes)
         place = next((op.place for op in moved if members[labels_of([op])].any()), place)
     reason = Reason(Kind.CODE_AROUND, place)
     if removal.removed[sets].any():
@@ -72,7 +51,7 @@ def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError,
     culprit = graph.ops[position]
     concerned = concerned_by(graph, removal, stop)
     for op in reversed(graph.ops[: position + 1]):
-        if op.name in SIZED and np.isin(removal.sets[labels_of([op])], concerned).any():
+        if spec_of(op.name).takes_sizes and np.isin(removal.sets[labels_of([op])], concerned).any():
             twins = blamed_with(graph, op, blamed)
             if removal.gone(labels_of(twins)).any():
                 blamed.append(op)

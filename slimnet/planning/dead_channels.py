@@ -20,7 +20,7 @@ from slimnet.modules.tensors import modules_of
 from slimnet.torch_state.devices import device_of
 from slimnet.torch_state.precision import as_array, float32_products, numbers
 from slimnet.torch_state.random_state import loader_draws_kept, random_numbers_kept
-from slimnet.tracing.ops.elementwise import ACTIVATIONS
+from slimnet.tracing.ops.registry import spec_of
 from slimnet.tracing.worker_threads import work_followed
 
 ACTIVATION_LIMIT = 1e-12
@@ -123,7 +123,7 @@ class PeakMeter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__.rstrip("_")
-        if name in ACTIVATIONS and isinstance(out, torch.Tensor) and out.ndim > 1:
+        if spec_of(name).activation and isinstance(out, torch.Tensor) and out.ndim > 1:
             module = self.path[-1] if self.path else ""
             key = (module, name, self.calls[module, name])
             self.calls[module, name] += 1

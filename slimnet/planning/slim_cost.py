@@ -12,24 +12,7 @@ from slimnet.graph.labels import varying_axes
 from slimnet.modules.tensors import gather
 from slimnet.planning.channel_order import Orders
 from slimnet.planning.removal import Removal
-from slimnet.tracing.ops import POINTWISE
-
-PLAIN = frozenset(POINTWISE) | {
-    "convolution",
-    "addmm",
-    "mm",
-    "t",
-    "mean",
-    "_adaptive_avg_pool2d",
-    "avg_pool2d",
-    "max_pool2d_with_indices",
-    "upsample_bilinear2d",
-    "upsample_nearest2d",
-    "cat",
-    "view",
-    "_unsafe_view",
-}
-"""Ops that mean the same whatever the width, or raise: no size or position in them can go wrong in silence."""
+from slimnet.tracing.ops.registry import spec_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +44,7 @@ def is_plain(graph: ChannelGraph) -> bool:
     Where a number in the code stops fitting all the same, the narrow network's forward raises.
     """
     divided = graph.parts or graph.sums or graph.paddings or any(reader.groups > 1 for reader in graph.readers)
-    return not divided and all(op.name in PLAIN and not is_ambiguous(op) for op in graph.ops if op.touched)
+    return not divided and all(spec_of(op.name).width_free and not is_ambiguous(op) for op in graph.ops if op.touched)
 
 
 def is_ambiguous(op: Op) -> bool:

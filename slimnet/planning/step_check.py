@@ -12,10 +12,10 @@ import numpy as np
 from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Norm, Op, Pin, Pointwise, Reader, Step
 from slimnet.graph.labels import Labels, labels_among, varying_axes
 from slimnet.graph.reasons import Reason
-from slimnet.planning.channel_order import LAYOUT_DEPENDENT_OPS, MixedChannelsError, Orders
+from slimnet.planning.channel_order import MixedChannelsError, Orders
 from slimnet.planning.constants import ELEMENTWISE
 from slimnet.planning.removal import Removal
-from slimnet.planning.slim_cost import PLAIN
+from slimnet.tracing.ops.registry import spec_of
 
 ODD = np.random.default_rng(0).integers(1, 1 << 62, 64, dtype=np.int64) | 1
 """Factors that make one number of the labels that meet in a step; they wrap around."""
@@ -30,7 +30,7 @@ def check_steps(removal: Removal, slim: ChannelGraph, orders: Orders) -> None:
     graph = removal.graph
     check_sums(removal, slim)
     check_views(removal, slim)
-    if not graph.parts and not graph.sums and all(op.name in PLAIN for op in graph.ops if op.touched):
+    if not graph.parts and not graph.sums and all(spec_of(op.name).width_free for op in graph.ops if op.touched):
         return
     follower = StepChecker(removal, slim, orders)
     # What an op records is the same in both networks, unless an axis with one position left shows no channels.
@@ -120,7 +120,7 @@ def pins_by_call(graph: ChannelGraph) -> dict[tuple[int, Reason], list[Pin]]:
 
 def places_of(graph: ChannelGraph) -> list[int]:
     """For each op how many ops that `called` lists come before it, and how many there are."""
-    return np.cumsum([0, *(op.name not in LAYOUT_DEPENDENT_OPS for op in graph.ops)]).tolist()
+    return np.cumsum([0, *(not spec_of(op.name).layout_dependent for op in graph.ops)]).tolist()
 
 
 class StepChecker:

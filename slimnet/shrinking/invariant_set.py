@@ -21,9 +21,7 @@ from slimnet.planning.dead_channels import DeadChannels
 from slimnet.planning.liveness import Needs
 from slimnet.planning.make_plan import Basis
 from slimnet.torch_state.precision import as_array, numbers
-
-BLOCKING = {"relu": (), "hardtanh": (0.0,), "threshold": (0.0, 0.0)}
-"""Ops whose value and derivative at 0 are 0, by the first of their numbers (ReLU6 is hardtanh between 0 and 6)."""
+from slimnet.tracing.ops.registry import spec_of
 
 NEGATIVE = torch.tensor([-1.0, 0.0], dtype=torch.float64, device="cpu")
 """What such an op makes 0."""
@@ -290,14 +288,15 @@ class Exposures:
 
 
 def blocks(graph: ChannelGraph, number: int) -> bool:
-    """Whether a step is one of the `BLOCKING` ops."""
+    """Whether a step is an op whose value and derivative at 0 are 0 (ReLU6 is hardtanh between 0 and 6)."""
     step: Step = graph.steps[number]
     op = graph.ops[graph.step_ops[number]]
-    if not isinstance(step, Pointwise) or len(step.operands) != 1 or op.name not in BLOCKING:
+    needed = spec_of(op.name).flat_at_zero
+    if not isinstance(step, Pointwise) or len(step.operands) != 1 or needed is None:
         return False
-    first = tuple(value for value in op.numbers if isinstance(value, int | float))[: len(BLOCKING[op.name])]
+    first = tuple(value for value in op.numbers if isinstance(value, int | float))[: len(needed)]
     # What an op in place does to views of its tensor is recorded under its name too.
-    return first == BLOCKING[op.name] and not step.constant([NEGATIVE]).numpy().any()
+    return first == needed and not step.constant([NEGATIVE]).numpy().any()
 
 
 def inputs_of(reader: Reader, rows: np.ndarray) -> np.ndarray:

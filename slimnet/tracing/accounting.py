@@ -12,17 +12,8 @@ import torch
 from slimnet.graph.channel_graph import Depthwise, Reader
 from slimnet.graph.labels import Labels
 from slimnet.graph.reasons import Kind
-from slimnet.tracing.op_call import Call
-from slimnet.tracing.ops.factories import FILLED
+from slimnet.tracing.op_call import Call, Uses
 from slimnet.tracing.recorder import Recorder
-
-OVERWRITING = frozenset(["copy", "fill", "zero"])
-"""Ops that leave nothing of the values of their first tensor."""
-
-TAKING = frozenset(
-    ["slice", "select", "index", "_unsafe_index", "index_select", "as_strided", "unfold", "constant_pad_nd"]
-)
-"""Ops that take some positions of their first tensor only."""
 
 
 class Account:
@@ -92,7 +83,7 @@ class Account:
             seen[labels] = number
         if (seen.take(np.concatenate(given, axis=None)) == number).all():
             return
-        partly = call.name in TAKING
+        partly = call.spec.uses is Uses.PART
         for face in given:
             hits = np.count_nonzero(seen[face] == number)
             if hits < face.size and not (partly and hits):
@@ -105,7 +96,7 @@ class Account:
             both = (seen[left] == number) | (seen[right] == number)
             seen[left[both]] = number
             seen[right[both]] = number
-        if call.name in TAKING and (seen[face] == number).any():
+        if call.spec.uses is Uses.PART and (seen[face] == number).any():
             return
         lost = face[seen[face] != number]
         if lost.size:
@@ -115,9 +106,10 @@ class Account:
 
 def given_to(call: Call) -> Sequence[torch.Tensor]:
     """The tensors whose values an op uses."""
-    if call.name in FILLED:
+    uses = call.spec.uses
+    if uses is Uses.NONE:
         return ()
-    return call.tensors[1:] if call.name in OVERWRITING else call.tensors
+    return call.tensors[1:] if uses is Uses.OTHERS else call.tensors
 
 
 def faces_of(recorder: Recorder, tensors: Sequence[torch.Tensor]) -> tuple[Labels, ...]:

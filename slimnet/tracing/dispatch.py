@@ -1,4 +1,4 @@
-"""dispatch"""
+"""The dispatch mode of a trace: every ATen op that a forward calls comes by here."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -18,12 +18,9 @@ from slimnet.tracing.accounting import Account
 from slimnet.tracing.inplace_aliases import write_through
 from slimnet.tracing.literal_arguments import numbers_of
 from slimnet.tracing.op_call import Call
-from slimnet.tracing.ops import HANDLERS, POINTWISE, unknown
+from slimnet.tracing.ops.registry import OPS, UNKNOWN, spec_of, unknown
 from slimnet.tracing.recorder import Recorder
 from slimnet.tracing.tensor_tags import Tag
-
-VIEWS = frozenset(["view", "_unsafe_view", "reshape", "_reshape_alias"])
-"""Ops that give a tensor another shape, in which one size may be whatever is left."""
 
 
 class ChannelMode(TorchDispatchMode):
@@ -40,7 +37,8 @@ class ChannelMode(TorchDispatchMode):
         if name == "empty" and args[0] == [0] and kwargs.get("dtype") is torch.uint8:
             # The reserve that every BatchNorm asks for and nobody reads.
             return meta_shapes.nothing(torch.uint8)
-        if name not in HANDLERS and torch.is_inference_mode_enabled() and is_composite(func):
+        spec = OPS.get(name, UNKNOWN)
+        if spec.handler is None and torch.is_inference_mode_enabled() and is_composite(func):
             # Elsewhere torch takes such ops apart before they come here.
             with self:
                 return func.decompose(*args, **kwargs)
@@ -52,10 +50,9 @@ class ChannelMode(TorchDispatchMode):
         if name == "_local_scalar_dense":
             return self.scalar(tensors[0])
         if functional is not None:
-            turn = self.turned if name.rstrip("_") in TURNING else self.in_place
-            return turn(func, functional, args, kwargs, tensors)
-        out = meta_shapes.run(func, name, args, kwargs)
-        call = Call(name, func, args, kwargs, outputs_of(out), tensors)
+            return self.in_place(func, functional, args, kwargs, tensors)
+        out = meta_shapes.run(func, spec.shape, args, kwargs)
+        call = Call(name, func, args, kwargs, outputs_of(out), tensors, spec)
         if overwrites(func):
             self.overwritten(call)
         else:
@@ -68,29 +65,28 @@ class ChannelMode(TorchDispatchMode):
         return False
 
     def in_place(
-        self, _: Any, functional: Any, args: tuple, kwargs: dict, tensors: tuple[torch.Tensor, ...]
+        self, func: Any, functional: Any, args: tuple, kwargs: dict, tensors: tuple[torch.Tensor, ...]
     ) -> torch.Tensor:
         """Record an in-place op as its functional variant, then renew every view of what it changed."""
         written = args[0]
         name = names(functional)[0]
-        sizes = [tensor.shape for tensor in tensors]
-        differ = name in BROADCASTING and any(size != written.shape for size in sizes)
-        if differ and meta_shapes.broadcast_shape(*sizes) != tuple(written.shape):
-            raise RuntimeError(f"shapes {[tuple(size) for size in sizes]} do not fit in place")
-        call = Call(name, functional, args, kwargs, (written,), tensors)
+        call = Call(name, functional, args, kwargs, (written,), tensors, OPS.get(name, UNKNOWN))
+        if call.spec.reshapes_in_place:
+            return self.reshaped(func, call)
+        if call.spec.broadcasts:
+            check_fit(written, tensors)
         self.handle(call)
         write_through(self.recorder, written, self.recorder.here(call))
         return written
 
-    def turned(
-        self, func: Any, functional: Any, args: tuple, kwargs: dict, tensors: tuple[torch.Tensor, ...]
-    ) -> torch.Tensor:
+    def reshaped(self, func: Any, call: Call) -> torch.Tensor:
         """Record an op that gives a tensor another shape in place: no value changes, so that views need no renewal."""
-        out = functional(*args, **kwargs)
-        self.handle(Call(names(functional)[0], functional, args, kwargs, (out,), tensors))
-        func(*args, **kwargs)
-        self.recorder.set(args[0], self.recorder.tag(out))
-        return args[0]
+        out = call.func(*call.args, **call.kwargs)
+        self.handle(call._replace(outputs=(out,)))
+        func(*call.args, **call.kwargs)
+        written = call.args[0]
+        self.recorder.set(written, self.recorder.tag(out))
+        return written
 
     def overwritten(self, call: Call) -> None:
         """Record an op that writes into its arguments in a way of its own: nothing is known of them afterwards."""
@@ -108,13 +104,13 @@ class ChannelMode(TorchDispatchMode):
         recorder = self.recorder
         known = self.known_value(call)
         self.account.open(call)
-        HANDLERS.get(call.name, unknown)(recorder, call)
+        (call.spec.handler or unknown)(recorder, call)
         self.account.settle(call)
         if known is not None:
             for index, tensor in enumerate(call.outputs):
                 recorder.set(tensor, recorder.tag(tensor)._replace(value=known(index)))
         self.note(call)
-        if call.name not in meta_shapes.RULES:
+        if call.spec.shape is None:
             # It may return what it was given, or a view of it.
             for tensor in (*call.tensors, *call.outputs):
                 recorder.note_storage(tensor)
@@ -157,7 +153,7 @@ class ChannelMode(TorchDispatchMode):
             if source is None:
                 return None
             sources.append(source)
-        if not sources and call.name not in FACTORIES:
+        if not sources and not call.spec.factory:
             return None
         cache: list[Any] = []
 
@@ -200,7 +196,7 @@ class ChannelMode(TorchDispatchMode):
             if (entry := tags.get(id(tensor))) is not None:
                 touched += entry[1].faces
         numbers = numbers_of(recorder, call) if touched else ()
-        shape = tuple(call.outputs[0].shape) if touched and call.name in VIEWS else ()
+        shape = tuple(call.outputs[0].shape) if touched and call.spec.infers_size else ()
         line = recorder.line if touched else ""
         recorder.ops.append(Op(call.name, recorder.module, line, tuple(touched), numbers, shape))
 
@@ -226,8 +222,20 @@ def overwrites(func: Any) -> bool:
     """Whether an op writes into tensors that it was given, other than the statistics of a BatchNorm."""
     schema = func._schema
     return schema.is_mutable and (
-        func.overloadpacket.__name__ not in HANDLERS or any(a.is_out for a in schema.arguments)
+        spec_of(func.overloadpacket.__name__).handler is None or any(a.is_out for a in schema.arguments)
     )
+
+
+def check_fit(written: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
+    """Refuse tensors that do not broadcast to the shape of the one that is written in place.
+
+    Raises:
+        RuntimeError: they do not.
+    """
+    sizes = [tensor.shape for tensor in tensors]
+    differ = any(size != written.shape for size in sizes)
+    if differ and meta_shapes.broadcast_shape(*sizes) != tuple(written.shape):
+        raise RuntimeError(f"shapes {[tuple(size) for size in sizes]} do not fit in place")
 
 
 def tensors_among(args: tuple, kwargs: dict) -> tuple[torch.Tensor, ...]:
@@ -252,19 +260,5 @@ def outputs_of(out: Any) -> tuple[torch.Tensor, ...]:
 
 SEQUENCES = (list, tuple)
 
-
 NO_TENSORS = frozenset([int, float, bool, str, torch.dtype, torch.device])
 """The types of most of an op's arguments that are no tensors."""
-
-
-BROADCASTING = frozenset([*POINTWISE, "copy"])
-"""Ops whose operands fit together by broadcasting."""
-
-
-TURNING = frozenset(["transpose", "t", "unsqueeze", "squeeze", "as_strided", "resize", "swapaxes", "swapdims"])
-"""Ops whose in-place variants change a tensor's shape and no value."""
-
-
-FACTORIES = frozenset(
-    ["zeros", "ones", "full", "arange", "linspace", "scalar_tensor", "eye", "tril_indices", "triu_indices"]
-)

@@ -6,21 +6,20 @@ contiguous tensors of one floating type, whose outputs are contiguous too, so th
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import zip_longest
 from typing import Any
 
 import torch
 
+from slimnet.tracing.op_call import ShapeRule
+
 META = torch.device("meta")
 
-Rule = Callable[..., torch.Tensor | tuple[torch.Tensor, ...] | None]
 
-
-def run(func: Any, name: str, args: tuple, kwargs: dict) -> Any:
-    """The output of an op on meta tensors."""
-    rule = RULES.get(name)
+def run(func: Any, rule: ShapeRule | None, args: tuple, kwargs: dict) -> Any:
+    """The output of an op on meta tensors, by its rule where it has one."""
     out = None if rule is None else rule(*args, **kwargs)
     return func(*args, **kwargs) if out is None else out
 
@@ -234,37 +233,3 @@ def pooled_shape(
         if room < 0 or 2 * pad > kernel:
             return None
     return (x.shape[0], x.shape[1], *sizes)
-
-
-UNARY = (
-    "relu",
-    "silu",
-    "sigmoid",
-    "tanh",
-    "hardswish",
-    "hardsigmoid",
-    "hardtanh",
-    "gelu",
-    "elu",
-    "leaky_relu",
-    "mish",
-    "neg",
-    "exp",
-    "sqrt",
-    "rsqrt",
-)
-
-RULES: dict[str, Rule] = {
-    **dict.fromkeys(UNARY, same_shape),
-    **dict.fromkeys(["add", "sub", "mul", "div"], broadcast),
-    **dict.fromkeys(["mean", "sum"], reduction),
-    "convolution": convolution,
-    "native_batch_norm": batch_norm,
-    "_native_batch_norm_legit_no_training": batch_norm,
-    "cat": cat,
-    "addmm": addmm,
-    "mm": mm,
-    "max_pool2d_with_indices": max_pool,
-    "avg_pool2d": average_pool,
-    **dict.fromkeys(["upsample_bilinear2d", "upsample_nearest2d", "_adaptive_avg_pool2d"], resized),
-}

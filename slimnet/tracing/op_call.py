@@ -1,9 +1,73 @@
-"""op_call"""
+"""One op of torch: what slimnet knows about it, and one call of it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NamedTuple
 
 import torch
+
+from slimnet.graph.reasons import Kind
+from slimnet.tracing.recorder import Recorder
+
+
+class Uses(Enum):
+    """Which of the values in its tensors an op uses."""
+
+    ALL = "all"
+    PART = "some positions of the first tensor, and all others"
+    OTHERS = "all but those of the first tensor, which it overwrites"
+    NONE = "none: a tensor only says what shape or type is wanted"
+
+
+@dataclass(frozen=True, slots=True)
+class OpSpec:
+    """What slimnet knows about one op of torch: its row in the registry.
+
+    The defaults are those of an op of which nothing is known: every channel that it touches is pinned.
+    """
+
+    handler: "Handler | None" = None
+    """Sets the tags of the outputs; None pins every channel of the op's tensors."""
+
+    pinned: Kind = Kind.UNKNOWN_OP
+    """Why these channels are pinned, where there is no handler."""
+
+    shape: "ShapeRule | None" = None
+    """What the op returns on meta tensors, where torch's own rule is slow (`meta_shapes.py`)."""
+
+    numbers: "NumberRule | None" = None
+    """Which of its numbers a narrower network must repeat (`number_rules.py`); None: all of them."""
+
+    uses: Uses = Uses.ALL
+    """Which values of its tensors the op uses: their labels must not be lost."""
+
+    broadcasts: bool = False
+    """Whether its tensors fit together by broadcasting."""
+
+    activation: bool = False
+    """Whether it is an activation, behind which channels can be dead by activation; its handler is `activation`."""
+
+    flat_at_zero: tuple[float, ...] | None = None
+    """Where its first numbers are these, its value and its derivative at 0 are 0."""
+
+    factory: bool = False
+    """Whether it makes a tensor that is known from no tensors at all."""
+
+    width_free: bool = False
+    """Whether it means the same whatever the width, or raises: no size or position in it can be wrong unnoticed."""
+
+    takes_sizes: bool = False
+    """Whether it takes sizes or positions, which may be numbers written in the network's code."""
+
+    infers_size: bool = False
+    """Whether one size of its output may be inferred from the others."""
+
+    layout_dependent: bool = False
+    """Whether torch calls it depending on strides, or on whether an axis has one position or more."""
+
+    reshapes_in_place: bool = False
+    """Whether its in-place variant changes a tensor's shape and no value."""
 
 
 class Call(NamedTuple):
@@ -15,6 +79,7 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
     outputs: tuple[torch.Tensor, ...]
     tensors: tuple[torch.Tensor, ...]
+    spec: OpSpec
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
         """An argument given by position or by keyword."""
@@ -30,6 +95,11 @@ class Call(NamedTuple):
         args = [replaced(value, given) for value in self.args]
         kwargs = {key: replaced(value, given) for key, value in self.kwargs.items()}
         return self.func(*args, **{key: value for key, value in kwargs.items() if key not in drop})
+
+
+Handler = Callable[[Recorder, Call], None]
+ShapeRule = Callable[..., torch.Tensor | tuple[torch.Tensor, ...] | None]
+NumberRule = Callable[[Recorder, Call], tuple[Any, ...]]
 
 
 def replaced(value: Any, given: Iterator[torch.Tensor]) -> Any:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,12 +28,19 @@ from slimnet.graph.labels import Labels, align, along, common_shape, unique, var
 from slimnet.graph.reasons import Kind, Place, Reason
 from slimnet.modules.tensors import Named
 from slimnet.tracing.constant_rules import common_constant
-from slimnet.tracing.op_call import Call
 from slimnet.tracing.source_line import line_above
 from slimnet.tracing.tensor_tags import PLAIN, Tag
 from slimnet.tracing.worker_threads import Path
 
 Constant = Callable[[Sequence[Constants]], Constants]
+
+
+class NamedOp(Protocol):
+    """A call of an op, of which only the op's name is read."""
+
+    @property
+    def name(self) -> str:
+        """The op's name."""
 
 
 class Recorder:
@@ -236,13 +244,13 @@ class Recorder:
         self.pin(out, where)
         return np.tile(out, rows.shape[0] // count)
 
-    def here(self, call: Call) -> Place:
+    def here(self, call: NamedOp) -> Place:
         """Where an op was called: its name, module path and source line."""
         if self.found_here is None:
             self.found_here = Place(call.name, self.module, self.line)
         return self.found_here
 
-    def because(self, kind: Kind, call: Call) -> Reason:
+    def because(self, kind: Kind, call: NamedOp) -> Reason:
         """A reason why what an op touches stays."""
         return Reason(kind, self.here(call))
 

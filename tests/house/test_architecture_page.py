@@ -10,8 +10,8 @@ from torch import nn
 from wiring import chain, norm, planes, slim
 
 from slimnet.methods import Budget, remove_selected, score_channels, scores, select_within_budget
-from slimnet.tracing.ops import HANDLERS
-from slimnet.tracing.ops.elementwise import elementwise
+from slimnet.tracing.ops.elementwise import ELEMENTWISE
+from slimnet.tracing.ops.registry import OPS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def test_a_new_op_is_one_row(monkeypatch):
     before = slim(model, planes()).plan
     assert before.removed_channels == 0
     assert {kept.op for kept in before.kept} == {"triple"}
-    monkeypatch.setitem(HANDLERS, "triple", elementwise)
+    monkeypatch.setitem(OPS, "triple", ELEMENTWISE)
     assert slim(model, planes()).plan.removed_channels == before.dead_channels == 3
 
 

@@ -1,58 +1,33 @@
-"""Elementwise ops and BatchNorm: each channel of the output comes from the same channel of the operands."""
+"""Elementwise ops: each channel of the output comes from the same channel of the operands."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from slimnet.graph.channel_graph import Activation, Constants, CountedNorm, Norm, Pointwise
-from slimnet.graph.labels import Labels, align, along, common_shape, varying_axes
+from slimnet.graph.channel_graph import Activation, Constants
+from slimnet.graph.labels import Labels, align, common_shape, varying_axes
 from slimnet.graph.reasons import Kind, Reason
-from slimnet.tracing.constant_rules import common_constant, unknown_constant, zero_only
-from slimnet.tracing.op_call import Call
+from slimnet.tracing.constant_rules import unknown_constant, zero_only
+from slimnet.tracing.meta_shapes import broadcast, same_shape
+from slimnet.tracing.op_call import Call, OpSpec
+from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.recorder import Constant, Recorder
 from slimnet.tracing.tensor_tags import Tag
-
-ELEMENTWISE = [
-    "relu", "hardtanh", "sigmoid", "silu", "gelu", "hardswish", "hardsigmoid", "leaky_relu", "elu", "celu",
-    "selu", "mish", "tanh", "softplus", "softshrink", "hardshrink", "threshold", "erf", "exp", "expm1", "log",
-    "log1p", "sqrt", "rsqrt", "reciprocal", "neg", "abs", "sign", "sgn", "sin", "cos", "tan", "atan", "floor",
-    "ceil", "round", "trunc", "clamp", "clamp_min", "clamp_max", "pow", "square", "add", "sub", "rsub",
-    "maximum", "minimum", "where", "lerp", "addcmul", "addcdiv", "prelu", "_prelu_kernel", "eq", "ne", "gt",
-    "ge", "lt", "le", "logical_and", "logical_or", "logical_not", "remainder", "fmod", "nan_to_num",
-    "masked_fill", "atan2", "frac", "sinh", "cosh", "log2", "log10", "exp2", "erfc", "logaddexp",
-    "floor_divide", "isnan", "isinf", "bitwise_and", "bitwise_or", "bitwise_not", "xlogy", "heaviside", "hypot",
-    "special_xlog1py", "asinh", "acosh", "atanh", "asin", "acos", "sinc", "copysign", "isfinite", "deg2rad",
-    "rad2deg", "logaddexp2", "fmax", "fmin", "positive", "bitwise_xor", "logical_xor", "erfinv", "special_erfcx",
-]  # fmt: skip
-
-ACTIVATIONS = frozenset(
-    [
-        "relu",
-        "hardtanh",
-        "hardswish",
-        "threshold",
-        "silu",
-        "gelu",
-        "mish",
-        "leaky_relu",
-        "elu",
-        "celu",
-        "selu",
-        "softplus",
-        "_prelu_kernel",
-    ]
-)
 
 
 def elementwise(recorder: Recorder, call: Call) -> None:
     """Any elementwise op; its constant is the op itself applied to the operands' constants."""
     combine(recorder, call, apply_to_constants)
-    if call.name in ACTIVATIONS:
-        faces = recorder.tag(call.outputs[0]).faces
-        note_activation(recorder, call, faces[0] if len(faces) == 1 else None)
+
+
+def activation(recorder: Recorder, call: Call) -> None:
+    """An elementwise op behind which channels can be dead by activation."""
+    elementwise(recorder, call)
+    faces = recorder.tag(call.outputs[0]).faces
+    note_activation(recorder, call, faces[0] if len(faces) == 1 else None)
 
 
 def multiply(recorder: Recorder, call: Call) -> None:
@@ -255,42 +230,6 @@ def note_activation(recorder: Recorder, call: Call, labels: Labels | None) -> No
         recorder.activations.append(Activation(labels.reshape(-1), (recorder.module, call.name, times)))
 
 
-def batch_norm(recorder: Recorder, call: Call) -> None:
-    """BatchNorm, in evaluation or with the batch's statistics: γ = 0 makes a channel β whatever comes in."""
-    x, out = call.args[0], call.outputs[0]
-    where = fixed_size(recorder, call)
-    labels = recorder.channels(x, 1, where)
-    inputs = np.zeros(x.shape[1], dtype=np.int64) if labels is None else labels
-    outputs = recorder.fresh((inputs.size,))
-    recorder.join(outputs, inputs, where)
-    own = [tensor if tensor is None else recorder.attach(tensor, outputs, where) for tensor in call.args[1:5]]
-    gamma, beta, mean, variance = own
-    if call.name in ("_native_batch_norm_legit_no_training", "_batch_norm_no_update"):
-        training, eps = False, call.args[-1]
-    else:
-        training, eps = bool(call.args[5]), call.args[7]
-    if training:
-        mean = variance = None
-    if [value is None for value in own] == [tensor is None for tensor in call.args[1:5]]:
-        scale = None if gamma is None else recorder.parameter(call.args[1])
-        recorder.add_step(Norm(inputs, outputs, (gamma, beta, mean, variance), float(eps), scale))
-    else:
-        recorder.add_step(Pointwise((inputs,), outputs, unknown_constant))
-    if all(tensor is None for tensor in call.args[1:5]):
-        count_channels(recorder, inputs)
-    recorder.set(out, Tag((along(outputs, 1, x.ndim),)))
-
-
-def count_channels(recorder: Recorder, inputs: Labels) -> None:
-    """Remember the channels of a module that has no tensor to read their number off.
-
-    InstanceNorm lays the examples of a batch behind each other: the first has all channels.
-    """
-    module = recorder.modules.get(recorder.module)
-    if isinstance(module, torch.nn.modules.batchnorm._NormBase):
-        recorder.counted.append(CountedNorm(recorder.module, inputs[: module.num_features]))
-
-
 def opaque_elementwise(recorder: Recorder, call: Call) -> None:
     """Keeps its operand's channels but makes their values unknown (dropout in training, softmax over space)."""
     combine(recorder, call, lambda _call, _scalars: unknown_constant)
@@ -318,23 +257,41 @@ def cast(recorder: Recorder, call: Call) -> None:
     recorder.set(out, Tag((recorder.pointwise(tag.faces, constant, reason=fixed_size(recorder, call)),)))
 
 
-POINTWISE: dict[str, Any] = dict.fromkeys(ELEMENTWISE, elementwise)
-POINTWISE |= {
-    "mul": multiply,
-    "div": divide,
-    "log_sigmoid_forward": log_sigmoid,
-    "native_batch_norm": batch_norm,
-    "_native_batch_norm_legit": batch_norm,
-    "_native_batch_norm_legit_no_training": batch_norm,
-    "cudnn_batch_norm": batch_norm,
-    "native_dropout": opaque_elementwise,
-    "bernoulli": opaque_elementwise,
-    "clone": identity,
-    "alias": identity,
-    "detach": identity,
-    "_to_copy": cast,
-    "lift_fresh": identity,
-    "lift_fresh_copy": identity,
-    "contiguous": identity,
-}
-__all__ = ["POINTWISE", "common_constant"]
+ELEMENTWISE = OpSpec(elementwise, broadcasts=True, width_free=True)
+"""The row of an op that computes each element of its output from those at the same place of its tensors."""
+
+ACTIVATION = replace(ELEMENTWISE, handler=activation, activation=True)
+OPAQUE = replace(ELEMENTWISE, handler=opaque_elementwise)
+IDENTITY = OpSpec(identity, width_free=True, layout_dependent=True)
+
+ELEMENTWISE_OPS = merge_rows(
+    {
+        "relu": replace(ACTIVATION, shape=same_shape, flat_at_zero=()),
+        "hardtanh": replace(ACTIVATION, shape=same_shape, flat_at_zero=(0.0,)),
+        "threshold": replace(ACTIVATION, flat_at_zero=(0.0, 0.0)),
+    },
+    same_row(replace(ACTIVATION, shape=same_shape), "hardswish", "silu", "gelu", "mish", "leaky_relu", "elu"),
+    same_row(ACTIVATION, "celu", "selu", "softplus", "_prelu_kernel"),
+    same_row(replace(ELEMENTWISE, shape=same_shape), "sigmoid", "hardsigmoid", "tanh", "exp", "sqrt", "rsqrt", "neg"),
+    same_row(replace(ELEMENTWISE, shape=broadcast), "add", "sub"),
+    {
+        "mul": replace(ELEMENTWISE, handler=multiply, shape=broadcast),
+        "div": replace(ELEMENTWISE, handler=divide, shape=broadcast),
+        "log_sigmoid_forward": replace(ELEMENTWISE, handler=log_sigmoid),
+        "native_dropout": OPAQUE,
+        "bernoulli": OPAQUE,
+        "_to_copy": replace(IDENTITY, handler=cast),
+    },
+    same_row(IDENTITY, "clone", "alias", "detach", "contiguous", "lift_fresh", "lift_fresh_copy"),
+    same_row(
+        ELEMENTWISE,
+        "softshrink", "hardshrink", "erf", "expm1", "log", "log1p", "reciprocal", "abs", "sign", "sgn", "sin", "cos",
+        "tan", "atan", "floor", "ceil", "round", "trunc", "clamp", "clamp_min", "clamp_max", "pow", "square", "rsub",
+        "maximum", "minimum", "where", "lerp", "addcmul", "addcdiv", "prelu", "eq", "ne", "gt", "ge", "lt", "le",
+        "logical_and", "logical_or", "logical_not", "remainder", "fmod", "nan_to_num", "masked_fill", "atan2", "frac",
+        "sinh", "cosh", "log2", "log10", "exp2", "erfc", "logaddexp", "floor_divide", "isnan", "isinf", "bitwise_and",
+        "bitwise_or", "bitwise_not", "xlogy", "heaviside", "hypot", "special_xlog1py", "asinh", "acosh", "atanh",
+        "asin", "acos", "sinc", "copysign", "isfinite", "deg2rad", "rad2deg", "logaddexp2", "fmax", "fmin", "positive",
+        "bitwise_xor", "logical_xor", "erfinv", "special_erfcx",
+    ),
+)  # fmt: skip

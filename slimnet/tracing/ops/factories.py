@@ -1,39 +1,44 @@
-"""Ops that fill a tensor with one number."""
+"""Ops that make a tensor: filled with one number, with none yet, or with a sequence."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from slimnet.graph.channel_graph import Constants, Value
 from slimnet.graph.reasons import Kind
-from slimnet.tracing.op_call import Call
+from slimnet.tracing.number_rules import no_number
+from slimnet.tracing.op_call import Call, Handler, OpSpec, Uses
+from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.ops.elementwise import known_scalar
 from slimnet.tracing.recorder import Recorder
 from slimnet.tracing.tensor_tags import Tag
 
-FILLED: dict[str, int | float | None] = {
-    **dict.fromkeys(["zeros", "zeros_like", "new_zeros"], 0.0),
-    **dict.fromkeys(["ones", "ones_like", "new_ones"], 1.0),
-    **dict.fromkeys(["empty", "empty_like", "new_empty"]),
-    "full": 1,
-    "full_like": 1,
-    "new_full": 2,
-    "scalar_tensor": 0,
-}
-"""Ops that fill a tensor: the number (a float), or the position of the argument that is the number."""
+
+def filled_with(number: float) -> Handler:
+    """The handler of zeros, new_ones, ...: this number everywhere, in a size that may follow the network's width."""
+    return lambda recorder, call: set_filled(recorder, call, number)
 
 
-def filled(recorder: Recorder, call: Call) -> None:
-    """zeros, full, new_empty, ...: one value everywhere, in a size that may follow the network's width."""
+def filled_by_argument(position: int) -> Handler:
+    """The handler of full, new_full, ...: the argument `fill_value` at a position is everywhere."""
+    return lambda recorder, call: set_filled(recorder, call, number_or_none(call.arg(position, "fill_value")))
+
+
+def set_filled(recorder: Recorder, call: Call, number: float | None) -> None:
+    """One value everywhere; None where it is none that we know of."""
     out = call.outputs[0]
-    recorder.set(out, Tag(blank=True, empty="empty" in call.name, value=spread(fill_value(call), out)))
+    recorder.set(out, Tag(blank=True, value=spread(number, out)))
 
 
-def fill_value(call: Call) -> float | None:
-    """The number that an op fills a tensor with, None where it is none that we know of."""
-    position = FILLED.get(call.name)
-    value = call.arg(position, "fill_value") if isinstance(position, int) else position
+def empty(recorder: Recorder, call: Call) -> None:
+    """empty, new_empty, ...: no values yet, in a size that may follow the network's width."""
+    recorder.set(call.outputs[0], Tag(blank=True, empty=True))
+
+
+def number_or_none(value: Any) -> float | None:
+    """An argument as a float, where it is a number."""
     return float(value) if isinstance(value, int | float) else None
 
 
@@ -43,15 +48,24 @@ def spread(number: float | None, out: torch.Tensor) -> Value | None:
     return None if number is None else lambda: torch.full((), number, dtype=dtype, device="cpu").expand(shape)
 
 
+def zero(recorder: Recorder, call: Call) -> None:
+    """zero: 0 in the place of what was there."""
+    overwrite(recorder, call, 0.0)
+
+
 def fill(recorder: Recorder, call: Call) -> None:
-    """fill, zero: one value in the place of what was there; it belongs to the same channels."""
-    x, out = call.tensors[0], call.outputs[0]
-    faces = recorder.tag(x).faces
-    value = 0.0 if call.name == "zero" else call.arg(1, "value")
+    """fill: a number, or the value of a tensor that is one, in the place of what was there."""
+    value = call.arg(1, "value")
     if isinstance(value, torch.Tensor) and not recorder.tag(value).faces:
         held = known_scalar(recorder, value)
         value = None if held is None else held.item()
-    number = float(value) if isinstance(value, int | float) else None
+    overwrite(recorder, call, number_or_none(value))
+
+
+def overwrite(recorder: Recorder, call: Call, number: float | None) -> None:
+    """One value in the place of what was there; it belongs to the same channels. None where it is unknown."""
+    out = call.outputs[0]
+    faces = recorder.tag(call.tensors[0]).faces
     if not faces:
         recorder.set(out, Tag(blank=number is not None, value=spread(number, out)))
         return
@@ -59,14 +73,27 @@ def fill(recorder: Recorder, call: Call) -> None:
     def constant(values: Sequence[Constants]) -> Constants:
         return torch.full_like(values[0], math.nan if number is None else number)
 
-    recorder.set(
-        out,
-        Tag(
-            tuple(
-                recorder.pointwise([face], constant, reason=recorder.because(Kind.NO_CHANNELS, call)) for face in faces
-            )
-        ),
-    )
+    reason = recorder.because(Kind.NO_CHANNELS, call)
+    recorder.set(out, Tag(tuple(recorder.pointwise([face], constant, reason=reason) for face in faces)))
 
 
-FILLING: dict[str, Callable[[Recorder, Call], None]] = {**dict.fromkeys(FILLED, filled), "fill": fill, "zero": fill}
+FACTORY_OPS = merge_rows(
+    {
+        "zeros": OpSpec(filled_with(0.0), uses=Uses.NONE, factory=True),
+        "zeros_like": OpSpec(filled_with(0.0), uses=Uses.NONE),
+        "new_zeros": OpSpec(filled_with(0.0), numbers=no_number, uses=Uses.NONE),
+        "ones": OpSpec(filled_with(1.0), uses=Uses.NONE, factory=True),
+        "ones_like": OpSpec(filled_with(1.0), uses=Uses.NONE),
+        "new_ones": OpSpec(filled_with(1.0), numbers=no_number, uses=Uses.NONE),
+        "empty": OpSpec(empty, uses=Uses.NONE),
+        "empty_like": OpSpec(empty, uses=Uses.NONE),
+        "new_empty": OpSpec(empty, numbers=no_number, uses=Uses.NONE),
+        "full": OpSpec(filled_by_argument(1), uses=Uses.NONE, factory=True),
+        "full_like": OpSpec(filled_by_argument(1), uses=Uses.NONE),
+        "new_full": OpSpec(filled_by_argument(2), numbers=no_number, uses=Uses.NONE),
+        "scalar_tensor": OpSpec(filled_by_argument(0), uses=Uses.NONE, factory=True),
+        "fill": OpSpec(fill, uses=Uses.OTHERS),
+        "zero": OpSpec(zero, uses=Uses.OTHERS),
+    },
+    same_row(OpSpec(factory=True), "arange", "linspace", "eye", "tril_indices", "triu_indices"),
+)

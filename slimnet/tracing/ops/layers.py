@@ -1,7 +1,6 @@
 """Ops that mix channels: convolutions, linear layers and matrix products."""
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +9,11 @@ import torch
 from slimnet.graph.channel_graph import Depthwise, Reader, Value
 from slimnet.graph.labels import Labels, along, varying_axes
 from slimnet.graph.reasons import Kind, Place, Reason
+from slimnet.tracing import meta_shapes
 from slimnet.tracing.constant_rules import unknown_constant, zero_only
-from slimnet.tracing.op_call import Call
+from slimnet.tracing.number_rules import convolution_settings
+from slimnet.tracing.op_call import Call, OpSpec
+from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.ops.elementwise import product
 from slimnet.tracing.recorder import Recorder
 from slimnet.tracing.tensor_tags import Tag
@@ -232,13 +234,16 @@ def propagate_through_matmul(recorder: Recorder, face: Labels, other: Tag, where
     return recorder.pointwise([face, other.faces[0]], zero_only, reason=where, joined=1)
 
 
-MIXING: dict[str, Callable[[Recorder, Call], None]] = {
-    "convolution": convolution,
-    "_convolution": convolution,
-    "addmm": linear,
-    "mm": linear,
-    "bmm": matmul,
-    "baddbmm": matmul,
-    "mv": matmul,
-    "_weight_norm_interface": weight_norm,
-}
+LAYER_OPS = merge_rows(
+    {
+        "convolution": OpSpec(
+            convolution, shape=meta_shapes.convolution, numbers=convolution_settings, width_free=True
+        ),
+        "_convolution": OpSpec(convolution),
+        "addmm": OpSpec(linear, shape=meta_shapes.addmm, width_free=True, layout_dependent=True),
+        "mm": OpSpec(linear, shape=meta_shapes.mm, width_free=True, layout_dependent=True),
+        "bmm": OpSpec(matmul, layout_dependent=True),
+        "_weight_norm_interface": OpSpec(weight_norm),
+    },
+    same_row(OpSpec(matmul), "baddbmm", "mv"),
+)

@@ -1,8 +1,8 @@
 """Ops that only move elements: the labels move by the same op."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,10 @@ from slimnet.graph.labels import Labels, align, compress, expand_fully, matching
 from slimnet.graph.reasons import Kind
 from slimnet.models.cifar_resnet import PadShortcut
 from slimnet.tracing.constant_rules import common_constant, unknown_constant
-from slimnet.tracing.op_call import Call
+from slimnet.tracing.meta_shapes import cat
+from slimnet.tracing.number_rules import along_axis, no_number, plane_padding
+from slimnet.tracing.op_call import Call, OpSpec, Uses
+from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.ops.splitting import divide, note_parts
 from slimnet.tracing.recorder import Recorder
 from slimnet.tracing.tensor_tags import Tag
@@ -307,37 +310,33 @@ def replaced(new: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     return new
 
 
-STRUCTURAL: dict[str, Any] = {
-    "view": view,
-    "_unsafe_view": view,
-    "_reshape_alias": view,
-    "reshape": view,
-    "permute": permute,
-    "transpose": permute,
-    "t": permute,
-    "unsqueeze": unsqueeze,
-    "squeeze": squeeze,
-    "expand": expand,
-    "cat": concatenate,
-    "stack": stack,
-    "slice_scatter": scatter_slice,
-    "select_scatter": scatter_slice,
-    "copy": copy,
-    "constant_pad_nd": pad,
-    "glu": glu,
-    "roll": roll,
-    "channel_shuffle": shuffle_channels,
-    "native_channel_shuffle": shuffle_channels,
-}
-STRUCTURAL |= dict.fromkeys(
-    [
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "flip",
-        "rot90",
-        "repeat",
-        "as_strided",
-        "unfold",
-    ],
-    same_op,
+VIEW = OpSpec(view, numbers=no_number, takes_sizes=True, infers_size=True)
+SCATTER = OpSpec(scatter_slice, numbers=along_axis(2), takes_sizes=True)
+MOVE = OpSpec(same_op)
+
+LAYOUT_OPS = merge_rows(
+    same_row(replace(VIEW, width_free=True, layout_dependent=True), "view", "_unsafe_view"),
+    {
+        "_reshape_alias": replace(VIEW, layout_dependent=True),
+        "reshape": VIEW,
+        "permute": OpSpec(permute),
+        "transpose": OpSpec(permute, reshapes_in_place=True),
+        "t": OpSpec(permute, width_free=True, layout_dependent=True, reshapes_in_place=True),
+        "unsqueeze": OpSpec(unsqueeze, layout_dependent=True, reshapes_in_place=True),
+        "squeeze": OpSpec(squeeze, layout_dependent=True, reshapes_in_place=True),
+        "expand": OpSpec(expand, numbers=no_number, takes_sizes=True, layout_dependent=True),
+        "cat": OpSpec(concatenate, shape=cat, width_free=True, takes_sizes=True),
+        "stack": OpSpec(stack),
+        "copy": OpSpec(copy, uses=Uses.OTHERS, broadcasts=True),
+        "constant_pad_nd": OpSpec(pad, numbers=plane_padding, uses=Uses.PART, takes_sizes=True),
+        "glu": OpSpec(glu),
+        "roll": OpSpec(roll),
+        "repeat": OpSpec(same_op, numbers=no_number, takes_sizes=True),
+        "as_strided": OpSpec(same_op, numbers=no_number, uses=Uses.PART, takes_sizes=True, reshapes_in_place=True),
+        "unfold": OpSpec(same_op, uses=Uses.PART),
+        "resize": OpSpec(numbers=no_number, reshapes_in_place=True),
+    },
+    same_row(SCATTER, "slice_scatter", "select_scatter"),
+    same_row(OpSpec(shuffle_channels, numbers=no_number), "channel_shuffle", "native_channel_shuffle"),
+    same_row(MOVE, "pixel_shuffle", "pixel_unshuffle", "flip", "rot90"),
 )

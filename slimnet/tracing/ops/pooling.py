@@ -1,14 +1,15 @@
-"""Pooling, resizing and reductions: channels stay themselves while their planes shrink or grow."""
-
-from typing import Any
+"""Pooling and resizing: channels stay themselves while their planes shrink or grow."""
 
 import torch
 
 from slimnet.graph.labels import varying_axes
 from slimnet.graph.reasons import Kind
+from slimnet.tracing import meta_shapes
 from slimnet.tracing.constant_rules import zero_only
-from slimnet.tracing.op_call import Call
-from slimnet.tracing.ops.reductions import average, deviation, finish, norm, normalise_over, statistic, total
+from slimnet.tracing.meta_shapes import max_pool, resized
+from slimnet.tracing.op_call import Call, OpSpec
+from slimnet.tracing.op_rows import merge_rows, same_row
+from slimnet.tracing.ops.reductions import finish
 from slimnet.tracing.recorder import Constant, Recorder
 
 PLANE_AXES = {"1d": 1, "2d": 2, "3d": 3}
@@ -54,43 +55,25 @@ def resample(recorder: Recorder, call: Call, constant: Constant | None) -> None:
     finish(recorder, call, [face])
 
 
-POOLING: dict[str, Any] = dict.fromkeys(
-    [
-        "max_pool1d",
-        "max_pool2d",
-        "max_pool3d",
-        "max_pool2d_with_indices",
-        "max_pool3d_with_indices",
-        "adaptive_max_pool2d",
-        "adaptive_max_pool3d",
-        "adaptive_avg_pool1d",
-        "adaptive_avg_pool2d",
-        "_adaptive_avg_pool2d",
-        "adaptive_avg_pool3d",
-        "_adaptive_avg_pool3d",
-        "upsample_nearest1d",
-        "upsample_nearest2d",
-        "upsample_nearest3d",
-        "upsample_bilinear2d",
-        "upsample_bicubic2d",
-        "upsample_linear1d",
-        "upsample_trilinear3d",
-        "_upsample_nearest_exact2d",
-        "_upsample_bilinear2d_aa",
-        "_upsample_bicubic2d_aa",
-        "reflection_pad1d",
-        "reflection_pad2d",
-        "reflection_pad3d",
-        "replication_pad1d",
-        "replication_pad2d",
-        "replication_pad3d",
-    ],
-    pool,
-)
-POOLING |= dict.fromkeys(["avg_pool1d", "avg_pool2d", "avg_pool3d"], average_pool)
-POOLING |= dict.fromkeys(["mean", "amax", "amin", "max", "min"], average)
-POOLING |= {"sum": total}
-POOLING |= dict.fromkeys(["var_mean", "prod", "logsumexp", "any", "all"], statistic)
-POOLING |= dict.fromkeys(["var", "std"], deviation)
-POOLING |= dict.fromkeys(["norm", "linalg_vector_norm"], norm)
-POOLING |= dict.fromkeys(["_softmax", "_log_softmax", "softmax", "cumsum"], normalise_over)
+POOL = OpSpec(pool)
+
+POOLING_OPS = merge_rows(
+    {"max_pool2d_with_indices": OpSpec(pool, shape=max_pool, width_free=True)},
+    same_row(
+        OpSpec(pool, shape=resized, width_free=True),
+        "_adaptive_avg_pool2d", "upsample_bilinear2d", "upsample_nearest2d",
+    ),
+    {
+        "avg_pool1d": OpSpec(average_pool),
+        "avg_pool2d": OpSpec(average_pool, shape=meta_shapes.average_pool, width_free=True),
+        "avg_pool3d": OpSpec(average_pool),
+    },
+    same_row(POOL, "max_pool1d", "max_pool2d", "max_pool3d", "max_pool3d_with_indices"),
+    same_row(POOL, "adaptive_max_pool2d", "adaptive_max_pool3d"),
+    same_row(POOL, "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool3d"),
+    same_row(POOL, "upsample_nearest1d", "upsample_nearest3d", "_upsample_nearest_exact2d"),
+    same_row(POOL, "upsample_linear1d", "upsample_trilinear3d", "_upsample_bilinear2d_aa"),
+    same_row(POOL, "upsample_bicubic2d", "_upsample_bicubic2d_aa"),
+    same_row(POOL, "reflection_pad1d", "reflection_pad2d", "reflection_pad3d"),
+    same_row(POOL, "replication_pad1d", "replication_pad2d", "replication_pad3d"),
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""reductions"""
+"""Reductions over planes or over channels."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,9 @@ from slimnet.graph.channel_graph import Constants
 from slimnet.graph.labels import Labels, varying_axes
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.tracing.constant_rules import all_zero, unknown_constant, zero_only
-from slimnet.tracing.op_call import Call
+from slimnet.tracing.meta_shapes import reduction
+from slimnet.tracing.op_call import Call, Handler, OpSpec
+from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.ops.elementwise import elementwise
 from slimnet.tracing.recorder import Constant, Recorder
 from slimnet.tracing.tensor_tags import Tag
@@ -20,20 +22,47 @@ def keep_constant(values: Sequence[Constants]) -> Constants:
     return values[0]
 
 
-def reduced_axes(call: Call, x: torch.Tensor) -> list[int]:
-    """The axes a reduction runs over; a norm has its order before them."""
-    dim = call.arg(2 if "norm" in call.name else 1, "dim")
+def mean_of(values: Sequence[Constants]) -> Constants:
+    """The mean of several channels' constants; NaN where one of them is unknown."""
+    return torch.stack(list(values)).mean(0)
+
+
+def sum_of(values: Sequence[Constants]) -> Constants:
+    """The sum of several channels' constants; NaN where one of them is unknown."""
+    return torch.stack(list(values)).sum(0)
+
+
+def largest_of(values: Sequence[Constants]) -> Constants:
+    """The largest of several channels' constants; NaN where one of them is unknown."""
+    return torch.stack(list(values)).amax(0)
+
+
+def smallest_of(values: Sequence[Constants]) -> Constants:
+    """The smallest of several channels' constants; NaN where one of them is unknown."""
+    return torch.stack(list(values)).amin(0)
+
+
+def reduced_axes(call: Call, x: torch.Tensor, position: int = 1) -> list[int]:
+    """The axes a reduction runs over: its argument `dim`, at a position."""
+    dim = call.arg(position, "dim")
     if dim is None or dim == []:
         return list(range(x.ndim))
     return [d % x.ndim for d in (dim if isinstance(dim, list | tuple) else [dim])]
 
 
-def average(recorder: Recorder, call: Call) -> None:
-    """mean, amax, amin, max, min: a constant channel keeps its value."""
-    if len(call.tensors) == 2:
-        elementwise(recorder, call)
-    else:
-        reduce(recorder, call, keep_constant, REDUCED[call.name])
+def averaging(across: Constant, kind: str | None = None) -> Handler:
+    """The handler of mean, amax, min, ...: a constant channel keeps its value.
+
+    `across` is what several channels' constants become in one, `kind` what the op makes of channels, as in `reduce`.
+    """
+
+    def average(recorder: Recorder, call: Call) -> None:
+        if len(call.tensors) == 2:
+            elementwise(recorder, call)
+        else:
+            reduce(recorder, call, keep_constant, across, kind)
+
+    return average
 
 
 def total(recorder: Recorder, call: Call) -> None:
@@ -42,8 +71,7 @@ def total(recorder: Recorder, call: Call) -> None:
     axes = set(reduced_axes(call, x))
     faces = recorder.tag(x).faces
     counted = axes.intersection(varying_axes(faces[0])) if len(faces) == 1 else axes
-    added = REDUCED["sum"] if counted == axes else all_zero
-    reduce(recorder, call, zero_only, added)
+    reduce(recorder, call, zero_only, sum_of if counted == axes else all_zero, "sum")
 
 
 def statistic(recorder: Recorder, call: Call) -> None:
@@ -59,35 +87,35 @@ def deviation(recorder: Recorder, call: Call) -> None:
 def norm(recorder: Recorder, call: Call) -> None:
     """A norm: that of zeros is zero, and zeros add nothing to it unless it counts or takes the smallest."""
     order = call.arg(1, "ord", 2)
-    usual = isinstance(order, int | float) and order > 0
-    reduce(recorder, call, zero_only if usual else unknown_constant, all_zero if usual else unknown_constant)
+    if isinstance(order, int | float) and order > 0:
+        reduce(recorder, call, zero_only, all_zero, "sum", position=2)
+    else:
+        reduce(recorder, call, unknown_constant, unknown_constant, position=2)
 
 
-def kind_of(call: Call) -> str | None:
-    """What a reduction makes of channels, if they need not all be there."""
-    if call.name in ("amax", "max"):
-        return "max"
-    order = call.arg(1, "ord", 2)
-    if call.name == "sum" or ("norm" in call.name and isinstance(order, int | float) and order > 0):
-        return "sum"
-    return "mean" if call.name == "mean" else None
-
-
-def reduce(recorder: Recorder, call: Call, constant: Constant, across: Constant) -> None:
+def reduce(
+    recorder: Recorder,
+    call: Call,
+    constant: Constant,
+    across: Constant,
+    kind: str | None = None,
+    position: int = 1,
+) -> None:
     """Reduce over some axes; channels summed into each other are cut together, or pinned if they are all.
 
     `constant` is what becomes of a channel's own constant, `across` of those of the channels that are made into one.
+    `kind` says what is made of channels that need not all be there ("sum", "mean" or "max"), None where they must be.
+    The argument `dim` is at `position`.
     """
     x, out = call.tensors[0], call.outputs[0]
     tag = recorder.tag(x)
-    axes = reduced_axes(call, x)
+    axes = reduced_axes(call, x, position)
     keep = out.ndim == x.ndim
     faces = []
     for face in tag.faces:
         over = [a for a in varying_axes(face) if a in axes]
         if over:
             where = recorder.because(Kind.REDUCED, call)
-            kind = kind_of(call)
             if kind is not None and len(tag.faces) == 1 and set(over) == set(varying_axes(face)):
                 reduce_to_one(recorder, call, face, kind, where)
                 return
@@ -123,30 +151,19 @@ def finish(recorder: Recorder, call: Call, faces: Sequence[Labels]) -> None:
         recorder.set(tensor, Tag(tuple(positions)))
 
 
-REDUCED: dict[str, Constant] = {
-    "mean": lambda values: torch.stack(list(values)).mean(0),
-    "sum": lambda values: torch.stack(list(values)).sum(0),
-    **dict.fromkeys(["max", "amax"], lambda values: torch.stack(list(values)).amax(0)),
-    **dict.fromkeys(["min", "amin"], lambda values: torch.stack(list(values)).amin(0)),
-}
-"""What several channels' constants become in one; NaN where one of them is unknown."""
-
-
 def kept_shape(face: np.ndarray, over: list[int]) -> list[int]:
     """The shape of a face with the given axes at size 1."""
     return [1 if a in over else n for a, n in enumerate(face.shape)]
 
 
-def normalise_over(recorder: Recorder, call: Call) -> None:
-    """softmax, cumsum: values along an axis depend on each other; over the channels that pins them."""
-    x, out = call.tensors[0], call.outputs[0]
-    axis = call.arg(1, "dim", -1) % x.ndim
-    faces = []
-    for face in recorder.tag(x).faces:
-        where = recorder.because(Kind.NORMALISED, call)
-        if face.shape[axis] > 1 and varying_axes(face) == (axis,):
-            recorder.pin(face, where)
-        columns = [face] if face.shape[axis] == 1 else [face.take([i], axis) for i in range(face.shape[axis])]
-        joined = recorder.pointwise(columns, unknown_constant, reason=where) if len(columns) > 1 else face
-        faces.append(recorder.pointwise([face, joined], unknown_constant, reason=where))
-    recorder.set(out, Tag(tuple(faces)))
+REDUCTION_OPS = merge_rows(
+    {
+        "mean": OpSpec(averaging(mean_of, "mean"), shape=reduction, width_free=True),
+        "sum": OpSpec(total, shape=reduction),
+    },
+    same_row(OpSpec(averaging(largest_of, "max")), "amax", "max"),
+    same_row(OpSpec(averaging(smallest_of)), "amin", "min"),
+    same_row(OpSpec(statistic), "var_mean", "prod", "logsumexp", "any", "all"),
+    same_row(OpSpec(deviation), "var", "std"),
+    same_row(OpSpec(norm), "norm", "linalg_vector_norm"),
+)

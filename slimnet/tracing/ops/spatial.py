@@ -1,6 +1,6 @@
 """Ops that work within each channel's plane: resampled at computed places, unfolded, sorted, in other bases."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -8,7 +8,8 @@ import torch
 from slimnet.graph.labels import Labels, along, compress
 from slimnet.graph.reasons import Kind
 from slimnet.tracing.constant_rules import all_zero, unknown_constant, zero_only
-from slimnet.tracing.op_call import Call
+from slimnet.tracing.op_call import Call, OpSpec, Uses
+from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.ops.elementwise import combine
 from slimnet.tracing.ops.reductions import finish, keep_constant
 from slimnet.tracing.recorder import Constant, Recorder
@@ -142,16 +143,18 @@ def indexed(recorder: Recorder, call: Call) -> None:
     finish(recorder, call, faces)
 
 
-PLANES: dict[str, Callable[[Recorder, Call], None]] = {
-    **dict.fromkeys(["sort", "topk", "cummax", "cummin"], ordered),
-    **dict.fromkeys(["_fft_r2c", "_fft_c2r", "_fft_c2c"], transformed),
-    "rrelu_with_noise": leaky,
-    "complex": complex_pair,
-    "view_as_real": real_parts,
-    "view_as_complex": complex_numbers,
-    **dict.fromkeys(["grid_sampler_2d", "grid_sampler_3d"], sampled),
-    **dict.fromkeys(["index", "_unsafe_index", "index_select"], indexed),
-    "im2col": unfolded,
-    "col2im": folded,
-    **dict.fromkeys(["max_unpool2d", "max_unpool3d"], unpooled),
-}
+SPATIAL_OPS = merge_rows(
+    {
+        "rrelu_with_noise": OpSpec(leaky),
+        "complex": OpSpec(complex_pair),
+        "view_as_real": OpSpec(real_parts),
+        "view_as_complex": OpSpec(complex_numbers),
+        "im2col": OpSpec(unfolded),
+        "col2im": OpSpec(folded),
+    },
+    same_row(OpSpec(ordered), "sort", "topk", "cummax", "cummin"),
+    same_row(OpSpec(transformed), "_fft_r2c", "_fft_c2r", "_fft_c2c"),
+    same_row(OpSpec(sampled), "grid_sampler_2d", "grid_sampler_3d"),
+    same_row(OpSpec(indexed, uses=Uses.PART), "index", "_unsafe_index", "index_select"),
+    same_row(OpSpec(unpooled), "max_unpool2d", "max_unpool3d"),
+)

@@ -1,14 +1,16 @@
 """Ops that divide an axis of channels: into equal parts, or by positions that may be numbers in the code."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from slimnet.graph.channel_graph import SplitAxis
 from slimnet.graph.labels import Labels, compress, varying_axes
 from slimnet.graph.reasons import Kind
-from slimnet.tracing.op_call import Call
+from slimnet.tracing.number_rules import along_axis, no_number
+from slimnet.tracing.op_call import Call, OpSpec, Uses
+from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.recorder import Recorder
 from slimnet.tracing.tensor_tags import Tag
 
@@ -124,12 +126,12 @@ def unbind(recorder: Recorder, call: Call) -> None:
         recorder.set(out, Tag(tuple(faces)))
 
 
-DIVIDING: dict[str, Callable[[Recorder, Call], None]] = {
-    "slice": take_slice,
-    "select": select,
-    "split": split,
-    "split_with_sizes": split,
-    "unsafe_split": split,
-    "unsafe_split_with_sizes": split,
-    "unbind": unbind,
-}
+SPLITTING_OPS = merge_rows(
+    {
+        "slice": OpSpec(take_slice, numbers=along_axis(1), uses=Uses.PART, takes_sizes=True),
+        "select": OpSpec(select, numbers=along_axis(1), uses=Uses.PART, takes_sizes=True),
+        "unbind": OpSpec(unbind, takes_sizes=True),
+    },
+    same_row(OpSpec(split, numbers=no_number, takes_sizes=True), "split", "split_with_sizes"),
+    same_row(OpSpec(split, numbers=no_number, takes_sizes=True), "unsafe_split", "unsafe_split_with_sizes"),
+)
