@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 output = in_group("Output")
 
 TENSORBOARD = "tensorboard"
-SERIES = ("loss", "accuracy", "sparsity", "epoch", "macs_if_slimmed")
+SERIES = ("loss", "accuracy", "sparsity", "epoch", "macs_if_slimmed", "macs_left", "revived")
 
 OPTIONS = (
     output("--checkpoint-every", type=click.IntRange(1), metavar="N", help="Iterations.  [default: about a minute]"),
     output("--report/--no-report", default=True, help="Write DIR/report.html at the end.  [default: yes]"),
+    output(
+        "--shadow",
+        is_flag=True,
+        help="With --shrink: train the dense network beside it, and count removed filters that come back there.",
+    ),
     output("--tensorboard", is_flag=True, help="Write DIR/tensorboard as well."),
 )
 
@@ -34,6 +39,7 @@ class Keeping:
 
     checkpoint_every: int | None = None
     report: bool = True
+    shadow: bool = False
     tensorboard: bool = False
 
     def refuse_impossible(self, *, folder: bool) -> None:

@@ -47,6 +47,8 @@ def described(progress: Progress) -> str:
     if progress.macs and progress.macs_left is not None:
         share = 100 * progress.macs_left / progress.macs
         removed = f", {progress.channels_removed} channels removed, {share:.0f} % of the MACs left"
+        if progress.revived is not None:
+            removed += f", {progress.revived} came back in the dense run"
     return (
         f"epoch {progress.epoch:.1f}, loss {progress.loss:.3f}, accuracy {100 * progress.accuracy:.0f} %, "
         f"{100 * progress.sparsity:.0f} % of the filters dead{removed}"

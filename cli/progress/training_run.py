@@ -165,6 +165,7 @@ class Request:
                     patience=live_run.PATIENCE,
                     tuning=tuning,
                     ranks=self.ranks,
+                    shadow=self.keeping.shadow,
                     state=state,
                 )
 

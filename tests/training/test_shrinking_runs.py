@@ -1,5 +1,6 @@
 """A run that takes dead filters out as it trains: interrupted after a cut, reported, and used like any other."""
 
+import dataclasses
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from slimnet.training import Recipe, TrainingRun, save_checkpoint, sparsity_by_g
 from slimnet.training.analysis.metrics import batchnorm_scales
 from slimnet.training.loop import cuda_graph_step
 from slimnet.training.loop.cuda_graph_step import wanted
-from slimnet.training.loop.distributed import ALONE
+from slimnet.training.loop.distributed import ALONE, Ranks
 from slimnet.training.recipe.machine_settings import Tuning
 from slimnet.training.run.run_folder import read_history
 
@@ -225,3 +226,62 @@ def test_the_command_line_trains_shrinking_goes_on_and_slims_the_result(start, t
     slim = ["slim", "run/model.pt", "--arch", "basicnet", "--arch-args", json.dumps(WIDTHS), "--input-shape", "2,8,8"]
     assert slimnet_cli.run([*slim, "-o", "slim"]) == 0, capsys.readouterr().err
     assert not Path("other").exists()
+
+
+def revived_by_hand(start: str, every: int) -> int:
+    """Trains the dense network by itself, and counts what has come back of the channels that the other run removed."""
+    run = train(dying(start), images(), every=every, threads=1)
+    dense = train(dying(start, shrink_every=0), images(), every=every, threads=1)
+    seen: dict[tuple[str, int], bool] = {}
+    for _ in zip(run, dense, strict=True):
+        for cut in run.plan.cuts if run.plan else ():
+            if cut.tensor.endswith("weight") and cut.tensor.rpartition(".")[0] in batchnorm_scales(dense.model):
+                gamma = dense.model.get_parameter(cut.tensor).detach().abs()
+                for channel in set(range(len(gamma))) - set(cut.keep):
+                    if gamma[channel] < 1e-3:
+                        seen.setdefault((cut.tensor, channel), False)
+                    elif (cut.tensor, channel) in seen:
+                        seen[cut.tensor, channel] = True
+    return sum(seen.values())
+
+
+def test_a_shadow_counts_the_removed_filters_that_come_back_in_the_dense_run(start, tmp_path, monkeypatch):
+    """A dead γ that grows by 1e-4 a step comes back. Oracle: the dense run alone; the shrinking one is unchanged."""
+    plain = train(dying(start), images(), every=1, threads=1)
+    reports = list(plain)
+    run = train(dying(start), images(), every=1, threads=1, shadow=True)
+    beside = list(run)
+    assert [dataclasses.replace(each, revived=None, seconds=0.0) for each in beside] == [
+        dataclasses.replace(each, seconds=0.0) for each in reports
+    ]
+    assert {each.revived for each in beside} == {0} == {revived_by_hand(start, 1)}
+
+    advance = TrainingRun._take_step
+
+    def growing(self: TrainingRun) -> None:
+        advance(self)
+        if not self.recipe.shrink_every and self.iteration > 10:
+            with torch.no_grad():
+                self.model.features.bn2.weight[3].add_(1e-4)
+
+    monkeypatch.setattr(TrainingRun, "_take_step", growing)
+    expected = revived_by_hand(start, 1)
+    assert expected == 1
+    run = train(dying(start), images(), every=1, threads=1, shadow=True)
+    counts = [each.revived for each in run]
+    assert counts[-1] == expected
+    assert "1 came back in the dense run" in described(dataclasses.replace(beside[-1], revived=1))
+    state = None
+    for _ in range(2):
+        run = train(dying(start), images(), every=1, threads=1, shadow=True, state=state)
+        halves = [next(run).revived for _ in range(15)]
+        torch.save(run.state(), tmp_path / "state.pt")
+        state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert halves == counts[15:30]
+
+
+def test_a_shadow_needs_a_run_that_shrinks():
+    with pytest.raises(UsageError, match="set shrink_every as well"):
+        train(recipe(), images(), shadow=True)
+    with pytest.raises(UsageError, match="2 processes cannot train a shadow"):
+        train(recipe(shrink_every=5, batch_size=4), images(), shadow=True, ranks=Ranks(0, 2))

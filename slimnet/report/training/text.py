@@ -113,12 +113,14 @@ def _shrunk(record: TrainingRecord) -> list[str]:
         f"{removed:,} dead channels were removed during training, which left {formatting.amount(left)} of "
         f"{formatting.amount(dense)} multiply-accumulates"
     )
+    came_back = record.last.revived
+    shadow = [] if came_back is None else [f"{came_back:,} of them came back in the dense run beside it."]
     _, pace = record.pace
     if len(pace) < 2:
-        return [f"{saved}."]
+        return [f"{saved}.", *shadow]
     tenth = max(1, len(pace) // 10)
     first, last = (float(np.median(part)) for part in (pace[:tenth], pace[-tenth:]))
-    return [f"{saved}; a step took {first:.3g} ms at the beginning and {last:.3g} ms at the end."]
+    return [f"{saved}; a step took {first:.3g} ms at the beginning and {last:.3g} ms at the end.", *shadow]
 
 
 def _slimmed(record: TrainingRecord) -> list[str]:

@@ -19,7 +19,8 @@ class Progress:
     the training images. `macs` and `macs_if_slimmed` are the multiply-accumulates of one image, as the network is
     and as it would be without its dead channels; only some reports of a run that is kept in a folder have them. In a
     run that shrinks, `macs` are those of the network that it began with, `macs_left` those of the network now, and
-    `channels_removed` have been taken out; all three are there from the first cut on.
+    `channels_removed` have been taken out; all three are there from the first cut on. `revived` of the removed channels
+    have come back in the dense run beside it, if there is one.
     """
 
     iteration: Count
@@ -33,6 +34,7 @@ class Progress:
     macs_if_slimmed: Count | None = None
     macs_left: Count | None = None
     channels_removed: Count | None = None
+    revived: Count | None = None
 
 
 @dataclass(frozen=True, eq=False)

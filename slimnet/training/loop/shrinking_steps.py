@@ -8,10 +8,11 @@ from torch import nn
 from slimnet.errors import SlimnetError
 from slimnet.shrinking.dense_shape import DenseShape
 from slimnet.shrinking.shrinker import Shrinker
-from slimnet.training.analysis.metrics import count_by_gamma
+from slimnet.training.analysis.metrics import batchnorm_scales, count_by_gamma
 from slimnet.training.loop.checkpoint_file import weights_of
 from slimnet.training.loop.distributed import Ranks
 from slimnet.training.loop.progress import Progress, Snapshot
+from slimnet.training.loop.shadow import removed_scales
 from slimnet.training.loop.step import Step
 from slimnet.training.recipe.recipe import Recipe
 
@@ -26,6 +27,7 @@ class Shrinking:
     def __init__(self, recipe: Recipe, model: nn.Module, step: Step, example: torch.Tensor, ranks: Ranks) -> None:
         self._every, self._model, self._step, self._ranks = recipe.shrink_every, model, step, ranks
         self._channels = count_by_gamma(model)[1]
+        self._scales = tuple(f"{name}.weight" for name in batchnorm_scales(model))
         self.shrinker = Shrinker(model, step.optimiser, example) if recipe.shrink_every else None
         self._shape: DenseShape | None = None
 
@@ -72,6 +74,11 @@ class Shrinking:
     def weights(self) -> dict[str, torch.Tensor]:
         """The network's state dict in the shapes of the recipe's network: removed channels are zeros."""
         return weights_of(self._model) if self._shape is None else self._shape.weights(self._model)
+
+    def removed(self) -> dict[str, tuple[int, ...]]:
+        """The positions of the removed channels in the dense network, by the name of γ."""
+        plan = None if self.shrinker is None else self.shrinker.plan
+        return {} if plan is None else removed_scales(plan, self._scales)
 
     def sparsity(self) -> float:
         """Share, 0..1, of the convolution channels that the network began with that are dead by γ or removed."""

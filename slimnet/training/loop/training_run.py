@@ -26,6 +26,7 @@ from slimnet.training.loop import cuda_graph_step, resume_checks
 from slimnet.training.loop.batches import batches_of
 from slimnet.training.loop.distributed import ALONE, Ranks
 from slimnet.training.loop.progress import Progress, Snapshot
+from slimnet.training.loop.shadow import Shadow
 from slimnet.training.loop.shrinking_steps import Shrinking
 from slimnet.training.loop.step import Step, Tally
 from slimnet.training.recipe.channel_cost import relative_costs
@@ -56,6 +57,9 @@ class TrainingRun(Iterator[Progress]):
     `model` is a network to train in place of the one that the recipe builds: a copy of it is trained, whatever its
     widths. A resumed run needs one of the same shapes again.
 
+    `shadow` trains the dense network beside one that shrinks, on the same batches, and counts the removed channels that
+    come back there; `seconds` do not count it. A resumed run has a shadow if its state has one.
+
     Attributes:
         recipe: its recipe.
         data: its data.
@@ -83,6 +87,7 @@ class TrainingRun(Iterator[Progress]):
         tuning: Tuning | None = None,
         ranks: Ranks = ALONE,
         model: nn.Module | None = None,
+        shadow: bool = False,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         if every is not None and every < 1:
@@ -109,6 +114,7 @@ class TrainingRun(Iterator[Progress]):
         self._advance = self._make_advance()
         if state is not None:
             self._restore(state)
+        self._shadow = self._make_shadow(state) if (shadow if state is None else "shadow" in state) else None
         # A wrapper holds parameters at their width, so it comes after what a resumed run cuts.
         self._step.forward = self._make_forward()
 
@@ -134,6 +140,25 @@ class TrainingRun(Iterator[Progress]):
             # As the images lie. In float32 a CPU gains nothing: its weight gradients do not come like that.
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
+
+    def _make_shadow(self, state: Mapping[str, Any] | None) -> Shadow:
+        """The dense run beside this one.
+
+        Raises:
+            UsageError: the recipe does not shrink, or several processes train it.
+        """
+        if not self.recipe.shrink_every:
+            raise UsageError("a shadow shows what shrinking changes; set shrink_every as well")
+        if self.ranks.count > 1:
+            raise UsageError(f"{self.ranks.count} processes cannot train a shadow together; train it in one")
+        dense = dataclasses.replace(self.recipe, shrink_every=0)
+        if state is None:
+            return Shadow(TrainingRun(dense, self.data, device=self.device, tuning=self.tuning))
+        with resume_checks.unfit_refused():
+            known = state["shadow"]
+            shadow = Shadow(TrainingRun(dense, self.data, device=self.device, tuning=self.tuning, state=known["run"]))
+            shadow.restore(known)
+        return shadow
 
     def _make_forward(self) -> Callable[..., Any]:
         """How the network is called in training: wrapped for several processes, compiled, or as it is."""
@@ -177,11 +202,7 @@ class TrainingRun(Iterator[Progress]):
         start = time.perf_counter()
         with self._surroundings():
             while self.iteration < due and not self._stopping:
-                self._advance(self.iteration)
-                self.iteration += 1
-                self._tally.steps += 1
-                if self._shrinking.look(self.iteration):
-                    self._shrink()
+                self._take_step()
                 if time.perf_counter() - start >= self.patience:
                     due = self.iteration
             reported = self._report() if self.iteration == due else None
@@ -189,6 +210,19 @@ class TrainingRun(Iterator[Progress]):
         if reported is None:
             raise StopIteration
         return self._remembered(reported, first)
+
+    def _take_step(self) -> None:
+        self._advance(self.iteration)
+        self.iteration += 1
+        self._tally.steps += 1
+        if self._shrinking.look(self.iteration):
+            self._shrink()
+
+    def advance_to(self, iteration: int) -> None:
+        """Take the steps up to an iteration without a report; `seconds` do not count them."""
+        with self._surroundings():
+            while self.iteration < min(iteration, self.recipe.iterations):
+                self._take_step()
 
     def _shrink(self) -> None:
         """Remove dead channels, without what wraps, compiles or captures the network at its width."""
@@ -224,6 +258,9 @@ class TrainingRun(Iterator[Progress]):
         epoch = self.iteration * self.recipe.batch_size / len(self.data.x_train)
         progress = Progress(self.iteration, total, *reported, self.sparsity(), self.seconds, epoch)
         progress = self._shrinking.described(progress)
+        if self._shadow is not None:
+            self._shadow.follow(self.iteration, self._shrinking.removed())
+            progress = dataclasses.replace(progress, revived=self._shadow.revived)
         if self.iteration * HISTORY_POINTS // total > first * HISTORY_POINTS // total:
             self.history.append(self._shrinking.snapshot(progress))
         return progress
@@ -267,6 +304,7 @@ class TrainingRun(Iterator[Progress]):
         return {
             **resume_checks.described(self._shrinking.weights(), self.recipe, self.data, self.iteration),
             **({} if shrinker is None else {"shrinker": shrinker.state_dict()}),
+            **({} if self._shadow is None else {"shadow": self._shadow.state()}),
             "optimiser": self._step.state(),
             "random": self.ranks.gathered(self._random),
             "tally": self._tally.state(self.ranks),
@@ -323,6 +361,7 @@ def train(
     threads: int | None = None,
     tuning: Tuning | None = None,
     ranks: Ranks = ALONE,
+    shadow: bool = False,
     state: Mapping[str, Any] | None = None,
 ) -> TrainingRun:
     """Start a run: iterate over it for its `Progress`, then take its `model` and `history`.
@@ -330,8 +369,9 @@ def train(
     It reports about a hundred times, but at least every hundred iterations; `every` sets another interval. Where steps
     are so long that `patience` seconds pass, it reports after the current step.
     `threads` are those of the CPU (torch's own number when None); a small network is fastest on one. `tuning`
-    says that and what else a machine can be asked for. `ranks` are the processes that train together, and
-    `state` is that of an earlier run of the same recipe, from which this one resumes.
+    says that and what else a machine can be asked for. `ranks` are the processes that train together, `shadow` trains
+    a dense network beside one that shrinks, to count removed channels that come back there, and `state` is that of an
+    earlier run of the same recipe, from which this one resumes.
 
     Raises:
         ArchitectureError: the recipe's network cannot be built.
@@ -343,5 +383,13 @@ def train(
     if threads is not None:
         tuning = dataclasses.replace(tuning, threads=threads)
     return TrainingRun(
-        recipe, data, device=device, every=every, patience=patience, tuning=tuning, ranks=ranks, state=state
+        recipe,
+        data,
+        device=device,
+        every=every,
+        patience=patience,
+        tuning=tuning,
+        ranks=ranks,
+        shadow=shadow,
+        state=state,
     )

@@ -1,0 +1,71 @@
+"""Shadow: the dense run beside one that shrinks, which shows whether removed channels would have come back."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from slimnet.surgery.plan import SurgeryPlan
+from slimnet.training.analysis.metrics import DEAD_BELOW
+
+if TYPE_CHECKING:
+    from slimnet.training.loop.training_run import TrainingRun
+
+
+class Shadow:
+    """Trains a dense network on the batches of a shrinking run, and watches the γ of what that run has removed.
+
+    A channel is watched from when it has been removed there and is dead here. If its |γ| then reaches the threshold
+    again at some report, it counts as revived: it would have come back, had it not been set to zero. Channels that
+    have never been dead here since they were removed are not counted: the two runs differ by rounding, too, and drift
+    apart.
+
+    Attributes:
+        run: the dense run; it has the recipe of the other one, without shrinking.
+    """
+
+    def __init__(self, run: "TrainingRun") -> None:
+        self.run = run
+        parameters = dict(run.model.named_parameters())
+        self._watched = {name: torch.zeros(each.numel(), dtype=torch.bool) for name, each in parameters.items()}
+        self._revived = {name: each.clone() for name, each in self._watched.items()}
+
+    @property
+    def revived(self) -> int:
+        """How many removed channels have come back here so far, whether or not they have died again."""
+        return sum(int(each.sum()) for each in self._revived.values())
+
+    def follow(self, iteration: int, removed: Mapping[str, tuple[int, ...]]) -> None:
+        """Train up to an iteration, and look at the γ of the channels that the other run has removed by then.
+
+        `removed` gives their positions in the dense network by the name of γ.
+        """
+        self.run.advance_to(iteration)
+        for name, channels in removed.items():
+            gone = torch.zeros_like(self._watched[name])
+            gone[list(channels)] = True
+            dead = self.run.model.get_parameter(name).detach().abs().cpu() < DEAD_BELOW
+            self._revived[name] |= self._watched[name] & ~dead
+            self._watched[name] |= gone & dead
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, with the state of the dense run."""
+        return {"run": self.run.state(), "watched": self._watched, "revived": self._revived}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what was watched up to a checkpoint; the run itself is made from its own state.
+
+        Raises:
+            ValueError: the state is of another network.
+        """
+        for mine, name in ((self._watched, "watched"), (self._revived, "revived")):
+            theirs = state[name]
+            if {key: value.shape for key, value in theirs.items()} != {key: each.shape for key, each in mine.items()}:
+                raise ValueError("the dense run beside it watched channels of another network")
+            mine.update({key: value.to(torch.bool) for key, value in theirs.items()})
+
+
+def removed_scales(plan: SurgeryPlan, scales: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The positions of the channels that a plan removes from each of these γ, in the dense network."""
+    cuts = {cut.tensor: cut for cut in plan.cuts if cut.tensor in scales}
+    return {name: tuple(sorted(set(range(plan.shapes[name][0])) - set(cut.keep))) for name, cut in cuts.items()}
