@@ -12,7 +12,7 @@ import torch
 from slimnet.graph.channel_graph import Depthwise, Reader
 from slimnet.graph.labels import Labels
 from slimnet.graph.reasons import Kind
-from slimnet.tracing.op_call import Call, Uses
+from slimnet.tracing.op_call import Call
 from slimnet.tracing.recorder import Recorder
 
 
@@ -83,7 +83,7 @@ class Account:
             seen[labels] = number
         if (seen.take(np.concatenate(given, axis=None)) == number).all():
             return
-        partly = call.spec.uses is Uses.PART
+        partly = call.spec.uses == "part"
         for face in given:
             hits = np.count_nonzero(seen[face] == number)
             if hits < face.size and not (partly and hits):
@@ -96,7 +96,7 @@ class Account:
             both = (seen[left] == number) | (seen[right] == number)
             seen[left[both]] = number
             seen[right[both]] = number
-        if call.spec.uses is Uses.PART and (seen[face] == number).any():
+        if call.spec.uses == "part" and (seen[face] == number).any():
             return
         lost = face[seen[face] != number]
         if lost.size:
@@ -107,9 +107,9 @@ class Account:
 def given_to(call: Call) -> Sequence[torch.Tensor]:
     """The tensors whose values an op uses."""
     uses = call.spec.uses
-    if uses is Uses.NONE:
+    if uses == "none":
         return ()
-    return call.tensors[1:] if uses is Uses.OTHERS else call.tensors
+    return call.tensors[1:] if uses == "others" else call.tensors
 
 
 def faces_of(recorder: Recorder, tensors: Sequence[torch.Tensor]) -> tuple[Labels, ...]:

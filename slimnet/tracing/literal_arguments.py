@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from slimnet.tracing.number_rules import every_number
+from slimnet.tracing.number_rules import numbers_among
 from slimnet.tracing.op_call import Call
 from slimnet.tracing.ops.elementwise import known_scalar
 from slimnet.tracing.recorder import Recorder
@@ -15,7 +15,8 @@ from slimnet.tracing.recorder import Recorder
 
 def numbers_of(recorder: Recorder, call: Call) -> tuple[Any, ...]:
     """The numbers in an op's arguments, and what its tensors hold that are known and belong to no channel."""
-    given = (call.spec.numbers or every_number)(recorder, call)
+    rule = call.spec.numbers
+    given = numbers_among(call.args, call.kwargs) if rule is None else rule(recorder, call)
     for tensor in call.tensors:
         entry = recorder.tags.get(id(tensor))
         if entry is not None and entry[1].value is not None and not entry[1].faces:

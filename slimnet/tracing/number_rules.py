@@ -3,7 +3,7 @@
 The others are sizes and positions that follow the width. A rule takes the recorder and a call, and returns the numbers.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from slimnet.graph.labels import varying_axes
@@ -12,11 +12,6 @@ from slimnet.tracing.recorder import Recorder
 
 NUMBERS = (int, float)
 SEQUENCES = (list, tuple)
-
-
-def every_number(_: Recorder, call: Call) -> tuple[Any, ...]:
-    """All numbers and lists of numbers: the rule of an op that has none of its own."""
-    return numbers_among((*call.args, *call.kwargs.values()) if call.kwargs else call.args)
 
 
 def no_number(_: Recorder, __: Call) -> tuple[Any, ...]:
@@ -33,7 +28,7 @@ def along_axis(position: int) -> Callable[[Recorder, Call], tuple[Any, ...]]:
     def rule(recorder: Recorder, call: Call) -> tuple[Any, ...]:
         axis = call.arg(position, "dim", 0) % call.tensors[0].ndim
         on_channels = any(axis in varying_axes(face) for x in call.tensors for face in recorder.tag(x).faces)
-        return () if on_channels else every_number(recorder, call)
+        return () if on_channels else numbers_among(call.args, call.kwargs)
 
     return rule
 
@@ -48,11 +43,12 @@ def plane_padding(recorder: Recorder, call: Call) -> tuple[Any, ...]:
     x = call.tensors[0]
     channels = {axis for face in recorder.tag(x).faces for axis in varying_axes(face)}
     amounts = [amount for place, amount in enumerate(call.args[1]) if x.ndim - 1 - place // 2 not in channels]
-    return numbers_among((amounts, *call.args[2:], *call.kwargs.values()))
+    return numbers_among((amounts, *call.args[2:]), call.kwargs)
 
 
-def numbers_among(values: Iterable[Any]) -> tuple[Any, ...]:
-    """The numbers and the lists of numbers among some arguments."""
+def numbers_among(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """All numbers and lists of numbers among some arguments: the rule of an op that has none of its own."""
+    values = (*args, *kwargs.values()) if kwargs else args
     return tuple([value for value in values if isinstance(value, NUMBERS) or is_list_of_numbers(value)])
 
 

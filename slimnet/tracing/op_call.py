@@ -1,27 +1,22 @@
 """One op of torch: what slimnet knows about it, and one call of it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from slimnet.graph.reasons import Kind
 from slimnet.tracing.recorder import Recorder
 
+Uses = Literal["all", "part", "others", "none"]
+"""Which of the values in its tensors an op uses.
 
-class Uses(Enum):
-    """Which of the values in its tensors an op uses."""
-
-    ALL = "all"
-    PART = "some positions of the first tensor, and all others"
-    OTHERS = "all but those of the first tensor, which it overwrites"
-    NONE = "none: a tensor only says what shape or type is wanted"
+"part": only some positions of the first tensor. "others": nothing of the first tensor, which it overwrites. "none": no
+values at all, since its tensors only say what shape or type is wanted.
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class OpSpec:
+class OpSpec(NamedTuple):
     """What slimnet knows about one op of torch: its row in the registry.
 
     The defaults are those of an op of which nothing is known: every channel that it touches is pinned.
@@ -39,7 +34,7 @@ class OpSpec:
     numbers: "NumberRule | None" = None
     """Which of its numbers a narrower network must repeat (`number_rules.py`); None: all of them."""
 
-    uses: Uses = Uses.ALL
+    uses: Uses = "all"
     """Which values of its tensors the op uses: their labels must not be lost."""
 
     broadcasts: bool = False

@@ -13,7 +13,10 @@ def same_row(spec: OpSpec, *names: str) -> Rows:
     Raises:
         ValueError: an op is named twice.
     """
-    return merge_rows(*({name: spec} for name in names))
+    rows = dict.fromkeys(names, spec)
+    if len(rows) < len(names):
+        raise ValueError(f"an op is named twice among {', '.join(names)}")
+    return rows
 
 
 def merge_rows(*tables: Mapping[str, OpSpec]) -> Rows:

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,15 +32,10 @@ from slimnet.tracing.source_line import line_above
 from slimnet.tracing.tensor_tags import PLAIN, Tag
 from slimnet.tracing.worker_threads import Path
 
+if TYPE_CHECKING:
+    from slimnet.tracing.op_call import Call
+
 Constant = Callable[[Sequence[Constants]], Constants]
-
-
-class NamedOp(Protocol):
-    """A call of an op, of which only the op's name is read."""
-
-    @property
-    def name(self) -> str:
-        """The op's name."""
 
 
 class Recorder:
@@ -244,13 +239,13 @@ class Recorder:
         self.pin(out, where)
         return np.tile(out, rows.shape[0] // count)
 
-    def here(self, call: NamedOp) -> Place:
+    def here(self, call: "Call") -> Place:
         """Where an op was called: its name, module path and source line."""
         if self.found_here is None:
             self.found_here = Place(call.name, self.module, self.line)
         return self.found_here
 
-    def because(self, kind: Kind, call: NamedOp) -> Reason:
+    def because(self, kind: Kind, call: "Call") -> Reason:
         """A reason why what an op touches stays."""
         return Reason(kind, self.here(call))
 

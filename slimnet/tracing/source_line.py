@@ -1,11 +1,10 @@
-"""source_line"""
+"""The line of the network's own code from which an op is called."""
 
 import os
-import sysconfig
 from functools import cache
 from types import FrameType
 
-STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
+STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 @cache

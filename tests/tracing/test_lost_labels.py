@@ -1,7 +1,5 @@
 """No channel that the network uses is cut because its label was lost on the way."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
@@ -101,7 +99,7 @@ def test_what_a_table_meets_second_is_read_as_well() -> None:
 
 @pytest.mark.parametrize("op", ["relu", "convolution", "mean", "view"])
 def test_a_handler_that_loses_labels_keeps_their_channels(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(OPS, op, replace(OPS[op], handler=lambda recorder, call: None))
+    monkeypatch.setitem(OPS, op, OPS[op]._replace(handler=lambda recorder, call: None))
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8),
                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))  # fmt: skip
     net, x = net.double().eval(), torch.randn(2, 3, 8, 8).double()

@@ -1,7 +1,6 @@
 """Elementwise ops: each channel of the output comes from the same channel of the operands."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -260,27 +259,27 @@ def cast(recorder: Recorder, call: Call) -> None:
 ELEMENTWISE = OpSpec(elementwise, broadcasts=True, width_free=True)
 """The row of an op that computes each element of its output from those at the same place of its tensors."""
 
-ACTIVATION = replace(ELEMENTWISE, handler=activation, activation=True)
-OPAQUE = replace(ELEMENTWISE, handler=opaque_elementwise)
+ACTIVATION = ELEMENTWISE._replace(handler=activation, activation=True)
+OPAQUE = ELEMENTWISE._replace(handler=opaque_elementwise)
 IDENTITY = OpSpec(identity, width_free=True, layout_dependent=True)
 
 ELEMENTWISE_OPS = merge_rows(
     {
-        "relu": replace(ACTIVATION, shape=same_shape, flat_at_zero=()),
-        "hardtanh": replace(ACTIVATION, shape=same_shape, flat_at_zero=(0.0,)),
-        "threshold": replace(ACTIVATION, flat_at_zero=(0.0, 0.0)),
+        "relu": ACTIVATION._replace(shape=same_shape, flat_at_zero=()),
+        "hardtanh": ACTIVATION._replace(shape=same_shape, flat_at_zero=(0.0,)),
+        "threshold": ACTIVATION._replace(flat_at_zero=(0.0, 0.0)),
     },
-    same_row(replace(ACTIVATION, shape=same_shape), "hardswish", "silu", "gelu", "mish", "leaky_relu", "elu"),
+    same_row(ACTIVATION._replace(shape=same_shape), "hardswish", "silu", "gelu", "mish", "leaky_relu", "elu"),
     same_row(ACTIVATION, "celu", "selu", "softplus", "_prelu_kernel"),
-    same_row(replace(ELEMENTWISE, shape=same_shape), "sigmoid", "hardsigmoid", "tanh", "exp", "sqrt", "rsqrt", "neg"),
-    same_row(replace(ELEMENTWISE, shape=broadcast), "add", "sub"),
+    same_row(ELEMENTWISE._replace(shape=same_shape), "sigmoid", "hardsigmoid", "tanh", "exp", "sqrt", "rsqrt", "neg"),
+    same_row(ELEMENTWISE._replace(shape=broadcast), "add", "sub"),
     {
-        "mul": replace(ELEMENTWISE, handler=multiply, shape=broadcast),
-        "div": replace(ELEMENTWISE, handler=divide, shape=broadcast),
-        "log_sigmoid_forward": replace(ELEMENTWISE, handler=log_sigmoid),
+        "mul": ELEMENTWISE._replace(handler=multiply, shape=broadcast),
+        "div": ELEMENTWISE._replace(handler=divide, shape=broadcast),
+        "log_sigmoid_forward": ELEMENTWISE._replace(handler=log_sigmoid),
         "native_dropout": OPAQUE,
         "bernoulli": OPAQUE,
-        "_to_copy": replace(IDENTITY, handler=cast),
+        "_to_copy": IDENTITY._replace(handler=cast),
     },
     same_row(IDENTITY, "clone", "alias", "detach", "contiguous", "lift_fresh", "lift_fresh_copy"),
     same_row(

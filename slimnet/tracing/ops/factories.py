@@ -9,7 +9,7 @@ import torch
 from slimnet.graph.channel_graph import Constants, Value
 from slimnet.graph.reasons import Kind
 from slimnet.tracing.number_rules import no_number
-from slimnet.tracing.op_call import Call, Handler, OpSpec, Uses
+from slimnet.tracing.op_call import Call, Handler, OpSpec
 from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.ops.elementwise import known_scalar
 from slimnet.tracing.recorder import Recorder
@@ -79,21 +79,21 @@ def overwrite(recorder: Recorder, call: Call, number: float | None) -> None:
 
 FACTORY_OPS = merge_rows(
     {
-        "zeros": OpSpec(filled_with(0.0), uses=Uses.NONE, factory=True),
-        "zeros_like": OpSpec(filled_with(0.0), uses=Uses.NONE),
-        "new_zeros": OpSpec(filled_with(0.0), numbers=no_number, uses=Uses.NONE),
-        "ones": OpSpec(filled_with(1.0), uses=Uses.NONE, factory=True),
-        "ones_like": OpSpec(filled_with(1.0), uses=Uses.NONE),
-        "new_ones": OpSpec(filled_with(1.0), numbers=no_number, uses=Uses.NONE),
-        "empty": OpSpec(empty, uses=Uses.NONE),
-        "empty_like": OpSpec(empty, uses=Uses.NONE),
-        "new_empty": OpSpec(empty, numbers=no_number, uses=Uses.NONE),
-        "full": OpSpec(filled_by_argument(1), uses=Uses.NONE, factory=True),
-        "full_like": OpSpec(filled_by_argument(1), uses=Uses.NONE),
-        "new_full": OpSpec(filled_by_argument(2), numbers=no_number, uses=Uses.NONE),
-        "scalar_tensor": OpSpec(filled_by_argument(0), uses=Uses.NONE, factory=True),
-        "fill": OpSpec(fill, uses=Uses.OTHERS),
-        "zero": OpSpec(zero, uses=Uses.OTHERS),
+        "zeros": OpSpec(filled_with(0.0), uses="none", factory=True),
+        "zeros_like": OpSpec(filled_with(0.0), uses="none"),
+        "new_zeros": OpSpec(filled_with(0.0), numbers=no_number, uses="none"),
+        "ones": OpSpec(filled_with(1.0), uses="none", factory=True),
+        "ones_like": OpSpec(filled_with(1.0), uses="none"),
+        "new_ones": OpSpec(filled_with(1.0), numbers=no_number, uses="none"),
+        "empty": OpSpec(empty, uses="none"),
+        "empty_like": OpSpec(empty, uses="none"),
+        "new_empty": OpSpec(empty, numbers=no_number, uses="none"),
+        "full": OpSpec(filled_by_argument(1), uses="none", factory=True),
+        "full_like": OpSpec(filled_by_argument(1), uses="none"),
+        "new_full": OpSpec(filled_by_argument(2), numbers=no_number, uses="none"),
+        "scalar_tensor": OpSpec(filled_by_argument(0), uses="none", factory=True),
+        "fill": OpSpec(fill, uses="others"),
+        "zero": OpSpec(zero, uses="others"),
     },
     same_row(OpSpec(factory=True), "arange", "linspace", "eye", "tril_indices", "triu_indices"),
 )

@@ -1,7 +1,6 @@
 """Ops that only move elements: the labels move by the same op."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +14,7 @@ from slimnet.models.cifar_resnet import PadShortcut
 from slimnet.tracing.constant_rules import common_constant, unknown_constant
 from slimnet.tracing.meta_shapes import cat
 from slimnet.tracing.number_rules import along_axis, no_number, plane_padding
-from slimnet.tracing.op_call import Call, OpSpec, Uses
+from slimnet.tracing.op_call import Call, OpSpec
 from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.ops.splitting import divide, note_parts
 from slimnet.tracing.recorder import Recorder
@@ -315,9 +314,9 @@ SCATTER = OpSpec(scatter_slice, numbers=along_axis(2), takes_sizes=True)
 MOVE = OpSpec(same_op)
 
 LAYOUT_OPS = merge_rows(
-    same_row(replace(VIEW, width_free=True, layout_dependent=True), "view", "_unsafe_view"),
+    same_row(VIEW._replace(width_free=True, layout_dependent=True), "view", "_unsafe_view"),
     {
-        "_reshape_alias": replace(VIEW, layout_dependent=True),
+        "_reshape_alias": VIEW._replace(layout_dependent=True),
         "reshape": VIEW,
         "permute": OpSpec(permute),
         "transpose": OpSpec(permute, reshapes_in_place=True),
@@ -327,13 +326,13 @@ LAYOUT_OPS = merge_rows(
         "expand": OpSpec(expand, numbers=no_number, takes_sizes=True, layout_dependent=True),
         "cat": OpSpec(concatenate, shape=cat, width_free=True, takes_sizes=True),
         "stack": OpSpec(stack),
-        "copy": OpSpec(copy, uses=Uses.OTHERS, broadcasts=True),
-        "constant_pad_nd": OpSpec(pad, numbers=plane_padding, uses=Uses.PART, takes_sizes=True),
+        "copy": OpSpec(copy, uses="others", broadcasts=True),
+        "constant_pad_nd": OpSpec(pad, numbers=plane_padding, uses="part", takes_sizes=True),
         "glu": OpSpec(glu),
         "roll": OpSpec(roll),
         "repeat": OpSpec(same_op, numbers=no_number, takes_sizes=True),
-        "as_strided": OpSpec(same_op, numbers=no_number, uses=Uses.PART, takes_sizes=True, reshapes_in_place=True),
-        "unfold": OpSpec(same_op, uses=Uses.PART),
+        "as_strided": OpSpec(same_op, numbers=no_number, uses="part", takes_sizes=True, reshapes_in_place=True),
+        "unfold": OpSpec(same_op, uses="part"),
         "resize": OpSpec(numbers=no_number, reshapes_in_place=True),
     },
     same_row(SCATTER, "slice_scatter", "select_scatter"),

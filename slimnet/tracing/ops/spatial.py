@@ -8,7 +8,7 @@ import torch
 from slimnet.graph.labels import Labels, along, compress
 from slimnet.graph.reasons import Kind
 from slimnet.tracing.constant_rules import all_zero, unknown_constant, zero_only
-from slimnet.tracing.op_call import Call, OpSpec, Uses
+from slimnet.tracing.op_call import Call, OpSpec
 from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.ops.elementwise import combine
 from slimnet.tracing.ops.reductions import finish, keep_constant
@@ -155,6 +155,6 @@ SPATIAL_OPS = merge_rows(
     same_row(OpSpec(ordered), "sort", "topk", "cummax", "cummin"),
     same_row(OpSpec(transformed), "_fft_r2c", "_fft_c2r", "_fft_c2c"),
     same_row(OpSpec(sampled), "grid_sampler_2d", "grid_sampler_3d"),
-    same_row(OpSpec(indexed, uses=Uses.PART), "index", "_unsafe_index", "index_select"),
+    same_row(OpSpec(indexed, uses="part"), "index", "_unsafe_index", "index_select"),
     same_row(OpSpec(unpooled), "max_unpool2d", "max_unpool3d"),
 )

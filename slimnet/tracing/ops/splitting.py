@@ -9,7 +9,7 @@ from slimnet.graph.channel_graph import SplitAxis
 from slimnet.graph.labels import Labels, compress, varying_axes
 from slimnet.graph.reasons import Kind
 from slimnet.tracing.number_rules import along_axis, no_number
-from slimnet.tracing.op_call import Call, OpSpec, Uses
+from slimnet.tracing.op_call import Call, OpSpec
 from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.recorder import Recorder
 from slimnet.tracing.tensor_tags import Tag
@@ -128,8 +128,8 @@ def unbind(recorder: Recorder, call: Call) -> None:
 
 SPLITTING_OPS = merge_rows(
     {
-        "slice": OpSpec(take_slice, numbers=along_axis(1), uses=Uses.PART, takes_sizes=True),
-        "select": OpSpec(select, numbers=along_axis(1), uses=Uses.PART, takes_sizes=True),
+        "slice": OpSpec(take_slice, numbers=along_axis(1), uses="part", takes_sizes=True),
+        "select": OpSpec(select, numbers=along_axis(1), uses="part", takes_sizes=True),
         "unbind": OpSpec(unbind, takes_sizes=True),
     },
     same_row(OpSpec(split, numbers=no_number, takes_sizes=True), "split", "split_with_sizes"),
