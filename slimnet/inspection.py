@@ -11,7 +11,7 @@ from torch import nn
 
 from slimnet.graph.channel_graph import ChannelGraph
 from slimnet.modules.example_inputs import ExampleInputs, check_inputs
-from slimnet.modules.tensors import state
+from slimnet.modules.network import Network
 from slimnet.pipeline import RoundTo, as_rounding, plan_and_apply
 from slimnet.planning.dead_channels import DeadChannels, find_dead, require_criterion
 from slimnet.planning.make_plan import make_plan
@@ -105,7 +105,7 @@ def inspect(
 
 def scales_behind(graph: ChannelGraph, model: nn.Module) -> dict[str, tuple[float, ...]]:
     """|γ| of the BatchNorm that reads exactly a layer's outputs, by layer."""
-    tensors = state(model)
+    tensors = Network.of(model).state
     by_input = {norm.inputs.tobytes(): gamma for gamma, norm in graph.norms}
     found: dict[str, tuple[float, ...]] = {}
     for layer in graph.layers:

@@ -9,8 +9,9 @@ from torch import nn
 from slimnet.errors import CertificateError, SlimnetError, UsageError
 from slimnet.graph.channel_graph import ChannelGraph
 from slimnet.models.architecture import architecture_of
-from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs, check_module
 from slimnet.modules.loaders import RepeatedLoader, batches_once
+from slimnet.modules.network import Network
 from slimnet.planning.dead_channels import DeadChannels, find_dead, require_criterion
 from slimnet.planning.make_plan import make_plan
 from slimnet.planning.width_rounding import Rounding
@@ -88,15 +89,16 @@ def slim_found(
     Raises:
         CertificateError, TraceError, InputError, UsageError: as `slim` does.
     """
-    inputs = check_inputs(model, example_inputs)
+    network = check_module(model)
+    inputs = check_inputs(network, example_inputs)
     rounding = as_rounding(round_to)
     batches = None if loader is None else RepeatedLoader(loader)
     find = found_once(find)
 
     def attempt(tried: bool, trusted: SurgeryPlan | None) -> Slimmed:
         """Slim the network once, with a plan that is tried on it or one that is trusted."""
-        narrow, plan = plan_and_apply(model, inputs, find, rounding, tried=tried, trusted=trusted)
-        return certify_or_raise(model, narrow, plan, inputs, loader=batches, tolerance=tolerance, float64=float64)
+        narrow, plan = plan_and_apply(network, inputs, find, rounding, tried=tried, trusted=trusted)
+        return certify_or_raise(network, narrow, plan, inputs, loader=batches, tolerance=tolerance, float64=float64)
 
     return retry_with_retrace(attempt)
 
@@ -141,7 +143,7 @@ def retry_with_retrace(attempt: Callable[[bool, SurgeryPlan | None], Slimmed]) -
 
 
 def certify_or_raise(
-    model: nn.Module,
+    model: nn.Module | Network,
     narrow: nn.Module,
     plan: SurgeryPlan,
     inputs: Inputs,
@@ -157,9 +159,10 @@ def certify_or_raise(
     Raises:
         CertificateError: outputs differ by more than `tolerance` (relative).
     """
+    dense, slim = Network.of(model), Network.of(narrow)
     proof = certify(
-        model,
-        narrow,
+        dense,
+        slim,
         plan,
         inputs if loader is None else batches_once(loader),
         tolerance=tolerance,
@@ -168,7 +171,7 @@ def certify_or_raise(
     if not proof.holds:
         raise CertificateError(f"{proof}; {advice(proof, plan)}")
     return_memory()
-    return Slimmed(independent(narrow, model), plan, proof, inputs, architecture_of(model))
+    return Slimmed(independent(slim, dense), plan, proof, inputs, architecture_of(dense.module))
 
 
 def advice(proof: Certificate, plan: SurgeryPlan) -> str:
@@ -199,7 +202,7 @@ def as_rounding(round_to: RoundTo) -> Rounding | WidthSearch:
 
 
 def plan_and_apply(
-    model: nn.Module,
+    model: nn.Module | Network,
     inputs: Inputs,
     find: FindIn,
     rounding: Rounding | WidthSearch | None = None,
@@ -216,23 +219,23 @@ def plan_and_apply(
     Raises:
         SamePlanError: the plan is the `trusted` one.
     """
-    find = found_once(find)
+    find, network = found_once(find), Network.of(model)
 
     def plan_for(rounding: Rounding | None, *, tried: bool) -> SurgeryPlan:
-        graph = trace(model, inputs)
-        return make_plan(model, inputs, graph, find(graph), tried=tried, rounding=rounding)
+        graph = trace(network, inputs)
+        return make_plan(network, inputs, graph, find(graph), tried=tried, rounding=rounding)
 
     def make(rounding: Rounding | None) -> tuple[nn.Module, SurgeryPlan]:
         plan = plan_for(rounding, tried=tried)
         if plan == trusted:
             raise SamePlanError("the plan that was tried is the one that was trusted")
-        narrow = apply_plan(model, plan, borrow=True)
+        narrow = apply_plan(network, plan, borrow=True)
         if not tried and not runs(narrow, inputs):
             plan = plan_for(rounding, tried=True)
-            narrow = apply_plan(model, plan, borrow=True)
+            narrow = apply_plan(network, plan, borrow=True)
         return narrow, plan
 
-    return choose(model, inputs, make, rounding) if isinstance(rounding, WidthSearch) else make(rounding)
+    return choose(network.module, inputs, make, rounding) if isinstance(rounding, WidthSearch) else make(rounding)
 
 
 def runs(model: nn.Module, inputs: Inputs) -> bool:

@@ -11,7 +11,7 @@ from slimnet.errors import BundleError
 from slimnet.export.capture import with_batch
 from slimnet.modules.copying import skeleton
 from slimnet.modules.example_inputs import Inputs
-from slimnet.modules.tensors import gather
+from slimnet.modules.network import Network
 
 LIMIT_ACTIVATION = 1 << 28
 """How many numbers one tensor of the forward may have: a GiB in float32."""
@@ -63,7 +63,7 @@ def check_activations(module: nn.Module | None, inputs: Inputs, batch: int, wher
 
 def _largest(module: nn.Module, inputs: Inputs) -> int | None:
     """The largest tensor of a forward; None where it cannot run without data."""
-    hollow = skeleton(module, gather(module).named).module.eval()
+    hollow = skeleton(Network.of(module)).module.eval()
     try:
         with torch.no_grad(), LargestTensor() as seen:
             hollow(*inputs.args, **inputs.kwargs)

@@ -14,6 +14,7 @@ from slimnet.export.capture import Captured, capture, run, with_batch
 from slimnet.export.onnx_graph import translate
 from slimnet.export.onnx_runner import OnnxRunner
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.modules.network import Network
 from slimnet.storage.files import whole_file
 from slimnet.surgery.certificate import dtype_name
 from slimnet.surgery.equivalence import BATCHES, nothing_finite, relative_difference, same_shapes, tolerance_for
@@ -135,7 +136,7 @@ def opened(captured: Captured, path: Path) -> OnnxRunner:
     try:
         return OnnxRunner(path)
     except ExportError as error:
-        dtype = dtype_name(captured.module)
+        dtype = dtype_name(Network.of(captured.module))
         if dtype == "float32":
             raise
         raise ExportError(f"{error}; the network is {dtype}, convert it with .float()") from error

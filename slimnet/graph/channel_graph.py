@@ -15,6 +15,7 @@ import torch
 from slimnet.graph.labels import Labels
 from slimnet.graph.reasons import Place, Reason
 from slimnet.modules.tensors import Named, Tensors
+from slimnet.torch_state.precision import Numbers, numbers
 
 Constants = torch.Tensor
 """The values of some channels, float64; NaN where a value is not the same for every input."""
@@ -96,9 +97,15 @@ class Reader(NamedTuple):
 
     def grouped_taps(self) -> torch.Tensor:
         """The weight as `(groups, O / groups, K / groups, taps)`."""
-        weight = self.value().detach()
+        return self._by_group(self.value().detach())
+
+    def grouped_numbers(self) -> Numbers:
+        """The numbers of `grouped_taps`, as an array where NumPy can read them."""
+        return self._by_group(numbers(self.value()))
+
+    def _by_group(self, weight: Any) -> Any:
         per_group = weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], -1)
-        return per_group if self.in_axis == 1 else per_group.transpose(1, 2)
+        return per_group if self.in_axis == 1 else per_group.swapaxes(1, 2)
 
 
 class Depthwise(NamedTuple):

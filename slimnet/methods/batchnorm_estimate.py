@@ -14,7 +14,7 @@ from slimnet.methods.candidates import Channels
 from slimnet.methods.moments import Moments, moments
 from slimnet.modules.copying import shared_copy
 from slimnet.modules.example_inputs import Inputs
-from slimnet.modules.tensors import gather
+from slimnet.modules.network import Network
 from slimnet.planning.constants import as_float64
 from slimnet.torch_state.precision import float32_products, in_double
 from slimnet.torch_state.random_state import random_numbers_kept
@@ -35,7 +35,7 @@ def recalibrated(
     if not any(silent[reader.inputs].any() for reader in graph.readers):
         return model
     before = moments(graph)
-    tensors = gather(model).named
+    tensors = Network.of(model).named
     loss = Loss(before, layers_of(model, channels, inputs), biased(graph, tensors))
     after = moments(graph, silent, loss.mean_left)
     changes = Changes(tensors)

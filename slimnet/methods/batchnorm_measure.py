@@ -11,7 +11,7 @@ from slimnet.errors import UsageError
 from slimnet.methods.batchnorm_updates import RUNNING, Changes, Statistics, owned
 from slimnet.modules.copying import shared_copy
 from slimnet.modules.example_inputs import Inputs
-from slimnet.modules.tensors import gather
+from slimnet.modules.network import Network
 from slimnet.planning.constants import as_float64
 from slimnet.surgery.certificate import eval_copy
 from slimnet.torch_state.devices import device_of, uncompiled
@@ -38,7 +38,7 @@ def measured(dense: nn.Module, quiet: nn.Module, images: Iterable[Any], threshol
     if not batches:
         raise UsageError("no images to measure BatchNorms on: the loader gave none")
     before, after = statistics(dense, batches), statistics(quiet, batches)
-    tensors = gather(dense).named
+    tensors = Network.of(dense).named
     changes = Changes(tensors)
     for name, found in after.items():
         gamma = tensors.get(owned(name, "weight"))

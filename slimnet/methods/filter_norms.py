@@ -6,7 +6,7 @@ from torch import nn
 
 from slimnet.graph.channel_graph import Depthwise, Reader
 from slimnet.methods.candidates import Channels
-from slimnet.modules.tensors import gather
+from slimnet.modules.network import Network
 from slimnet.torch_state.precision import double_sum
 
 
@@ -23,7 +23,7 @@ def filter_norms(model: nn.Module, channels: Channels, layer: str) -> np.ndarray
     """The sum of absolute weights of every filter of a layer, float64 `(C,)`."""
     step = channels.steps[layer]
     assert step.weight is not None, "layers whose weight is computed are pinned"
-    weight = by_output(gather(model).named[step.weight].detach(), step)
+    weight = by_output(Network.of(model).named[step.weight].detach(), step)
     return double_sum(weight.abs().flatten(1), 1).cpu().numpy()
 
 

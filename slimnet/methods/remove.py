@@ -19,7 +19,7 @@ from slimnet.methods.filter_norms import by_output
 from slimnet.modules.copying import copy_with
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
 from slimnet.modules.loaders import RepeatedLoader
-from slimnet.modules.tensors import gather
+from slimnet.modules.network import Network
 from slimnet.pipeline import as_rounding, certify_or_raise, plan_and_apply
 from slimnet.planning.dead_channels import GAMMA, DeadChannels, find_dead, require_criterion
 from slimnet.slimmed import Slimmed
@@ -191,7 +191,7 @@ def silence(model: nn.Module, channels: Channels, selection: Selection, *, share
     Raises:
         UsageError: as `silenced`.
     """
-    tensors = gather(model).named
+    tensors = Network.of(model).named
     quiet: dict[int, torch.Tensor] = {}
 
     def zero(name: str, rows: np.ndarray, view: Any) -> None:

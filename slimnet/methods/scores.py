@@ -15,7 +15,7 @@ from slimnet.methods.filter_norms import filter_norms, relative
 from slimnet.methods.reader_importance import strengths
 from slimnet.modules.copying import copy_with
 from slimnet.modules.example_inputs import ExampleInputs, check_inputs
-from slimnet.modules.tensors import gather
+from slimnet.modules.network import Network
 from slimnet.planning.dead_channels import check_threshold
 from slimnet.torch_state.devices import device_of
 from slimnet.training.recipe.channel_cost import layer_macs, parameter_sizes, savings
@@ -129,7 +129,7 @@ def gamma_of_sets(task: Task) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UsageError: there is no BatchNorm with a γ.
     """
-    channels, tensors = task.channels, gather(task.model).parameters
+    channels, tensors = task.channels, Network.of(task.model).tensors.parameters
     if not channels.graph.scales:
         raise UsageError(
             f"{type(task.model).__name__} has no BatchNorm whose γ could be ranked; "

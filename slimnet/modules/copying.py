@@ -3,35 +3,40 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from slimnet.errors import TraceError, UsageError
-from slimnet.modules.tensors import CONTAINERS, FROZEN, SEQUENCES, Named, gather
+from slimnet.modules.network import Network
+from slimnet.modules.tensors import CONTAINERS, FROZEN, SEQUENCES, Named, Tensors
 
 TensorMap = Callable[[str, torch.Tensor], torch.Tensor]
 
 
-def copy_with(model: nn.Module, replace: TensorMap, tensors: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
+def copy_with(
+    model: nn.Module | Network, replace: TensorMap, tensors: Mapping[str, torch.Tensor] | None = None
+) -> nn.Module:
     """Copy the module's structure, taking each tensor from `replace(name, tensor)`.
 
-    `tensors` are all of the module's by name, for callers that have them already.
+    `tensors` are all of the module's by name, in the order in which they are to be replaced.
     Parameters and buffers that are shared inside the module stay shared. Plain tensor attributes (such as the
     `weight` that `torch.nn.utils.prune` recomputes before every forward) are replaced too, under their path.
     """
-    return copied(model, replace, gather(model).named if tensors is None else tensors)[0]
+    network = Network.of(model)
+    return copied(network, replace, network.named if tensors is None else tensors)[0]
 
 
-def copied(model: nn.Module, replace: TensorMap, tensors: Mapping[str, torch.Tensor]) -> tuple[nn.Module, "Copier"]:
-    """The copy that `copy_with` makes, and who knows the copies of all tensors."""
+def copied(network: Network, replace: TensorMap, tensors: Mapping[str, torch.Tensor]) -> tuple[nn.Module, "Copier"]:
+    """The copy that `copy_with` makes, and who knows the copies of all tensors and modules."""
+    model = network.module
     copier = Copier({id(None): None})
     for name, tensor in tensors.items():
         if id(tensor) in copier.memo:
             continue
         new = replace(name, tensor)
-        if new is not tensor and isinstance(tensor, nn.Parameter) and not isinstance(new, nn.Parameter):
+        if new is not tensor and is_parameter(tensor) and not is_parameter(new):
             new = nn.Parameter(new, requires_grad=tensor.requires_grad)
         copier.memo[id(tensor)] = new
     try:
@@ -41,6 +46,12 @@ def copied(model: nn.Module, replace: TensorMap, tensors: Mapping[str, torch.Ten
         raise TraceError(
             f"{type(model).__name__} cannot be copied: {reason}; slim a plain nn.Module (a wrapper's .module)"
         ) from error
+
+
+def is_parameter(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a parameter; the check of torch's own class is slow for plain tensors."""
+    kind = type(tensor)
+    return kind is nn.Parameter or (kind is not torch.Tensor and isinstance(tensor, nn.Parameter))
 
 
 COPY_PROTOCOL = (
@@ -76,22 +87,35 @@ class Copier:
         new = self.memo[id(module)] = kind.__new__(kind)
         attributes = new.__dict__
         # What copies itself may add to the module's attributes meanwhile.
-        for name, value in vars(module).copy().items():
+        given = vars(module).copy()
+        attributes.update(given)
+        for name, value in given.items():
             kind = type(value)
             if kind in FROZEN or (kind is tuple and FROZEN.issuperset(map(type, value))):
-                attributes[name] = value
-            elif kind in CONTAINERS and not value:
+                continue
+            if kind in CONTAINERS and not value:
                 attributes[name] = kind()
             elif name == "_modules":
                 attributes[name] = {key: child if child is None else self.module(child) for key, child in value.items()}
             # `nn.Module.compile` leaves a function that would go on running the original.
             elif name != "_compiled_call_impl":
                 attributes[name] = self.value(value)
+            else:
+                del attributes[name]
         return new
 
-    def of(self, tensors: Mapping[str, torch.Tensor]) -> "Named":
+    def network(self, original: Network) -> Network:
+        """The copy of a network that has been copied; another walk where a module may have made tensors of its own."""
+        memo = self.memo
+        module = memo[id(original.module)]
+        if any(self.special.values()):
+            return Network.of(module)
+        modules = {path: memo[id(each)] for path, each in original.modules.items()}
+        return Network(module, Tensors(*map(self.tensors, original.tensors)), modules)
+
+    def tensors(self, originals: Named) -> Named:
         """The copies of some tensors, by name."""
-        return {name: self.memo[id(tensor)] for name, tensor in tensors.items()}
+        return {name: self.memo[id(tensor)] for name, tensor in originals.items()}
 
     def value(self, value: Any) -> Any:
         """A copy of one attribute of a module."""
@@ -112,13 +136,13 @@ def copies_itself(kind: type) -> bool:
     return False
 
 
-def check_filled(model: nn.Module) -> None:
+def check_filled(model: nn.Module | Network) -> None:
     """Refuse a network that has shapes but no values.
 
     Raises:
         UsageError: a parameter or a buffer is on the meta device.
     """
-    for name, tensor in gather(model).state.items():
+    for name, tensor in Network.of(model).state.items():
         if tensor.is_meta:
             raise UsageError(
                 f"the network's {name} is on the meta device, which holds no values; build it elsewhere (with "
@@ -126,21 +150,10 @@ def check_filled(model: nn.Module) -> None:
             )
 
 
-class Skeleton(NamedTuple):
-    """A copy of a module with every tensor on the `meta` device, and these tensors by name."""
+def skeleton(network: Network, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Network:
+    """A copy of a network with every tensor on the `meta` device: its code and shapes without its weights.
 
-    module: nn.Module
-    tensors: Named
-
-
-def skeleton(
-    model: nn.Module,
-    tensors: Mapping[str, torch.Tensor],
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-) -> Skeleton:
-    """The module with every tensor on the `meta` device: its code and shapes without its weights.
-
-    `tensors` are all of the module's by name; `shapes` overrides the shapes of some.
+    `shapes` overrides the shapes of some tensors.
     """
     resized = shapes or {}
     meta = torch.device("meta")
@@ -150,13 +163,10 @@ def skeleton(
             return torch.empty(resized[name], dtype=tensor.dtype, device=meta)
         return torch.empty_like(tensor, device=meta, memory_format=torch.contiguous_format)
 
-    module, copier = copied(model, empty, tensors)
-    # What copies itself may have made tensors of its own.
-    whole = not any(copier.special.values())
-    return Skeleton(module, copier.of(tensors) if whole else gather(module).named)
+    return copied(network, empty, network.named)[1].network(network)
 
 
-def shared_copy(model: nn.Module, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
+def shared_copy(model: nn.Module | Network, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
     """A copy with its own mode flags and hooks but the same tensors, some replaced by name."""
     changed = replaced or {}
     return copy_with(model, lambda name, tensor: changed.get(name, tensor))

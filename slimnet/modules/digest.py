@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import nn
 
-from slimnet.modules.tensors import state
+from slimnet.modules.network import Network
 
 BLOCK = 1 << 20
 """How many values of a tensor that cannot be read in place are copied at once."""
 
 
-def weights_digest(model: nn.Module) -> str:
+def weights_digest(model: nn.Module | Network) -> str:
     """The SHA-256 (hex) of all parameters and buffers: names, types, shapes and values."""
     return digest_of(owned_tensors(model).items())
 
@@ -24,10 +24,10 @@ def digest_of(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def owned_tensors(model: nn.Module) -> Mapping[str, torch.Tensor]:
+def owned_tensors(model: nn.Module | Network) -> Mapping[str, torch.Tensor]:
     """The parameters and buffers of a module, shared ones once, under their first name."""
     found: dict[int, tuple[str, torch.Tensor]] = {}
-    for name, tensor in state(model).items():
+    for name, tensor in Network.of(model).state.items():
         found.setdefault(id(tensor), (name, tensor))
     return dict(found.values())
 

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from slimnet.errors import InputError, UsageError
 from slimnet.modules.copying import check_filled
-from slimnet.modules.tensors import gather
+from slimnet.modules.network import Network
 
 ExampleInputs = torch.Tensor | Sequence[Any] | Mapping[str, Any]
 
@@ -163,18 +163,31 @@ def parts_of(value: Any) -> list[tuple[str, Any]]:
     return [*parts, *getattr(value, "__dict__", {}).items()]
 
 
-def check_inputs(model: nn.Module, example_inputs: ExampleInputs) -> Inputs:
+def check_inputs(model: nn.Module | Network, example_inputs: ExampleInputs) -> Inputs:
     """Example inputs that fit the module's device and dtype.
 
     Raises:
         InputError, UsageError: they do not, or the model is not a module that can be copied and cut.
     """
+    network = check_module(model)
+    inputs = Inputs.of(example_inputs)
+    inputs.check_against(network.module)
+    return inputs
+
+
+def check_module(model: nn.Module | Network) -> Network:
+    """The network of a module that can be copied and cut.
+
+    Raises:
+        UsageError: it is none, or its tensors have no shape or no values yet.
+    """
+    if isinstance(model, Network):
+        return model
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise UsageError(f"model is a {type(model).__name__}; pass the torch.nn.Module that it was made from")
-    lazy = [name for name, tensor in gather(model).state.items() if nn.parameter.is_lazy(tensor)]
+    network = Network.of(model)
+    lazy = [name for name, tensor in network.state.items() if nn.parameter.is_lazy(tensor)]
     if lazy:
         raise UsageError(f"the network's {lazy[0]} has no shape yet; run the network once on the example inputs")
-    check_filled(model)
-    inputs = Inputs.of(example_inputs)
-    inputs.check_against(model)
-    return inputs
+    check_filled(network)
+    return network

@@ -7,15 +7,15 @@ from torch import nn
 
 from slimnet.errors import PlanError
 from slimnet.models.cifar_resnet import PadShortcut
-from slimnet.modules.tensors import modules_of
+from slimnet.modules.network import Network
 
 
-def refit(model: nn.Module, groups: Mapping[str, int]) -> None:
+def refit(network: Network, groups: Mapping[str, int]) -> None:
     """Make the modules' own numbers (`in_channels`, `num_features`, ...) agree with their weights.
 
     `groups` gives the new number of groups of some weights by name.
     """
-    for path, module in modules_of(model).items():
+    for path, module in network.modules.items():
         if not module._parameters and not module._buffers:
             continue
         if isinstance(module, nn.modules.conv._ConvNd):

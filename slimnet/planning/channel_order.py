@@ -43,6 +43,7 @@ class Matching:
         self.dense_set = np.full(int(self.slim_sets.max()) + 1, -1, dtype=np.int64)
         self.row = np.full(removal.removed.size, -1, dtype=np.int64)
         self.place = np.zeros(removal.removed.size, dtype=np.int64)
+        self.known: dict[tuple[int, int], np.ndarray] = {}
         for number, sets in enumerate(rows):
             self.row[list(sets)], self.place[list(sets)] = number, np.arange(len(sets))
 
@@ -52,8 +53,12 @@ class Matching:
         Raises:
             MixedChannelsError: no order of the kept channels fits.
         """
+        # Most axes share their labels with others, and what was found for them once holds from then on.
+        key = (id(dense_labels), id(slim_labels))
+        if key in self.known:
+            return self.known[key]
         dense = self.removal.sets[dense_labels]
-        kept = np.flatnonzero(~self.removal.removed[dense])
+        kept = self.removal.kept(dense_labels)
         slim = self.slim_sets[slim_labels]
         if kept.size != slim.size:
             raise MixedChannelsError(dense, where)
@@ -61,8 +66,10 @@ class Matching:
         seen = self.dense_set[slim]
         if (seen < 0).all():
             self.assign(slim, dense[expected], where)
+            self.known[key] = expected
             return expected
         if np.array_equal(seen, dense[expected]):
+            self.known[key] = expected
             return expected
         return self.reorder(kept, dense, slim, seen, where)
 

@@ -77,7 +77,7 @@ def constant_outputs(reader: Reader, values: np.ndarray) -> np.ndarray:
     """Which of a layer's outputs `(O,)` are known: those whose every input with a nonzero weight is."""
     inputs = values[reader.inputs].reshape(reader.groups, -1)
     # An unknown input is not 0 either.
-    return zero_rows(numbers(reader.grouped_taps()), np.isnan(inputs) if reader.uniform else inputs != 0).reshape(-1)
+    return zero_rows(reader.grouped_numbers(), np.isnan(inputs) if reader.uniform else inputs != 0).reshape(-1)
 
 
 def mixed_constants(reader: Reader, values: np.ndarray, closed: np.ndarray) -> np.ndarray:

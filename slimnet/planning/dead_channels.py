@@ -16,7 +16,7 @@ from slimnet.modules.copying import shared_copy
 from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.forward_path import module_paths
 from slimnet.modules.loaders import batches_once
-from slimnet.modules.tensors import modules_of
+from slimnet.modules.network import Network
 from slimnet.torch_state.devices import device_of
 from slimnet.torch_state.precision import as_array, float32_products, numbers
 from slimnet.torch_state.random_state import loader_draws_kept, random_numbers_kept
@@ -101,7 +101,7 @@ def activation_peaks(model: nn.Module, batches: Iterable[Inputs]) -> dict[Activa
     """
     reference = shared_copy(model).eval()
     place, meter = device_of(reference), PeakMeter()
-    with torch.no_grad(), loader_draws_kept, module_paths(modules_of(reference), meter.path):
+    with torch.no_grad(), loader_draws_kept, module_paths(Network.of(reference).modules, meter.path):
         for batch in batches:
             meter.calls.clear()
             with random_numbers_kept(reference), work_followed(meter), float32_products(tf32=False):

@@ -7,7 +7,6 @@ import numpy as np
 from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Reader
 from slimnet.graph.labels import Labels
 from slimnet.planning.constants import ELEMENTWISE, zero_rows
-from slimnet.torch_state.precision import numbers
 
 
 @dataclass(frozen=True)
@@ -53,4 +52,4 @@ def needs(graph: ChannelGraph, constants: np.ndarray, dead_outputs: Labels) -> N
 
 def columns_read(reader: Reader, rows: np.ndarray) -> np.ndarray:
     """Which inputs `(K,)` reach one of the given output rows `(O,)` through a nonzero weight."""
-    return ~zero_rows(numbers(reader.grouped_taps()).swapaxes(1, 2), rows.reshape(reader.groups, -1)).reshape(-1)
+    return ~zero_rows(reader.grouped_numbers().swapaxes(1, 2), rows.reshape(reader.groups, -1)).reshape(-1)

@@ -9,6 +9,7 @@ from torch import nn
 from slimnet.graph.channel_graph import ChannelGraph, Op
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
+from slimnet.modules.network import Network
 from slimnet.planning.candidates import removable
 from slimnet.planning.channel_order import MixedChannelsError, match
 from slimnet.planning.code_pins import concerned_by, pin_op, pin_sets
@@ -50,7 +51,7 @@ class Basis:
 @torch.inference_mode(False)
 @collection_paused()
 def make_plan(
-    model: nn.Module,
+    model: nn.Module | Network,
     example_inputs: ExampleInputs | Inputs,
     graph: ChannelGraph,
     dead: DeadChannels,
@@ -70,11 +71,14 @@ def make_plan(
     return plan_from(basis, model, Inputs.of(example_inputs), tried=tried, rounding=rounding or Rounding())
 
 
-def plan_from(basis: Basis, model: nn.Module, inputs: Inputs, *, tried: bool, rounding: Rounding) -> SurgeryPlan:
+def plan_from(
+    basis: Basis, model: nn.Module | Network, inputs: Inputs, *, tried: bool, rounding: Rounding
+) -> SurgeryPlan:
     """The largest removal for what is known of a network, as `make_plan` makes it."""
     graph, dead, constants, needed = basis.graph, basis.dead, basis.constants, basis.needs
     rounding.check_against(graph)
-    tensors, network = graph.tensors, type(model).__name__
+    network = Network.of(model)
+    tensors, name = graph.tensors, network.name
     pins = list(basis.pins)
     turns = Turns()
     if any(len(parts.free) > 1 for parts in graph.parts):
@@ -93,17 +97,15 @@ def plan_from(basis: Basis, model: nn.Module, inputs: Inputs, *, tried: bool, ro
             continue
         if not removal.removed.any():
             narrow = unchanged(tensors.parameters, graph)
-            return write_plan(network, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
+            return write_plan(name, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
         if not tried and is_plain(graph):
             narrow = slim_cost_by_arithmetic(tensors.parameters, removal)
-            return write_plan(network, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
+            return write_plan(name, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
         try:
-            structure, slim = trace_slim(model, inputs, draft)
+            structure, slim = trace_slim(network, inputs, draft)
             orders = match(removal, slim, draft.rows)
             check_steps(removal, slim, orders)
-            return write_plan(
-                network, tensors, slim_cost_of_trace(structure, slim), removal, orders, dead, str(rounding)
-            )
+            return write_plan(name, tensors, slim_cost_of_trace(structure, slim), removal, orders, dead, str(rounding))
         except MixedChannelsError as mixed:
             if draft.packings and packing_allowed:
                 packing_allowed = False
@@ -124,7 +126,7 @@ def plan_from(basis: Basis, model: nn.Module, inputs: Inputs, *, tried: bool, ro
     reason = Reason(Kind.CODE)
     removal = removable(graph, constants, needed, [(np.arange(1, graph.size), reason)])
     narrow = unchanged(tensors.parameters, graph)
-    return write_plan(network, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
+    return write_plan(name, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
 
 
 def make_draft(removal: Removal, packing_allowed: bool, rounding: Rounding, uncrossed: frozenset[int]) -> Draft:

@@ -185,6 +185,9 @@ def both(first: Merge, second: Merge | None) -> Merge:
 
 def bias_increments(reader: Reader, values: np.ndarray) -> np.ndarray:
     """Σ over inputs and taps of weight · constant, for each dense output channel `(O,)`, float64."""
+    weight = reader.grouped_numbers()
+    if isinstance(weight, np.ndarray) and weight.shape[0] == weight.shape[3] == 1:
+        return dense_increments(weight[0, :, :, 0], values)
     per_group = values.size // reader.groups
     rows = reader.outputs.size // reader.groups
     taps = reader.taps()
@@ -200,6 +203,14 @@ def bias_increments(reader: Reader, values: np.ndarray) -> np.ndarray:
                 read = taps[block].index_select(1, index)
                 increments[block] = summed(read).cpu().numpy() @ constants[columns]
     return increments
+
+
+def dense_increments(weight: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The same for a weight `(O, I)` of one group and one tap, read by NumPy."""
+    columns = np.flatnonzero(values)
+    step = max(1, AT_ONCE // max(1, columns.size))
+    blocks = (weight[start : start + step].take(columns, 1) for start in range(0, len(weight), step))
+    return np.concatenate([block.astype(np.float64) @ values[columns] for block in blocks])
 
 
 def summed(taps: torch.Tensor) -> torch.Tensor:

@@ -92,9 +92,17 @@ def shielding(removal: Removal) -> list[Labels]:
             inputs = step.inputs.repeat(step.outputs.size // step.inputs.size)
             other[step.outputs[other[inputs] & ~live[step.outputs]]] = True
         else:
-            spoilt = np.logical_or.reduce([other[operand] for operand in step.operands])
+            spoilt = any_of(other, step.operands)
             if np.count_nonzero(spoilt):
                 needed = spoilt & live[step.out] & removal.stays[step.out]
                 found.append(step.out[needed])
                 other[step.out[spoilt & ~needed]] = True
+    return found
+
+
+def any_of(marked: np.ndarray, operands: Sequence[Labels]) -> np.ndarray:
+    """At which positions one of some operands is marked."""
+    found = marked[operands[0]]
+    for operand in operands[1:]:
+        found = found | marked[operand]
     return found

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from slimnet.graph.channel_graph import ChannelGraph, Depthwise
 from slimnet.modules.copying import skeleton
 from slimnet.modules.example_inputs import Inputs
-from slimnet.modules.tensors import gather
+from slimnet.modules.network import Network
 from slimnet.modules.width_attributes import refit, set_features, set_padding
 from slimnet.planning.crossing_divisions import Crossing
 from slimnet.planning.group_packing import Packing
@@ -33,25 +32,24 @@ class Draft:
         return [*packed, *new_places(self.removal)]
 
 
-def trace_slim(model: nn.Module, inputs: Inputs, draft: Draft) -> tuple[nn.Module, ChannelGraph]:
+def trace_slim(network: Network, inputs: Inputs, draft: Draft) -> tuple[Network, ChannelGraph]:
     """Trace the network once more with every tensor at its new size; returns its skeleton too.
 
     Raises:
         InterruptedForwardError: its forward raised.
     """
     graph = draft.removal.graph
-    tensors = gather(model)
-    shapes = new_shapes(tensors.named, draft)
+    shapes = new_shapes(network.named, draft)
     groups = {graph.readers[p.reader].weight or "": len(p.bins) for p in draft.packings}
-    structure = skeleton(model, tensors.named, shapes)
-    refit(structure.module, groups)
+    structure = skeleton(network, shapes)
+    refit(structure, groups)
     for padding in graph.paddings:
         before, after = draft.removal.left(padding.before), draft.removal.left(padding.after)
         set_padding(structure.module, padding.module, before, after)
     for module, labels in graph.counted:
         set_features(structure.module, module, draft.removal.left(labels))
     depthwise = [isinstance(layer, Depthwise) for layer in graph.layers]
-    return structure.module, trace_structure(structure, tensors, inputs, depthwise)
+    return structure, trace_structure(structure, network, inputs, depthwise)
 
 
 def new_shapes(tensors: Mapping[str, torch.Tensor], draft: Draft) -> dict[str, tuple[int, ...]]:

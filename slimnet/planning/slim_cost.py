@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Op, Reader
 from slimnet.graph.labels import varying_axes
-from slimnet.modules.tensors import gather
+from slimnet.modules.network import Network
 from slimnet.planning.channel_order import Orders
 from slimnet.planning.removal import Removal
 from slimnet.tracing.ops.registry import spec_of
@@ -28,10 +27,10 @@ class Narrow:
     groups: tuple[int, ...]
 
 
-def slim_cost_of_trace(structure: nn.Module, slim: ChannelGraph) -> Narrow:
+def slim_cost_of_trace(structure: Network, slim: ChannelGraph) -> Narrow:
     """The numbers of a narrow skeleton and of its trace."""
     return Narrow(
-        params=count_elements(gather(structure).parameters),
+        params=count_elements(structure.tensors.parameters),
         macs=slim.macs,
         layer_macs=tuple(layer.macs for layer in slim.layers),
         groups=tuple(reader.groups for reader in slim.readers),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from slimnet.modules.tensors import gather
+from slimnet.modules.network import Network
 from slimnet.shrinking.optimizer_state import TensorCutter
 from slimnet.surgery.plan import SurgeryPlan
 
@@ -37,7 +37,7 @@ class DenseShape:
 
     def weights(self, model: nn.Module) -> dict[str, torch.Tensor]:
         """The state dict of the dense network: contiguous tensors on the CPU."""
-        named = gather(model).named
+        named = Network.of(model).named
         cut = {id(named[name]): name for name in self._cutter.names}
         state: Mapping[str, torch.Tensor] = model.state_dict(keep_vars=True)
         tensors = {name: value for name, value in state.items() if torch.is_tensor(value)}

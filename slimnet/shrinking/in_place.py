@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from slimnet.errors import PlanError, UsageError
-from slimnet.modules.tensors import gather
+from slimnet.modules.network import Network
 from slimnet.shrinking.optimizer_state import TensorCutter, kept_tensors
 from slimnet.surgery.apply_plan import set_widths
 from slimnet.surgery.plan import SurgeryPlan
@@ -25,7 +25,7 @@ def check_narrowing(model: nn.Module, plan: SurgeryPlan, optimiser: Optimizer, a
         raise PlanError("the plan folds constants into weights, which changes training; a shrinker only removes zeros")
     cutter = TensorCutter(plan)
     for module in (model, *also):
-        plan.check_fits(type(module).__name__, gather(module))
+        plan.check_fits(type(module).__name__, Network.of(module).tensors)
         for name, tensor in changing(module, cutter):
             check_free(name, tensor)
             if module is model:
@@ -47,13 +47,13 @@ def narrow_in_place(model: nn.Module, plan: SurgeryPlan, optimiser: Optimizer, a
         for name, tensor in list(changing(module, cutter)):
             grad = None if tensor.grad is None else cutter.cut(name, tensor.grad)
             become(tensor, cutter.cut(name, tensor.detach()), grad)
-        set_widths(module, plan)
+        set_widths(Network.of(module), plan)
 
 
 def changing(module: nn.Module, cutter: TensorCutter) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors that a cut changes, each under its first name."""
     seen: set[int] = set()
-    for name, tensor in gather(module).named.items():
+    for name, tensor in Network.of(module).named.items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
             if name in cutter.names:

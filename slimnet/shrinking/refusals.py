@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from slimnet.errors import UsageError
-from slimnet.modules.tensors import gather
+from slimnet.modules.network import Network
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -36,14 +36,14 @@ def check_copies(model: nn.Module, also: Sequence[nn.Module]) -> None:
     Raises:
         UsageError: naming the first tensor.
     """
-    own = gather(model).state
+    own = Network.of(model).state
     mine = {id(tensor) for tensor in own.values()}
     for copy in also:
         if not isinstance(copy, nn.Module):
             raise UsageError(
                 f"also= holds a {type(copy).__name__}; pass modules like the network (an average's .module)"
             )
-        tensors = gather(copy).state
+        tensors = Network.of(copy).state
         for name in [*own, *(name for name in tensors if name not in own)]:
             if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
                 raise UsageError(

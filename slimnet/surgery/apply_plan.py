@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,17 +10,17 @@ from torch import nn
 
 from slimnet.errors import PlanError
 from slimnet.graph.channel_graph import SILENT
-from slimnet.modules.copying import copy_with
-from slimnet.modules.tensors import gather
+from slimnet.modules.copying import copied, copy_with
+from slimnet.modules.network import Network
 from slimnet.modules.width_attributes import refit, set_features, set_padding, stored, submodule
 from slimnet.surgery.plan import GroupCut, Merge, SurgeryPlan
-from slimnet.torch_state.precision import in_double
+from slimnet.torch_state.precision import in_double, numbers
 from slimnet.torch_state.process import collection_paused
 
 
 @torch.inference_mode(False)
 @collection_paused()
-def apply_plan(model: nn.Module, plan: SurgeryPlan, *, borrow: bool = False) -> nn.Module:
+def apply_plan(model: nn.Module | Network, plan: SurgeryPlan, *, borrow: bool = False) -> nn.Module:
     """A slim copy of a dense network: the same class, mode, device, dtypes and requires_grad.
 
     With `borrow`, tensors that do not change are the dense network's own, until `independent` makes copies of them.
@@ -27,23 +28,23 @@ def apply_plan(model: nn.Module, plan: SurgeryPlan, *, borrow: bool = False) -> 
     Raises:
         PlanError: the plan was made for another network, or is not consistent.
     """
-    tensors = gather(model)
-    plan.check_fits(type(model).__name__, tensors)
-    surgeon = Surgeon(plan, tensors.parameters, borrow)
+    network = Network.of(model)
+    plan.check_fits(network.name, network.tensors)
+    surgeon = Surgeon(plan, network.tensors.parameters, borrow)
     with torch.no_grad():
-        slim = copy_with(model, surgeon.operate, largest_first(tensors.named))
-        set_widths(slim, plan)
+        slim, copier = copied(network, surgeon.operate, largest_first(network.named))
+        set_widths(copier.network(network), plan)
         surgeon.add_biases(slim)
     return slim
 
 
-def set_widths(model: nn.Module, plan: SurgeryPlan) -> None:
+def set_widths(network: Network, plan: SurgeryPlan) -> None:
     """Make the attributes of a network whose tensors a plan has cut fit them: widths, groups, paddings and features."""
-    refit(model, {group.weight: group.groups_after for group in plan.groups})
+    refit(network, {group.weight: group.groups_after for group in plan.groups})
     for padding in plan.paddings:
-        set_padding(model, padding.module, padding.before, padding.after)
+        set_padding(network.module, padding.module, padding.before, padding.after)
     for count in plan.features:
-        set_features(model, count.module, count.channels)
+        set_features(network.module, count.module, count.channels)
 
 
 def largest_first(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -52,9 +53,9 @@ def largest_first(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 
 @torch.inference_mode(False)
-def independent(slim: nn.Module, dense: nn.Module) -> nn.Module:
+def independent(slim: nn.Module | Network, dense: nn.Module | Network) -> nn.Module:
     """A slim network with copies of the tensors that it has borrowed from the dense one."""
-    lent = {id(tensor) for tensor in gather(dense).named.values()}
+    lent = {id(tensor) for tensor in Network.of(dense).named.values()}
     with torch.no_grad():
         return copy_with(slim, lambda _, tensor: tensor.clone() if id(tensor) in lent else tensor)
 
@@ -80,7 +81,7 @@ class Surgeon:
         new = tensor
         if name in self.zeroed:
             beta = self.dense.get(f"{name.removesuffix('weight')}bias")
-            new = silenced(tensor, beta, self.index(self.zeroed[name], tensor.device))
+            new = silenced(tensor, beta, np.array(self.zeroed[name], dtype=np.int64))
         if name in self.merges:
             new = merged(new, self.merges[name], self.groups.get(name))
         if name in self.groups:
@@ -120,17 +121,27 @@ class Surgeon:
                 raise PlanError(f"the plan gives a bias to {path}, which is not a layer without one")
             weight = stored(module, "weight")
             values = self.increments(name, output_count(module)).to(weight.device, weight.dtype)
-            module.bias = nn.Parameter(values, requires_grad=weight.requires_grad)
+            bias = nn.Parameter(values, requires_grad=weight.requires_grad)
+            # Past the module's `__setattr__`, where it has a place for the bias: that costs more than all of the above.
+            if "bias" in module._parameters:
+                module._parameters["bias"] = bias
+            else:
+                module.bias = bias
 
 
-def silenced(gamma: torch.Tensor, beta: torch.Tensor | None, channels: torch.Tensor) -> torch.Tensor:
+def silenced(gamma: torch.Tensor, beta: torch.Tensor | None, channels: np.ndarray) -> torch.Tensor:
     """A copy of γ that is `SILENT` at some channels; where γ and β are both zero they stay so."""
     new = gamma.clone()
-    flat = new.view(-1)
-    moves = flat[channels] != 0
-    if beta is not None and beta.numel() == flat.numel():
-        moves |= beta.detach().reshape(-1)[channels] != 0
-    flat[channels] = torch.where(moves, SILENT, 0.0).to(new.dtype)
+    # Where NumPy reads the memory of the copy, writing into `flat` writes into it as well.
+    flat = numbers(new.view(-1))
+    shift = None if beta is None or beta.numel() != new.numel() else numbers(beta).reshape(-1)
+    moves: Any = flat[channels] != 0
+    if shift is not None:
+        moves |= shift[channels] != 0
+    if isinstance(flat, np.ndarray):
+        flat[channels] = np.where(moves, SILENT, 0.0)
+    else:
+        flat[channels] = torch.where(moves, SILENT, 0.0).to(new.dtype)
     return new
 
 

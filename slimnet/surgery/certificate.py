@@ -14,7 +14,7 @@ from slimnet.errors import CertificateError, SlimnetError, UsageError
 from slimnet.modules.copying import check_filled, copy_with, shared_copy
 from slimnet.modules.digest import weights_digest
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
-from slimnet.modules.tensors import state
+from slimnet.modules.network import Network
 from slimnet.storage.field_types import Amount, Count, Share
 from slimnet.storage.records import build, parse_json
 from slimnet.surgery.equivalence import TOLERANCE, TOLERANCES, Distance, distance, same_shapes
@@ -192,8 +192,8 @@ class Difference:
 
 
 def certify(
-    dense: nn.Module,
-    slim: nn.Module,
+    dense: nn.Module | Network,
+    slim: nn.Module | Network,
     plan: SurgeryPlan,
     inputs: ExampleInputs | Inputs | Iterable[ExampleInputs | Inputs],
     *,
@@ -213,6 +213,7 @@ def certify(
     Raises:
         CertificateError: the outputs cannot be compared, or those of the dense network are nowhere finite.
     """
+    dense, slim = Network.of(dense), Network.of(slim)
     for network in (dense, slim):
         check_filled(network)
     if tolerance is None:
@@ -222,10 +223,10 @@ def certify(
     scales = masked_scales(dense, plan)
     doubled = (as_double(slim), as_double(eval_copy(dense, scales))) if float64 else None
     found = Comparison()
-    place = device_of(dense)
+    place = device_of(dense.module)
     with torch.no_grad(), uncompiled(), loader_draws_kept, float32_products(tf32=False):
         for batch in (each.to(place) for each in batches_of(inputs)):
-            with random_numbers_kept(dense) as before:
+            with random_numbers_kept(dense.module) as before:
                 found.add(dense, slim, scales, batch, doubled, before)
     if not found.samples:
         raise CertificateError("no inputs to certify with: the loader gave none")
@@ -241,8 +242,8 @@ def certify(
         top1_agreement=found.to_dense.agreement,
         float64_max_rel_difference=found.wider.measured.relative if float64 else None,
         tolerance=float(tolerance),
-        params_before=sum(parameter.numel() for parameter in dense.parameters()),
-        params_after=sum(parameter.numel() for parameter in slim.parameters()),
+        params_before=sum(parameter.numel() for parameter in dense.module.parameters()),
+        params_after=sum(parameter.numel() for parameter in slim.module.parameters()),
         macs_before=plan.macs_before,
         macs_after=plan.macs_after,
         plan_digest=plan.digest,
@@ -276,8 +277,8 @@ class Comparison:
 
     def add(
         self,
-        dense: nn.Module,
-        slim: nn.Module,
+        dense: Network,
+        slim: Network,
         scales: Mapping[str, torch.Tensor],
         batch: Inputs,
         doubled: tuple[nn.Module, nn.Module] | None,
@@ -320,10 +321,11 @@ def check_finite(found: Distance) -> None:
         )
 
 
-def eval_copy(model: nn.Module, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
+def eval_copy(model: nn.Module | Network, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
     """A copy in evaluation mode, some tensors replaced, whose forward may write into its buffers: they are its own."""
-    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    return shared_copy(model, buffers | dict(replaced or {})).eval()
+    network = Network.of(model)
+    buffers = {name: buffer.detach().clone() for name, buffer in network.tensors.buffers.items()}
+    return shared_copy(network, buffers | dict(replaced or {})).eval()
 
 
 def batches_of(inputs: Any) -> Iterable[Inputs]:
@@ -352,9 +354,9 @@ def outputs(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
     return found
 
 
-def masked_scales(dense: nn.Module, plan: SurgeryPlan) -> dict[str, torch.Tensor]:
+def masked_scales(dense: nn.Module | Network, plan: SurgeryPlan) -> dict[str, torch.Tensor]:
     """Every γ of which the plan takes channels for zero, with these set to exactly zero."""
-    tensors = state(dense)
+    tensors = Network.of(dense).state
     masked = {}
     for zeroed in plan.zeroed:
         gamma = tensors[zeroed.tensor].detach().clone()
@@ -363,7 +365,7 @@ def masked_scales(dense: nn.Module, plan: SurgeryPlan) -> dict[str, torch.Tensor
     return masked
 
 
-def as_double(model: nn.Module) -> nn.Module:
+def as_double(model: nn.Module | Network) -> nn.Module:
     """A double-precision copy: where the network is, or on the CPU where its device has no such numbers."""
     try:
         return copy_with(model, lambda _, tensor: doubled_floats(tensor.detach()))
@@ -376,11 +378,13 @@ def doubled_floats(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
-def dtype_name(model: nn.Module) -> str:
+def dtype_name(network: Network) -> str:
     """The floating type of a network's parameters, such as "float32"."""
-    return str(floating_type(model)).removeprefix("torch.")
+    return str(floating_type(network)).removeprefix("torch.")
 
 
-def floating_type(model: nn.Module) -> torch.dtype:
+def floating_type(network: Network) -> torch.dtype:
     """The floating type of a network's parameters."""
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    return next(
+        (p.dtype for p in network.tensors.parameters.values() if p.is_floating_point()), torch.get_default_dtype()
+    )

@@ -10,10 +10,11 @@ from slimnet.errors import SlimnetError
 from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Reader, Step
 from slimnet.graph.labels import connected_sets
 from slimnet.graph.reasons import Kind, Reason
-from slimnet.modules.copying import Skeleton, skeleton
+from slimnet.modules.copying import skeleton
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.modules.forward_path import module_paths
-from slimnet.modules.tensors import Tensors, gather, modules_of
+from slimnet.modules.network import Network
+from slimnet.modules.tensors import Tensors
 from slimnet.torch_state.process import collection_paused
 from slimnet.tracing.dispatch import ChannelMode
 from slimnet.tracing.meta_autocast import as_with_data
@@ -33,7 +34,7 @@ class InterruptedForwardError(Exception):
 
 @torch.inference_mode(False)
 @collection_paused()
-def trace(model: nn.Module, inputs: ExampleInputs | Inputs) -> ChannelGraph:
+def trace(model: nn.Module | Network, inputs: ExampleInputs | Inputs) -> ChannelGraph:
     """Follow every channel of `model` through its forward in evaluation mode, on meta tensors.
 
     Parts that only training runs (auxiliary classifiers) are followed as well, in a second forward, so that the slim
@@ -45,28 +46,27 @@ def trace(model: nn.Module, inputs: ExampleInputs | Inputs) -> ChannelGraph:
         InputError: the forward does not take these inputs.
     """
     try:
-        tensors = gather(model)
-        return trace_structure(skeleton(model, tensors.named), tensors, Inputs.of(inputs))
+        network = Network.of(model)
+        return trace_structure(skeleton(network), network, Inputs.of(inputs))
     except InterruptedForwardError as stop:
         raise stop.cause from stop.__cause__
 
 
-def trace_structure(structure: Skeleton, real: Tensors, inputs: Inputs, depthwise: Sequence[bool] = ()) -> ChannelGraph:
-    """Trace a skeleton whose tensors have the values `real`, which are only looked at where constants need them.
+def trace_structure(structure: Network, real: Network, inputs: Inputs, depthwise: Sequence[bool] = ()) -> ChannelGraph:
+    """Trace a skeleton whose tensors have the values of a `real` network's, which are read where constants need them.
 
     `depthwise` says which layers are depthwise, where the skeleton is that of a narrower network.
 
     Raises:
         InterruptedForwardError: the forward raised.
     """
-    module, meta = structure
-    modules = modules_of(module)
+    module, modules, meta = structure.module, structure.modules, structure.named
     if any(each.training for each in modules.values()):
         module.eval()
-        meta = gather(module).named
+        meta = Network.of(module).named
     recorder = Recorder(modules, meta, real.named, depthwise)
     record(recorder, inputs)
-    graph = finish(recorder, real, inputs.batch)
+    graph = finish(recorder, real.tensors, inputs.batch)
     named = real.named
     used = {id(named[name]) for name in graph.used}
     idle = [name for name, tensor in named.items() if id(tensor) not in used and isinstance(tensor, nn.Parameter)]
@@ -74,7 +74,7 @@ def trace_structure(structure: Skeleton, real: Tensors, inputs: Inputs, depthwis
         return graph
     for path in ancestors(idle):
         module.get_submodule(path).training = True
-    recorder.begin_again(gather(module).named)
+    recorder.begin_again(Network.of(module).named)
     try:
         record(recorder, inputs)
     except InterruptedForwardError:
@@ -82,7 +82,7 @@ def trace_structure(structure: Skeleton, real: Tensors, inputs: Inputs, depthwis
     if not graph.used <= recorder.used:
         # Training runs a twin, such as a moving average's, in the place of what is asked for.
         return graph
-    with_training = finish(recorder, real, inputs.batch)
+    with_training = finish(recorder, real.tensors, inputs.batch)
     again = with_training.steps[len(graph.steps) :]
     return replace(with_training, steps=graph.steps + tuple(map(without_macs, again)), macs=graph.macs)
 

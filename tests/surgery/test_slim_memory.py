@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 import slimnet
 from slimnet.benchmark.memory import Follower
-from slimnet.modules.tensors import gather
+from slimnet.modules.network import Network
 from slimnet.surgery.apply_plan import apply_plan, independent, largest_first
 from slimnet.torch_state import process
 
@@ -97,13 +97,13 @@ def test_what_does_not_change_is_borrowed_and_given_back_as_it_was():
     dense = tied()
     plan = slimnet.slim(dense, IMAGES).plan
     borrower, owner = apply_plan(dense, plan, borrow=True), apply_plan(dense, plan)
-    lender = gather(dense).named
-    own = {name for name, tensor in gather(borrower).named.items() if tensor is not lender[name]}
+    lender = Network.of(dense).named
+    own = {name for name, tensor in Network.of(borrower).named.items() if tensor is not lender[name]}
     norm = {f"norm.{name}" for name in ("weight", "bias", "running_mean", "running_var")}
     assert own == {"first.weight", "first.bias", "second.weight", *norm}
     settled = independent(borrower, dense)
     assert settled.left.weight is settled.right.weight
-    mine, expected = gather(settled).named, gather(owner).named
+    mine, expected = Network.of(settled).named, Network.of(owner).named
     assert list(mine) == list(expected)
     for name, tensor in expected.items():
         assert torch.equal(mine[name], tensor)

@@ -12,7 +12,7 @@ from slimnet.graph.channel_graph import ActivationKey
 from slimnet.modules.copying import copy_with
 from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.forward_path import module_paths
-from slimnet.modules.tensors import modules_of, state
+from slimnet.modules.network import Network
 from slimnet.planning.dead_channels import ACTIVATION_LIMIT, PeakMeter
 from slimnet.torch_state.devices import device_of, usable
 from slimnet.torch_state.precision import float32_products, in_double
@@ -125,7 +125,7 @@ def analyse(
     layers = feature_layers(trace(copied, example))
     survey = Survey(copied, data, layers, batch_size, progress)
     peaks, shares = survey.measure(fits=4 * len(data.x_train) * sum(layer.size for layer in layers) <= memory)
-    parameters = state(copied)
+    parameters = Network.of(copied).state
     found = [
         LayerAnalysis(
             layer=layer.name,
@@ -171,7 +171,7 @@ class Survey:
     def responses(self, total: int) -> Iterator[Responses]:
         """The responses to one batch after the other."""
         meter = ResponseMeter(key for layer in self.layers for key in layer.activations)
-        with torch.no_grad(), module_paths(modules_of(self.model), meter.path):
+        with torch.no_grad(), module_paths(Network.of(self.model).modules, meter.path):
             for images, _ in self.data.batches("train", self.batch_size, device_of(self.model)):
                 meter.calls.clear()
                 meter.seen.clear()
