@@ -19,7 +19,7 @@ from torch import nn
 
 import slimnet
 from slimnet.benchmark import Settings, compare
-from slimnet.benchmark.runtimes.torch import graph_run
+from slimnet.benchmark.runtimes.torch_graph import graph_run
 from slimnet.modules.copying import shared_copy
 from slimnet.modules.example_inputs import Inputs
 from slimnet.surgery.certificate import as_double, masked_scales

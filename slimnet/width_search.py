@@ -5,12 +5,16 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from slimnet.modules.example_inputs import Inputs
 from slimnet.planning.width_rounding import WHOLE, Rounding
 from slimnet.surgery.plan import SurgeryPlan, WidthTrial
+
+if TYPE_CHECKING:
+    from slimnet.benchmark.runtimes.runtime import Runtime
 
 CANDIDATES = (Rounding(), Rounding(4), Rounding(8), Rounding(16), Rounding(32))
 """How widths are rounded on trial, beside the dense network: onnxruntime likes fours, vector units eights and more.
@@ -30,14 +34,16 @@ Samples = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class WidthSearch:
-    """How the widths are chosen: on which runtime, at which batch size, on how many threads (None: every core).
+    """How the widths are chosen: on which runtime, at which batch size, on how many threads.
+
+    With `runtime` None it is the one that slim networks are made for, with `threads` None on every core.
 
     `seconds` is the time in which all candidates take turns, and again where the fastest is hardly faster than dense.
     `progress` is told how many candidates are ready, of how many, and which was the last. `timer` times networks,
     where it is not the clock of this machine.
     """
 
-    runtime: str = "onnxruntime"
+    runtime: str | None = None
     batch: int = 1
     threads: int | None = None
     seconds: float = 12.0
@@ -73,6 +79,7 @@ def choose(model: nn.Module, inputs: Inputs, make: Callable[[Rounding], Made], a
         ExportError, UsageError: the runtime cannot run the network.
     """
     candidates: list[Candidate] = []
+    auto = dataclasses.replace(auto, runtime=runtime_of(auto).name)
     timer = auto.timer or timed
     samples = quickest(timer(networks(model, make, candidates, auto.progress), inputs, auto))
     trials = [trial(each, row, samples[0], auto) for each, row in zip(candidates, samples, strict=True)]
@@ -156,7 +163,7 @@ def trial(candidate: Candidate, row: Sequence[float], dense: Sequence[float], au
     speedup = ratio_interval(dense, row)
     return WidthTrial(
         rounding=candidate.name,
-        runtime=auto.runtime,
+        runtime=runtime_of(auto).name,
         batch=auto.batch,
         threads=threads_of(auto),
         macs=candidate.plan.macs_after,
@@ -164,6 +171,17 @@ def trial(candidate: Candidate, row: Sequence[float], dense: Sequence[float], au
         low=speedup.low,
         high=speedup.high,
     )
+
+
+def runtime_of(auto: WidthSearch) -> "Runtime":
+    """The runtime that is measured on.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    from slimnet.benchmark.runtimes.table import DEPLOYED, find_runtime
+
+    return find_runtime(auto.runtime or DEPLOYED)
 
 
 def threads_of(auto: WidthSearch) -> int:
@@ -174,23 +192,22 @@ def threads_of(auto: WidthSearch) -> int:
 
 
 def timed(named: Iterable[tuple[str, nn.Module]], inputs: Inputs, auto: WidthSearch) -> Samples:
-    """Time networks in turn on this machine's CPU; for onnxruntime one at a time is held as a module.
+    """Time networks in turn on this machine's CPU; where the runtime takes files, one at a time is held as a module.
 
     Raises:
         ExportError, UsageError: the runtime does not run one of them.
     """
-    from slimnet.benchmark import Contender, Settings, measure, with_onnx
-    from slimnet.benchmark.contender import ONNX
+    from slimnet.benchmark import Contender, Settings, measure
+    from slimnet.benchmark.contender import in_form
 
-    settings = Settings((auto.batch,), threads_of(auto), auto.seconds, runtimes=(auto.runtime,))
+    runtime = runtime_of(auto)
+    settings = Settings((auto.batch,), threads_of(auto), auto.seconds, runtimes=(runtime.name,))
     on_cpu = inputs.map(lambda tensor: tensor.detach().cpu())
     with tempfile.TemporaryDirectory() as folder:
         contenders = []
         for name, model in named:
-            contender = Contender(name, model)
-            if auto.runtime == ONNX:
-                contender = Contender(name, None, with_onnx(contender, inputs, Path(folder)).onnx)
-            contenders.append(contender)
+            contender = in_form(Contender(name, model), runtime.needs, inputs, Path(folder))
+            contenders.append(contender if runtime.needs == "module" else dataclasses.replace(contender, model=None))
         if len(contenders) < 2:
             return [[1.0]]
         (latency,) = measure(contenders, on_cpu, settings)

@@ -95,7 +95,8 @@ def _show(comparison: Comparison, settings: Settings) -> None:
     counts = " and ".join(map(str, settings.thread_counts))
     lines = [
         f"medians on {counts} of {where.cores} cores of {where.cpu}; in brackets the 95 % interval of the ratio",
-        f"torch {where.torch}, onnxruntime {where.onnxruntime}, Python {where.python}, {where.os}",
+        ", ".join(f"{name} {version}" for name, version in {**where.software, "Python": where.python}.items())
+        + f", {where.os}",
         *([f"{where.gpu}, {where.driver}"] if where.gpu else []),
     ]
     console.print("\n" + "\n".join(lines), style="dim", soft_wrap=True)

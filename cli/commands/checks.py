@@ -33,7 +33,7 @@ def checks(as_json: bool) -> None:
 
     with terminal.working("Checking"):
         where = environment().rows()
-        found = [_torchvision(), _timm(), _onnxruntime(), _cuda()]
+        found = [_torchvision(), _timm(), *_runtimes(), _cuda()]
     if as_json:
         terminal.emit(
             {
@@ -76,11 +76,12 @@ def _timm() -> Check:
         return Check("timm", False, str(error))
 
 
-def _onnxruntime() -> Check:
-    import onnxruntime
+def _runtimes() -> list[Check]:
+    """The runtimes that compute by themselves, on the CPU; torch works where this is read."""
+    from slimnet.benchmark.runtimes.table import RUNTIMES
 
-    providers = onnxruntime.get_available_providers()
-    return Check("onnxruntime", "CPUExecutionProvider" in providers, ", ".join(providers))
+    asked = [(each, each.obstacle("cpu")) for each in RUNTIMES[1:] if not each.is_variant]
+    return [Check(each.name, obstacle is None, obstacle or each.details()) for each, obstacle in asked]
 
 
 def _cuda() -> Check:

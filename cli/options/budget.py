@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from slimnet.training.recipe.recipe import Cost
 
 UNITS: tuple[Unit, ...] = ("macs", "params", "latency")
-METHOD, RUNTIME = "implicit", "onnxruntime"
+METHOD = "implicit"
 GRADIENT_BATCHES, GRADIENT_BATCH = 8, 64
 """The training images on which a method that needs gradients takes them."""
 
@@ -38,7 +38,7 @@ OPTIONS = (
     budget(
         "--target-latency", type=float, metavar="FRACTION", help="Keep at most this fraction of the latency at batch 1."
     ),
-    budget("--runtime", help=f"Where the latency is measured: torch or onnxruntime.  [default: {RUNTIME}]"),
+    budget("--runtime", help="Where the latency is measured: torch or onnxruntime.  [default: onnxruntime]"),
     budget(
         "--measure-on",
         type=click.IntRange(0),
@@ -56,7 +56,7 @@ class Target:
     unit: Unit
     left: float
     method: str = METHOD
-    runtime: str = RUNTIME
+    runtime: str | None = None
     measure_on: int | None = None
 
     @property
@@ -137,7 +137,7 @@ def target_options(command: Command) -> Command:
     def with_target(runtime: str | None, method: str | None, measure_on: int | None, **given: Any) -> Any:
         wishes = {unit: given.pop(f"target_{unit}") for unit in UNITS}
         found = [
-            Target(unit, left, method or METHOD, runtime or RUNTIME, measure_on)
+            Target(unit, left, method or METHOD, runtime, measure_on)
             for unit, left in wishes.items()
             if left is not None
         ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from slimnet.pipeline import RoundTo
 
-AUTO = ("auto", "auto:torch", "auto:onnxruntime")
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Removing:
             terminal.note(
                 f"other programs keep {where.other_work} cores busy: try widths again while nothing else runs"
             )
-        runtime = self.round_to.partition(":")[2] or WidthSearch.runtime
+        runtime = self.round_to.partition(":")[2] or None
         tries = 1 + len(CANDIDATES)
         with terminal.progress("Trying widths", tries) as advance:
             yield (
@@ -95,13 +95,19 @@ class Multiple(click.ParamType):
         """Turn "16" into 16 and "none" into None."""
         if value is None or value == "none":
             return None
-        if value in AUTO:
+        if value == AUTO or (str(value).startswith(f"{AUTO}:") and value in measured_roundings()):
             return str(value)
         if not str(value).isdecimal() or int(value) < 1:
-            self.fail(
-                f"{value!r} is no width to round to; give a number such as 16, {', '.join(AUTO)} or none", param, ctx
-            )
+            ways = ", ".join(measured_roundings())
+            self.fail(f"{value!r} is no width to round to; give a number such as 16, {ways} or none", param, ctx)
         return int(value)
+
+
+def measured_roundings() -> tuple[str, ...]:
+    """What --round takes for widths that are measured: on the usual runtime, or on one that computes by itself."""
+    from slimnet.benchmark.runtimes.table import RUNTIMES
+
+    return (AUTO, *(f"{AUTO}:{each.name}" for each in RUNTIMES if not each.is_variant))
 
 
 OPTIONS = (

@@ -9,6 +9,7 @@ from rich.text import Text
 from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
+    from slimnet.benchmark import Latency
     from slimnet.comparison import Outcome, Results
 
 NOTHING = "–"
@@ -24,7 +25,7 @@ def show(console: Console, results: Results) -> None:
     rows = [_row(results, outcome, tuned=tuned, timed=timed is not None) for outcome in results.outcomes]
     last = len(headings) - (1 if timed else 0)
     console.print(terminal.table(headings, [_dense(results, len(headings)), *rows], right=range(1, last)))
-    console.print("\n" + "\n".join(_notes(results, tuned=tuned, timed=timed is not None)), style="dim", soft_wrap=True)
+    console.print("\n" + "\n".join(_notes(results, tuned=tuned, timed=timed)), style="dim", soft_wrap=True)
 
 
 def _dense(results: Results, columns: int) -> list[str]:
@@ -62,7 +63,7 @@ def _course(outcome: Outcome) -> str:
     return f"{_per_cent(outcome.last.error)} ({_per_cent(outcome.best.error)})"
 
 
-def _notes(results: Results, *, tuned: bool, timed: bool) -> list[str]:
+def _notes(results: Results, *, tuned: bool, timed: Latency | None) -> list[str]:
     where, recipe = results.environment, results.finetuning
     notes = [f"error on {results.images:,} test images of {results.data}, right after the removal"]
     exact = next((each for each in results.outcomes if each.budget is None), None)
@@ -87,11 +88,9 @@ def _notes(results: Results, *, tuned: bool, timed: bool) -> list[str]:
             f"{' along a cosine' if recipe.cosine else ''}, "
             f"{recipe.batch_size} images each; error at the end (lowest error during it)"
         )
-    if timed:
-        notes.append(
-            f"{where.cpu}, onnxruntime {where.onnxruntime}, interleaved with the dense network; "
-            "95 % interval of the ratio"
-        )
+    if timed is not None:
+        runtime = f"{timed.runtime} {where.software.get(timed.runtime, '')}".rstrip()
+        notes.append(f"{where.cpu}, {runtime}, interleaved with the dense network; 95 % interval of the ratio")
     return notes
 
 

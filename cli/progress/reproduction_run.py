@@ -287,11 +287,12 @@ class Reproduction:
         return _loaded(str(self.out / source) if self.scale == "small" else source, task.recipe.image_size)
 
     def machine(self) -> dict[str, str]:
-        """The machine of the runs, without values that vary over time."""
+        """The machine of the runs, without values that vary over time and packages that do not train."""
         from slimnet.benchmark.environment import environment
 
-        passing = ("Taken by other programs", "onnxruntime")
-        rows = {name: value for name, value in environment().rows() if name not in passing}
+        where = environment()
+        unused = {"Taken by other programs", *where.software} - {"torch"}
+        rows = {name: value for name, value in where.rows() if name not in unused}
         device, threads = self.workforce.chosen_device(), self.workforce.threads
         return {"Device": _device_name(device), "Threads": str(threads or "all")} | rows
 

@@ -5,19 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from slimnet.benchmark.accuracy import accuracies
-from slimnet.benchmark.contender import (
-    ALL,
-    ONNX,
-    Cell,
-    Contender,
-    Models,
-    Settings,
-    cells,
-    contenders_of,
-    count,
-    shared_runtimes,
-    with_onnx,
-)
+from slimnet.benchmark.conditions import check_alike, measurement_environment
+from slimnet.benchmark.contender import Cell, Contender, Models, contenders_of, count, in_form
 from slimnet.benchmark.counts import batched
 from slimnet.benchmark.environment import environment
 from slimnet.benchmark.latency import Latency, interleave
@@ -25,7 +14,8 @@ from slimnet.benchmark.layers import has_layers, profile
 from slimnet.benchmark.memory import peak_memory
 from slimnet.benchmark.profile import Profile
 from slimnet.benchmark.results import Accuracies, Comparison, Memory
-from slimnet.benchmark.runtimes.torch import check_alike, measurement_environment, prepared
+from slimnet.benchmark.runtimes.table import find_runtime
+from slimnet.benchmark.settings import Settings, cells, requested, shared_runtimes
 from slimnet.data import ImageData
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
@@ -44,10 +34,10 @@ def compare(
 ) -> Comparison:
     """Measure two or more networks against the first of them.
 
-    `models` maps names to modules or ONNX files, or is a list of contenders that have both. Where onnxruntime is
-    asked for by name, modules without an ONNX file are exported into a temporary one. Modules are copied and put
+    `models` maps names to modules or ONNX files, or is a list of contenders that have both. Where a runtime of
+    ONNX files is asked for by name, modules without one are exported into a temporary one. Modules are copied and put
     into eval mode; the ones given stay as they are, and so do torch's threads. With `data` the accuracy on its test
-    images is measured, in torch and through onnxruntime.
+    images is measured, through each runtime that can run them all on the CPU.
 
     Raises:
         UsageError: no runtime can run them all, they are of different tasks, or fewer than two were given.
@@ -56,8 +46,9 @@ def compare(
     settings = settings or Settings()
     contenders = contenders_of(models)
     with tempfile.TemporaryDirectory() as folder:
-        if {ONNX, ALL} & set(settings.runtimes):
-            contenders = [with_onnx(each, example, Path(folder)) for each in contenders]
+        forms = {each.needs for each in requested(settings)} if settings.runtimes else set()
+        for form in forms:
+            contenders = [in_form(each, form, example, Path(folder)) for each in contenders]
         total = steps(contenders, settings, data)
         where = environment(settings.devices)
         rows: list[Measured] = []
@@ -111,9 +102,10 @@ def measure(contenders: Sequence[Contender], example: ExampleInputs | Inputs, se
 
 def measure_cell(contenders: Sequence[Contender], inputs: Inputs, cell: Cell, seconds: float) -> Latency:
     """The latency of every contender in one setting, interleaved."""
+    runtime = find_runtime(cell.runtime)
     with measurement_environment(cell) as stopwatch:
-        runs = [prepared(contender, cell, inputs) for contender in contenders]
-        check_alike(contenders, runs, inputs, cell.runtime)
+        runs = [runtime.prepare(contender, cell, inputs) for contender in contenders]
+        check_alike(contenders, runs, inputs, runtime)
         samples = interleave(runs, seconds, stopwatch=stopwatch)
     names = tuple(contender.name for contender in contenders)
     return Latency(cell.runtime, cell.batch, cell.threads, names, tuple(map(tuple, samples.tolist())), cell.device)

@@ -5,18 +5,21 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from slimnet.benchmark.runtimes.table import installed_versions
 from slimnet.storage.field_types import Amount, Count
+from slimnet.version import installed_version
 
 BUSY_CORES = 0.3
 WATCH_SECONDS = 0.25
+STORED_BY_NAME = ("torch", "onnxruntime")
+"""The packages that have a field of their own in records, which were written before there were further runtimes."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Environment:
     `cores` is how many the process may use; `other_work` how many of them other programs kept busy at the
     start (None where the system does not say), `instructions` the vector instructions that torch's kernels
     picked, `when` is UTC. `clock` is how fast the processor ran and `gpu`, `driver` what else was measured on, each
-    empty where it is not known or was not used.
+    empty where it is not known or was not used. `torch` and `onnxruntime` are versions, `runtimes` those of further
+    packages by their names, as they are stored; `software` has all of them.
     """
 
     cpu: str
@@ -42,6 +46,12 @@ class Environment:
     clock: str = ""
     gpu: str = ""
     driver: str = ""
+    runtimes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def software(self) -> dict[str, str]:
+        """The versions of all packages that networks were run with, by their names."""
+        return {**{name: getattr(self, name) for name in STORED_BY_NAME}, **self.runtimes}
 
     @property
     def busy(self) -> bool:
@@ -60,8 +70,7 @@ class Environment:
             ("Taken by other programs", other),
             ("System", self.os),
             ("Python", self.python),
-            ("torch", self.torch),
-            ("onnxruntime", self.onnxruntime),
+            *self.software.items(),
             ("slimnet", self.slimnet),
             ("Measured", self.when),
         )
@@ -73,6 +82,7 @@ def environment(devices: Sequence[str] = ("cpu",)) -> Environment:
     The GPU is recorded where `devices` names one.
     """
     gpu = next((device for device in devices if device.startswith("cuda")), None)
+    software = dict(installed_versions())
     return Environment(
         cpu=_cpu(),
         instructions=torch.backends.cpu.get_cpu_capability(),
@@ -80,13 +90,14 @@ def environment(devices: Sequence[str] = ("cpu",)) -> Environment:
         other_work=_other_work(),
         os=_system(),
         python=platform.python_version(),
-        torch=torch.__version__,
-        onnxruntime=installed_version("onnxruntime"),
+        torch=software.pop("torch"),
+        onnxruntime=software.pop("onnxruntime"),
         slimnet=installed_version("slimnet"),
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         clock=_clock(),
         gpu="" if gpu is None else _gpu(gpu),
         driver="" if gpu is None else _driver(gpu),
+        runtimes=software,
     )
 
 
@@ -95,14 +106,6 @@ def usable_cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def installed_version(package: str) -> str:
-    """The version of an installed package, or "not installed"."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _cpu() -> str:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from slimnet.benchmark.contender import ONNX, TORCH, Cell, Contender
+from slimnet.benchmark.conditions import check_alike, measurement_environment
+from slimnet.benchmark.contender import Cell, Contender
 from slimnet.benchmark.counts import batched
 from slimnet.benchmark.latency import FEWEST_ROUNDS, WARM_UP_CALLS
 from slimnet.benchmark.profile import OTHER, LayerTimes, Profile
 from slimnet.benchmark.runtimes.layer_timer import Forward, Key, LayerTimer
-from slimnet.benchmark.runtimes.onnxruntime_layers import OnnxLayers
-from slimnet.benchmark.runtimes.torch import check_alike, measurement_environment
-from slimnet.benchmark.runtimes.torch_layers import TorchLayers
+from slimnet.benchmark.runtimes.table import find_runtime
+from slimnet.errors import UsageError
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
 MOST_FORWARDS = 200
@@ -25,11 +25,8 @@ LEAST_MS = 1e-6
 
 
 def has_layers(cell: Cell) -> bool:
-    """Whether layers can be told apart there: by torch's modules, or by onnxruntime's profile on the CPU.
-
-    On a GPU onnxruntime's profile has the launches alone.
-    """
-    return cell.runtime == TORCH or (cell.runtime == ONNX and cell.device == "cpu")
+    """Whether the runtime can tell layers apart there."""
+    return find_runtime(cell.runtime).layer_timers(cell.device) is not None
 
 
 def profile(contenders: Sequence[Contender], example: ExampleInputs | Inputs, cell: Cell, seconds: float) -> Profile:
@@ -41,25 +38,20 @@ def profile(contenders: Sequence[Contender], example: ExampleInputs | Inputs, ce
     graph as it optimised it, where additions and activations can be part of the convolution before them.
 
     Raises:
-        UsageError: a contender does not run on these inputs.
+        UsageError: a contender does not run on these inputs, or the runtime cannot tell layers apart there.
     """
-    inputs = batched(example, cell.batch)
+    runtime, inputs = find_runtime(cell.runtime), batched(example, cell.batch)
+    make = runtime.layer_timers(cell.device)
+    if make is None:
+        raise UsageError(f"{cell.runtime} does not tell layers apart on {cell.device}; leave the layers out")
     with measurement_environment(cell), tempfile.TemporaryDirectory() as folder:
-        timers = [_timer(contender, cell, inputs, Path(folder) / str(i)) for i, contender in enumerate(contenders)]
-        check_alike(contenders, [timer.run for timer in timers], inputs, cell.runtime)
+        timers = [make(contender, cell, inputs, Path(folder) / str(i)) for i, contender in enumerate(contenders)]
+        check_alike(contenders, [timer.run for timer in timers], inputs, runtime)
         warm = 1 + _take_turns(timers, seconds)
         noted = [_averaged(timer.forwards()[warm:]) for timer in timers]
     names = tuple(contender.name for contender in contenders)
     rows = rows_of([timer.macs for timer in timers], noted)
     return Profile(cell.runtime, cell.batch, cell.threads, names, rows, cell.device)
-
-
-def _timer(contender: Contender, cell: Cell, inputs: Inputs, prefix: Path) -> LayerTimer:
-    if cell.runtime == ONNX:
-        assert contender.onnx is not None
-        return OnnxLayers(contender.onnx, inputs, cell.threads, prefix)
-    assert contender.model is not None
-    return TorchLayers(contender.model, inputs, cell.device)
 
 
 def _take_turns(timers: Sequence[LayerTimer], seconds: float) -> int:

@@ -13,6 +13,7 @@ from torch import nn
 
 from slimnet.benchmark import Contender, Environment, Latency, environment, measure
 from slimnet.benchmark import Settings as Clock
+from slimnet.benchmark.runtimes.table import DEPLOYED, find_runtime
 from slimnet.comparison.folder import Folder
 from slimnet.comparison.outcome import Dense, Outcome, Results, Size
 from slimnet.comparison.settings import SPARSE, Cell, Settings
@@ -126,8 +127,9 @@ class Study:
         )
 
     def _begin(self) -> Environment:
-        here = asdict(environment((str(self._place),)))
-        machine = {name: here[name] for name in ("cpu", "torch", "onnxruntime")}
+        where = environment((str(self._place),))
+        here = asdict(where)
+        machine = {"cpu": where.cpu, "torch": where.torch, **find_runtime(DEPLOYED).versions()}
         if self._place.type != "cpu":
             machine["device"] = here["gpu"] or str(self._place)
         conditions = {"weights": digest(self._model), "data": fingerprint(self._data), **self.settings.conditions()}
@@ -251,10 +253,10 @@ class Study:
         )
 
     def _latency(self, model: nn.Module, path: Path, name: str) -> Latency:
-        """Dense and slim in turns, under onnxruntime."""
+        """Dense and slim in turns, on the runtime that slim networks are made for."""
         export_onnx(model, self._inputs, path)
         pair = [Contender("dense", onnx=self._folder.dense_onnx), Contender(name, onnx=path)]
-        clock = Clock((self.settings.batch,), self.settings.threads, self.settings.seconds)
+        clock = Clock((self.settings.batch,), self.settings.threads, self.settings.seconds, runtimes=(DEPLOYED,))
         return next(iter(measure(pair, self._inputs, clock)))
 
     def _latency_left(self, model: nn.Module) -> float:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
-from slimnet.benchmark import Contender, Settings, measure, with_onnx
-from slimnet.benchmark.contender import ONNX
+from slimnet.benchmark import Contender, Settings, measure
+from slimnet.benchmark.contender import in_form
+from slimnet.benchmark.runtimes.table import DEPLOYED, find_runtime
 from slimnet.methods.budget import LatencyLeft
 from slimnet.modules.example_inputs import ExampleInputs
 
@@ -18,19 +19,21 @@ SECONDS = 1.0
 
 @contextmanager
 def stopwatch(
-    dense: nn.Module, inputs: ExampleInputs, runtime: str = ONNX, *, seconds: float = SECONDS
+    dense: nn.Module, inputs: ExampleInputs, runtime: str | None = None, *, seconds: float = SECONDS
 ) -> Iterator[LatencyLeft]:
     """Within the context, time slim networks against `dense`, interleaved, at batch size 1.
+
+    Where no runtime is named it is the one that slim networks are made for.
 
     Raises:
         UsageError: there is no such runtime, or it cannot run the networks.
     """
-    settings = Settings(batches=(1,), seconds=seconds, runtimes=(runtime,))
+    chosen = find_runtime(runtime or DEPLOYED)
+    settings = Settings(batches=(1,), seconds=seconds, runtimes=(chosen.name,))
     with tempfile.TemporaryDirectory() as folder:
 
         def contender(name: str, model: nn.Module) -> Contender:
-            given = Contender(name, model)
-            return with_onnx(given, inputs, Path(folder)) if runtime == ONNX else given
+            return in_form(Contender(name, model), chosen.needs, inputs, Path(folder))
 
         first = contender("dense", dense)
 

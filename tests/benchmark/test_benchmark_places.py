@@ -17,7 +17,7 @@ from torch import nn
 from slimnet.benchmark import Contender, Settings, cells, compare, environment, macs, steps
 from slimnet.benchmark.contender import contenders_of
 from slimnet.benchmark.environment import _driver_words
-from slimnet.benchmark.runtimes.torch import graph_run
+from slimnet.benchmark.runtimes.torch_graph import graph_run
 from slimnet.data import ImageData
 from slimnet.errors import DataError, UsageError
 from slimnet.models import build

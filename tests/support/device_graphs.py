@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from slimnet.benchmark.runtimes.torch import graph_run
+from slimnet.benchmark.runtimes.torch_graph import graph_run
 from slimnet.modules.example_inputs import Inputs
 from slimnet.training import train
 from slimnet.training.loop import cuda_graph_step

@@ -14,7 +14,7 @@ from bundles import FILES, MANIFEST
 
 import slimnet
 from slimnet.benchmark.counts import read_onnx
-from slimnet.benchmark.runtimes.onnxruntime import onnx_session
+from slimnet.benchmark.runtimes.onnxruntime_session import onnx_session
 from slimnet.data import load_data
 from slimnet.errors import ExportError
 from slimnet.export.onnx_runner import OnnxRunner

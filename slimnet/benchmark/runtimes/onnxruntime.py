@@ -1,22 +1,88 @@
-"""onnxruntime"""
+"""onnxruntime, on the CPU or through its CUDA provider."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 import torch
+from torch import nn
 
-from slimnet.benchmark.contender import CUDA_PROVIDER
-from slimnet.benchmark.counts import read_onnx
+from slimnet.benchmark.contender import Cell, Contender
 from slimnet.benchmark.latency import Run
-from slimnet.errors import UsageError, reason
+from slimnet.benchmark.runtimes.layer_timer import LayerTimer
+from slimnet.benchmark.runtimes.onnxruntime_layers import OnnxLayers
+from slimnet.benchmark.runtimes.onnxruntime_session import CUDA_PROVIDER, feeds_of, onnx_session
+from slimnet.benchmark.runtimes.runtime import MakeTimer, Runtime
+from slimnet.errors import reason
 from slimnet.modules.example_inputs import Inputs
-from slimnet.storage.files import open_file
-
-SPIN_ONLY_WHILE_RUNNING = ("session.force_spinning_stop", "1")
 
 
-DENORMALS_ARE_ZERO = ("session.set_denormal_as_zero", "1")
+class OnnxRuntime(Runtime):
+    """ONNX files as onnxruntime optimises them."""
+
+    name = "onnxruntime"
+    needs = "onnx"
+
+    def versions(self) -> Mapping[str, str]:
+        """onnxruntime's own."""
+        return {"onnxruntime": onnxruntime.__version__}
+
+    def obstacle(self, device: str) -> str | None:
+        """On a GPU it needs a build with CUDA."""
+        if device == "cpu" or CUDA_PROVIDER in onnxruntime.get_available_providers():
+            return None
+        return f"{self.name} has no {CUDA_PROVIDER} here, which {device} needs; install onnxruntime-gpu"
+
+    def details(self) -> str:
+        """Its providers."""
+        return ", ".join(onnxruntime.get_available_providers())
+
+    def prepare(self, contender: Contender, cell: Cell, inputs: Inputs) -> Run:
+        """One run of the ONNX file."""
+        assert contender.onnx is not None
+        return onnx_run(contender.onnx, inputs, cell.threads, cell.device)
+
+    def classifier(self, contender: Contender, threads: int, device: str) -> nn.Module:
+        """The ONNX file on the CPU."""
+        assert contender.onnx is not None
+        return OnnxClassifier(contender.onnx, threads)
+
+    def layer_timers(self, device: str) -> MakeTimer | None:
+        """By its own profile on the CPU; on a GPU that has the launches alone."""
+        return time_nodes if device == "cpu" else None
+
+    def shapes(self, output: object) -> list[tuple[int, ...]]:
+        """Of arrays, or of values that stay on a GPU."""
+        if isinstance(output, list) and output and isinstance(output[0], onnxruntime.OrtValue):
+            return [tuple(value.shape()) for value in output]
+        return super().shapes(output)
+
+
+def time_nodes(contender: Contender, cell: Cell, inputs: Inputs, prefix: Path) -> LayerTimer:
+    """The timer of the nodes of a contender's ONNX file."""
+    assert contender.onnx is not None
+    return OnnxLayers(contender.onnx, inputs, cell.threads, prefix)
+
+
+class OnnxClassifier(nn.Module):
+    """An ONNX file under onnxruntime on the CPU, as a module that scores images."""
+
+    def __init__(self, path: Path, threads: int):
+        super().__init__()
+        self.path = path
+        self.session = onnx_session(path, threads)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Scores `(N, classes)` of images `(N, C, H, W)`.
+
+        Raises:
+            ValueError: onnxruntime does not take them.
+        """
+        feeds = feeds_of(self.session, self.path, Inputs.of(images))
+        try:
+            return torch.from_numpy(self.session.run(None, feeds)[0])
+        except Exception as error:  # onnxruntime's exceptions have no type in common
+            raise ValueError(reason(error)) from error
 
 
 def onnx_run(path: Path, inputs: Inputs, threads: int, device: str) -> Run:
@@ -37,45 +103,3 @@ def onnx_run(path: Path, inputs: Inputs, threads: int, device: str) -> Run:
         return binding.get_outputs()
 
     return run
-
-
-def feeds_of(session: onnxruntime.InferenceSession, path: Path, inputs: Inputs) -> dict[str, np.ndarray]:
-    """The inputs by the names that an ONNX file gives them.
-
-    Raises:
-        UsageError: it takes another number of them.
-    """
-    names = [value.name for value in session.get_inputs()]
-    if len(names) != len(inputs.tensors):
-        raise UsageError(f"{path} takes {len(names)} inputs but {len(inputs.tensors)} given; pass one for each")
-    return {name: tensor.cpu().numpy() for name, tensor in zip(names, inputs.tensors, strict=True)}
-
-
-def onnx_session(
-    path: Path, threads: int, device: str = "cpu", profile: Path | None = None
-) -> onnxruntime.InferenceSession:
-    """An ONNX file ready to run; with `profile`, the name with which the files of its profile begin.
-
-    Raises:
-        UsageError: onnxruntime does not take it, or not on this device.
-    """
-    read_onnx(path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    # Else one contender's idle threads would still spin while the other is timed.
-    options.add_session_config_entry(*SPIN_ONLY_WHILE_RUNNING)
-    options.add_session_config_entry(*DENORMALS_ARE_ZERO)
-    if profile is not None:
-        options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    providers: list[object] = ["CPUExecutionProvider"]
-    if device != "cpu":
-        providers.insert(0, (CUDA_PROVIDER, {"device_id": str(torch.device(device).index or 0)}))
-    try:
-        with open_file(path):
-            session = onnxruntime.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # onnxruntime's exceptions have no type in common
-        raise UsageError(f"onnxruntime cannot load {path}: {reason(error)}") from error
-    if device != "cpu" and session.get_providers()[0] != CUDA_PROVIDER:
-        raise UsageError(f"onnxruntime's {CUDA_PROVIDER} does not start here; leave onnxruntime out, or use the CPU")
-    return session

@@ -17,7 +17,7 @@ import onnx
 from slimnet.benchmark.counts import LAYER_OPERATORS, onnx_node_macs, read_onnx
 from slimnet.benchmark.profile import OTHER
 from slimnet.benchmark.runtimes.layer_timer import Forward, Key, LayerTimer
-from slimnet.benchmark.runtimes.onnxruntime import feeds_of, onnx_session
+from slimnet.benchmark.runtimes.onnxruntime_session import feeds_of, onnx_session
 from slimnet.modules.example_inputs import Inputs
 
 NODE_EVENT, RUN_EVENT = "_kernel_time", "model_run"

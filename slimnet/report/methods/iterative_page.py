@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from slimnet.benchmark.environment import installed_version
 from slimnet.methods.iterative_pruning import Rung, front
 from slimnet.report.drawing.tradeoff import Mark, per_cent, tradeoff
 from slimnet.report.formatting import amount, percent, tiny
 from slimnet.report.rendering import fill, marked, write_page
+from slimnet.version import installed_version
 
 
 def write_ladder(title: str, rungs: Sequence[Rung], path: Path) -> Path:

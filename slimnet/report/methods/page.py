@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from slimnet.benchmark.environment import installed_version
 from slimnet.comparison import Results
 from slimnet.report.methods.text import headline, method_drawings, method_rows, sentences, told, tuning
 from slimnet.report.rendering import fill, marked, write_page
+from slimnet.version import installed_version
 
 
 def write_methods_report(results: Results, path: Path) -> Path:

@@ -7,7 +7,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from slimnet.benchmark.environment import installed_version
 from slimnet.report.paper import figures
 from slimnet.report.paper.figures import Bar, Moved
 from slimnet.report.paper.scalar_figures import draw_scalars
@@ -28,6 +27,7 @@ from slimnet.reproduction.results import Result, environments, hardware
 from slimnet.reproduction.scalars import ScalarFigure, claims
 from slimnet.reproduction.scales import Scale, shortened
 from slimnet.reproduction.trends import Verdict, verdicts
+from slimnet.version import installed_version
 
 CAPTIONS = {
     "history": "Distribution of the layer's γ (above) and β (below) over the training: darker for more channels; "

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from slimnet.benchmark.environment import installed_version
 from slimnet.report.network.figures import silhouette
 from slimnet.report.rendering import fill, marked, write_page
 from slimnet.report.training import figures as figures
@@ -14,6 +13,7 @@ from slimnet.report.training.record import TrainingRecord
 from slimnet.report.training.text import headline, recipe_rows, sentences, tiles, title
 from slimnet.training import Accuracy, Recipe
 from slimnet.training.analysis.universality import Analysis
+from slimnet.version import installed_version
 
 if TYPE_CHECKING:
     from slimnet.training.run.run_folder import RunHistory

@@ -1,0 +1,57 @@
+"""The conditions of a measurement, and the check that contenders can be compared."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from slimnet.benchmark.contender import Cell, Contender
+from slimnet.benchmark.latency import Run, Stopwatch
+from slimnet.benchmark.runtimes.runtime import Runtime
+from slimnet.benchmark.runtimes.table import find_runtime
+from slimnet.errors import UsageError
+from slimnet.modules.example_inputs import Inputs
+from slimnet.torch_state.devices import fastest_kernels
+from slimnet.torch_state.process import denormals_flushed, torch_threads
+
+
+@contextmanager
+def measurement_environment(cell: Cell) -> Iterator[Stopwatch]:
+    """The settings during a measurement: threads, no gradients, cuDNN's fastest kernels; yields the stopwatch.
+
+    Denormal numbers, which dead filters end in, are taken for zero: a dense network that a CPU computes dozens of
+    times too slowly because of them would flatter the slim one. What the runtime compiled is forgotten afterwards.
+    """
+    runtime = find_runtime(cell.runtime)
+    with ExitStack() as stack:
+        stack.enter_context(torch_threads(cell.threads))
+        stack.enter_context(denormals_flushed())
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(runtime.session())
+        if cell.device != "cpu":
+            stack.enter_context(torch.cuda.device(cell.device))
+            stack.enter_context(fastest_kernels())
+        yield runtime.stopwatch(cell.device)
+
+
+def check_alike(contenders: Sequence[Contender], runs: Sequence[Run], inputs: Inputs, runtime: Runtime) -> None:
+    """Run every contender once, and refuse those that are not comparable.
+
+    Raises:
+        UsageError: one does not run on these inputs, or returns other shapes than the first.
+    """
+    given = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
+    shapes = []
+    for contender, run in zip(contenders, runs, strict=True):
+        try:
+            shapes.append(runtime.shapes(run()))
+        except torch.OutOfMemoryError as error:
+            told = f"{contender.name} does not fit into the GPU's memory on inputs of {given}; use a smaller batch"
+            raise UsageError(told) from error
+        except Exception as error:  # whatever the runtimes raise, which have no type in common
+            raise UsageError(runtime.refusal(contender.name, given, error)) from error
+        if shapes[-1] != shapes[0]:
+            raise UsageError(
+                f"{contender.name} returns {shapes[-1]} for inputs of {given}, but {contenders[0].name} "
+                f"returns {shapes[0]}; compare networks for one task only"
+            )

@@ -1,0 +1,142 @@
+"""Settings of a measurement, and the runtimes on which all contenders can be measured so."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from slimnet.benchmark.contender import Cell, Contender
+from slimnet.benchmark.environment import usable_cores
+from slimnet.benchmark.runtimes import table
+from slimnet.benchmark.runtimes.runtime import Runtime
+from slimnet.benchmark.runtimes.table import find_runtime
+from slimnet.errors import UsageError
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure: batch sizes, threads, and seconds for each cell of device, runtime, threads and batch size.
+
+    `threads` is one number, or several to be measured in turn; a GPU is measured with the largest alone. `runtimes`
+    are names of runtimes, or "all" for each that is there; when empty, all that are quick to prepare. With
+    `layers` the time of every layer is measured as well.
+
+    Raises:
+        UsageError: nothing can be measured so.
+    """
+
+    batches: tuple[int, ...] = (1, 32)
+    threads: int | tuple[int, ...] = field(default_factory=usable_cores)
+    seconds: float = 4.0
+    devices: tuple[str, ...] = ("cpu",)
+    runtimes: tuple[str, ...] = ()
+    layers: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.batches or min(self.batches) < 1:
+            raise UsageError(f"batch sizes {list(self.batches)} are not all positive; pass for example 1,32")
+        if not self.thread_counts or min(self.thread_counts) < 1:
+            raise UsageError(f"{self.threads} threads cannot measure; pass for example 1")
+        if not self.seconds > 0:
+            raise UsageError(f"{self.seconds} seconds cannot measure; the time must be positive")
+        for name in self.runtimes:
+            if name != ALL:
+                find_runtime(name)
+        if not self.devices:
+            raise UsageError("no device to measure on; pass cpu, cuda or both")
+        for device in self.devices:
+            _check_device(device)
+
+    @property
+    def thread_counts(self) -> tuple[int, ...]:
+        """Every number of threads that is measured."""
+        return (self.threads,) if isinstance(self.threads, int) else self.threads
+
+
+def cells(contenders: Sequence[Contender], settings: Settings) -> tuple[Cell, ...]:
+    """Every setting in which all contenders are timed.
+
+    Raises:
+        UsageError: a runtime or device that was asked for cannot run them.
+    """
+    able = {device: runtimes_on(device, contenders, settings) for device in settings.devices}
+    _check_all_found(contenders, settings, {name for runtimes in able.values() for name in runtimes})
+    for device, runtimes in able.items():
+        if not runtimes:
+            other = f"--runtime {table.RUNTIMES[0].name}"
+            raise UsageError(f"nothing that was asked for runs on {device}; ask for {other} or another device")
+    return tuple(
+        Cell(device, runtime, threads, batch)
+        for device, runtimes in able.items()
+        for runtime in runtimes
+        for threads in (settings.thread_counts if device == "cpu" else (max(settings.thread_counts),))
+        for batch in settings.batches
+    )
+
+
+def runtimes_on(device: str, contenders: Sequence[Contender], settings: Settings) -> tuple[str, ...]:
+    """The requested runtimes that can run every contender on a device."""
+    shared_runtimes(contenders)
+    return tuple(
+        each.name for each in requested(settings) if _run_all(each, contenders) and each.obstacle(device) is None
+    )
+
+
+def requested(settings: Settings) -> tuple[Runtime, ...]:
+    """The runtimes that settings ask for, by name or not, whether or not they are there."""
+    if ALL in settings.runtimes:
+        return table.RUNTIMES
+    if not settings.runtimes:
+        return tuple(each for each in table.RUNTIMES if not each.on_request)
+    return tuple(each for each in table.RUNTIMES if each.name in settings.runtimes)
+
+
+def shared_runtimes(contenders: Sequence[Contender]) -> tuple[str, ...]:
+    """Which runtimes can run every contender on the CPU, those left out that run the kernels of another.
+
+    Raises:
+        UsageError: there is none, or there is nothing to compare.
+    """
+    if len(contenders) < 2:
+        raise UsageError(f"{len(contenders)} network given, nothing to compare it with; pass at least two")
+    found = [each for each in table.RUNTIMES if not each.is_variant and _run_all(each, contenders)]
+    if not found:
+        names = ", ".join(contender.name for contender in contenders)
+        raise UsageError(f"no runtime can run all of {names}: pass all as .onnx files, or all as modules")
+    return tuple(each.name for each in found if each.obstacle("cpu") is None)
+
+
+def _run_all(runtime: Runtime, contenders: Sequence[Contender]) -> bool:
+    return all(contender.has(runtime.needs) for contender in contenders)
+
+
+def _check_all_found(contenders: Sequence[Contender], settings: Settings, able: set[str]) -> None:
+    """Refuse a runtime that was asked for by name and runs nowhere."""
+    for name in settings.runtimes:
+        if name != ALL and name not in able:
+            raise UsageError(_why_not(find_runtime(name), settings.devices[0], contenders))
+
+
+def _check_device(name: str) -> None:
+    if name == "cpu":
+        return
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or (index and not index.isdecimal()):
+        raise UsageError(f"cannot measure on {name!r}; the devices are cpu, cuda and cuda:N")
+    if not torch.cuda.is_available():
+        raise UsageError(f"there is no {name} here: torch {torch.__version__} finds no GPU; measure on cpu")
+    if index and int(index) >= torch.cuda.device_count():
+        raise UsageError(f"there is no {name} here, only {torch.cuda.device_count()} GPUs; measure on cuda:0")
+
+
+def _why_not(runtime: Runtime, device: str, contenders: Sequence[Contender]) -> str:
+    """Why a requested runtime cannot run, and what to do."""
+    lacking = next((each.name for each in contenders if not each.has(runtime.needs)), None)
+    if lacking is None:
+        return runtime.obstacle(device) or f"{runtime.name} does not run on {device}; leave it out"
+    if runtime.needs == "onnx":
+        return f"{lacking} has no ONNX file, which {runtime.name} needs; export it, or leave {runtime.name} out"
+    able = " or ".join(each.name for each in table.RUNTIMES if each.needs == "onnx" and not each.obstacle(device))
+    return f"{lacking} is an ONNX file alone, which {runtime.name} does not run; ask for {able or 'another'}"
