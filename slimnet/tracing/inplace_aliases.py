@@ -30,24 +30,32 @@ def renewed(recorder: Recorder, other: torch.Tensor, written: torch.Tensor, afte
     tag = recorder.tag(other)
     if not after.faces and not tag.faces:
         return Tag(value=overwritten(other, written, tag, after))
+    new = labels_within(other, written, tag, after)
+    if new is not None and (new < 0).all():
+        return tag
+    if new is not None and (new >= 0).all():
+        return Tag((compress(new),))
     reason = Reason(Kind.NO_CHANNELS, where)
-    new = None
-    # An op that turned what it has written, such as transpose_, leaves labels that do not fit it; it has kept them all.
-    fits = len(after.faces) == 1 and broadcasts(after.faces[0], written)
-    if fits and len(tag.faces) < 2 and other.dtype == written.dtype:
-        new = after.faces[0] if same_place(other, written) else seen_through(other, written, after.faces[0])
-        if (new < 0).all():
-            return tag
-        if (new >= 0).all():
-            return Tag((compress(new),))
     if not tag.faces and len(after.faces) == 1 and follows(after.faces[0], written, other):
         return Tag((recorder.pointwise([after.faces[0]], beside(recorder, other, tag), reason=reason),))
-    face = None if new is None or not tag.faces else replaced(recorder, tag.faces[0], new, reason)
+    face = replaced(recorder, tag.faces[0], new, reason) if new is not None and tag.faces else None
     if face is not None:
         return Tag((face,))
     recorder.pin_tensor(written, Reason(Kind.OVERWRITTEN_IN_PART, where))
     recorder.pin_tensor(other, Reason(Kind.OVERWRITTEN_IN_PART, where))
     return Tag(tuple(recorder.pointwise([face], unknown_constant, reason=reason) for face in tag.faces))
+
+
+def labels_within(other: torch.Tensor, written: torch.Tensor, tag: Tag, after: Tag) -> Labels | None:
+    """The labels of what was written, at each element of another tensor, -1 where it was not written.
+
+    None where elements cannot be compared one by one. An op that reshapes what it has written, such as transpose_,
+    leaves labels that do not fit it; it has kept them all.
+    """
+    fits = len(after.faces) == 1 and broadcasts(after.faces[0], written)
+    if not fits or len(tag.faces) > 1 or other.dtype != written.dtype:
+        return None
+    return after.faces[0] if same_place(other, written) else seen_through(other, written, after.faces[0])
 
 
 FEW = 4096

@@ -16,6 +16,9 @@ from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.recorder import Constant, Recorder
 from slimnet.tracing.tensor_tags import Tag
 
+ConstantRule = Callable[[Call, list[Constants | None]], Constant]
+"""Gives the constant of an op, from the call and the numbers that some of its tensors are known to be."""
+
 
 def elementwise(recorder: Recorder, call: Call) -> None:
     """Any elementwise op; its constant is the op itself applied to the operands' constants."""
@@ -60,7 +63,7 @@ def log_sigmoid(recorder: Recorder, call: Call) -> None:
     combine(recorder, call, lambda _call, _scalars: lambda values: functional.logsigmoid(values[0]))
 
 
-def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants | None]], Constant]) -> None:
+def combine(recorder: Recorder, call: Call, rule: ConstantRule) -> None:
     """Record an elementwise op of one or several tensors, with `rule` giving its constant."""
     out = call.outputs[0]
     tags = [recorder.tag(tensor) for tensor in call.tensors]
@@ -68,33 +71,49 @@ def combine(recorder: Recorder, call: Call, rule: Callable[[Call, list[Constants
     if len(faces) == len(tags) and (len(tags) == 1 or are_alike(faces)):
         labels = recorder.pointwise(faces, rule(call, [None] * len(tags)), reason=fixed_size(recorder, call))
         recorder.set(out, Tag((labels,)))
-        return
-    if not any(tag.faces for tag in tags):
+    elif not any(tag.faces for tag in tags):
         recorder.set(out, Tag(blank=all(tag.blank for tag in tags)))
-        return
-    if any(len(tag.faces) > 1 for tag in tags):
+    elif any(len(tag.faces) > 1 for tag in tags):
         combine_weights(recorder, call, tags)
-        return
-    shape = common_shape([align(tag.faces[0], out.ndim) for tag in tags if tag.faces])
-    arrays: list[Labels] = []
-    scalars: list[Constants | None] = []
-    for tensor, tag in zip(call.tensors, tags, strict=True):
-        scalar = known_scalar(recorder, tensor) if not tag.faces else None
-        face = align(tag.faces[0], out.ndim) if tag.faces else np.zeros((1,) * out.ndim, dtype=np.int64)
-        scalars.append(scalar)
-        if scalar is None:
-            arrays.append(check_sizes(recorder, call, tensor, tag, face, shape))
-    # One channel that scales many is not cut with each of them; it only has to stay.
-    smallest = 2 if any(array.size > 1 for array in arrays) else 1
-    joined = [array for array in arrays if array.size > 1 or (smallest == 1 and array.flat[0])]
-    rest = [array for array in arrays if not (array.size > 1 or (smallest == 1 and array.flat[0]))]
+    else:
+        recorder.set(out, Tag((combine_unlike(recorder, call, tags, rule),)))
+
+
+def combine_unlike(recorder: Recorder, call: Call, tags: list[Tag], rule: ConstantRule) -> Labels:
+    """The output's labels of an op some of whose tensors have channels, at different places or not all of them."""
+    ndim = call.outputs[0].ndim
+    shape = common_shape([align(tag.faces[0], ndim) for tag in tags if tag.faces])
+    scalars = [
+        None if tag.faces else known_scalar(recorder, tensor) for tensor, tag in zip(call.tensors, tags, strict=True)
+    ]
+    arrays = [
+        operand_labels(recorder, call, tensor, tag, shape)
+        for tensor, tag, scalar in zip(call.tensors, tags, scalars, strict=True)
+        if scalar is None
+    ]
+    several = any(array.size > 1 for array in arrays)
+    joined = [array for array in arrays if belongs_to_channels(array, several)]
+    rest = [array for array in arrays if not belongs_to_channels(array, several)]
     for array in rest:
         recorder.pin(array, recorder.because(Kind.ONE_FOR_MANY, call))
     order = [id(array) for array in joined + rest]
-    positions = [order.index(id(array)) for array in arrays]
-    constant = reordered(rule(call, scalars), positions)
-    labels = recorder.pointwise(joined + rest, constant, reason=fixed_size(recorder, call), joined=len(joined))
-    recorder.set(out, Tag((labels,)))
+    constant = reordered(rule(call, scalars), [order.index(id(array)) for array in arrays])
+    return recorder.pointwise(joined + rest, constant, reason=fixed_size(recorder, call), joined=len(joined))
+
+
+def operand_labels(recorder: Recorder, call: Call, tensor: torch.Tensor, tag: Tag, shape: Sequence[int]) -> Labels:
+    """The labels of one operand, with as many axes as the output has; 0 where it has no channels."""
+    ndim = call.outputs[0].ndim
+    face = align(tag.faces[0], ndim) if tag.faces else np.zeros((1,) * ndim, dtype=np.int64)
+    return check_sizes(recorder, call, tensor, tag, face, shape)
+
+
+def belongs_to_channels(array: Labels, several: bool) -> bool:
+    """Whether an operand is cut together with the output, of which another operand may have `several` channels.
+
+    One channel that scales many is not cut with each of them; it only has to stay.
+    """
+    return array.size > 1 or (not several and bool(array.flat[0]))
 
 
 def are_alike(faces: Sequence[Labels]) -> bool:
@@ -196,13 +215,7 @@ def combine_weights(recorder: Recorder, call: Call, tags: list[Tag]) -> None:
         recorder.pin(lone, recorder.because(Kind.ONE_FOR_MANY, call))
     result = []
     for axes, faces in found.items():
-        lacking = [
-            tag
-            for tag, size in zip(tags, sizes, strict=True)
-            if any(size[a] > 1 for a in axes)
-            and not tag.blank
-            and all(varying_axes(align(own, out.ndim)) != axes for own in tag.faces)
-        ]
+        lacking = [tag for tag, size in zip(tags, sizes, strict=True) if lacks_labels(tag, size, axes)]
         if lacking:
             for face in faces:
                 recorder.pin(face, where)
@@ -211,6 +224,15 @@ def combine_weights(recorder: Recorder, call: Call, tags: list[Tag]) -> None:
                 continue
         result.append(recorder.pointwise(faces, unknown_constant, reason=where))
     recorder.set(out, Tag(tuple(result)))
+
+
+def lacks_labels(tag: Tag, size: Sequence[int], axes: tuple[int, ...]) -> bool:
+    """Whether a tensor of this size is long on some axes, where it is not filled with one value nor has labels."""
+    return (
+        not tag.blank
+        and any(size[axis] > 1 for axis in axes)
+        and all(varying_axes(align(face, len(size))) != axes for face in tag.faces)
+    )
 
 
 def mixed(tags: list[Tag]) -> bool:

@@ -110,18 +110,26 @@ def join_along(
         recorder.set(out, Tag(blank=all(recorder.tag(t).blank for t in call.tensors)))
         return
     arrays = [own[0] if own else np.zeros((1,) * out.ndim, dtype=np.int64) for own in faces]
-    elsewhere = all(array.shape[axis] == 1 for array in arrays) and any(array.size > 1 for array in arrays)
-    stacked = all(faces) and all(tensor.shape[axis] == 1 for tensor in tensors)
-    if elsewhere and not stacked and call.name != "stack":
+    stacked = call.name == "stack" or (all(faces) and all(tensor.shape[axis] == 1 for tensor in tensors))
+    if has_channels_elsewhere(arrays, axis) and not stacked:
         merge(recorder, call, tensors, arrays)
-        return
+    else:
+        recorder.set(out, Tag((concatenated(arrays, axis, [tensor.shape[axis] for tensor in tensors]),)))
+
+
+def has_channels_elsewhere(arrays: Sequence[Labels], axis: int) -> bool:
+    """Whether some of these have channels, and none has them along `axis`."""
+    return all(array.shape[axis] == 1 for array in arrays) and any(array.size > 1 for array in arrays)
+
+
+def concatenated(arrays: Sequence[Labels], axis: int, sizes: Sequence[int]) -> Labels:
+    """Label arrays one after the other along `axis`, on which each has the given size."""
     common = np.broadcast_shapes(*((*array.shape[:axis], 1, *array.shape[axis + 1 :]) for array in arrays))
-    wide = []
-    for array, tensor in zip(arrays, tensors, strict=True):
-        shape = [*common]
-        shape[axis] = tensor.shape[axis]
-        wide.append(np.broadcast_to(array, shape))
-    recorder.set(out, Tag((compress(np.concatenate(wide, axis)),)))
+    wide = [
+        np.broadcast_to(array, (*common[:axis], size, *common[axis + 1 :]))
+        for array, size in zip(arrays, sizes, strict=True)
+    ]
+    return compress(np.concatenate(wide, axis))
 
 
 def merge(recorder: Recorder, call: Call, tensors: list[torch.Tensor], arrays: list[Labels]) -> None:
@@ -133,28 +141,32 @@ def merge(recorder: Recorder, call: Call, tensors: list[torch.Tensor], arrays: l
 
 
 def scatter_slice(recorder: Recorder, call: Call) -> None:
-    """slice_scatter, select_scatter, copy: some positions are overwritten with another tensor's."""
-    base, source = call.tensors[0], call.tensors[1]
-    out = call.outputs[0]
-    axis = call.arg(2, "dim", 0) % base.ndim
-    tags = [recorder.tag(base), recorder.tag(source)]
-    faces = [tag.faces for tag in tags]
-    if call.name == "select_scatter":
-        faces[1] = tuple(np.expand_dims(face, axis) for face in faces[1])
-    if any(len(own) > 1 for own in faces) or any(face.shape[axis] > 1 for own in faces for face in own):
+    """slice_scatter: a range of positions is overwritten with another tensor's."""
+    scatter(recorder, call, recorder.tag(call.tensors[1]).faces)
+
+
+def scatter_select(recorder: Recorder, call: Call) -> None:
+    """select_scatter: one position is overwritten with a tensor that has no such axis."""
+    axis = call.arg(2, "dim", 0) % call.tensors[0].ndim
+    scatter(recorder, call, tuple(np.expand_dims(face, axis) for face in recorder.tag(call.tensors[1]).faces))
+
+
+def scatter(recorder: Recorder, call: Call, written: tuple[Labels, ...]) -> None:
+    """Some positions of the first tensor are overwritten with the second, whose labels along its axes are `written`."""
+    axis = call.arg(2, "dim", 0) % call.tensors[0].ndim
+    tags = [recorder.tag(tensor) for tensor in call.tensors[:2]]
+    faces = [tags[0].faces, written]
+    operands = [face for own in faces for face in own]
+    if any(len(own) > 1 for own in faces) or any(face.shape[axis] > 1 for face in operands):
         pin_all(recorder, call, Kind.OVERWRITTEN)
-        return
-    if not any(faces):
-        recorder.set(out, Tag(blank=all(tag.blank for tag in tags)))
-        return
-    operands = [own[0] for own in faces if own]
-    if any(not own and not tag.blank for own, tag in zip(faces, tags, strict=True)):
+    elif not operands:
+        recorder.set(call.outputs[0], Tag(blank=all(tag.blank for tag in tags)))
+    elif any(not own and not tag.blank for own, tag in zip(faces, tags, strict=True)):
         pin_all(recorder, call, Kind.OVERWRITTEN_WITH)
     else:
         constant = common_constant if len(operands) == len(tags) else unknown_constant
-        recorder.set(
-            out, Tag((recorder.pointwise(operands, constant, reason=recorder.because(Kind.NO_CHANNELS, call)),))
-        )
+        reason = recorder.because(Kind.NO_CHANNELS, call)
+        recorder.set(call.outputs[0], Tag((recorder.pointwise(operands, constant, reason=reason),)))
 
 
 def copy(recorder: Recorder, call: Call) -> None:
@@ -310,7 +322,6 @@ def replaced(new: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
 
 
 VIEW = OpSpec(view, numbers=no_number, takes_sizes=True, infers_size=True)
-SCATTER = OpSpec(scatter_slice, numbers=along_axis(2), takes_sizes=True)
 MOVE = OpSpec(same_op)
 
 LAYOUT_OPS = merge_rows(
@@ -326,6 +337,8 @@ LAYOUT_OPS = merge_rows(
         "expand": OpSpec(expand, numbers=no_number, takes_sizes=True, layout_dependent=True),
         "cat": OpSpec(concatenate, shape=cat, width_free=True, takes_sizes=True),
         "stack": OpSpec(stack),
+        "slice_scatter": OpSpec(scatter_slice, numbers=along_axis(2), takes_sizes=True),
+        "select_scatter": OpSpec(scatter_select, numbers=along_axis(2), takes_sizes=True),
         "copy": OpSpec(copy, uses="others", broadcasts=True),
         "constant_pad_nd": OpSpec(pad, numbers=plane_padding, uses="part", takes_sizes=True),
         "glu": OpSpec(glu),
@@ -335,7 +348,6 @@ LAYOUT_OPS = merge_rows(
         "unfold": OpSpec(same_op, uses="part"),
         "resize": OpSpec(numbers=no_number, reshapes_in_place=True),
     },
-    same_row(SCATTER, "slice_scatter", "select_scatter"),
     same_row(OpSpec(shuffle_channels, numbers=no_number), "channel_shuffle", "native_channel_shuffle"),
     same_row(MOVE, "pixel_shuffle", "pixel_unshuffle", "flip", "rot90"),
 )
