@@ -1,6 +1,7 @@
 """candidates"""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from slimnet.graph.labels import Labels
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.planning.channel_reductions import staying
 from slimnet.planning.liveness import Needs
-from slimnet.planning.removal import Removal, axis_of
+from slimnet.planning.removal import Problem, Removal, axis_of
 
 
 def removable(
@@ -17,14 +18,14 @@ def removable(
     constants: np.ndarray,
     needed: Needs,
     extra_pins: Iterable[tuple[Labels, Reason]] = (),
-    turns: Mapping[int, int] | None = None,
+    **given: Any,
 ) -> Removal:
     """Every set of channels that nothing pins and whose constants are known wherever they are read.
 
-    `extra_pins` are labels that stay because the network's code did not follow an earlier plan, `turns` which axes of
-    divided ones are taken to become narrower for the same reason.
+    `extra_pins` are labels that stay because the network's code did not follow an earlier plan; what else is `given`
+    of the `Problem` follows from that too.
     """
-    sets = graph.sets
+    sets, turns = graph.sets, given.get("turns", {})
     count = int(sets.max()) + 1
     blocked = np.zeros(count, dtype=bool)
     blocked[sets[0]] = True
@@ -43,7 +44,7 @@ def removable(
     for total in graph.sums:
         block(staying(graph, constants, total), total.where)
     for parts in graph.parts:
-        if parts.fixed is not None and axis_of(parts, turns or {}) is None:
+        if parts.fixed is not None and axis_of(parts, turns) is None:
             block(parts.fixed, Reason(Kind.TAKEN, parts.where))
     for labels, reason in extra_pins:
         block(labels[labels > 0], reason)
@@ -58,9 +59,8 @@ def removable(
     shares = [elements_per_channel(graph, name, axis) for name, axis in graph.vectors]
     elements = np.repeat(shares, [labels.size for labels in vectors])
     weight = np.bincount(sets[np.concatenate(vectors)], elements, count) if vectors else np.zeros(count)
-    return Removal(
-        graph, sets, constants, needed, (weight > 0) & ~blocked, weight, why, reasons, pinned, turns=dict(turns or {})
-    )
+    problem = Problem(graph, sets, constants, needed, weight, pinned, **given)
+    return Removal(problem, (weight > 0) & ~blocked, why, reasons)
 
 
 def elements_per_channel(graph: ChannelGraph, name: str, axis: int) -> float:

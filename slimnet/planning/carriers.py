@@ -22,7 +22,7 @@ what may be a thousand weights.
 def common_constants(removal: Removal, reader: Reader) -> np.ndarray:
     """The constants that a reader reads, NaN also where another call with its weight reads something else."""
     values = removal.constants[reader.inputs]
-    for other, reads in removal.tied.get(reader.weight or "", ()):
+    for other, reads in removal.problem.tied.get(reader.weight or "", ()):
         if reads.any():
             values = np.where(removal.constants[other.inputs] == values, values, np.nan)
     return values

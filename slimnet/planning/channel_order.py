@@ -121,7 +121,7 @@ def check_whole_parts(removal: Removal, slim: ChannelGraph) -> None:
     shapes = {parts.op: parts.rows.shape for parts in slim.parts}
     for parts in removal.graph.parts:
         rows = removal.sets[parts.rows]
-        if removal.axis_of(parts) is None:
+        if removal.problem.axis_of(parts) is None:
             continue
         if (rows == rows[:, :1]).all() and removal.removed[rows].any():
             expected = (int((~removal.removed[rows[:, 0]]).sum()), rows.shape[1])

@@ -16,17 +16,10 @@ import numpy as np
 
 from slimnet.graph.labels import unique
 from slimnet.graph.reasons import Reason
-from slimnet.planning.removal import Removal
+from slimnet.planning.removal import Division, Removal
 
 MOST_AXES = 4
 """Grids of more axes than this are not looked at: too many ways to permute them."""
-
-
-class Division(NamedTuple):
-    """Sets `(parts, channels)` of which as many have to stay in every part."""
-
-    rows: np.ndarray
-    reason: Reason
 
 
 class Step(NamedTuple):
@@ -146,10 +139,10 @@ def find_crossings(removal: Removal) -> list[Crossing]:
 def distinct_divisions(removal: Removal) -> list[Division]:
     """Every way in which channels are divided, once; without parts that go as a whole, and channels that repeat."""
     found: dict[tuple[int, bytes], Division] = {}
-    for labels, reason in removal.equal:
-        rows = removal.sets[labels].astype(np.int64)
+    for division in removal.problem.equal:
+        rows = division.rows
         if len(rows) > 1 and removal.removed[rows].any() and unique(rows).size == rows.size:
-            found.setdefault((len(rows), rows.tobytes()), Division(rows, reason))
+            found.setdefault((len(rows), rows.tobytes()), division)
     return list(found.values())
 
 
@@ -186,7 +179,7 @@ def grids_of(removal: Removal, universe: np.ndarray) -> list[tuple[np.ndarray, i
     """The grids into which the code views these channels and the axis that follows, also with that axis moved last."""
     found = []
     for parts in removal.graph.parts:
-        axis = removal.axis_of(parts)
+        axis = removal.problem.axis_of(parts)
         if axis is None or parts.grid.size != universe.size or not 1 < parts.grid.ndim <= MOST_AXES:
             continue
         grid = removal.sets[parts.grid].astype(np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 
 from slimnet.graph.channel_graph import ChannelGraph, Reader, SplitAxis
 from slimnet.graph.reasons import Kind, Reason
-from slimnet.planning.removal import Removal
+from slimnet.planning.removal import Division, Problem, Removal
 from slimnet.planning.width_rounding import Multiples
 
 MAX_SIZES = 6
@@ -43,29 +43,32 @@ def grouped(graph: ChannelGraph) -> Iterator[tuple[int, Reader]]:
             yield index, reader
 
 
-def require_equal_parts(removal: Removal, packable: set[int]) -> None:
-    """Note every split axis, and the groups of convolutions that cannot be packed, as equal parts."""
-    axes = ((parts, removal.axis_of(parts)) for parts in removal.graph.parts)
-    removal.equal = [(parts.along(axis), equal_parts(removal, parts)) for parts, axis in axes if axis is not None]
-    for index, reader in grouped(removal.graph):
+def equal_parts(problem: Problem, packable: set[int]) -> tuple[Division, ...]:
+    """Every split axis, and the groups of convolutions that cannot be packed: their parts must be equal."""
+    sets = problem.sets.astype(np.int64, copy=False)
+    axes = ((parts, problem.axis_of(parts)) for parts in problem.graph.parts)
+    found = [Division(sets[parts.along(axis)], why_equal(problem, parts)) for parts, axis in axes if axis is not None]
+    for index, reader in grouped(problem.graph):
         if index not in packable:
             for labels in (reader.inputs, reader.outputs):
-                removal.equal.append((labels.reshape(reader.groups, -1), Reason(Kind.EQUAL_GROUPS, reader.at)))
+                rows = sets[labels].reshape(reader.groups, -1)
+                found.append(Division(rows, Reason(Kind.EQUAL_GROUPS, reader.at)))
+    return tuple(found)
 
 
-def equal_parts(removal: Removal, parts: SplitAxis) -> Reason:
+def why_equal(problem: Problem, parts: SplitAxis) -> Reason:
     """Why channels stay where an axis is divided: its parts must be equal, or they are of fixed sizes.
 
     A division that did not follow narrower parts can still become fewer parts; for those it is a number in the code.
     """
-    return removal.blamed.get(parts.op, Reason(Kind.EQUAL_PARTS, parts.where))
+    return problem.blamed.get(parts.op, Reason(Kind.EQUAL_PARTS, parts.where))
 
 
 def find_packable(removal: Removal) -> set[int]:
     """Grouped convolutions whose input and output channels may be put in any order."""
     graph, sets = removal.graph, removal.sets
     ordered = np.zeros(removal.removed.size, dtype=bool)
-    ordered |= removal.pinned
+    ordered |= removal.problem.pinned
     for parts in graph.parts:
         ordered[sets[parts.rows]] = True
     for padding in graph.paddings:
@@ -93,8 +96,8 @@ def packed_sets(removal: Removal, packable: set[int]) -> np.ndarray:
     return np.concatenate(sides) if sides else np.zeros(0, dtype=np.int64)
 
 
-def pack(removal: Removal, packable: set[int], multiples: Multiples) -> list[Packing]:
-    """Choose new groups for every packable convolution, restoring what fills them up."""
+def pack(removal: Removal, packable: set[int], multiples: Multiples) -> tuple[list[Packing], Removal]:
+    """New groups for every packable convolution, and the removal without what fills them up."""
     packings = []
     for index, reader in grouped(removal.graph):
         if index in packable:
@@ -103,15 +106,10 @@ def pack(removal: Removal, packable: set[int], multiples: Multiples) -> list[Pac
             round_to = (multiples.of(inputs), multiples.of(outputs))
             bins, width, height = best_groups(removal, inputs, outputs, round_to)
             reason = Reason(Kind.FILLS_GROUP, reader.at)
-            packings.append(
-                Packing(
-                    index,
-                    tuple(bins),
-                    fill_bins(removal, inputs, bins, width, reason),
-                    fill_bins(removal, outputs, bins, height, reason),
-                )
-            )
-    return packings
+            inputs_left, removal = fill_bins(removal, inputs, bins, width, reason)
+            outputs_left, removal = fill_bins(removal, outputs, bins, height, reason)
+            packings.append(Packing(index, tuple(bins), inputs_left, outputs_left))
+    return packings, removal
 
 
 def best_groups(
@@ -167,12 +165,12 @@ def first_fit(
 
 def fill_bins(
     removal: Removal, rows: np.ndarray, bins: list[tuple[int, ...]], size: int, reason: Reason
-) -> tuple[int, ...]:
-    """Restore channels of each bin's own blocks until it holds `size`; returns the kept sets in their new order."""
+) -> tuple[tuple[int, ...], Removal]:
+    """Restore channels of each bin's own blocks until it holds `size`; returns the kept sets in their new order too."""
     order: list[int] = []
     for members in bins:
         own = rows[list(members)].reshape(-1)
         missing = size - int((~removal.removed[own]).sum())
-        removal.restore(own[removal.removed[own]][:missing], reason)
+        removal = removal.restored(own[removal.removed[own]][:missing], reason)
         order += own[~removal.removed[own]].tolist()
-    return tuple(order)
+    return tuple(order), removal

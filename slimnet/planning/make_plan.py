@@ -16,7 +16,7 @@ from slimnet.planning.code_pins import concerned_by, pin_op, pin_sets
 from slimnet.planning.constants import propagate
 from slimnet.planning.constraints import better_crossings, settle, single_channel_sets
 from slimnet.planning.dead_channels import DeadChannels
-from slimnet.planning.group_packing import find_packable, pack, packed_sets, require_equal_parts
+from slimnet.planning.group_packing import equal_parts, find_packable, pack, packed_sets
 from slimnet.planning.liveness import Needs, needs
 from slimnet.planning.plan_builder import write_plan
 from slimnet.planning.removal import Removal
@@ -88,8 +88,7 @@ def plan_from(
     uncrossed: set[int] = set()
     blamed: list[Op] = []
     for _ in range(MAX_ROUNDS):
-        start = removable(graph, constants, needed, pins, turns.chosen)
-        start.paired, start.blamed = paired, turns.blamed
+        start = removable(graph, constants, needed, pins, turns=dict(turns.chosen), paired=paired, blamed=turns.blamed)
         draft = make_draft(start, packing_allowed, rounding, frozenset(uncrossed))
         removal = draft.removal
         if idle := turns.give_up(removal):
@@ -130,19 +129,20 @@ def plan_from(
 
 
 def make_draft(removal: Removal, packing_allowed: bool, rounding: Rounding, uncrossed: frozenset[int]) -> Draft:
-    """Settle a removal: equal parts, carriers, last channels, round widths, packed groups.
+    """What is left of a removal that can be built: equal parts, carriers, last channels, round widths, packed groups.
 
     `uncrossed` are the first sets of crossings that did not work out, whose divisions are made equal one by one.
     """
     packable = find_packable(removal) if packing_allowed else set()
-    require_equal_parts(removal, packable)
-    crossings = better_crossings(removal, uncrossed) if removal.equal else []
+    removal = removal.with_problem(equal=equal_parts(removal.problem, packable))
+    crossings, settled = better_crossings(removal, uncrossed)
     multiples = Multiples.of_layers(removal, rounding)
-    removal.widths = multiples.widths(packed_sets(removal, packable))
-    settle(removal, crossings)
-    packings = pack(removal, packable, multiples)
-    settle(removal, crossings)
-    return Draft(removal, tuple(packings), tuple(crossings))
+    if widths := multiples.widths(packed_sets(removal, packable)):
+        settled = settle(removal.with_problem(widths=tuple(widths)), crossings)
+    packings, packed = pack(settled, packable, multiples)
+    if packed is not settled:
+        packed = settle(packed, crossings)
+    return Draft(packed, tuple(packings), tuple(crossings))
 
 
 def crossed_by(draft: Draft, sets: np.ndarray) -> set[int]:

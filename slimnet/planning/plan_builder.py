@@ -294,7 +294,7 @@ def dead_outputs(removal: Removal, seen: Sequence[int]) -> dict[str, np.ndarray]
 
     `seen` are the labels of activations that were zero on the data: what only they are computed from is dead too.
     """
-    dead = removal.dead
+    dead = removal.problem.dead
     if seen:
         live = needs(removal.graph, removal.constants, np.zeros(0, dtype=np.int64)).live
         dead = dead | (np.isnan(removal.constants) & ~live)

@@ -1,8 +1,9 @@
-"""Which channels can go: the calculus between a channel graph with its constants and a plan."""
+"""Which channels go: the problem, which is given, and the states of the search for the most that can go."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,45 +33,104 @@ class WidthConstraint:
         return Reason(Kind.WHOLE) if whole else Reason(Kind.ROUNDED, detail=str(self.multiple))
 
 
-@dataclass
-class Removal:
-    """The sets of channels that go, while it is being worked out; only ever restored, so that it ends.
+class Division(NamedTuple):
+    """Sets `(parts, channels)` of which as many have to stay in every part."""
 
-    `turns` says for the op that divides an axis which of the free axes it is taken to make narrower.
-    `removed[set]`; `why[set]` is the number, among `reasons`, of why a set stays; `weight[set]` counts the parameters
-    it holds. `equal` are the parts of axes that must stay of equal size, `widths` what is rounded up. `known` remembers
-    which positions of an array of labels stay, by the array's id, together with the array. Of the axes with `paired`
-    sets two channels stay. `blamed[op]` is why the parts of an op that divides an axis cannot be narrower.
+    rows: np.ndarray
+    reason: Reason
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is given when channels are chosen to go; nothing changes it.
+
+    `pinned[set]` says that a set can never go, and `weight[set]` counts the parameters it holds. `turns` says for the
+    op that divides an axis which of the free axes becomes narrower, and `blamed[op]` why its parts cannot. Of the axes
+    with `paired` sets two channels stay. `equal` are the parts of axes that must stay of equal size, `widths` what is
+    rounded up.
     """
 
     graph: ChannelGraph
     sets: np.ndarray
     constants: np.ndarray
     needs: Needs
-    removed: np.ndarray
     weight: np.ndarray
-    why: np.ndarray
-    reasons: dict[Reason, int]
     pinned: np.ndarray
-    equal: list[tuple[Labels, Reason]] = field(default_factory=list)
-    widths: list[WidthConstraint] = field(default_factory=list)
-    known: dict[int, tuple[Labels, np.ndarray]] = field(default_factory=dict)
     turns: Mapping[int, int] = field(default_factory=dict)
-    paired: frozenset[int] = frozenset()
     blamed: Mapping[int, Reason] = field(default_factory=dict)
+    paired: frozenset[int] = frozenset()
+    equal: tuple[Division, ...] = ()
+    widths: tuple[WidthConstraint, ...] = ()
 
     def axis_of(self, parts: SplitAxis) -> int | None:
         """The axis of a divided axis' grid that is taken to become narrower, None where it is divided by numbers."""
         return axis_of(parts, self.turns)
 
-    def gone(self, labels: Labels) -> np.ndarray:
-        """Which of these labels go."""
-        return self.removed[self.sets[labels]]
-
     @cached_property
     def dead(self) -> np.ndarray:
         """For every label whether its channel is constant as far as anything in the network can tell."""
         return ~(np.isnan(self.constants) & self.needs.live) | switched_off(self.graph, self.constants)
+
+    @cached_property
+    def apart(self) -> tuple[Division, ...]:
+        """Those of the `equal` parts that hold several sets: a part that is one set goes as a whole."""
+        return tuple(parts for parts in self.equal if not (parts.rows == parts.rows[:, :1]).all())
+
+    @cached_property
+    def tied(self) -> dict[str, list[tuple[Reader, np.ndarray]]]:
+        """The readers of every weight that several read, with what each of them reads."""
+        found: dict[str, list[tuple[Reader, np.ndarray]]] = {}
+        for reader, reads in zip(self.graph.readers, self.needs.reads, strict=True):
+            if reader.weight is not None:
+                found.setdefault(reader.weight, []).append((reader, reads))
+        return {weight: readers for weight, readers in found.items() if len(readers) > 1}
+
+
+@dataclass(frozen=True, eq=False)
+class Removal:
+    """The sets of channels that go, and why others stay: one state of the search for the most that can go.
+
+    `removed[set]`; `why[set]` is the number, among `reasons`, of why a set stays. A step of the search gives another
+    state, in which fewer sets go, so that it ends.
+    """
+
+    problem: Problem
+    removed: np.ndarray
+    why: np.ndarray
+    reasons: Mapping[Reason, int]
+
+    def __post_init__(self) -> None:
+        self.removed.setflags(write=False)
+        self.why.setflags(write=False)
+
+    @property
+    def graph(self) -> ChannelGraph:
+        """The graph whose channels these are."""
+        return self.problem.graph
+
+    @property
+    def sets(self) -> np.ndarray:
+        """The set of every label."""
+        return self.problem.sets
+
+    @property
+    def constants(self) -> np.ndarray:
+        """The constant of every label, NaN where it varies."""
+        return self.problem.constants
+
+    @property
+    def needs(self) -> Needs:
+        """What is needed of the network's values."""
+        return self.problem.needs
+
+    @property
+    def weight(self) -> np.ndarray:
+        """How many parameters each set holds."""
+        return self.problem.weight
+
+    def gone(self, labels: Labels) -> np.ndarray:
+        """Which of these labels go."""
+        return self.removed[self.sets[labels]]
 
     @cached_property
     def stays(self) -> np.ndarray:
@@ -83,35 +143,36 @@ class Removal:
         return ~self.stays & (np.abs(self.constants) > 0)
 
     @cached_property
-    def tied(self) -> dict[str, list[tuple[Reader, np.ndarray]]]:
-        """The readers of every weight that several read, with what each of them reads."""
-        found: dict[str, list[tuple[Reader, np.ndarray]]] = {}
-        for reader, reads in zip(self.graph.readers, self.needs.reads, strict=True):
-            if reader.weight is not None:
-                found.setdefault(reader.weight, []).append((reader, reads))
-        return {weight: readers for weight, readers in found.items() if len(readers) > 1}
+    def _known(self) -> dict[int, tuple[Labels, np.ndarray]]:
+        """Which positions of an array of labels stay, by the array's id, together with the array."""
+        return {}
 
     def kept(self, labels: Labels) -> np.ndarray:
         """The positions of these labels that stay; the stages that follow ask for the same arrays many times."""
-        found = self.known.get(id(labels))
+        found = self._known.get(id(labels))
         if found is None:
-            found = self.known[id(labels)] = (labels, self.stays[labels].nonzero()[0])
+            found = self._known[id(labels)] = (labels, self.stays[labels].nonzero()[0])
         return found[1]
 
     def left(self, labels: Labels) -> int:
         """How many of these labels stay."""
         return self.kept(labels).size
 
-    def restore(self, sets: np.ndarray | Sequence[int], reason: Reason) -> None:
-        """Keep these sets after all."""
-        back = np.atleast_1d(sets)
+    def restored(self, sets: np.ndarray | Sequence[int], reason: Reason) -> "Removal":
+        """The state in which these sets stay after all; this one where none of them goes."""
+        back = np.atleast_1d(np.asarray(sets, dtype=np.int64))
         back = back[self.removed[back]]
-        if back.size:
-            self.removed[back] = False
-            self.known.clear()
-            for name in ("stays", "folded"):
-                vars(self).pop(name, None)
-            self.why[back] = self.reasons.setdefault(reason, len(self.reasons))
+        if not back.size:
+            return self
+        removed, why = self.removed.copy(), self.why.copy()
+        reasons = self.reasons if reason in self.reasons else {**self.reasons, reason: len(self.reasons)}
+        removed[back] = False
+        why[back] = reasons[reason]
+        return Removal(self.problem, removed, why, reasons)
+
+    def with_problem(self, **given: Any) -> "Removal":
+        """The same state of a problem of which more is given."""
+        return replace(self, problem=replace(self.problem, **given))
 
 
 def axis_of(parts: SplitAxis, turns: Mapping[int, int]) -> int | None:

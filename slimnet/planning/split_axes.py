@@ -128,7 +128,7 @@ def new_places(removal: Removal) -> list[list[int]]:
     """The kept sets of every divided axis whose channels change places, in their new order."""
     found = []
     for parts in removal.graph.parts:
-        axis = removal.axis_of(parts)
+        axis = removal.problem.axis_of(parts)
         if axis is None or axis == parts.grid.ndim - 1:
             continue
         rows = removal.sets[parts.along(axis)]

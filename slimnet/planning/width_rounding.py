@@ -57,7 +57,6 @@ class Rounding:
 class Multiples:
     """The multiple for each row of sets that a layer writes; of several writers' the largest."""
 
-    removal: Removal
     rows: Mapping[bytes, np.ndarray]
     by_row: Mapping[bytes, int]
 
@@ -72,7 +71,7 @@ class Multiples:
                 row = removal.sets[layer.outputs]
                 rows[key_of(row)] = row
                 by_row[key_of(row)] = max(by_row.get(key_of(row), 1), multiple)
-        return cls(removal, rows, by_row)
+        return cls(rows, by_row)
 
     def of(self, sets: np.ndarray) -> int:
         """The multiple for some row of sets, in any order."""
