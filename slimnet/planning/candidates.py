@@ -86,23 +86,33 @@ def unfoldable(
     if len(readers) == 1 and can_fold(graph, readers[0], group):
         return []
     values = [np.where(read, constants[r.inputs], 0.0) for r, read in zip(readers, reads, strict=True)]
-    found = []
-    # The calls of one layer fold into one bias; layers with tied weights, such as a transposed one, into their own.
-    # Padded ones have one carrier. What a call returns that nobody reads may change.
     together = have_one_carrier(readers)
-    calls: dict[tuple[str | None, int], list[int]] = {}
-    for index, reader in enumerate(readers):
-        if reads[index].any():
-            calls.setdefault((None if together else reader.bias_name, reader.in_axis), []).append(index)
-    for indices in calls.values():
-        differs = np.any([~(values[index] == values[indices[0]]) for index in indices], axis=0)
-        for reader in (readers[index] for index in indices):
-            found.append((reader.inputs[differs], Reason(Kind.CALLS_DIFFER, reader.at)))
+    found = different_calls(readers, reads, values, together)
     for reader, value in zip(readers, values, strict=True):
         if reader.uniform and not bias_is_own(graph, reader, group):
             found.append((reader.inputs[np.abs(value) > 0], Reason(Kind.NO_BIAS, reader.at)))
         elif not reader.uniform and not together:
             found.append((reader.inputs[np.abs(value) > 0], Reason(Kind.NO_CARRIER, reader.at)))
+    return found
+
+
+def different_calls(
+    readers: Sequence[Reader], reads: Sequence[np.ndarray], values: Sequence[np.ndarray], together: bool
+) -> list[tuple[Labels, Reason]]:
+    """Constants that calls of one layer read differently: they have one bias, or one carrier where they are `together`.
+
+    Layers with tied weights, such as a transposed one, fold into biases of their own. What a call returns that nobody
+    reads may change.
+    """
+    calls: dict[tuple[str | None, int], list[int]] = {}
+    for index, reader in enumerate(readers):
+        if reads[index].any():
+            calls.setdefault((None if together else reader.bias_name, reader.in_axis), []).append(index)
+    found = []
+    for indices in calls.values():
+        differs = np.any([~(values[index] == values[indices[0]]) for index in indices], axis=0)
+        for reader in (readers[index] for index in indices):
+            found.append((reader.inputs[differs], Reason(Kind.CALLS_DIFFER, reader.at)))
     return found
 
 

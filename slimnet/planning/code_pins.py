@@ -40,12 +40,14 @@ def labels_around(removal: Removal, module: str) -> Labels:
     return np.arange(1, graph.size)
 
 
-def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError, blamed: list[Op]) -> ExtraPin:
+def pin_op(
+    graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError, blamed: Sequence[Op]
+) -> tuple[ExtraPin, tuple[Op, ...]]:
     """Pin what stopped a narrower forward: the last op before that moves the same channels by numbers in the code.
 
-    Once others from its line of code were blamed before, which it adds itself to, those in its module are pinned with
-    it, then all. Where there is none, the op that raised is pinned, then its neighbours, then its module, then the
-    modules around it.
+    It comes with the ops that are `blamed` from now on. Once others from its line of code were blamed before, those in
+    its module are pinned with it, then all. Where there is none, the op that raised is pinned, then its neighbours,
+    then its module, then the modules around it.
     """
     position = min(stop.position, len(graph.ops) - 1)
     culprit = graph.ops[position]
@@ -54,14 +56,13 @@ def pin_op(graph: ChannelGraph, removal: Removal, stop: InterruptedForwardError,
         if spec_of(op.name).takes_sizes and np.isin(removal.sets[labels_of([op])], concerned).any():
             twins = blamed_with(graph, op, blamed)
             if removal.gone(labels_of(twins)).any():
-                blamed.append(op)
-                return labels_of(twins), unfollowed(op)
+                return (labels_of(twins), unfollowed(op)), (*blamed, op)
     reason = unfollowed(culprit)
     for ops in ([culprit], graph.ops[max(0, position - 2) : position + 3]):
         touched = labels_of(ops)
         if removal.gone(touched).any():
-            return touched, reason
-    return labels_around(removal, culprit.module), reason
+            return (touched, reason), tuple(blamed)
+    return (labels_around(removal, culprit.module), reason), tuple(blamed)
 
 
 def blamed_with(graph: ChannelGraph, op: Op, blamed: Sequence[Op]) -> list[Op]:

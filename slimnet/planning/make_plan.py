@@ -6,22 +6,29 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimnet.graph.channel_graph import ChannelGraph, Op
+from slimnet.graph.channel_graph import ChannelGraph
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.modules.network import Network
 from slimnet.planning.candidates import removable
-from slimnet.planning.channel_order import MixedChannelsError, match
-from slimnet.planning.code_pins import concerned_by, pin_op, pin_sets
+from slimnet.planning.channel_order import MixedChannelsError, Orders, match
+from slimnet.planning.code_findings import CodeFindings
 from slimnet.planning.constants import propagate
-from slimnet.planning.constraints import better_crossings, settle, single_channel_sets
+from slimnet.planning.constraints import better_crossings, settle
 from slimnet.planning.dead_channels import DeadChannels
 from slimnet.planning.group_packing import equal_parts, find_packable, pack, packed_sets
 from slimnet.planning.liveness import Needs, needs
 from slimnet.planning.plan_builder import write_plan
 from slimnet.planning.removal import Removal
 from slimnet.planning.retrace import Draft, trace_slim
-from slimnet.planning.slim_cost import is_plain, natural_orders, slim_cost_by_arithmetic, slim_cost_of_trace, unchanged
+from slimnet.planning.slim_cost import (
+    Narrow,
+    is_plain,
+    natural_orders,
+    slim_cost_by_arithmetic,
+    slim_cost_of_trace,
+    unchanged,
+)
 from slimnet.planning.split_axes import ExtraPin, Turns
 from slimnet.planning.step_check import check_steps
 from slimnet.planning.width_rounding import Multiples, Rounding
@@ -75,67 +82,62 @@ def plan_from(
     basis: Basis, model: nn.Module | Network, inputs: Inputs, *, tried: bool, rounding: Rounding
 ) -> SurgeryPlan:
     """The largest removal for what is known of a network, as `make_plan` makes it."""
-    graph, dead, constants, needed = basis.graph, basis.dead, basis.constants, basis.needs
+    graph, network = basis.graph, Network.of(model)
     rounding.check_against(graph)
-    network = Network.of(model)
-    tensors, name = graph.tensors, network.name
-    pins = list(basis.pins)
-    turns = Turns()
-    if any(len(parts.free) > 1 for parts in graph.parts):
-        turns.begin(removable(graph, constants, needed, pins))
-    packing_allowed = basis.packed
-    paired: frozenset[int] = frozenset()
-    uncrossed: set[int] = set()
-    blamed: list[Op] = []
+    findings = first_findings(basis)
     for _ in range(MAX_ROUNDS):
-        start = removable(graph, constants, needed, pins, turns=dict(turns.chosen), paired=paired, blamed=turns.blamed)
-        draft = make_draft(start, packing_allowed, rounding, frozenset(uncrossed))
+        draft = make_draft(start_of(basis, findings), findings, rounding)
         removal = draft.removal
-        if idle := turns.give_up(removal):
-            pins += idle
+        turns, idle = findings.turns.given_up(removal)
+        if idle:
+            findings = findings.with_turns(turns, *idle)
             continue
         if not removal.removed.any():
-            narrow = unchanged(tensors.parameters, graph)
-            return write_plan(name, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
+            return plan_of(basis, network, draft, unchanged(graph.tensors.parameters, graph), rounding)
         if not tried and is_plain(graph):
-            narrow = slim_cost_by_arithmetic(tensors.parameters, removal)
-            return write_plan(name, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
+            narrow = slim_cost_by_arithmetic(graph.tensors.parameters, removal)
+            return plan_of(basis, network, draft, narrow, rounding)
         try:
             structure, slim = trace_slim(network, inputs, draft)
             orders = match(removal, slim, draft.rows)
             check_steps(removal, slim, orders)
-            return write_plan(name, tensors, slim_cost_of_trace(structure, slim), removal, orders, dead, str(rounding))
+            return plan_of(basis, network, draft, slim_cost_of_trace(structure, slim), rounding, orders)
         except MixedChannelsError as mixed:
-            if draft.packings and packing_allowed:
-                packing_allowed = False
-            elif crossed := crossed_by(draft, mixed.sets):
-                uncrossed |= crossed
-            elif alone := single_channel_sets(removal, mixed.sets):
-                paired |= alone
-            else:
-                pin = turns.turn(removal, mixed.sets, len(graph.ops), pin_sets(removal, mixed.sets, mixed.where))
-                pins += [] if pin is None else [pin]
+            findings = findings.after_mixing(draft, mixed)
         except InterruptedForwardError as stop:
-            touched = concerned_by(graph, removal, stop)
-            if alone := single_channel_sets(removal, touched):
-                paired |= alone
-                continue
-            pin = turns.turn(removal, touched, stop.position, pin_op(graph, removal, stop, blamed))
-            pins += [] if pin is None else [pin]
-    reason = Reason(Kind.CODE)
-    removal = removable(graph, constants, needed, [(np.arange(1, graph.size), reason)])
-    narrow = unchanged(tensors.parameters, graph)
-    return write_plan(name, tensors, narrow, removal, natural_orders(removal), dead, str(rounding))
+            findings = findings.after_stop(draft, stop)
+    everything = [(np.arange(1, graph.size), Reason(Kind.CODE))]
+    nothing = Draft(removable(graph, basis.constants, basis.needs, everything), (), ())
+    return plan_of(basis, network, nothing, unchanged(graph.tensors.parameters, graph), rounding)
 
 
-def make_draft(removal: Removal, packing_allowed: bool, rounding: Rounding, uncrossed: frozenset[int]) -> Draft:
-    """What is left of a removal that can be built: equal parts, carriers, last channels, round widths, packed groups.
+def first_findings(basis: Basis) -> CodeFindings:
+    """What is known of a network's code before anything is tried."""
+    findings = CodeFindings(basis.pins, packing=basis.packed)
+    if any(len(parts.free) > 1 for parts in basis.graph.parts):
+        return findings.with_turns(Turns.at_first(start_of(basis, findings)))
+    return findings
 
-    `uncrossed` are the first sets of crossings that did not work out, whose divisions are made equal one by one.
-    """
-    packable = find_packable(removal) if packing_allowed else set()
+
+def start_of(basis: Basis, findings: CodeFindings) -> Removal:
+    """All that may go, by what has been found out about the code."""
+    turns = findings.turns
+    return removable(
+        basis.graph,
+        basis.constants,
+        basis.needs,
+        findings.pins,
+        turns=turns.chosen,
+        blamed=turns.blamed,
+        paired=findings.paired,
+    )
+
+
+def make_draft(removal: Removal, findings: CodeFindings, rounding: Rounding) -> Draft:
+    """What of a removal can be built: with equal parts, carriers, last channels, round widths, packed groups."""
+    packable = find_packable(removal) if findings.packing else set()
     removal = removal.with_problem(equal=equal_parts(removal.problem, packable))
-    crossings, settled = better_crossings(removal, uncrossed)
+    crossings, settled = better_crossings(removal, findings.uncrossed)
     multiples = Multiples.of_layers(removal, rounding)
     if widths := multiples.widths(packed_sets(removal, packable)):
         settled = settle(removal.with_problem(widths=tuple(widths)), crossings)
@@ -145,6 +147,14 @@ def make_draft(removal: Removal, packing_allowed: bool, rounding: Rounding, uncr
     return Draft(packed, tuple(packings), tuple(crossings))
 
 
-def crossed_by(draft: Draft, sets: np.ndarray) -> set[int]:
-    """The first sets of the crossings that have some sets in them."""
-    return {crossing.first for crossing in draft.crossings if np.isin(crossing.sets, sets).any()}
+def plan_of(
+    basis: Basis, network: Network, draft: Draft, narrow: Narrow, rounding: Rounding, orders: Orders | None = None
+) -> SurgeryPlan:
+    """A draft as a plan; without `orders` every channel stays where it stood.
+
+    Raises:
+        MixedChannelsError: as `write_plan`.
+    """
+    removal = draft.removal
+    found = natural_orders(removal) if orders is None else orders
+    return write_plan(network.name, basis.graph.tensors, narrow, removal, found, basis.dead, str(rounding))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from slimnet.graph.channel_graph import ChannelGraph, Depthwise
@@ -30,6 +31,10 @@ class Draft:
         """The sets that change places, in their new order: those of packed groups and of turned grids."""
         packed = [side for packing in self.packings for side in (packing.inputs, packing.outputs)]
         return [*packed, *new_places(self.removal)]
+
+    def crossed_by(self, sets: np.ndarray) -> set[int]:
+        """The first sets of the crossings that have some sets in them."""
+        return {crossing.first for crossing in self.crossings if np.isin(crossing.sets, sets).any()}
 
 
 def trace_slim(network: Network, inputs: Inputs, draft: Draft) -> tuple[Network, ChannelGraph]:

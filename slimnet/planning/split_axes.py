@@ -5,8 +5,8 @@ network's code does not follow, the other axes are tried. Then channels change p
 the same column still is: every fourth channel, say.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ ExtraPin = tuple[Labels, Reason]
 """Labels that stay since the network's code did not follow a plan, and why."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Turns:
     """What has been tried: `chosen[op]` is the place among the free axes, one more for fixed positions.
 
@@ -27,69 +27,73 @@ class Turns:
     ops for which nothing is left to try.
     """
 
-    chosen: dict[int, int] = field(default_factory=dict)
-    coming: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    first: dict[int, ExtraPin] = field(default_factory=dict)
-    done: set[int] = field(default_factory=set)
+    chosen: Mapping[int, int] = field(default_factory=dict)
+    coming: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    first: Mapping[int, ExtraPin] = field(default_factory=dict)
+    done: frozenset[int] = frozenset()
 
-    def turn(self, removal: Removal, sets: np.ndarray, position: int, pin: ExtraPin) -> ExtraPin | None:
-        """Try another axis for the last op, up to a position, that divides some sets; else say what is to be pinned.
-
-        That is `pin`, or what it was before other axes were tried. All ops of the same line of code turn together.
-        """
-        parts = self.last(removal, sets, position)
-        if parts is None:
-            return pin
-        ops = {twin.op for twin in same_source_line(removal.graph, parts)}
-        coming = self.coming.get(parts.op, axis_choices(parts)[1:])
-        if coming:
-            self.choose(ops, coming)
-            for op in ops:
-                self.first.setdefault(op, pin)
-            return None
-        for op in ops:
-            self.chosen.pop(op, None)
-        self.done |= ops
-        return self.first.get(parts.op, pin)
-
-    @property
-    def blamed(self) -> dict[int, Reason]:
-        """Of the ops that are taken to divide otherwise since the code did not follow, what was to blame for that."""
-        return {op: self.first[op][1] for op in self.chosen if op in self.first}
-
-    def choose(self, ops: Iterable[int], ways: tuple[int, ...]) -> None:
-        """Take the first of some ways for these ops, and remember the others."""
-        self.chosen.update(dict.fromkeys(ops, ways[0]))
-        self.coming.update(dict.fromkeys(ops, ways[1:]))
-
-    def give_up(self, removal: Removal) -> list[ExtraPin]:
-        """What is to be pinned since turning an op to another axis lets nothing go: what was to be the first time."""
-        found = []
-        for parts in removal.graph.parts:
-            turned = parts.op in self.first and parts.op not in self.done
-            if turned and not removal.gone(parts.grid).any():
-                ops = {twin.op for twin in same_source_line(removal.graph, parts)}
-                for op in ops:
-                    self.chosen.pop(op, None)
-                self.done |= ops
-                found.append(self.first[parts.op])
-        return found
-
-    def begin(self, removal: Removal) -> None:
-        """Begin with another axis where the one that stands side by side could not lose anything."""
+    @classmethod
+    def at_first(cls, removal: Removal) -> "Turns":
+        """Another axis where the one that stands side by side could not lose anything."""
         groups: dict[tuple[str, str, int], list[SplitAxis]] = {}
         for parts in removal.graph.parts:
             if len(parts.free) > 1:
                 groups.setdefault(kind(removal.graph, parts), []).append(parts)
+        turns = cls()
         for same in groups.values():
             gains = [
                 any(can_shrink(removal, parts, parts.free[way]) for parts in same) for way in range(len(same[0].free))
             ]
             if not gains[0] and any(gains):
                 best = gains.index(True)
-                self.choose(
-                    [parts.op for parts in same], (best, 0, *(w for w in axis_choices(same[0]) if w not in (0, best)))
-                )
+                others = (way for way in axis_choices(same[0]) if way not in (0, best))
+                turns = turns.choosing([parts.op for parts in same], (best, 0, *others))
+        return turns
+
+    def turned(
+        self, removal: Removal, sets: np.ndarray, position: int, pin: ExtraPin
+    ) -> tuple["Turns", ExtraPin | None]:
+        """Another axis for the last op, up to a position, that divides some sets; else what is to be pinned.
+
+        That is `pin`, or what it was before other axes were tried. All ops of the same line of code turn together.
+        """
+        parts = self.last(removal, sets, position)
+        if parts is None:
+            return self, pin
+        ops = {twin.op for twin in same_source_line(removal.graph, parts)}
+        coming = self.coming.get(parts.op, axis_choices(parts)[1:])
+        if coming:
+            return replace(self.choosing(ops, coming), first={**dict.fromkeys(ops, pin), **self.first}), None
+        return self.without(ops), self.first.get(parts.op, pin)
+
+    @property
+    def blamed(self) -> dict[int, Reason]:
+        """Of the ops that are taken to divide otherwise since the code did not follow, what was to blame for that."""
+        return {op: self.first[op][1] for op in self.chosen if op in self.first}
+
+    def choosing(self, ops: Iterable[int], ways: tuple[int, ...]) -> "Turns":
+        """The first of some ways for these ops, the others for later."""
+        ops = list(ops)
+        return replace(
+            self,
+            chosen={**self.chosen, **dict.fromkeys(ops, ways[0])},
+            coming={**self.coming, **dict.fromkeys(ops, ways[1:])},
+        )
+
+    def without(self, ops: set[int]) -> "Turns":
+        """Nothing is left to try for these ops."""
+        chosen = {op: way for op, way in self.chosen.items() if op not in ops}
+        return replace(self, chosen=chosen, done=self.done | ops)
+
+    def given_up(self, removal: Removal) -> tuple["Turns", list[ExtraPin]]:
+        """What is to be pinned since turning an op to another axis lets nothing go: what was to be the first time."""
+        turns, found = self, []
+        for parts in removal.graph.parts:
+            turned = parts.op in turns.first and parts.op not in turns.done
+            if turned and not removal.gone(parts.grid).any():
+                turns = turns.without({twin.op for twin in same_source_line(removal.graph, parts)})
+                found.append(self.first[parts.op])
+        return turns, found
 
     def last(self, removal: Removal, sets: np.ndarray, position: int) -> SplitAxis | None:
         """The last op, up to a position, that divides some of these sets, loses channels, and is not done."""

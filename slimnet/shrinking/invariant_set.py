@@ -9,7 +9,8 @@ That is about training, where every other parameter may take any value. So nothi
 statistics, or at a constant that is not 0: a filter that is zero now gets a gradient, and a constant β is trained.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,23 +109,18 @@ class Scale:
 def scales_of(graph: ChannelGraph) -> dict[str, Scale]:
     """Every γ that is a parameter, by name."""
     parameters = graph.tensors.parameters
-    names = {id(tensor): name for name, tensor in reversed(parameters.items())}
     uses: dict[str, list[Norm]] = {}
     for name, norm in graph.norms:
         if name in parameters:
             uses.setdefault(name, []).append(norm)
-    shifts = {name: [norm.vectors[1] for norm in norms] for name, norms in uses.items()}
-    betas = {name: {names.get(id(value()), "") if value else None for value in found} for name, found in shifts.items()}
-    owners: dict[str, set[str]] = {}
-    for name, found in betas.items():
-        for beta in found - {None}:
-            owners.setdefault(beta or "", set()).add(name)
+    betas = shifts_of(graph, uses)
+    owners = Counter(beta for found in betas.values() for beta in found if beta)
     elsewhere = {known.parameter for known in graph.known}
     result = {}
     for name, norms in uses.items():
         beta = next(iter(betas[name])) or ""
         values = as_array(numbers(parameters[beta])) if beta else np.zeros(norms[0].out.size)
-        if len(betas[name]) > 1 or "" in betas[name] or (beta and len(owners[beta]) > 1):
+        if len(betas[name]) > 1 or "" in betas[name] or owners[beta] > 1:
             obstacle = "its β is not its own"
         elif {name, beta} & elsewhere:
             obstacle = "its γ or β is used outside the BatchNorm"
@@ -132,6 +128,16 @@ def scales_of(graph: ChannelGraph) -> dict[str, Scale]:
             obstacle = ""
         result[name] = Scale(tuple(norms), beta, np.asarray(values, dtype=np.float64), obstacle)
     return result
+
+
+def shifts_of(graph: ChannelGraph, uses: Mapping[str, Sequence[Norm]]) -> dict[str, set[str | None]]:
+    """The names of the β beside each γ: "" for one that is no parameter, None where a BatchNorm has none."""
+    names = {id(tensor): name for name, tensor in reversed(graph.tensors.parameters.items())}
+    found: dict[str, set[str | None]] = {}
+    for name, norms in uses.items():
+        shifts = [norm.vectors[1] for norm in norms]
+        found[name] = {names.get(id(shift()), "") if shift else None for shift in shifts}
+    return found
 
 
 class Search:

@@ -307,12 +307,7 @@ def check_indices(plan: SurgeryPlan) -> None:
     for zeroed in plan.zeroed:
         check_positions(zeroed.channels, math.prod(known_shape(plan, zeroed.tensor)), zeroed.tensor, distinct=True)
     for merge in plan.merges:
-        shape = known_shape(plan, merge.weight)
-        if merge.axis not in (0, 1) or not len(merge.carriers) == len(merge.sources) == len(merge.ratios):
-            raise PlanError(f"the plan merges channels of {merge.weight} that do not pair up")
-        groups = next((g.groups_before for g in plan.groups if g.weight == merge.weight), 1)
-        width = shape[merge.axis] * (groups if merge.axis == 1 else 1) if merge.axis < len(shape) else 0
-        check_positions((*merge.carriers, *merge.sources), width, merge.weight, distinct=False)
+        check_merge(plan, merge)
     if any(min(padding.before, padding.after) < 0 for padding in plan.paddings):
         raise PlanError("the plan pads by a negative number of channels")
     if any(count.channels < 1 for count in plan.features):
@@ -334,6 +329,16 @@ def check_positions(positions: tuple[int, ...], size: int, where: str, *, distin
         raise PlanError(f"the plan names a channel of {where} outside 0..{size - 1}")
     if distinct and len(set(positions)) != len(positions):
         raise PlanError(f"the plan names a channel of {where} twice")
+
+
+def check_merge(plan: SurgeryPlan, merge: Merge) -> None:
+    """Refuse merges that do not pair channels up, or name some that the weight does not have."""
+    shape = known_shape(plan, merge.weight)
+    if merge.axis not in (0, 1) or not len(merge.carriers) == len(merge.sources) == len(merge.ratios):
+        raise PlanError(f"the plan merges channels of {merge.weight} that do not pair up")
+    groups = next((g.groups_before for g in plan.groups if g.weight == merge.weight), 1)
+    width = shape[merge.axis] * (groups if merge.axis == 1 else 1) if merge.axis < len(shape) else 0
+    check_positions((*merge.carriers, *merge.sources), width, merge.weight, distinct=False)
 
 
 def check_group(group: GroupCut, shape: tuple[int, ...]) -> None:
