@@ -3,7 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
-WORKERS ?= 2
+# For two cores: many tests wait for processes of their own.
+WORKERS ?= 3
 
 .PHONY: demo test test-all fuzz lint setup setup-dev clean
 

@@ -21,6 +21,15 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG = ("test_elsewhere.py", "test_sweep.py", "test_signals.py", "test_readme.py", "test_certified_weights.py")
+"""Files of tests that take longest; they come first, so that no process is left alone with them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True)
 def as_wide_as_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are drawn as for a pipe: a test process that runs beside others is told how wide the terminal is."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -83,8 +84,16 @@ def hidden(folder: Path) -> list[Path]:
     return list(folder.rglob(".*"))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP])
+def sample(cases: list[tuple], kept: list[tuple]) -> list:
+    """All cases, of which a plain run takes some: each costs several processes."""
+    return [pytest.param(*case, marks=[] if case in kept else [pytest.mark.sweep]) for case in cases]
+
+
+ENDED = list(product((signal.SIGTERM, signal.SIGHUP), COMMANDS))
+KILLED = [(command,) for command in COMMANDS]
+
+
+@pytest.mark.parametrize(("by", "command"), sample(ENDED, [(signal.SIGTERM, "slim"), (signal.SIGHUP, "ladder")]))
 def test_a_command_that_is_asked_to_end_cleans_up_and_says_so_in_one_line(command, by, checkpoint, tmp_path):
     code = ended(arguments(command, checkpoint, tmp_path), tmp_path / "errors", by)
     assert code == 128 + by
@@ -93,7 +102,7 @@ def test_a_command_that_is_asked_to_end_cleans_up_and_says_so_in_one_line(comman
     assert hidden(tmp_path) == []
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sample(KILLED, [("compare",)]))
 def test_what_a_killed_command_left_is_removed_by_the_next(command, checkpoint, tmp_path):
     """The next one comes as far as to write too, where it is ended and leaves nothing of its own."""
     typed = arguments(command, checkpoint, tmp_path)
