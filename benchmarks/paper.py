@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from slimnet.durations import in_words
 from slimnet.reproduction.catalogue import Entry, datasets, tables
 from slimnet.reproduction.markdown import Found, letter, line, table
 from slimnet.reproduction.results import Result, add, current, environments, file_name, hardware, read, read_all
 from slimnet.reproduction.scales import Scale, shortened
-from slimnet.reproduction.timing import in_words
 from slimnet.reproduction.trends import verdicts
 from slimnet.training import Recipe
 

@@ -3,7 +3,6 @@
 Nothing here imports torch before a command needs it, so that `slimnet --help` answers at once.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -23,9 +22,9 @@ from slimnet_cli.commands.sweep import sweep
 from slimnet_cli.commands.train import train
 from slimnet_cli.commands.verify import verify
 from slimnet_cli.output import terminal
+from slimnet_cli.output.exit_codes import INTERRUPTED as INTERRUPTED
+from slimnet_cli.output.exit_codes import run_command
 from slimnet_cli.progress.signals import Terminated, end_on_signals, launched_with_others
-
-INTERRUPTED = 130
 
 EXAMPLES = """\b
 Examples:
@@ -73,28 +72,4 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns 0, or 1 where the work failed, or 2 where it was asked for wrongly."""
-    try:
-        # A command that leaves early, `--help` too, gives its exit code as the result.
-        code = commands.main(list(arguments) or ["--help"], prog_name="slimnet", standalone_mode=False)
-    except click.ClickException as error:
-        return terminal.misused(error)
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has had enough of it; let the interpreter's last flush go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        return terminal.failed(f"{error.filename or 'the system'}: {error.strerror or error}")
-    except Exception as error:
-        return _library_error(error)
-    return code if isinstance(code, int) else 0
-
-
-def _library_error(error: Exception) -> int:
-    """Say what the library refused in one line; anything else is a bug and keeps its traceback."""
-    from slimnet.errors import SlimnetError
-
-    if not isinstance(error, SlimnetError):
-        raise error
-    return terminal.failed(str(error), error.exit_code)
+    return run_command(commands, arguments or ["--help"])

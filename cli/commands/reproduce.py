@@ -206,8 +206,8 @@ def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str]
 
 def forecast(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool) -> None:
     """List the cells with their data, their state and their estimated time."""
+    from slimnet.durations import in_words
     from slimnet.reproduction.catalogue import SIMULATED
-    from slimnet.reproduction.timing import in_words
 
     for name in (each for each in names if each in SIMULATED):
         terminal.note(f"{name} is simulated: no images, no training, about half a minute")
@@ -255,7 +255,7 @@ def _cell(reproduction: Reproduction, entry: Entry, tasks: Sequence[Task], costs
 
 
 def _line(cell: dict[str, Any]) -> list[str | Text]:
-    from slimnet.reproduction.timing import in_words
+    from slimnet.durations import in_words
 
     if not cell["runs"]:
         state = "quoted"

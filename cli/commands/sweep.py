@@ -14,9 +14,8 @@ from slimnet_cli.options.shared import as_one, json_option
 from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
-    from slimnet_cli.progress.sweep_workers import Here, Ray
-
     from slimnet.sweep import Cell, Row, Store
+    from slimnet.sweep.workers import Workers
 
 EXAMPLES = """\b
 Examples:
@@ -71,13 +70,13 @@ class WorkerOptions:
         # What a cluster is told need not be here.
         return Machine(device=None if self.ray else self.device).chosen_device()
 
-    def workers(self) -> Here | Ray:
+    def workers(self) -> Workers:
         """The processes of this machine, or a Ray cluster.
 
         Raises:
             click.UsageError: Ray is not installed, or a device is not there.
         """
-        from slimnet_cli.progress.sweep_workers import Here, Ray
+        from slimnet.sweep.workers import Here, Ray
 
         if self.ray is None:
             self.chosen_device()
@@ -134,10 +133,11 @@ def sweep(grid: str, out: Path, retry: bool, workforce: WorkerOptions, as_json: 
         raise click.exceptions.Exit(1)
 
 
-def _run(store: Store, cells: Sequence[Cell], out: Path, workers: Here | Ray, options: tuple[str, ...]) -> bool:
+def _run(store: Store, cells: Sequence[Cell], out: Path, workers: Workers, options: tuple[str, ...]) -> bool:
     """Train the cells of the grid that are not done; returns whether it was interrupted."""
     from slimnet_cli.progress.sweep_queue import train_waiting
-    from slimnet_cli.progress.sweep_workers import Job
+
+    from slimnet.sweep.jobs import Job
 
     recipes = {cell.key: cell.recipe.to_json() for cell in cells}
     waiting = [row for row in store.rows(list(recipes)) if row.state == "waiting"]

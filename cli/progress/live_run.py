@@ -64,14 +64,13 @@ def share_of_macs(progress: Progress) -> str:
 
 def time_left(first: Progress, now: Progress) -> str:
     """The remaining time at the pace so far; a terminal's bar shows it by itself."""
-    steps = now.iteration - first.iteration
-    if terminal.notes().is_terminal or not steps:
+    from slimnet.durations import in_two_units
+    from slimnet.training.run.run_status import seconds_left
+
+    if terminal.notes().is_terminal or now.iteration == first.iteration:
         return ""
-    seconds = (now.seconds - first.seconds) / steps * (now.total - now.iteration)
-    hours, minutes = divmod(round(seconds / 60), 60)
-    if not hours and not minutes:
-        return ", under a minute left"
-    return f", {hours} h {minutes} min left" if hours else f", {minutes} min left"
+    seconds = seconds_left([first, now])
+    return f", {in_two_units(seconds, smallest=60)} left" if round(seconds / 60) else ", under a minute left"
 
 
 @contextmanager

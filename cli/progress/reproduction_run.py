@@ -15,13 +15,13 @@ from slimnet_cli.output import terminal
 from slimnet_cli.progress.sweep_queue import train_waiting
 
 if TYPE_CHECKING:
-    from slimnet_cli.progress.sweep_workers import Here, InTurn, Job, Ray
-
     from slimnet.data import ImageData
     from slimnet.report.paper.figures import Moved
     from slimnet.reproduction.catalogue import Entry
     from slimnet.reproduction.scales import Scale
     from slimnet.sweep import Row, Store
+    from slimnet.sweep.jobs import Job
+    from slimnet.sweep.workers import Workers
     from slimnet.training import Recipe
     from slimnet.training.analysis.universality import Told
 
@@ -204,14 +204,17 @@ class Reproduction:
         unmeasured = [row.varied for row in rows if row.state == "done" and not self.done(by_key[row.key])]
         return failed + [f"{name} was trained, but not measured" for name in unmeasured]
 
-    def _workers(self) -> Here | InTurn | Ray:
-        from slimnet_cli.progress.sweep_workers import InTurn
+    def _workers(self) -> Workers:
+        from slimnet_cli.commands.train import train
+        from slimnet_cli.output.exit_codes import run_command
+
+        from slimnet.sweep.workers import InTurn
 
         alone = self.scale == "small" and self.workforce.concurrent == 1 and self.workforce.ray is None
-        return InTurn() if alone else self.workforce.workers()
+        return InTurn(lambda arguments: run_command(train, arguments[1:])) if alone else self.workforce.workers()
 
     def _job(self, row: Row, task: Task) -> Job:
-        from slimnet_cli.progress.sweep_workers import Job
+        from slimnet.sweep.jobs import Job
 
         placed = dataclasses.replace(task.recipe, data=self._source(task))
         folder = self.out.absolute() / RUNS / row.key

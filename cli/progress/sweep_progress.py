@@ -12,8 +12,7 @@ from slimnet_cli.output import terminal
 from slimnet_cli.progress import live_run
 
 if TYPE_CHECKING:
-    from slimnet_cli.progress.sweep_workers import Job, Outcome
-
+    from slimnet.sweep.jobs import Job, Outcome
     from slimnet.training.run.run_status import RunStatus, Stamp
 
 LOOK_SECONDS = 1.0
@@ -74,7 +73,7 @@ class Watch:
     def end(self, outcome: Outcome) -> None:
         """Remove a cell that has ended; an interrupted one, or one that never started, is not counted."""
         self.at_work.pop(outcome.key, None)
-        if outcome.result is None and outcome.error is None:
+        if outcome.interrupted:
             return
         self.ended.append(outcome.key)
         place = f"{len(self.ended)} of {len(self.jobs)}"
@@ -90,7 +89,7 @@ class Watch:
 
 def told(found: RunStatus) -> str:
     """A report in words, with the remaining time."""
-    from slimnet.reproduction.timing import in_words
+    from slimnet.durations import in_words
 
     now = found.progress
     if now.iteration == now.total:
@@ -102,7 +101,7 @@ def told(found: RunStatus) -> str:
 
 def became(outcome: Outcome) -> str:
     """The outcome of a cell in a few words."""
-    from slimnet.reproduction.timing import in_words
+    from slimnet.durations import in_words
 
     if outcome.result is None:
         return f"failed: {outcome.error}"

@@ -1,10 +1,9 @@
-"""Training the waiting cells of a sweep, and storing their outcomes."""
+"""Training the waiting cells of a sweep, shown in a terminal."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,9 @@ from slimnet_cli.progress.live_run import stop_on_interrupt
 from slimnet_cli.progress.sweep_progress import watching
 
 if TYPE_CHECKING:
-    from slimnet_cli.progress.sweep_workers import Here, InTurn, Job, Outcome, Ray
-
     from slimnet.sweep import Store
+    from slimnet.sweep.jobs import Job, Outcome
+    from slimnet.sweep.workers import Workers
 
 Tell = Callable[[str], None]
 Finished = Callable[[str, Tell], None]
@@ -24,7 +23,7 @@ def train_waiting(
     store: Store,
     jobs: Sequence[Job],
     names: Mapping[str, str],
-    workers: Here | InTurn | Ray,
+    workers: Workers,
     *,
     finished: Finished | None = None,
     stop: threading.Event | None = None,
@@ -34,29 +33,14 @@ def train_waiting(
     `names` are what people know the cells by. `finished` is told the key of each cell that came to a result, and may
     tell in words how far it is with it. Setting `stop`, or Ctrl-C, lets the runs at hand save and leave.
     """
+    from slimnet.sweep.run import train_jobs
+
     stop = stop or threading.Event()
-    left = False
     with stop_on_interrupt(stop.set), watching(jobs, names, stop.is_set) as watch:
 
-        def begun(key: str) -> None:
-            store.begin(key)
-            watch.begin(key)
+        def ended(outcome: Outcome) -> None:
+            if outcome.result is not None and finished is not None:
+                finished(outcome.key, partial(watch.say, outcome.key))
+            watch.end(outcome)
 
-        with closing(workers.run(jobs, begun, stop.is_set)) as outcomes:
-            for outcome in outcomes:
-                keep(store, outcome)
-                if outcome.result is not None and finished is not None:
-                    finished(outcome.key, partial(watch.say, outcome.key))
-                left = left or (outcome.result is None and outcome.error is None)
-                watch.end(outcome)
-    return left or stop.is_set()
-
-
-def keep(store: Store, outcome: Outcome) -> None:
-    """Store the outcome of a cell."""
-    if outcome.result is not None:
-        store.finish(outcome.key, outcome.result)
-    elif outcome.error is not None:
-        store.fail(outcome.key, outcome.error)
-    else:
-        store.leave(outcome.key)
+        return train_jobs(store, jobs, workers, stop.is_set, begun=watch.begin, ended=ended)

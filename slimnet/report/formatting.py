@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from unicodedata import category
 
+from slimnet.durations import in_two_units
+
 Shown = Callable[[float], str]
 
 SPACE = "\u202f"
@@ -35,12 +37,7 @@ def duration(milliseconds: float) -> str:
 
 def long_duration(seconds: float) -> str:
     """A time that people wait for: 43 s, 5 min 20 s, 3 h 12 min, 2 d 4 h."""
-    whole = round(seconds)
-    if whole < 60:
-        return duration(1e3 * seconds)
-    units = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
-    large, unit, small, rest = next(each for each in units if whole >= each[0])
-    return f"{whole // large}{SPACE}{unit} {whole % large // small}{SPACE}{rest}"
+    return duration(1e3 * seconds) if round(seconds) < 60 else in_two_units(seconds, space=SPACE)
 
 
 def figures(number: float) -> str:

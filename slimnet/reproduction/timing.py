@@ -126,16 +126,6 @@ def chosen(costs: Mapping[str, float], budget: float | None) -> tuple[str, ...]:
     return tuple(found) or tuple(costs)[:1]
 
 
-def in_words(seconds: float) -> str:
-    """A duration for people, such as "40 s", "25 min", "3.5 h" or "12 days"."""
-    if not math.isfinite(seconds):
-        return "–"
-    for limit, unit, name in ((100, 1, "s"), (100 * 60, 60, "min"), (48 * 3600, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / unit:.2g} {name}" if seconds / unit < 9.5 else f"{seconds / unit:.0f} {name}"
-    return f"{seconds / 86400:.0f} days"
-
-
 def known_steps(rows: Sequence[Any]) -> dict[Hashable, float]:
     """Seconds per step by shape, from the finished rows of a sweep's store."""
     found = {}

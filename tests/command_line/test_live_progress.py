@@ -11,9 +11,11 @@ from processes import LONGEST_WAIT
 from runs import recipe
 from slimnet_cli.output import terminal
 from slimnet_cli.output.terminal import ProgressBoard
-from slimnet_cli.progress import sweep_progress, sweep_workers
-from slimnet_cli.progress.sweep_workers import Here, Job, Outcome, await_leaving, ended, outcome
+from slimnet_cli.progress import sweep_progress
 
+from slimnet.sweep import workers
+from slimnet.sweep.jobs import Job, Outcome, outcome
+from slimnet.sweep.workers import Here, await_leaving, ended
 from slimnet.training.run.run_folder import METRICS, create_run
 
 REPORT = {"total": 406250, "loss": 1.5, "accuracy": 0.42, "sparsity": 0.125, "epoch": 0.1}
@@ -154,13 +156,13 @@ def test_a_wish_to_stop_reaches_a_process_whatever_the_sweep_is_doing(tmp_path):
 def test_a_sweep_that_breaks_off_begins_nothing_more_and_tells_what_runs(tmp_path, monkeypatch):
     told = []
 
-    def train(job: Job, stopped: sweep_workers.Stopped) -> Outcome:
+    def train(job: Job, stopped: workers.Stopped) -> Outcome:
         while job.key != "a" and not stopped():
             time.sleep(0.01)
         told.append(job.key)
         return Outcome(job.key, error="done")
 
-    monkeypatch.setattr(sweep_workers, "train_elsewhere", train)
+    monkeypatch.setattr(workers, "train_elsewhere", train)
     begun_keys: list[str] = []
     outcomes = Here(1).run([job(tmp_path, key) for key in "abcd"], begun_keys.append, lambda: False)
     assert next(outcomes).key == "a"

@@ -10,6 +10,7 @@ import torch
 from cifar import shared_file
 
 from slimnet.data import ImageData, load_data
+from slimnet.durations import in_words
 from slimnet.errors import ArchitectureError, DataError, UsageError
 from slimnet.models import build
 from slimnet.reproduction import catalogue, images, measure, results, timing
@@ -413,6 +414,6 @@ def test_a_damaged_result_is_refused_in_one_line(tmp_path):
 
 
 def test_durations_are_for_people():
-    told = [timing.in_words(seconds) for seconds in (4, 40, 1500, 12_600, 1e6, float("inf"))]
+    told = [in_words(seconds) for seconds in (4, 40, 1500, 12_600, 1e6, float("inf"))]
     assert told == ["4 s", "40 s", "25 min", "3.5 h", "12 days", "–"]
     assert all(one != two for one, two in pairwise(told))

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import slimnet_cli
 from processes import LONGEST_WAIT, below, runs
-from slimnet_cli.progress import sweep_workers
-from slimnet_cli.progress.sweep_workers import Job, Outcome, command
+
+from slimnet.sweep import workers
+from slimnet.sweep.jobs import Job, Outcome, command
 
 GRID = """
 [base]
@@ -93,7 +94,7 @@ def test_a_cell_that_fails_is_told_does_not_stop_the_others_and_is_tried_again_a
         tried.append(job.key)
         return Outcome(job.key, error="it is still not there")
 
-    monkeypatch.setattr(sweep_workers, "train_elsewhere", train)
+    monkeypatch.setattr(workers, "train_elsewhere", train)
     assert run(tmp_path) == 1
     assert tried == []
     assert run(tmp_path, "--retry") == 1

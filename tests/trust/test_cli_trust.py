@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import slimnet_cli
 from command_line import SHORT, run
-from slimnet_cli.progress import sweep_workers
 
-from slimnet.sweep import Store, read_grid
+from slimnet.sweep import Store, jobs, read_grid, workers
 from slimnet.training import DIGITS_DEMO
 
 CODE = "canary:network"
@@ -92,7 +91,7 @@ def test_naming_the_network_does_not_trust_the_arguments_of_a_file(hostile, caps
 @pytest.fixture
 def in_this_process(monkeypatch):
     """A sweep whose runs are trained here, with the arguments that their own processes would get."""
-    monkeypatch.setattr(sweep_workers, "Here", lambda concurrent: sweep_workers.InTurn())
+    monkeypatch.setattr(workers, "Here", lambda concurrent: workers.InTurn(slimnet_cli.run))
 
 
 GRID = """
@@ -131,7 +130,7 @@ def test_a_cell_with_a_damaged_recipe_is_not_trusted(content, tmp_path):
         os.mkfifo(recipe)
     else:
         recipe.write_bytes(content)
-    arguments = sweep_workers.command(sweep_workers.Job("cell", DIGITS_DEMO.to_json(), recipe.parent, tmp_path))
+    arguments = jobs.command(jobs.Job("cell", DIGITS_DEMO.to_json(), recipe.parent, tmp_path))
     assert "--resume" in arguments
     assert "--trust" not in arguments
 

@@ -8,7 +8,6 @@ from unittest import mock
 import slimnet_cli
 from slimnet_cli.commands.sweep import WorkerOptions
 from slimnet_cli.output.simulated_figures import known
-from slimnet_cli.progress.sweep_workers import InTurn
 
 import slimnet
 from fuzzing.specimens import CHECKPOINT_ARGS, PRINTED, compare, ladder, save_empty
@@ -22,6 +21,7 @@ from slimnet.reproduction import results
 from slimnet.reproduction.markdown import Found, document, markdown
 from slimnet.storage.records import read_record
 from slimnet.sweep import Store, read_grid
+from slimnet.sweep.workers import InTurn
 from slimnet.training import Recipe
 from slimnet.training.run import checkpoints
 from slimnet.training.run.run_folder import read_history, recipe_of
@@ -84,7 +84,7 @@ def sweep(folder: Path, spoilt: Path) -> None:
     """Go on with a sweep in this process; a grid is its user's own, and may run what it names."""
     lines = (folder / "sweep" / "runs").glob("*/recipe.json")
     if spoilt.name != "grid.toml" and all(map(is_short, lines)):
-        with mock.patch.object(WorkerOptions, "workers", return_value=InTurn()):
+        with mock.patch.object(WorkerOptions, "workers", return_value=InTurn(slimnet_cli.run)):
             command("sweep", folder / "grid.toml", "-o", folder / "sweep", "--device", "cpu", "--threads", 1)
 
 

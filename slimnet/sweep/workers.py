@@ -1,6 +1,4 @@
-"""The cells of a sweep, each trained by a process of its own, here or on a Ray cluster."""
-
-from __future__ import annotations
+"""The processes that train the cells of a sweep, here or on a Ray cluster; and this process, where that is quicker."""
 
 import contextlib
 import importlib
@@ -8,109 +6,31 @@ import io
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-INTERRUPTED = 130
+from slimnet.errors import UsageError
+from slimnet.storage.files import in_use, open_to_append
+from slimnet.sweep.jobs import PROGRAM, Job, Outcome, Outcomes, command, outcome
+
 POLL_SECONDS = 0.2
 UNTIL_INPUT_ENDS = "--until-input-ends"
-ERROR = "error: "
 PATIENCE = 600.0
 """Seconds that a process has, after its sweep has ended, to finish its step, save and exit."""
 
 Stopped = Callable[[], bool]
 
 
-@dataclass(frozen=True)
-class Job:
-    """The job of a process: a recipe's JSON, the folder of the run, and more options of `slimnet train`.
+class Workers(Protocol):
+    """Whatever trains jobs."""
 
-    `origin` is the folder that relative paths in the recipe start from.
-    """
-
-    key: str
-    recipe: str
-    folder: Path
-    origin: Path
-    options: tuple[str, ...] = ()
-
-    @property
-    def log(self) -> Path:
-        """The log file of the process."""
-        return self.folder.with_name(f"{self.folder.name}.log")
-
-    def said(self, since: int = 0) -> list[str]:
-        """The non-empty lines of its log, from a byte on."""
-        from slimnet.storage.files import open_file
-
-        try:
-            with open_file(self.log) as file:
-                file.seek(since)
-                text = file.read().decode(errors="replace")
-        except FileNotFoundError:
-            return []
-        return [line.strip() for line in text.splitlines() if line.strip()]
-
-    def length(self) -> int:
-        """The bytes in its log."""
-        return self.log.stat().st_size if self.log.exists() else 0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a cell: its result, or its error in one line; neither where it was interrupted."""
-
-    key: str
-    result: dict[str, Any] | None = None
-    error: str | None = None
-
-
-Outcomes = Generator[Outcome, None, None]
-
-
-def command(job: Job) -> list[str]:
-    """The command line that starts or resumes a cell."""
-    from slimnet.errors import SlimnetError
-    from slimnet.storage.files import read_text, whole_file
-    from slimnet.training import Recipe
-
-    train = [sys.executable, "-m", "slimnet_cli", "train"]
-    begun = job.folder / "recipe.json"
-    if begun.exists():
-        trust = []
-        # A folder may have come from elsewhere: what its recipe names is built only where the job asks for the same.
-        with contextlib.suppress(SlimnetError, OSError, UnicodeDecodeError):
-            if Recipe.from_json(read_text(begun)) == Recipe.from_json(job.recipe):
-                trust = ["--trust"]
-        return [*train, "--resume", str(job.folder), *trust, "--json", "--no-report", *job.options]
-    asked = job.folder.with_name(f"{job.folder.name}.json")
-    asked.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(asked, SlimnetError) as file:
-        file.write_text(job.recipe, encoding="utf-8")
-    return [*train, "--recipe", str(asked), "-o", str(job.folder), "--trust", "--json", "--no-report", *job.options]
-
-
-def outcome(job: Job, exit_code: int, output: str, said: Sequence[str]) -> Outcome:
-    """The outcome of a finished process; `said` are the lines of its log."""
-    from slimnet.errors import SlimnetError
-    from slimnet.storage.records import from_json
-
-    if exit_code == INTERRUPTED:
-        return Outcome(job.key)
-    if exit_code == 0:
-        with contextlib.suppress(SlimnetError):
-            return Outcome(job.key, from_json(dict[str, Any], output, "what the process wrote", SlimnetError))
-    told = [line.removeprefix(ERROR) for line in said if line.startswith(ERROR)]
-    # The last words of one that was killed are about something else; those of a bug are what it was.
-    last = said[-1:] if exit_code > 0 else []
-    ended = f"it was killed by signal {-exit_code}" if exit_code < 0 else f"it ended with exit code {exit_code}"
-    return Outcome(job.key, error=[ended, *last, *told][-1])
+    def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Stopped) -> Outcomes:
+        """Train the cells and yield their outcomes; after a stop request the current ones save and exit."""
 
 
 @contextlib.contextmanager
@@ -120,8 +40,6 @@ def lifeline(job: Job) -> Iterator[dict[str, Any]]:
     Its standard input is a pipe that nothing is written to. Only this process has the other end, which closes with it.
     Its messages go into its log.
     """
-    from slimnet.storage.files import open_to_append
-
     theirs, ours = os.pipe()
     try:
         with open_to_append(job.log) as log:
@@ -133,8 +51,6 @@ def lifeline(job: Job) -> Iterator[dict[str, Any]]:
 
 def await_leaving(folder: Path, stopped: Stopped) -> None:
     """Wait for a process of an earlier, killed sweep to save its run and exit."""
-    from slimnet.storage.files import in_use
-
     deadline = time.monotonic() + PATIENCE
     while in_use(folder) and not stopped() and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
@@ -194,7 +110,12 @@ class Here:
 
 @dataclass(frozen=True)
 class InTurn:
-    """Trains the cells in this process, one after the other: starting a process would take short ones too long."""
+    """Trains the cells in this process, one after the other: starting a process would take short ones too long.
+
+    `program` is what the command line does with arguments; it returns the exit code.
+    """
+
+    program: Callable[[Sequence[str]], int]
 
     def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Stopped) -> Outcomes:
         """Train the cells in order and yield their outcomes; an interruption leaves the others to a later run."""
@@ -207,23 +128,18 @@ class InTurn:
             await_leaving(job.folder, stopped)
             with interrupted_when(stopped):
                 found = self._train(job)
-            interrupted = found.result is None and found.error is None
+            interrupted = found.interrupted
             yield found
 
-    @staticmethod
-    def _train(job: Job) -> Outcome:
-        import slimnet_cli
-
-        from slimnet.storage.files import open_to_append
-
-        arguments, since, output = command(job)[3:], job.length(), io.StringIO()
+    def _train(self, job: Job) -> Outcome:
+        arguments, since, output = command(job)[len(PROGRAM) :], job.length(), io.StringIO()
         with (
             open_to_append(job.log) as log,
             contextlib.chdir(job.origin),
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(log),
         ):
-            exit_code = slimnet_cli.run(arguments)
+            exit_code = self.program(arguments)
         return outcome(job, exit_code, output.getvalue(), job.said(since))
 
 
@@ -283,8 +199,6 @@ class Ray:
         Raises:
             UsageError: there is none at the address.
         """
-        from slimnet.errors import UsageError
-
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray: Any = importlib.import_module("ray")
         try:

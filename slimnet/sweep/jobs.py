@@ -1,0 +1,100 @@
+"""The job of training one cell of a sweep: the command line of its process, and what the end of that means."""
+
+import contextlib
+import sys
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimnet.errors import SlimnetError
+from slimnet.storage.files import open_file, read_text, whole_file
+from slimnet.storage.records import from_json
+from slimnet.training import Recipe
+
+PROGRAM = (sys.executable, "-m", "slimnet_cli")
+"""The command line, run as a program of its own; the library does not import it."""
+INTERRUPTED = 130
+ERROR = "error: "
+
+
+@dataclass(frozen=True)
+class Job:
+    """The job of a process: a recipe's JSON, the folder of the run, and more options of `slimnet train`.
+
+    `origin` is the folder that relative paths in the recipe start from.
+    """
+
+    key: str
+    recipe: str
+    folder: Path
+    origin: Path
+    options: tuple[str, ...] = ()
+
+    @property
+    def log(self) -> Path:
+        """The log file of the process."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    def said(self, since: int = 0) -> list[str]:
+        """The non-empty lines of its log, from a byte on."""
+        try:
+            with open_file(self.log) as file:
+                file.seek(since)
+                text = file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return []
+        return [line.strip() for line in text.splitlines() if line.strip()]
+
+    def length(self) -> int:
+        """The bytes in its log."""
+        return self.log.stat().st_size if self.log.exists() else 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of a cell: its result, or its error in one line; neither where it was interrupted."""
+
+    key: str
+    result: dict[str, Any] | None = None
+    error: str | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the cell waits to go on."""
+        return self.result is None and self.error is None
+
+
+Outcomes = Generator[Outcome, None, None]
+
+
+def command(job: Job) -> list[str]:
+    """The command line that starts or resumes a cell."""
+    train = [*PROGRAM, "train"]
+    begun = job.folder / "recipe.json"
+    if begun.exists():
+        trust = []
+        # A folder may have come from elsewhere: what its recipe names is built only where the job asks for the same.
+        with contextlib.suppress(SlimnetError, OSError, UnicodeDecodeError):
+            if Recipe.from_json(read_text(begun)) == Recipe.from_json(job.recipe):
+                trust = ["--trust"]
+        return [*train, "--resume", str(job.folder), *trust, "--json", "--no-report", *job.options]
+    asked = job.folder.with_name(f"{job.folder.name}.json")
+    asked.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(asked, SlimnetError) as file:
+        file.write_text(job.recipe, encoding="utf-8")
+    return [*train, "--recipe", str(asked), "-o", str(job.folder), "--trust", "--json", "--no-report", *job.options]
+
+
+def outcome(job: Job, exit_code: int, output: str, said: Sequence[str]) -> Outcome:
+    """The outcome of a finished process; `said` are the lines of its log."""
+    if exit_code == INTERRUPTED:
+        return Outcome(job.key)
+    if exit_code == 0:
+        with contextlib.suppress(SlimnetError):
+            return Outcome(job.key, from_json(dict[str, Any], output, "what the process wrote", SlimnetError))
+    told = [line.removeprefix(ERROR) for line in said if line.startswith(ERROR)]
+    # The last words of one that was killed are about something else; those of a bug are what it was.
+    last = said[-1:] if exit_code > 0 else []
+    ended = f"it was killed by signal {-exit_code}" if exit_code < 0 else f"it ended with exit code {exit_code}"
+    return Outcome(job.key, error=[ended, *last, *told][-1])
