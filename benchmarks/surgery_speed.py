@@ -56,6 +56,7 @@ import slimnet
 from slimnet.benchmark.environment import environment
 from slimnet.errors import SlimnetError
 from slimnet.modules.copying import shared_copy
+from slimnet.modules.network import Network
 from slimnet.planning.dead_channels import dead_by_scale
 from slimnet.planning.make_plan import make_plan
 from slimnet.storage.files import whole_file
@@ -94,10 +95,11 @@ def exactness(name: str, beta: str) -> dict[str, Any]:
 
 
 def ours(model: nn.Module, inputs: torch.Tensor) -> nn.Module:
-    """slimnet's whole job."""
-    graph = trace(model, inputs)
+    """slimnet's whole job, from one walk over the network, as `slimnet.slim` does it."""
+    dense = Network.of(model)
+    graph = trace(dense, inputs)
     dead = dead_by_scale(graph, THRESHOLD)
-    return slimnet.apply_plan(model, make_plan(model, inputs, graph, dead, tried=False))
+    return slimnet.apply_plan(dense, make_plan(dense, inputs, graph, dead, tried=False))
 
 
 def theirs(model: nn.Module, inputs: torch.Tensor) -> nn.Module:

@@ -127,6 +127,8 @@ def equalise(removal: Removal) -> Removal:
 
     A part that is one set goes as a whole; `match` looks whether the code follows.
     """
+    if removal.problem.all_equal(removal.removed):
+        return removal
     for rows, reason in removal.problem.apart:
         kept = rows.shape[1] - removal.removed[rows].sum(1)
         target = max(1, int(kept.max()))

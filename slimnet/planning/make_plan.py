@@ -82,7 +82,7 @@ def plan_from(
     basis: Basis, model: nn.Module | Network, inputs: Inputs, *, tried: bool, rounding: Rounding
 ) -> SurgeryPlan:
     """The largest removal for what is known of a network, as `make_plan` makes it."""
-    graph, network = basis.graph, Network.of(model)
+    graph, network = basis.graph, type(model.module if isinstance(model, Network) else model).__name__
     rounding.check_against(graph)
     findings = first_findings(basis)
     for _ in range(MAX_ROUNDS):
@@ -98,7 +98,7 @@ def plan_from(
             narrow = slim_cost_by_arithmetic(graph.tensors.parameters, removal)
             return plan_of(basis, network, draft, narrow, rounding)
         try:
-            structure, slim = trace_slim(network, inputs, draft)
+            structure, slim = trace_slim(Network.of(model), inputs, draft)
             orders = match(removal, slim, draft.rows)
             check_steps(removal, slim, orders)
             return plan_of(basis, network, draft, slim_cost_of_trace(structure, slim), rounding, orders)
@@ -148,7 +148,7 @@ def make_draft(removal: Removal, findings: CodeFindings, rounding: Rounding) -> 
 
 
 def plan_of(
-    basis: Basis, network: Network, draft: Draft, narrow: Narrow, rounding: Rounding, orders: Orders | None = None
+    basis: Basis, network: str, draft: Draft, narrow: Narrow, rounding: Rounding, orders: Orders | None = None
 ) -> SurgeryPlan:
     """A draft as a plan; without `orders` every channel stays where it stood.
 
@@ -157,4 +157,4 @@ def plan_of(
     """
     removal = draft.removal
     found = natural_orders(removal) if orders is None else orders
-    return write_plan(network.name, basis.graph.tensors, narrow, removal, found, basis.dead, str(rounding))
+    return write_plan(network, basis.graph.tensors, narrow, removal, found, basis.dead, str(rounding))

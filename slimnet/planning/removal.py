@@ -77,6 +77,23 @@ class Problem:
         return tuple(parts for parts in self.equal if not (parts.rows == parts.rows[:, :1]).all())
 
     @cached_property
+    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The sets of all parts of `apart` in a row, where each part begins, and the first part of each division."""
+        rows = [division.rows for division in self.apart]
+        sizes = np.repeat([each.shape[1] for each in rows], [len(each) for each in rows])
+        counts = np.array([len(each) for each in rows])
+        return np.concatenate([each.ravel() for each in rows]), np.cumsum(sizes) - sizes, np.cumsum(counts) - counts
+
+    def all_equal(self, removed: np.ndarray) -> bool:
+        """Whether the parts of every division in `apart` keep equally many channels, and one at least."""
+        if not self.apart:
+            return True
+        sets, parts, divisions = self._parts
+        kept = np.add.reduceat(~removed[sets], parts, dtype=np.int64)
+        most, least = np.maximum.reduceat(kept, divisions), np.minimum.reduceat(kept, divisions)
+        return bool((most == least).all() and (least > 0).all())
+
+    @cached_property
     def tied(self) -> dict[str, list[tuple[Reader, np.ndarray]]]:
         """The readers of every weight that several read, with what each of them reads."""
         found: dict[str, list[tuple[Reader, np.ndarray]]] = {}

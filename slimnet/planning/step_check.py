@@ -29,19 +29,20 @@ def check_steps(removal: Removal, slim: ChannelGraph, orders: Orders) -> None:
     """
     graph = removal.graph
     check_sums(removal, slim)
-    check_views(removal, slim)
+    ours, theirs = places_of(graph), places_of(slim)
+    check_views(removal, slim, ours, theirs)
     if not graph.parts and not graph.sums and all(spec_of(op.name).width_free for op in graph.ops if op.touched):
         return
     follower = StepChecker(removal, slim, orders)
     # What an op records is the same in both networks, unless an axis with one position left shows no channels.
-    theirs = steps_by_call(slim)
-    for call, steps in steps_by_call(graph).items():
-        others = theirs.get(call, [])
+    narrow_steps = steps_by_call(slim, theirs)
+    for call, steps in steps_by_call(graph, ours).items():
+        others = narrow_steps.get(call, [])
         if list(map(type, steps)) == list(map(type, others)):
             for dense, narrow in zip(steps, others, strict=True):
                 follower.step(dense, narrow)
-    stayed = pins_by_call(slim)
-    for key, pins in pins_by_call(graph).items():
+    stayed = pins_by_call(slim, theirs)
+    for key, pins in pins_by_call(graph, ours).items():
         follower.stay(pins, stayed.get(key, []))
 
 
@@ -60,18 +61,18 @@ def check_sums(removal: Removal, slim: ChannelGraph) -> None:
             raise MixedChannelsError(removal.sets[total.rows], str(total.where.place))
 
 
-def check_views(removal: Removal, slim: ChannelGraph) -> None:
+def check_views(removal: Removal, slim: ChannelGraph, ours: Sequence[int], theirs: Sequence[int]) -> None:
     """Each view makes axes of the same sizes as in the dense network, less the channels that go.
 
-    Where the code asks for `view(n, 4, -1)`, the last axis would otherwise take what the channels have lost, as long as
-    the size of the input happens to allow it.
+    `ours` and `theirs` are what `places_of` says of the two. Where the code asks for `view(n, 4, -1)`, the last axis
+    would otherwise take what the channels have lost, as long as the size of the input happens to allow it.
 
     Raises:
         MixedChannelsError: an axis has another size.
     """
-    theirs = views_by_call(slim)
-    for place, views in views_by_call(removal.graph).items():
-        others = theirs.get(place, [])
+    narrow_views = views_by_call(slim, theirs)
+    for place, views in views_by_call(removal.graph, ours).items():
+        others = narrow_views.get(place, [])
         for dense, narrow in zip(views, others, strict=True) if len(views) == len(others) else ():
             expected = shape_left(removal, dense)
             if len(expected) != len(narrow.shape) or any(
@@ -80,9 +81,8 @@ def check_views(removal: Removal, slim: ChannelGraph) -> None:
                 raise MixedChannelsError(removal.sets[labels_among(dense.touched)], str(dense))
 
 
-def views_by_call(graph: ChannelGraph) -> dict[int, list[Op]]:
+def views_by_call(graph: ChannelGraph, places: Sequence[int]) -> dict[int, list[Op]]:
     """The views of channels, by their place among the ops that `called` lists."""
-    places = places_of(graph)
     found: dict[int, list[Op]] = {}
     for op, place in zip(graph.ops, places, strict=False):
         if op.shape:
@@ -100,18 +100,16 @@ def shape_left(removal: Removal, view: Op) -> list[int | None]:
     return shape
 
 
-def steps_by_call(graph: ChannelGraph) -> dict[int, list[Step]]:
+def steps_by_call(graph: ChannelGraph, places: Sequence[int]) -> dict[int, list[Step]]:
     """The steps of each op, by its place among the ops that `called` lists."""
-    places = places_of(graph)
     found: dict[int, list[Step]] = {}
     for step, op in zip(graph.steps, graph.step_ops, strict=True):
         found.setdefault(places[op], []).append(step)
     return found
 
 
-def pins_by_call(graph: ChannelGraph) -> dict[tuple[int, Reason], list[Pin]]:
+def pins_by_call(graph: ChannelGraph, places: Sequence[int]) -> dict[tuple[int, Reason], list[Pin]]:
     """The pins of each op for one reason, by its place among the ops that `called` lists, and the reason."""
-    places = places_of(graph)
     found: dict[tuple[int, Reason], list[Pin]] = {}
     for pin in graph.pins:
         found.setdefault((places[pin.op], pin.reason), []).append(pin)
