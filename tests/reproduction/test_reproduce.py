@@ -13,7 +13,9 @@ import phenomenon
 import pytest
 import slimnet_cli
 from pages import Tags, check_ids
+from slimnet_cli.progress.reproduction_run import moved
 
+from slimnet.errors import UsageError
 from slimnet.reproduction import catalogue, results, timing
 from slimnet.reproduction.scales import recipe_of
 from slimnet.reproduction.trends import cells
@@ -213,6 +215,14 @@ def test_figure_2_is_drawn_from_what_the_runs_kept(world, capsys):
     capsys.readouterr()
     parsed = Tags((world / "out" / "report.html").read_text())
     assert "fig2" in {each.get("id") for _, each in parsed.found}
+
+
+def test_a_history_without_the_layer_is_refused_in_one_line(world):
+    """As where a network of fewer layers was trained in that folder."""
+    folder = next((world / "out" / "runs").glob("*/history")).parent
+    assert moved(folder, "a row", 1).label == "a row"
+    with pytest.raises(UsageError, match="no history of γ and β in layer 99; delete the folder to train it again"):
+        moved(folder, "a row", 99)
 
 
 def test_a_run_that_fails_leaves_the_others_their_turn(place, capsys, monkeypatch):

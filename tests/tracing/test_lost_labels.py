@@ -1,5 +1,6 @@
 """No channel that the network uses is cut because its label was lost on the way."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ import slimnet
 from slimnet.modules.example_inputs import Inputs
 from slimnet.pipeline import plan_and_apply
 from slimnet.planning.dead_channels import dead_by_scale
+from slimnet.tracing.accounting import whole
 from slimnet.tracing.ops.registry import OPS
 from slimnet.tracing.trace import trace
 
@@ -212,3 +214,30 @@ def test_elements_that_move_into_other_channels_keep_both(how: str, dead: list[i
     graph = trace(net, x)
     narrow, _ = plan_and_apply(net, Inputs.of(x), lambda _: dead_by_scale(graph, 1e-3))
     assert relative(narrow(x), net(x)) < EXACT
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda base: base,
+        lambda base: base.reshape(4, 6),
+        lambda base: base.reshape(4, 6).T,
+        lambda base: base.reshape(2, 3, 4).transpose(2, 1, 0),
+        lambda base: base[::-1],
+        lambda base: base[:12],
+        lambda base: base[::2],
+        lambda base: base.reshape(4, 6)[:, :3],
+        lambda base: np.broadcast_to(base[:1], 24),
+        lambda base: np.lib.stride_tricks.as_strided(base, (24,), (0,)),
+        lambda base: np.lib.stride_tricks.as_strided(base, (4, 6), (8, 8)),
+        lambda base: base[np.arange(24)[::-1]],
+    ],
+    ids=["itself", "reshaped", "turned", "permuted", "backwards", "first half", "every second", "columns", "broadcast",
+         "one often", "overlapping", "copied"],
+)  # fmt: skip
+def test_a_view_stands_for_its_array_only_where_it_shows_all_of_it(view):
+    """Oracle: the labels themselves."""
+    base = np.arange(100, 124)
+    shown = view(base)
+    found = whole(shown)
+    assert set(found.ravel()) == set(shown.ravel())

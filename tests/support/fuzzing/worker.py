@@ -16,6 +16,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+# Its import cannot be tried again in a process where it once failed, as it may within the bounds below.
+import torch._dynamo  # noqa: F401
+
 from fuzzing.guard import Guard, difference, make_sentinel, tree
 from fuzzing.hostile import CANARY
 from fuzzing.mutation import Mutation
