@@ -118,12 +118,21 @@ def check_directory(content: bytes) -> None:
     if sum(entry.file_size for entry in entries) > len(content):
         raise BundleError("its records claim more bytes than the file has")
     for entry in entries:
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size or entry.flag_bits & 1:
-            raise BundleError(f"it holds {entry.filename!r:.60} compressed or encrypted")
-        if not entry.filename.startswith(PREFIX) or not RECORDS.fullmatch(entry.filename.removeprefix(PREFIX)):
-            raise BundleError(f"it holds {entry.filename!r:.60}, which is no part of a captured network")
+        check_entry(entry)
     if len({entry.filename for entry in entries}) != len(entries):
         raise BundleError("it holds a record twice")
+
+
+def check_entry(entry: zipfile.ZipInfo) -> None:
+    """Refuse an entry of a zip file that is not stored as it is, or is no record of a program.
+
+    Raises:
+        BundleError: naming it.
+    """
+    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size or entry.flag_bits & 1:
+        raise BundleError(f"it holds {entry.filename!r:.60} compressed or encrypted")
+    if not entry.filename.startswith(PREFIX) or not RECORDS.fullmatch(entry.filename.removeprefix(PREFIX)):
+        raise BundleError(f"it holds {entry.filename!r:.60}, which is no part of a captured network")
 
 
 def check_records(reader: Any, names: list[str]) -> None:

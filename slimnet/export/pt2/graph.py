@@ -5,7 +5,7 @@ file and values that were computed before, each found by its name in a dictionar
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,40 +195,46 @@ def read_argument(data: Any) -> Any:
         BundleError: it is something else.
     """
     ((kind, value),) = data.items()
-    match kind:
-        case "as_none":
-            return None
-        case "as_tensor":
-            return Name(text(value["name"]))
-        case "as_name":
-            return Name(text(value))
-        case "as_int":
-            return integer(value)
-        case "as_float":
-            return real(value)
-        case "as_bool":
-            return flag(value)
-        case "as_string":
-            return text(value)
-        case "as_complex":
-            return complex(real(value["real"]), real(value["imag"]))
-        case "as_scalar_type":
-            return DTYPES[integer(value)]
-        case "as_memory_format":
-            return MEMORY_FORMATS[integer(value)]
-        case "as_layout" if value == STRIDED:
-            return torch.strided
-        case "as_device" if value["type"] == "cpu" and value["index"] is None:
-            return torch.device("cpu")
-        case "as_optional_tensor" | "as_sym_int" | "as_sym_float" | "as_sym_bool":
-            return read_argument(value)
-        case "as_tensors":
-            return [Name(text(each["name"])) for each in value]
-        case "as_optional_tensors" | "as_sym_ints" | "as_sym_floats" | "as_sym_bools":
-            return [read_argument(each) for each in value]
-        case "as_ints" | "as_floats" | "as_bools" | "as_strings":
-            return [read_argument({kind.removesuffix("s"): each}) for each in value]
-    raise BundleError(f"it has an argument of the kind {kind!r:.40}, which is not read")
+    if kind not in ARGUMENTS:
+        raise unread(kind)
+    return ARGUMENTS[kind](value)
+
+
+def unread(kind: str) -> BundleError:
+    """The error for an argument of a kind that is not read."""
+    return BundleError(f"it has an argument of the kind {kind!r:.40}, which is not read")
+
+
+def read_name(tensor: Any) -> Name:
+    """The name of a tensor."""
+    return Name(text(tensor["name"]))
+
+
+def read_layout(value: Any) -> torch.layout:
+    """The layout of dense tensors.
+
+    Raises:
+        BundleError: it is another one.
+    """
+    if value != STRIDED:
+        raise unread("as_layout")
+    return torch.strided
+
+
+def read_device(value: Any) -> torch.device:
+    """The CPU, on which networks are captured.
+
+    Raises:
+        BundleError: it is another device.
+    """
+    if value["type"] != "cpu" or value["index"] is not None:
+        raise unread("as_device")
+    return torch.device("cpu")
+
+
+def list_of(read: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
+    """The reader of a list, each item of which `read` reads."""
+    return lambda values: [read(each) for each in values]
 
 
 def text(value: Any) -> str:
@@ -264,6 +270,30 @@ def real(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BundleError("it has something else where a number belongs")
     return float(value)
+
+
+ARGUMENTS: Mapping[str, Callable[[Any], Any]] = {
+    "as_none": lambda _: None,
+    "as_tensor": read_name,
+    "as_tensors": list_of(read_name),
+    "as_name": lambda value: Name(text(value)),
+    "as_int": integer,
+    "as_ints": list_of(integer),
+    "as_float": real,
+    "as_floats": list_of(real),
+    "as_bool": flag,
+    "as_bools": list_of(flag),
+    "as_string": text,
+    "as_strings": list_of(text),
+    "as_complex": lambda value: complex(real(value["real"]), real(value["imag"])),
+    "as_scalar_type": lambda value: DTYPES[integer(value)],
+    "as_memory_format": lambda value: MEMORY_FORMATS[integer(value)],
+    "as_layout": read_layout,
+    "as_device": read_device,
+    **dict.fromkeys(["as_optional_tensor", "as_sym_int", "as_sym_float", "as_sym_bool"], read_argument),
+    **dict.fromkeys(["as_optional_tensors", "as_sym_ints", "as_sym_floats", "as_sym_bools"], list_of(read_argument)),
+}
+"""How an argument of each kind is read."""
 
 
 def names_in(value: Any) -> Iterator[str]:

@@ -8,7 +8,7 @@ import itertools
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from slimnet.errors import BundleError
@@ -212,26 +212,45 @@ def size(node: ast.expr) -> Number:
         case ast.Name(id=name) if name not in FUNCTIONS:
             return TRACED
         case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str() as name)], keywords=about) if (
-            SYMBOL.fullmatch(name) and all(each.arg in ASSUMPTIONS and is_flag(each.value) for each in about)
+            SYMBOL.fullmatch(name) and are_assumptions(about)
         ):
             return TRACED
         case ast.Call(func=ast.Name(id="Float"), args=[ast.Constant(value=str() as digits)], keywords=about) if len(
             digits
-        ) < LARGEST_POWER and all(each.arg in ("precision", "dps") for each in about):
+        ) < LARGEST_POWER and are_precisions(about):
             return bounded(float(digits))
         case ast.Call(func=ast.Name(id=name), args=parts, keywords=[]) if name in FUNCTIONS:
             return bounded(FUNCTIONS[name](*map(size, parts)))
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in OPERATORS:
             return bounded(OPERATORS[type(sign)](size(left), size(right)))
-        case ast.Compare(left=left, ops=signs, comparators=others) if all(type(sign) in OPERATORS for sign in signs):
-            pairs = itertools.pairwise(map(size, [left, *others]))
-            return all(OPERATORS[type(sign)](*pair) for sign, pair in zip(signs, list(pairs), strict=True))
+        case ast.Compare(left=left, ops=signs, comparators=others) if are_known(signs):
+            return compared(signs, [size(part) for part in (left, *others)])
         case ast.BoolOp(op=sign, values=parts):
             values = [size(part) for part in parts]
             return any(values) if isinstance(sign, ast.Or) else all(values)
         case ast.UnaryOp(op=ast.USub() | ast.Not() as sign, operand=operand):
             return bounded(OPERATORS[type(sign)](size(operand)))
     raise BundleError("it has a size that is no arithmetic")
+
+
+def are_known(signs: Sequence[ast.cmpop]) -> bool:
+    """Whether comparisons are those of numbers."""
+    return all(type(sign) in OPERATORS for sign in signs)
+
+
+def compared(signs: Sequence[ast.cmpop], values: Sequence[Number]) -> bool:
+    """Whether a chain of comparisons holds."""
+    return all(OPERATORS[type(sign)](*pair) for sign, pair in zip(signs, list(itertools.pairwise(values)), strict=True))
+
+
+def are_assumptions(about: Sequence[ast.keyword]) -> bool:
+    """Whether keyword arguments are what torch writes about a symbol: `integer=True` and its like."""
+    return all(each.arg in ASSUMPTIONS and is_flag(each.value) for each in about)
+
+
+def are_precisions(about: Sequence[ast.keyword]) -> bool:
+    """Whether keyword arguments are what torch writes about a float: its number of digits."""
+    return all(each.arg in ("precision", "dps") for each in about)
 
 
 def is_flag(node: ast.expr) -> bool:

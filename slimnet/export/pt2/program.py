@@ -1,7 +1,7 @@
 """Program: a captured network read from its archive, ready to run without any code being made of it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,8 +131,7 @@ def read_program(archive: Archive) -> Program:
         BundleError: it is none, or does more than compute.
     """
     check_text({"model": archive.model, **archive.lists})
-    if archive.model["schema_version"]["major"] != SCHEMA:
-        raise BundleError("it was written by a torch that describes programs in another way")
+    check_form(archive.model)
     module = archive.model["graph_module"]
     signature = module["signature"]
     graph = read_graph(module["graph"])
@@ -140,23 +139,53 @@ def read_program(archive: Archive) -> Program:
         read_source(spec, place) for spec, place in zip(signature["input_specs"], graph.inputs, strict=True)
     )
     tensors = {**archive.tensors["constants"], **archive.tensors["weights"]}
-    if module["graph"].get("is_single_tensor_return"):
-        raise BundleError("its graph returns no list of values")
-    entry, *inner = module["module_call_graph"]
-    if entry["fqn"] or any(each["signature"] for each in inner):
-        raise BundleError("it describes calls inside the network")
-    container, returned = (read_container(entry["signature"][field]) for field in ("in_spec", "out_spec"))
-    if not all(is_name(key) for part in container.parts if part and part.kind is dict for key in part.keys):
-        raise BundleError("it takes a keyword argument that is no name")
+    container, returned = read_containers(module["module_call_graph"])
     changes = read_changes(signature["output_specs"], graph)
-    for name in [source.tensor for source in sources if source.tensor is not None] + [name for _, name in changes]:
-        if name not in tensors:
-            raise BundleError(f"it has no tensor {name!r:.60}")
+    used = [source.tensor for source in sources if source.tensor is not None]
+    check_present([*used, *(name for _, name in changes)], tensors)
     asked = [place for place, source in zip(graph.inputs, sources, strict=True) if source.tensor is None]
     if container.size != len(asked) or returned.size != len(graph.outputs) - len(changes):
         raise BundleError("it takes or returns another number of values than its graph")
     shapes = {place.text: read_shape(module["graph"], place) for place in asked if isinstance(place, Name)}
     return Program(graph, tensors, sources, shapes, container, changes)
+
+
+def check_form(model: Any) -> None:
+    """Refuse a description in another version, or of a graph that returns no list.
+
+    Raises:
+        BundleError: saying which.
+    """
+    if model["schema_version"]["major"] != SCHEMA:
+        raise BundleError("it was written by a torch that describes programs in another way")
+    if model["graph_module"]["graph"].get("is_single_tensor_return"):
+        raise BundleError("its graph returns no list of values")
+
+
+def read_containers(calls: Any) -> tuple[Container, Container]:
+    """The containers that a network's inputs and its outputs are in.
+
+    Raises:
+        BundleError: calls inside the network are described, or a keyword argument is no name.
+    """
+    entry, *inner = calls
+    if entry["fqn"] or any(each["signature"] for each in inner):
+        raise BundleError("it describes calls inside the network")
+    container, returned = (read_container(entry["signature"][field]) for field in ("in_spec", "out_spec"))
+    if not all(is_name(key) for part in container.parts if part and part.kind is dict for key in part.keys):
+        raise BundleError("it takes a keyword argument that is no name")
+    return container, returned
+
+
+def check_present(names: Iterable[str], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a network that names tensors which it does not have.
+
+    Raises:
+        BundleError: naming the first.
+    """
+    for name in names:
+        if name not in tensors:
+            raise BundleError(f"it has no tensor {name!r:.60}")
 
 
 def read_source(spec: Any, place: Any) -> Source:
