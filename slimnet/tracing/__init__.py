@@ -1,1 +1,1 @@
-"""How a trace follows channels: labels, what is known about each tensor, and the table of ops."""
+"""How a trace follows channels: labels, what is known about each tensor, and the registry of ops."""

@@ -37,7 +37,7 @@ class Account:
         self.sums, self.joins = len(recorder.sums), len(recorder.joins)
 
     def settle(self, call: Call) -> None:
-        """Keep every channel whose label the handler has lost."""
+        """Pin every channel whose label the handler has lost."""
         recorder = self.recorder
         # Parameters get their labels when they are first asked for.
         given = self.given or faces_of(recorder, given_to(call))
@@ -90,7 +90,7 @@ class Account:
                 self.keep_lost(call, face)
 
     def keep_lost(self, call: Call, face: Labels) -> None:
-        """Keep what of a face the op has neither returned nor read, nor cut together with what it has."""
+        """Pin the labels of a face that the op has neither returned nor read, nor joined with any of those."""
         recorder, seen, number = self.recorder, self.seen, self.number
         for left, right, _ in recorder.joins[self.joins :]:
             both = (seen[left] == number) | (seen[right] == number)

@@ -1,4 +1,4 @@
-"""constant_rules"""
+"""What the constants of an op's operands become in its output."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The dispatch mode of a trace: every ATen op that a forward calls comes by here."""
+"""The dispatch mode of a trace: every ATen op that a forward calls is sent to its row in the registry."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from slimnet.tracing.tensor_tags import Tag
 
 
 class ChannelMode(TorchDispatchMode):
-    """Sends every ATen op to its handler in the op table."""
+    """Sends every ATen op to its handler in the registry."""
 
     def __init__(self, recorder: Recorder):
         super().__init__()
@@ -35,7 +35,7 @@ class ChannelMode(TorchDispatchMode):
         kwargs = kwargs or {}
         name, functional = names(func)
         if name == "empty" and args[0] == [0] and kwargs.get("dtype") is torch.uint8:
-            # The reserve that every BatchNorm asks for and nobody reads.
+            # The workspace that every BatchNorm allocates and that is never read.
             return meta_shapes.nothing(torch.uint8)
         spec = OPS.get(name, UNKNOWN)
         if spec.handler is None and torch.is_inference_mode_enabled() and is_composite(func):
@@ -61,7 +61,7 @@ class ChannelMode(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nobody compiles this mode: without torch's guard against that, each op is dispatched twice as fast."""
+        """This mode is never compiled: without torch's guard against that, each op is dispatched twice as fast."""
         return False
 
     def in_place(
@@ -100,7 +100,7 @@ class ChannelMode(TorchDispatchMode):
         self.note(call)
 
     def handle(self, call: Call) -> None:
-        """Let the op table say what happens to the channels."""
+        """Give the outputs their labels and constants, by the op's handler."""
         recorder = self.recorder
         known = self.known_value(call)
         self.account.open(call)
@@ -127,7 +127,7 @@ class ChannelMode(TorchDispatchMode):
         return args, kwargs, tensors
 
     def constant(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A meta stand-in for a real tensor that the forward brought along.
+        """A meta stand-in for a real tensor that the forward uses, and that is none of the skeleton's.
 
         Raises:
             TraceError: it is one of the network's own, which a copy of the network would not have.
@@ -160,7 +160,7 @@ class ChannelMode(TorchDispatchMode):
         def compute(index: int) -> torch.Tensor:
             if not cache:
                 with torch.no_grad():
-                    # Without the device that the op was told, which was meta, some are made on the CPU.
+                    # Without the device argument, which was meta, factories make their tensors on the CPU.
                     cache.append(call.run(to_common_device([source() for source in sources]), "device"))
             return cache[0][index] if isinstance(cache[0], list | tuple) else cache[0]
 
@@ -185,7 +185,7 @@ class ChannelMode(TorchDispatchMode):
         return value().item()
 
     def note(self, call: Call) -> None:
-        """Remember the op and its parameters, so that a resized network that fails can be told where."""
+        """Remember the op and its parameters, so that a resized network that fails can be reported with its place."""
         recorder = self.recorder
         parameters, tags = recorder.parameters, recorder.tags
         touched: list[Labels] = []

@@ -1,4 +1,4 @@
-"""What a forward may ask for where its input is: while it is traced, that is on meta, where torch has no autocast."""
+"""torch functions that depend on the device of the input: while a forward is traced it is meta, without autocast."""
 
 import functools
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def as_with_data() -> Iterator[None]:
 def for_meta_too(real: Any) -> Any:
     """`torch.autocast.__init__`, for which `torch.autocast(x.device.type)` of a meta tensor does nothing.
 
-    torch's own raises. Channels live where they live in any type, and constants are computed in float64.
+    torch's own raises. Labels do not depend on the type, and constants are computed in float64.
     """
 
     @functools.wraps(real)
@@ -38,7 +38,7 @@ def for_meta_too(real: Any) -> Any:
 def by_element(real: Any) -> Any:
     """`torch.Tensor.tolist`, which asks for the elements of a meta tensor one by one, as `item` does.
 
-    torch's own reads the memory itself, so that no trace learns of it.
+    torch's own reads the memory itself, without an op that a trace would see.
     """
 
     @functools.wraps(real)

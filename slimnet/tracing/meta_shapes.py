@@ -31,7 +31,7 @@ def new(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
 
 @cache
 def nothing(dtype: torch.dtype) -> torch.Tensor:
-    """An empty tensor, for outputs that nobody reads."""
+    """An empty tensor, for outputs that are not read."""
     return torch.empty(0, dtype=dtype, device=META)
 
 
@@ -124,7 +124,7 @@ def spread(values: Sequence[int], axis: int) -> int:
 
 
 def batch_norm(x: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, ...]:
-    """BatchNorm: its input's shape, and statistics that nobody reads.
+    """BatchNorm: its input's shape, and statistics, which are not read.
 
     Raises:
         RuntimeError: it has another number of channels than its input.
@@ -184,7 +184,7 @@ def max_pool(
     dilation: Sequence[int] = (1,),
     ceil_mode: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Max-pooling over planes, and where the largest values stood."""
+    """Max-pooling over planes, and the positions of the largest values."""
     shape = pooled_shape(x, kernel_size, stride, padding, dilation, ceil_mode)
     return (new(shape, x), torch.empty(shape, dtype=torch.int64, device=META)) if shape else None
 

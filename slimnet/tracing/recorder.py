@@ -1,4 +1,4 @@
-"""The recorder: hands out labels, joins them, and keeps what the op table says about them."""
+"""The recorder: makes labels, joins them, and collects what the handlers of ops record about them."""
 
 import math
 from collections import Counter

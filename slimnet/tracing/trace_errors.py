@@ -1,4 +1,4 @@
-"""Why a forward cannot be followed, in one line for people."""
+"""Why a forward cannot be traced, as an error in one line."""
 
 from slimnet.errors import InputError, SlimnetError, TraceError
 from slimnet.modules.example_inputs import Inputs

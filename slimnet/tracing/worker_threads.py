@@ -1,4 +1,4 @@
-"""What a forward gives to other threads is done under the same mode, one piece of work after the other."""
+"""Work that a forward gives to other threads runs under the same dispatch mode, one piece after the other."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from slimnet.errors import TraceError
 from slimnet.torch_state.process_patch import attribute_patch
 
 LONGEST_WAIT = 30.0
-"""Seconds that a piece of work may take; a thread that waits for more work would never end."""
+"""Seconds that a piece of work may take: a thread that waits for more work never ends."""
 
 FOLLOWED: dict[int, TorchDispatchMode] = {}
 """The threads whose ops are seen, by their number, and the mode that sees them."""
@@ -23,8 +23,8 @@ FOLLOWED: dict[int, TorchDispatchMode] = {}
 def work_followed(mode: TorchDispatchMode) -> Iterator[None]:
     """While the context lasts, `mode` is on here and in what is given to other threads from here.
 
-    A mode is the affair of one thread. So each piece of work puts it on anew, and is waited for, which keeps ops in an
-    order that does not depend on the machine's.
+    A dispatch mode belongs to one thread. So each piece of work puts it on anew, and is waited for, so that the
+    order of ops does not depend on how threads are scheduled.
 
     Raises:
         TraceError: work does not end before the forward goes on.
@@ -110,7 +110,7 @@ def check_done(done: bool) -> None:
 
 
 class Path(list[str]):
-    """The paths of the modules whose forwards are running; `astray` is one that ran in a thread nobody follows."""
+    """The paths of the modules whose forwards are running; `astray` is one in a thread that is not followed."""
 
     astray: str | None = None
 
@@ -121,10 +121,10 @@ class Path(list[str]):
         super().append(name)
 
     def check(self) -> None:
-        """Refuse what nobody saw. Not while it runs, when whoever waits for the thread would do so forever.
+        """Refuse modules whose ops were not seen: after the forward, since to raise in a thread could block it forever.
 
         Raises:
-            TraceError: a module ran in a thread that nobody follows.
+            TraceError: a module ran in a thread that is not followed.
         """
         if self.astray is not None:
             raise TraceError(
