@@ -223,6 +223,13 @@ def table(results: dict[str, Any]) -> str:
         seconds, ratio = raced(row["race"]) if "race" in row else ("–", "–")
         memory = f"{row['memory']['ratio']:.2f}  {row['memory']['own_ratio']:.2f}"
         lines.append(f"{name:28s} {errors:>34s} {removed:>20s} {seconds:>8s} {ratio:>6s} {memory}")
+    lines += summary(complete)
+    return "\n".join(lines)
+
+
+def summary(complete: dict[str, Any]) -> list[str]:
+    """What the lines of all networks come to."""
+    lines = []
     races = [row["race"] for row in complete.values() if "race" in row]
     ratios = [race["ratio"] for race in races if "torch_pruning_failed" not in race]
     wrong = sum(1 for race in races if (race.get("torch_pruning_error") or 0) > 1e-3)
@@ -235,7 +242,7 @@ def table(results: dict[str, Any]) -> str:
         )
     over = [sum(row["memory"][key] > MOST_MEMORY for row in complete.values()) for key in ("ratio", "own_ratio")]
     lines.append(f"memory over {MOST_MEMORY} times the network on {over[0]}, on {over[1]} without library files")
-    return "\n".join(lines)
+    return lines
 
 
 PARTS: dict[str, Callable[[str, int], dict[str, Any]]] = {

@@ -162,24 +162,41 @@ def run(reproduction: Reproduction, tasks: Sequence[Task], budget: float | None)
     Raises:
         DataError: the images of all of it are missing.
     """
-    from slimnet.errors import DataError
-    from slimnet.reproduction.timing import chosen
-
     missing = [task for task in tasks if not reproduction.done(task)]
+    possible = with_images(reproduction, missing)
+    if not possible:
+        return False
+    if budget is None:
+        return reproduction.train(possible, budget)
+    fitting = within_budget(reproduction, possible, budget)
+    terminal.note(f"{len(fitting)} of {len(missing)} runs fit into the budget")
+    return reproduction.train(fitting, budget) or len(fitting) < len(possible)
+
+
+def with_images(reproduction: Reproduction, missing: Sequence[Task]) -> list[Task]:
+    """Those of the missing runs whose images are there; the others are reported.
+
+    Raises:
+        DataError: the images of all of them are missing.
+    """
+    from slimnet.errors import DataError
+
     possible = [task for task in missing if reproduction.can_run(task)]
     lacking = {task.entries[0].data for task in missing} - {task.entries[0].data for task in possible}
     if missing and not possible:
         raise DataError("; ".join(reproduction.lacking[name] for name in sorted(lacking)))
     for name in sorted(lacking):
         terminal.note(f"left out: {reproduction.lacking[name]}")
-    if budget is not None and possible:
-        costs = reproduction.seconds(possible)
-        fitting = chosen({task.key: costs[task.key] for task in possible}, budget)
-        later = [task for task in possible if task.key not in fitting]
-        possible = [task for task in possible if task.key in fitting]
-        terminal.note(f"{len(possible)} of {len(missing)} runs fit into the budget")
-        return reproduction.train(possible, budget) or bool(later)
-    return reproduction.train(possible, budget) if possible else False
+    return possible
+
+
+def within_budget(reproduction: Reproduction, possible: Sequence[Task], budget: float) -> list[Task]:
+    """Those of the runs that are made in the seconds of a budget."""
+    from slimnet.reproduction.timing import chosen
+
+    costs = reproduction.seconds(possible)
+    fitting = chosen({task.key: costs[task.key] for task in possible}, budget)
+    return [task for task in possible if task.key in fitting]
 
 
 def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool) -> None:
@@ -206,7 +223,6 @@ def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str]
 
 def forecast(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool) -> None:
     """List the cells with their data, their state and their estimated time."""
-    from slimnet.durations import in_words
     from slimnet.reproduction.catalogue import SIMULATED
 
     for name in (each for each in names if each in SIMULATED):
@@ -216,19 +232,26 @@ def forecast(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[
     costs = reproduction.seconds(tasks)
     rows = [_cell(reproduction, entry, tasks, costs) for entry in entries_of(names)]
     unique = {task.key: costs[task.key] for task in tasks}
-    waiting = sum(costs[task.key] for task in tasks if not reproduction.done(task))
     if as_json:
         machine = reproduction.machine()
         terminal.emit({"machine": machine, "runs": len(unique), "seconds": sum(unique.values()), "cells": rows})
         return
-    console = terminal.result()
+    waiting = sum(costs[task.key] for task in tasks if not reproduction.done(task))
     seeds = 1 + max((task.recipe.seed for task in tasks), default=0)
+    _show_forecast(rows, seeds, len(unique), sum(unique.values()), waiting)
+
+
+def _show_forecast(rows: Sequence[dict[str, Any]], seeds: int, runs: int, seconds: float, waiting: float) -> None:
+    """The cells as a table, what they need, and how long they take."""
+    from slimnet.durations import in_words
+
+    console = terminal.result()
     time = "time" if seeds == 1 else f"time of {seeds} runs"
     console.print(terminal.table(("table", "row", "data", time, "state"), [_line(row) for row in rows], right=(3,)))
     for needs in dict.fromkeys(row["needs"] for row in rows if row["needs"]):
         console.print(f"\n{needs}")
     console.print(
-        f"\n{len(unique)} runs cover these {len(rows)} cells: {in_words(sum(unique.values()))} here, one after the "
+        f"\n{runs} runs cover these {len(rows)} cells: {in_words(seconds)} here, one after the "
         f"other, {in_words(waiting)} of which remain",
         style="dim",
     )

@@ -90,13 +90,7 @@ def _state_dicts(
     within = (*around, id(content))
     for entry in WRAPPERS:
         yield from _state_dicts(content.get(entry), (*place, entry), within, budget)
-    # Some scripts put the epoch and the like right beside the weights.
-    tensors = {key: each for key, each in content.items() if isinstance(key, str) and torch.is_tensor(each)}
-    nested = next((key for key, each in tensors.items() if each.is_nested), None)
-    if nested is not None:
-        # It has no shape to compare.
-        raise CheckpointError(f"holds {nested} as a nested tensor; save an ordinary one")
-    tensors = {key: each for key, each in tensors.items() if key not in BOOKKEEPING}
+    tensors = _tensors_in(content)
     averages = [
         each for entry in AVERAGES for each in _state_dicts(content.get(entry), (*place, entry), within, budget)
     ]
@@ -104,6 +98,19 @@ def _state_dicts(
     if tensors and not (averages and numbers_alone):
         yield place, tensors
     yield from averages
+
+
+def _tensors_in(content: Mapping[Any, Any]) -> State:
+    """The tensors right in a dictionary, without the epoch and the like that some scripts put beside the weights.
+
+    Raises:
+        CheckpointError: one is a nested tensor, which has no shape to compare.
+    """
+    tensors = {key: each for key, each in content.items() if isinstance(key, str) and torch.is_tensor(each)}
+    nested = next((key for key, each in tensors.items() if each.is_nested), None)
+    if nested is not None:
+        raise CheckpointError(f"holds {nested} as a nested tensor; save an ordinary one")
+    return {key: each for key, each in tensors.items() if key not in BOOKKEEPING}
 
 
 def whole_networks(weights: Weights, wanted: mismatch.Shapes) -> list[Weights]:
@@ -148,17 +155,7 @@ def chosen(whole: Sequence[Weights], asked: str | None) -> Weights:
     Raises:
         CheckpointError: there is none of that name, or several.
     """
-    plain = [each for each in whole if not each.averaged]
-    averaged = [each for each in whole if each.averaged]
-    match asked:
-        case None:
-            matching = plain or averaged
-        case "plain":
-            matching = plain
-        case "ema":
-            matching = averaged
-        case _:
-            matching = [each for each in whole if asked in (each.place, each.entry, each.start)]
+    matching = _matching(whole, asked)
     if not matching:
         raise CheckpointError(f"has no weights {asked!r} of this network, only those in {_places(whole)}")
     # Entries are looked for in the order of their likelihood; within one, nothing tells two networks apart.
@@ -169,6 +166,20 @@ def chosen(whole: Sequence[Weights], asked: str | None) -> Weights:
             f"(--weights {alike[0].start})"
         )
     return min(alike, key=lambda each: len(each.start))
+
+
+def _matching(whole: Sequence[Weights], asked: str | None) -> Sequence[Weights]:
+    """The networks that a wish fits."""
+    plain = [each for each in whole if not each.averaged]
+    averaged = [each for each in whole if each.averaged]
+    match asked:
+        case None:
+            return plain or averaged
+        case "plain":
+            return plain
+        case "ema":
+            return averaged
+    return [each for each in whole if asked in (each.place, each.entry, each.start)]
 
 
 def _places(networks: Sequence[Weights]) -> str:

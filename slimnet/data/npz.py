@@ -74,16 +74,11 @@ def _read(path: Path, archive: zipfile.ZipFile) -> ImageData:
         raise DataError(f"{path}: {missing[0]} is missing; it needs {', '.join(_NEEDED)} and holds {found}")
     for name in _NEEDED:
         _check_header(path, archive, name)
-    for split in ("train", "test"):
-        images, labels = (_header(archive, f"{kind}_{split}")[0][0] for kind in "xy")
-        if images != labels:
-            raise DataError(
-                f"{path}: x_{split} has {images:,} images but y_{split} {labels:,} labels; they must pair up"
-            )
+    _check_pairs(path, archive)
     train, test = (
         (_array(archive, f"x_{split}"), _array(archive, f"y_{split}").to(torch.int64)) for split in ("train", "test")
     )
-    highest = max(int(labels.max()) if labels.numel() else 0 for labels in (train[1], test[1]))
+    highest = max(_highest_label(train[1]), _highest_label(test[1]))
     if highest >= LIMIT_CLASSES:
         raise DataError(
             f"{path}: label {highest} would mean {highest + 1:,} classes, of at most {LIMIT_CLASSES:,}; "
@@ -91,6 +86,20 @@ def _read(path: Path, archive: zipfile.ZipFile) -> ImageData:
         )
     classes = _class_names(path, archive) if "classes" in present else [str(label) for label in range(highest + 1)]
     return ImageData.of(path.name, train, test, classes)
+
+
+def _check_pairs(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse images without labels, and labels without images."""
+    for split in ("train", "test"):
+        images, labels = (_header(archive, f"{kind}_{split}")[0][0] for kind in "xy")
+        if images != labels:
+            raise DataError(
+                f"{path}: x_{split} has {images:,} images but y_{split} {labels:,} labels; they must pair up"
+            )
+
+
+def _highest_label(labels: torch.Tensor) -> int:
+    return int(labels.max()) if labels.numel() else 0
 
 
 def _check_header(path: Path, archive: zipfile.ZipFile, name: str) -> None:

@@ -73,14 +73,17 @@ def _problem(key: str, value: Any, depth: int) -> str | None:
         return None
     if SOURCES.search(key) and key not in HARMLESS:
         return "says where weights come from"
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        within = math.isfinite(value) and abs(value) <= LARGEST_NUMBER
-        return None if within else f"is over {LARGEST_NUMBER:,}"
-    if isinstance(value, str):
-        return None if TEXT.fullmatch(value) else "is a text that may be a path or an address"
+    if isinstance(value, bool | int | float | str):
+        return _problem_of_plain(value)
     if depth == 0 or not isinstance(value, list | tuple | Mapping):
         return "is neither a number, a name, nor a list or object of them"
     pairs = value.items() if isinstance(value, Mapping) else ((key, item) for item in value)
     return next(filter(None, (_problem(str(inner), item, depth - 1) for inner, item in pairs)), None)
+
+
+def _problem_of_plain(value: bool | int | float | str) -> str | None:
+    """What is wrong with a number or a text, or None."""
+    if isinstance(value, str):
+        return None if TEXT.fullmatch(value) else "is a text that may be a path or an address"
+    within = math.isfinite(value) and abs(value) <= LARGEST_NUMBER
+    return None if within else f"is over {LARGEST_NUMBER:,}"

@@ -72,10 +72,18 @@ def reader_of(kind: Any, others_ignored: bool) -> Reader:
         return functools.partial(_record, kind, others_ignored)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return functools.partial(_member, kind)
+    if get_origin(kind) is Literal:
+        return functools.partial(_choice, get_args(kind))
+    return _reader_of_parts(kind, functools.partial(reader_of, others_ignored=others_ignored))
+
+
+def _reader_of_parts(kind: Any, of: Callable[[Any], Reader]) -> Reader:
+    """The reader of a type that is made of others, whose readers `of` gives.
+
+    Raises:
+        TypeError: a type that no field of a record can have.
+    """
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return functools.partial(_choice, arguments)
-    of = functools.partial(reader_of, others_ignored=others_ignored)
     if origin is Annotated:
         return functools.partial(_bounded, of(arguments[0]), arguments[1:])
     if origin in (Union, UnionType):

@@ -37,10 +37,7 @@ class List(TorchDispatchMode):
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         given = [each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
-        target = kwargs.get("device")
-        places = {each.device for each in given if each.ndim} | ({torch.device(target)} if target and given else set())
-        if op is ATEN._local_scalar_dense.default or len(places) > 1:
-            raise RuntimeError(f"operation not permitted when stream is capturing: {op} on {places}")
+        self.refuse(op, given, kwargs.get("device"))
         # BatchNorm writes into its statistics, of which its schema says nothing.
         for tensor in given if op._schema.is_mutable or op is ATEN.native_batch_norm.default else ():
             self.remember(tensor)
@@ -51,6 +48,13 @@ class List(TorchDispatchMode):
                 self.made[place_of(tensor)] = tensor
         self.ops.append((op, args, kwargs, out))
         return out
+
+    @staticmethod
+    def refuse(op, given, target):
+        """Refuse what a stream that is captured does not permit: values read back, and copies between devices."""
+        places = {each.device for each in given if each.ndim} | ({torch.device(target)} if target and given else set())
+        if op is ATEN._local_scalar_dense.default or len(places) > 1:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {op} on {places}")
 
     def remember(self, tensor):
         """What was there before the capture, which is to be there after it."""
