@@ -23,6 +23,9 @@ UNTIL_INPUT_ENDS = "--until-input-ends"
 PATIENCE = 600.0
 """Seconds that a process has, after its sweep has ended, to finish its step, save and exit."""
 
+LOCAL_ATTEMPTS = 4
+"""How often a cluster of this machine alone is started: where the machine is busy, Ray gives up after half a minute."""
+
 Stopped = Callable[[], bool]
 
 
@@ -202,12 +205,22 @@ class Ray:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray: Any = importlib.import_module("ray")
         try:
-            ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
+            self._connect(ray, LOCAL_ATTEMPTS if self.address == "local" else 1)
         except Exception as error:  # What Ray raises here is of no one kind.
             why = (str(error).strip().splitlines() or ["it is not reached"])[0]
             told = f"no Ray cluster at {self.address!r} ({why}); `ray start --head` starts one, and --ray takes"
             raise UsageError(f"{told} the address of any") from error
         return ray
+
+    def _connect(self, ray: Any, attempts: int) -> None:
+        for left in reversed(range(attempts)):
+            try:
+                ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
+                return
+            except Exception as error:
+                if not left or "timed out" not in str(error):
+                    raise
+                ray.shutdown()
 
     @staticmethod
     def _outcome(ray: Any, job: Job, reference: Any) -> Outcome:

@@ -17,6 +17,7 @@ import pytest
 import slimnet_cli
 from processes import LONGEST_WAIT, below, runs
 
+from slimnet.errors import UsageError
 from slimnet.sweep import workers
 from slimnet.sweep.jobs import Job, Outcome, command
 
@@ -197,6 +198,24 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path, capsys, monke
     assert "ray start --head" in told
     with contextlib.closing(sqlite3.connect(tmp_path / "sweep" / "sweep.sqlite")) as table:
         assert table.execute("SELECT DISTINCT state FROM cells").fetchall() == [("waiting",)]
+
+
+def test_a_cluster_of_this_machine_alone_is_started_again_where_that_takes_too_long(monkeypatch):
+    """As on a busy machine. A cluster that others started is not: whether it is there does not change."""
+    begins, ends = [], []
+
+    def init(**_):
+        begins.append(1)
+        if len(begins) < 3:
+            raise RuntimeError("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: ends.append(1)))
+    workers.Ray("local", {})._cluster()
+    assert (len(begins), len(ends)) == (3, 2)
+    begins.clear()
+    with pytest.raises(UsageError, match="no Ray cluster at 'auto'"):
+        workers.Ray("auto", {})._cluster()
+    assert len(begins) == 1
 
 
 def test_cells_run_on_a_ray_cluster(tmp_path):
