@@ -1,4 +1,4 @@
-"""slimmed"""
+"""Slimmed: the result of `slim`."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""forward_path"""
+"""The path of the module whose forward is running, for messages that say where an error was raised."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""candidates"""
+"""Which channels may go: their constants can be folded into what reads them, or carried, or are zero."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""carriers"""
+"""Carriers: channels that stay, and whose weights take over the constants of removed ones of the same group."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""code_pins"""
+"""Pins for code that does not follow a narrower width, from where the forward of the slim network stopped."""
 
 from collections.abc import Sequence
 

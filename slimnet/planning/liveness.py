@@ -1,4 +1,4 @@
-"""liveness"""
+"""What is needed of the network's values: a walk back from the outputs."""
 
 from dataclasses import dataclass
 

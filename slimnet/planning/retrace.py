@@ -1,4 +1,4 @@
-"""retrace"""
+"""The trace of the slim network, with every tensor at its new size, which the dense one is compared with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

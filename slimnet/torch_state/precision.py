@@ -1,4 +1,4 @@
-"""precision"""
+"""Precision of products and sums: float32 that is exact or rounded to TF32, and double where a device has it."""
 
 from contextlib import AbstractContextManager
 from typing import Any
