@@ -211,6 +211,7 @@ def test_published_checkpoints_load_with_their_dead_gammas(arch, below, total):
     assert (int((gammas < 1e-3).sum()), gammas.numel()) == (below, total)
 
 
+@pytest.mark.sweep
 def test_published_resnet20_scores_what_it_should_on_cifar10():
     model = load_checkpoint(checkpoint_file("resnet20"), "resnet20")
     assert accuracy(model, *load_cifar10_test()) == pytest.approx(91.73, abs=0.02)

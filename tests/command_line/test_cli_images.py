@@ -49,7 +49,7 @@ def expected(checkpoint: Path, normalise: str) -> float:
     return (scores.argmax(1) == data.y_test).double().mean().item()
 
 
-@pytest.mark.parametrize("normalise", ["data", "none"])
+@pytest.mark.parametrize("normalise", [pytest.param("data", marks=pytest.mark.sweep), "none"])
 def test_slim_verify_and_benchmark_normalise_images_as_the_network_was_trained(checkpoint, tmp_path, capsys, normalise):
     """Without the option it is `data`."""
     given = ("--data", "digits", *(() if normalise == "data" else ("--normalise", normalise)))

@@ -48,7 +48,7 @@ def follows(slimmed: slimnet.Slimmed) -> bool:
     return "hard-codes a width" not in reasons(slimmed)
 
 
-@settings(quickly, max_examples=30)
+@settings(quickly, max_examples=15)
 @given(recipe=RECIPES, rate=RATES, beta=BETAS, multiple=st.sampled_from([2, 3, 4, 8, 1 << 30]))
 def test_rounded_networks_compute_the_same_at_round_widths(recipe, rate, beta, multiple):
     check_round(recipe, rate, beta, multiple)

@@ -218,6 +218,7 @@ def test_a_cluster_of_this_machine_alone_is_started_again_where_that_takes_too_l
     assert len(begins) == 1
 
 
+@pytest.mark.sweep
 def test_cells_run_on_a_ray_cluster(tmp_path):
     """A cluster of this machine alone, in a process of its own: Ray keeps threads and sockets that outlive a test."""
     grid(tmp_path)

@@ -159,7 +159,7 @@ def digits_in(path: Path, plan: Recipe, ready: Event) -> None:
     keep(path, plan, data, every=5, interval=5)
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(20, marks=pytest.mark.sweep)])
+@pytest.mark.parametrize("count", [3, pytest.param(20, marks=pytest.mark.sweep)])
 def test_killed_at_any_moment_a_run_loses_no_checkpoint_and_ends_the_same(tmp_path, count):
     """Real processes, killed by SIGKILL while they train and write. Oracle: one that is left alone."""
     plan = dataclasses.replace(DIGITS_DEMO.lasting(80 * count), arch_args=NARROW, flips=True)
