@@ -238,19 +238,19 @@ def measure_runs(options: argparse.Namespace, results: Row) -> None:
                 row = race(dataclasses.replace(recipe, seed=seed), every, load_data(recipe.data), options.threads)
                 # The path of the data is the machine's own.
                 row["recipe"]["data"] = "digits" if recipe is DIGITS_DEMO else "cifar10"
-                results["runs"][key] = row | {"environment": dict(environment().rows())}
+                results["runs"][key] = row
                 write(options.out, results)
 
 
 def measure_steps(options: argparse.Namespace, results: Row) -> None:
     """Time steps at every share of the filters."""
-    row = step_times(options.threads, options.repeats, options.steps)
-    results["steps"][str(options.threads)] = row | {"environment": dict(environment().rows())}
+    results["steps"][str(options.threads)] = step_times(options.threads, options.repeats, options.steps)
     write(options.out, results)
 
 
 def write(path: Path, results: Row) -> None:
-    """Replace the results file in one step."""
+    """Replace the results file in one step, with the machine that wrote it last."""
+    results["environment"] = dict(environment().rows())
     with whole_file(path, SlimnetError) as file:
         file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -61,6 +61,7 @@ from slimnet.planning.dead_channels import dead_by_scale
 from slimnet.planning.make_plan import make_plan
 from slimnet.storage.files import whole_file
 from slimnet.surgery.certificate import masked_scales
+from slimnet.torch_state.process import collection_paused
 from slimnet.tracing.trace import trace
 
 FRACTION = 0.4
@@ -94,8 +95,9 @@ def exactness(name: str, beta: str) -> dict[str, Any]:
     }
 
 
+@collection_paused()
 def ours(model: nn.Module, inputs: torch.Tensor) -> nn.Module:
-    """slimnet's whole job, from one walk over the network, as `slimnet.slim` does it."""
+    """slimnet's whole job, from one walk over the network and with one pause of Python's collector, as in `slim`."""
     dense = Network.of(model)
     graph = trace(dense, inputs)
     dead = dead_by_scale(graph, THRESHOLD)

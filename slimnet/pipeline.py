@@ -21,7 +21,7 @@ from slimnet.surgery.certificate import Certificate, certify, eval_copy
 from slimnet.surgery.equivalence import TOLERANCE
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.devices import uncompiled
-from slimnet.torch_state.process import return_memory
+from slimnet.torch_state.process import collection_paused, return_memory
 from slimnet.torch_state.random_state import random_numbers_kept
 from slimnet.tracing.trace import trace
 from slimnet.width_search import WidthSearch, choose
@@ -225,6 +225,8 @@ def plan_and_apply(
         graph = trace(network, inputs)
         return make_plan(network, inputs, graph, find(graph), tried=tried, rounding=rounding)
 
+    # One pause for all three: at the end of each of its own, the objects of a trace would be walked through once more.
+    @collection_paused()
     def make(rounding: Rounding | None) -> tuple[nn.Module, SurgeryPlan]:
         plan = plan_for(rounding, tried=tried)
         if plan == trusted:
