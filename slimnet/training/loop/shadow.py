@@ -1,15 +1,25 @@
 """Shadow: the dense run beside one that shrinks, which shows whether removed channels would have come back."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from slimnet.surgery.plan import SurgeryPlan
-from slimnet.training.analysis.metrics import DEAD_BELOW
+from slimnet.training.analysis.metrics import DEAD_BELOW, batchnorm_scales
 
-if TYPE_CHECKING:
-    from slimnet.training.loop.training_run import TrainingRun
+
+class DenseRun(Protocol):
+    """What a shadow needs of the run that it is."""
+
+    model: nn.Module
+
+    def advance_to(self, iteration: int) -> None:
+        """Take the steps up to an iteration."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to resume from here."""
 
 
 class Shadow:
@@ -24,10 +34,10 @@ class Shadow:
         run: the dense run; it has the recipe of the other one, without shrinking.
     """
 
-    def __init__(self, run: "TrainingRun") -> None:
+    def __init__(self, run: DenseRun) -> None:
         self.run = run
-        parameters = dict(run.model.named_parameters())
-        self._watched = {name: torch.zeros(each.numel(), dtype=torch.bool) for name, each in parameters.items()}
+        scales = {f"{name}.weight": gamma for name, gamma in batchnorm_scales(run.model).items()}
+        self._watched = {name: torch.zeros(gamma.numel(), dtype=torch.bool) for name, gamma in scales.items()}
         self._revived = {name: each.clone() for name, each in self._watched.items()}
 
     @property
