@@ -67,7 +67,7 @@ class WorkerOptions:
         Raises:
             click.UsageError: it is not.
         """
-        # What a cluster is told need not be here.
+        # A device that is named for a cluster need not be on this machine.
         return Machine(device=None if self.ray else self.device).chosen_device()
 
     def workers(self) -> Workers:

@@ -84,7 +84,7 @@ class Profile:
 
     @property
     def others(self) -> tuple[LayerTimes, ...]:
-        """Everything else: normalisation, activations, pooling, changes of layout, and what lies between."""
+        """Everything else: normalisation, activations, pooling, changes of layout, and time between operators."""
         return tuple(row for row in self.rows if row.kind == OTHER)
 
     @property

@@ -134,7 +134,7 @@ def _left_out(found: list[Weights], whole: list[Weights], taken: Weights) -> tup
 
 
 def _note(whole: list[Weights], taken: Weights, asked: str | None, left_out: tuple[str, ...]) -> str:
-    """What somebody should know who did not choose the weights."""
+    """A note for users who did not choose which weights are loaded."""
     told = []
     averages = [each.place for each in whole if each.averaged]
     if asked is None and taken.averaged:

@@ -65,7 +65,7 @@ NOT_CHECKPOINTS = {
 
 
 def read(file: Path) -> Any:
-    """The content of a checkpoint file, tensors on the CPU; the format is told by content, not by suffix.
+    """The content of a checkpoint file, tensors on the CPU; the format is recognised by content, not by suffix.
 
     Raises:
         CheckpointError: no such file, another format, damaged, or only readable by running code from it.

@@ -177,7 +177,7 @@ class StepChecker:
         self.learn(narrow.outputs, dense.outputs[order])
 
     def filter_alike(self, dense: Depthwise, narrow: Depthwise, times: int) -> None:
-        """A depthwise convolution by computed filters: channels that are alike cannot be told apart."""
+        """A depthwise convolution by computed filters: equal channels cannot be distinguished."""
         places = self.places([dense.inputs], [narrow.inputs], dense.inputs)
         _, first, often = np.unique(self.alike[dense.inputs], return_index=True, return_counts=True)
         places[np.isin(places, first[often > 1])] = -1

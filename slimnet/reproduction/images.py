@@ -16,7 +16,7 @@ SEED = 0
 
 
 def source_of(data: Dataset, root: Path) -> str:
-    """Where a data set lies below `root`, as `slimnet.data.load_data` takes it.
+    """The path of a data set below `root`, as `slimnet.data.load_data` takes it.
 
     Raises:
         DataError: it is not there; the message says what to provide.

@@ -59,7 +59,7 @@ class Measured:
 
 
 def unheard(_: str) -> None:
-    """Of progress that nobody wants to hear of."""
+    """Ignore progress."""
 
 
 def measure(
@@ -105,7 +105,7 @@ def measure(
 
 
 def scores(model: nn.Module, data: ImageData, split: Split, batch_size: int, progress: Told | None = None) -> Scores:
-    """Loss and errors in eval mode on the images as they are; `progress` is told how many of how many are done."""
+    """Loss and errors in eval mode on the images as they are; `progress` gets how many are done, and of how many."""
     loss = torch.zeros((), dtype=torch.float64, device="cpu")
     hits = Hits()
     with evaluating(model), torch.no_grad():

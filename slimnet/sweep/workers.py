@@ -107,7 +107,7 @@ class Here:
             try:
                 yield from (each.result() for each in as_completed([pool.submit(train, job) for job in jobs]))
             finally:
-                # Whatever ended this, nothing more is begun and what runs is told to save.
+                # Whatever ended this, no further cell begins, and running ones are asked to save.
                 abandoned.set()
 
 

@@ -59,7 +59,7 @@ class Runtime(ABC):
         return ", ".join(f"{package} {version}" for package, version in self.versions().items())
 
     def layer_timers(self, device: str) -> MakeTimer | None:
-        """How layers are timed on a device; None where they cannot be told apart."""
+        """How layers are timed on a device; None where it cannot time them one by one."""
         return None
 
     def stopwatch(self, device: str) -> Stopwatch:

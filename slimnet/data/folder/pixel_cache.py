@@ -66,7 +66,7 @@ def packed(
 
 
 def cache_folder() -> Path:
-    """Where packed sets are kept unless somebody says otherwise."""
+    """The default folder of packed data sets."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slimnet"
 
 
