@@ -65,7 +65,7 @@ EXTENT = (
     click.option(
         "--shrink",
         is_flag=True,
-        help=f"Remove dead filters during training, every {SHRINK_EVERY} iterations: which saves time.",
+        help=f"Remove dead filters during training, every {SHRINK_EVERY} iterations, which saves time.",
     ),
     click.option(
         "--budget", callback=seconds, metavar="TIME", help="Only the most valuable runs that fit into 90s, 25m, 2h, ..."

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from recomputed import capture_by_recomputing
 from runs import finished, images, recipe, same
 from test_training import Dropping
 
@@ -15,7 +16,7 @@ from slimnet.training import train
 from slimnet.training.loop import cuda_graph_step
 from slimnet.training.loop.batch_order import BatchOrder
 from slimnet.training.loop.batches import HostBatches, ResidentBatches, batches_of, moved
-from slimnet.training.loop.cuda_graph_step import CapturedStep, wanted
+from slimnet.training.loop.cuda_graph_step import wanted
 from slimnet.training.loop.distributed import ALONE, Ranks
 from slimnet.training.recipe.machine_settings import Tuning, compiler_told, gpu_settings
 
@@ -147,34 +148,14 @@ def test_captured_steps_are_those_of_the_plain_loop(monkeypatch, changes, tmp_pa
     So this shows that batches reach the graph's own tensors, and that every drop is captured anew.
     """
     plan, data = recipe(iterations=12, drops=(6, 9), flips=True, **changes), images()
-    captures = []
-
-    class Recomputed:
-        def __init__(self, step: CapturedStep, scale: float) -> None:
-            self.step, self.scale = step, scale
-            captures.append(scale)
-
-        def replay(self) -> None:
-            step = self.step
-            step._step(*step._batches.assemble(step._places), self.scale, step._tally)
-
-    def capture(step: CapturedStep, brought: tuple[torch.Tensor, ...], scale: float) -> Recomputed:
-        step._places = tuple(torch.zeros_like(each) for each in brought)
-        return Recomputed(step, scale)
-
-    def aside(step: CapturedStep, brought: tuple[torch.Tensor, ...], scale: float) -> None:
-        step._step(*step._batches.assemble(brought), scale, step._tally)
-
     expected = train(plan, data, every=5)
     reports = [(each.loss, each.accuracy) for each in expected]
-    monkeypatch.setattr(cuda_graph_step, "wanted", lambda *_: True)
-    monkeypatch.setattr(CapturedStep, "_captured", capture)
-    monkeypatch.setattr(CapturedStep, "_aside", aside)
+    captures = capture_by_recomputing(monkeypatch)
     for source in (data, mapped(data, tmp_path)):
         run = train(plan, source, every=5)
         assert [(each.loss, each.accuracy) for each in run] == reports
         assert same(expected.model.state_dict(), run.model.state_dict())
-    assert captures == pytest.approx([1, 0.1, 0.01] * 2)
+    assert [each.scale for each in captures] == pytest.approx([1, 0.1, 0.01] * 2)
 
 
 def test_an_optimiser_made_capturable_counts_on_the_device_and_steps_as_before():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import slimnet_cli
 import torch
+from recomputed import capture_by_recomputing
 from runs import TINY, everything, finished, images, recipe, same
 from slimnet_cli.progress.live_run import described
 from test_resume import keep, metrics
@@ -17,7 +18,6 @@ import slimnet
 from slimnet.errors import UsageError
 from slimnet.training import Recipe, TrainingRun, save_checkpoint, sparsity_by_gamma, train
 from slimnet.training.analysis.metrics import batchnorm_scales
-from slimnet.training.loop import cuda_graph_step
 from slimnet.training.loop.cuda_graph_step import wanted
 from slimnet.training.loop.distributed import ALONE, Ranks
 from slimnet.training.recipe.machine_settings import Tuning
@@ -150,33 +150,15 @@ def test_a_compiled_network_is_compiled_again_after_each_cut(start, monkeypatch)
 
 def test_a_graph_is_captured_again_after_each_cut(start, monkeypatch):
     """A graph needs a GPU; here it is the step that it would replay. Oracle: the run without graphs."""
-    captures = []
-
-    class Recomputed:
-        def __init__(self, step, scale):
-            self.step, self.scale = step, scale
-
-        def replay(self):
-            self.step._step(*self.step._batches.assemble(self.step._places), self.scale, self.step._tally)
-
-    def capture(step, brought, scale):
-        step._places = tuple(torch.zeros_like(each) for each in brought)
-        captures.append(step._step.forward.features.conv1.out_channels)
-        return Recomputed(step, scale)
-
-    def aside(step, brought, scale):
-        step._step(*step._batches.assemble(brought), scale, step._tally)
-
     plain = train(dying(start), images(), threads=1)
     expected = finished(plain)
-    monkeypatch.setattr(cuda_graph_step, "wanted", lambda *_: True)
-    monkeypatch.setattr(cuda_graph_step.CapturedStep, "_captured", capture)
-    monkeypatch.setattr(cuda_graph_step.CapturedStep, "_aside", aside)
+    captures = capture_by_recomputing(monkeypatch)
     run = train(dying(start), images(), threads=1)
     assert same(finished(run), expected)
     assert run.plan == plain.plan
     assert len(captures) == 1 + len(CUTS)
-    assert captures == sorted(captures, reverse=True)
+    widths = [each.shapes[0][0] for each in captures]
+    assert widths == sorted(widths, reverse=True)
     assert wanted(recipe(shrink_every=5), Tuning(cuda_graph=True), torch.device("cuda"), ALONE)
 
 
