@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 import paper
-from slimnet_cli.commands.sweep import WorkerOptions
+from slimnet_cli.commands.reproduce import train_here
+from slimnet_cli.options.workers import WorkerOptions
 from slimnet_cli.progress.reproduction_run import Reproduction, tasks_of
 
 from slimnet.reproduction.catalogue import Entry, entry
@@ -67,7 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.table:
         alone = WorkerOptions(concurrent=1, threads=1, device="cpu", ray=None, gpus=0.0)
-        reproduction = Reproduction(options.out, options.data_root, "small", alone)
+        reproduction = Reproduction(options.out, options.data_root, "small", alone, train_here)
         tasks = tasks_of(entries(), "small", options.seeds)
         reproduction.train([task for task in tasks if not reproduction.done(task)], None)
         paper.keep(options.out)

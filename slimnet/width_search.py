@@ -11,7 +11,8 @@ from torch import nn
 
 from slimnet.modules.example_inputs import Inputs
 from slimnet.planning.width_rounding import WHOLE, Rounding
-from slimnet.surgery.plan import SurgeryPlan, WidthTrial
+from slimnet.surgery.plan import SurgeryPlan
+from slimnet.surgery.plan_data import WidthTrial
 
 if TYPE_CHECKING:
     from slimnet.benchmark.runtimes.runtime import Runtime

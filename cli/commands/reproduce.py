@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.text import Text
-from slimnet_cli.commands.sweep import WorkerOptions, worker_options
+from slimnet_cli.commands.train import train
 from slimnet_cli.options.recipe import SHRINK_EVERY
 from slimnet_cli.options.shared import as_one, json_option
+from slimnet_cli.options.workers import WorkerOptions, worker_options
 from slimnet_cli.output import terminal
+from slimnet_cli.output.exit_codes import run_command
 from slimnet_cli.output.simulated_figures import simulate, write
 from slimnet_cli.progress.reproduction_run import Reproduction, Task, tasks_of
 
@@ -130,7 +132,7 @@ def reproduce(
     chosen = wanted(names)
     every = SHRINK_EVERY if extent.shrink else 0
     tasks = tasks_of(entries_of(chosen), extent.scale, extent.seeds, every)
-    reproduction = Reproduction(out, data_root, extent.scale, workforce)
+    reproduction = Reproduction(out, data_root, extent.scale, workforce, train_here)
     if dry_run:
         forecast(reproduction, tasks, chosen, as_json)
         return
@@ -145,6 +147,11 @@ def reproduce(
         terminal.note(trouble)
     if troubles:
         raise click.exceptions.Exit(1)
+
+
+def train_here(arguments: Sequence[str]) -> int:
+    """Run `slimnet train` in this process; returns its exit code."""
+    return run_command(train, arguments)
 
 
 def entries_of(names: Sequence[str]) -> list[Entry]:

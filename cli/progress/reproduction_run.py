@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimnet_cli.commands.sweep import WorkerOptions
+from slimnet_cli.options.workers import WorkerOptions
 from slimnet_cli.output import terminal
 from slimnet_cli.progress.sweep_queue import train_waiting
 
@@ -76,12 +76,16 @@ def tasks_of(wanted: Sequence[Entry], scale: Scale, seeds: int, shrink_every: in
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The folder of a reproduction, its data, and its workers."""
+    """The folder of a reproduction, its data, and its workers.
+
+    `train_here` runs `slimnet train` with these arguments in this process, and returns its exit code.
+    """
 
     out: Path
     root: Path
     scale: Scale
     workforce: WorkerOptions
+    train_here: Callable[[Sequence[str]], int]
 
     @property
     def results(self) -> Path:
@@ -205,13 +209,11 @@ class Reproduction:
         return failed + [f"{name} was trained, but not measured" for name in unmeasured]
 
     def _workers(self) -> Workers:
-        from slimnet_cli.commands.train import train
-        from slimnet_cli.output.exit_codes import run_command
-
         from slimnet.sweep.workers import InTurn
 
+        # Short runs one after the other: starting a process for each would take longer than some of them train.
         alone = self.scale == "small" and self.workforce.concurrent == 1 and self.workforce.ray is None
-        return InTurn(lambda arguments: run_command(train, arguments[1:])) if alone else self.workforce.workers()
+        return InTurn(lambda arguments: self.train_here(arguments[1:])) if alone else self.workforce.workers()
 
     def _job(self, row: Row, task: Task) -> Job:
         from slimnet.sweep.jobs import Job

@@ -17,18 +17,8 @@ from slimnet.planning.liveness import needs
 from slimnet.planning.relied_constants import relied_scales
 from slimnet.planning.removal import Removal
 from slimnet.planning.slim_cost import Narrow, count_elements
-from slimnet.surgery.plan import (
-    AxisCut,
-    FeatureCount,
-    Fold,
-    GroupCut,
-    Kept,
-    LayerPlan,
-    Merge,
-    PaddingCut,
-    SurgeryPlan,
-    Zeroed,
-)
+from slimnet.surgery.plan import SurgeryPlan
+from slimnet.surgery.plan_data import AxisCut, FeatureCount, Fold, GroupCut, Kept, LayerPlan, Merge, PaddingCut, Zeroed
 from slimnet.torch_state.precision import double_sum, in_double
 
 AT_ONCE = 1 << 16

@@ -17,7 +17,7 @@ from slimnet.graph.channel_graph import Depthwise, Norm, Reader, Step
 from slimnet.graph.labels import Labels
 from slimnet.planning.liveness import columns_read
 from slimnet.planning.removal import Removal
-from slimnet.surgery.plan import Merge
+from slimnet.surgery.plan_data import Merge
 
 
 def relied_scales(

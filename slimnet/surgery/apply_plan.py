@@ -13,7 +13,8 @@ from slimnet.graph.channel_graph import SILENT
 from slimnet.modules.copying import copied, copy_with
 from slimnet.modules.network import Network
 from slimnet.modules.width_attributes import refit, set_features, set_padding, stored, submodule
-from slimnet.surgery.plan import GroupCut, Merge, SurgeryPlan
+from slimnet.surgery.plan import SurgeryPlan
+from slimnet.surgery.plan_data import GroupCut, Merge
 from slimnet.torch_state.precision import in_double, numbers
 from slimnet.torch_state.process import collection_paused
 

@@ -3,17 +3,20 @@
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 
 from slimnet.errors import PlanError
-from slimnet.surgery.plan import AxisCut, Fold, GroupCut, Kept, LayerPlan, Merge, SurgeryPlan, Zeroed, check_indices
+from slimnet.surgery.plan_checks import check_indices
+from slimnet.surgery.plan_data import AxisCut, Fold, GroupCut, Kept, LayerPlan, Merge, PlanData, Zeroed
 
 Keep = tuple[int, ...]
 Shape = tuple[int, ...]
+Plan = TypeVar("Plan", bound=PlanData)
 
 
-def compose(first: SurgeryPlan, second: SurgeryPlan) -> SurgeryPlan:
+def compose(first: PlanData, second: Plan) -> Plan:
     """The plan that does to the dense network what `first` and then `second` do.
 
     Raises:
@@ -48,7 +51,7 @@ def joined(first: str, second: str) -> str:
     return first if second in first.split(", then ") else f"{first}, then {second}"
 
 
-def check_composes(first: SurgeryPlan, second: SurgeryPlan) -> None:
+def check_composes(first: PlanData, second: PlanData) -> None:
     """Refuse a second plan that is not for the network that the first leaves.
 
     Raises:
@@ -70,20 +73,20 @@ def check_composes(first: SurgeryPlan, second: SurgeryPlan) -> None:
             raise PlanError(f"the plans do not compose: the second does not know {name}, which the first leaves")
 
 
-def is_plain(name: str, plan: SurgeryPlan, others: Iterable[str]) -> bool:
+def is_plain(name: str, plan: PlanData, others: Iterable[str]) -> bool:
     """Whether a name may be that of a plain tensor attribute, which a plan knows only where it cuts it."""
     path = name.rpartition(".")[0]
     return any(cut.tensor == name for cut in plan.cuts) and any(other.rpartition(".")[0] == path for other in others)
 
 
-def is_shared(name: str, shape: Shape, first: SurgeryPlan, left: Mapping[str, Shape]) -> bool:
+def is_shared(name: str, shape: Shape, first: PlanData, left: Mapping[str, Shape]) -> bool:
     """Whether a tensor may be one that the first plan cuts under another name, which is all that it names."""
     cut = {each.tensor for each in first.cuts} | {each.weight for each in first.groups}
     dense = tuple(first.shapes.get(name, ()))
     return name not in cut and any(left[other] == shape and tuple(first.shapes[other]) == dense for other in cut)
 
 
-def shapes_left(plan: SurgeryPlan) -> dict[str, Shape]:
+def shapes_left(plan: PlanData) -> dict[str, Shape]:
     """The shape of every tensor after a plan, biases that it adds included."""
     left = {name: tuple(shape) for name, shape in plan.shapes.items()}
     for group in plan.groups:
@@ -101,7 +104,7 @@ def shapes_left(plan: SurgeryPlan) -> dict[str, Shape]:
 class Composer:
     """Translates the parts of a second plan to the channels of the dense network, and joins them with the first's."""
 
-    def __init__(self, first: SurgeryPlan, second: SurgeryPlan) -> None:
+    def __init__(self, first: PlanData, second: PlanData) -> None:
         self.first, self.second = first, second
         self.before = {(cut.tensor, cut.axis): cut.keep for cut in first.cuts}
         self.after = {(cut.tensor, cut.axis): cut.keep for cut in second.cuts}

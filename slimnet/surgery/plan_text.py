@@ -1,13 +1,11 @@
 """A surgery plan as readable text."""
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from slimnet.surgery.plan import LayerPlan, Merge, SurgeryPlan, WidthTrial
+from slimnet.surgery.plan_data import LayerPlan, Merge, PlanData, WidthTrial
 
 
-def describe(plan: "SurgeryPlan") -> str:
+def describe(plan: PlanData) -> str:
     """The plan in plain text: totals, changed layers, folded constants, kept channels and the reasons."""
     lines = [
         f"surgery plan for {plan.network}: dead is {plan.criterion}",
@@ -29,7 +27,7 @@ def describe(plan: "SurgeryPlan") -> str:
     return "\n".join(lines)
 
 
-def merge_lines(merge: "Merge") -> list[str]:
+def merge_lines(merge: Merge) -> list[str]:
     """What is carried by channels of one weight, and what it makes up for."""
     pairs = list(zip(merge.carriers, merge.sources, strict=True))
     carriers = {carrier for carrier, source in pairs if carrier != source}
@@ -46,13 +44,13 @@ def many(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
-def width_lines(plan: "SurgeryPlan") -> list[str]:
+def width_lines(plan: PlanData) -> list[str]:
     """To what the widths were rounded up, and what else was measured before that was chosen."""
     chosen = [f"  widths rounded up: {plan.rounding}"] if plan.rounding != "none" or plan.trials else []
     return [*chosen, *(trial_line(trial) for trial in plan.trials)]
 
 
-def trial_line(trial: "WidthTrial") -> str:
+def trial_line(trial: WidthTrial) -> str:
     """One way to round the widths that was measured."""
     return (
         f"    {trial.rounding}: {trial.median_ms:.3g} ms at batch {trial.batch} on {trial.threads} threads, "
@@ -60,7 +58,7 @@ def trial_line(trial: "WidthTrial") -> str:
     )
 
 
-def layer_line(layer: "LayerPlan") -> str:
+def layer_line(layer: LayerPlan) -> str:
     """One changed layer."""
     return (
         f"  {layer.name} ({layer.kind}): {layer.channels_before} → {layer.channels_after} channels, "

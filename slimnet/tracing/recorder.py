@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -32,10 +32,15 @@ from slimnet.tracing.source_line import line_above
 from slimnet.tracing.tensor_tags import PLAIN, Tag
 from slimnet.tracing.worker_threads import Path
 
-if TYPE_CHECKING:
-    from slimnet.tracing.op_call import Call
-
 Constant = Callable[[Sequence[Constants]], Constants]
+
+
+class NamedCall(Protocol):
+    """A call of an op, such as `op_call.Call`; the recorder needs its name alone."""
+
+    @property
+    def name(self) -> str:
+        """The name of the op."""
 
 
 class Recorder:
@@ -239,13 +244,13 @@ class Recorder:
         self.pin(out, where)
         return np.tile(out, rows.shape[0] // count)
 
-    def here(self, call: "Call") -> Place:
+    def here(self, call: NamedCall) -> Place:
         """Where an op was called: its name, module path and source line."""
         if self.found_here is None:
             self.found_here = Place(call.name, self.module, self.line)
         return self.found_here
 
-    def because(self, kind: Kind, call: "Call") -> Reason:
+    def because(self, kind: Kind, call: NamedCall) -> Reason:
         """A reason why what an op touches stays."""
         return Reason(kind, self.here(call))
 

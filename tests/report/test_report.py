@@ -16,7 +16,7 @@ from slimnet.models import build
 from slimnet.report import Report, Training, formatting, render, write_report
 from slimnet.report.network import text as verdict
 from slimnet.report.network.figures import _bins
-from slimnet.surgery.plan import Kept, LayerPlan
+from slimnet.surgery.plan_data import Kept, LayerPlan
 from slimnet.training import Accuracy, Progress, Recipe, Snapshot
 
 EXAMPLE = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))

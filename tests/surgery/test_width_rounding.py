@@ -16,7 +16,8 @@ from zoo import network, scatter_dead
 import slimnet
 from slimnet.errors import UsageError
 from slimnet.planning.removal import WidthConstraint
-from slimnet.surgery.plan import LayerPlan, SurgeryPlan
+from slimnet.surgery.plan import SurgeryPlan
+from slimnet.surgery.plan_data import LayerPlan
 
 LOOSE = float("inf")
 

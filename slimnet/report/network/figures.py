@@ -19,7 +19,7 @@ from slimnet.report.drawing.axes import floor, iterations_axis, loss_axis, power
 from slimnet.report.drawing.svg import DEAD, DENSE, INK, MUTED, SLIM, Canvas, drawing
 from slimnet.report.formatting import printable, times
 from slimnet.report.network.content import Training
-from slimnet.surgery.plan import LayerPlan
+from slimnet.surgery.plan_data import LayerPlan
 
 MOST_BARS = 40
 MOST_TRACES = 240

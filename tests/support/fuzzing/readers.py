@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 import slimnet_cli
-from slimnet_cli.commands.sweep import WorkerOptions
+from slimnet_cli.options.workers import WorkerOptions
 from slimnet_cli.output.simulated_figures import known
 
 import slimnet

@@ -1,0 +1,184 @@
+"""What a surgery plan is made of: cuts, folds, kept channels and the reasons for them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from slimnet.graph.reasons import Kind, Reason
+from slimnet.storage.field_types import Count
+
+FORMAT = 1
+"""The version of the JSON that `SurgeryPlan.to_json` writes."""
+
+
+@dataclass(frozen=True)
+class AxisCut:
+    """Keep these positions of one axis of a parameter or buffer, in this order."""
+
+    tensor: str
+    axis: int
+    keep: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GroupCut:
+    """A grouped convolution's new groups: `inputs` are the dense input channels of each new group in turn.
+
+    `outputs` are the kept dense output channels. A tap between channels of different old groups is zero. Of a
+    transposed convolution, whose weight has its inputs first, it is the other way round.
+    """
+
+    weight: str
+    groups_before: Count
+    groups_after: Count
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Constants of removed channels, added to a bias: one increment for each remaining output channel."""
+
+    reader: str
+    bias: str
+    channels: Count
+    increments: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Constants of removed channels, carried by a kept one: `weight[:, carrier] += ratio · weight[:, source]`.
+
+    A channel that is its own source is a mean over channels of which some are removed.
+    """
+
+    weight: str
+    axis: int
+    carriers: tuple[int, ...]
+    sources: tuple[int, ...]
+    ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Zeroed:
+    """γ below the threshold that has to be zero for the surgery to be exact, for dense channels.
+
+    They are those of removed constants, of what carries them, and of what they are computed from. Every other channel
+    that stays keeps its γ.
+    """
+
+    tensor: str
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PaddingCut:
+    """The zero channels a `PadShortcut` adds after the surgery."""
+
+    module: str
+    before: Count
+    after: Count
+
+
+@dataclass(frozen=True)
+class FeatureCount:
+    """The channels after the surgery of a normalisation that has no tensor of its own."""
+
+    module: str
+    channels: Count
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Dead channels of a layer that stay, and why: `reason` in words, and the same as data.
+
+    `kind` is one of `slimnet.graph.reasons`; `op`, the path `module` and the source `line` say where. Each
+    is empty where there is none, and in plans that were made without.
+    """
+
+    layer: str
+    reason: str
+    channels: tuple[int, ...]
+    kind: str = ""
+    op: str = ""
+    module: str = ""
+    line: str = ""
+
+    @classmethod
+    def because(cls, layer: str, reason: Reason, channels: tuple[int, ...]) -> "Kept":
+        """Channels that stay for a reason."""
+        return cls(layer, str(reason), channels, reason.kind.name.lower(), *reason.place)
+
+    @property
+    def help(self) -> str:
+        """The remedy in a few words; empty where there is none."""
+        kind = Kind.__members__.get(self.kind.upper())
+        return "" if kind is None else kind.help
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One convolution or linear layer before and after; `channels` are its outputs, `dead` those that are constant.
+
+    MACs are those of inference: a layer that only training runs has none.
+    """
+
+    name: str
+    kind: str
+    channels_before: Count
+    channels_after: Count
+    dead: Count
+    macs_before: Count
+    macs_after: Count
+
+
+@dataclass(frozen=True)
+class WidthTrial:
+    """One way to round the widths that was measured, in milliseconds for a whole batch, over the quickest rounds.
+
+    `low` and `high` bound how many times faster than the dense network it is, with 95 % confidence.
+    """
+
+    rounding: str
+    runtime: str
+    batch: Count
+    threads: Count
+    macs: Count
+    median_ms: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PlanData:
+    """The fields of a surgery plan, without its methods: see `slimnet.surgery.plan.SurgeryPlan`."""
+
+    network: str
+    criterion: str
+    threshold: float
+    shapes: Mapping[str, tuple[int, ...]]
+    cuts: tuple[AxisCut, ...]
+    groups: tuple[GroupCut, ...]
+    folds: tuple[Fold, ...]
+    merges: tuple[Merge, ...]
+    zeroed: tuple[Zeroed, ...]
+    paddings: tuple[PaddingCut, ...]
+    kept: tuple[Kept, ...]
+    layers: tuple[LayerPlan, ...]
+    params_before: Count
+    params_after: Count
+    macs_before: Count
+    macs_after: Count
+    rounding: str = "none"
+    trials: tuple[WidthTrial, ...] = ()
+    features: tuple[FeatureCount, ...] = ()
+    version: int = FORMAT
+
+    @property
+    def removed_channels(self) -> int:
+        """Output channels removed from convolutions and linear layers."""
+        return sum(layer.channels_before - layer.channels_after for layer in self.layers)
+
+    @property
+    def dead_channels(self) -> int:
+        """Output channels of convolutions and linear layers that were found dead."""
+        return sum(layer.dead for layer in self.layers)
