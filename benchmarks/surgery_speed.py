@@ -101,7 +101,7 @@ def ours(model: nn.Module, inputs: torch.Tensor) -> nn.Module:
     dense = Network.of(model)
     graph = trace(dense, inputs)
     dead = dead_by_scale(graph, THRESHOLD)
-    return slimnet.apply_plan(dense, make_plan(dense, inputs, graph, dead, tried=False))
+    return slimnet.apply_plan(dense, make_plan(dense, inputs, graph, dead, retrace=False))
 
 
 def theirs(model: nn.Module, inputs: torch.Tensor) -> nn.Module:

@@ -95,9 +95,9 @@ def slim_found(
     batches = None if loader is None else RepeatedLoader(loader)
     find = found_once(find)
 
-    def attempt(tried: bool, trusted: SurgeryPlan | None) -> Slimmed:
-        """Slim the network once, with a plan that is tried on it or one that is trusted."""
-        narrow, plan = plan_and_apply(network, inputs, find, rounding, tried=tried, trusted=trusted)
+    def attempt(retrace: bool, trusted: SurgeryPlan | None) -> Slimmed:
+        """Slim the network once, with a plan that was checked by a retrace, or one made without."""
+        narrow, plan = plan_and_apply(network, inputs, find, rounding, retrace=retrace, trusted=trusted)
         return certify_or_raise(network, narrow, plan, inputs, loader=batches, tolerance=tolerance, float64=float64)
 
     return retry_with_retrace(attempt)
@@ -120,9 +120,9 @@ class SamePlanError(SlimnetError):
 
 
 def retry_with_retrace(attempt: Callable[[bool, SurgeryPlan | None], Slimmed]) -> Slimmed:
-    """What `attempt(False)` gives; where that is not the masked network, what `attempt(True)` gives, with more care.
+    """The result of `attempt(False)`, without a retrace; if its certificate does not hold, that of `attempt(True)`.
 
-    The second attempt is told the plan of the first, and stops where it comes to the same.
+    The second attempt gets the plan of the first, and stops if its own is the same.
 
     Raises:
         CertificateError: neither certificate holds.
@@ -207,33 +207,33 @@ def plan_and_apply(
     find: FindIn,
     rounding: Rounding | WidthSearch | None = None,
     *,
-    tried: bool = False,
+    retrace: bool = False,
     trusted: SurgeryPlan | None = None,
 ) -> tuple[nn.Module, SurgeryPlan]:
-    """The slim network and its plan; where its forward raises, the plan is made again with more care.
+    """The slim network and its plan; if its forward raises, the plan is made again with a retrace.
 
-    The slim network borrows what does not change from the dense one, see `apply_plan`.
-    `tried` has every plan made with that care from the start. A channel graph lives no longer than until its plan is
-    made, which leaves its memory to the networks; where another plan is needed, a trace gives the same graph again.
+    The slim network shares the tensors that do not change with the dense one, see `apply_plan`. With `retrace` the
+    first plan is checked already. A channel graph is freed once its plan is made, which leaves its memory to the
+    networks; if another plan is needed, the network is traced again, which gives the same graph.
 
     Raises:
         SamePlanError: the plan is the `trusted` one.
     """
     find, network = found_once(find), Network.of(model)
 
-    def plan_for(rounding: Rounding | None, *, tried: bool) -> SurgeryPlan:
+    def plan_for(rounding: Rounding | None, *, retrace: bool) -> SurgeryPlan:
         graph = trace(network, inputs)
-        return make_plan(network, inputs, graph, find(graph), tried=tried, rounding=rounding)
+        return make_plan(network, inputs, graph, find(graph), retrace=retrace, rounding=rounding)
 
     # One pause for all three: at the end of each of its own, the objects of a trace would be walked through once more.
     @collection_paused()
     def make(rounding: Rounding | None) -> tuple[nn.Module, SurgeryPlan]:
-        plan = plan_for(rounding, tried=tried)
+        plan = plan_for(rounding, retrace=retrace)
         if plan == trusted:
-            raise SamePlanError("the plan that was tried is the one that was trusted")
+            raise SamePlanError("the plan made with a retrace is the one made without")
         narrow = apply_plan(network, plan, borrow=True)
-        if not tried and not runs(narrow, inputs):
-            plan = plan_for(rounding, tried=True)
+        if not retrace and not runs(narrow, inputs):
+            plan = plan_for(rounding, retrace=True)
             narrow = apply_plan(network, plan, borrow=True)
         return narrow, plan
 

@@ -1,7 +1,7 @@
-"""The channel graph: what a trace records, and nothing else.
+"""The channel graph: the result of a trace, as data.
 
-Every value that an op computes for a channel gets a label of its own, so that constants and uses can be told
-apart step by step; labels that must be cut together are joined by edges into *sets*.
+Every value that an op computes for a channel gets a label of its own, so that constants and uses can be distinguished
+step by step; labels that must be cut together are joined into *channel sets*.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,17 +39,17 @@ class Pointwise(NamedTuple):
 SILENT = 2.0**-80
 """The γ that the surgery gives to a kept channel whose γ must be zero; smaller ones are zero as well.
 
-γ · x̂ is then lost in the rounding of β + γ · x̂, in double precision as well. It is not zero itself, since torch's
-quantisation-aware training divides by γ. As a change of γ alone it serves whatever stands before the BatchNorm: shared
-and grouped layers, sums, nothing at all. In float16 it is zero.
+γ · x̂ then vanishes in the rounding of β + γ · x̂, in double precision too. It is not exactly zero, since torch's
+quantisation-aware training divides by γ. Because only γ changes, it works for any input of the BatchNorm: shared and
+grouped layers, sums, or the network's input. In float16 it is zero.
 """
 
 
 class Norm(NamedTuple):
     """A BatchNorm: y = (x − μ) / √(σ² + ε) · γ + β for each channel, with the labels of x and y.
 
-    `vectors` are γ, β, μ and σ², None where it has none of its own (μ and σ² neither where it takes the batch's).
-    `scale` is the name of γ where that is a parameter.
+    `vectors` are γ, β, μ and σ²; γ and β are None without affine parameters, μ and σ² where batch statistics are used.
+    `scale` is the name of γ if that is a parameter.
     """
 
     inputs: Labels
@@ -60,7 +60,7 @@ class Norm(NamedTuple):
 
     @property
     def operands(self) -> tuple[Labels, ...]:
-        """What it reads: x alone, as a pointwise op."""
+        """Its only operand x, as of a pointwise op."""
         return (self.inputs,)
 
 
@@ -68,9 +68,9 @@ class Reader(NamedTuple):
     """A convolution or linear layer that mixes channels: a fold site for every channel it reads.
 
     `inputs` are K labels and `outputs` O; the weight has O × K / groups taps per kernel position, with the input
-    channels on `in_axis`. `weight` is None where it is computed from parameters. `uniform` says that a constant
-    input gives the same output at every position (no zero padding), so that it can be folded into the bias; where
-    not, only a carrier can hold it. `bias_name` is the bias, or the one the module can be given.
+    channels on `in_axis`. `weight` is None if it is computed from parameters. `uniform` means that a constant input
+    gives the same output at every position (no zero padding), so that it can be folded into the bias; otherwise it
+    needs a carrier. `bias_name` is the bias, or the name of one that can be added to the module.
     """
 
     inputs: Labels
@@ -88,7 +88,7 @@ class Reader(NamedTuple):
 
     @property
     def at(self) -> Place:
-        """Where it is."""
+        """The module of the layer."""
         return Place(module=self.module)
 
     def taps(self) -> torch.Tensor:
@@ -100,7 +100,7 @@ class Reader(NamedTuple):
         return self._by_group(self.value().detach())
 
     def grouped_numbers(self) -> Numbers:
-        """The numbers of `grouped_taps`, as an array where NumPy can read them."""
+        """The values of `grouped_taps`, as an array if NumPy supports their type."""
         return self._by_group(numbers(self.value()))
 
     def _by_group(self, weight: Any) -> Any:
@@ -109,7 +109,7 @@ class Reader(NamedTuple):
 
 
 class Depthwise(NamedTuple):
-    """A convolution with one input channel per group: what happens to a channel stays in it."""
+    """A depthwise convolution, with one input channel per group: it does not mix channels."""
 
     inputs: Labels
     outputs: Labels
@@ -125,7 +125,7 @@ Step = Pointwise | Norm | Reader | Depthwise
 
 
 class KnownTensor(NamedTuple):
-    """Labels with the values of a tensor, of which `parameter` is the name where it is one."""
+    """Labels with the values of a tensor; `parameter` is its name if it is one."""
 
     labels: Labels
     tensor: torch.Tensor
@@ -134,9 +134,9 @@ class KnownTensor(NamedTuple):
 
 @dataclass(frozen=True)
 class Pin:
-    """Labels that must stay, and why; `read` says whether that is since something looks at their values.
+    """Labels that must be kept, and the reason; `read` is whether an op depends on their values.
 
-    `op` is the position of the op that pins them.
+    `op` is the index of the op that pins them.
     """
 
     labels: Labels
@@ -147,26 +147,26 @@ class Pin:
 
 @dataclass(frozen=True)
 class ChannelReduction:
-    """Labels `(sums, channels)` of channels that are made into one value each row: zeros may go, nothing else.
+    """Labels `(sums, channels)` of which each row is reduced to one value: only zeros can be removed.
 
-    `out` are labels `(sums,)` of the values. `kind` is "sum", "mean" or "max"; from a maximum any constant may go but
-    the largest. `places` is the label of where the largest stand, where the code was told.
+    `out` are labels `(sums,)` of the results. `kind` is "sum", "mean" or "max"; from a maximum every constant except
+    the largest can be removed. `indices` is the label of the indices of the largest values, if the op returns them.
     """
 
     rows: Labels
     out: Labels
     where: Reason
     kind: str = "sum"
-    places: Labels | None = None
+    indices: Labels | None = None
 
 
 @dataclass(frozen=True)
 class SplitAxis:
-    """An axis of channels that the code divides: their labels on a grid, of which one axis may become narrower.
+    """An axis of channels that the code divides: their labels on a grid, one axis of which may become narrower.
 
-    All rows along that axis must keep the same number of channels. Which axis it is the code alone knows: `free` are
-    those that it may be, in the order in which they are tried. Where it is none of them, positions may be numbers in
-    the code: then the labels `fixed` stay, and nothing else has to. `op` is the position of the op that divides.
+    All rows along that axis must keep the same number of channels. The ops do not show which axis it is: `free` are the
+    candidates, in the order in which they are tried. If it is none of them, the code may hard-code positions: then the
+    labels `fixed` must be kept, and no others. `op` is the index of the op that divides the axis.
     """
 
     grid: Labels
@@ -181,7 +181,7 @@ class SplitAxis:
 
     @property
     def rows(self) -> Labels:
-        """The rows along the last axis: channels that stand side by side."""
+        """The rows along the last axis: adjacent channels."""
         return self.along(-1)
 
 
@@ -191,7 +191,7 @@ ActivationKey = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Activation:
-    """The output `(N, C, ...)` of an activation function: its labels `(C,)` and which call it was."""
+    """The output `(N, C, ...)` of an activation function: its labels `(C,)`, and the key of the call."""
 
     labels: Labels
     key: ActivationKey
@@ -199,7 +199,7 @@ class Activation:
 
 @dataclass(frozen=True)
 class Padding:
-    """Zero channels that a `PadShortcut` adds before and after its input's own."""
+    """Zero channels that a `PadShortcut` adds before and after those of its input."""
 
     module: str
     before: Labels
@@ -207,16 +207,16 @@ class Padding:
 
 
 class CountedNorm(NamedTuple):
-    """A normalisation without tensors of its own, whose module all the same knows its number of channels `(C,)`."""
+    """A normalisation without tensors, whose module has an attribute for its number of channels `(C,)`."""
 
     module: str
     labels: Labels
 
 
 class Op(NamedTuple):
-    """One dispatched op: its name, where it was called, the labels it touched, and the numbers it computed with.
+    """One dispatched op: its name, where it was called, the labels of its tensors, and the numbers among its arguments.
 
-    `shape` is that of its output where it is a view of channels.
+    `shape` is that of its output if it is a view of channels.
     """
 
     name: str
@@ -240,18 +240,18 @@ FROZEN_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def returned(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself, where a way to compute one is wanted."""
+    """The tensor itself, as the `Value` of a tensor that is known."""
     return tensor
 
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """Everything one forward showed about the channels of a network.
+    """Everything that one forward records about the channels of a network.
 
-    `tensors` are the network's own; `sets` holds for every label the number of the set it is cut with, that of label 0
-    first; `vectors` for each parameter axis that carries channels labels `(C,)` that it is cut with; `step_ops` the
-    position of each step's op; `macs` the multiply-accumulates of convolutions and linear layers for one example;
-    `used` the parameters and buffers that any op touched.
+    `tensors` are the network's; `sets` is the number of the channel set of every label, from label 0; `vectors` are,
+    for each parameter axis with channels, the labels `(C,)` with which it is cut; `step_ops` is the index of each
+    step's op; `macs` are the multiply-accumulates of convolutions and linear layers for one example; `used` are the
+    parameters and buffers that any op reads.
     """
 
     tensors: Tensors
@@ -274,7 +274,7 @@ class ChannelGraph:
 
     @property
     def fixed(self) -> Labels:
-        """Labels of channels that can never go, 0 among them."""
+        """Labels of channels that can never be removed, including 0."""
         positions = [parts.fixed for parts in self.parts if parts.fixed is not None and not parts.free]
         return np.concatenate([[0], *(pin.labels for pin in self.pins), *positions])
 
@@ -290,7 +290,7 @@ class ChannelGraph:
 
     @cached_property
     def bias_readers(self) -> dict[str, set[int]]:
-        """Which of the readers have a bias, or can be given it, by its name."""
+        """The indices of the readers that have a bias, or to which it can be added, by its name."""
         found: dict[str, set[int]] = {}
         for index, reader in enumerate(self.readers):
             if reader.bias_name is not None:
@@ -299,7 +299,7 @@ class ChannelGraph:
 
     @cached_property
     def axes(self) -> tuple[tuple[str, Labels], ...]:
-        """Every array of labels in `vectors` once, with the first parameter that it stands for."""
+        """Every array of labels in `vectors` once, with the name of the first parameter that has it."""
         found: dict[int, tuple[str, Labels]] = {}
         for (name, _), labels in self.vectors.items():
             found.setdefault(id(labels), (name, labels))
@@ -307,7 +307,7 @@ class ChannelGraph:
 
     @cached_property
     def axis_sets(self) -> tuple[np.ndarray, np.ndarray]:
-        """The sets on all `axes`, one axis after the other, and where each begins."""
+        """The sets on all `axes`, concatenated, and the start of each axis."""
         sizes = [labels.size for _, labels in self.axes]
         return self.sets[np.concatenate([labels for _, labels in self.axes])], np.cumsum(sizes) - sizes
 
@@ -324,9 +324,9 @@ class ChannelGraph:
 
     @property
     def frozen_scales(self) -> Named:
-        """The `weight` of each FrozenBatchNorm2d, of torchvision, detectron2 or anybody: one of its buffers.
+        """The buffer `weight` of each FrozenBatchNorm2d, whether of torchvision, detectron2 or another library.
 
-        Its forward is arithmetic on these buffers. What it computes with a zero in their place follows by itself.
+        Its forward consists of elementwise ops on its buffers, so that constants propagate through it without a rule.
         """
         buffers = self.tensors.buffers
         found = {}

@@ -2,7 +2,7 @@
 
 A label array is an int64 NumPy array with as many axes as its tensor. An axis is either full (the labels
 change along it) or 1 (they do not), as in broadcasting: the feature map `(N, C, H, W)` of a convolution has
-labels `(1, C, 1, 1)`. Label 0 means "no channel we know of".
+labels `(1, C, 1, 1)`. Label 0 means "no known channel".
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def varying_axes(labels: Labels) -> tuple[int, ...]:
 
 
 def common_shape(arrays: Sequence[Labels]) -> tuple[int, ...]:
-    """The shape that some label arrays broadcast to."""
+    """The shape to which label arrays broadcast."""
     first = arrays[0].shape
     if all(array.shape == first for array in arrays):
         return first
@@ -41,7 +41,7 @@ def along(vector: Labels, axis: int, ndim: int) -> Labels:
 
 
 def compress(labels: Labels) -> Labels:
-    """Collapse to size 1 every axis along which the labels turn out not to change."""
+    """Reduce to size 1 every axis along which the labels do not change."""
     for axis in varying_axes(labels):
         first = labels.take([0], axis)
         if not np.count_nonzero(labels != first):
@@ -50,9 +50,9 @@ def compress(labels: Labels) -> Labels:
 
 
 def reshape(labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels:
-    """The labels of a tensor of shape `before` once it is viewed as `after`.
+    """The labels of a tensor of shape `before` when it is viewed as shape `after`.
 
-    The axes fall into runs with equal products; only runs whose labels change are expanded.
+    The axes are grouped into runs with equal products; only runs whose labels change are expanded.
     """
     expanded: list[int] = []
     result: list[int] = []
@@ -100,7 +100,7 @@ def expand_fully(labels: Labels, shape: Sequence[int]) -> torch.Tensor:
 
 
 def labels_among(arrays: Sequence[Labels]) -> Labels:
-    """Every label that occurs in some arrays, once."""
+    """Every label in these arrays, once."""
     found = [array[array > 0].reshape(-1) for array in arrays]
     return unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
 
@@ -117,10 +117,10 @@ def unique(numbers: np.ndarray) -> np.ndarray:
 
 
 def connected_sets(size: int, left: Labels, right: Labels) -> np.ndarray:
-    """For every label under `size` the number of its set, once each of `left` is united with its one of `right`.
+    """Connected components: the number of the set of every label below `size`, when each `left` is joined to `right`.
 
-    Sets are numbered in the order of their smallest labels. Each round hangs the larger of two roots under the smaller,
-    for all pairs that are still apart at once, which takes less memory than a graph of the pairs would.
+    Sets are numbered in the order of their smallest labels. Each round links the larger of two roots to the smaller,
+    for all pairs with different roots at once, which needs less memory than a sparse graph of the pairs.
     """
     root = np.arange(size, dtype=left.dtype)
     while left.size:

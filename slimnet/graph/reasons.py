@@ -1,11 +1,11 @@
-"""Why dead channels stay, as data: kinds of reasons, each with its sentence and what helps, and places."""
+"""Why dead channels are kept, as data: kinds of reasons, each with a sentence and a remedy, and places."""
 
 from enum import Enum
 from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """A place in a network: an op, the path of the module that called it, the line of its code; any may be empty."""
+    """A place in a network: an op, the path of the module that called it, and the source line; each may be empty."""
 
     op: str = ""
     module: str = ""
@@ -25,7 +25,7 @@ OWN_WEIGHT = "a module of torch with a weight of its own"
 
 
 class Kind(Enum):
-    """A kind of reason: its sentence, with `{place}` or `{detail}`, and what helps, empty where nothing does."""
+    """A kind of reason: its sentence, with `{place}` or `{detail}`, and a remedy, empty if there is none."""
 
     UNCUT = "nothing that holds it can be cut", NOTHING
     VARIES = "varies where {place} reads it", "fewer shortcuts: all that write a channel must be dead"
@@ -80,17 +80,17 @@ class Kind(Enum):
 
     @property
     def sentence(self) -> str:
-        """The reason in words, with `{place}` where the place comes."""
+        """The reason in words, with `{place}` or `{detail}` as placeholders."""
         return self.value[0]
 
     @property
     def help(self) -> str:
-        """What can be done about it, in a few words; empty where nothing can."""
+        """The remedy in a few words; empty if there is none."""
         return self.value[1]
 
 
 class Reason(NamedTuple):
-    """Why a channel stays: what kind of reason, where, and a detail such as a multiple."""
+    """Why a channel is kept: the kind of reason, the place, and a detail such as a multiple."""
 
     kind: Kind
     place: Place = Place()

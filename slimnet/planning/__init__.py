@@ -1,1 +1,1 @@
-"""Between a channel graph and a plan: constants, what can go, equal parts, and what is written down."""
+"""From a channel graph to a plan: constants, removable channels, the constraints between them, and the plan itself."""

@@ -1,4 +1,4 @@
-"""Which channels may go: their constants can be folded into what reads them, or carried, or are zero."""
+"""Removable channels: those whose constants can be folded into their readers, carried by another channel, or are 0."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,12 +20,12 @@ def removable(
     extra_pins: Iterable[tuple[Labels, Reason]] = (),
     **given: Any,
 ) -> Removal:
-    """Every set of channels that nothing pins and whose constants are known wherever they are read.
+    """The removal of every channel set that is not pinned and whose constants are known wherever they are read.
 
-    `extra_pins` are labels that stay because the network's code did not follow an earlier plan; what else is `given`
-    of the `Problem` follows from that too.
+    `extra_pins` are labels that must stay because a retrace of an earlier plan failed; `given` are further fields of
+    the `Problem` that retraces determine.
     """
-    sets, turns = graph.sets, given.get("turns", {})
+    sets, chosen_axes = graph.sets, given.get("chosen_axes", {})
     count = int(sets.max()) + 1
     blocked = np.zeros(count, dtype=bool)
     blocked[sets[0]] = True
@@ -44,7 +44,7 @@ def removable(
     for total in graph.sums:
         block(staying(graph, constants, total), total.where)
     for parts in graph.parts:
-        if parts.fixed is not None and axis_of(parts, turns) is None:
+        if parts.fixed is not None and axis_of(parts, chosen_axes) is None:
             block(parts.fixed, Reason(Kind.TAKEN, parts.where))
     for labels, reason in extra_pins:
         block(labels[labels > 0], reason)
@@ -64,13 +64,13 @@ def removable(
 
 
 def elements_per_channel(graph: ChannelGraph, name: str, axis: int) -> float:
-    """A rough size of one channel's share of a parameter: the other channel axis where it has one."""
+    """The approximate number of elements that a parameter loses with one channel: the length of its other axis."""
     other = graph.vectors.get((name, 1 - axis)) if axis < 2 else None
     return float(other.size) if other is not None else 1.0
 
 
 def same_weight(graph: ChannelGraph) -> list[list[int]]:
-    """The readers grouped by the weight they share; computed weights stand alone."""
+    """The readers grouped by the weight they share; a computed weight is a group of its own."""
     groups: dict[str, list[int]] = {}
     for index, reader in enumerate(graph.readers):
         groups.setdefault(reader.weight or f"#{index}", []).append(index)
@@ -80,7 +80,7 @@ def same_weight(graph: ChannelGraph) -> list[list[int]]:
 def unfoldable(
     graph: ChannelGraph, group: list[int], constants: np.ndarray, needed: Needs
 ) -> list[tuple[Labels, Reason]]:
-    """Nonzero constants that one weight's readers have nowhere to put, with the reason."""
+    """Labels with nonzero constants that the readers of one weight can neither fold nor carry, with the reason."""
     readers = [graph.readers[index] for index in group]
     reads = [needed.reads[index] for index in group]
     if len(readers) == 1 and can_fold(graph, readers[0], group):
@@ -99,10 +99,10 @@ def unfoldable(
 def different_calls(
     readers: Sequence[Reader], reads: Sequence[np.ndarray], values: Sequence[np.ndarray], together: bool
 ) -> list[tuple[Labels, Reason]]:
-    """Constants that calls of one layer read differently: they have one bias, or one carrier where they are `together`.
+    """Labels whose constants differ between the calls of one layer, although the calls share one bias.
 
-    Layers with tied weights, such as a transposed one, fold into biases of their own. What a call returns that nobody
-    reads may change.
+    Where the calls are `together` they share one carrier instead. Layers with tied weights, such as a transposed one,
+    fold into biases of their own. Outputs that no op reads may change.
     """
     calls: dict[tuple[str | None, int], list[int]] = {}
     for index, reader in enumerate(readers):
@@ -117,13 +117,13 @@ def different_calls(
 
 
 def have_one_carrier(readers: Sequence[Reader]) -> bool:
-    """Whether these readers of one weight, all padded, can have their constants carried by the same channels."""
+    """Whether these padded readers of one weight can share a carrier."""
     kinds = {(reader.uniform, reader.weight, reader.in_axis, reader.groups) for reader in readers}
     return len(kinds) == 1 and not readers[0].uniform and readers[0].weight is not None
 
 
 def can_fold(graph: ChannelGraph, reader: Reader, group: list[int]) -> bool:
-    """Whether a reader that does not share its weight has where to put constants."""
+    """Whether a reader that does not share its weight can fold constants into a bias, or have a carrier."""
     return bias_is_own(graph, reader, group) if reader.uniform else reader.weight is not None
 
 

@@ -1,4 +1,4 @@
-"""Carriers: channels that stay, and whose weights take over the constants of removed ones of the same group."""
+"""Carriers: kept channels into whose weights the constants of removed channels of the same group are merged."""
 
 import numpy as np
 
@@ -7,20 +7,20 @@ from slimnet.planning.removal import Removal
 
 
 def carrier_groups(reader: Reader) -> np.ndarray:
-    """The input positions of each group, one row a group: a carrier serves its own group only."""
+    """The input positions `(groups, inputs per group)`; a carrier serves its own group only."""
     return np.arange(reader.inputs.size).reshape(reader.groups, -1)
 
 
 LEAST_CARRIED = 0.1
-"""How large a carrier's constant must be, as a part of the largest that it carries.
+"""The smallest constant of a carrier, as a fraction of the largest constant that it carries.
 
-A carrier's weights grow by the ratio of the two. Ten times is more than enough: int8 and float16 have one scale for
-what may be a thousand weights.
+A carrier's weights grow by the ratio of the two. A factor of ten is the limit because int8 quantisation has one scale
+for a whole weight: larger factors would cost the other weights their precision.
 """
 
 
 def common_constants(removal: Removal, reader: Reader) -> np.ndarray:
-    """The constants that a reader reads, NaN also where another call with its weight reads something else."""
+    """The constants that a reader reads; NaN where unknown, or where another call with the same weight differs."""
     values = removal.constants[reader.inputs]
     for other, reads in removal.problem.tied.get(reader.weight or "", ()):
         if reads.any():
@@ -29,13 +29,13 @@ def common_constants(removal: Removal, reader: Reader) -> np.ndarray:
 
 
 def carrier(removal: Removal, reader: Reader, group: np.ndarray, reads: np.ndarray) -> int | None:
-    """The position in a group of inputs of the kept and read channel with the largest constant, if it can carry others.
+    """The position in a group of inputs of its carrier: the channel, kept and read, with the largest constant.
 
-    It must not be much smaller than what it carries, see `LEAST_CARRIED`; what is nearly zero may be only rounding.
+    None if that constant is smaller than `LEAST_CARRIED` allows; a constant near zero may be a rounding error.
     """
     values = np.abs(np.nan_to_num(common_constants(removal, reader)[group]))
-    gone, reads = removal.gone(reader.inputs[group]), reads[group]
-    least = LEAST_CARRIED * values[gone & reads].max(initial=0.0)
-    values[gone | ~reads] = 0.0
+    removed, reads = removal.is_removed(reader.inputs[group]), reads[group]
+    least = LEAST_CARRIED * values[removed & reads].max(initial=0.0)
+    values[removed | ~reads] = 0.0
     best = int(np.argmax(values))
     return best if values[best] > least else None

@@ -1,7 +1,7 @@
-"""Check a resized network against the plan, and learn the order its own code puts the channels in.
+"""Compare a retrace with the plan, and infer the order in which the network's code arranges the channels.
 
-The resized skeleton is traced once more. Wherever two of its channels meet, the dense network's must have met too;
-each axis of each parameter then tells which of the dense channels stand on it, and in which order.
+The resized skeleton is traced. Wherever an op pairs two of its channels, the dense network must have paired them too.
+From that follows which dense channels are on each axis of each parameter, and in which order.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from slimnet.tracing.ops.registry import spec_of
 
 
 class MixedChannelsError(Exception):
-    """Channels of different sets met in the resized network; `sets` are the dense sets concerned."""
+    """An op of the resized network paired channels of different sets; `sets` are the dense sets affected."""
 
     def __init__(self, sets: np.ndarray, where: str):
         super().__init__(where)
@@ -34,8 +34,8 @@ class Orders:
     outputs: tuple[np.ndarray, ...]
 
 
-class Matching:
-    """Which dense set each set of the resized network stands for, found axis by axis."""
+class SetMatcher:
+    """Maps each channel set of the resized network to a dense set, axis by axis."""
 
     def __init__(self, removal: Removal, slim: ChannelGraph, rows: Sequence[Sequence[int]]):
         self.removal = removal
@@ -53,7 +53,7 @@ class Matching:
         Raises:
             MixedChannelsError: no order of the kept channels fits.
         """
-        # Most axes share their labels with others, and what was found for them once holds from then on.
+        # Most axes share their labels with others, so the result is cached.
         key = (id(dense_labels), id(slim_labels))
         if key in self.known:
             return self.known[key]
@@ -74,7 +74,7 @@ class Matching:
         return self.reorder(kept, dense, slim, seen, where)
 
     def arrange(self, kept: np.ndarray, dense: np.ndarray) -> np.ndarray:
-        """The kept positions, with channels that change places in their new order, each row of them by itself."""
+        """The kept positions; the channels of each permuted row are in their new order."""
         rows = self.row[dense[kept]]
         changing = np.flatnonzero(rows >= 0)
         if not changing.size:
@@ -86,7 +86,11 @@ class Matching:
         return arranged
 
     def assign(self, slim: np.ndarray, dense: np.ndarray, where: str) -> None:
-        """Let slim sets stand for dense sets from now on."""
+        """Map slim sets to dense sets.
+
+        Raises:
+            MixedChannelsError: one slim set would be mapped to two dense sets.
+        """
         self.dense_set[slim] = dense
         if not np.array_equal(self.dense_set[slim], dense):
             raise MixedChannelsError(dense, where)
@@ -94,7 +98,7 @@ class Matching:
     def reorder(
         self, kept: np.ndarray, dense: np.ndarray, slim: np.ndarray, seen: np.ndarray, where: str
     ) -> np.ndarray:
-        """Put the kept positions in the order in which other axes met these channels."""
+        """Sort the kept positions into the order that other axes have determined for these sets."""
         waiting: dict[int, list[int]] = {}
         for position in self.arrange(kept, dense)[::-1].tolist():
             waiting.setdefault(int(dense[position]), []).append(position)
@@ -111,9 +115,9 @@ class Matching:
 
 
 def check_whole_parts(removal: Removal, slim: ChannelGraph) -> None:
-    """Where the parts of a split axis are one set each, the code must make fewer parts, not narrower ones.
+    """Check that the code makes fewer parts, not narrower ones, where each part of a split axis is one channel set.
 
-    The channels of one set cannot be told apart, so that their order would not show it.
+    The channels of one set cannot be distinguished, so that their order does not reveal it.
 
     Raises:
         MixedChannelsError: it makes as many parts as before.
@@ -125,17 +129,17 @@ def check_whole_parts(removal: Removal, slim: ChannelGraph) -> None:
             continue
         if (rows == rows[:, :1]).all() and removal.removed[rows].any():
             expected = (int((~removal.removed[rows[:, 0]]).sum()), rows.shape[1])
-            # Of parts of one channel each no one is left to show whether it is the right one.
+            # Where parts have one channel each, a removed part leaves no channel by which it could be identified.
             unseen = (0, 0) if rows.shape[1] == 1 else expected
             if shapes.get(parts.op, unseen) != expected:
                 raise MixedChannelsError(rows, str(parts.where))
 
 
 def check_same_code(removal: Removal, slim: ChannelGraph) -> None:
-    """The code must call the same ops with the same numbers, one after the other, whatever the width.
+    """Check that the code calls the same ops with the same numbers in the same order, whatever the width.
 
     Raises:
-        MixedChannelsError: a number or the way that the code takes depends on a width.
+        MixedChannelsError: a number or the control flow depends on a width.
     """
     for dense, narrow in zip_longest(called(removal.graph), called(slim)):
         if dense is None:
@@ -145,42 +149,42 @@ def check_same_code(removal: Removal, slim: ChannelGraph) -> None:
 
 
 def same_numbers(dense: Op, narrow: Op) -> bool:
-    """Whether two calls computed with the same numbers, as far as they touched channels; NaN is the same as NaN."""
+    """Whether two calls had the same numbers as arguments, where they touch channels; NaN equals NaN."""
     unmoved = not (dense.touched and narrow.touched) or dense.numbers == narrow.numbers
     return unmoved or str(dense.numbers) == str(narrow.numbers)
 
 
 def called(graph: ChannelGraph) -> list[Op]:
-    """The ops of a forward in their order, less those that do not say what its code does."""
+    """The ops of a forward in order, without those that torch calls depending on the memory layout."""
     return [op for op in graph.ops if not spec_of(op.name).layout_dependent]
 
 
 def beside(graph: ChannelGraph, extra: Op) -> list[Labels]:
-    """What the ops of a module touch in which a narrower network calls another one; everything where there are none."""
+    """The labels touched in the module where the slim network calls an extra op; all labels if there are none."""
     touched = [labels for op in graph.ops if op.module == extra.module for labels in op.touched]
     return touched or [labels for op in graph.ops for labels in op.touched]
 
 
 def match(removal: Removal, slim: ChannelGraph, rows: Sequence[Sequence[int]]) -> Orders:
-    """Find the dense channel behind every position of the resized network's parameters.
+    """Find the dense channel of every position of the resized network's parameters.
 
-    `rows` are the sets that change places, in their new order.
+    `rows` are the sets that are permuted, in their new order.
 
     Raises:
-        MixedChannelsError: the network's code does not keep the channels together that belong together.
+        MixedChannelsError: the network's code separates channels of one set.
     """
     check_whole_parts(removal, slim)
     check_same_code(removal, slim)
-    matching = Matching(removal, slim, rows)
+    matcher = SetMatcher(removal, slim, rows)
     axes = {}
     for key, labels in removal.graph.vectors.items():
         if key in slim.vectors:
-            axes[key] = matching.order(labels, slim.vectors[key], key[0])
+            axes[key] = matcher.order(labels, slim.vectors[key], key[0])
     if len(slim.readers) != len(removal.graph.readers):
         raise MixedChannelsError(
             np.arange(removal.removed.size), "the forward, which runs other layers when it is narrower"
         )
     pairs = list(zip(removal.graph.readers, slim.readers, strict=True))
-    inputs = tuple(matching.order(dense.inputs, narrow.inputs, dense.module) for dense, narrow in pairs)
-    outputs = tuple(matching.order(dense.outputs, narrow.outputs, dense.module) for dense, narrow in pairs)
+    inputs = tuple(matcher.order(dense.inputs, narrow.inputs, dense.module) for dense, narrow in pairs)
+    outputs = tuple(matcher.order(dense.outputs, narrow.outputs, dense.module) for dense, narrow in pairs)
     return Orders(axes, inputs, outputs)

@@ -1,7 +1,7 @@
-"""Means and maxima over all channels of an axis, which depend on how many there are.
+"""Channel reductions: means and maxima over all channels of an axis, which depend on how many channels there are.
 
-Where zeros go from a mean of C channels and C' are left, it becomes C / C' times as large: whoever reads it makes its
-weights C' / C times as large. A maximum stays what it was as long as the largest of the constants stays.
+Removing zeros from a mean over C channels, so that C' remain, multiplies the mean by C / C'. The weights of its readers
+are multiplied by C' / C to compensate. A maximum is unchanged as long as the largest of the constants is kept.
 """
 
 from collections.abc import Sequence
@@ -13,29 +13,29 @@ from slimnet.graph.labels import Labels
 
 
 def staying(graph: ChannelGraph, constants: np.ndarray, total: ChannelReduction) -> Labels:
-    """The channels that have to stay for the sake of what is made of them."""
+    """The reduced channels that cannot be removed, because the result would change in a way that is not compensated."""
     values = constants[total.rows]
     if total.kind == "max":
-        stays = np.isnan(values) | (total.places is not None and is_used(graph, total.places))
+        stays = np.isnan(values) | (total.indices is not None and is_used(graph, total.indices))
     else:
         stays = ~(values == 0) | (total.kind == "mean" and scaled_readers(graph, total) is None)
     return total.rows[stays]
 
 
 def never_going(graph: ChannelGraph) -> Labels:
-    """Labels of channels that can never go, whatever their values."""
+    """Labels of channels that can never be removed, whatever their values."""
     zeros = np.zeros(graph.size)
     return np.concatenate([graph.fixed, *(staying(graph, zeros, total) for total in graph.sums)])
 
 
-def is_used(graph: ChannelGraph, places: Labels) -> bool:
-    """Whether anything looks at where the largest values stand."""
-    read = any(np.isin(places, layer.inputs).any() for layer in graph.layers)
-    return read or computed_with(graph, places) or pins_of(graph, places) > 0
+def is_used(graph: ChannelGraph, indices: Labels) -> bool:
+    """Whether an op reads the indices of the largest values."""
+    read = any(np.isin(indices, layer.inputs).any() for layer in graph.layers)
+    return read or computed_with(graph, indices) or pins_of(graph, indices) > 0
 
 
 def scaled_readers(graph: ChannelGraph, total: ChannelReduction) -> list[tuple[Reader, int]] | None:
-    """The layers that read a mean, with its position among their inputs; None where anything else is done with it."""
+    """The layers that read a mean, with its position among their inputs; None if any other op reads it."""
     found = []
     for reader in graph.readers:
         for place in np.flatnonzero(np.isin(reader.inputs, total.out)).tolist():
@@ -47,7 +47,7 @@ def scaled_readers(graph: ChannelGraph, total: ChannelReduction) -> list[tuple[R
 
 
 def computed_with(graph: ChannelGraph, labels: Labels) -> bool:
-    """Whether an op computes with some labels, or joins them to others."""
+    """Whether an op other than a reader uses these labels, or joins them to others."""
     if any(np.count_nonzero(graph.sets == number) > 1 for number in graph.sets[labels]):
         return True
     if any(np.isin(labels, total.rows).any() for total in graph.sums):
@@ -56,7 +56,7 @@ def computed_with(graph: ChannelGraph, labels: Labels) -> bool:
 
 
 def operands(graph: ChannelGraph) -> Sequence[Labels]:
-    """What every step but a layer that mixes channels computes with."""
+    """The operands of every step except the readers."""
     found: list[Labels] = []
     for step in graph.steps:
         if isinstance(step, Depthwise):
@@ -67,5 +67,5 @@ def operands(graph: ChannelGraph) -> Sequence[Labels]:
 
 
 def pins_of(graph: ChannelGraph, labels: Labels) -> int:
-    """How often some labels are pinned."""
+    """The number of pins that contain one of these labels."""
     return sum(bool(np.isin(labels, pin.labels).any()) for pin in graph.pins)

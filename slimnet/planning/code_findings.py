@@ -1,4 +1,4 @@
-"""What retraces have found out about a network's code, which the next draft of a plan takes into account."""
+"""Findings of retraces about a network's code, which the next draft of a plan takes into account."""
 
 from dataclasses import dataclass, field, replace
 
@@ -7,32 +7,33 @@ from slimnet.planning.channel_order import MixedChannelsError
 from slimnet.planning.code_pins import concerned_by, pin_op, pin_sets
 from slimnet.planning.constraints import single_channel_sets
 from slimnet.planning.retrace import Draft
-from slimnet.planning.split_axes import ExtraPin, Turns
+from slimnet.planning.split_axes import AxisChoices, ExtraPin
 from slimnet.tracing.trace import InterruptedForwardError
 
 
 @dataclass(frozen=True)
 class CodeFindings:
-    """What the code did not follow so far.
+    """What failed in retraces so far, as restrictions of the next draft.
 
-    `pins` are labels that stay, `turns` the axes that become narrower where several can; of axes with `paired` sets two
-    channels stay. `uncrossed` are the first sets of crossings that did not work out, whose divisions are made equal one
-    by one. `blamed` are the ops that stopped a forward. Without `packing` grouped convolutions keep their groups.
+    `pins` are labels that must stay. `choices` are the axes chosen to become narrower where several can. Axes with
+    `paired` sets keep two channels. `uncrossed` are the first sets of crossings that failed, whose divisions are made
+    equal one by one. `blamed` are the ops held responsible for forwards that raised. Without `packing` grouped
+    convolutions keep their groups.
     """
 
     pins: tuple[ExtraPin, ...] = ()
-    turns: Turns = field(default_factory=Turns)
+    choices: AxisChoices = field(default_factory=AxisChoices)
     packing: bool = True
     paired: frozenset[int] = frozenset()
     uncrossed: frozenset[int] = frozenset()
     blamed: tuple[Op, ...] = ()
 
-    def with_turns(self, turns: Turns, *pins: ExtraPin) -> "CodeFindings":
-        """Other axes become narrower, and more labels stay."""
-        return replace(self, turns=turns, pins=self.pins + pins)
+    def with_choices(self, choices: AxisChoices, *pins: ExtraPin) -> "CodeFindings":
+        """The findings with other axes chosen, and further pins."""
+        return replace(self, choices=choices, pins=self.pins + pins)
 
     def after_mixing(self, draft: Draft, mixed: MixedChannelsError) -> "CodeFindings":
-        """Channels met in the narrow network that do not belong together."""
+        """The findings after an op of the slim network paired channels of different sets."""
         removal = draft.removal
         if draft.packings and self.packing:
             return replace(self, packing=False)
@@ -41,15 +42,15 @@ class CodeFindings:
         if alone := single_channel_sets(removal, mixed.sets):
             return replace(self, paired=self.paired | alone)
         pin = pin_sets(removal, mixed.sets, mixed.where)
-        turns, left = self.turns.turned(removal, mixed.sets, len(removal.graph.ops), pin)
-        return self.with_turns(turns, *([] if left is None else [left]))
+        choices, left = self.choices.next_choice(removal, mixed.sets, len(removal.graph.ops), pin)
+        return self.with_choices(choices, *([] if left is None else [left]))
 
     def after_stop(self, draft: Draft, stop: InterruptedForwardError) -> "CodeFindings":
-        """The forward of the narrow network raised."""
+        """The findings after the forward of the slim network raised."""
         removal = draft.removal
         touched = concerned_by(removal.graph, removal, stop)
         if alone := single_channel_sets(removal, touched):
             return replace(self, paired=self.paired | alone)
         pin, blamed = pin_op(removal.graph, removal, stop, self.blamed)
-        turns, left = self.turns.turned(removal, touched, stop.position, pin)
-        return replace(self.with_turns(turns, *([] if left is None else [left])), blamed=blamed)
+        choices, left = self.choices.next_choice(removal, touched, stop.position, pin)
+        return replace(self.with_choices(choices, *([] if left is None else [left])), blamed=blamed)

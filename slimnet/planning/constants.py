@@ -1,4 +1,4 @@
-"""Which channels have a known constant value, and which values anybody needs."""
+"""Constant propagation: which channels have a known constant value."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,17 +13,17 @@ DeadScales = Mapping[str, Sequence[int]]
 """The dead positions of each γ by name."""
 
 CHUNK = 4
-"""How many columns of a weight are looked at together in the search for zeros."""
+"""The number of columns of a weight that are compared with zero at a time."""
 
 ELEMENTWISE = (Pointwise, Norm)
 CPU = torch.device("cpu")
 
 
 def propagate(graph: ChannelGraph, dead_scales: DeadScales, dead_outputs: Labels) -> np.ndarray:
-    """The constant of every label, NaN where its value depends on the input.
+    """The constant of every label `(labels,)`, NaN where its value depends on the input.
 
-    `dead_scales` says which positions of a γ are to be taken as zero; `dead_outputs` are labels of activation outputs
-    to be taken as zero.
+    `dead_scales` are the positions of each γ that are treated as zero; `dead_outputs` are labels of activation outputs
+    that are treated as zero.
     """
     values = np.full(graph.size, np.nan)
     for known in graph.known:
@@ -49,7 +49,7 @@ def propagate(graph: ChannelGraph, dead_scales: DeadScales, dead_outputs: Labels
 
 
 def as_float64(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor's values in one row."""
+    """A tensor's values, flattened."""
     found = numbers(tensor)
     if isinstance(found, np.ndarray):
         return found.astype(np.float64).reshape(-1)
@@ -57,7 +57,7 @@ def as_float64(tensor: torch.Tensor) -> np.ndarray:
 
 
 def normed_constant(norm: Norm, inputs: np.ndarray, dead: Sequence[int]) -> np.ndarray:
-    """The constants of a BatchNorm's outputs; a constant is its own mean in a batch's statistics."""
+    """The constants of a BatchNorm's outputs; with batch statistics, a constant input is normalised to 0."""
     gamma, beta, mean, variance = norm.vectors
     result = inputs
     unknown = np.isnan(inputs)
@@ -74,14 +74,14 @@ def normed_constant(norm: Norm, inputs: np.ndarray, dead: Sequence[int]) -> np.n
 
 
 def constant_outputs(reader: Reader, values: np.ndarray) -> np.ndarray:
-    """Which of a layer's outputs `(O,)` are known: those whose every input with a nonzero weight is."""
+    """Which of a layer's outputs `(O,)` are constant: those all of whose inputs with a nonzero weight are constant."""
     inputs = values[reader.inputs].reshape(reader.groups, -1)
-    # An unknown input is not 0 either.
+    # Under zero padding only zeros stay constant; NaN != 0 holds, so that unknown inputs are included.
     return zero_rows(reader.grouped_numbers(), np.isnan(inputs) if reader.uniform else inputs != 0).reshape(-1)
 
 
 def mixed_constants(reader: Reader, values: np.ndarray, closed: np.ndarray) -> np.ndarray:
-    """The constants of a layer's outputs that are known, those `closed` `(O,)`."""
+    """The constants of those outputs of a layer that are constant, as `closed` `(O,)` marks them."""
     inputs = np.nan_to_num(values[reader.inputs].reshape(reader.groups, -1))
     group = np.arange(reader.groups).repeat(reader.outputs.size // reader.groups)[closed]
     sums = double_sum(reader.taps()[torch.from_numpy(closed)], 2).cpu().numpy()
@@ -89,26 +89,26 @@ def mixed_constants(reader: Reader, values: np.ndarray, closed: np.ndarray) -> n
     return result if reader.bias is None else result + as_float64(reader.bias())[closed]
 
 
-def zero_rows(taps: Numbers, looked_at: np.ndarray) -> np.ndarray:
-    """Which rows of `(groups, R, C, taps)` are zero in all the columns `(groups, C)` looked at.
+def zero_rows(taps: Numbers, selected: np.ndarray) -> np.ndarray:
+    """Which rows of `(groups, R, C, taps)` are zero in all the `selected` columns `(groups, C)`.
 
-    One tap of one column rules out nearly every row of a dense weight; the others are looked at a few columns at a
-    time.
+    One tap of one column rules out nearly every row of a dense weight. The remaining rows are compared a few columns at
+    a time, which needs little memory.
     """
-    first = looked_at.argmax(1)
+    first = selected.argmax(1)
     if first.size == 1:
         column = int(first[0])
-        probe, empty = taps[:, :, column, 0], ~looked_at[:, column]
+        probe, empty = taps[:, :, column, 0], ~selected[:, column]
     else:
         groups = np.arange(first.size)
-        probe, empty = taps[groups, :, first, 0], ~looked_at[groups, first]
+        probe, empty = taps[groups, :, first, 0], ~selected[groups, first]
     zero = as_array(probe == 0)
     if not (np.count_nonzero(zero) or np.count_nonzero(empty)):
         return zero
     zero[empty] = True
     for group in np.flatnonzero(zero.any(1) & ~empty):
         rows = np.flatnonzero(zero[group])
-        columns = np.flatnonzero(looked_at[group])
+        columns = np.flatnonzero(selected[group])
         for start in range(0, columns.size, CHUNK):
             part = taps[group][rows[:, None], columns[start : start + CHUNK]]
             rows = rows[as_array(part == 0).all((1, 2))]
@@ -121,7 +121,7 @@ def filtered_constant(layer: Depthwise, values: np.ndarray) -> np.ndarray:
     inputs = values[layer.inputs].repeat(layer.outputs.size // layer.inputs.size)
     taps = layer.value().detach().reshape(layer.outputs.size, -1).cpu()
     spread = inputs * taps.sum(1, dtype=torch.float64).numpy() if layer.uniform else np.where(inputs == 0, 0, np.nan)
-    # One tap rules out nearly every filter of a dense weight.
+    # The first tap alone rules out nearly every filter of a dense weight.
     empty = (taps[:, 0] == 0).numpy()
     if empty.any():
         empty = (taps == 0).all(1).numpy()

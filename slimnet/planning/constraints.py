@@ -1,4 +1,4 @@
-"""settle: restore removable channels until what is left can be built, and is as wide as is wished."""
+"""settle: restore removable channels until the slim network can be built and has the requested widths."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from slimnet.planning.crossing_divisions import Crossing, find_crossings
 from slimnet.planning.removal import Removal
 
 LIKE_COST = 1.25
-"""How much more parameters than the cheapest a carrier may hold, where its constant is larger."""
+"""How many times the parameters of the cheapest candidate a carrier may hold, if its constant is larger."""
 
 
 def settle(removal: Removal, crossings: Sequence[Crossing] = ()) -> Removal:
-    """Restore channels until axes keep one, parts are equal, padded constants have carriers, and widths are round.
+    """Restore channels until every axis keeps one, parts are equal, padded readers have carriers, and widths are round.
 
-    `crossings` are channels that are divided in several ways, which are made equal together.
+    The divisions of each of the `crossings` are made equal jointly.
     """
     before = None
     while removal is not before:
         before = removal
         removal = keep_pairs(keep_one(removal))
-        removal = equalise(suit_all(removal, crossings))
+        removal = equalise(fit_crossings(removal, crossings))
         removal = round_up(keep_largest(keep_carriers(removal)))
     return removal
 
 
 def keep_one(removal: Removal) -> Removal:
-    """An axis never loses its last channel; of several the one that holds the fewest parameters stays."""
+    """Restore a channel of every axis that would lose all: the one that holds the fewest parameters."""
     axes = removal.graph.axes
     if not axes:
         return removal
@@ -46,41 +46,41 @@ def keep_one(removal: Removal) -> Removal:
 
 
 def owner(name: str) -> Place:
-    """The module that owns a parameter; the parameter itself where the network does."""
+    """The module that owns a parameter; the parameter itself if the network does."""
     return Place(module=name.rpartition(".")[0] or name)
 
 
 def keep_largest(removal: Removal) -> Removal:
-    """Where a maximum is taken over channels, the largest of the constants stays; it stands for all of them."""
+    """Keep the largest constant of every maximum over channels: it has the same effect as all of them."""
     for total in removal.graph.sums:
         if total.kind != "max":
             continue
         for row in total.rows:
-            values, gone = removal.constants[row], removal.gone(row)
-            largest = values[gone].max(initial=-np.inf)
-            if gone.any() and not (values[~gone] >= largest).any():
-                candidates = removal.sets[row[gone & (values == largest)]]
+            values, removed = removal.constants[row], removal.is_removed(row)
+            largest = values[removed].max(initial=-np.inf)
+            if removed.any() and not (values[~removed] >= largest).any():
+                candidates = removal.sets[row[removed & (values == largest)]]
                 cheapest = candidates[np.argmin(removal.weight[candidates])]
                 removal = removal.restored(cheapest, Reason(Kind.LARGEST, total.where.place))
     return removal
 
 
 def keep_pairs(removal: Removal) -> Removal:
-    """Two channels stay where one would be taken for what meets all channels."""
+    """Keep two channels of every axis with `paired` sets: a single one would be broadcast."""
     paired = removal.problem.paired
     for name, labels in removal.graph.axes if paired else ():
         sets = unique(removal.sets[labels])
-        gone = sets[removal.removed[sets]]
-        if sets.size - gone.size == 1 and gone.size and not paired.isdisjoint(sets.tolist()):
-            cheapest = gone[np.argmin(removal.weight[gone])]
+        removed = sets[removal.removed[sets]]
+        if sets.size - removed.size == 1 and removed.size and not paired.isdisjoint(sets.tolist()):
+            cheapest = removed[np.argmin(removal.weight[removed])]
             removal = removal.restored(cheapest, Reason(Kind.SECOND, owner(name)))
     return removal
 
 
 def single_channel_sets(removal: Removal, concerned: np.ndarray) -> set[int]:
-    """The sets of the axes that keep one channel only, where some sets are concerned.
+    """The sets of the axes that keep a single channel, among those with `concerned` sets.
 
-    Where nothing of them was to go, what they met may be any other channel that is left alone.
+    If no concerned set was removed, the axes of all sets are examined: any single channel may have been broadcast.
     """
     touched = set(concerned.tolist())
     near: set[int] = set()
@@ -95,27 +95,27 @@ def single_channel_sets(removal: Removal, concerned: np.ndarray) -> set[int]:
 
 
 def better_crossings(removal: Removal, uncrossed: frozenset[int]) -> tuple[list[Crossing], Removal]:
-    """The channels of which more can go if all the ways in which they are divided are looked at together.
+    """The crossings of which more channels can be removed if their divisions are made equal jointly.
 
-    They come with what is left when that is done; `uncrossed` are the first sets of those that are left out.
+    Returns them with the settled removal; crossings whose first set is in `uncrossed` are excluded.
     """
     crossings = [crossing for crossing in find_crossings(removal) if crossing.first not in uncrossed]
     together = settle(removal, crossings)
     if all(crossing.orders is not None for crossing in crossings):
         return crossings, together
-    apart = settle(removal)
+    separate = settle(removal)
     better = [
         crossing
         for crossing in crossings
-        if crossing.orders is not None or together.removed[crossing.sets].sum() > apart.removed[crossing.sets].sum()
+        if crossing.orders is not None or together.removed[crossing.sets].sum() > separate.removed[crossing.sets].sum()
     ]
     if len(better) == len(crossings):
         return better, together
-    return better, settle(removal, better) if better else apart
+    return better, settle(removal, better) if better else separate
 
 
-def suit_all(removal: Removal, crossings: Sequence[Crossing]) -> Removal:
-    """Restore channels until those that stay suit all the ways in which they are divided."""
+def fit_crossings(removal: Removal, crossings: Sequence[Crossing]) -> Removal:
+    """Restore channels until those that are kept fit every division of each crossing."""
     for crossing in crossings:
         for sets, count in crossing.targets(removal):
             removal = fill(removal, sets, count, crossing.reason)
@@ -123,13 +123,13 @@ def suit_all(removal: Removal, crossings: Sequence[Crossing]) -> Removal:
 
 
 def equalise(removal: Removal) -> Removal:
-    """Restore channels until every part of a split axis, and every group, keeps as many as the fullest.
+    """Restore channels until every part of a split axis, and every group, keeps as many as the largest one.
 
-    A part that is one set goes as a whole; `match` looks whether the code follows.
+    A part that is a single set is removed as a whole; `match` checks that the code makes fewer parts.
     """
     if removal.problem.all_equal(removal.removed):
         return removal
-    for rows, reason in removal.problem.apart:
+    for rows, reason in removal.problem.separable:
         kept = rows.shape[1] - removal.removed[rows].sum(1)
         target = max(1, int(kept.max()))
         for row in np.flatnonzero(kept < target):
@@ -139,28 +139,28 @@ def equalise(removal: Removal) -> Removal:
 
 def fill(removal: Removal, row: np.ndarray, target: int, reason: Reason) -> Removal:
     """Restore the cheapest removed sets of one part until it keeps `target` channels."""
-    gone = removal.removed[row]
-    missing = target - row.size + np.count_nonzero(gone)
+    removed = removal.removed[row]
+    missing = target - row.size + np.count_nonzero(removed)
     if missing <= 0:
         return removal
     order = np.argsort(removal.weight[row], kind="stable")
-    candidates = row[order][gone[order]]
+    candidates = row[order][removed[order]]
     if unique(candidates).size == candidates.size:
         return removal.restored(candidates[:missing], reason)
-    # A set that stands there several times comes back everywhere.
+    # A set that occurs several times in the part is restored at all its positions.
     back: list[int] = []
     for number in candidates.tolist():
-        if np.isin(row[gone], back).sum() >= missing:
+        if np.isin(row[removed], back).sum() >= missing:
             break
         back.append(number)
     return removal.restored(back, reason)
 
 
 def round_up(removal: Removal) -> Removal:
-    """Restore channels until every width is a multiple of its number, or whole.
+    """Restore channels until every width is a multiple of its number, or complete.
 
-    First those of which other widths are short as well, last those that would make a round one odd; the cheapest of
-    equals.
+    Sets that other widths need as well come first, sets that would make a round width odd last; of equal ones the set
+    with the fewest parameters comes first.
     """
     for width in removal.problem.widths:
         if not width.is_odd(removal.removed):
@@ -178,7 +178,7 @@ def round_up(removal: Removal) -> Removal:
 
 
 def rounding_loss(removal: Removal) -> np.ndarray:
-    """For each set how many round widths its return would make odd, less the odd ones that it would help."""
+    """For each set the number of round widths that restoring it makes odd, minus the odd widths that need it."""
     balance = np.zeros(removal.removed.size, dtype=np.int64)
     for width in removal.problem.widths:
         balance[width.sets] += -1 if width.is_odd(removal.removed) else 1
@@ -186,7 +186,7 @@ def rounding_loss(removal: Removal) -> np.ndarray:
 
 
 def keep_carriers(removal: Removal) -> Removal:
-    """Every padded reader that loses nonzero constants keeps one channel that can carry them."""
+    """Keep a carrier in every group of a padded reader that loses nonzero constants."""
     orphans = list(without_carrier(removal))
     if not orphans:
         return removal
@@ -205,9 +205,9 @@ def keep_carriers(removal: Removal) -> Removal:
 
 @dataclass(frozen=True)
 class Orphans:
-    """The constants that one group of a padded reader loses, with nothing to carry them: their sets.
+    """The sets whose constants one group of a padded reader loses without a carrier.
 
-    `shares` is how large each is, as a part of the largest.
+    `shares` are their constants as fractions of the largest.
     """
 
     reader: Reader
@@ -218,23 +218,23 @@ class Orphans:
 
 
 def without_carrier(removal: Removal) -> Iterator[Orphans]:
-    """Every group of a padded reader that loses constants which no kept channel can carry."""
+    """The groups of padded readers that lose constants which no kept channel can carry."""
     for reader, reads in zip(removal.graph.readers, removal.needs.reads, strict=True):
         if reader.uniform:
             continue
         for group in carrier_groups(reader):
             inputs = reader.inputs[group]
             values = np.abs(removal.constants[inputs])
-            lost = removal.gone(inputs) & reads[group] & (values > 0)
+            lost = removal.is_removed(inputs) & reads[group] & (values > 0)
             if lost.any() and carrier(removal, reader, group, reads) is None:
                 yield Orphans(reader, group, reads, removal.sets[inputs[lost]], values[lost] / values[lost].max())
 
 
 def best_carrier(removal: Removal, orphans: Orphans, served: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    """Of the cheap ones among the constants that one group loses, the one that serves most groups, and the strongest.
+    """The set to keep as a carrier: among the cheapest, the one that serves most groups, then the largest constant.
 
-    `served[set]` counts the groups that need a carrier and that it could be one for; `strength[set]` is the smallest
-    share that it has in these: the larger it is, the less any of their weights grows.
+    `served[set]` counts the groups without a carrier that a set could serve; `strength[set]` is the smallest share of
+    its constant in these groups: the larger it is, the less their weights grow.
     """
     candidates = orphans.sets[orphans.shares > LEAST_CARRIED]
     costs = removal.weight[candidates]

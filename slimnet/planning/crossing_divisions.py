@@ -1,8 +1,8 @@
-"""Channels that are divided in several ways at once, such as by the grouped convolutions around a channel shuffle.
+"""Crossings: channels that are divided in several ways, such as by the grouped convolutions around a channel shuffle.
 
-Equal numbers in the parts of each division do not suffice: the code of the shuffle sends the channels of an old group
-to new groups by their places, so that each cell, which is what an old and a new group share, must keep as many channels
-as that code counts off. The code is repeated on places alone, for each width, until the channels that stay fit.
+Equal numbers in the parts of each division do not suffice. A shuffle assigns the channels of an old group to new groups
+by position, so that each cell (the intersection of an old and a new group) must keep as many channels as the shuffle
+assigns to it. The shuffle is replayed on positions alone, for increasing widths, until the kept channels fit.
 """
 
 import math
@@ -19,11 +19,11 @@ from slimnet.graph.reasons import Reason
 from slimnet.planning.removal import Division, Removal
 
 MOST_AXES = 4
-"""Grids of more axes than this are not looked at: too many ways to permute them."""
+"""Grids with more axes than this are ignored: they have too many permutations."""
 
 
 class Step(NamedTuple):
-    """Code that moves channels: their axis is viewed in a shape, with -1 for the axis that follows, and permuted."""
+    """An op sequence that moves channels: the axis is viewed as `shape` (-1: the axis that shrinks) and permuted."""
 
     shape: tuple[int, ...]
     axes: tuple[int, ...]
@@ -31,9 +31,9 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Crossing:
-    """Divisions of the same channels: `sets` in their first order, and for each division its parts and their order.
+    """Divisions of the same channels: `sets` in their first order, and the steps that lead to each division's order.
 
-    Where the order of one of them is not understood, `orders` is None: then equal shares of all cells stay.
+    If the order of a division is not known, `orders` is None; then every cell keeps an equal share.
     """
 
     divisions: tuple[Division, ...]
@@ -42,16 +42,16 @@ class Crossing:
 
     @property
     def reason(self) -> Reason:
-        """Why channels stay, as the last of the divisions has it."""
+        """The reason of the last division, for channels that are kept."""
         return self.divisions[-1].reason
 
     @property
     def first(self) -> int:
-        """The first of its sets, which no other crossing has."""
+        """The first of its sets, which identifies the crossing."""
         return int(self.sets.min())
 
     def cells(self, count: int) -> np.ndarray | None:
-        """For each of `count` channels, in the first order, the number of its cell; None where they do not divide."""
+        """The cell of each of `count` channels in the first order; None if that number cannot be divided."""
         numbers = np.zeros(count, dtype=np.int64)
         for division, steps in zip(self.divisions, self.orders or (), strict=True):
             parts = len(division.rows)
@@ -65,7 +65,7 @@ class Crossing:
 
     @cached_property
     def shares(self) -> list[np.ndarray]:
-        """The cells, as sets that stand in the same parts of all divisions."""
+        """The cells: groups of sets that are in the same part of every division."""
         numbers = np.full((len(self.divisions), self.sets.size), -1, dtype=np.int64)
         for own, division in zip(numbers, self.divisions, strict=True):
             parts = np.repeat(np.arange(len(division.rows)), division.rows.shape[1])
@@ -74,18 +74,18 @@ class Crossing:
         return [self.sets[cell.ravel() == number] for number in range(int(cell.max()) + 1)]
 
     def targets(self, removal: Removal) -> Iterator[tuple[np.ndarray, int]]:
-        """Sets of channels, and how many of them have to stay together with those that stay already."""
+        """Groups of sets, and how many of each must be kept, including those that are kept already."""
         yield from self.equal_shares(removal) if self.orders is None else self.counted_off(removal)
 
     def equal_shares(self, removal: Removal) -> Iterator[tuple[np.ndarray, int]]:
-        """The same share of every cell: the smallest that all of them can have."""
+        """The smallest share that every cell can keep."""
         total = math.gcd(*(cell.size for cell in self.shares))
         share = max(1, *(math.ceil(int((~removal.removed[cell]).sum()) * total / cell.size) for cell in self.shares))
         for cell in self.shares:
             yield cell, cell.size * share // total
 
     def counted_off(self, removal: Removal) -> Iterator[tuple[np.ndarray, int]]:
-        """As many of every run of channels of one cell as the code counts off at the smallest width that fits."""
+        """How many channels the replayed code assigns to each run of a cell, at the smallest width that fits."""
         stay = ~removal.removed[self.sets]
         dense = self.cells(self.sets.size)
         assert dense is not None
@@ -100,13 +100,13 @@ class Crossing:
 
 
 def runs(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where equal numbers side by side begin, and how many they are."""
+    """The starts and lengths of runs of equal numbers."""
     starts = np.concatenate([[0], np.flatnonzero(numbers[1:] != numbers[:-1]) + 1])
     return starts, np.diff(starts, append=numbers.size)
 
 
 def counts_by_run(dense: np.ndarray, narrow: np.ndarray) -> np.ndarray | None:
-    """How many channels are left of each run of the dense network's cells; None where the runs are others."""
+    """The length in the slim network of each run of the dense network's cells; None if the runs differ."""
     starts, lengths = runs(narrow)
     found = np.zeros(dense.size, dtype=np.int64)
     place = 0
@@ -121,7 +121,7 @@ def counts_by_run(dense: np.ndarray, narrow: np.ndarray) -> np.ndarray | None:
 
 
 def moved(count: int, steps: Sequence[Step]) -> np.ndarray | None:
-    """The places of `count` channels after some code has moved them; None where they do not fit its shapes."""
+    """The positions of `count` channels after these steps; None if they do not fit the shapes."""
     order = np.arange(count)
     for step in steps:
         if count % math.prod(size for size in step.shape if size > 0):
@@ -131,13 +131,13 @@ def moved(count: int, steps: Sequence[Step]) -> np.ndarray | None:
 
 
 def find_crossings(removal: Removal) -> list[Crossing]:
-    """The channels that are divided in several ways, where some of them are to go."""
+    """The crossings from which channels are removed."""
     groups = connected(distinct_divisions(removal))
     return [crossing_of(removal, divisions) for divisions in groups if len(divisions) > 1]
 
 
 def distinct_divisions(removal: Removal) -> list[Division]:
-    """Every way in which channels are divided, once; without parts that go as a whole, and channels that repeat."""
+    """Every distinct division from which channels are removed, except those in which a set occurs twice."""
     found: dict[tuple[int, bytes], Division] = {}
     for division in removal.problem.equal:
         rows = division.rows
@@ -151,19 +151,19 @@ def connected(divisions: Sequence[Division]) -> list[list[Division]]:
     groups: list[tuple[set[int], list[Division]]] = []
     for division in divisions:
         own, members = set(division.rows.ravel().tolist()), [division]
-        apart = []
+        separate = []
         for sets, others in groups:
             if own.isdisjoint(sets):
-                apart.append((sets, others))
+                separate.append((sets, others))
             else:
                 own |= sets
                 members = others + members
-        groups = [*apart, (own, members)]
+        groups = [*separate, (own, members)]
     return [members for _, members in groups]
 
 
 def crossing_of(removal: Removal, divisions: list[Division]) -> Crossing:
-    """Divisions that share channels, with the code that leads from one order to the others where it is known."""
+    """Divisions that share channels as a crossing, with the steps between their orders where these are known."""
     universe = unique(np.concatenate([division.rows.ravel() for division in divisions]))
     if all(division.rows.size == universe.size for division in divisions):
         grids = grids_of(removal, universe)
@@ -176,7 +176,7 @@ def crossing_of(removal: Removal, divisions: list[Division]) -> Crossing:
 
 
 def grids_of(removal: Removal, universe: np.ndarray) -> list[tuple[np.ndarray, int]]:
-    """The grids into which the code views these channels and the axis that follows, also with that axis moved last."""
+    """The grids as which the code views these channels, each with the axis that shrinks, also with that axis last."""
     found = []
     for parts in removal.graph.parts:
         axis = removal.problem.axis_of(parts)
@@ -189,7 +189,7 @@ def grids_of(removal: Removal, universe: np.ndarray) -> list[tuple[np.ndarray, i
 
 
 def orders_from(base: np.ndarray, grids: Sequence[tuple[np.ndarray, int]]) -> dict[bytes, tuple[Step, ...]]:
-    """Every order that permuting the grids makes of a first one, with the code that does it."""
+    """The orders that can be reached from `base` by permuting the grids, with the steps that lead to each."""
     found: dict[bytes, tuple[Step, ...]] = {base.tobytes(): ()}
     waiting = [base.tobytes()]
     while waiting:

@@ -48,7 +48,7 @@ class DeadChannels:
 
 
 def check_threshold(threshold: float) -> float:
-    """Refuse thresholds that mean nothing.
+    """Refuse thresholds that are no finite number ≥ 0.
 
     Raises:
         UsageError: it is negative, NaN or infinite.
@@ -97,7 +97,7 @@ def dead_by_activation(graph: ChannelGraph, model: nn.Module, batches: Iterable[
 def activation_peaks(model: nn.Module, batches: Iterable[Inputs]) -> dict[ActivationKey, torch.Tensor]:
     """For every activation the largest |a| of each channel `(C,)` over planes, examples and batches, on the CPU.
 
-    The batches are brought to the network's device.
+    The batches are moved to the network's device.
     """
     reference = shared_copy(model).eval()
     place, meter = device_of(reference), PeakMeter()
@@ -112,7 +112,7 @@ def activation_peaks(model: nn.Module, batches: Iterable[Inputs]) -> dict[Activa
 
 
 class PeakMeter(TorchDispatchMode):
-    """Watches a real forward and keeps the largest |a| of every channel behind an activation."""
+    """Records the largest |a| of every channel of every activation during forwards on real tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,18 +131,18 @@ class PeakMeter(TorchDispatchMode):
         return out
 
     def note(self, key: ActivationKey, out: torch.Tensor) -> None:
-        """Take in what one activation gave, `(N, C, ...)`."""
+        """Update the peaks with the output of an activation `(N, C, ...)`."""
         peak = out.abs().amax([axis for axis in range(out.ndim) if axis != 1]).cpu().double()
         self.peaks[key] = torch.maximum(self.peaks[key], peak) if key in self.peaks else peak
 
 
 FindDead = Callable[[nn.Module, ChannelGraph, float, Iterable[Inputs]], DeadChannels]
-"""Finds the dead channels of a network by its graph, a threshold, and batches, which are none without data."""
+"""Finds the dead channels of a network from its graph, a threshold, and batches (none for criteria without data)."""
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One way to decide which channels are dead, and whether it measures on data."""
+    """A criterion for dead channels, and whether it needs data."""
 
     find: FindDead
     needs_data: bool = False
@@ -159,10 +159,10 @@ CRITERIA: Mapping[str, Criterion] = {
 
 
 def require_criterion(name: str, *, with_data: bool) -> Criterion:
-    """The criterion of this name, where the data it needs is there.
+    """The criterion of this name.
 
     Raises:
-        UsageError: there is none, and the nearest is suggested; or it needs data.
+        UsageError: there is none (the nearest name is suggested), or it needs data and there is none.
     """
     if not isinstance(name, str) or name not in CRITERIA:
         raise UsageError(f"there is no criterion {name!r}; {nearest_name(name, CRITERIA)}")
@@ -177,8 +177,8 @@ def find_dead(
     """The dead channels of a traced network by one of the `CRITERIA`, on the batches of a loader where it needs data.
 
     Raises:
-        UsageError: a threshold that means nothing, an unknown criterion, or one that needs data and gets none.
-        DataError: the loader gives no batches.
+        UsageError: the threshold is invalid, the criterion is unknown, or it needs data and there is none.
+        DataError: the loader yields no batches.
     """
     check_threshold(threshold)
     chosen = require_criterion(criterion, with_data=loader is not None)

@@ -1,8 +1,8 @@
-"""Grouped convolutions: keep equal parts, or pack what is alive into fewer groups.
+"""Grouped convolutions: keep equal parts, or pack the live channels into fewer groups.
 
-A grouped convolution needs the same number of channels in every group, but training leaves each group another
-number. Where nothing else depends on the order of its input and output channels, the live blocks of several old
-groups can share one new group, with zeros between them; groups that are dead vanish.
+A grouped convolution needs the same number of channels in every group, but each group has another number of live ones.
+If nothing else depends on the order of its input and output channels, the live blocks of several old groups can share
+one new group, with zeros between them; dead groups are removed.
 """
 
 from collections import Counter
@@ -17,10 +17,10 @@ from slimnet.planning.removal import Division, Problem, Removal
 from slimnet.planning.width_rounding import Multiples
 
 MAX_SIZES = 6
-"""How many group sizes are tried along each axis, from the smallest that fits to the old one."""
+"""The number of group sizes tried along each axis, from the smallest that fits to the old one."""
 
 MOST_FOR_ROUND_GROUPS = 2.0
-"""How much more than the cheapest groups those may cost that make a width round."""
+"""How many times the weights of the cheapest groups a choice may have that makes the width round."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Packing:
 
 
 def grouped(graph: ChannelGraph) -> Iterator[tuple[int, Reader]]:
-    """The grouped convolutions with their positions among the readers."""
+    """The grouped convolutions with their indices among the readers."""
     for index, reader in enumerate(graph.readers):
         if reader.groups > 1:
             yield index, reader
 
 
 def equal_parts(problem: Problem, packable: set[int]) -> tuple[Division, ...]:
-    """Every split axis, and the groups of convolutions that cannot be packed: their parts must be equal."""
+    """The divisions whose parts must stay equal: every split axis, and convolution groups that cannot be packed."""
     sets = problem.sets.astype(np.int64, copy=False)
     axes = ((parts, problem.axis_of(parts)) for parts in problem.graph.parts)
     found = [Division(sets[parts.along(axis)], why_equal(problem, parts)) for parts, axis in axes if axis is not None]
@@ -57,9 +57,9 @@ def equal_parts(problem: Problem, packable: set[int]) -> tuple[Division, ...]:
 
 
 def why_equal(problem: Problem, parts: SplitAxis) -> Reason:
-    """Why channels stay where an axis is divided: its parts must be equal, or they are of fixed sizes.
+    """Why channels of a split axis are kept: its parts must be equal, or a retrace found a hard-coded size.
 
-    A division that did not follow narrower parts can still become fewer parts; for those it is a number in the code.
+    In the second case the axis can still be cut into fewer parts.
     """
     return problem.blamed.get(parts.op, Reason(Kind.EQUAL_PARTS, parts.where))
 
@@ -90,14 +90,14 @@ def find_packable(removal: Removal) -> set[int]:
 
 
 def packed_sets(removal: Removal, packable: set[int]) -> np.ndarray:
-    """The sets whose number `pack` decides."""
+    """The sets of packable convolutions, whose number `pack` determines."""
     readers = [removal.graph.readers[index] for index in packable]
     sides = [removal.sets[labels] for reader in readers for labels in (reader.inputs, reader.outputs)]
     return np.concatenate(sides) if sides else np.zeros(0, dtype=np.int64)
 
 
 def pack(removal: Removal, packable: set[int], multiples: Multiples) -> tuple[list[Packing], Removal]:
-    """New groups for every packable convolution, and the removal without what fills them up."""
+    """New groups for every packable convolution, and the removal after channels are restored to fill them."""
     packings = []
     for index, reader in grouped(removal.graph):
         if index in packable:
@@ -117,8 +117,8 @@ def best_groups(
 ) -> tuple[list[tuple[int, ...]], int, int]:
     """The bins and group sizes `(inputs, outputs)` that cost the fewest weights.
 
-    Each group keeps at least one input and one output, so every live block fits into a bin of at least that size.
-    Where all groups together can be a multiple of `round_to` at no more than twice the cost, they are.
+    Each group keeps at least one input and one output, so every live block fits into a bin of at least that size. If
+    the total width can be a multiple of `round_to` at no more than twice the cost, it is.
     """
     live_in = (~removal.removed[inputs]).sum(1)
     live_out = (~removal.removed[outputs]).sum(1)
@@ -166,7 +166,7 @@ def first_fit(
 def fill_bins(
     removal: Removal, rows: np.ndarray, bins: list[tuple[int, ...]], size: int, reason: Reason
 ) -> tuple[tuple[int, ...], Removal]:
-    """Restore channels of each bin's own blocks until it holds `size`; returns the kept sets in their new order too."""
+    """Restore channels of each bin's blocks until it holds `size`; also returns the kept sets in their new order."""
     order: list[int] = []
     for members in bins:
         own = rows[list(members)].reshape(-1)

@@ -1,4 +1,4 @@
-"""What is needed of the network's values: a walk back from the outputs."""
+"""Liveness: which values the network's outputs depend on, by a backward pass over the graph."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,18 @@ from slimnet.planning.constants import ELEMENTWISE, zero_rows
 
 @dataclass(frozen=True)
 class Needs:
-    """What is needed of the network's values: `live[label]`, and `reads[i][k]` for input k of reader i."""
+    """The values that the outputs depend on: `live[label]`, and `reads[i][k]` for input k of reader i."""
 
     live: np.ndarray
     reads: tuple[np.ndarray, ...]
 
 
 def needs(graph: ChannelGraph, constants: np.ndarray, dead_outputs: Labels) -> Needs:
-    """Walk back from the outputs: a value is needed if something needs what is computed from it.
+    """Backward pass from the outputs: a value is live if a live value is computed from it.
 
-    A constant needs only the constants it is computed from (zeros too: they must stay zero): with γ = 0 the input of
-    a BatchNorm is not needed, and a layer all of whose outputs are constant reads nothing that varies. What was only
-    seen to be zero (`dead_outputs`) stays so as long as all it is computed from stays.
+    A constant depends only on constants (zeros included, which must stay zero): with γ = 0 the input of a BatchNorm is
+    not live, and a layer all of whose outputs are constant reads nothing that varies. A channel that was measured to be
+    zero (`dead_outputs`) stays zero only as long as everything it is computed from is kept.
     """
     live = np.zeros(graph.size, dtype=bool)
     fixed = ~np.isnan(constants)

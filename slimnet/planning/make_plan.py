@@ -1,4 +1,4 @@
-"""make_plan: decide what goes, check the network's own code against it, and write it down."""
+"""make_plan: choose the channels to remove, check them by a retrace of the network's code, and write the plan."""
 
 from dataclasses import dataclass
 
@@ -22,14 +22,14 @@ from slimnet.planning.plan_builder import write_plan
 from slimnet.planning.removal import Removal
 from slimnet.planning.retrace import Draft, trace_slim
 from slimnet.planning.slim_cost import (
-    Narrow,
+    SlimCost,
     is_plain,
     natural_orders,
     slim_cost_by_arithmetic,
     slim_cost_of_trace,
     unchanged,
 )
-from slimnet.planning.split_axes import ExtraPin, Turns
+from slimnet.planning.split_axes import AxisChoices, ExtraPin
 from slimnet.planning.step_check import check_steps
 from slimnet.planning.width_rounding import Multiples, Rounding
 from slimnet.surgery.plan import SurgeryPlan
@@ -37,14 +37,14 @@ from slimnet.torch_state.process import collection_paused
 from slimnet.tracing.trace import InterruptedForwardError
 
 MAX_ROUNDS = 60
-"""How often a plan is made again because the network's code did not follow the last one."""
+"""The number of drafts, each of which takes the failed retraces of earlier ones into account."""
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What a plan is made from: the graph, what is dead, the constants that follow, and what is needed of them.
+    """The input of a plan: the graph, its dead channels, the constants that follow from them, and their liveness.
 
-    `pins` are labels that stay for reasons of the caller's; without `packed` grouped convolutions keep their groups.
+    `pins` are labels that the caller keeps; without `packed` grouped convolutions keep their groups.
     """
 
     graph: ChannelGraph
@@ -63,38 +63,38 @@ def make_plan(
     graph: ChannelGraph,
     dead: DeadChannels,
     *,
-    tried: bool = True,
+    retrace: bool = True,
     rounding: Rounding | None = None,
 ) -> SurgeryPlan:
-    """The largest removal that leaves the network's function unchanged, as a plan; less what `rounding` keeps of it.
+    """A plan of the largest removal that leaves the network's function unchanged, except channels kept by `rounding`.
 
-    The draft is tried on a skeleton: where the network's own code does not follow its narrower channels (numbers
-    written into it), what that code touches is pinned and the plan is made again. Without `tried` a network of plain
-    ops is trusted to follow, which saves a third of the time; its forward raises where it does not.
+    Each draft is checked by a retrace on a skeleton: if the network's code hard-codes a width, the channels that this
+    code touches are pinned and another draft is made. Without `retrace`, networks that consist of width-independent ops
+    are not checked, which saves a third of the time; where such a network does not fit, its forward raises.
     """
     dead_outputs = np.array(dead.outputs, dtype=np.int64)
     constants = propagate(graph, dead.scales, dead_outputs)
     basis = Basis(graph, dead, constants, needs(graph, constants, dead_outputs))
-    return plan_from(basis, model, Inputs.of(example_inputs), tried=tried, rounding=rounding or Rounding())
+    return plan_from(basis, model, Inputs.of(example_inputs), retrace=retrace, rounding=rounding or Rounding())
 
 
 def plan_from(
-    basis: Basis, model: nn.Module | Network, inputs: Inputs, *, tried: bool, rounding: Rounding
+    basis: Basis, model: nn.Module | Network, inputs: Inputs, *, retrace: bool, rounding: Rounding
 ) -> SurgeryPlan:
-    """The largest removal for what is known of a network, as `make_plan` makes it."""
+    """The plan of the largest removal for a basis, as `make_plan` returns it."""
     graph, network = basis.graph, type(model.module if isinstance(model, Network) else model).__name__
     rounding.check_against(graph)
     findings = first_findings(basis)
     for _ in range(MAX_ROUNDS):
         draft = make_draft(start_of(basis, findings), findings, rounding)
         removal = draft.removal
-        turns, idle = findings.turns.given_up(removal)
+        choices, idle = findings.choices.without_useless(removal)
         if idle:
-            findings = findings.with_turns(turns, *idle)
+            findings = findings.with_choices(choices, *idle)
             continue
         if not removal.removed.any():
             return plan_of(basis, network, draft, unchanged(graph.tensors.parameters, graph), rounding)
-        if not tried and is_plain(graph):
+        if not retrace and is_plain(graph):
             narrow = slim_cost_by_arithmetic(graph.tensors.parameters, removal)
             return plan_of(basis, network, draft, narrow, rounding)
         try:
@@ -112,29 +112,29 @@ def plan_from(
 
 
 def first_findings(basis: Basis) -> CodeFindings:
-    """What is known of a network's code before anything is tried."""
+    """The findings before the first draft."""
     findings = CodeFindings(basis.pins, packing=basis.packed)
     if any(len(parts.free) > 1 for parts in basis.graph.parts):
-        return findings.with_turns(Turns.at_first(start_of(basis, findings)))
+        return findings.with_choices(AxisChoices.first_choices(start_of(basis, findings)))
     return findings
 
 
 def start_of(basis: Basis, findings: CodeFindings) -> Removal:
-    """All that may go, by what has been found out about the code."""
-    turns = findings.turns
+    """The removal of all removable channels, given the findings about the code."""
+    choices = findings.choices
     return removable(
         basis.graph,
         basis.constants,
         basis.needs,
         findings.pins,
-        turns=turns.chosen,
-        blamed=turns.blamed,
+        chosen_axes=choices.chosen,
+        blamed=choices.blamed,
         paired=findings.paired,
     )
 
 
 def make_draft(removal: Removal, findings: CodeFindings, rounding: Rounding) -> Draft:
-    """What of a removal can be built: with equal parts, carriers, last channels, round widths, packed groups."""
+    """The part of a removal that can be built, with equal parts, carriers, round widths and packed groups."""
     packable = find_packable(removal) if findings.packing else set()
     removal = removal.with_problem(equal=equal_parts(removal.problem, packable))
     crossings, settled = better_crossings(removal, findings.uncrossed)
@@ -148,9 +148,9 @@ def make_draft(removal: Removal, findings: CodeFindings, rounding: Rounding) -> 
 
 
 def plan_of(
-    basis: Basis, network: str, draft: Draft, narrow: Narrow, rounding: Rounding, orders: Orders | None = None
+    basis: Basis, network: str, draft: Draft, narrow: SlimCost, rounding: Rounding, orders: Orders | None = None
 ) -> SurgeryPlan:
-    """A draft as a plan; without `orders` every channel stays where it stood.
+    """A draft as a plan; without `orders` the kept channels stay in their order.
 
     Raises:
         MixedChannelsError: as `write_plan`.

@@ -1,4 +1,4 @@
-"""write_plan: turn a settled removal into the plan that people read and `apply_plan` follows."""
+"""write_plan: turn a settled removal into the surgery plan, which people read and `apply_plan` executes."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,25 +16,25 @@ from slimnet.planning.dead_channels import DeadChannels
 from slimnet.planning.liveness import needs
 from slimnet.planning.relied_constants import relied_scales
 from slimnet.planning.removal import Removal
-from slimnet.planning.slim_cost import Narrow, count_elements
+from slimnet.planning.slim_cost import SlimCost, count_elements
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_data import AxisCut, FeatureCount, Fold, GroupCut, Kept, LayerPlan, Merge, PaddingCut, Zeroed
 from slimnet.torch_state.precision import double_sum, in_double
 
 AT_ONCE = 1 << 16
-"""How many elements of a weight are looked at together, so that no second weight stands in memory."""
+"""The number of elements of a weight that are converted at a time, so that no second copy of it is in memory."""
 
 
 def write_plan(
     network: str,
     tensors: Tensors,
-    narrow: Narrow,
+    narrow: SlimCost,
     removal: Removal,
     orders: Orders,
     dead: DeadChannels,
     rounding: str,
 ) -> SurgeryPlan:
-    """Collect cuts, groups, folds, carriers and reasons, and count what they save.
+    """Collect cuts, groups, folds, merges and reasons, and count parameters and MACs.
 
     Raises:
         MixedChannelsError: a new group of a grouped convolution lacks channels that its members read.
@@ -45,7 +45,7 @@ def write_plan(
     state = tensors.state
     added = sum(len(fold.increments) for fold in folds if fold.bias not in state)
     cuts = axis_cuts(removal, orders, {group.weight for group in groups})
-    # Of attributes that are plain tensors only those that are cut: hooks make others anew in every forward.
+    # Plain tensor attributes are included only if they are cut: hooks recompute others in every forward.
     cut = {each.tensor: tensors.plain[each.tensor] for each in cuts if each.tensor in tensors.plain}
     found_dead = dead_outputs(removal, dead.outputs)
     return SurgeryPlan(
@@ -73,7 +73,7 @@ def write_plan(
 def axis_cuts(removal: Removal, orders: Orders, grouped_weights: set[str]) -> list[AxisCut]:
     """The kept positions of every parameter axis that loses some, or whose order changes."""
     cuts = []
-    # Most axes are cut like others; they share one tuple, which is then checked and made an index only once.
+    # Axes that are cut alike share one tuple, which is then checked, and converted to an index, only once.
     shared: dict[bytes, tuple[int, ...]] = {}
     for key, labels in removal.graph.vectors.items():
         if key[0] in grouped_weights:
@@ -92,11 +92,11 @@ def axis_cuts(removal: Removal, orders: Orders, grouped_weights: set[str]) -> li
     return cuts
 
 
-def group_cuts(narrow: Narrow, removal: Removal, orders: Orders) -> list[GroupCut]:
+def group_cuts(narrow: SlimCost, removal: Removal, orders: Orders) -> list[GroupCut]:
     """The new groups of every grouped convolution that changes.
 
     Raises:
-        MixedChannelsError: a kept output's old group does not lie in one new group.
+        MixedChannelsError: the inputs of a kept output are not all in its new group.
     """
     cuts = {}
     for index, reader in enumerate(removal.graph.readers):
@@ -116,7 +116,7 @@ def group_cuts(narrow: Narrow, removal: Removal, orders: Orders) -> list[GroupCu
 
 
 def check_blocks(removal: Removal, reader: Reader, inputs: np.ndarray, outputs: np.ndarray) -> None:
-    """Every kept output must find all kept inputs of its old group in its new group.
+    """Check that the new group of every kept output contains all kept inputs of its old group.
 
     Raises:
         MixedChannelsError: one does not.
@@ -132,7 +132,7 @@ def check_blocks(removal: Removal, reader: Reader, inputs: np.ndarray, outputs: 
 
 
 def fold_constants(removal: Removal, orders: Orders) -> tuple[list[Fold], list[Merge]]:
-    """Where the nonzero constants of removed channels go: into biases, or into carriers under zero padding."""
+    """The folds and merges of the nonzero constants of removed channels: into biases, or carriers under padding."""
     folds: dict[str, Fold] = {}
     merges: dict[str, Merge] = {}
     for index, (reader, reads) in enumerate(zip(removal.graph.readers, removal.needs.reads, strict=True)):
@@ -146,22 +146,22 @@ def fold_constants(removal: Removal, orders: Orders) -> tuple[list[Fold], list[M
         elif reader.weight is not None:
             merges[reader.weight] = merge_into_carriers(removal, reader, reads, lost)
     for total in removal.graph.sums:
-        for scaling in scalings(removal, total):
-            merges[scaling.weight] = both(scaling, merges.get(scaling.weight))
+        for scaling in rescaling_merges(removal, total):
+            merges[scaling.weight] = concatenate_merges(scaling, merges.get(scaling.weight))
     return list(folds.values()), list(merges.values())
 
 
-def scalings(removal: Removal, total: ChannelReduction) -> Iterator[Merge]:
-    """What makes up for the channels that a mean has lost, in every weight that reads it: it is merged into itself."""
-    gone = removal.gone(total.rows[0])
-    if total.kind == "mean" and gone.any():
-        ratio = -np.count_nonzero(gone) / gone.size
+def rescaling_merges(removal: Removal, total: ChannelReduction) -> Iterator[Merge]:
+    """Merges that rescale the weights reading a mean over fewer channels; carrier and source are the mean itself."""
+    removed = removal.is_removed(total.rows[0])
+    if total.kind == "mean" and removed.any():
+        ratio = -np.count_nonzero(removed) / removed.size
         for reader, place in scaled_readers(removal.graph, total) or ():
             yield Merge(reader.weight or "", reader.in_axis, (place,), (place,), (ratio,))
 
 
-def both(first: Merge, second: Merge | None) -> Merge:
-    """Two merges into channels of one weight, one after the other."""
+def concatenate_merges(first: Merge, second: Merge | None) -> Merge:
+    """Two merges into one weight as one."""
     if second is None:
         return first
     return Merge(
@@ -191,58 +191,58 @@ def bias_increments(reader: Reader, values: np.ndarray) -> np.ndarray:
             for start in range(group * rows, (group + 1) * rows, step):
                 block = slice(start, min(start + step, (group + 1) * rows))
                 read = taps[block].index_select(1, index)
-                increments[block] = summed(read).cpu().numpy() @ constants[columns]
+                increments[block] = sum_taps(read).cpu().numpy() @ constants[columns]
     return increments
 
 
 def dense_increments(weight: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The same for a weight `(O, I)` of one group and one tap, read by NumPy."""
+    """As `bias_increments`, for a weight `(O, I)` of one group and one tap, in NumPy."""
     columns = np.flatnonzero(values)
     step = max(1, AT_ONCE // max(1, columns.size))
     blocks = (weight[start : start + step].take(columns, 1) for start in range(0, len(weight), step))
     return np.concatenate([block.astype(np.float64) @ values[columns] for block in blocks])
 
 
-def summed(taps: torch.Tensor) -> torch.Tensor:
+def sum_taps(taps: torch.Tensor) -> torch.Tensor:
     """The sum over taps of `(O, I, taps)`, float64."""
     return in_double(taps.squeeze(2)) if taps.shape[2] == 1 else double_sum(taps, 2)
 
 
 def merge_into_carriers(removal: Removal, reader: Reader, reads: np.ndarray, lost: np.ndarray) -> Merge:
-    """The carrier of each lost input channel and the ratio of their constants."""
+    """The merge of each lost input channel into its carrier, by the ratio of their constants."""
     assert reader.weight is not None
     values = removal.constants[reader.inputs]
     carriers: list[int] = []
     sources: list[int] = []
     for group in carrier_groups(reader):
-        gone = group[lost[group]]
-        if gone.size:
+        lost_inputs = group[lost[group]]
+        if lost_inputs.size:
             local = carrier(removal, reader, group, reads)
             assert local is not None
-            carriers += [int(group[local])] * gone.size
-            sources += gone.tolist()
+            carriers += [int(group[local])] * lost_inputs.size
+            sources += lost_inputs.tolist()
     ratios = values[sources] / values[carriers]
     return Merge(reader.weight, reader.in_axis, tuple(carriers), tuple(sources), tuple(ratios.tolist()))
 
 
 def padding_cuts(removal: Removal) -> list[PaddingCut]:
-    """How many zero channels each `PadShortcut` still adds, where that changes."""
+    """The new number of zero channels of each `PadShortcut` that changes."""
     cuts = []
     for padding in removal.graph.paddings:
-        before, after = removal.left(padding.before), removal.left(padding.after)
+        before, after = removal.count_kept(padding.before), removal.count_kept(padding.after)
         if (before, after) != (padding.before.size, padding.after.size):
             cuts.append(PaddingCut(padding.module, before, after))
     return cuts
 
 
 def feature_counts(removal: Removal) -> list[FeatureCount]:
-    """The new numbers of channels of normalisations without tensors, where they change; modules that run twice once."""
-    left = {module: (labels.size, removal.left(labels)) for module, labels in removal.graph.counted}
+    """The new numbers of channels of normalisations without tensors, where they change; each module once."""
+    left = {module: (labels.size, removal.count_kept(labels)) for module, labels in removal.graph.counted}
     return [FeatureCount(module, after) for module, (before, after) in left.items() if after != before]
 
 
 def kept_dead(removal: Removal, dead: Mapping[str, np.ndarray]) -> list[Kept]:
-    """Dead channels that stay, by layer and reason."""
+    """Dead channels that are kept, by layer and reason."""
     reasons = list(removal.reasons)
     kept: dict[tuple[str, Reason], list[int]] = {}
     for module, layer in last_runs(removal).items():
@@ -253,8 +253,8 @@ def kept_dead(removal: Removal, dead: Mapping[str, np.ndarray]) -> list[Kept]:
     return [Kept.because(layer, reason, tuple(channels)) for (layer, reason), channels in kept.items()]
 
 
-def layer_plans(narrow: Narrow, removal: Removal, dead: Mapping[str, np.ndarray]) -> list[LayerPlan]:
-    """Every convolution and linear layer before and after, modules that run several times once."""
+def layer_plans(narrow: SlimCost, removal: Removal, dead: Mapping[str, np.ndarray]) -> list[LayerPlan]:
+    """Every convolution and linear layer before and after the surgery; each module once."""
     before: Counter[str] = Counter()
     after: Counter[str] = Counter()
     for dense, macs_after in zip(removal.graph.layers, narrow.layer_macs, strict=True):
@@ -265,7 +265,7 @@ def layer_plans(narrow: Narrow, removal: Removal, dead: Mapping[str, np.ndarray]
             name=module,
             kind=layer.kind if isinstance(layer, Reader) else "depthwise",
             channels_before=layer.outputs.size,
-            channels_after=removal.left(layer.outputs),
+            channels_after=removal.count_kept(layer.outputs),
             dead=int(np.count_nonzero(dead[module])),
             macs_before=before[module],
             macs_after=after[module],
@@ -275,14 +275,14 @@ def layer_plans(narrow: Narrow, removal: Removal, dead: Mapping[str, np.ndarray]
 
 
 def last_runs(removal: Removal) -> dict[str, Reader | Depthwise]:
-    """Every layer by its module, in the order in which they first run; of those that run several times the last run."""
+    """Every layer by its module, in the order of the first runs; for a module that runs several times the last run."""
     return {layer.module: layer for layer in removal.graph.layers}
 
 
 def dead_outputs(removal: Removal, seen: Sequence[int]) -> dict[str, np.ndarray]:
-    """For every layer which of its outputs `(O,)` are dead; of one that runs several times, those dead in every run.
+    """The dead outputs `(O,)` of every layer; for a layer that runs several times, those that are dead in every run.
 
-    `seen` are the labels of activations that were zero on the data: what only they are computed from is dead too.
+    `seen` are the labels of activations that were zero on the data: channels that only these read are dead too.
     """
     dead = removal.problem.dead
     if seen:

@@ -1,4 +1,4 @@
-"""Which channels go: the problem, which is given, and the states of the search for the most that can go."""
+"""The removal problem, and the removals that are the states of the search for the largest one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,26 +15,26 @@ from slimnet.planning.liveness import Needs
 
 @dataclass(frozen=True)
 class WidthConstraint:
-    """The channels that a layer writes: sets, how often each of them stands there, and the multiple to round up to."""
+    """The width of a layer: the sets it writes, the number of channels of each, and the multiple to round up to."""
 
     sets: np.ndarray
     counts: np.ndarray
     multiple: int
 
     def is_odd(self, removed: np.ndarray) -> bool:
-        """Whether what is left is neither a multiple nor everything."""
-        gone = removed[self.sets]
-        return bool(gone.any()) and int(self.counts[~gone].sum()) % self.multiple != 0
+        """Whether the remaining width is neither a multiple nor the complete one."""
+        own = removed[self.sets]
+        return bool(own.any()) and int(self.counts[~own].sum()) % self.multiple != 0
 
     @property
     def reason(self) -> Reason:
-        """Why its channels stay."""
+        """The reason for channels that it keeps."""
         whole = self.multiple >= self.counts.sum()
         return Reason(Kind.WHOLE) if whole else Reason(Kind.ROUNDED, detail=str(self.multiple))
 
 
 class Division(NamedTuple):
-    """Sets `(parts, channels)` of which as many have to stay in every part."""
+    """Sets `(parts, channels)` of which every part must keep the same number."""
 
     rows: np.ndarray
     reason: Reason
@@ -42,12 +42,12 @@ class Division(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What is given when channels are chosen to go; nothing changes it.
+    """The immutable input of the search for channels to remove.
 
-    `pinned[set]` says that a set can never go, and `weight[set]` counts the parameters it holds. `turns` says for the
-    op that divides an axis which of the free axes becomes narrower, and `blamed[op]` why its parts cannot. Of the axes
-    with `paired` sets two channels stay. `equal` are the parts of axes that must stay of equal size, `widths` what is
-    rounded up.
+    `pinned[set]` marks the sets that can never be removed, `weight[set]` counts the parameters of a set.
+    `chosen_axes[op]` is the free axis that becomes narrower where an op divides channels, `blamed[op]` the reason why
+    another one cannot. Axes with `paired` sets keep two channels. `equal` are the divisions whose parts must stay
+    equal, `widths` the widths that are rounded up.
     """
 
     graph: ChannelGraph
@@ -56,37 +56,37 @@ class Problem:
     needs: Needs
     weight: np.ndarray
     pinned: np.ndarray
-    turns: Mapping[int, int] = field(default_factory=dict)
+    chosen_axes: Mapping[int, int] = field(default_factory=dict)
     blamed: Mapping[int, Reason] = field(default_factory=dict)
     paired: frozenset[int] = frozenset()
     equal: tuple[Division, ...] = ()
     widths: tuple[WidthConstraint, ...] = ()
 
     def axis_of(self, parts: SplitAxis) -> int | None:
-        """The axis of a divided axis' grid that is taken to become narrower, None where it is divided by numbers."""
-        return axis_of(parts, self.turns)
+        """The axis of a split axis' grid that becomes narrower; None if the code divides it at fixed positions."""
+        return axis_of(parts, self.chosen_axes)
 
     @cached_property
     def dead(self) -> np.ndarray:
-        """For every label whether its channel is constant as far as anything in the network can tell."""
+        """For every label whether its channel is constant, or read only by BatchNorms with constant outputs."""
         return ~(np.isnan(self.constants) & self.needs.live) | switched_off(self.graph, self.constants)
 
     @cached_property
-    def apart(self) -> tuple[Division, ...]:
-        """Those of the `equal` parts that hold several sets: a part that is one set goes as a whole."""
+    def separable(self) -> tuple[Division, ...]:
+        """The `equal` divisions whose parts hold several sets: a part that is one set is removed as a whole."""
         return tuple(parts for parts in self.equal if not (parts.rows == parts.rows[:, :1]).all())
 
     @cached_property
     def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The sets of all parts of `apart` in a row, where each part begins, and the first part of each division."""
-        rows = [division.rows for division in self.apart]
+        """The sets of all `separable` parts, concatenated, the start of each part, and each division's first part."""
+        rows = [division.rows for division in self.separable]
         sizes = np.repeat([each.shape[1] for each in rows], [len(each) for each in rows])
         counts = np.array([len(each) for each in rows])
         return np.concatenate([each.ravel() for each in rows]), np.cumsum(sizes) - sizes, np.cumsum(counts) - counts
 
     def all_equal(self, removed: np.ndarray) -> bool:
-        """Whether the parts of every division in `apart` keep equally many channels, and one at least."""
-        if not self.apart:
+        """Whether the parts of every `separable` division keep the same number of channels, and at least one."""
+        if not self.separable:
             return True
         sets, parts, divisions = self._parts
         kept = np.add.reduceat(~removed[sets], parts, dtype=np.int64)
@@ -95,7 +95,7 @@ class Problem:
 
     @cached_property
     def tied(self) -> dict[str, list[tuple[Reader, np.ndarray]]]:
-        """The readers of every weight that several read, with what each of them reads."""
+        """The readers of every weight that has several, with the inputs that each of them reads."""
         found: dict[str, list[tuple[Reader, np.ndarray]]] = {}
         for reader, reads in zip(self.graph.readers, self.needs.reads, strict=True):
             if reader.weight is not None:
@@ -105,10 +105,10 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """The sets of channels that go, and why others stay: one state of the search for the most that can go.
+    """The channel sets that are removed, and why others are kept: a state of the search for the largest removal.
 
-    `removed[set]`; `why[set]` is the number, among `reasons`, of why a set stays. A step of the search gives another
-    state, in which fewer sets go, so that it ends.
+    `removed[set]` marks the removed sets; `why[set]` is the index in `reasons` of why a set is kept. Each step of the
+    search returns another state, in which fewer sets are removed, so that the search ends.
     """
 
     problem: Problem
@@ -137,7 +137,7 @@ class Removal:
 
     @property
     def needs(self) -> Needs:
-        """What is needed of the network's values."""
+        """The values that the network's outputs depend on."""
         return self.problem.needs
 
     @property
@@ -145,38 +145,38 @@ class Removal:
         """How many parameters each set holds."""
         return self.problem.weight
 
-    def gone(self, labels: Labels) -> np.ndarray:
-        """Which of these labels go."""
+    def is_removed(self, labels: Labels) -> np.ndarray:
+        """Which of these labels are removed."""
         return self.removed[self.sets[labels]]
 
     @cached_property
     def stays(self) -> np.ndarray:
-        """For every label whether it stays."""
+        """For every label whether it is kept."""
         return ~self.removed[self.sets]
 
     @cached_property
     def folded(self) -> np.ndarray:
-        """For every label whether it goes with a nonzero constant, which its readers must get elsewhere."""
+        """For every label whether it is removed with a nonzero constant, which must be folded or carried."""
         return ~self.stays & (np.abs(self.constants) > 0)
 
     @cached_property
     def _known(self) -> dict[int, tuple[Labels, np.ndarray]]:
-        """Which positions of an array of labels stay, by the array's id, together with the array."""
+        """The cache of `kept`: an array of labels and its kept positions, by the array's id."""
         return {}
 
     def kept(self, labels: Labels) -> np.ndarray:
-        """The positions of these labels that stay; the stages that follow ask for the same arrays many times."""
+        """The positions of these labels that are kept; cached, since later stages need the same arrays many times."""
         found = self._known.get(id(labels))
         if found is None:
             found = self._known[id(labels)] = (labels, self.stays[labels].nonzero()[0])
         return found[1]
 
-    def left(self, labels: Labels) -> int:
-        """How many of these labels stay."""
+    def count_kept(self, labels: Labels) -> int:
+        """How many of these labels are kept."""
         return self.kept(labels).size
 
     def restored(self, sets: np.ndarray | Sequence[int], reason: Reason) -> "Removal":
-        """The state in which these sets stay after all; this one where none of them goes."""
+        """The state in which these sets are kept; this one if none of them is removed."""
         back = np.atleast_1d(np.asarray(sets, dtype=np.int64))
         back = back[self.removed[back]]
         if not back.size:
@@ -188,20 +188,20 @@ class Removal:
         return Removal(self.problem, removed, why, reasons)
 
     def with_problem(self, **given: Any) -> "Removal":
-        """The same state of a problem of which more is given."""
+        """The same state with other fields of the problem."""
         return replace(self, problem=replace(self.problem, **given))
 
 
-def axis_of(parts: SplitAxis, turns: Mapping[int, int]) -> int | None:
-    """The axis of a divided axis' grid that is taken to become narrower, None where it is divided by numbers."""
-    choice = turns.get(parts.op, 0)
+def axis_of(parts: SplitAxis, chosen_axes: Mapping[int, int]) -> int | None:
+    """The axis of a split axis' grid that becomes narrower; None if the code divides it at fixed positions."""
+    choice = chosen_axes.get(parts.op, 0)
     return parts.free[choice] % parts.grid.ndim if choice < len(parts.free) else None
 
 
 def switched_off(graph: ChannelGraph, constants: np.ndarray) -> np.ndarray:
-    """For every label whether it varies, but nothing reads it except a BatchNorm whose output does not.
+    """For every label whether it varies, but is read only by BatchNorms whose output is constant.
 
-    Such a channel is dead where it stays only because it cannot be cut, such as the filter of a computed weight.
+    Such a channel is dead, although it may not be removable, such as the filter of a computed weight.
     """
     found = np.zeros(graph.size, dtype=bool)
     for pin in graph.pins:

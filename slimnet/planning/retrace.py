@@ -1,4 +1,4 @@
-"""The trace of the slim network, with every tensor at its new size, which the dense one is compared with."""
+"""The retrace: a trace of the network's code with every tensor at its new size, to be compared with the dense trace."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from slimnet.modules.width_attributes import refit, set_features, set_padding
 from slimnet.planning.crossing_divisions import Crossing
 from slimnet.planning.group_packing import Packing
 from slimnet.planning.removal import Removal
-from slimnet.planning.split_axes import new_places
+from slimnet.planning.split_axes import permuted_sets
 from slimnet.tracing.trace import trace_structure
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A removal with the new groups of its grouped convolutions, and what was made equal in all divisions at once."""
+    """A removal with the new groups of its grouped convolutions, and the crossings that were made equal jointly."""
 
     removal: Removal
     packings: tuple[Packing, ...]
@@ -28,17 +28,17 @@ class Draft:
 
     @property
     def rows(self) -> list[Sequence[int]]:
-        """The sets that change places, in their new order: those of packed groups and of turned grids."""
+        """The sets that are permuted, in their new order: those of packed groups and of split axes."""
         packed = [side for packing in self.packings for side in (packing.inputs, packing.outputs)]
-        return [*packed, *new_places(self.removal)]
+        return [*packed, *permuted_sets(self.removal)]
 
     def crossed_by(self, sets: np.ndarray) -> set[int]:
-        """The first sets of the crossings that have some sets in them."""
+        """The first sets of the crossings that contain any of these sets."""
         return {crossing.first for crossing in self.crossings if np.isin(crossing.sets, sets).any()}
 
 
 def trace_slim(network: Network, inputs: Inputs, draft: Draft) -> tuple[Network, ChannelGraph]:
-    """Trace the network once more with every tensor at its new size; returns its skeleton too.
+    """Trace the network with every tensor at its new size; also returns the skeleton.
 
     Raises:
         InterruptedForwardError: its forward raised.
@@ -49,10 +49,10 @@ def trace_slim(network: Network, inputs: Inputs, draft: Draft) -> tuple[Network,
     structure = skeleton(network, shapes)
     refit(structure, groups)
     for padding in graph.paddings:
-        before, after = draft.removal.left(padding.before), draft.removal.left(padding.after)
+        before, after = draft.removal.count_kept(padding.before), draft.removal.count_kept(padding.after)
         set_padding(structure.module, padding.module, before, after)
     for module, labels in graph.counted:
-        set_features(structure.module, module, draft.removal.left(labels))
+        set_features(structure.module, module, draft.removal.count_kept(labels))
     depthwise = [isinstance(layer, Depthwise) for layer in graph.layers]
     return structure, trace_structure(structure, network, inputs, depthwise)
 
@@ -62,7 +62,7 @@ def new_shapes(tensors: Mapping[str, torch.Tensor], draft: Draft) -> dict[str, t
     removal, graph = draft.removal, draft.removal.graph
     shapes: dict[str, tuple[int, ...]] = {}
     for (name, axis), labels in graph.vectors.items():
-        kept = removal.left(labels)
+        kept = removal.count_kept(labels)
         if kept != labels.size:
             shape = list(shapes.get(name, tensors[name].shape))
             shape[axis] = kept
@@ -71,7 +71,7 @@ def new_shapes(tensors: Mapping[str, torch.Tensor], draft: Draft) -> dict[str, t
     for index, reader in enumerate(graph.readers):
         if reader.groups > 1 and reader.weight is not None:
             groups = len(packed[index].bins) if index in packed else reader.groups
-            kept = removal.left(reader.inputs if reader.in_axis == 1 else reader.outputs)
+            kept = removal.count_kept(reader.inputs if reader.in_axis == 1 else reader.outputs)
             shape = list(shapes.get(reader.weight, tensors[reader.weight].shape))
             shape[1] = kept // groups
             shapes[reader.weight] = tuple(shape)

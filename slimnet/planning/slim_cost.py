@@ -1,4 +1,4 @@
-"""What a network will be like once a removal is done: measured on its narrow skeleton, or foreseen by arithmetic."""
+"""The cost of the slim network, counted on the trace of its skeleton, or computed by arithmetic."""
 
 import math
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from slimnet.tracing.ops.registry import spec_of
 
 
 @dataclass(frozen=True)
-class Narrow:
-    """The slim network in numbers: its parameters, MACs for one example, and each layer's MACs and groups.
+class SlimCost:
+    """The slim network's parameters, MACs for one example, and each layer's MACs and groups.
 
     `layer_macs` are for the whole batch, one for each layer in execution order; `groups` one for each reader.
     """
@@ -27,9 +27,9 @@ class Narrow:
     groups: tuple[int, ...]
 
 
-def slim_cost_of_trace(structure: Network, slim: ChannelGraph) -> Narrow:
-    """The numbers of a narrow skeleton and of its trace."""
-    return Narrow(
+def slim_cost_of_trace(structure: Network, slim: ChannelGraph) -> SlimCost:
+    """The cost of a slim network by its skeleton and trace."""
+    return SlimCost(
         params=count_elements(structure.tensors.parameters),
         macs=slim.macs,
         layer_macs=tuple(layer.macs for layer in slim.layers),
@@ -38,29 +38,29 @@ def slim_cost_of_trace(structure: Network, slim: ChannelGraph) -> Narrow:
 
 
 def is_plain(graph: ChannelGraph) -> bool:
-    """Whether nothing in the network's code can depend on a width in silence, so that arithmetic foresees it all.
+    """Whether no op of the network can depend on a width without raising, so that arithmetic gives the slim cost.
 
-    Where a number in the code stops fitting all the same, the narrow network's forward raises.
+    If the code hard-codes a width after all, the slim network's forward raises.
     """
     divided = graph.parts or graph.sums or graph.paddings or any(reader.groups > 1 for reader in graph.readers)
     return not divided and all(spec_of(op.name).width_free and not is_ambiguous(op) for op in graph.ops if op.touched)
 
 
 def is_ambiguous(op: Op) -> bool:
-    """Whether an axis that holds no channels, in what a view makes, may have taken what a narrower one has lost.
+    """Whether a view may change an axis without channels when the channel axis becomes narrower.
 
-    That cannot be seen where the example's size happens to divide: `view(n, 4, -1)`.
+    `view(n, 4, -1)` does so without raising if the sizes happen to divide.
     """
     channels = {axis for face in op.touched[len(op.touched) // 2 :] for axis in varying_axes(face)}
     return any(size > 1 and axis not in channels for axis, size in enumerate(op.shape) if axis)
 
 
-def slim_cost_by_arithmetic(parameters: Mapping[str, torch.Tensor], removal: Removal) -> Narrow:
-    """The numbers of a plain network, with these parameters, without the channels that go."""
+def slim_cost_by_arithmetic(parameters: Mapping[str, torch.Tensor], removal: Removal) -> SlimCost:
+    """The cost of a plain network, with these parameters, after a removal."""
     graph = removal.graph
     layer_macs = tuple(macs_left(layer, removal) for layer in graph.layers)
     before, after = sum(layer.macs for layer in graph.layers), sum(layer_macs)
-    return Narrow(
+    return SlimCost(
         params=count_left(parameters, removal),
         macs=graph.macs - (before - after) // graph.batch,
         layer_macs=layer_macs,
@@ -68,9 +68,9 @@ def slim_cost_by_arithmetic(parameters: Mapping[str, torch.Tensor], removal: Rem
     )
 
 
-def unchanged(parameters: Mapping[str, torch.Tensor], graph: ChannelGraph) -> Narrow:
-    """The numbers of a network, with these parameters, that loses nothing."""
-    return Narrow(
+def unchanged(parameters: Mapping[str, torch.Tensor], graph: ChannelGraph) -> SlimCost:
+    """The cost of a network, with these parameters, from which nothing is removed."""
+    return SlimCost(
         params=count_elements(parameters),
         macs=graph.macs,
         layer_macs=tuple(layer.macs for layer in graph.layers),
@@ -79,27 +79,27 @@ def unchanged(parameters: Mapping[str, torch.Tensor], graph: ChannelGraph) -> Na
 
 
 def macs_left(layer: Reader | Depthwise, removal: Removal) -> int:
-    """MACs of one layer without the channels that go; every pair of channels has the same share."""
-    outputs = removal.left(layer.outputs)
+    """MACs of one layer after a removal; every pair of channels has the same share."""
+    outputs = removal.count_kept(layer.outputs)
     if isinstance(layer, Depthwise):
         return layer.macs // layer.outputs.size * outputs
-    inputs = removal.left(layer.inputs)
+    inputs = removal.count_kept(layer.inputs)
     return layer.macs // (layer.outputs.size * layer.inputs.size) * outputs * inputs
 
 
 def count_left(parameters: Mapping[str, torch.Tensor], removal: Removal) -> int:
-    """How many elements the parameters have without the channels that go; shared ones count once."""
+    """The number of elements of the parameters after a removal; shared parameters count once."""
     once = distinct(parameters)
     left: dict[str, list[int]] = {}
     for (name, axis), labels in removal.graph.vectors.items():
-        kept = removal.left(labels)
+        kept = removal.count_kept(labels)
         if kept != labels.size and name in once:
             left.setdefault(name, list(once[name].shape))[axis] = kept
     return sum(math.prod(left[name]) if name in left else parameter.numel() for name, parameter in once.items())
 
 
 def natural_orders(removal: Removal) -> Orders:
-    """Every kept channel where it stood."""
+    """The orders in which every axis keeps its order."""
     readers = removal.graph.readers
     return Orders(
         axes={},
@@ -109,7 +109,7 @@ def natural_orders(removal: Removal) -> Orders:
 
 
 def count_elements(parameters: Mapping[str, torch.Tensor]) -> int:
-    """How many elements some parameters have; one that stands under several names counts once."""
+    """The number of elements of some parameters; one with several names counts once."""
     return sum(parameter.numel() for parameter in distinct(parameters).values())
 
 

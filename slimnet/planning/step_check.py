@@ -1,8 +1,7 @@
-"""Follow every channel of the slim network through its code, step by step, beside the one it was.
+"""Compare the slim network with the dense one step by step: each channel must be computed from the same channels.
 
-Sets say which channels are cut together, not what is done to each of them: `cat([x[:, ::2].relu(), x[:, 1::2]])` joins
-no channels, but in a narrower x other ones are the even ones. So each step of the slim network must compute each
-channel from the same channels as that step of the dense one.
+Channel sets are not enough, since they do not say which op is applied to which channel:
+`cat([x[:, ::2].relu(), x[:, 1::2]])` joins no channels, but in a narrower x other channels have even positions.
 """
 
 from collections.abc import Sequence
@@ -18,54 +17,54 @@ from slimnet.planning.removal import Removal
 from slimnet.tracing.ops.registry import spec_of
 
 ODD = np.random.default_rng(0).integers(1, 1 << 62, 64, dtype=np.int64) | 1
-"""Factors that make one number of the labels that meet in a step; they wrap around."""
+"""Odd factors that hash the labels of a step's operands to one number, modulo 2⁶⁴."""
 
 
 def check_steps(removal: Removal, slim: ChannelGraph, orders: Orders) -> None:
-    """Compare the steps of both networks, where there is code that moves, divides or adds up channels.
+    """Compare the steps of both networks if any op moves, divides or reduces channels.
 
     Raises:
-        MixedChannelsError: a channel meets others than it did.
+        MixedChannelsError: a channel is computed from other channels than in the dense network.
     """
     graph = removal.graph
     check_sums(removal, slim)
-    ours, theirs = places_of(graph), places_of(slim)
+    ours, theirs = call_positions(graph), call_positions(slim)
     check_views(removal, slim, ours, theirs)
     if not graph.parts and not graph.sums and all(spec_of(op.name).width_free for op in graph.ops if op.touched):
         return
-    follower = StepChecker(removal, slim, orders)
-    # What an op records is the same in both networks, unless an axis with one position left shows no channels.
+    checker = StepChecker(removal, slim, orders)
+    # An op records as many steps in both networks, unless an axis of length 1 has no channels in the slim one.
     narrow_steps = steps_by_call(slim, theirs)
     for call, steps in steps_by_call(graph, ours).items():
         others = narrow_steps.get(call, [])
         if list(map(type, steps)) == list(map(type, others)):
             for dense, narrow in zip(steps, others, strict=True):
-                follower.step(dense, narrow)
+                checker.check_step(dense, narrow)
     stayed = pins_by_call(slim, theirs)
     for key, pins in pins_by_call(graph, ours).items():
-        follower.stay(pins, stayed.get(key, []))
+        checker.check_pins(pins, stayed.get(key, []))
 
 
 def check_sums(removal: Removal, slim: ChannelGraph) -> None:
-    """As many sums are made of as many of the channels that are left.
+    """Check that every channel reduction reduces the kept channels.
 
     Raises:
-        MixedChannelsError: the code adds up others.
+        MixedChannelsError: the code reduces other channels.
     """
     sizes = [total.rows.shape for total in slim.sums]
     for place, total in enumerate(removal.graph.sums):
-        gone = removal.gone(total.rows)
-        left = (~gone).sum(1)
+        removed = removal.is_removed(total.rows)
+        left = (~removed).sum(1)
         same = (left == left[0]).all() and place < len(sizes) and sizes[place] == (left.size, left[0])
-        if gone.any() and not same:
+        if removed.any() and not same:
             raise MixedChannelsError(removal.sets[total.rows], str(total.where.place))
 
 
 def check_views(removal: Removal, slim: ChannelGraph, ours: Sequence[int], theirs: Sequence[int]) -> None:
-    """Each view makes axes of the same sizes as in the dense network, less the channels that go.
+    """Check that each view has the shape of the dense one, without the removed channels.
 
-    `ours` and `theirs` are what `places_of` says of the two. Where the code asks for `view(n, 4, -1)`, the last axis
-    would otherwise take what the channels have lost, as long as the size of the input happens to allow it.
+    `ours` and `theirs` are the `call_positions` of both. Otherwise the last axis of a `view(n, 4, -1)` would change
+    with the number of channels, if the size of the input happens to allow it.
 
     Raises:
         MixedChannelsError: an axis has another size.
@@ -81,50 +80,50 @@ def check_views(removal: Removal, slim: ChannelGraph, ours: Sequence[int], their
                 raise MixedChannelsError(removal.sets[labels_among(dense.touched)], str(dense))
 
 
-def views_by_call(graph: ChannelGraph, places: Sequence[int]) -> dict[int, list[Op]]:
-    """The views of channels, by their place among the ops that `called` lists."""
+def views_by_call(graph: ChannelGraph, positions: Sequence[int]) -> dict[int, list[Op]]:
+    """The views of channels, by their position among the ops that `called` lists."""
     found: dict[int, list[Op]] = {}
-    for op, place in zip(graph.ops, places, strict=False):
+    for op, place in zip(graph.ops, positions, strict=False):
         if op.shape:
             found.setdefault(place, []).append(op)
     return found
 
 
 def shape_left(removal: Removal, view: Op) -> list[int | None]:
-    """The shape that a view must have in the slim network; None for axes between which channels are divided."""
+    """The shape that a view must have in the slim network; None for axes that share channels."""
     shape: list[int | None] = list(view.shape)
     for face in view.touched[len(view.touched) // 2 :]:
         axes = varying_axes(face)
         for axis in axes:
-            shape[axis] = removal.left(face.reshape(-1)) if len(axes) == 1 else None
+            shape[axis] = removal.count_kept(face.reshape(-1)) if len(axes) == 1 else None
     return shape
 
 
-def steps_by_call(graph: ChannelGraph, places: Sequence[int]) -> dict[int, list[Step]]:
-    """The steps of each op, by its place among the ops that `called` lists."""
+def steps_by_call(graph: ChannelGraph, positions: Sequence[int]) -> dict[int, list[Step]]:
+    """The steps of each op, by its position among the ops that `called` lists."""
     found: dict[int, list[Step]] = {}
     for step, op in zip(graph.steps, graph.step_ops, strict=True):
-        found.setdefault(places[op], []).append(step)
+        found.setdefault(positions[op], []).append(step)
     return found
 
 
-def pins_by_call(graph: ChannelGraph, places: Sequence[int]) -> dict[tuple[int, Reason], list[Pin]]:
-    """The pins of each op for one reason, by its place among the ops that `called` lists, and the reason."""
+def pins_by_call(graph: ChannelGraph, positions: Sequence[int]) -> dict[tuple[int, Reason], list[Pin]]:
+    """The pins of each op for one reason, by its position among the ops that `called` lists, and the reason."""
     found: dict[tuple[int, Reason], list[Pin]] = {}
     for pin in graph.pins:
-        found.setdefault((places[pin.op], pin.reason), []).append(pin)
+        found.setdefault((positions[pin.op], pin.reason), []).append(pin)
     return found
 
 
-def places_of(graph: ChannelGraph) -> list[int]:
-    """For each op how many ops that `called` lists come before it, and how many there are."""
+def call_positions(graph: ChannelGraph) -> list[int]:
+    """For each op the number of ops before it that `called` lists; last, their total."""
     return np.cumsum([0, *(not spec_of(op.name).layout_dependent for op in graph.ops)]).tolist()
 
 
 class StepChecker:
-    """What the channels of the slim network were: `was[label]` is a label of the dense network, 0 where not known.
+    """Maps slim labels to dense ones: `origin[label]` is a label of the dense network, 0 where it is not known.
 
-    Dense channels computed from the same channels by the same step are alike: `alike[label]` is the first of them.
+    Dense channels computed from the same channels by the same step are equal: `alike[label]` is the first of them.
     """
 
     def __init__(self, removal: Removal, slim: ChannelGraph, orders: Orders):
@@ -132,134 +131,138 @@ class StepChecker:
         pairs = zip(removal.graph.readers, orders.inputs, orders.outputs, strict=True)
         self.orders = {id(reader): (inputs, outputs) for reader, inputs, outputs in pairs}
         self.filters = {key[0]: order for key, order in orders.axes.items() if key[1] == 0}
-        self.was = np.zeros(slim.size, dtype=np.int64)
+        self.origin = np.zeros(slim.size, dtype=np.int64)
         self.alike = np.arange(removal.graph.size)
         for total, other in zip(removal.graph.sums, slim.sums, strict=False):
             if total.out.size == other.out.size:
-                self.was[other.out] = total.out
-        ours, theirs = computed(removal.graph), computed(slim)
+                self.origin[other.out] = total.out
+        ours, theirs = computed_labels(removal.graph), computed_labels(slim)
         for key, order in orders.axes.items():
             dense, narrow = removal.graph.vectors[key][order], slim.vectors[key]
-            # A weight that is left with one channel may have the label of what it reads, where it had its own.
+            # An axis of length 1 may have the label of its operand in the slim network, and its own in the dense one.
             if np.array_equal(ours[dense], theirs[narrow]):
-                self.was[narrow] = dense
+                self.origin[narrow] = dense
 
-    def step(self, dense: Step, narrow: Step) -> None:
-        """Each channel that a step computes comes from the same channels."""
+    def check_step(self, dense: Step, narrow: Step) -> None:
+        """Check that each channel of a step is computed from the same channels."""
         if isinstance(dense, Reader) and isinstance(narrow, Reader):
-            self.read(dense, narrow)
+            self.check_reader(dense, narrow)
         elif isinstance(dense, Depthwise) and isinstance(narrow, Depthwise):
-            self.filter(dense, narrow)
+            self.check_depthwise(dense, narrow)
         elif isinstance(dense, ELEMENTWISE) and isinstance(narrow, ELEMENTWISE) and same_arity(dense, narrow):
-            places = self.places(dense.operands, narrow.operands, dense.out)
-            self.learn(narrow.out, np.where(places < 0, 0, dense.out[places]))
+            positions = self.match_positions(dense.operands, narrow.operands, dense.out)
+            self.map_channels(narrow.out, np.where(positions < 0, 0, dense.out[positions]))
 
-    def read(self, dense: Reader, narrow: Reader) -> None:
-        """A layer reads the channels that its weight is in order for."""
+    def check_reader(self, dense: Reader, narrow: Reader) -> None:
+        """Check that a layer reads its channels in the order of its weight."""
         inputs, outputs = self.orders[id(dense)]
-        expected, found = self.alike[dense.inputs[inputs]], self.was[narrow.inputs]
+        expected, found = self.alike[dense.inputs[inputs]], self.origin[narrow.inputs]
         if found.size == expected.size and ((found > 0) & (found != expected)).any():
             raise MixedChannelsError(self.sets[dense.inputs], dense.module)
-        self.learn(narrow.outputs, dense.outputs[outputs])
+        self.map_channels(narrow.outputs, dense.outputs[outputs])
 
-    def filter(self, dense: Depthwise, narrow: Depthwise) -> None:
-        """A depthwise convolution computes some channels from each, by filters that are each channel's own."""
+    def check_depthwise(self, dense: Depthwise, narrow: Depthwise) -> None:
+        """Check that a depthwise convolution applies each filter to its own channel."""
         times = dense.outputs.size // dense.inputs.size
         order = self.filters.get(dense.weight or "")
         if order is None:
-            self.filter_alike(dense, narrow, times)
+            self.match_computed_filters(dense, narrow, times)
             return
         if order.size != narrow.outputs.size or order.size != narrow.inputs.size * times:
             return
-        expected, found = self.alike[dense.inputs[order // times]], np.repeat(self.was[narrow.inputs], times)
+        expected, found = self.alike[dense.inputs[order // times]], np.repeat(self.origin[narrow.inputs], times)
         if ((found > 0) & (expected > 0) & (found != expected)).any():
             raise MixedChannelsError(self.sets[dense.inputs], dense.module)
-        self.learn(narrow.outputs, dense.outputs[order])
+        self.map_channels(narrow.outputs, dense.outputs[order])
 
-    def filter_alike(self, dense: Depthwise, narrow: Depthwise, times: int) -> None:
-        """A depthwise convolution by computed filters: equal channels cannot be distinguished."""
-        places = self.places([dense.inputs], [narrow.inputs], dense.inputs)
+    def match_computed_filters(self, dense: Depthwise, narrow: Depthwise, times: int) -> None:
+        """Match a depthwise convolution whose filters are computed: equal channels cannot be distinguished."""
+        positions = self.match_positions([dense.inputs], [narrow.inputs], dense.inputs)
         _, first, often = np.unique(self.alike[dense.inputs], return_index=True, return_counts=True)
-        places[np.isin(places, first[often > 1])] = -1
-        if narrow.outputs.size == places.size * times:
-            rows = dense.outputs.reshape(-1, times)[places]
-            self.learn(narrow.outputs, np.where(places[:, None] < 0, 0, rows).reshape(-1))
+        positions[np.isin(positions, first[often > 1])] = -1
+        if narrow.outputs.size == positions.size * times:
+            rows = dense.outputs.reshape(-1, times)[positions]
+            self.map_channels(narrow.outputs, np.where(positions[:, None] < 0, 0, rows).reshape(-1))
 
-    def stay(self, dense: Sequence[Pin], narrow: Sequence[Pin]) -> None:
-        """What is seen from outside, or mixed by an op, are the same channels.
+    def check_pins(self, dense: Sequence[Pin], narrow: Sequence[Pin]) -> None:
+        """Check that the same channels are pinned: network outputs, and channels mixed by an op.
 
-        An axis with one position left may lack its pin: then the others are looked at together.
+        An axis of length 1 may lack its pin; then all pins are compared jointly.
         """
         if len(dense) == len(narrow):
             pairs = [(one.labels, other.labels) for one, other in zip(dense, narrow, strict=True)]
         else:
-            pairs = [(together(dense), together(narrow))]
+            pairs = [(labels_of_pins(dense), labels_of_pins(narrow))]
         for labels, others in pairs:
-            found = self.was[others]
+            found = self.origin[others]
             if not np.isin(found[found > 0], self.alike[labels]).all():
                 raise MixedChannelsError(self.sets[np.append(labels, found)], "")
 
-    def places(self, dense: Sequence[Labels], narrow: Sequence[Labels], out: Labels) -> np.ndarray:
-        """Where in the dense step stand the channels that meet in the slim one; -1 where one of them is not known."""
-        ours = combined([self.alike[labels] for labels in dense])
-        found = [self.was[labels] for labels in narrow]
-        theirs = combined(found)
-        unknown = lacking(found, dense)
+    def match_positions(self, dense: Sequence[Labels], narrow: Sequence[Labels], out: Labels) -> np.ndarray:
+        """The position in the dense step of each slim channel with the same operands; -1 where one is not known."""
+        ours = hash_labels([self.alike[labels] for labels in dense])
+        found = [self.origin[labels] for labels in narrow]
+        theirs = hash_labels(found)
+        unknown = lacks_label(found, dense)
         order = np.argsort(ours, kind="stable")
         ordered = ours[order]
-        # Channels without a label, such as an image's, are not alike for that.
-        named = ~lacking(dense)[order]
+        # Channels without labels, such as an image's, are not equal for that reason.
+        named = ~lacks_label(dense)[order]
         self.note_alike(ordered[named], out[order[named]])
         place = np.minimum(np.searchsorted(ordered, theirs), ours.size - 1)
         strange = ~unknown & (ordered[place] != theirs)
         if strange.any():
-            touched = np.concatenate([*dense, *(was[strange] for was in found)])
+            touched = np.concatenate([*dense, *(origin[strange] for origin in found)])
             raise MixedChannelsError(self.sets[touched], "")
         return np.where(unknown, -1, order[place])
 
     def note_alike(self, keys: np.ndarray, out: Labels) -> None:
-        """Remember which of a step's channels come from the same ones; `keys` are in order."""
+        """Record which of a step's channels are computed from the same ones; `keys` are sorted."""
         again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
         if again.size:
             first = np.arange(keys.size)
             first[again] = 0
             self.alike[out] = self.alike[out[np.maximum.accumulate(first)]]
 
-    def learn(self, narrow: Labels, dense: Labels) -> None:
-        """These slim channels were those dense ones, 0 where it is not known which."""
+    def map_channels(self, narrow: Labels, dense: Labels) -> None:
+        """Map slim channels to dense ones, 0 where they are not known.
+
+        Raises:
+            MixedChannelsError: a channel is mapped to another one already.
+        """
         dense = self.alike[dense]
-        before = self.was[narrow]
+        before = self.origin[narrow]
         if ((before > 0) & (dense > 0) & (self.alike[before] != dense)).any():
             raise MixedChannelsError(self.sets[dense], "")
-        self.was[narrow] = np.where(dense > 0, dense, before)
+        self.origin[narrow] = np.where(dense > 0, dense, before)
 
 
-def together(pins: Sequence[Pin]) -> Labels:
+def labels_of_pins(pins: Sequence[Pin]) -> Labels:
     """The labels of several pins."""
     return np.concatenate([np.zeros(0, dtype=np.int64), *(pin.labels for pin in pins)])
 
 
-def computed(graph: ChannelGraph) -> np.ndarray:
-    """Which labels are what a step computes."""
+def computed_labels(graph: ChannelGraph) -> np.ndarray:
+    """For every label whether a step computes it."""
     found = np.zeros(graph.size, dtype=bool)
     for step in graph.steps:
         found[step.out if isinstance(step, ELEMENTWISE) else step.outputs] = True
     return found
 
 
-def lacking(operands: Sequence[Labels], like: Sequence[Labels] | None = None) -> np.ndarray:
-    """Where one of some operands has no label, though that operand (or what it is `like`) has labels elsewhere."""
+def lacks_label(operands: Sequence[Labels], like: Sequence[Labels] | None = None) -> np.ndarray:
+    """Where an operand has no label, although it (or its counterpart in `like`) has labels elsewhere."""
     pairs = zip(operands, operands if like is None else like, strict=True)
     return np.any([(labels == 0) & known.any() for labels, known in pairs], axis=0)
 
 
 def same_arity(dense: Pointwise | Norm, narrow: Pointwise | Norm) -> bool:
-    """Whether two steps compute from as many operands."""
+    """Whether two steps have the same number of operands."""
     return len(dense.operands) == len(narrow.operands)
 
 
-def combined(labels: Sequence[Labels]) -> np.ndarray:
-    """One number for the labels that meet at each position."""
+def hash_labels(labels: Sequence[Labels]) -> np.ndarray:
+    """A hash of the operands' labels at each position."""
     if len(labels) == 1:
         return labels[0]
     total = np.zeros(labels[0].size, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Widths that hardware likes: restore removable channels until a layer has a round number of them."""
+"""Width rounding: restore removable channels until the widths of layers are multiples that are fast on hardware."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ WHOLE = 1 << 30
 
 @dataclass(frozen=True)
 class Rounding:
-    """Up to which multiples the widths of layers are rounded: `multiple`, and another for the layers named.
+    """The multiples to which the widths of layers are rounded up: `multiple`, or another one for named layers.
 
-    Widths are output channels of convolutions and linear layers; 1 leaves them as they fall.
+    Widths are output channels of convolutions and linear layers; 1 means no rounding.
     """
 
     multiple: int = 1
@@ -55,19 +55,19 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Multiples:
-    """The multiple for each row of sets that a layer writes; of several writers' the largest."""
+    """The multiple for each row of sets that a layer writes; the largest if several layers write it."""
 
     rows: Mapping[bytes, np.ndarray]
     by_row: Mapping[bytes, int]
 
     @classmethod
     def of_layers(cls, removal: Removal, rounding: Rounding) -> "Multiples":
-        """Collect what the layers write that are rounded, wherever something of it can go."""
+        """The multiples of the layers that are rounded and lose channels."""
         rows: dict[bytes, np.ndarray] = {}
         by_row: dict[bytes, int] = {}
         for layer in removal.graph.layers:
             multiple = rounding.of(layer.module)
-            if multiple > 1 and removal.gone(layer.outputs).any():
+            if multiple > 1 and removal.is_removed(layer.outputs).any():
                 row = removal.sets[layer.outputs]
                 rows[key_of(row)] = row
                 by_row[key_of(row)] = max(by_row.get(key_of(row), 1), multiple)
@@ -78,9 +78,9 @@ class Multiples:
         return self.by_row.get(key_of(sets), 1) if self.by_row else 1
 
     def widths(self, packed: np.ndarray) -> list[WidthConstraint]:
-        """What has to be rounded up; rows of `packed` sets only where they stay whole, groups are made round later.
+        """The widths to round up, without those of packed groups, which `pack` rounds.
 
-        What only reads (a concatenation) is made of these widths.
+        Widths that are only read, such as those of a concatenation, consist of these.
         """
         found = []
         for key, row in self.rows.items():
@@ -91,5 +91,5 @@ class Multiples:
 
 
 def key_of(sets: np.ndarray) -> bytes:
-    """What rows of the same sets have in common."""
+    """A key that is equal for rows of the same sets."""
     return np.sort(sets, axis=None).tobytes()

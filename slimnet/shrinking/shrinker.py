@@ -152,7 +152,7 @@ class Shrinker:
         graph = trace(self.model, self._inputs)
         invariant = find_invariant_set(graph, dead, self.threshold, self.largest_shift)
         self.stays = invariant.stays
-        plan = plan_from(invariant.basis, self.model, self._inputs, tried=True, rounding=rounding)
+        plan = plan_from(invariant.basis, self.model, self._inputs, retrace=True, rounding=rounding)
         if not plan.removed_channels:
             # A β that is too large now may be smaller at the next look.
             self._fruitless = {} if any("β is above" in stays.reason for stays in self.stays) else dead

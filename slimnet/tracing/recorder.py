@@ -233,14 +233,14 @@ class Recorder:
         self.steps.append(step)
         self.step_ops.append(len(self.ops))
 
-    def summed(self, rows: Labels, where: Reason, kind: str = "sum", places: Labels | None = None) -> Labels:
+    def summed(self, rows: Labels, where: Reason, kind: str = "sum", indices: Labels | None = None) -> Labels:
         """Record that channels `(sums, channels)` are added up; returns labels `(sums,)` of the sums, which stay.
 
         They may also be made into a mean or a maximum.
         """
         count = period(rows)
         out = self.fresh((count,))
-        self.sums.append(ChannelReduction(rows[:count], out, where, kind, places))
+        self.sums.append(ChannelReduction(rows[:count], out, where, kind, indices))
         self.pin(out, where)
         return np.tile(out, rows.shape[0] // count)
 

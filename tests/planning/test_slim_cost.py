@@ -17,7 +17,7 @@ def plans(model: nn.Module, inputs: torch.Tensor) -> tuple[slimnet.SurgeryPlan, 
     """The plan that was tried on a skeleton, and the one that was not."""
     graph = trace(model, inputs)
     dead = dead_by_scale(graph)
-    return make_plan(model, inputs, graph, dead), make_plan(model, inputs, graph, dead, tried=False)
+    return make_plan(model, inputs, graph, dead), make_plan(model, inputs, graph, dead, retrace=False)
 
 
 @pytest.mark.parametrize("beta", BETAS)

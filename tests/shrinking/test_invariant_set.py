@@ -62,7 +62,7 @@ def check_trains_alike(recipe: Recipe, rate: float, beta: str) -> int:
     dense = build(recipe, rate, beta)
     example = images(recipe)
     found = invariant_set(dense, example)
-    plan = plan_from(found.basis, dense, Inputs.of(example), tried=True, rounding=Rounding())
+    plan = plan_from(found.basis, dense, Inputs.of(example), retrace=True, rounding=Rounding())
     assert not plan.folds
     assert not plan.merges
     other_weights(dense, found, recipe.seed)
@@ -149,7 +149,7 @@ IMAGES = torch.zeros(2, 2, 9, 9, dtype=torch.float64)
 
 
 def removed(model: nn.Module, found: InvariantSet) -> int:
-    return plan_from(found.basis, model, Inputs.of(IMAGES), tried=True, rounding=Rounding()).removed_channels
+    return plan_from(found.basis, model, Inputs.of(IMAGES), retrace=True, rounding=Rounding()).removed_channels
 
 
 @pytest.mark.parametrize(

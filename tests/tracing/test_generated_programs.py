@@ -57,8 +57,8 @@ def check_program(program: Program) -> None:
         graphs.append(graph)
         return dead_by_scale(graph, 1e-3)
 
-    for tried in (False, True):
-        narrow, plan = plan_and_apply(network, Inputs.of(probe()), find, tried=tried)
+    for retrace in (False, True):
+        narrow, plan = plan_and_apply(network, Inputs.of(probe()), find, retrace=retrace)
         assert all(relative(narrow(x), y) < EXACT for x, y in expected), plan
         if not is_plain(graphs[0]):
             break

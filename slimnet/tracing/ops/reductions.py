@@ -133,9 +133,9 @@ def reduce(
 def reduce_to_one(recorder: Recorder, call: Call, face: Labels, kind: str, where: Reason) -> None:
     """All channels of a tensor become one, which stays; a maximum may have its position as a second output."""
     shape = [1] * call.outputs[0].ndim
-    places = recorder.fresh((1,)) if len(call.outputs) > 1 else None
-    total = recorder.summed(face.reshape(1, -1), where, kind, places)
-    for tensor, labels in zip(call.outputs, (total, places), strict=False):
+    indices = recorder.fresh((1,)) if len(call.outputs) > 1 else None
+    total = recorder.summed(face.reshape(1, -1), where, kind, indices)
+    for tensor, labels in zip(call.outputs, (total, indices), strict=False):
         if labels is not None:
             recorder.set(tensor, Tag((labels.reshape(shape),)))
 
