@@ -69,9 +69,9 @@ def train(
     of colour channels comes from the data.
 
     DIR becomes the run's folder: recipe, metrics, checkpoints, the trained model.pt and a report; with --shrink also
-    slim/, the network without what died, certified against model.pt. Ctrl-C finishes
-    the current step, saves and exits, and so do SIGTERM and a closed terminal (without nohup); after that, or after a
-    crash, --resume continues bit for bit.
+    slim/, the network without what died, certified against model.pt, with a certificate of what was set to zero in
+    training. Ctrl-C finishes the current step, saves and exits, and so do SIGTERM and a closed terminal (without
+    nohup); after that, or after a crash, --resume continues bit for bit.
     """
     from slimnet.torch_state.process import denormals_flushed
     from slimnet.training.loop.distributed import joined, lost_ones_told

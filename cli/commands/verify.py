@@ -36,7 +36,8 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
 
     The hash of every file is checked, and the weights, the exported program and the ONNX model are run on
     the same inputs. With --dense the slim network is compared with the dense one again, on the test images of --data
-    or on random inputs. Exits with 1 if anything differs. A bundle whose network was trained after its certificate
+    or on random inputs. What a training with --shrink set to zero is checked against plan and weights.
+    Exits with 1 if anything differs. A bundle whose network was trained after its certificate
     was measured is complete, but not certified: this is reported, and "certified" is false with --json.
     """
     from slimnet.bundle.bundle import read_blueprint, verify_bundle

@@ -14,6 +14,7 @@ from slimnet.bundle.activations import check_activations
 from slimnet.bundle.blueprint import Blueprint, read_weights, weights_into, write_weights
 from slimnet.bundle.input_spec import random_inputs
 from slimnet.bundle.manifest import CERTIFICATE, ONNX, PLAN, PROGRAM, WEIGHTS, read_manifest, write_manifest
+from slimnet.bundle.projections import PROJECTIONS, read_projections, write_projections
 from slimnet.errors import BundleError, CertificateError, ChangedBundleError, ExportError, PlanError, UsageError
 from slimnet.export.capture import capture, forward, private_copy, with_batch
 from slimnet.export.onnx import write_onnx
@@ -25,6 +26,7 @@ from slimnet.models.bounded_build import Shapes, bounded_by
 from slimnet.modules.digest import digest_of
 from slimnet.modules.example_inputs import Inputs, tensors_in
 from slimnet.modules.loaders import batches_once
+from slimnet.shrinking.projection_record import ProjectionRecord
 from slimnet.slimmed import Slimmed
 from slimnet.storage.files import refuse_existing, whole_folder
 from slimnet.storage.records import read_json
@@ -49,7 +51,7 @@ class Verification:
     `only_shapes` are forms that draw random numbers of their own, so that no more could be compared.
     `certificate` is the one in the bundle; where its weights are not those that were measured, it says `trained_since`
     and does not hold. `measured` is it measured again, where the dense network was given, and `other_dense` says
-    whether that was another than the certificate's.
+    whether that was another than the certificate's. `projections` says what a training set to zero that shrank it.
     """
 
     folder: str
@@ -60,6 +62,7 @@ class Verification:
     measured: Certificate | None
     only_shapes: tuple[str, ...] = ()
     other_dense: bool | None = None
+    projections: ProjectionRecord | None = None
 
     @property
     def certified(self) -> bool:
@@ -87,25 +90,33 @@ class Verification:
             found.append(f"measured again: {self.measured}")
         if self.other_dense:
             found.append(f"the dense network given is {ANOTHER_DENSE}")
-        return found
+        return [*found, *([] if self.projections is None else [str(self.projections)])]
 
 
-def save(slimmed: Slimmed, folder: str | os.PathLike[str], *, source: str | None = None) -> Path:
+def save(
+    slimmed: Slimmed,
+    folder: str | os.PathLike[str],
+    *,
+    source: str | None = None,
+    projections: ProjectionRecord | None = None,
+) -> Path:
     """Write a slim network as a bundle: weights and plan, exported program, ONNX, certificate and manifest.
 
-    All three forms are run and must agree with `slimmed.model` before the folder appears. `source` says where the
-    dense network came from and is recorded. The network is not touched. One that was trained further is saved as well,
-    with a certificate that says so and does not hold.
+    All three forms are run and must agree with `slimmed.model` before the folder appears. `source` says where the dense
+    network came from, and `projections` what a training that shrank it set to zero; both are recorded. The network is
+    not touched. One that was trained further is saved as well, with a certificate that says so and does not hold.
 
     Raises:
-        BundleError: the folder exists or cannot be written, the network is not what its architecture builds, or its
-            certificate did not hold when it was measured.
+        BundleError: the folder exists or cannot be written, the network is not what its architecture builds, its
+            certificate did not hold when it was measured, or `projections` are of another network.
         ExportError: the network cannot be exported, or a form does not agree.
     """
     target = Path(folder)
     with whole_folder(target, BundleError) as staging:
         write_parts(slimmed, staging)
-        read_certificate(staging)
+        certificate = read_certificate(staging)
+        if projections is not None:
+            write_projections(projections, staging, slimmed.plan, certificate)
         module = rebuilt(slimmed, staging)
         write_exports(slimmed, staging, source)
         everything: dict[str, Runner] = {"the network": module_runner(slimmed.model), **forms(staging, module)}
@@ -181,14 +192,15 @@ def verify_bundle(
     blueprint, certificate = Blueprint.read(place / PLAN), read_certificate(place)
     if not blueprint.plan.digest == certificate.plan_digest == manifest.plan_digest:
         raise ChangedBundleError(f"{place}: plan and certificate are of different networks; save the bundle again")
+    projections = read_projections(place, blueprint.plan, certificate) if manifest.lists(PROJECTIONS) else None
     inputs = random_inputs(blueprint.inputs, seed=0)
     slim = verifiable_module(blueprint, place, model or dense, trust=trust)
     check_activations(slim, inputs, max(BATCHES), str(place))
     found = forms(place, slim)
     agreement = compare(found, inputs, place)
-    checked = Verification(
-        str(place), next(iter(found)), agreement.differences, BATCHES, certificate, None, agreement.only_shapes
-    )
+    reference, shapes = next(iter(found)), agreement.only_shapes
+    checked = Verification(str(place), reference, agreement.differences, BATCHES, certificate, None, shapes)
+    checked = replace(checked, projections=projections)
     if dense is None:
         return checked
     if certificate.reference != DENSE:

@@ -26,6 +26,9 @@ WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE = (
 FILES = (WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE)
 """The files of a bundle, beside the manifest itself."""
 
+PROJECTIONS = "projections.json"
+"""One more in the bundle of a network that was shrunk in training: what was set to zero then."""
+
 MANIFEST = "manifest.json"
 FORMAT = 1
 """The version of the bundle's layout."""
@@ -49,10 +52,15 @@ class Manifest:
     plan_digest: str
     versions: Mapping[str, str]
 
+    def lists(self, name: str) -> bool:
+        """Whether a file belongs to the bundle."""
+        return any(each.name == name for each in self.files)
+
 
 def write_manifest(folder: Path, source: str | None, plan_digest: str) -> Manifest:
     """Hash the files of a finished bundle and write `manifest.json` beside them."""
-    files = tuple(_hashed(folder / name) for name in FILES)
+    names = (*FILES, *((PROJECTIONS,) if (folder / PROJECTIONS).exists() else ()))
+    files = tuple(_hashed(folder / name) for name in names)
     manifest = Manifest(files, source, plan_digest, versions())
     (folder / MANIFEST).write_bytes(_rendered(manifest))
     return manifest
@@ -125,8 +133,8 @@ def _parsed(folder: Path) -> Manifest:
     parts = {name: value for name, value in data.items() if name not in ("format", "digest")}
     manifest = build(Manifest, parts, str(folder / MANIFEST), ChangedBundleError, advice=again)
     # Only these names, so that no path out of the folder is ever followed.
-    whole = tuple(each.name for each in manifest.files) == FILES and _rendered(manifest) == content
-    if not whole:
+    known = tuple(each.name for each in manifest.files) in (FILES, (*FILES, PROJECTIONS))
+    if not known or _rendered(manifest) != content:
         raise ChangedBundleError(f"{folder / MANIFEST} was changed after it was written; save the bundle again")
     return manifest
 

@@ -2,6 +2,20 @@
 
 from slimnet.shrinking.invariant_set import InvariantSet, Stays, find_invariant_set
 from slimnet.shrinking.projection import Projected, Projection, project
+from slimnet.shrinking.projection_change import Change
+from slimnet.shrinking.projection_record import ProjectionAt, ProjectionRecord
 from slimnet.shrinking.shrinker import Cut, Shrinker
 
-__all__ = ["Cut", "InvariantSet", "Projected", "Projection", "Shrinker", "Stays", "find_invariant_set", "project"]
+__all__ = [
+    "Change",
+    "Cut",
+    "InvariantSet",
+    "Projected",
+    "Projection",
+    "ProjectionAt",
+    "ProjectionRecord",
+    "Shrinker",
+    "Stays",
+    "find_invariant_set",
+    "project",
+]

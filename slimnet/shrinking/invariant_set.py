@@ -64,6 +64,11 @@ class InvariantSet:
         """How many channels there are."""
         return sum(map(len, self.channels.values()))
 
+    @property
+    def zeros(self) -> np.ndarray:
+        """For every label of the graph whether it is 0 once the set is projected."""
+        return self.basis.constants == 0
+
 
 def find_invariant_set(
     graph: ChannelGraph, dead: Mapping[str, tuple[int, ...]], threshold: float, largest_shift: float

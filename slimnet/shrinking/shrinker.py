@@ -16,9 +16,10 @@ from slimnet.planning.dead_channels import check_threshold
 from slimnet.planning.make_plan import plan_from
 from slimnet.planning.width_rounding import Rounding
 from slimnet.shrinking.in_place import check_narrowing, narrow_in_place
-from slimnet.shrinking.invariant_set import Stays, find_invariant_set, scales_of
+from slimnet.shrinking.invariant_set import InvariantSet, Stays, find_invariant_set, scales_of
 from slimnet.shrinking.optimizer_state import check_optimiser
 from slimnet.shrinking.projection import Projected, Projection, project
+from slimnet.shrinking.projection_change import try_meter
 from slimnet.shrinking.refusals import check_copies, check_network, check_own
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.process import collection_paused
@@ -57,7 +58,8 @@ class Shrinker:
     compiled, captured in a CUDA graph or wrapped for several processes has to be made again after a cut; where such a
     wrapper has to be deleted before, call `look()` and `cut()` in place of `step()`.
 
-    `example_inputs` are what forward takes, as for `slimnet.slim`. `round_to` rounds widths up, as there; `finish()`
+    `example_inputs` are what forward takes, as for `slimnet.slim`; real ones, since what zeros change is measured on
+    them (`Cut.projection.change`). `round_to` rounds widths up, as there; `finish()`
     takes out what that has kept.
 
     Attributes:
@@ -160,10 +162,16 @@ class Shrinker:
         composed = plan if self.plan is None else self.plan.then(plan)
         check_own(self.model, self.also)
         check_narrowing(self.model, plan, self.optimiser, self.also)
-        projection = project(self.model, self.optimiser, invariant, self.also)
+        projection = self._project(invariant)
         self._narrow(plan)
         self.plan, self.projected = composed, self.projected + projection
         return Cut(projection, plan, self.stays)
+
+    def _project(self, invariant: InvariantSet) -> Projection:
+        """Set channels to zero, and measure on the example inputs what that changes."""
+        meter = try_meter(self.model, self._inputs, invariant.basis.graph, invariant.zeros)
+        projection = project(self.model, self.optimiser, invariant, self.also)
+        return projection if meter is None else dataclasses.replace(projection, change=meter.change())
 
     def _narrow(self, plan: SurgeryPlan) -> None:
         narrow_in_place(self.model, plan, self.optimiser, self.also)

@@ -299,7 +299,9 @@ def test_iterations_in_little_room(number, words):
 def test_a_run_that_removed_dead_filters_says_what_that_saved():
     """Steps of 100 ms up to the cut and 50 ms after it, as the reports' clocks have it; 400 of 1,000 MACs are left."""
     progress = tuple(
-        dataclasses.replace(each, seconds=(1.0, 2.0, 3.0, 3.5, 4.0)[n], macs_left=left, channels_removed=removed)
+        dataclasses.replace(
+            each, seconds=(1.0, 2.0, 3.0, 3.5, 4.0)[n], macs_left=left, channels_removed=removed, projection_change=2e-4
+        )
         for n, (each, left, removed) in enumerate(
             zip(reports(), (None, None, 400, 400, 400), (None, None, 9, 9, 9), strict=True)
         )
@@ -313,6 +315,8 @@ def test_a_run_that_removed_dead_filters_says_what_that_saved():
         "9 dead channels were removed during training, which left 400 of 1.00k multiply-accumulates; a step took "
         "100 ms at the beginning and 50 ms at the end."
     ) in [each.replace("\u202f", "") for each in sentences(shown)]
+    change = "Setting them to zero before that changed what a layer receives by at most 2×10⁻⁴ of its largest value."
+    assert change in [each.replace("\u202f", "").replace("2.0", "2") for each in sentences(shown)]
     assert ("Dead filters", "removed every 10 iterations") in recipe_rows(shown)
     page = render_training(shown)
     assert "The last panel is the time of a step" in text(page)

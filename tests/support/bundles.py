@@ -18,7 +18,10 @@ from slimnet.bundle.bundle import save
 from slimnet.errors import SlimnetError
 from slimnet.models import build
 from slimnet.pipeline import slim
+from slimnet.shrinking.projection_record import ProjectionAt, ProjectionRecord
 from slimnet.slimmed import Slimmed
+from slimnet.training.analysis.metrics import batchnorm_scales
+from slimnet.training.loop.shadow import removed_scales
 
 FILES = ("certificate.json", "model.onnx", "model.pt2", "model.safetensors", "plan.json")
 MANIFEST = "manifest.json"
@@ -120,12 +123,27 @@ class Made:
     random: tuple[torch.Tensor, torch.Tensor]
 
 
-def make(dense: nn.Module, example: Any, folder: Path, source: str | None = None, tolerance: float = 1e-4) -> Made:
-    """Slim a network and save the bundle."""
+def make(
+    dense: nn.Module,
+    example: Any,
+    folder: Path,
+    source: str | None = None,
+    tolerance: float = 1e-4,
+    *,
+    shrunk: bool = False,
+) -> Made:
+    """Slim a network and save the bundle; as that of a training that set removed channels to zero, if `shrunk`."""
     slimmed = slim(dense, example, tolerance=tolerance)
     before, random = snapshot(slimmed.model), torch.get_rng_state()
-    save(slimmed, folder, source=source)
+    save(slimmed, folder, source=source, projections=projections_of(slimmed) if shrunk else None)
     return Made(folder, slimmed, dense, before, (random, torch.get_rng_state()))
+
+
+def projections_of(slimmed: Slimmed) -> ProjectionRecord:
+    """A record of a training that set what was removed from each γ to zero at once."""
+    removed = removed_scales(slimmed.plan, [f"{name}.weight" for name in batchnorm_scales(slimmed.model)])
+    cut = ProjectionAt(500, removed, 1e-6, 5e-4, 1e-5, 1e-6)
+    return ProjectionRecord(1e-3, 1e-3, 3, 16, (cut,))
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:

@@ -179,6 +179,22 @@ def test_recipes_and_states_from_before_are_read():
     assert same(finished(train(recipe(), images(), state=state)), finished(run))
 
 
+def test_a_run_whose_first_cuts_are_not_recorded_goes_on_without_a_record(start):
+    """Checkpoints of before hold no record of what was set to zero."""
+    run = train(dying(start), images(), every=CUTS[0], threads=1)
+    next(run)
+    state = run.state()
+    assert run.projections.count == 9
+    del state["shrinker"]["projections"]
+    later = train(dying(start), images(), every=CUTS[0], threads=1, state=state)
+    assert [each.projection_change for each in later] == [None] * 5
+    assert later.projections is None
+    assert same(later.model.state_dict(), finished(run))
+    state["shrinker"]["projections"] = "{}"
+    with pytest.raises(slimnet.SlimnetError, match="record of what was set to zero lacks"):
+        train(dying(start), images(), threads=1, state=state)
+
+
 def test_a_state_without_its_shrinker_is_refused_in_one_line():
     run = train(recipe(shrink_every=5), images(), every=3)
     next(run)
@@ -199,6 +215,7 @@ def test_the_command_line_trains_shrinking_goes_on_and_slims_the_result(start, t
     assert result["dead_filters"] > 0.5
     assert result["bundle"] == "run/slim"
     assert slimnet_cli.run(["verify", "run/slim", "--dense", "run/model.pt"]) == 0, capsys.readouterr().err
+    assert_certified("run", capsys.readouterr().out)
     slim = slimnet.load("run/slim")
     dense = slimnet.load_checkpoint("run/model.pt", "basicnet", arch_args=WIDTHS)
     inputs = torch.randn(4, 2, 8, 8)
@@ -208,6 +225,18 @@ def test_the_command_line_trains_shrinking_goes_on_and_slims_the_result(start, t
     slim = ["slim", "run/model.pt", "--arch", "basicnet", "--arch-args", json.dumps(WIDTHS), "--input-shape", "2,8,8"]
     assert slimnet_cli.run([*slim, "-o", "slim"]) == 0, capsys.readouterr().err
     assert not Path("other").exists()
+
+
+def assert_certified(run: str, said: str) -> None:
+    """Check what a bundle says of the projections: their bounds were kept, and they are those that the run removed."""
+    record = slimnet.verify_bundle(f"{run}/slim").projections
+    assert [cut.iteration for cut in record.cuts] == list(CUTS)
+    expected = {f"{name}.weight": {*range(gamma.shape[1])[FIRST]} for name, gamma in read_history(run).scales.items()}
+    assert {name: set(channels) for name, channels in record.cuts[0].channels.items()} == expected
+    assert all(-0.1 < cut.highest_shift <= record.largest_shift == 1e-3 for cut in record.cuts)
+    assert f"{record.count} channels set to zero in training (2 cuts, iterations 6 to 18; β up to " in said
+    last = read_history(run).progress[-1]
+    assert last.projection_change == record.received is not None
 
 
 def revived_by_hand(start: str, every: int) -> int:

@@ -113,8 +113,11 @@ def _shrunk(record: TrainingRecord) -> list[str]:
         f"{removed:,} dead channels were removed during training, which left {formatting.amount(left)} of "
         f"{formatting.amount(dense)} multiply-accumulates"
     )
-    came_back = record.last.revived
+    came_back, moved = record.last.revived, record.last.projection_change
     shadow = [] if came_back is None else [f"{came_back:,} of them came back in the dense run beside it."]
+    if moved is not None:
+        change = f"by at most {formatting.tiny(moved)} of its largest value"
+        shadow.insert(0, f"Setting them to zero before that changed what a layer receives {change}.")
     _, pace = record.pace
     if len(pace) < 2:
         return [f"{saved}.", *shadow]

@@ -19,8 +19,9 @@ class Progress:
     the training images. `macs` and `macs_if_slimmed` are the multiply-accumulates of one image, as the network is
     and as it would be without its dead channels; only some reports of a run that is kept in a folder have them. In a
     run that shrinks, `macs` are those of the network that it began with, `macs_left` those of the network now, and
-    `channels_removed` have been taken out; all three are there from the first cut on. `revived` of the removed channels
-    have come back in the dense run beside it, if there is one.
+    `channels_removed` have been taken out; all three are there from the first cut on. `projection_change` is how far
+    setting them to zero moved what a layer receives at most, relative to the largest value it receives, if that was
+    measured. `revived` of the removed channels have come back in the dense run beside it, if there is one.
     """
 
     iteration: Count
@@ -34,6 +35,7 @@ class Progress:
     macs_if_slimmed: Count | None = None
     macs_left: Count | None = None
     channels_removed: Count | None = None
+    projection_change: Amount | None = None
     revived: Count | None = None
 
 

@@ -1,12 +1,15 @@
 """A run that takes dead channels out of its network every so many iterations, and counts them as dead."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
-from slimnet.errors import SlimnetError
+from slimnet.data import ImageData
+from slimnet.errors import CheckpointError, SlimnetError
 from slimnet.shrinking.dense_shape import DenseShape
+from slimnet.shrinking.projection_record import ProjectionRecord
 from slimnet.shrinking.shrinker import Shrinker
 from slimnet.training.analysis.metrics import batchnorm_scales, count_by_gamma
 from slimnet.training.loop.checkpoint_file import weights_of
@@ -16,20 +19,29 @@ from slimnet.training.loop.shadow import removed_scales
 from slimnet.training.loop.step import Step
 from slimnet.training.recipe.recipe import Recipe
 
+EXAMPLES = 16
+"""Training images that changes are measured on: twice forward costs less than a cut does."""
+
 
 class Shrinking:
     """What a run does about dead channels: removes them where its recipe says so, and reports them.
 
     `shrinker` is None in a run that does not shrink; then the network is as it is built at all times. Several
-    processes that train together cut alike, since their γ and β are the same.
+    processes that train together cut alike, since their γ and β are the same. `projections` is the record of what was
+    set to zero; None where it does not shrink, or where a checkpoint of an earlier slimnet has no record of its cuts.
     """
 
-    def __init__(self, recipe: Recipe, model: nn.Module, step: Step, example: torch.Tensor, ranks: Ranks) -> None:
+    def __init__(self, recipe: Recipe, model: nn.Module, step: Step, data: ImageData, ranks: Ranks) -> None:
         self._every, self._model, self._step, self._ranks = recipe.shrink_every, model, step, ranks
         self._channels = count_by_gamma(model)[1]
         self._scales = tuple(f"{name}.weight" for name in batchnorm_scales(model))
-        self.shrinker = Shrinker(model, step.optimiser, example) if recipe.shrink_every else None
         self._shape: DenseShape | None = None
+        self.shrinker: Shrinker | None = None
+        self.projections: ProjectionRecord | None = None
+        if recipe.shrink_every:
+            examples = next(data.sample(EXAMPLES)).to(next(model.parameters()).device)
+            self.shrinker = found = Shrinker(model, step.optimiser, examples)
+            self.projections = ProjectionRecord(found.threshold, found.largest_shift, found.patience, len(examples))
 
     def look(self, iteration: int) -> bool:
         """After so many steps: whether it is time to look, and something has been dead for long enough."""
@@ -37,13 +49,16 @@ class Shrinking:
             return False
         return self._ranks.any(self.shrinker.look())
 
-    def cut(self) -> bool:
+    def cut(self, iteration: int) -> bool:
         """Remove what has been dead for long enough; whether that was anything. Nothing may wrap the network.
+
+        `iteration` is recorded.
 
         Raises:
             SlimnetError: as `Shrinker.cut`, or processes that train together would go on with different networks.
         """
         assert self.shrinker is not None
+        before = self.shrinker.plan
         cut = self.shrinker.cut()
         plans = self._ranks.gathered(None if cut is None else cut.plan.to_json())
         if len(set(plans)) > 1:
@@ -53,15 +68,29 @@ class Shrinking:
             )
         if cut is None:
             return False
+        if self.projections is not None:
+            self.projections = self.projections.after(iteration, cut.projection, before)
         self._step.cut(cut.plan)
         self._follow()
         return True
 
-    def restore(self, state: dict[str, object]) -> None:
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, as a part of a checkpoint; empty where the run does not shrink."""
+        if self.shrinker is None:
+            return {}
+        record = None if self.projections is None else self.projections.to_json()
+        return {"shrinker": {**self.shrinker.state_dict(), "projections": record}}
+
+    def restore(self, state: dict[str, Any]) -> None:
         """Make the dense network, which has its weights, as narrow as it was; its optimiser is restored after it."""
         if self.shrinker is None:
             return
         self.shrinker.load_state_dict(state)
+        if state.get("projections") is not None:
+            where = "the checkpoint's record of what was set to zero"
+            self.projections = ProjectionRecord.from_json(state["projections"], where, CheckpointError)
+        elif self.shrinker.plan is not None:
+            self.projections = None
         if self.shrinker.plan is not None:
             self._step.cut(self.shrinker.plan)
             self._follow()
@@ -91,7 +120,10 @@ class Shrinking:
         if plan is None:
             return progress
         macs, left = plan.macs_before, plan.macs_after
-        return replace(progress, channels_removed=plan.removed_channels, macs=macs, macs_left=left)
+        moved = None if self.projections is None else self.projections.received
+        return replace(
+            progress, channels_removed=plan.removed_channels, macs=macs, macs_left=left, projection_change=moved
+        )
 
     def snapshot(self, progress: Progress) -> Snapshot:
         """γ and β as the dense network has them, so that all points of a history are alike."""

@@ -17,6 +17,7 @@ from slimnet.data import ImageData
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.models import build
 from slimnet.modules.copying import check_filled
+from slimnet.shrinking.projection_record import ProjectionRecord
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.devices import real_by_default, usable
 from slimnet.torch_state.process import denormals_flushed, torch_threads
@@ -109,8 +110,7 @@ class TrainingRun(Iterator[Progress]):
         self.model = self._built(model, resumed=state is not None)
         check_fits(self.model, data)
         self._step = Step(recipe, self.model, Regularisers(recipe, self.model, self._costs()))
-        example = torch.empty(1, data.channels, *data.image_size, device=self.device)
-        self._shrinking = Shrinking(recipe, self.model, self._step, example, ranks)
+        self._shrinking = Shrinking(recipe, self.model, self._step, data, ranks)
         self._advance = self._make_advance()
         if state is not None:
             self._restore(state)
@@ -231,7 +231,7 @@ class TrainingRun(Iterator[Progress]):
             # A wrapper for several processes is part of reference cycles.
             gc.collect()
         try:
-            if self._shrinking.cut():
+            if self._shrinking.cut(self.iteration):
                 if self.tuning.compiled:
                     # Else the compiler would take each cut for one more of a few variants that it allows.
                     torch.compiler.reset()
@@ -274,6 +274,11 @@ class TrainingRun(Iterator[Progress]):
         """From the network that the recipe builds to `model`; None where nothing has been removed."""
         return None if self._shrinking.shrinker is None else self._shrinking.shrinker.plan
 
+    @property
+    def projections(self) -> ProjectionRecord | None:
+        """What has been set to zero so far; None in a run that does not shrink, or whose beginning is not recorded."""
+        return self._shrinking.projections
+
     def dense_model(self) -> nn.Module:
         """The network as the recipe builds it, which computes what `model` does: removed channels are zeros.
 
@@ -300,10 +305,9 @@ class TrainingRun(Iterator[Progress]):
         It holds what `save_checkpoint` writes as well, with weights in the shapes that the recipe builds. Every process
         has to ask for it at the same iteration.
         """
-        shrinker = self._shrinking.shrinker
         return {
             **resume_checks.described(self._shrinking.weights(), self.recipe, self.data, self.iteration),
-            **({} if shrinker is None else {"shrinker": shrinker.state_dict()}),
+            **self._shrinking.state(),
             **({} if self._shadow is None else {"shadow": self._shadow.state()}),
             "optimiser": self._step.state(),
             "random": self.ranks.gathered(self._random),

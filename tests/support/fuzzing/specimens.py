@@ -51,8 +51,9 @@ batch_size = 8
 
 
 def make_bundle(folder: Path) -> None:
-    """A bundle that says how its network is built."""
-    make(basic_net(), torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0)), folder / "slim", "net.pt")
+    """A bundle that says how its network is built, and what a training that shrank it set to zero."""
+    example = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    make(basic_net(), example, folder / "slim", "net.pt", shrunk=True)
 
 
 def make_nameless(folder: Path) -> None:
