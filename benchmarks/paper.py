@@ -18,13 +18,13 @@ from slimnet.durations import in_words
 from slimnet.reproduction.catalogue import Entry, datasets, tables
 from slimnet.reproduction.markdown import Found, letter, line, table
 from slimnet.reproduction.results import Result, add, current, environments, file_name, hardware, read, read_all
-from slimnet.reproduction.scales import Scale, shortened
+from slimnet.reproduction.scales import Scale, describe_scale
 from slimnet.reproduction.trends import verdicts
 from slimnet.training import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "paper"
 PLAN = Path(__file__).parent / "results" / "paper_plan.json"
-SCALES: tuple[Scale, ...] = ("full", "small")
+SCALES: tuple[Scale, ...] = ("full", "middle", "small")
 
 
 def keep(run: Path) -> list[Path]:
@@ -64,7 +64,7 @@ def page() -> str:
     for scale in SCALES:
         known = found(scale)
         if known.results:
-            parts += [f"### At {scale} scale", shortened(scale), trends(known), *chapters(known), machines(known)]
+            parts += [f"### At {scale} scale", describe_scale(scale), trends(known), *chapters(known), machines(known)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -117,12 +117,12 @@ def median(values: list[float]) -> float:
 
 
 def coverage() -> str:
-    """How many cells of each table were run in full, small, or not at all."""
+    """How many cells of each table were run in full, at a smaller scale, or not at all."""
     known = {scale: found(scale).results for scale in SCALES}
-    lines = ["| table | cells | in full | small | not at all | quoted from others |", "|---|---|---|---|---|---|"]
+    lines = ["| table | cells | in full | middle | small | not at all | quoted |", "|---|---|---|---|---|---|---|"]
     for name, each in tables().items():
         counts = Counter(state(entry, known) for entry in each.entries)
-        cells = [counts[state] for state in ("full", "small", "neither", "quoted")]
+        cells = [counts[state] for state in (*SCALES, "none", "quoted")]
         lines.append(f"| {name} | {len(each.entries)} | {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
@@ -131,7 +131,7 @@ def state(entry: Entry, known: Mapping[Scale, Mapping[str, Result]]) -> str:
     """How far a cell has come."""
     if entry.of is not None:
         return "quoted"
-    return next((scale for scale in SCALES if entry.name in known[scale]), "neither")
+    return next((scale for scale in SCALES if entry.name in known[scale]), "none")
 
 
 def times() -> str:

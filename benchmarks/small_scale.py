@@ -28,7 +28,7 @@ from slimnet.reproduction.catalogue import datasets, entry
 from slimnet.reproduction.images import source_of, write_small
 from slimnet.reproduction.measure import scores
 from slimnet.reproduction.results import Result
-from slimnet.reproduction.scales import DROP_AT, recipe_of, small_counts, small_size
+from slimnet.reproduction.scales import DROP_AT, images_of, recipe_of
 from slimnet.storage.files import whole_file
 from slimnet.training import Recipe, train
 from slimnet.training.analysis.metrics import sparsity_by_gamma
@@ -107,7 +107,9 @@ def small(name: str, root: Path) -> ImageData:
     images = load_data(source_of(datasets()[name], root))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.npz"
-        write_small(images, path, size=small_size("basicnet"), **small_counts())
+        part = images_of("small")
+        assert part is not None
+        write_small(images, path, size=part.size["basicnet"], train=part.train, test=part.test)
         return load_data(str(path))
 
 

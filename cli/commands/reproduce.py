@@ -28,7 +28,7 @@ Examples:
   slimnet reproduce table1 --shrink --dry-run
   slimnet reproduce table1-adam-l2-1e-3-cifar10 --shrink --data-root data -o runs/paper
   slimnet reproduce table1 table3 --scale small --data-root data -o runs/paper --threads 1
-  slimnet reproduce trends --scale small --seeds 3 --data-root data -o runs/paper --threads 1
+  slimnet reproduce trends --scale middle --seeds 2 --shrink --data-root data -o runs/paper --threads 1
   slimnet reproduce all --budget 25m --data-root data -o runs/paper --concurrent 4
   slimnet reproduce table7 --ray auto --gpus 0.25 --data-root /shared/data -o /shared/paper
 """
@@ -58,10 +58,10 @@ def seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | 
 EXTENT = (
     click.option(
         "--scale",
-        type=click.Choice(("full", "small")),
+        type=click.Choice(("full", "middle", "small")),
         default="full",
         show_default=True,
-        help="The paper's schedule, or one for two CPU cores.",
+        help="The paper's networks and schedule, narrower and shorter ones, or ones for a quick check.",
     ),
     click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each cell."),
     click.option(
@@ -124,8 +124,9 @@ def reproduce(
     With --shrink, a dry run assumes that the filters that die are dead after a tenth of the iterations, as many as
     the paper prints.
 
-    At the small scale networks are narrower, runs shorter, images fewer and smaller, and regularisers and learning
-    rates stronger to compensate; every number of the small scale is marked.
+    At the middle scale networks are narrower and runs shorter, but on all images with the paper's learning rates, so
+    that networks learn; a run takes about twenty minutes on one core. The small scale is a quick check: images are
+    fewer and smaller too, and regularisers and learning rates stronger to compensate. Every number of both is marked.
     """
     from slimnet.reproduction.catalogue import wanted
 

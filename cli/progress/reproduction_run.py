@@ -149,10 +149,10 @@ class Reproduction:
     def _size(self, task: Task) -> int:
         """The size of a run's images in pixels."""
         from slimnet.reproduction.catalogue import datasets
-        from slimnet.reproduction.scales import small_size
+        from slimnet.reproduction.scales import images_of
 
-        data = datasets()[task.entries[0].data]
-        return data.size if self.scale == "full" else small_size(task.recipe.arch)
+        images = images_of(self.scale)
+        return datasets()[task.entries[0].data].size if images is None else images.size[task.recipe.arch]
 
     def train(self, tasks: Sequence[Task], budget: float | None) -> bool:
         """Train and measure missing runs; returns whether some were left for a later call.
@@ -226,27 +226,29 @@ class Reproduction:
         """The path of a run's images."""
         from slimnet.reproduction.catalogue import datasets
         from slimnet.reproduction.images import source_of
+        from slimnet.reproduction.scales import images_of
 
-        if self.scale == "small":
+        if images_of(self.scale) is not None:
             return task.recipe.data
         return source_of(datasets()[task.entries[0].data], self.root.absolute())
 
     def _provide(self, tasks: Sequence[Task]) -> None:
-        """Make the small data sets that are missing."""
+        """Make the parts of data sets that the scale trains on, where they are missing."""
         from slimnet.data import load_data
         from slimnet.reproduction.catalogue import datasets
         from slimnet.reproduction.images import source_of, write_small
-        from slimnet.reproduction.scales import small_counts, small_size
+        from slimnet.reproduction.scales import images_of
 
-        if self.scale == "full":
+        images = images_of(self.scale)
+        if images is None:
             return
         for task in {task.recipe.data: task for task in tasks}.values():
             path = self.out / task.recipe.data
             if not path.exists():
-                size, source = small_size(task.recipe.arch), source_of(datasets()[task.entries[0].data], self.root)
+                size, source = images.size[task.recipe.arch], source_of(datasets()[task.entries[0].data], self.root)
                 with terminal.working(f"Making {path.name}"):
-                    images = load_data(source, image_size=size if Path(source).is_dir() else None)
-                    write_small(images, path, size=size, **small_counts())
+                    whole = load_data(source, image_size=size if Path(source).is_dir() else None)
+                    write_small(whole, path, size=size, train=images.train, test=images.test)
 
     def _try_to_measure(self, store: Store, task: Task, tell: terminal.Say) -> None:
         """Measure a run, or report why that fails and go on with the others."""
@@ -288,8 +290,8 @@ class Reproduction:
         return found
 
     def _images(self, task: Task) -> ImageData:
-        source = self._source(task)
-        return _loaded(str(self.out / source) if self.scale == "small" else source, task.recipe.image_size)
+        # A part of a data set is in the folder of the reproduction; the path of a whole one is absolute.
+        return _loaded(str(self.out / self._source(task)), task.recipe.image_size)
 
     def machine(self) -> dict[str, str]:
         """The machine of the runs, without values that vary over time and packages that do not train."""

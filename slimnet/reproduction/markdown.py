@@ -11,7 +11,7 @@ from slimnet.reproduction import scalar_text
 from slimnet.reproduction.catalogue import READINGS, Entry, Table, Value, datasets, printed
 from slimnet.reproduction.results import Result
 from slimnet.reproduction.scalars import ScalarFigure
-from slimnet.reproduction.scales import Scale, shortened
+from slimnet.reproduction.scales import Scale, describe_scale
 from slimnet.reproduction.trends import Verdict, verdicts
 
 NOTHING = "–"
@@ -33,7 +33,7 @@ def document(found: Found) -> dict[str, Any]:
     """Everything that was found, for machines: each printed number, ours, and the difference."""
     return {
         "scale": found.scale,
-        "about": shortened(found.scale),
+        "about": describe_scale(found.scale),
         "cells": [
             _cell(entry, found.results.get(entry.name)) for each in printed(found.names) for entry in each.entries
         ],
@@ -80,7 +80,7 @@ def macs_left(result: Result) -> float:
 def markdown(found: Found) -> str:
     """The tables that were asked for, one after the other, with trends and machines below."""
     machines = [kept.hardware(each) for each in kept.environments(found.results.values())]
-    parts = [shortened(found.scale)]
+    parts = [describe_scale(found.scale)]
     for shown in printed(found.names):
         if isinstance(shown, Table):
             parts.append(table(shown, found.results, machines))

@@ -1,7 +1,7 @@
-"""Recipes of the paper's networks, at full scale and at a small one for two CPU cores."""
+"""Recipes of the paper's networks: at full scale, at a middle one where networks learn, and at a small, quick one."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from slimnet.models.arguments import scaled
@@ -10,7 +10,7 @@ from slimnet.reproduction.catalogue import Dataset, Entry, datasets, document
 from slimnet.training import Recipe
 from slimnet.training.recipe.recipe import BASE_SETTINGS
 
-Scale = Literal["full", "small"]
+Scale = Literal["full", "middle", "small"]
 
 DROP_AT = (250, 325)
 """The learning rate drops after so many epochs of so many."""
@@ -18,16 +18,65 @@ DROP_AT = (250, 325)
 STRENGTHS = ("l2", "weight_decay")
 
 
+@dataclass(frozen=True)
+class Images:
+    """The part of a data set on which a scale trains: so many images, reduced to a size in pixels by architecture."""
+
+    train: int
+    test: int
+    size: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How a scale differs from the paper.
+
+    Attributes:
+        iterations: of each run.
+        width: the share of the filters in each layer, 0..1; `first_width` is that in BasicNet's first convolution.
+        strength: the factor on every λ.
+        lr: the factors on the learning rates, by optimiser; 1 where an optimiser is missing.
+        precision: of training, as in `Recipe`.
+        images: None for all images of the data set at their own size.
+    """
+
+    iterations: int
+    width: float
+    first_width: float
+    strength: float
+    lr: Mapping[str, float]
+    precision: str
+    images: Images | None = None
+
+
+def reduction_of(scale: Scale) -> Reduction | None:
+    """How a scale differs from the paper; None for the full one."""
+    if scale == "full":
+        return None
+    fields = dict(document("experiments.json")[scale])
+    images = fields.pop("images", None)
+    return Reduction(**fields, images=Images(**images) if images else None)
+
+
+def images_of(scale: Scale) -> Images | None:
+    """The part of a data set on which a scale trains; None for all of it."""
+    reduction = reduction_of(scale)
+    return None if reduction is None else reduction.images
+
+
 def recipe_of(entry: Entry, scale: Scale, seed: int = 0, *, shrink_every: int = 0) -> Recipe | None:
     """How a network of the paper is trained; None for another method, which the paper only quotes.
 
-    `data` in it is the name of the paper's data set, or at small scale the path of the small one, from the folder
-    that all of it is done in. `shrink_every` removes dead channels during training, every so many iterations.
+    `data` in it is the name of the paper's data set, or the path of the part of it that the scale trains on, from the
+    folder of the reproduction. `shrink_every` removes dead channels during training, every so many iterations.
     """
     if entry.of is not None:
         return None
-    full = _full(entry, datasets()[entry.data])
-    return Recipe(**(full if scale == "full" else _small(full)), seed=seed, shrink_every=shrink_every)
+    reduction = reduction_of(scale)
+    fields = _full(entry, datasets()[entry.data])
+    if reduction is not None:
+        fields = _reduced(fields, reduction)
+    return Recipe(**fields, seed=seed, shrink_every=shrink_every)
 
 
 def _full(entry: Entry, data: Dataset) -> dict[str, Any]:
@@ -39,40 +88,39 @@ def _full(entry: Entry, data: Dataset) -> dict[str, Any]:
     return fields | schedule | {"arch_args": arguments, "data": data.name, "flips": True}
 
 
-def _small(full: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, narrower and shorter, on fewer and smaller images, with more λ and a higher learning rate."""
-    small, optimiser = document("experiments.json")["small"], full["optimiser"]
-    iterations = small["iterations"]
-    rate = full.get("lr", BASE_SETTINGS[optimiser]["lr"]) * small["lr"].get(optimiser, 1)
+def _reduced(full: Mapping[str, Any], reduction: Reduction) -> dict[str, Any]:
+    """The same, narrower and shorter, on the images of the scale, with its λ and learning rate."""
+    optimiser, images = full["optimiser"], reduction.images
+    rate = full.get("lr", BASE_SETTINGS[optimiser]["lr"]) * reduction.lr.get(optimiser, 1)
     # 1e-6 × 10 is to be 1e-5 and not 9.999999999999999e-06.
-    strengths = {name: float(f"{full[name] * small['strength']:.6g}") for name in STRENGTHS if name in full}
-    arguments = narrowed(full["arch"], full["arch_args"])
-    if arguments.get("hidden") == "imagenet":
-        # That head is for images of 224 pixels.
-        arguments["hidden"] = "tinyimagenet"
-    return {
-        **{name: value for name, value in full.items() if name != "image_size"},
+    strengths = {name: float(f"{full[name] * reduction.strength:.6g}") for name in STRENGTHS if name in full}
+    changed = {
         **strengths,
         "lr": rate,
-        "arch_args": arguments,
-        "iterations": iterations,
-        "drops": (iterations * DROP_AT[0] // DROP_AT[1],),
-        "data": small_name(full["data"], full["arch"]),
-        "precision": small["precision"],
+        "arch_args": narrowed(full["arch"], full["arch_args"], reduction),
+        "iterations": reduction.iterations,
+        "drops": (reduction.iterations * DROP_AT[0] // DROP_AT[1],),
+        "precision": reduction.precision,
     }
+    if images is None:
+        return {**full, **changed}
+    kept = {name: value for name, value in full.items() if name != "image_size"}
+    if changed["arch_args"].get("hidden") == "imagenet":
+        # That head is for images of 224 pixels.
+        changed["arch_args"]["hidden"] = "tinyimagenet"
+    return {**kept, **changed, "data": data_name(full["data"], full["arch"], images)}
 
 
-def narrowed(arch: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a network at small scale: a fraction of the width, a larger one in a BasicNet's first layer.
+def narrowed(arch: str, arguments: Mapping[str, Any], reduction: Reduction) -> dict[str, Any]:
+    """The arguments of a network with a fraction of the filters, a larger one in a BasicNet's first layer.
 
     The paper's own 64-0.5x keeps all filters of that layer. An eighth of them would be eight, of which none is
     superfluous.
     """
-    small = document("experiments.json")["small"]
     if arch != "basicnet":
-        return {**arguments, "width": small["width"]}
+        return {**arguments, "width": reduction.width}
     first, *others = WIDTHS[arguments.get("widths", "64-1x")]
-    return {**arguments, "widths": [*scaled([first], small["first_width"]), *scaled(others, small["width"])]}
+    return {**arguments, "widths": [*scaled([first], reduction.first_width), *scaled(others, reduction.width)]}
 
 
 def with_share_of_filters(recipe: Recipe, share: float) -> Recipe:
@@ -85,37 +133,43 @@ def with_share_of_filters(recipe: Recipe, share: float) -> Recipe:
     return replace(recipe, arch_args={**arguments, "widths": scaled(own, share)})
 
 
-def small_name(data: str, arch: str) -> str:
-    """The path of the small data set for a network."""
-    small = document("experiments.json")["small"]
-    return f"data/{data}-{small_size(arch)}px-{small['train_images']}.npz"
+def data_name(data: str, arch: str, images: Images) -> str:
+    """The path of a part of a data set for a network."""
+    return f"data/{data}-{images.size[arch]}px-{images.train}.npz"
 
 
-def shortened(scale: Scale) -> str:
-    """What the numbers of a scale are, in a sentence."""
-    if scale == "full":
+def describe_scale(scale: Scale) -> str:
+    """How the numbers of a scale were made, in a few sentences."""
+    reduction = reduction_of(scale)
+    if reduction is None:
         return "Full scale: the paper's network, data and schedule."
-    small = document("experiments.json")["small"]
-    factors = sorted(set(small["lr"].values()))
-    raised = {factor: [name for name, own in small["lr"].items() if own == factor] for factor in factors}
-    rates = ", ".join(f"× {factor:g} under {', '.join(names)}" for factor, names in raised.items())
-    sizes = " or ".join(str(size) for size in sorted(set(small["size"].values())))
-    return (
-        f"Small scale, which is not the paper's: {small['width']:g} of the width ({small['first_width']:g} in "
-        f"BasicNet's first convolution), {small['iterations']:,} iterations in place of 406,250, "
-        f"{small['train_images']:,} training images of {sizes} pixels and {small['test_images']:,} test images, every "
-        f"λ × {small['strength']:g}, learning rates {rates}, {small['precision']}. SGD's learning rate cannot be "
-        "higher, and Adagrad's steps, which shrink with the root of the iterations, shrink less here as it is. What is "
-        "compared is the order of the numbers."
+    strength = f"every λ × {reduction.strength:g}" if reduction.strength != 1 else "the paper's λ"
+    text = (
+        f"{scale.capitalize()} scale, which is not the paper's: {reduction.width:g} of the width "
+        f"({reduction.first_width:g} in BasicNet's first convolution), {reduction.iterations:,} iterations in place of "
+        f"406,250, {_describe_images(reduction.images)}, {strength}, {_describe_rates(reduction.lr)}, "
+        f"{reduction.precision}. "
     )
+    if reduction.lr:
+        text += (
+            "SGD's learning rate cannot be higher, and Adagrad's steps, which shrink with the root of the iterations, "
+            "shrink less here as it is. "
+        )
+    return text + "What is compared is the order of the numbers."
 
 
-def small_size(arch: str) -> int:
-    """The height and width, in pixels, of the small images for a network."""
-    return int(document("experiments.json")["small"]["size"][arch])
+def _describe_images(images: Images | None) -> str:
+    if images is None:
+        return "all images at their own size"
+    sizes = " or ".join(str(size) for size in sorted(set(images.size.values())))
+    return f"{images.train:,} training images of {sizes} pixels and {images.test:,} test images"
 
 
-def small_counts() -> dict[str, int]:
-    """How many images a small data set has for training and for testing."""
-    small = document("experiments.json")["small"]
-    return {"train": small["train_images"], "test": small["test_images"]}
+def _describe_rates(factors: Mapping[str, float]) -> str:
+    if not factors:
+        return "the paper's learning rates"
+    raised = {
+        factor: [name for name, own in factors.items() if own == factor] for factor in sorted(set(factors.values()))
+    }
+    rates = [f"× {factor:g} under {', '.join(names)}" for factor, names in raised.items()]
+    return f"learning rates {', '.join(rates)}"

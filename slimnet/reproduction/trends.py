@@ -61,7 +61,7 @@ def _of_cells(trend: Mapping[str, Any], results: Mapping[str, Result]) -> Verdic
     paper = tuple(_number(each.paper[reading]) for each in entries)
     own = {each.name: results.get(each.name) for each in entries if each.of is None}
     found = [each for each in own.values() if each is not None]
-    mixed = len(own) < len(entries) and any(each.scale == "small" for each in found)
+    mixed = len(own) < len(entries) and any(each.scale != "full" for each in found)
     if mixed or len(found) < len(own):
         return Verdict(trend["claim"], None, (), paper)
     fewest = min(len(each.runs) for each in found)
@@ -98,11 +98,11 @@ def _sides(trend: Mapping[str, Any], layers: Any) -> tuple[float, ...]:
 def _judged(
     trend: Mapping[str, Any], sides: Sequence[Sequence[float]], paper: tuple[float, ...], scale: Scale
 ) -> Verdict:
-    """Judge by the means of the seeds of each side; what is written down about it is about the small scale."""
+    """Judge by the means of the seeds of each side; the explanations that are written down are for one scale each."""
     means = tuple(statistics.fmean(seeds) for seeds in sides)
     spreads = tuple((max(seeds) - min(seeds)) / 2 for seeds in sides)
     holds, fewest = falls(means), min(len(seeds) for seeds in sides)
-    why = "" if scale == "full" else trend.get("holds_small" if holds else "why_small", "")
+    why = trend.get(f"holds_{scale}" if holds else f"why_{scale}", "")
     return Verdict(trend["claim"], holds, means, paper, spreads, fewest, is_close(means, spreads), why)
 
 

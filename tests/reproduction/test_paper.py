@@ -11,10 +11,11 @@ from cifar import shared_file
 from slimnet.data import ImageData, load_data
 from slimnet.errors import ArchitectureError, DataError, UsageError
 from slimnet.models import build
+from slimnet.models.basicnet import WIDTHS
 from slimnet.reproduction import catalogue, images, measure, results
 from slimnet.reproduction.catalogue import READINGS, by_worth, figures, tables
 from slimnet.reproduction.pruned import Convolution, convolutions_of, share_pruned
-from slimnet.reproduction.scales import recipe_of
+from slimnet.reproduction.scales import describe_scale, recipe_of
 from slimnet.training import Recipe
 
 ROWS = {
@@ -69,9 +70,9 @@ def test_the_numbers_are_those_that_were_collected_from_the_paper():
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_every_row_is_a_recipe_at_both_scales_or_says_whose_it_is(entry):
+def test_every_row_is_a_recipe_at_every_scale_or_says_whose_it_is(entry):
     assert set(entry.paper) <= set(READINGS)
-    for scale in ("full", "small"):
+    for scale in ("full", "middle", "small"):
         recipe = recipe_of(entry, scale)
         assert (recipe is None) == (entry.of is not None)
         if recipe is not None:
@@ -113,6 +114,32 @@ def test_a_small_recipe_is_narrower_but_less_so_in_the_first_layer():
     assert recipe_of(catalogue.entry("table1", "Adam, L2 1e-6", "cifar10"), "small").l2 == 1e-5
     narrow = recipe_of(catalogue.entry("table7", "Adam, L2 1e-4, batch 40", "cifar10"), "small")
     assert narrow.arch_args["width"] == small["width"]
+
+
+def test_a_middle_recipe_is_narrower_and_shorter_and_else_the_papers():
+    """On all images; table 1's network has the widths of table 4's narrowest, and its own optimiser and precision."""
+    middle = catalogue.document("experiments.json")["middle"]
+    for row in ("Adam, L2 1e-3", "SGD, WD 5e-4"):
+        full, less = (recipe_of(catalogue.entry("table1", row, "cifar10"), scale) for scale in ("full", "middle"))
+        share = less.iterations / full.iterations
+        assert less.iterations == middle["iterations"]
+        assert less.drops[0] == pytest.approx(full.drops[0] * share, abs=1)
+        assert less.arch_args == {"num_classes": 10, "widths": list(WIDTHS["32-0.25x"])}
+        strengths = {name: getattr(full, name) * middle["strength"] for name in ("l2", "weight_decay")}
+        assert {name: getattr(less, name) for name in strengths} == pytest.approx(strengths)
+        assert (
+            replace(less, **{name: getattr(full, name) for name in ("arch_args", "iterations", "drops", *strengths)})
+            == full
+        )
+
+
+@pytest.mark.parametrize("scale", ["middle", "small"])
+def test_a_scale_says_how_it_differs_from_the_paper(scale):
+    text, reduction = describe_scale(scale), catalogue.document("experiments.json")[scale]
+    assert text.startswith(f"{scale.capitalize()} scale, which is not the paper's: {reduction['width']:g} of the width")
+    assert f"{reduction['iterations']:,} iterations in place of 406,250" in text
+    assert ("all images" in text) == ("images" not in reduction)
+    assert ("SGD's learning rate cannot be higher" in text) == bool(reduction["lr"])
 
 
 def test_rows_of_two_tables_are_one_recipe():

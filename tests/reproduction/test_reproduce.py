@@ -39,9 +39,10 @@ def write_data(root, names=("cifar10", "cifar100")):
 def short():
     """The small scale, so short that a run is over at once."""
     with pytest.MonkeyPatch.context() as patch:
-        settings = {"iterations": 4, "train_images": 60, "test_images": 40, "width": 0.05, "first_width": 0.1}
-        for name, value in settings.items():
-            patch.setitem(catalogue.document("experiments.json")["small"], name, value)
+        small = catalogue.document("experiments.json")["small"]
+        images = {**small["images"], "train": 60, "test": 40}
+        for name, value in {"iterations": 4, "images": images, "width": 0.05, "first_width": 0.1}.items():
+            patch.setitem(small, name, value)
         yield
 
 
@@ -279,8 +280,8 @@ def test_results_are_taken_over_and_make_a_page(world, tmp_path, monkeypatch):
     assert paper.keep(world / "out") == []
     assert all(paper.read(path).seeds == paper.read(world / "out" / "results" / path.name).seeds for path in kept)
     page = paper.page()
-    assert "| table4 | 6 | 0 | 6 | 0 | 0 |" in page
-    assert "| table10 | 6 | 0 | 0 | 4 | 2 |" in page
+    assert "| table4 | 6 | 0 | 0 | 6 | 0 | 0 |" in page
+    assert "| table10 | 6 | 0 | 0 | 0 | 4 | 2 |" in page
     assert "CPU, P, 1 thread, torch 2, today. All 1 runs: 2.5 h." in page
     assert "| table4 | CIFAR-10 | 2.5 h |" in page
     assert "### At small scale" in page
@@ -331,9 +332,9 @@ def test_what_makes_no_sense_is_refused_in_one_line(world, arguments, told, caps
     assert captured.out == ""
 
 
-def test_there_are_two_scales(capsys):
+def test_another_scale_is_refused_with_those_that_there_are(capsys):
     assert slimnet_cli.run(["reproduce", "table1", "--scale", "medium"]) == 2
-    assert "'full', 'small'" in capsys.readouterr().err
+    assert "'full', 'middle', 'small'" in capsys.readouterr().err
 
 
 def test_without_data_it_says_what_to_provide(world, tmp_path, capsys):

@@ -25,7 +25,7 @@ from slimnet.reproduction.markdown import (
 )
 from slimnet.reproduction.results import Result, environments, hardware
 from slimnet.reproduction.scalars import ScalarFigure, claims
-from slimnet.reproduction.scales import Scale, shortened
+from slimnet.reproduction.scales import Scale, describe_scale
 from slimnet.reproduction.trends import Verdict, verdicts
 from slimnet.version import installed_version
 
@@ -63,7 +63,7 @@ def render_paper(found: Found, histories: Histories) -> str:
         version=installed_version("slimnet"),
         headline="The paper, reproduced",
         sentences=sentences(known, found.scale),
-        mark="" if found.scale == "full" else " Ours are of the small scale.",
+        mark="" if found.scale == "full" else f" Ours are of the {found.scale} scale.",
         trends=[trend(each) for each in known],
         tables=[table(each, found.results) for each in shown if isinstance(each, Table)],
         figures=[{"name": each.name, "heading": heading(each), "caption": caption(each)} for each in drawn],
@@ -80,7 +80,7 @@ def sentences(found: Sequence[Verdict], scale: Scale) -> list[str]:
     """The summary of the page."""
     held = sum(bool(each.holds) for each in found)
     counted = [f"{held} of the {len(found)} tested trends of the paper hold."] if found else []
-    return [*counted, shortened(scale)]
+    return [*counted, describe_scale(scale)]
 
 
 def heading(which: Table | Figure) -> str:
