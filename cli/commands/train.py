@@ -22,6 +22,7 @@ from slimnet_cli.progress.training_run import Finished, Request, one_voice
 
 if TYPE_CHECKING:
     from slimnet.training import TrainingRun
+    from slimnet.training.run.savings import Savings
 
 EXAMPLES = """\b
 Examples:
@@ -110,15 +111,29 @@ def _tell(finished: Finished, as_json: bool) -> None:
         places = {name: getattr(finished, name) for name in ("checkpoint", "folder", "report", "bundle")}
         document: dict[str, Any] = {name: path and str(path) for name, path in places.items()}
         document |= {"accuracy": dataclasses.asdict(accuracy), "dead_filters": dead, "seconds": run.seconds}
+        document |= {"savings": finished.savings and dataclasses.asdict(finished.savings)}
         terminal.emit(document | {"recipe": dataclasses.asdict(run.recipe)})
         return
     outputs = {"slim network": finished.bundle, "report": finished.report}
-    report = "".join(f"\n{name}: {path}" for name, path in outputs.items() if path)
-    terminal.result().print(
-        f"{100 * accuracy.top1:.2f} % accuracy on {accuracy.n} test images, {100 * dead:.0f} % of the filters dead\n"
-        f"saved to {finished.checkpoint}{report}\nnext: {_next(run, finished.checkpoint)}",
-        soft_wrap=True,
-    )
+    lines = [
+        f"{100 * accuracy.top1:.2f} % accuracy on {accuracy.n} test images, {100 * dead:.0f} % of the filters dead",
+        *saved_in_words(finished.savings),
+        f"saved to {finished.checkpoint}",
+        *(f"{name}: {path}" for name, path in outputs.items() if path),
+        f"next: {_next(run, finished.checkpoint)}",
+    ]
+    terminal.result().print("\n".join(lines), soft_wrap=True)
+
+
+def saved_in_words(savings: Savings | None) -> list[str]:
+    """What removing filters during the run saved, in lines."""
+    if savings is None:
+        return []
+    share = 100 * savings.macs_left / max(1, savings.macs)
+    lines = [f"{savings.channels_removed:,} channels removed in training, {share:.0f} % of the MACs left"]
+    if savings.first_ms is not None and savings.last_ms is not None:
+        lines.append(f"a step took {savings.last_ms:.3g} ms at the end, {savings.first_ms:.3g} ms at first")
+    return lines
 
 
 def _next(run: TrainingRun, path: Path) -> str:

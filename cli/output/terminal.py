@@ -159,16 +159,23 @@ def counting(say: Say, what: str) -> Callable[[int, int], None]:
 
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
-    """Show progress: a bar in a terminal, else a line every ten seconds, and later less often.
+    """Show progress: in a terminal a bar with the status below it, else a line every ten seconds, and later less often.
 
     Call the yielded function with the number of finished steps and a short status.
     """
     console = notes()
     with quiet_libraries():
         if console.is_terminal:
-            with _bar(console) as bar:
-                task = bar.add_task(what, total=total, note="")
-                yield lambda done, note: bar.update(task, completed=done, note=note)
+            bar = _bar(console)
+            task = bar.add_task(what, total=total)
+            with Live(bar, console=console, transient=True) as live:
+
+                def advance(done: int, note: str) -> None:
+                    bar.update(task, completed=done)
+                    # Below the bar a status may be as long as it is: beside it a narrow terminal would cut it off.
+                    live.update(Group(bar, Text(note, style="dim")) if note else bar)
+
+                yield advance
         else:
             say = _seldom(lambda words: console.print(words, soft_wrap=True))
             yield lambda done, note: say(f"{what}: {done}/{total}  {note}")
@@ -181,7 +188,7 @@ def board(what: str, total: int) -> Iterator[ProgressBoard]:
     with quiet_libraries():
         if console.is_terminal:
             bar = _bar(console)
-            task = bar.add_task(what, total=total, note="")
+            task = bar.add_task(what, total=total)
             with Live(bar, console=console, transient=True) as live:
 
                 def show(done: int, lines: Sequence[str]) -> None:
@@ -203,7 +210,6 @@ def _bar(console: Console) -> Progress:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=28),
         TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[note]}", style="dim", markup=False),
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,

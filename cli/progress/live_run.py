@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -28,15 +30,55 @@ minutes."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def watch(run: TrainingRun | KeptRun, listeners: Sequence[Callable[[Progress], None]] = ()) -> None:
-    """Train to the end, or until a stop request, and show progress."""
+INTERVALS = 10
+"""The time of a step is the median over so many intervals between reports: one alone is as noisy as the machine is."""
+
+
+class StepTime:
+    """The time of a step now, against that at the start of a run, whose first reports are given if it is resumed."""
+
+    def __init__(self, earlier: Iterable[Progress] = ()) -> None:
+        self._first: list[float] = []
+        self._recent: deque[float] = deque(maxlen=INTERVALS)
+        self._last: Progress | None = None
+        for progress in earlier:
+            self.add(progress)
+        self._recent.clear()
+        # What lies between the first reports of a run and the next one of this process is no interval.
+        self._last = None
+
+    def add(self, progress: Progress) -> None:
+        """Count a report."""
+        last, self._last = self._last, progress
+        if last is None or progress.iteration <= last.iteration:
+            return
+        milliseconds = 1e3 * (progress.seconds - last.seconds) / (progress.iteration - last.iteration)
+        self._recent.append(milliseconds)
+        if len(self._first) < INTERVALS:
+            self._first.append(milliseconds)
+
+    def __str__(self) -> str:
+        if not self._recent:
+            return ""
+        now, first = statistics.median(self._recent), statistics.median(self._first)
+        return f", {now:.3g} ms a step ({first:.3g} at first)"
+
+
+def watch(
+    run: TrainingRun | KeptRun,
+    listeners: Sequence[Callable[[Progress], None]] = (),
+    earlier: Iterable[Progress] = (),
+) -> None:
+    """Train to the end, or until a stop request, and show progress; `earlier` are a resumed run's first reports."""
     first: Progress | None = None
-    macs = ""
+    macs, steps = "", StepTime(earlier)
     with terminal.progress("Training", run.recipe.iterations) as advance:
         for progress in run:
             first = first or progress
+            steps.add(progress)
             macs = share_of_macs(progress) or macs
-            advance(progress.iteration, f"{described(progress)}{macs}{time_left(first, progress)}")
+            pace = "" if progress.macs_left is None else str(steps)
+            advance(progress.iteration, f"{described(progress)}{pace}{macs}{time_left(first, progress)}")
             for listen in listeners:
                 listen(progress)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,10 +21,11 @@ from slimnet_cli.progress.signals import Terminated
 
 if TYPE_CHECKING:
     from slimnet.data import ImageData
-    from slimnet.training import Accuracy, Recipe, TrainingRun
+    from slimnet.training import Accuracy, Progress, Recipe, TrainingRun
     from slimnet.training.loop.distributed import Ranks
     from slimnet.training.run.resumable_run import KeptRun
     from slimnet.training.run.run_folder import RunFolder
+    from slimnet.training.run.savings import Savings
 
 BUNDLE = "slim"
 """Where the slim network of a run that shrank is kept, in the run's folder."""
@@ -38,7 +39,7 @@ GPU_STEPS_BETWEEN_REPORTS = 100
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run; outputs that were not written are None."""
+    """A finished run; outputs that were not written are None, and so are savings where nothing was removed."""
 
     run: TrainingRun
     accuracy: Accuracy
@@ -46,6 +47,7 @@ class Finished:
     folder: Path | None = None
     report: Path | None = None
     bundle: Path | None = None
+    savings: Savings | None = None
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,19 @@ class Request:
             click.Abort: interrupted; the checkpoint says how far it got.
         """
         from slimnet.training import save_checkpoint
+        from slimnet.training.run.savings import Savings
 
         recipe, images = self._fresh()
         run = self._begin(recipe, images, self._threads(recipe))(None)
-        self._train(run, run)
+        reports: list[Progress] = []
+        self._train(run, run, [reports.append])
         if not self.ranks.first:
             return None
         save_checkpoint(run.dense_model(), self.path, recipe, run.iteration)
         if run.iteration < recipe.iterations:
             terminal.note(f"interrupted after {run.iteration} of {recipe.iterations} iterations; saved to {self.path}")
             raise click.Abort
-        return Finished(run, accuracy_of(run), self.path)
+        return Finished(run, accuracy_of(run), self.path, savings=Savings.of(reports))
 
     def in_folder(self) -> Finished | None:
         """Train in a folder, to the end or until interrupted; None in all but the first process.
@@ -89,10 +93,13 @@ class Request:
         Raises:
             click.Abort: interrupted; the run can go on.
         """
+        from slimnet.training.run.run_folder import read_history
+        from slimnet.training.run.savings import Savings
+
         with self._taken_up() if self.resume else self._begun() as (folder, begin):
             kept = self._kept(folder, begin)
             with self.keeping.listeners(folder and folder.path, kept.run.iteration) as listeners:
-                self._train(kept.run, kept, listeners)
+                self._train(kept.run, kept, listeners, kept.first_reports)
             checkpoint = kept.close()
             if kept.run.iteration < kept.recipe.iterations:
                 self._say_how_to_go_on(kept)
@@ -102,7 +109,8 @@ class Request:
             accuracy = accuracy_of(kept.run)
             report = self.keeping.write_report(self.path, kept.run, accuracy)
             bundle = write_bundle(kept.run, checkpoint) if kept.recipe.shrink_every else None
-            return Finished(kept.run, accuracy, checkpoint, self.path, report, bundle)
+            savings = Savings.of(read_history(self.path).progress)
+            return Finished(kept.run, accuracy, checkpoint, self.path, report, bundle, savings)
 
     @contextmanager
     def _begun(self) -> Iterator[tuple[RunFolder | None, Callable[[Any], TrainingRun]]]:
@@ -181,11 +189,13 @@ class Request:
             terminal.note(f"resuming from iteration {kept.run.iteration} of {kept.recipe.iterations}")
         return kept
 
-    def _train(self, run: TrainingRun, reports: TrainingRun | KeptRun, listeners: Any = ()) -> None:
+    def _train(
+        self, run: TrainingRun, reports: TrainingRun | KeptRun, listeners: Any = (), earlier: Iterable[Progress] = ()
+    ) -> None:
         """Train to the end, or to a stop request; only the first process shows it."""
         with live_run.stop_on_interrupt(run.stop, patient=self.ranks.count > 1):
             if self.ranks.first:
-                live_run.watch(reports, listeners)
+                live_run.watch(reports, listeners, earlier)
             else:
                 for _ in reports:
                     pass

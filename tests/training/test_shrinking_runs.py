@@ -214,6 +214,9 @@ def test_the_command_line_trains_shrinking_goes_on_and_slims_the_result(start, t
     result = json.loads(capsys.readouterr().out)
     assert result["dead_filters"] > 0.5
     assert result["bundle"] == "run/slim"
+    saved = result["savings"]
+    assert saved["channels_removed"] == read_history("run").progress[-1].channels_removed
+    assert 0 < saved["macs_left"] < saved["macs"]
     assert slimnet_cli.run(["verify", "run/slim", "--dense", "run/model.pt"]) == 0, capsys.readouterr().err
     assert_certified("run", capsys.readouterr().out)
     slim = slimnet.load("run/slim")
@@ -222,6 +225,8 @@ def test_the_command_line_trains_shrinking_goes_on_and_slims_the_result(start, t
     torch.testing.assert_close(slim(inputs), dense.eval()(inputs), rtol=1e-4, atol=1e-5)
     assert 0 < sum(each.numel() for each in slim.parameters()) < sum(each.numel() for each in dense.parameters()) / 2
     assert slimnet_cli.run(["train", "--resume", "run", "--shrink-every", "2", "--no-report"]) == 0
+    removed, share = saved["channels_removed"], round(100 * saved["macs_left"] / saved["macs"])
+    assert f"\n{removed} channels removed in training, {share} % of the MACs left\n" in capsys.readouterr().out
     slim = ["slim", "run/model.pt", "--arch", "basicnet", "--arch-args", json.dumps(WIDTHS), "--input-shape", "2,8,8"]
     assert slimnet_cli.run([*slim, "-o", "slim"]) == 0, capsys.readouterr().err
     assert not Path("other").exists()

@@ -1,6 +1,5 @@
 """TrainingRecord: what the report of a training run is made of."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,12 +10,10 @@ import torch
 from slimnet.training import Accuracy, Progress, Recipe
 from slimnet.training.analysis.metrics import DEAD_BELOW
 from slimnet.training.analysis.universality import Analysis, LayerAnalysis
+from slimnet.training.run.savings import step_times
 
 if TYPE_CHECKING:
     from slimnet.training.run.run_folder import RunHistory
-
-PACES = 100
-"""How many times of a step are drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,17 +97,8 @@ class TrainingRecord:
 
     @property
     def pace(self) -> tuple[np.ndarray, np.ndarray]:
-        """How long a step took, in milliseconds, `(P,)`, and the iterations where that was measured.
-
-        Each is the mean over the reports of a hundredth of the run.
-        """
-        known = [each for each in self.progress if each.seconds > 0]
-        chosen = known[:: max(1, math.ceil(len(known) / PACES))]
-        iterations = np.asarray([each.iteration for each in chosen], dtype=np.float64)
-        seconds = np.asarray([each.seconds for each in chosen])
-        # A run that was interrupted by force may have reported some iterations twice.
-        forward = np.flatnonzero(np.diff(iterations) > 0)
-        return iterations[forward + 1], 1e3 * np.diff(seconds)[forward] / np.diff(iterations)[forward]
+        """How long a step took, in milliseconds, `(P,)`, and the iterations where that was measured."""
+        return step_times(self.progress)
 
     @property
     def macs_left(self) -> tuple[list[int], list[int]]:

@@ -1,12 +1,11 @@
 """A training run in words: its recipe, its results, and the gain of slimming it."""
 
-import numpy as np
-
 from slimnet.models import Architecture
 from slimnet.report import formatting
 from slimnet.report.network.text import Tile
 from slimnet.report.training.record import TrainingRecord
 from slimnet.training import Recipe
+from slimnet.training.run.savings import Savings
 
 OPTIMISERS = {
     "sgd": "SGD",
@@ -105,25 +104,32 @@ def _dead_by_activation(record: TrainingRecord) -> list[str]:
 
 def _shrunk(record: TrainingRecord) -> list[str]:
     """What removing dead filters during training saved."""
-    if not record.shrinks:
+    saved = Savings.of(record.progress)
+    if saved is None:
         return []
-    removed, left = record.last.channels_removed or 0, record.macs_left[1][-1]
-    dense = record.last.macs or left
-    saved = (
-        f"{removed:,} dead channels were removed during training, which left {formatting.amount(left)} of "
-        f"{formatting.amount(dense)} multiply-accumulates"
+    removed = (
+        f"{saved.channels_removed:,} dead channels were removed during training, which left "
+        f"{formatting.amount(saved.macs_left)} of {formatting.amount(saved.macs)} multiply-accumulates"
     )
-    came_back, moved = record.last.revived, record.last.projection_change
-    shadow = [] if came_back is None else [f"{came_back:,} of them came back in the dense run beside it."]
-    if moved is not None:
-        change = f"by at most {formatting.tiny(moved)} of its largest value"
-        shadow.insert(0, f"Setting them to zero before that changed what a layer receives {change}.")
-    _, pace = record.pace
-    if len(pace) < 2:
-        return [f"{saved}.", *shadow]
-    tenth = max(1, len(pace) // 10)
-    first, last = (float(np.median(part)) for part in (pace[:tenth], pace[-tenth:]))
-    return [f"{saved}; a step took {first:.3g} ms at the beginning and {last:.3g} ms at the end.", *shadow]
+    times = ""
+    if saved.first_ms is not None and saved.last_ms is not None:
+        times = f"; a step took {saved.first_ms:.3g} ms at the beginning and {saved.last_ms:.3g} ms at the end"
+    return [f"{removed}{times}.", *_projected(record), *_revived(record)]
+
+
+def _projected(record: TrainingRecord) -> list[str]:
+    """How far setting channels to zero moved what the others compute."""
+    moved = record.last.projection_change
+    if moved is None:
+        return []
+    change = f"by at most {formatting.tiny(moved)} of its largest value"
+    return [f"Setting them to zero before that changed what a layer receives {change}."]
+
+
+def _revived(record: TrainingRecord) -> list[str]:
+    """What the dense run beside it shows."""
+    came_back = record.last.revived
+    return [] if came_back is None else [f"{came_back:,} of them came back in the dense run beside it."]
 
 
 def _slimmed(record: TrainingRecord) -> list[str]:

@@ -23,6 +23,9 @@ from slimnet.training.run.slimming_forecast import Forecaster
 SHARE = 0.02
 """The part of the training time that checkpoints by the clock may take."""
 
+FIRST_REPORTS = 11
+"""How many of a run's first reports say how long its steps took at first."""
+
 State = Mapping[str, Any]
 
 
@@ -57,6 +60,7 @@ class KeptRun(Iterator[Progress]):
     Attributes:
         run: the run.
         damaged: damaged checkpoints, because of which the run resumed from an earlier one.
+        first_reports: the first reports of earlier processes.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class KeptRun(Iterator[Progress]):
         self._interval = interval or Interval()
         found = folder.checkpoint() if folder else None
         self.damaged = found.damaged if found else ()
+        self.first_reports: tuple[Progress, ...] = ()
         try:
             self.run = begin(shared(found, ranks))
         except CheckpointError as error:
@@ -83,7 +88,9 @@ class KeptRun(Iterator[Progress]):
             refuse_difference(folder.recipe, self.run.recipe)
             folder.forget_after(self.run.iteration)
             folder.sign(Session.of(self.run))
-            self.run.history[:] = snapshots(read_history(folder.path))
+            history = read_history(folder.path)
+            self.run.history[:] = snapshots(history)
+            self.first_reports = tuple(history.progress[:FIRST_REPORTS])
 
     @property
     def recipe(self) -> Recipe:
