@@ -22,26 +22,26 @@ def load_data(
     """Load the data set that `source` names.
 
     - `digits`: embedded, 16×16, grey.
-    - `cifar10`, `cifar100`, or `cifar10:ROOT`: torchvision's folder below ROOT (`data` when nothing is said);
-      with `download` it is fetched where it is missing.
+    - `cifar10`, `cifar100`, or `cifar10:ROOT`: torchvision's folder below ROOT (default: `data`);
+      with `download` it is downloaded if it is missing.
     - a path that ends in .npz: `x_train`, `y_train`, `x_test`, `y_test`.
     - a folder: `train/` and `test/` or `val/`, a folder for each class in them, or TinyImageNet's or ImageNet's
-      own layout. Images are brought to `image_size` pixels either way and decoded once, into `cache`;
-      unreadable ones, and links that are not followed (`data.walking`), are errors, or left out and counted with
-      `skip_broken`. `progress` is told how many are decoded.
+      own layout. Images are resized and cropped to `image_size` × `image_size` pixels and decoded once, into `cache`;
+      unreadable ones, and links that are not followed (`data.folder.walking`), are errors, or left out and counted with
+      `skip_broken`. `progress` is called with the number of decoded images and the total.
 
     Raises:
-        DataError: a source of no such kind, or one that is missing or damaged.
+        DataError: the source is of no such kind, or is missing or damaged.
     """
     name, _, root = source.partition(":")
     if name in ("cifar10", "cifar100"):
-        # torchvision is slow to import, and only these need it.
+        # torchvision is slow to import, and only these data sets need it.
         from slimnet.data.cifar import load_cifar
 
         _refuse_size(source, image_size)
         return load_cifar(name, root or None, download=download)
     if source == "digits":
-        # So is scikit-learn.
+        # scikit-learn is slow to import too.
         from slimnet.data.digits import load_digits
 
         _refuse_size(source, image_size)

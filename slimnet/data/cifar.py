@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in the folder that torchvision keeps them in."""
+"""CIFAR-10 and CIFAR-100 in torchvision's folders."""
 
 import os
 from pathlib import Path
@@ -15,20 +15,20 @@ CLASSES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 """torchvision's class for each source."""
 
 LARGEST = 1 << 28
-"""Bytes; the largest file of either has 155 million."""
+"""The largest size of a file in bytes; the largest of CIFAR has 155 million."""
 
 ROOT = "data"
-"""Where torchvision's examples keep data sets, below the folder one is in."""
+"""The default root folder, as in torchvision's examples."""
 
 
 def load_cifar(name: str, root: str | Path | None = None, *, download: bool = False) -> ImageData:
-    """Read 50,000 training and 10,000 test images, 32×32 in colour; with `download` fetch them where they are missing.
+    """Read 50,000 training and 10,000 test images, 32×32 in colour; with `download` they are downloaded if missing.
 
-    The files are pickles, which could run code; torchvision opens them only where their MD5 sums are the
-    published ones. `root` holds `cifar-10-batches-py` or `cifar-100-python`; it is `data` when None.
+    The files are pickles, which could run code; torchvision opens them only if their MD5 sums are the published
+    ones. `root` (default: `data`) contains `cifar-10-batches-py` or `cifar-100-python`.
 
     Raises:
-        DataError: they are not there, damaged, or cannot be fetched.
+        DataError: the files are missing or damaged, or cannot be downloaded.
     """
     root = Path(ROOT if root is None else root)
     (x_train, y_train, classes), (x_test, y_test, _) = (_split(name, root, train, download) for train in (True, False))
@@ -51,10 +51,10 @@ def _split(name: str, root: Path, train: bool, download: bool) -> tuple[torch.Te
 
 
 def _refuse_irregular(kind: Any, root: Path) -> None:
-    """Refuse a folder whose files are none, or too large ones: torchvision reads all of each, to check its MD5 sum.
+    """Refuse files that are not regular or too large: torchvision reads each completely, to check its MD5 sum.
 
     Raises:
-        OSError: naming one.
+        OSError: naming the file.
     """
     for name in (*(name for name, _ in (*kind.train_list, *kind.test_list)), kind.meta["filename"]):
         if os.path.lexists(path := root / kind.base_folder / name):

@@ -7,13 +7,13 @@ from sklearn.datasets import load_digits as load_sklearn_digits
 from slimnet.data.image_data import ImageData
 
 _LEVELS = 16
-"""The originals count ink in 0..16 per pixel."""
+"""The largest value of a pixel in the original images, 0..16."""
 
 _SPLIT_SEED = 0
 
 
 def load_digits() -> ImageData:
-    """1,797 grey images of ten digits, 16×16, split once and for all: 1,438 train and 359 test.
+    """1,797 grey images of ten digits, 16×16, with a fixed split into 1,438 training and 359 test images.
 
     The originals are 8×8. They are doubled by linear interpolation with half-pixel centres and
     repeated edges, in integer arithmetic, so that every machine trains on the same bytes. The split
@@ -29,7 +29,7 @@ def load_digits() -> ImageData:
 
 
 def _doubled(images: np.ndarray) -> np.ndarray:
-    """Images `(N, H, W)` of 0..16 as uint8 `(N, 2H, 2W)`: both axes doubled, the range made 0..255."""
+    """Images `(N, H, W)` of 0..16 as uint8 `(N, 2H, 2W)`: both axes doubled, the range scaled to 0..255."""
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1)), mode="edge")
     sixteenths = _doubled_axis(_doubled_axis(padded, 1), 2)
     full = 16 * _LEVELS
@@ -37,7 +37,7 @@ def _doubled(images: np.ndarray) -> np.ndarray:
 
 
 def _doubled_axis(padded: np.ndarray, axis: int) -> np.ndarray:
-    """Four times the values on a grid twice as fine: each pixel becomes two, leaning on either neighbour."""
+    """Linear interpolation along an axis, times four: each pixel becomes two, 3/4 of it plus 1/4 of a neighbour."""
     size = padded.shape[axis] - 2
     before, here, after = (padded.take(range(start, start + size), axis) for start in range(3))
     halves = np.stack([3 * here + before, 3 * here + after], axis=axis + 1)

@@ -1,4 +1,4 @@
-"""ImageData: a labelled image set held as bytes, turned into normalised floats batch by batch."""
+"""ImageData: a labelled image set stored as bytes and normalised batch by batch."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,20 +12,19 @@ from slimnet.errors import DataError, UsageError
 Split = Literal["train", "test"]
 
 _STATISTICS_CHUNK = 4096
-"""Images counted at a time, so that the statistics of a large set need no second copy of it."""
+"""The number of images processed at a time, so that the statistics of a large set need no second copy of it."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
     """Training and test images `(N, H, W, C)` as uint8, with int64 labels `(N,)` that index `classes`.
 
-    Bytes in NHWC order are a quarter of the floats, and a permutation of them is a channels_last
-    batch at no cost. `mean` and `std` are per channel, of the training images scaled to 0..1. `mapped` images
-    lie on the disk and are read as they are used; only then may they be more than memory holds. `left_out` is how many
-    images there would be besides, if they could be read.
+    Bytes take a quarter of the memory of floats, and NHWC order makes a channels_last batch a free permutation. `mean`
+    and `std` are per channel, of the training images scaled to 0..1. `mapped` images are on disk and read when they are
+    used, so that they may exceed memory. `left_out` is the number of images that could not be read.
 
     Raises:
-        DataError: arrays of the wrong dtype, shape or length, or labels that name no class.
+        DataError: an array has the wrong dtype, shape or length, or a label has no class.
     """
 
     name: str
@@ -74,10 +73,10 @@ class ImageData:
         test: tuple[torch.Tensor, torch.Tensor],
         classes: Sequence[str],
     ) -> "ImageData":
-        """Build from (images, labels) pairs; mean and standard deviation come from the training images.
+        """Build from (images, labels) pairs; mean and standard deviation are those of the training images.
 
         Raises:
-            DataError: as the class.
+            DataError: as for the class.
         """
         zeros = (0.0,) * train[0].shape[-1]
         unmeasured = cls(name, *train, *test, tuple(classes), zeros, zeros)
@@ -98,7 +97,7 @@ class ImageData:
         """Images `(N, H, W, C)` uint8 and labels `(N,)` of "train" or "test".
 
         Raises:
-            UsageError: another split.
+            UsageError: there is no such split.
         """
         if split == "train":
             return self.x_train, self.y_train
@@ -109,10 +108,10 @@ class ImageData:
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Bytes `(N, H, W, C)` to floats `(N, C, H, W)` of mean 0 and variance 1 over the training set.
 
-        The result is float32 on the device of `images` and lies in memory as they do (channels_last).
+        The result is float32, on the device of `images`, in the channels_last memory format.
 
         Raises:
-            DataError: not uint8, or another number of channels.
+            DataError: the images are not uint8, or have another number of channels.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != self.channels:
             raise DataError(f"{self.name}: cannot normalise {_kind(images)}; pass uint8 (N, H, W, {self.channels})")
@@ -126,10 +125,10 @@ class ImageData:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Normalised images `(N, C, H, W)` and labels `(N,)` in stored order; the last batch may be short.
 
-        They are on `device`, or where the data is when None; normalising happens there.
+        They are moved to `device` (default: that of the data) and normalised there.
 
         Raises:
-            UsageError: another split, or a batch size below 1.
+            UsageError: there is no such split, or the batch size is below 1.
         """
         images, labels = self.split(split)
         if batch_size < 1:
@@ -141,25 +140,25 @@ class ImageData:
         )
 
     def sample(self, count: int, batch_size: int = 128) -> Iterator[torch.Tensor]:
-        """Normalised training images `(N, C, H, W)`, `count` or all there are, evenly out of their stored order.
+        """Normalised training images `(N, C, H, W)`: at most `count`, evenly spaced in stored order.
 
-        Batches differ by one image at most, so that none is left with a single one.
+        The sizes of the batches differ by one at most, so that none has a single image.
         """
         have = len(self.x_train)
-        places = torch.linspace(0, have - 1, min(count, have)).long()
-        return (self.normalise(self.x_train[some]) for some in places.chunk(math.ceil(len(places) / batch_size)))
+        rows = torch.linspace(0, have - 1, min(count, have)).long()
+        return (self.normalise(self.x_train[some]) for some in rows.chunk(math.ceil(len(rows) / batch_size)))
 
     def to(self, device: torch.device | str) -> "ImageData":
-        """The same data with its images and labels on `device`; mapped ones are read for that, except by the CPU."""
+        """The same data with its images and labels on `device`; mapped ones are read, unless it is the CPU."""
         moved = {name: getattr(self, name).to(device) for name in ("x_train", "y_train", "x_test", "y_test")}
         return replace(self, **moved, mapped=self.mapped and torch.device(device).type == "cpu")
 
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """The batches of a split, made anew each time they are gone through, so that they are never held all at once.
+    """The batches of a split, created in each iteration, so that they are not in memory all at once.
 
-    `progress` is called with the number of images gone through, and the number there are.
+    `progress` is called with the number of images so far and the total.
     """
 
     data: ImageData
@@ -180,7 +179,7 @@ class Batches:
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Exact mean and standard deviation of each channel of bytes `(N, H, W, C)`, scaled to 0..1.
 
-    They come from counts of the 256 values. A channel that never changes gets the deviation 1.
+    They are computed from histograms of the 256 values. The deviation of a constant channel is set to 1.
     """
     channels = images.shape[-1]
     counts = torch.zeros(channels, 256, dtype=torch.int64, device="cpu")

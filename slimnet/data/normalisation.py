@@ -1,4 +1,4 @@
-"""Other normalisations than that of the data itself, for networks that were trained with them."""
+"""Normalisations by other statistics than the data's, for networks that were trained with them."""
 
 from dataclasses import replace
 
@@ -10,14 +10,14 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "halves": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-"""Mean and standard deviation of red, green and blue, 0..1: ImageNet's, to −1..1, and as they are."""
+"""Mean and standard deviation of red, green and blue in 0..1: ImageNet's, to the range −1..1, and unchanged."""
 
 
 def normalised(data: ImageData, name: str) -> ImageData:
-    """The data, normalised in another way; "data" leaves it as it is.
+    """The data with another normalisation; "data" leaves it unchanged.
 
     Raises:
-        DataError: there is no such normalisation, or it is for colours and the images are grey.
+        DataError: there is no such normalisation, or it has another number of channels than the images.
     """
     if name == "data":
         return data

@@ -1,4 +1,4 @@
-"""Image sets in one NumPy .npz file: x_train, y_train, x_test, y_test and, if wanted, classes."""
+"""Image sets in one NumPy .npz file: x_train, y_train, x_test, y_test and, optionally, classes."""
 
 import io
 import lzma
@@ -17,16 +17,16 @@ from slimnet.storage.files import open_file
 
 _NEEDED = ("x_train", "y_train", "x_test", "y_test")
 LIMIT_CLASSES = 1 << 16
-"""How many classes labels may stand for; a network has an output, and a confusion a row, for each."""
+"""The largest number of classes; a network has an output, and a confusion matrix a row, for each."""
 
 LIMIT_NAMES = 1 << 26
-"""The bytes that all names of classes together may have."""
+"""The largest total size in bytes of the class names."""
 
 LONGEST_HEADER = 1 << 14
-"""How much of an array is read to know its type and shape; NumPy's own headers are a hundredth of it."""
+"""The bytes of an array that are read for its dtype and shape; NumPy's own headers are a hundredth of it."""
 
 FREELY_EXPANDED, LARGEST_RATIO = 1 << 28, 50
-"""What a compressed array may expand to: so many bytes, or so many times its size in the file. Photographs compress to
+"""The bytes to which a compressed array may expand, or how many times its size in the file. Photographs compress to
 half, drawn digits to a tenth, and a gigabyte of zeros to a thousandth."""
 
 _UNREADABLE = (
@@ -40,17 +40,17 @@ _UNREADABLE = (
     zlib.error,
     lzma.LZMAError,
 )
-"""What NumPy and zipfile raise over a file that is not what it claims to be."""
+"""The exceptions that NumPy and zipfile raise for damaged or wrong files."""
 
 
 def load_npz(path: str | Path) -> ImageData:
     """Read images `(N, H, W, C)` as uint8 and labels `(N,)` as any integers, one array at a time.
 
-    `classes`, if it is there, names the labels; otherwise they are called 0, 1, ... Nothing is ever
-    unpickled, and an array is looked at before it is read: a wrong one costs no memory.
+    `classes`, if present, names the labels; otherwise the names are 0, 1, ... Nothing is unpickled, and the header of
+    an array is checked before the array is read, so that an invalid one costs no memory.
 
     Raises:
-        DataError: a file that is missing, damaged or not .npz, or arrays that are not as above.
+        DataError: the file is missing, damaged or no .npz, or its arrays are not as above.
     """
     path = Path(path)
     try:
@@ -103,7 +103,7 @@ def _highest_label(labels: torch.Tensor) -> int:
 
 
 def _check_header(path: Path, archive: zipfile.ZipFile, name: str) -> None:
-    """Refuse an array by its header alone: its dtype, its shape, and whether as many bytes follow."""
+    """Check the header of an array: its dtype, its shape, and the number of bytes that follow."""
     shape, dtype = _header(archive, name)
     wanted = "uint8 of shape (N, H, W, C)" if name.startswith("x") else "integers of shape (N,)"
     kinds, axes = ("u", 4) if name.startswith("x") else ("iu", 1)
@@ -119,7 +119,7 @@ def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dt
             f"{LARGEST_RATIO} times as much"
         )
     with archive.open(member) as packed:
-        # A header says itself how long it is, and would be expanded to that length before it is looked at.
+        # A header states its own length, and would be decompressed to that length before it is checked.
         file = io.BytesIO(packed.read(LONGEST_HEADER))
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0

@@ -1,1 +1,1 @@
-"""The files of a bundle: how a network is captured, described, written and read back."""
+"""Exported forms of a network: captured by torch.export, written as ONNX and as .pt2, and read back."""

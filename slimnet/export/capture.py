@@ -20,19 +20,19 @@ from slimnet.modules.example_inputs import ExampleInputs, Inputs, placed_tensors
 from slimnet.torch_state.random_state import random_numbers_kept
 
 BATCH = "batch"
-"""The name of the first axis of every input that has one row for each example."""
+"""The name of the batch axis: the first axis of every input with one row for each example."""
 
 TRACED_BATCH = 2
-"""The batch the forward is traced with: the smallest that will do, since an axis of length 1 becomes a constant."""
+"""The batch size of the trace: the smallest possible, since an axis of length 1 would become a constant."""
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A network as a graph, beside the private copy it was made from.
+    """A network as a graph, and the private copy from which it was made.
 
-    `module` is in evaluation mode on the CPU, and so are `inputs`, the example inputs. Where the network returns
-    anything but tensors in Python's own containers, module and program return a dict of the tensors alone. Names are
-    those of the tensors that go in and come out, in order. `random` says that what comes out depends on random numbers.
+    `module` is in evaluation mode; it and the example `inputs` are on the CPU. If the network returns anything but
+    tensors in Python's own containers, module and program return a dict of the tensors alone. `input_names` and
+    `output_names` are in order. `random` is whether the outputs depend on random numbers.
     """
 
     program: ExportedProgram
@@ -46,12 +46,12 @@ class Captured:
 def capture(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Captured:
     """Trace a copy of the network in evaluation mode on the CPU, for any size of the batch axis.
 
-    The batch axis is the first axis of the first input, and of every other input whose first axis is as long. The
-    model is not touched.
+    The batch axis is the first axis of the first input, and of every other input whose first axis has the same length.
+    The model is not changed.
 
     Raises:
         InputError: the network does not take the example inputs.
-        ExportError: its forward depends on data, holds for some batch sizes only, or is beyond torch.export.
+        ExportError: its forward depends on data, works for some batch sizes only, or is not supported by torch.export.
     """
     check_filled(model)
     given = Inputs.of(example_inputs)
@@ -73,18 +73,18 @@ def capture(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Capture
 def private_copy(model: nn.Module) -> nn.Module:
     """A copy that shares nothing with the model, in evaluation mode on the CPU, in torch's usual memory format.
 
-    Of channels_last the graph would keep how a global average is laid out: ten operators for what takes none.
+    With channels_last, the graph would record the memory layout of a global average: ten operators instead of none.
     """
     plain = torch.contiguous_format
     return copy_with(model, lambda _, tensor: tensor.detach().to("cpu", copy=True, memory_format=plain)).eval()
 
 
 def first_output(module: nn.Module, traced: Inputs, inputs: Inputs) -> Any:
-    """What the network returns for as many examples as it is traced with.
+    """The network's outputs for the batch size of the trace.
 
     Raises:
-        InputError: it does not take the example inputs as they were given either.
-        ExportError: it takes those alone.
+        InputError: its forward raises on the example inputs too.
+        ExportError: its forward works for the batch size of the example inputs only.
     """
     try:
         return run(module, traced)
@@ -94,7 +94,7 @@ def first_output(module: nn.Module, traced: Inputs, inputs: Inputs) -> Any:
 
 
 def run(module: nn.Module, inputs: Inputs) -> Any:
-    """What the network returns, without gradients and without drawing from the caller's random numbers.
+    """The network's outputs, without gradients; the caller's random state is not advanced.
 
     Raises:
         InputError: its forward raises.
@@ -104,7 +104,7 @@ def run(module: nn.Module, inputs: Inputs) -> Any:
 
 
 def forward(module: nn.Module, inputs: Inputs) -> Any:
-    """What the network returns, without gradients.
+    """The network's outputs, without gradients.
 
     Raises:
         InputError: its forward raises.
@@ -121,17 +121,17 @@ def forward(module: nn.Module, inputs: Inputs) -> Any:
 
 
 def advice(error: Exception) -> str:
-    """What to do about a forward that raised on the CPU."""
+    """The remedy for a forward that raised on the CPU."""
     if "device" in str(error) or "CUDA" in str(error):
         return (
-            "let what it makes be on the device of its input, and what it holds be parameters or buffers, which follow "
-            "the network to the CPU"
+            "create its tensors on the device of the input, and register those that it holds as parameters or buffers, "
+            "which move with the network to the CPU"
         )
     return "pass example inputs that its forward takes"
 
 
 def with_batch(inputs: Inputs, batch: int) -> Inputs:
-    """The same inputs with exactly `batch` examples, no two alike: a repeated one is shifted along its last axis.
+    """The same inputs with exactly `batch` distinct examples: a repeated one is shifted along its last axis.
 
     Raises:
         InputError: they hold no example.
@@ -148,7 +148,7 @@ def is_batched(tensor: torch.Tensor, batch: int) -> bool:
 
 
 def resized(tensor: torch.Tensor, batch: int) -> torch.Tensor:
-    """A tensor `(N, ...)` with `batch` rows: its own, and then its own shifted."""
+    """A tensor `(N, ...)` with `batch` rows: its own, followed by shifted copies."""
     if batch <= len(tensor):
         return tensor[:batch]
     rows = (tensor[i % len(tensor)] for i in range(batch))
@@ -169,7 +169,7 @@ def export_program(module: nn.Module, traced: Inputs, inputs: Inputs) -> Exporte
     try:
         with quiet(), torch.no_grad(), random_numbers_kept(), torch.device("cpu"):
             program = torch.export.export(module, traced.args, traced.kwargs, dynamic_shapes=dynamic, strict=False)
-    except Exception as error:  # so may a forward that is traced
+    except Exception as error:  # a traced forward may raise anything
         raise ExportError(explain(error, type(module).__name__)) from error
     program.example_inputs = None
     for part in program.graph_module.modules():
@@ -180,7 +180,7 @@ def export_program(module: nn.Module, traced: Inputs, inputs: Inputs) -> Exporte
 
 
 def explain(error: Exception, network: str) -> str:
-    """Say in one line why torch.export made no graph of a network."""
+    """One line that says why torch.export cannot capture a network."""
     text = str(error)
     if isinstance(error, GuardOnDataDependentSymNode):
         return (
@@ -193,7 +193,7 @@ def explain(error: Exception, network: str) -> str:
 
 
 def for_some_batches(network: str, limit: str) -> str:
-    """Say that a forward holds for some batch sizes only, and what limits it."""
+    """One line that says that a forward works for some batch sizes only, with the limit."""
     return (
         f"{network} cannot be exported for any batch size: its forward only works for some"
         f"{f' ({limit})' if limit else ''}; take the size from the input, as in x.flatten(1), and give example inputs "
@@ -202,22 +202,22 @@ def for_some_batches(network: str, limit: str) -> str:
 
 
 def input_names(program: ExportedProgram) -> tuple[str, ...]:
-    """The names of the tensors that go in; numbers and the like are part of the graph."""
+    """The names of the input tensors; other inputs, such as numbers, are constants of the graph."""
     specs = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
     return tuple(spec.arg.name for spec in specs if isinstance(spec.arg, TensorArgument))
 
 
 def named_tensors_in(output: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors a network returns, in the order of `tensors_in`, named by where they are.
+    """The tensors that a network returns, in the order of `tensors_in`, with names.
 
-    "output" for a tensor, "output_0" and so on for a sequence, and the key or attribute where there is one.
+    The name is "output" for a single tensor, "output_0" and so on for a sequence, otherwise the key or attribute.
     """
     for place, tensor in placed_tensors_in(output):
         yield output_name(place), tensor
 
 
 def is_plain(output: Any) -> bool:
-    """Whether an output is tensors in Python's own containers, which need nobody's classes."""
+    """Whether an output consists of tensors in Python's own containers, so that no class has to be imported for it."""
     if type(output) in (tuple, list):
         return all(map(is_plain, output))
     if type(output) in (dict, OrderedDict):
@@ -226,13 +226,13 @@ def is_plain(output: Any) -> bool:
 
 
 def output_name(words: Sequence[str]) -> str:
-    """One name for a path: its words, after "output" where they do not begin with a letter."""
+    """One name for a path: its words, preceded by "output" unless they begin with a letter."""
     name = "_".join(words)
     return name if name[:1].isalpha() else f"output_{name}".rstrip("_")
 
 
 def unique(names: Sequence[str]) -> tuple[str, ...]:
-    """The names with numbers after those that come again."""
+    """The names, with numbers appended to repeated ones."""
     found: list[str] = []
     for name in names:
         count, free = 0, name

@@ -24,19 +24,19 @@ SIZE_LIMIT = 2**31 - 1
 """The most bytes that one self-contained ONNX file may have: protobuf counts them in 32 bits."""
 
 RANDOM = "drawn anew in every run; only the shapes of outputs were compared with the network's"
-"""What the metadata of a file says whose outputs depend on random numbers."""
+"""The metadata entry of a file whose outputs depend on random numbers."""
 
 OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)
-"""The operator sets that torch's exporter writes and the installed onnx knows."""
+"""The operator sets that both torch's exporter and the installed onnx support."""
 
 
 @dataclass(frozen=True)
 class OnnxExport:
     """An ONNX file that was written and checked.
 
-    `max_rel_difference` is the largest difference of any output to the network's, over its largest value, at every
-    batch size in `batches`. It is None where the outputs depend on random numbers: the file draws its own in every
-    run, so that only the shapes of its outputs could be compared.
+    `max_rel_difference` is the largest difference between an output and the network's, divided by its largest value,
+    over the batch sizes in `batches`. It is None if the outputs depend on random numbers: the file draws its own in
+    every run, so that only the shapes of its outputs can be compared.
     """
 
     path: Path
@@ -66,11 +66,11 @@ def export_onnx(
 ) -> OnnxExport:
     """Write a network as one self-contained ONNX file and check it; an earlier file at `path` is replaced.
 
-    BatchNorm is folded into the convolutions and linear layers before it, the first axis of every input is the
-    dynamic dimension "batch", inputs are named as in `forward`, outputs by their keys. `metadata` goes into the
-    file's metadata beside the versions of opset, slimnet and torch. The file appears only after onnx's checker
-    passed and onnxruntime computed on the CPU what the network does in evaluation mode, at batch 1 and 5. The model
-    is not touched.
+    BatchNorm is folded into the preceding convolutions and linear layers, the first axis of every input is the
+    dynamic dimension "batch", inputs are named as in `forward`, outputs by their keys. `metadata` is added to the
+    file's metadata, next to the versions of opset, slimnet and torch. The file is written only after it has passed
+    onnx's checker and onnxruntime's outputs on the CPU match the network's in evaluation mode, at batch sizes 1 and 5.
+    The model is not changed.
 
     Raises:
         ExportError: the network cannot be exported for any batch size, the result differs, is over 2 GB, or cannot
@@ -88,7 +88,7 @@ def export_onnx(
 def write_onnx(
     captured: Captured, path: Path, metadata: Mapping[str, str] | None = None, opset: int | None = None
 ) -> OnnxExport:
-    """Write a captured network as ONNX to an open place and check the file.
+    """Write a captured network as ONNX to a path and check the file.
 
     Raises:
         ExportError: as `export_onnx`.
@@ -105,10 +105,10 @@ def write_onnx(
 def check_outputs(captured: Captured, path: Path) -> float | None:
     """Run file and network on the same inputs at every batch size; returns the largest relative difference.
 
-    None where the file draws random numbers of its own, so that only shapes are compared.
+    None if the outputs depend on random numbers: then only shapes are compared.
 
     Raises:
-        ExportError: it is over the tolerance, shapes differ, or the network's outputs are nowhere finite.
+        ExportError: it exceeds the tolerance, shapes differ, or the network's outputs have no finite value.
     """
     runner, network, worst = opened(captured, path), type(captured.module).__name__, 0.0
     for batch in BATCHES:
@@ -128,10 +128,10 @@ def check_outputs(captured: Captured, path: Path) -> float | None:
 
 
 def opened(captured: Captured, path: Path) -> OnnxRunner:
-    """The file of a captured network, ready to run.
+    """A runner of the file of a captured network.
 
     Raises:
-        ExportError: onnxruntime does not take it. It has few operators in other types than float32.
+        ExportError: onnxruntime rejects it, as it does many operators in other types than float32.
     """
     try:
         return OnnxRunner(path)
@@ -143,7 +143,7 @@ def opened(captured: Captured, path: Path) -> OnnxRunner:
 
 
 def described(metadata: Mapping[str, str] | None, opset: int) -> dict[str, str]:
-    """The metadata of a file: what the caller says, and what wrote it."""
+    """The metadata of a file: the caller's, and the versions that wrote it."""
     return {
         **(metadata or {}),
         "opset": str(opset),

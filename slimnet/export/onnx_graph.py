@@ -1,4 +1,4 @@
-"""The ONNX graph of a captured network: translated, optimised, and cleared of traces of where it was made."""
+"""The ONNX graph of a captured network: translated, optimised, and without paths and stack traces."""
 
 import re
 
@@ -11,7 +11,7 @@ from slimnet.export.quiet_torch import quiet
 
 
 def translate(captured: Captured, opset: int | None) -> ir.Model:
-    """The optimised ONNX graph of a captured network; its BatchNorms are part of the layers before them.
+    """The optimised ONNX graph of a captured network; BatchNorms are folded into the preceding layers.
 
     Raises:
         ExportError: an operator has no counterpart in ONNX, or not in this opset.
@@ -26,7 +26,7 @@ def translate(captured: Captured, opset: int | None) -> ir.Model:
                 output_names=captured.output_names,
                 verbose=False,
             )
-    except Exception as error:  # the exporter passes on whatever the translation of an operator raises
+    except Exception as error:  # the translation of an operator may raise anything
         raise ExportError(f"{network} cannot be written as ONNX: {root_cause(error)}") from error
     assert program is not None, "torch.onnx.export returns a program unless it is given a file"
     model = program.model
@@ -39,14 +39,14 @@ def translate(captured: Captured, opset: int | None) -> ir.Model:
 
 
 def root_cause(error: BaseException) -> str:
-    """What went wrong in the end: the innermost of the exceptions that the exporter wraps in each other."""
+    """The message of the innermost of the nested exceptions of the exporter."""
     while error.__cause__ is not None:
         error = error.__cause__
     return reason(error)
 
 
 def tidy(model: ir.Model, network: str) -> None:
-    """Name the graph and its batch axis; drop what only says how the exporter came to it (paths, stack traces)."""
+    """Name the graph and its batch axis; drop the exporter's annotations, such as paths and stack traces."""
     graph = model.graph
     graph.name, graph.doc_string, model.doc_string = network, None, None
     for holder in (model, graph):
@@ -62,13 +62,13 @@ def tidy(model: ir.Model, network: str) -> None:
 
 
 def clear(value: ir.Value) -> None:
-    """Drop what the exporter notes on a value."""
+    """Drop the exporter's annotations of a value."""
     value.metadata_props.clear()
     value.doc_string = None
 
 
 def name_batch(graph: ir.Graph) -> None:
-    """Call the dynamic axis by its name: torch's exporter numbers it, as in `s77`."""
+    """Rename the dynamic axis, which torch's exporter numbers, as in `s77`."""
     symbols = {str(dim) for value in graph.inputs for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)}
     if len(symbols) != 1:
         return
@@ -79,7 +79,7 @@ def name_batch(graph: ir.Graph) -> None:
 
 
 def renamed(dim: int | ir.SymbolicDim, symbol: re.Pattern[str]) -> int | ir.SymbolicDim:
-    """A dimension with the batch by its name."""
+    """A dimension in which the symbol is replaced by the name of the batch axis."""
     if isinstance(dim, int) or dim.value is None:
         return dim
     return ir.SymbolicDim(symbol.sub(BATCH, str(dim.value)))

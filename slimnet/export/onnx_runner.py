@@ -11,11 +11,11 @@ from slimnet.modules.example_inputs import Inputs
 from slimnet.storage.files import read_bytes
 
 LARGEST = (1 << 31) - 1
-"""Bytes of the largest ONNX file; protobuf knows no larger ones."""
+"""Bytes of the largest ONNX file: the limit of protobuf."""
 
 
 BEYOND_WEIGHTS = 1 << 26
-"""Bytes for the graph, and for constants that a network computes from none of its weights."""
+"""Bytes for the graph, and for constants that do not depend on the weights."""
 
 
 def limit_for(weights: Path) -> int:
@@ -24,12 +24,12 @@ def limit_for(weights: Path) -> int:
 
 
 class OnnxRunner:
-    """An ONNX file that onnx's checker passed: `Inputs` to the list of output tensors.
+    """Runs an ONNX file that has passed onnx's checker: maps `Inputs` to the list of output tensors.
 
-    `limit` is the largest size in bytes; a file takes several times its size in memory.
+    `limit` is the largest size in bytes; loading a file takes several times its size in memory.
 
     Raises:
-        ExportError: the file is larger, is not a valid ONNX model, or onnxruntime does not run it.
+        ExportError: the file is larger, is not a valid ONNX model, or onnxruntime rejects it.
     """
 
     def __init__(self, path: Path, limit: int = LARGEST) -> None:
@@ -41,7 +41,7 @@ class OnnxRunner:
             refuse_other_files(onnx.load_model_from_string(content))
             onnx.checker.check_model(content, full_check=True)
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # protobuf, onnx and onnxruntime have no error in common
+        except Exception as error:  # the errors of protobuf, onnx and onnxruntime have no common base
             raise ExportError(f"{path.name} is not an ONNX model that onnxruntime runs: {reason(error)}") from error
 
     def __call__(self, inputs: Inputs) -> list[torch.Tensor]:
@@ -59,7 +59,7 @@ class OnnxRunner:
 
 
 def refuse_other_files(model: onnx.ModelProto) -> None:
-    """Refuse a model whose weights are in other files: it would choose which ones are opened.
+    """Refuse a model with weights in other files: it would choose which files are opened.
 
     Raises:
         ValueError: it has such weights.

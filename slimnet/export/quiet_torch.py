@@ -1,4 +1,4 @@
-"""Keep what torch's exporters say while they work out of the caller's terminal, logs and warnings."""
+"""Suppress the output, log records and warnings of torch's exporters."""
 
 import contextlib
 import functools
@@ -14,18 +14,18 @@ from slimnet.torch_state.process_patch import ProcessPatch, attribute_patch
 from slimnet.torch_state.silence import is_silent, silenced
 
 EXPORTERS = ("torch", "onnx", "onnxscript", "onnx_ir")
-"""The packages whose log records are held back."""
+"""The packages whose log records are suppressed."""
 
 EXPORTING = threading.RLock()
-"""Held while an exporter works: torch's patch what is the process's, and put back what they found."""
+"""Held while an exporter runs: torch's exporters patch process-wide state, and restore it afterwards."""
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what the exporters print, log and warn about while the context lasts; one thread at a time.
+    """Suppress what this thread prints, logs and warns about in the context; one thread at a time.
 
-    What matters in it comes as an exception. The library's own forwards are run outside, and what other threads say
-    goes on.
+    Errors are raised as exceptions. slimnet runs its own forwards outside of this context, and the output of other
+    threads is not affected.
     """
     with EXPORTING, silenced(), _STDOUT, _STDERR, _LOGS, _NOTES, _CUDNN, noting():
         yield
@@ -37,7 +37,7 @@ _THREAD = threading.local()
 
 @contextlib.contextmanager
 def noting() -> Iterator[None]:
-    """Let this thread's ops leave notes in torch's graph while the context lasts."""
+    """Let this thread's ops annotate torch's graph in the context."""
     before = getattr(_THREAD, "notes", False)
     _THREAD.notes = True
     try:
@@ -47,10 +47,10 @@ def noting() -> Iterator[None]:
 
 
 def _noted_by_the_exporter(annotate: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.fx.traceback.annotate` for the thread that exports, nothing for others.
+    """`torch.fx.traceback.annotate` for the thread that exports, a no-op for others.
 
-    While any thread exports, torch notes every op that it does not compile, also those of meta tensors in other
-    threads, in one dictionary for all of them: one thread then removes what another is about to (KeyError: 'custom').
+    While any thread exports, torch annotates every op that it does not compile, also those of meta tensors in other
+    threads, in one shared dictionary, so that two threads remove the same entry (KeyError: 'custom').
     """
 
     @functools.wraps(annotate)
@@ -64,10 +64,10 @@ _NOTES = attribute_patch(torch.fx.traceback, "annotate", _noted_by_the_exporter)
 
 
 def _set_only_enabled(set_flags: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.backends.cudnn.set_flags` that leaves alone all but whether cuDNN is used.
+    """`torch.backends.cudnn.set_flags` that changes only whether cuDNN is used.
 
-    The exporter switches cuDNN off, and afterwards writes back every flag as it stood when it began: with that it
-    would undo what other threads set meanwhile, the precision of products above all.
+    The exporter disables cuDNN, and afterwards restores every flag: with that it would undo changes that other threads
+    made meanwhile, such as the precision of matrix products.
     """
 
     @functools.wraps(set_flags)
@@ -81,17 +81,17 @@ _CUDNN = attribute_patch(torch.backends.cudnn, "set_flags", _set_only_enabled)
 
 
 class Muted:
-    """A stream to which silent threads write nothing."""
+    """A stream that discards what silenced threads write."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write, unless this thread is silent."""
+        """Write, unless this thread is silenced."""
         return len(text) if is_silent() else self._stream.write(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write several texts."""
+        """Write several texts, unless this thread is silenced."""
         for line in lines:
             self.write(line)
 
@@ -103,29 +103,29 @@ _STDOUT = attribute_patch(sys, "stdout", Muted)
 _STDERR = attribute_patch(sys, "stderr", Muted)
 
 
-def _is_heard(record: logging.LogRecord) -> bool:
+def _is_shown(record: logging.LogRecord) -> bool:
     return not (is_silent() and record.name.partition(".")[0] in EXPORTERS)
 
 
 def _filter_logs() -> list[logging.Handler]:
     handlers = _handlers()
     for handler in handlers:
-        handler.addFilter(_is_heard)
+        handler.addFilter(_is_shown)
     return handlers
 
 
 def _unfilter_logs(handlers: list[logging.Handler]) -> None:
     for handler in handlers:
-        handler.removeFilter(_is_heard)
+        handler.removeFilter(_is_shown)
 
 
 _LOGS = ProcessPatch(_filter_logs, _unfilter_logs)
 
 
 def _handlers() -> list[logging.Handler]:
-    """Every handler that a record of theirs may reach: torch's own, the root's, and the one of last resort.
+    """Every handler that a record of these packages may reach: their own, the root's, and the last resort.
 
-    Filters sit on handlers because a logger's filter does not see what its children send up.
+    Filters are added to handlers because a logger's filter does not apply to records of its children.
     """
     known = list(logging.root.manager.loggerDict.values())
     loggers = [each for each in known if isinstance(each, logging.Logger)]

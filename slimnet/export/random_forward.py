@@ -1,4 +1,4 @@
-"""Whether a network's outputs depend on random numbers, and which of its forms can draw the same."""
+"""Whether a network's outputs depend on random numbers, and of which generator."""
 
 import random
 from collections.abc import Callable
@@ -16,10 +16,10 @@ Runner = Callable[[Inputs], list[torch.Tensor]]
 
 
 def depends_on_random_numbers(run: Runner, inputs: Inputs) -> bool:
-    """Whether a network returns something else where torch draws other random numbers.
+    """Whether a network's outputs depend on torch's random numbers.
 
     Raises:
-        ExportError: it does so where Python or NumPy do, which no exported form can follow.
+        ExportError: they depend on those of Python or NumPy, which become constants in an exported network.
     """
     with random_numbers_kept() as start:
         expected = run(inputs)
@@ -37,7 +37,7 @@ def depends_on_random_numbers(run: Runner, inputs: Inputs) -> bool:
 def differs(
     run: Runner, inputs: Inputs, expected: list[torch.Tensor], start: RandomState, draw: Callable[[], object]
 ) -> bool:
-    """Whether a network returns something else after some random numbers have been drawn."""
+    """Whether a network's outputs change after `draw` has advanced a generator."""
     start.restore()
     draw()
     return relative_difference(expected, run(inputs)) != 0

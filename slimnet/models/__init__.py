@@ -1,4 +1,4 @@
-"""Networks: our own, and everybody else's by name."""
+"""Networks: built-in architectures, and those of other packages by name."""
 
 from slimnet.models.architecture import Architecture, architecture_of, build
 from slimnet.models.basicnet import BasicNet

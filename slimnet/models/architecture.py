@@ -35,14 +35,14 @@ BUILTIN_ARCHITECTURES: Mapping[str, Factory] = {
 """The networks that come with slimnet, by name."""
 
 FORMS = f"{', '.join(BUILTIN_ARCHITECTURES)}, torchvision:NAME, timm:NAME or package.module:factory"
-"""What an architecture may be, for messages and help texts."""
+"""The forms of an architecture's name, for messages and help texts."""
 
 
 @dataclass(frozen=True)
 class Architecture:
     """A reference from which a network can be built again: a name and the arguments of its factory.
 
-    The name is one of ours (`basicnet`, `vgg16`, `resnet56`, ...), `torchvision:NAME`, `timm:NAME`, or
+    The name is a built-in one (`basicnet`, `vgg16`, `resnet56`, ...), `torchvision:NAME`, `timm:NAME`, or
     `package.module:factory`, a class or function that returns a module.
     """
 
@@ -51,9 +51,9 @@ class Architecture:
 
     @property
     def imports_code(self) -> bool:
-        """Whether building it imports and calls whatever the name says (`package.module:factory`).
+        """Whether building it imports and calls arbitrary code (`package.module:factory`).
 
-        A reference that came with a file (`from_json`) is not built where this is true, unless it is `trusted`.
+        If so, a reference that was read from a file (`from_json`) is not built unless it is `trusted`.
         """
         return imports_code(self.name)
 
@@ -65,7 +65,7 @@ class Architecture:
         """The reference as a plain dict that `json` can write.
 
         Raises:
-            ArchitectureError: an argument is not something JSON knows.
+            ArchitectureError: an argument cannot be represented in JSON.
         """
         try:
             return {"name": self.name, "args": json.loads(json.dumps(self.args))}
@@ -77,17 +77,17 @@ class Architecture:
 
     @classmethod
     def from_json(cls, data: Any) -> "Architecture":
-        """Read what `to_json` wrote; the data may come from anywhere, and `build` refuses what it should not choose.
+        """Read the data of `to_json`; it is untrusted, and `build` refuses references that run code or open files.
 
         Raises:
-            ArchitectureError: the data is something else.
+            ArchitectureError: the data has another form.
         """
         if not isinstance(data, Mapping) or set(data) != {"name", "args"}:
             raise ArchitectureError("an architecture reference has exactly the entries 'name' and 'args'")
         return cls(UntrustedName(_checked_name(data["name"])), _checked_args(data["args"]))
 
     def trusted(self) -> "Architecture":
-        """The same reference, as if the caller had written it: `build` runs the code that it names."""
+        """The same reference, trusted like one that the caller wrote: `build` runs the code that it names."""
         return Architecture(str(self.name), self.args)
 
     def __str__(self) -> str:
@@ -96,15 +96,15 @@ class Architecture:
 
 
 def build(arch: str, arch_args: Mapping[str, Any] | None = None) -> nn.Module:
-    """Build a network with its ordinary random initialisation, in the mode its factory leaves it in.
+    """Build a network with its usual random initialisation, in the mode that its factory sets.
 
-    Networks from torchvision and timm come without pretrained weights (and without the slow initialisation of
-    GoogLeNet and Inception v3) unless `arch_args` say otherwise. The reference is kept on the module; see
+    Networks from torchvision and timm are built without pretrained weights (and without the slow initialisation of
+    GoogLeNet and Inception v3) unless `arch_args` say otherwise. The reference is stored on the module; see
     `architecture_of`.
 
     Raises:
-        ArchitectureError: no such architecture, an argument that it does not take, a factory that fails, or a
-            reference from a file that would run code or reach for other files (`slimnet.models.untrusted`).
+        ArchitectureError: there is no such architecture, it does not take an argument, its factory fails, or a
+            reference from a file would run code or open other files (`slimnet.models.untrusted`).
     """
     if isinstance(arch, UntrustedName):
         check_reference(arch, _checked_args(arch_args or {}))
@@ -120,7 +120,7 @@ def build(arch: str, arch_args: Mapping[str, Any] | None = None) -> nn.Module:
 
 
 def architecture_of(model: nn.Module) -> Architecture | None:
-    """The reference from which `build` made the module (copies have it too); None for any other module."""
+    """The reference from which `build` built the module or the original of a copy; None for any other module."""
     reference = vars(model).get("slimnet_architecture")
     return reference if isinstance(reference, Architecture) else None
 
@@ -138,7 +138,7 @@ def _checked_args(args: Any) -> dict[str, Any]:
 
 
 def _factory(arch: str) -> Factory:
-    """What makes the network of this name."""
+    """The factory of the network with this name."""
     source, colon, name = arch.partition(":")
     if arch in BUILTIN_ARCHITECTURES:
         return BUILTIN_ARCHITECTURES[arch]
@@ -161,14 +161,14 @@ def _torchvision_factory(name: str) -> Factory:
     accepted = inspect.signature(builder).parameters
     defaults: dict[str, Any] = {key: value for key, value in without_weights.items() if key in accepted}
     if name in ("googlenet", "inception_v3"):
-        # Their own default draws every weight with SciPy, which takes seconds and warns about it.
+        # By default these draw every weight with SciPy, which takes seconds and emits a warning.
         defaults["init_weights"] = False
     return partial(builder, **defaults)
 
 
 def _timm_factory(name: str) -> Factory:
     timm = compat.timm()
-    # `is_model` also keeps out names such as hf-hub:owner/name, which would be fetched from the network.
+    # `is_model` also excludes names such as hf-hub:owner/name, which would be downloaded.
     if ":" in name or "/" in name or not timm.is_model(name):
         known = timm.list_models()
         raise ArchitectureError(_unknown(f"timm:{name}", {each: f"timm:{each}" for each in known}))
@@ -196,7 +196,7 @@ def _imported_factory(module_name: str, path: str) -> Factory:
 
 
 def _call(factory: Factory, architecture: Architecture) -> nn.Module:
-    """Call the factory and turn whatever goes wrong into one line."""
+    """Call the factory and turn its exceptions into errors of one line."""
     arch, args = architecture.name, copy.deepcopy(architecture.args)
     _check_signature(factory, architecture)
     try:
@@ -214,7 +214,7 @@ def _call(factory: Factory, architecture: Architecture) -> nn.Module:
 
 
 def _check_signature(factory: Factory, architecture: Architecture) -> None:
-    """Compare the arguments with the factory's signature, where it has one."""
+    """Compare the arguments with the factory's signature, if it has one."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
@@ -232,7 +232,7 @@ def _check_signature(factory: Factory, architecture: Architecture) -> None:
 
 
 def _unknown(arch: str, known: Mapping[str, str]) -> str:
-    """Say that `arch` names nothing, and which of the `known` (bare name to full name) come close."""
+    """The message for an unknown name, with the closest of the `known` (bare name to full name)."""
     bare = arch.rpartition(":")[2].lower()
     lower = {name.lower(): full for name, full in known.items()}
     close = [lower[each] for each in difflib.get_close_matches(bare, lower, n=4, cutoff=0.6)]
@@ -243,7 +243,7 @@ def _unknown(arch: str, known: Mapping[str, str]) -> str:
 
 
 def _known_by_bare_name() -> dict[str, str]:
-    """Our own names, and torchvision's under the name that people may type without its prefix."""
+    """The built-in names, and torchvision's, which users may give without the prefix."""
     try:
         others = compat.torchvision().models.list_models()
     except UsageError:

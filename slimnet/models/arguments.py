@@ -1,4 +1,4 @@
-"""What the network constructors accept, checked in one place so that they all say it in the same words."""
+"""Checks of the arguments of network constructors, with the same messages in all of them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ def require_positive(**sizes: int) -> None:
 
 
 def require_sizes(**lists: Sequence[int]) -> None:
-    """Check lists of sizes given by name; an empty list will do.
+    """Check lists of sizes given by name; a list may be empty.
 
     Raises:
         ArchitectureError: one of them is no list, or holds something other than whole numbers of at least 1.
@@ -31,12 +31,12 @@ def require_sizes(**lists: Sequence[int]) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a finite number (no bool)."""
+    """Whether a value is a finite number and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def scaled(widths: Sequence[int], factor: float) -> tuple[int, ...]:
-    """Widths times a factor, rounded, none of them below 1.
+    """Widths times a factor, rounded, at least 1 each.
 
     Raises:
         ArchitectureError: the factor is no number above 0.
@@ -47,7 +47,7 @@ def scaled(widths: Sequence[int], factor: float) -> tuple[int, ...]:
 
 
 def hidden_widths(hidden: Sequence[int] | str, heads: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """The widths of a classifier's hidden layers, from a list of them or one of the names in `heads`.
+    """The widths of a classifier's hidden layers, from a list or one of the names in `heads`.
 
     Raises:
         ArchitectureError: it is neither.

@@ -1,4 +1,4 @@
-"""BasicNet, the seven-convolution network on which the paper shows that Adam with L2 kills filters."""
+"""BasicNet, the network with seven convolutions in which Adam with L2 makes filters die (paper, table 1)."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ WIDTHS = {
     "64-0.5x": (64, 64, 64, 128, 128, 256, 256),
     "32-0.25x": (32, 32, 32, 64, 64, 128, 128),
 }
-"""Output channels of C1 to C7 under the names the paper's table 4 gives them."""
+"""Output channels of C1 to C7, by the names in the paper's table 4."""
 
 HEADS: dict[str, tuple[int, ...]] = {
     "cifar": (256,),
     "tinyimagenet": (512, 256),
     "imagenet": (4096, 2048),
 }
-"""The hidden layers of the classifier under the names of the paper's data sets."""
+"""The hidden layers of the classifier, by the names of the paper's data sets."""
 
 IMAGENET_IMAGE = 224
 
@@ -31,24 +31,24 @@ IMAGENET_IMAGE = 224
 class BasicNet(nn.Module):
     """Convolutions C1 to C7, global average pooling, hidden layers and a linear classifier.
 
-    Images `(N, in_channels, H, W)` become scores `(N, num_classes)`; any size that survives the
-    poolings will do. BatchNorm and the activation follow every convolution and every hidden layer,
-    so every channel but the scores has a γ. The widths alone fix the paper's 4,649,664 convolution
-    weights; where it pools is not printed, and `pool_after` is our reconstruction.
+    Images `(N, in_channels, H, W)` are mapped to logits `(N, num_classes)`; H and W must be large enough for the
+    pooling layers. Every convolution and every hidden layer is followed by BatchNorm and the activation, so that every
+    channel except the logits has a γ. The widths determine the paper's 4,649,664 convolution weights; the positions of
+    the pooling layers are not printed, and `pool_after` is our reconstruction.
 
     Args:
-        num_classes: scores per image.
+        num_classes: logits per image.
         in_channels: channels of an image.
         width: factor on the widths of C1 to C7 (not on `hidden`), rounded, at least one channel each.
         widths: output channels of each convolution, or a name of the paper's table 4.
-        hidden: units of the fully connected layer before the classifier, or of several, or `cifar` (256),
+        hidden: units of the hidden layers before the classifier (one or several), or `cifar` (256),
             `tinyimagenet` (512 and 256) or `imagenet` (4096 and 2048). The last is for 224 × 224 images and
-            reads averages of 5 × 5 pixels, four pixels apart, in place of the global average.
-        pool_after: the convolutions, counted from 1, that a 2×2 max-pooling follows.
+            reads 5 × 5 average pooling with stride 4 instead of the global average.
+        pool_after: the convolutions, counted from 1, that are followed by 2×2 max-pooling.
         negative_slope: 0 for ReLU, otherwise the slope of a LeakyReLU.
 
     Raises:
-        ArchitectureError: widths or pool positions that make no network.
+        ArchitectureError: the widths or the positions of pooling layers are not valid.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class BasicNet(nn.Module):
         self.apply(initialise)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Scores `(N, num_classes)` of images `(N, in_channels, H, W)`."""
+        """Logits `(N, num_classes)` of images `(N, in_channels, H, W)`."""
         pooled: torch.Tensor = self.pool(self.features(images))
         scores: torch.Tensor = self.classifier(pooled.flatten(1))
         return scores
@@ -109,7 +109,7 @@ def _hidden(hidden: int | Sequence[int] | str) -> tuple[int, ...]:
 
 
 def _imagenet_side(pools: frozenset[int]) -> int:
-    """How many averages of 5 × 5 pixels, four apart, fit beside each other after the poolings."""
+    """The number of 5 × 5 windows with stride 4 along one side after the pooling layers."""
     plane = IMAGENET_IMAGE >> len(pools)
     if plane < 5:
         raise ArchitectureError(f"the imagenet head averages 5 × 5 pixels, but {len(pools)} poolings leave {plane}")
@@ -129,7 +129,7 @@ def _features(in_channels: int, widths: tuple[int, ...], pool_after: frozenset[i
 
 
 def _classifier(widths: tuple[int, ...], num_classes: int, slope: float) -> nn.Sequential:
-    """From `widths[0]` features through the hidden `widths[1:]` to scores."""
+    """Layers from `widths[0]` features through the hidden `widths[1:]` to logits."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, (inputs, outputs) in enumerate(pairwise(widths), start=1):
         layers[f"fc{number}"] = nn.Linear(inputs, outputs, bias=False)

@@ -1,4 +1,4 @@
-"""Building a network that a file describes, within the size that the file says it has."""
+"""Building a network that a file describes, within the size that the file states."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -11,24 +11,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from slimnet.errors import ArchitectureError
 
 SPARE_ELEMENTS = 1 << 24
-"""How many numbers a constructor may make beside the network's own: tables, and weights that it draws twice."""
+"""Further elements that a constructor may create besides the network's tensors: tables, and weights drawn twice."""
 
 SPARE_CALLS = 2_000
 CALLS_PER_TENSOR = 40
-"""How many ops a constructor may run: some, and some for each tensor of the network, which its initialisation takes."""
+"""The number of ops that a constructor may run: a constant, and more for the initialisation of each tensor."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 class OversizeError(ArchitectureError):
-    """A network that becomes larger than the file it was read from says."""
+    """A network is larger than stated in the file from which it was read."""
 
 
 class BoundedBuild(TorchDispatchMode):
-    """While it is entered, this thread may run so many ops, which may make so many numbers; then it raises.
+    """Limits the number of ops that this thread runs in the context, and of the elements that they create.
 
-    It looks at the sizes that an op is asked for before any memory is taken, so that a file with a depth or a width of
-    a billion costs nothing.
+    The sizes in an op's arguments are checked before memory is allocated, so that a file with a depth or a width of a
+    billion costs nothing.
     """
 
     def __init__(self, elements: int, calls: int) -> None:
@@ -41,7 +41,7 @@ class BoundedBuild(TorchDispatchMode):
         """Count an op, then run it.
 
         Raises:
-            OversizeError: it is one too many, or makes too many numbers.
+            OversizeError: it exceeds the number of ops or of elements.
         """
         self.calls -= 1
         self.elements -= _elements_asked_for(args)
@@ -52,24 +52,24 @@ class BoundedBuild(TorchDispatchMode):
 
 @contextmanager
 def bounded_by(shapes: Shapes) -> Iterator[None]:
-    """Let networks be built only as large as these tensors, with some to spare, while the context lasts."""
+    """Limit the networks that are built in the context to the size of these tensors, with a margin."""
     elements = sum(map(math.prod, shapes.values()))
     with BoundedBuild(2 * elements + SPARE_ELEMENTS, CALLS_PER_TENSOR * len(shapes) + SPARE_CALLS):
         yield
 
 
 def bounded_call(make: Callable[[], torch.nn.Module], shapes: Shapes) -> torch.nn.Module:
-    """What `make` returns, if it has at most the size of `shapes`.
+    """The result of `make`, if it has at most the size of `shapes`.
 
     Raises:
-        OversizeError: it has not.
+        OversizeError: it is larger.
     """
     with bounded_by(shapes):
         return make()
 
 
 def _elements_asked_for(args: tuple[Any, ...]) -> int:
-    """How many numbers the sizes among the leading arguments of an op stand for: `empty([64, 3, 7, 7])`."""
+    """The number of elements that the leading arguments of an op ask for, as in `empty([64, 3, 7, 7])`."""
     for value in args[:2]:
         if isinstance(value, list | tuple) and value and all(type(each) is int and each >= 0 for each in value):
             return math.prod(value)

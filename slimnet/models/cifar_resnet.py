@@ -11,10 +11,10 @@ WIDTHS = (16, 32, 64)
 
 
 class PadShortcut(nn.Module):
-    """The shortcut without parameters (option A): every `stride`-th pixel, and zero channels around it.
+    """The shortcut without parameters (He et al. 2016, option A): every `stride`-th pixel, padded with zero channels.
 
-    `before` and `after` are how many zero channels go in front of the input's own and behind them. They are
-    read at every forward, so that a network whose widths have changed is put right by setting them.
+    `before` and `after` are the numbers of zero channels before and after those of the input. They are read at every
+    forward, so that a network whose widths have changed is adapted by setting them.
     """
 
     def __init__(self, stride: int, before: int, after: int) -> None:
@@ -28,7 +28,7 @@ class PadShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
     def extra_repr(self) -> str:
-        """The three numbers, for printing."""
+        """The attributes, for printing."""
         return f"stride={self.stride}, before={self.before}, after={self.after}"
 
 
@@ -52,7 +52,7 @@ class BasicBlock(nn.Module):
 
 
 def make_shortcut(in_channels: int, out_channels: int, stride: int, option: str) -> nn.Module:
-    """The identity where shapes agree; else option A (zero channels) or B (1×1 convolution and BatchNorm)."""
+    """The identity if the shapes agree, otherwise option A (zero channels) or B (1×1 convolution and BatchNorm)."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if option == "B":
@@ -66,12 +66,12 @@ class CifarResNet(nn.Module):
     """A residual network of `depth` = 6n + 2 layers: three stages of n blocks with 16, 32 and 64 channels.
 
     Its state dict has the keys of akamaster/pytorch_resnet_cifar10 (`conv1`, `bn1`, `layer1.0.conv1`, ...,
-    `linear`), so that repository's checkpoints load as they are. With 10 classes, option A, 32 × 32 images
-    and BatchNorm's γ and β counted, ResNet-56 has 125,485,696 MACs and 853,018 parameters (Li et al. 2017,
-    table 1: 1.25e8 and 0.85e6), and ResNet-110 has 252,887,680 and 1,727,962 (2.53e8 and 1.72e6).
+    `linear`), so that checkpoints of that repository load unchanged. With 10 classes, option A and 32 × 32 images,
+    including BatchNorm's γ and β, ResNet-56 has 125,485,696 MACs and 853,018 parameters (Li et al. 2017, table 1:
+    1.25e8 and 0.85e6), and ResNet-110 has 252,887,680 and 1,727,962 (2.53e8 and 1.72e6).
 
     Raises:
-        ArchitectureError: the depth is not 6n + 2, or another argument makes no sense.
+        ArchitectureError: the depth is not 6n + 2, or another argument is not valid.
     """
 
     def __init__(self, depth: int = 20, num_classes: int = 10, shortcut: str = "A", in_channels: int = 3) -> None:
@@ -100,13 +100,13 @@ class CifarResNet(nn.Module):
 
 
 def make_stage(in_channels: int, out_channels: int, blocks: int, stride: int, shortcut: str) -> nn.Sequential:
-    """`blocks` blocks of one width, the first of which changes width and resolution."""
+    """`blocks` blocks of one width; the first one changes width and resolution."""
     first = BasicBlock(in_channels, out_channels, stride, shortcut)
     rest = [BasicBlock(out_channels, out_channels, 1, shortcut) for _ in range(blocks - 1)]
     return nn.Sequential(first, *rest)
 
 
 def initialise(module: nn.Module) -> None:
-    """He et al.'s initialisation of the weights, as the original uses it; biases stay as torch makes them."""
+    """He et al.'s initialisation of the weights, as in the original; biases keep torch's initialisation."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight)

@@ -1,4 +1,4 @@
-"""DenseNet-40 as Network Slimming trains it: every layer reads all the layers before it in its block."""
+"""DenseNet-40 as in Network Slimming: every layer reads the outputs of all preceding layers of its block."""
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from slimnet.models.preact_resnet import initialise
 
 
 class DenseLayer(nn.Module):
-    """BatchNorm, ReLU and a 3×3 convolution, whose `growth` channels join those that came in."""
+    """BatchNorm, ReLU and a 3×3 convolution, whose `growth` channels are concatenated to the input."""
 
     def __init__(self, in_channels: int, growth: int) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """BatchNorm, ReLU and a 1×1 convolution between two blocks, then the average of 2×2 pixels."""
+    """BatchNorm, ReLU and a 1×1 convolution between two blocks, then 2×2 average pooling."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -41,17 +41,17 @@ class CifarDenseNet(nn.Module):
     """A DenseNet of `depth` = 3n + 4 layers: three blocks of n layers that each add `growth` channels.
 
     DenseNet-40 for 32 × 32 images has 1,019,722 parameters with 10 classes and 1,060,132 with 100 (Liu et al.
-    2017, table 1: 1.02 M and 1.06 M), counting BatchNorm's γ and β and the linear layer's bias. It has
-    264,812,928 MACs. Their 5.33e8 FLOPs lie between 2 × MACs (5.30e8) and that with a multiply-add more
-    for every value that BatchNorm normalises (5.34e8); how they count is not printed.
+    2017, table 1: 1.02 M and 1.06 M), including BatchNorm's γ and β and the linear layer's bias. It has
+    264,812,928 MACs. Their 5.33e8 FLOPs are between 2 × MACs (5.30e8) and 2 × MACs plus one multiply-add for
+    every value that BatchNorm normalises (5.34e8); their way of counting is not printed.
 
-    Those sizes come with 16 channels from the first convolution (`stem`), as in the paper. The Network
+    These numbers are for 16 output channels of the first convolution (`stem`), as in the paper. The Network
     Slimming repository has 24; with `stem=24` the state dict has the keys and shapes of its checkpoints
     (`conv1`, `dense1.0.bn1`, `dense1.0.conv1`, `trans1.conv1`, ..., `bn`, `fc`), without its channel
-    selections. Weights and γ start as there: normal with He's variance 2 / (k² · out_channels), and 0.5.
+    selections. The initialisation is the same: weights are normal with He's variance 2 / (k² · out_channels), γ is 0.5.
 
     Raises:
-        ArchitectureError: the depth is not 3n + 4, or another argument makes no sense.
+        ArchitectureError: the depth is not 3n + 4, or another argument is not valid.
     """
 
     def __init__(
@@ -83,5 +83,5 @@ class CifarDenseNet(nn.Module):
 
 
 def dense_block(in_channels: int, growth: int, layers: int) -> nn.Sequential:
-    """`layers` layers, each of which reads `growth` channels more than the one before."""
+    """`layers` layers, each of which reads `growth` channels more than the preceding one."""
     return nn.Sequential(*(DenseLayer(in_channels + index * growth, growth) for index in range(layers)))

@@ -1,4 +1,4 @@
-"""ResNet-164 as Network Slimming trains it: bottlenecks with BatchNorm and ReLU in front of each convolution."""
+"""ResNet-164 as in Network Slimming: pre-activation bottlenecks (BatchNorm and ReLU before each convolution)."""
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """Convolutions 1×1, 3×3 and 1×1, BatchNorm and ReLU before each, added to the input as it came in."""
+    """Convolutions 1×1, 3×3 and 1×1, with BatchNorm and ReLU before each, added to the input."""
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -43,16 +43,16 @@ class PreActResNet(nn.Module):
     """A pre-activation residual network of `depth` = 9n + 2 layers: three stages of n bottlenecks.
 
     ResNet-164 for 32 × 32 images has 1,703,258 parameters with 10 classes and 1,726,388 with 100 (Liu et al.
-    2017, table 1: 1.70 M and 1.73 M), counting BatchNorm's γ and β and the linear layer's bias. It has
-    247,646,720 MACs. Their 4.99e8 FLOPs lie between 2 × MACs (4.95e8) and that with a multiply-add more
-    for every value that BatchNorm normalises (5.02e8); how they count is not printed.
+    2017, table 1: 1.70 M and 1.73 M), including BatchNorm's γ and β and the linear layer's bias. It has
+    247,646,720 MACs. Their 4.99e8 FLOPs are between 2 × MACs (4.95e8) and 2 × MACs plus one multiply-add for
+    every value that BatchNorm normalises (5.02e8); their way of counting is not printed.
 
     The state dict has the keys of the Network Slimming repository's preresnet (`conv1`, `layer1.0.bn1`, ...,
-    `layer1.0.downsample.0`, `bn`, `fc`), without its channel selections. Weights and γ start as there:
-    normal with He's variance 2 / (k² · out_channels), and 0.5.
+    `layer1.0.downsample.0`, `bn`, `fc`), without its channel selections. The initialisation is the same:
+    weights are normal with He's variance 2 / (k² · out_channels), γ is 0.5.
 
     Raises:
-        ArchitectureError: the depth is not 9n + 2, or another argument makes no sense.
+        ArchitectureError: the depth is not 9n + 2, or another argument is not valid.
     """
 
     def __init__(self, depth: int = 164, num_classes: int = 10, in_channels: int = 3) -> None:
@@ -78,13 +78,13 @@ class PreActResNet(nn.Module):
 
 
 def make_stage(in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
-    """`blocks` bottlenecks of one width, the first of which changes width and resolution."""
+    """`blocks` bottlenecks of one width; the first one changes width and resolution."""
     first = Bottleneck(in_channels, width, stride)
     return nn.Sequential(first, *(Bottleneck(EXPANSION * width, width, 1) for _ in range(blocks - 1)))
 
 
 def initialise(module: nn.Module) -> None:
-    """Network Slimming's initialisation: He's for convolutions, γ at 0.5; linear layers stay as torch makes them."""
+    """Network Slimming's initialisation: He's for convolutions, γ = 0.5; linear layers keep torch's."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     elif isinstance(module, nn.BatchNorm2d):

@@ -1,8 +1,8 @@
-"""Architecture references that were read from a file: a file from elsewhere chooses neither code nor downloads.
+"""Architecture references that were read from a file, which must neither run code nor cause downloads.
 
-`package.module:factory` would import and call whatever it says, and arguments such as timm's `checkpoint_path` or
-torchvision's `weights` open files or connect to a server. A name that a reader takes from a file is an `UntrustedName`,
-and `slimnet.build` refuses it where it would do either.
+`package.module:factory` would import and call arbitrary code, and arguments such as timm's `checkpoint_path` or
+torchvision's `weights` open files or connect to a server. A name that is read from a file is an `UntrustedName`, and
+`slimnet.build` refuses it if it would do either.
 """
 
 import math
@@ -13,39 +13,39 @@ from typing import Any
 from slimnet.errors import ArchitectureError
 
 LIBRARIES = ("torchvision", "timm")
-"""The packages whose networks a file may name, beside our own."""
+"""The packages whose networks a file may name, besides the built-in ones."""
 
 LARGEST_NUMBER = 1 << 16
-"""The largest number that an argument from a file may be: a width, a depth, a number of classes."""
+"""The largest number in an argument from a file: a width, a depth, a number of classes."""
 
 NESTING = 8
-"""How deep the lists and objects among the arguments may be nested."""
+"""The largest nesting depth of lists and objects in the arguments."""
 
 TEXT = re.compile(r"[\w.+-]{0,64}")
-"""What a text among the arguments may be: the name of an activation or of a variant, but no path and no address."""
+"""The permitted texts in the arguments: names of activations or variants, but no paths and no addresses."""
 
 SOURCES = re.compile(r"(^|_)(pretrained|weights|checkpoint|state|url|path|file|dir|hub|cache|source|cfg|overlay|token)")
-"""Arguments whose name has one of these words say where weights come from; only none and false say nothing."""
+"""Arguments with one of these words in their name give the source of weights; only None and False are permitted."""
 
 HARMLESS = ("drop_path", "drop_path_rate", "init_weights")
-"""Arguments with such a word that mean something else."""
+"""Arguments with such a word that have another meaning."""
 
 TRUST = "if you trust it, say so with --trust or name it with --arch (in Python: trust=True, or Recipe.trusted())"
 
 
 class UntrustedName(str):
-    """The name of an architecture as a file gave it; equal to the same name from elsewhere."""
+    """The name of an architecture that was read from a file; equal to the same trusted name."""
 
     __slots__ = ()
 
 
 def imports_code(name: str) -> bool:
-    """Whether building an architecture of this name imports and calls what it says, `package.module:factory`."""
+    """Whether building an architecture of this name imports and calls code, `package.module:factory`."""
     return ":" in name and name.partition(":")[0] not in LIBRARIES
 
 
 def check_reference(name: str, args: Mapping[str, Any]) -> None:
-    """Refuse a reference from a file that would run code or reach for other files.
+    """Refuse a reference from a file that would run code or open other files.
 
     Raises:
         ArchitectureError: naming the code, or the argument.
@@ -56,7 +56,7 @@ def check_reference(name: str, args: Mapping[str, Any]) -> None:
 
 
 def check_arguments(name: str, args: Mapping[str, Any]) -> None:
-    """Refuse arguments from a file that would make an architecture download or open something, or be endless.
+    """Refuse arguments from a file that would cause downloads, open files, or build a network of any size.
 
     Raises:
         ArchitectureError: naming the argument.
@@ -68,7 +68,7 @@ def check_arguments(name: str, args: Mapping[str, Any]) -> None:
 
 
 def _problem(key: str, value: Any, depth: int) -> str | None:
-    """What is wrong with an argument, or None."""
+    """Why an argument is refused, or None."""
     if value is None or value is False:
         return None
     if SOURCES.search(key) and key not in HARMLESS:
@@ -82,7 +82,7 @@ def _problem(key: str, value: Any, depth: int) -> str | None:
 
 
 def _problem_of_plain(value: bool | int | float | str) -> str | None:
-    """What is wrong with a number or a text, or None."""
+    """Why a number or a text is refused, or None."""
     if isinstance(value, str):
         return None if TEXT.fullmatch(value) else "is a text that may be a path or an address"
     within = math.isfinite(value) and abs(value) <= LARGEST_NUMBER

@@ -15,7 +15,7 @@ STAGES: dict[int, tuple[tuple[int, ...], ...]] = {
     16: ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)),
     19: ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512, 512, 512, 512)),
 }
-"""The widths of the 3×3 convolutions by depth; a 2×2 max-pooling follows every stage."""
+"""The widths of the 3×3 convolutions, by depth; every stage is followed by 2×2 max-pooling."""
 
 HEADS: dict[str, tuple[int, ...]] = {
     "cifar": (512,),
@@ -23,10 +23,10 @@ HEADS: dict[str, tuple[int, ...]] = {
     "linear": (),
     "imagenet": (4096, 4096),
 }
-"""The hidden layers of the classifier under the names that stand for them."""
+"""The hidden layers of the classifier, by name."""
 
 IMAGENET_SIDE = 7
-"""ImageNet's head reads 7 × 7 averages of every channel, which is the whole plane of a 224 × 224 image."""
+"""The ImageNet head reads a 7 × 7 adaptive average of every channel: the complete plane of a 224 × 224 image."""
 
 
 class VGG(nn.Module):
@@ -35,22 +35,21 @@ class VGG(nn.Module):
     `hidden` holds the widths of the classifier's hidden linear layers, each with BatchNorm and ReLU, or is a name:
 
     * `cifar`, the default: one layer of 512 (Li et al. 2017; Mehta et al. 2019). With 10 classes and 32 × 32
-      images VGG-16 has 313,463,808 MACs (3.13e8 in Li's table 1) and 14,987,722 parameters (1.5e7). That number
-      comes out when the 3×3 convolutions have no bias, all BatchNorms count with γ and β, and both linear
-      layers have a bias.
+      images VGG-16 has 313,463,808 MACs (3.13e8 in Li's table 1) and 14,987,722 parameters (1.5e7). This is without
+      biases of the 3×3 convolutions, with γ and β of all BatchNorms, and with the biases of both linear layers.
     * `tinyimagenet`: 512 and 256 (Mehta et al. 2019).
     * `linear`: none (Network Slimming; Liu et al. 2017, table 1). VGG-19 has 20,035,018 parameters with 10
-      classes and 20,081,188 with 100 (20.04 M and 20.08 M in the table), and 398,136,320 MACs with 10. Its
-      7.97e8 FLOPs come out as 2 × (MACs + one multiply-add for each of the 303,104 values that BatchNorm
+      classes and 20,081,188 with 100 (20.04 M and 20.08 M in the table), and 398,136,320 MACs with 10. The
+      table's 7.97e8 FLOPs are 2 × (MACs + one multiply-add for each of the 303,104 values that BatchNorm
       normalises).
-    * `imagenet`: VGG's own classifier, 4096 and 4096 with ReLU and dropout but no BatchNorm, on the 7 × 7 plane
+    * `imagenet`: VGG's classifier, 4096 and 4096 with ReLU and dropout but no BatchNorm, on the 7 × 7 plane
       of 224 × 224 images. With 1000 classes VGG-11 has 132,866,088 parameters (Liu's table 2: 132.9 M) and
       7,609,090,048 MACs (their 4.57e10 FLOPs is 6 × that).
 
     `width` is a factor on the widths of the convolutions, rounded, at least one channel each.
 
     Raises:
-        ArchitectureError: a depth that VGG does not have, or a size that makes no sense.
+        ArchitectureError: the depth is not one of VGG's, or a size is not valid.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class VGG(nn.Module):
 
 
 def convolutions(stages: Sequence[Sequence[int]], in_channels: int) -> Iterator[nn.Module]:
-    """The layers of `features` one after the other."""
+    """The layers of `features` in order."""
     for stage in stages:
         for width in stage:
             yield nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
@@ -103,7 +102,7 @@ def head(widths: Sequence[int], num_classes: int) -> Iterator[nn.Module]:
 
 
 def imagenet_head(widths: Sequence[int], num_classes: int) -> Iterator[nn.Module]:
-    """The same as the original network has it: dropout where `head` has BatchNorm."""
+    """The classifier of the original network: with dropout where `head` has BatchNorm."""
     for before, after in pairwise(widths):
         yield nn.Linear(before, after)
         yield nn.ReLU()
@@ -112,7 +111,7 @@ def imagenet_head(widths: Sequence[int], num_classes: int) -> Iterator[nn.Module
 
 
 def initialise(module: nn.Module) -> None:
-    """Xavier initialisation with ReLU's gain, as Mehta et al. 2019 train networks; biases start at 0."""
+    """Xavier initialisation with ReLU's gain, as in Mehta et al. 2019; biases are 0."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.xavier_uniform_(module.weight, gain=nn.init.calculate_gain("relu"))
         if module.bias is not None:

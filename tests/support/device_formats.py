@@ -38,7 +38,7 @@ class Named(Net):
 
 def test_a_forward_that_names_its_device_is_told_what_to_do(tmp_path):
     model = killed(Named()).eval().to(HERE)
-    with pytest.raises(slimnet.SlimnetError, match="let what it makes be on the device of its input") as caught:
+    with pytest.raises(slimnet.SlimnetError, match="create its tensors on the device of the input") as caught:
         slimnet.export_onnx(model, IMAGES.to(HERE), tmp_path / "a.onnx")
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""One image file as bytes: any colour mode of the formats in use, brought to three channels and to one size."""
+"""One image file as bytes: any colour mode of the common formats, converted to three channels and one size."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,36 +10,36 @@ from slimnet.errors import DataError
 from slimnet.storage.files import open_file
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-"""What Pillow raises over files that are damaged or no images."""
+"""The exceptions that Pillow raises for files that are damaged or no images."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-"""What files are decoded as, whatever they are called: Pillow hands some others, such as EPS, to other programs."""
+"""The formats that are decoded, whatever the file's name: Pillow runs other programs for some others, such as EPS."""
 
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-"""Modes with 16 bits a pixel; Pillow widens those of some formats to 32."""
+"""Modes with 16 bits per pixel; Pillow converts those of some formats to 32."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pixels `(H, W, 3)` as uint8, and what had to be done to the image's colours ("" for nothing)."""
+    """Pixels `(H, W, 3)` as uint8, and the kind of colour conversion ("" for none)."""
 
     pixels: np.ndarray
     converted: str
 
 
 def decode(path: Path, size: int | None) -> Decoded:
-    """Read an image: its first frame, upright as its EXIF says, in RGB.
+    """Read an image: its first frame, rotated according to EXIF, in RGB.
 
-    Grey becomes three equal channels, what is transparent lies over white, 16 bits become 8. With `size` the shorter
-    side is resized to it (bilinear, antialiased) and the middle is cropped to `size × size`.
+    Grey becomes three equal channels, transparent pixels are blended with white, 16 bits become 8. With `size` the
+    shorter side is resized to it (bilinear, antialiased) and the image is centre-cropped to `size × size`.
 
     Raises:
-        DataError: a file that is missing, damaged, or no image; in a few words, without the path.
+        DataError: the file is missing, damaged, or no image; a short message without the path.
     """
     try:
         with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
             if size is not None:
-                # JPEGs are decoded at an eighth to a half of their size where that leaves enough.
+                # JPEGs are decoded at 1/8 to 1/2 of their size if that is still larger than `size`.
                 image.draft(image.mode, (2 * size, 2 * size))
             image.load()
             upright = ImageOps.exif_transpose(image)
@@ -53,7 +53,7 @@ def decode(path: Path, size: int | None) -> Decoded:
 
 
 def in_colour(image: Image.Image) -> tuple[Image.Image, str]:
-    """The image in RGB, and what was done for that."""
+    """The image in RGB, and the kind of conversion."""
     mode = image.mode
     if mode == "RGB":
         return image, ""
@@ -70,5 +70,5 @@ def in_colour(image: Image.Image) -> tuple[Image.Image, str]:
 
 
 def middle(image: Image.Image, size: int) -> Image.Image:
-    """The middle of an image whose shorter side has been made `size` pixels long."""
+    """The image resized to a shorter side of `size` pixels and centre-cropped."""
     return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""Filling an array of bytes with decoded images, on every core, and from where an earlier process was stopped."""
+"""Fill an array of bytes with decoded images, on every core; resumes where an earlier process stopped."""
 
 import json
 import os
@@ -16,20 +16,20 @@ from slimnet.storage.files import open_file, whole_file
 from slimnet.storage.records import read_record
 
 CHUNK = 64
-"""Images that a thread decodes in one go."""
+"""The number of images that a thread decodes at a time."""
 
 SECONDS_BETWEEN_FLUSHES = 5.0
 BROKEN = 255
-"""The state of an image that cannot be read; 0 is one not decoded yet, others are 1 + the kind of conversion."""
+"""The state of an image that cannot be read; 0 is not decoded yet, others are 1 + the kind of conversion."""
 
 ProgressCallback = Callable[[int, int], None]
-"""Called with how many images are done, of how many."""
+"""Called with the number of decoded images and the total."""
 
 Chunk = tuple[list[int], list[Decoded | DataError]]
 
 
 def array_in(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """The array in a file, as it was left or new and full of zeros."""
+    """The array in a file, created with zeros if it does not exist."""
     if path.exists():
         try:
             with open_file(path):
@@ -47,7 +47,7 @@ def array_in(path: Path, shape: tuple[int, ...]) -> np.memmap:
 def fill(
     paths: list[Path], size: int | None, pixels: np.memmap, state: np.memmap, progress: ProgressCallback | None
 ) -> list[str]:
-    """Decode every image whose state is 0; returns the kinds of conversion behind the other states."""
+    """Decode every image whose state is 0; returns the kinds of conversion, to which the other states refer."""
     kinds = _Kinds(Path(pixels.filename).with_name("kinds.json"))  # type: ignore[arg-type]
     missing = np.flatnonzero(state == 0)
     done = len(paths) - missing.size
@@ -82,10 +82,10 @@ def _other_size(path: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -> 
 
 
 def _decoded(paths: list[Path], size: int | None, chunks: list[list[int]]) -> Iterator[Chunk]:
-    """Chunks of images in the order in which they get done; only a few are in memory at a time."""
+    """Chunks of images in the order of completion; only a few are in memory at a time."""
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        # Pillow decodes and resizes without Python's global lock, so threads use every core.
+        # Pillow releases Python's global lock while it decodes and resizes, so threads use every core.
         waiting: dict[Future[list[Decoded | DataError]], list[int]] = {}
         for chunk in chunks:
             waiting[pool.submit(_decode_chunk, [paths[index] for index in chunk], size)] = chunk
@@ -114,7 +114,7 @@ def _decode_chunk(paths: list[Path], size: int | None) -> list[Decoded | DataErr
 
 
 class _Kinds:
-    """The kinds of conversion seen, numbered, in a file beside the states that use the numbers."""
+    """The numbered kinds of conversion, in a file next to the states that refer to them."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -122,7 +122,7 @@ class _Kinds:
         self.names = list(read_record(tuple[str, ...], path, DataError, advice=again)) if path.exists() else [""]
 
     def number(self, name: str) -> int:
-        """The number of a kind; a new one is on the disk before it is used."""
+        """The number of a kind; a new kind is written to disk before its number is used."""
         if name not in self.names:
             self.names.append(name)
             with whole_file(self._path, DataError) as path:

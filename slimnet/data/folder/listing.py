@@ -1,4 +1,4 @@
-"""Which images a folder holds and what each shows, for the layouts that people keep images in."""
+"""The images of a folder and their classes, for the common layouts of image folders."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -18,14 +18,14 @@ DEVKIT = Path("ILSVRC2012_devkit_t12", "data")
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a data set in a fixed order, as paths with the number of the class that each shows.
+    """The images of a data set in a fixed order, as paths with class numbers.
 
     Attributes:
-        folder: that all of them lie in.
+        folder: the folder that contains them.
         classes: names, in the order of their numbers.
-        train: of the training images.
-        test: of the test images.
-        left_out: links that are not followed, where those are to be left out.
+        train: the training images.
+        test: the test images.
+        left_out: links that are not followed, with `skip_broken`.
     """
 
     folder: Path
@@ -38,13 +38,13 @@ class Listing:
 def list_images(folder: str | Path, *, skip_broken: bool = False) -> Listing:
     """Find the images of a data set: a folder of classes under `train`, and another under `test` or `val`.
 
-    TinyImageNet's own layout (`val/images` with `val_annotations.txt`) and ImageNet's (`val` without classes,
-    with Kaggle's LOC_val_solution.csv or the development kit beside it) are known as well.
+    TinyImageNet's layout (`val/images` with `val_annotations.txt`) and ImageNet's (`val` without classes, next to
+    Kaggle's LOC_val_solution.csv or the development kit) are supported too.
 
-    Links are followed as `Walk` says; others are errors, or left out with `skip_broken`.
+    `Walk` defines which links are followed; others are errors, or left out with `skip_broken`.
 
     Raises:
-        DataError: a folder of no such layout, an empty class, a link that is not followed, or a test image of an
+        DataError: the folder has another layout, an empty class, a link that is not followed, or a test image of an
             unknown class.
     """
     folder = Path(folder)
@@ -68,7 +68,7 @@ def list_images(folder: str | Path, *, skip_broken: bool = False) -> Listing:
 
 
 def _parts(folder: Path) -> tuple[Path, Path]:
-    """The folders of training and of test images; of several test folders the one that says what its images show."""
+    """The folders of training and of test images; of several test folders the one with labels."""
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder; give one with train/ and test/ (or val/) in it")
     train = folder / "train"
@@ -78,7 +78,7 @@ def _parts(folder: Path) -> tuple[Path, Path]:
         lacks = "test/ (or val/) with images" if train.is_dir() else "train/"
         raise DataError(f"{folder} has no {lacks}: it holds {found}; put a folder for each class in train/ and test/")
     labelled = [test for test in tests if (test / ANNOTATIONS).is_file() or _shares_a_folder(train, test)]
-    # TinyImageNet and ImageNet have a `test` whose labels are secret, beside their `val`.
+    # TinyImageNet and ImageNet have, besides `val`, a `test` whose labels are not published.
     return train, (labelled or tests[1:] or tests)[0]
 
 
@@ -116,7 +116,7 @@ def _test_images(folder: Path, test: Path, numbers: Mapping[str, int], walk: Wal
 
 
 def _classes_by_file(folder: Path, test: Path) -> dict[str, str]:
-    """What each test image shows, where they lie in no folders of classes."""
+    """The class of each test image by file name, if they are not in folders of classes."""
     if (test / ANNOTATIONS).is_file():
         lines = read_text(test / ANNOTATIONS).splitlines()
         return {fields[0]: fields[1] for fields in (line.split("\t") for line in lines) if len(fields) > 1}
@@ -145,7 +145,7 @@ def _from_devkit(devkit: Path) -> dict[str, str]:
 
 
 def _readable_names(folder: Path, names: list[str]) -> tuple[str, ...]:
-    """Class names as `words.txt` spells them, where it is there and they stay distinct."""
+    """Class names from `words.txt`, if it exists and the names remain distinct."""
     if not (folder / WORDS).is_file():
         return tuple(names)
     lines = read_text(folder / WORDS).splitlines()

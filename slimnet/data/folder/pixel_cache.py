@@ -1,8 +1,8 @@
-"""Images decoded once: a folder's images as one array of bytes on disk, mapped into memory from then on.
+"""The pixel cache: the decoded images of a folder as one array of bytes on disk, which is memory-mapped.
 
 pixels.npy    uint8 (N, H, W, 3), training images first
 state.npy     uint8 (N,): 0 not decoded yet, then 1 + the kind of conversion, or 255 for unreadable
-index.json    written last: what the array holds
+index.json    written last: the content of the array
 lock          held by the process that decodes
 """
 
@@ -27,13 +27,13 @@ from slimnet.storage.files import held, open_file, os_errors_as, read_text, whol
 PIXELS, GOOD, STATE, INDEX = "pixels.npy", "good.npy", "state.npy", "index.json"
 VERSION = 1
 NAMED = 3
-"""How many unreadable images an error names."""
+"""The number of unreadable images that an error lists."""
 
 PART = 1024
 """Images that are counted or copied at a time."""
 
 RESIDENT_BYTES = 1 << 30
-"""A set below this is read into memory; one above stays on disk."""
+"""Bytes; a smaller set is read into memory, a larger one is memory-mapped."""
 
 
 def packed(
@@ -44,15 +44,15 @@ def packed(
     skip_broken: bool = False,
     progress: ProgressCallback | None = None,
 ) -> ImageData:
-    """The images of a listing, decoded now or, as far as that has been done before, long ago.
+    """The images of a listing, read from the cache, or decoded into it first.
 
-    Every core decodes. A process that is killed loses what it did in the last seconds; the next one goes on from
-    there. `cache` is where packed sets are kept (`~/.cache/slimnet` when None). Sets below a gigabyte are read into
-    memory, larger ones are mapped.
+    Images are decoded on every core. A process that is killed loses the work of the last seconds; the next one resumes.
+    `cache` is the folder of packed sets (default: `~/.cache/slimnet`). Sets below a gigabyte are read into memory,
+    larger ones are memory-mapped.
 
     Raises:
-        DataError: unreadable images (named and counted; with `skip_broken` they are left out), images of several
-            sizes where no `size` is given, a cache that cannot be written, or that another process is filling.
+        DataError: images are unreadable (named and counted; with `skip_broken` they are left out), have several
+            sizes although no `size` is given, or the cache cannot be written or is being filled by another process.
     """
     paths = [path for path, _ in (*listing.train, *listing.test)]
     place = Path(cache or cache_folder()) / f"{listing.folder.name}-{digest(listing, paths, size, skip_broken)}"
@@ -71,15 +71,15 @@ def cache_folder() -> Path:
 
 
 def digest(listing: Listing, paths: list[Path], size: int | None, skip_broken: bool) -> str:
-    """What tells one packed set from another: the files with their sizes and times, their classes, and the size."""
-    told_apart = hashlib.sha256(f"{VERSION} {size} {skip_broken} {listing.classes}".encode())
+    """A digest that identifies a packed set: the files with their sizes and times, their classes, and `size`."""
+    digest_of_set = hashlib.sha256(f"{VERSION} {size} {skip_broken} {listing.classes}".encode())
     for path, label in (*listing.train, *listing.test):
-        told_apart.update(f"{path.relative_to(listing.folder)}|{label}|{_stamp(path)}\n".encode())
-    return told_apart.hexdigest()[:16]
+        digest_of_set.update(f"{path.relative_to(listing.folder)}|{label}|{_stamp(path)}\n".encode())
+    return digest_of_set.hexdigest()[:16]
 
 
 def _stamp(path: Path) -> str:
-    """The size and time of a file; decoding says what is wrong with one that has none, such as a link to nowhere."""
+    """The size and time of a file; "unreadable" for one without, such as a broken link, which decoding reports."""
     try:
         status = path.stat()
     except OSError:
@@ -95,7 +95,7 @@ def _pack(
     skip_broken: bool,
     progress: ProgressCallback | None,
 ) -> None:
-    """Decode what is missing, look at what was found, and write the index."""
+    """Decode missing images, check for unreadable ones, and write the index."""
     shape = (size, size) if size is not None else _common_shape(paths)
     with os_errors_as(place, DataError):
         pixels = array_in(place / PIXELS, (len(paths), *shape, 3))
@@ -108,7 +108,7 @@ def _pack(
 
 
 def _common_shape(paths: list[Path]) -> tuple[int, int]:
-    """The size of the first image that can be read, which all of them must have."""
+    """The size of the first readable image, which all of them must have."""
     for path in paths:
         try:
             height, width, _ = decode(path, None).pixels.shape
@@ -119,7 +119,7 @@ def _common_shape(paths: list[Path]) -> tuple[int, int]:
 
 
 def _complaint(paths: list[Path], broken: np.ndarray, size: int | None) -> str:
-    """Say how many images cannot be read, and why the first of them cannot."""
+    """The message with the number of unreadable images, and the reasons of the first of them."""
     named = []
     for index in broken[:NAMED].tolist():
         try:
@@ -136,7 +136,7 @@ def _complaint(paths: list[Path], broken: np.ndarray, size: int | None) -> str:
 def _write_index(
     place: Path, listing: Listing, paths: list[Path], state: np.ndarray, kinds: list[str], pixels: np.memmap
 ) -> None:
-    """Say what the array holds; from now on the set is complete."""
+    """Write the index, which marks the set as complete."""
     good = state != BROKEN
     train = int(good[: len(listing.train)].sum())
     test = int(good.sum()) - train
@@ -166,7 +166,7 @@ def _write_index(
 
 
 def _without_broken(place: Path, pixels: np.memmap, rows: np.ndarray) -> np.memmap:
-    """A second array with the good images alone."""
+    """A second array with the readable images only."""
     with whole_file(place / GOOD, DataError) as path:
         good = open_memmap(path, mode="w+", dtype=np.uint8, shape=(rows.size, *pixels.shape[1:]))
         for start in range(0, rows.size, PART):
@@ -176,7 +176,7 @@ def _without_broken(place: Path, pixels: np.memmap, rows: np.ndarray) -> np.memm
 
 
 def statistics(pixels: np.ndarray, count: int) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over the first images, scaled to 0..1, from counts of 256 values."""
+    """Mean and standard deviation of each channel over the first `count` images, scaled to 0..1, from histograms."""
     channels = pixels.shape[-1]
     counts = np.zeros((channels, 256), dtype=np.int64)
     for start in range(0, count, PART):
@@ -190,10 +190,10 @@ def statistics(pixels: np.ndarray, count: int) -> tuple[list[float], list[float]
 
 
 def _opened(place: Path, listing: Listing) -> ImageData:
-    """The packed set as training takes it."""
+    """The packed set as `ImageData`."""
     try:
         index: dict[str, Any] = json.loads(read_text(place / INDEX))
-        # "c": torch wants an array that can be written to; what is written would not reach the disk.
+        # "c" (copy on write): torch requires a writable array; changes are not written to disk.
         with open_file(place / index["pixels"]):
             pixels = open_memmap(place / index["pixels"], mode="c")
         left_out, count = set(index["left_out"]), int(index["train"])

@@ -1,4 +1,4 @@
-"""Going through the folders of a data set: its images in a fixed order, each once, wherever links lead."""
+"""Traversal of the folders of a data set: its images in a fixed order, each once, whatever links there are."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,17 +11,17 @@ AGAIN = "which holds the data set or is in it, so that images would count twice"
 
 
 class Walk:
-    """The folders of one data set, none of which is gone through twice, and which links are followed.
+    """The traversal of one data set, which enters no folder twice and decides which links are followed.
 
-    * A link to a file outside the data set stands for that file, and one to an image of the data set itself is refused.
-    * A link to a folder is followed where it is that of the training or test images, or of a class, and leads to a
-      folder that neither holds these nor lies in them. Deeper ones are refused, and those that lead nowhere.
+    * A link to a file outside the data set is followed; one to an image of the data set itself is refused.
+    * A link to a folder is followed if it is the folder of the training or test images, or of a class, and its target
+      neither contains these nor is in them. Deeper links to folders, and broken links, are refused.
 
     Attributes:
-        left_out: what was refused, if it is to be left out.
+        left_out: the refused links, with `skip`.
 
     Raises:
-        DataError: something is refused, and not to be left out.
+        DataError: a link is refused, without `skip`.
     """
 
     def __init__(self, folder: Path, *, skip: bool) -> None:
@@ -32,10 +32,10 @@ class Walk:
         self.left_out: list[Path] = []
 
     def enter_part(self, folder: Path) -> None:
-        """Begin with the folder of the training or of the test images.
+        """Enter the folder of the training or of the test images.
 
         Raises:
-            DataError: it is the other one again, or a link to what holds it.
+            DataError: it is the same folder as the other one, or a link to a folder that contains it.
         """
         real = os.path.realpath(folder)
         if any(_holds(real, root) for root in self._roots) or any(_holds(root, real) for root in self._roots[1:]):
@@ -44,12 +44,12 @@ class Walk:
         self._seen[real] = folder
 
     def folders(self, part: Path) -> list[str]:
-        """The names of the folders in a part, in order, each gone into; hidden ones are none."""
+        """Enter the folders of a part, except hidden ones; returns their names in order."""
         entries = [entry for entry in _entries(part) if self._is_folder(entry)]
         return [entry.name for entry in entries if self.enter(Path(entry.path), linked=True)]
 
     def enter(self, folder: Path, *, linked: bool) -> bool:
-        """Whether a folder is to be gone through, which happens once; a link only where it may be `linked`."""
+        """Whether to traverse a folder: only once, and a link only if it may be `linked`."""
         real = os.path.realpath(folder)
         if folder.is_symlink():
             if not linked:
@@ -62,9 +62,9 @@ class Walk:
         return True
 
     def images(self, folder: Path, *, linked: bool = False) -> Iterator[Path]:
-        """The image files below a folder that was gone into, in the order of their names; hidden ones are none.
+        """The image files below a folder that was entered, in the order of their names, except hidden ones.
 
-        The folders in it are `linked` or not; those below them are not.
+        The folders directly in it may be links if `linked`; deeper ones may not.
         """
         waiting = [iter(_entries(folder))]
         while waiting:
@@ -81,7 +81,7 @@ class Walk:
                 yield path
 
     def doubles(self) -> set[Path]:
-        """The links among the images to other images of the data set, once all of it was gone through."""
+        """The links among the images to other images of the data set; call it after the traversal."""
         found = set()
         for link, real in self._links.items():
             folder, name = os.path.split(real)
@@ -106,11 +106,11 @@ class Walk:
 
 
 def _entries(folder: str | Path) -> Iterable[os.DirEntry[str]]:
-    """What is in a folder and not hidden, in the order of the names."""
+    """The entries of a folder that are not hidden, in the order of their names."""
     with os.scandir(folder) as found:
         return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
 def _holds(folder: str, inner: str) -> bool:
-    """Whether a folder is or holds another, both without links."""
+    """Whether a folder is or contains another; both paths are resolved."""
     return Path(inner).is_relative_to(folder)

@@ -1,1 +1,1 @@
-"""The exported program, model.pt2: read as data and run step by step, without making code of it."""
+"""The exported program, model.pt2: read as data and interpreted step by step, without generating code from it."""

@@ -1,7 +1,7 @@
 """read_archive: the records of a .pt2 file and the tensors in it, none of them larger than the file itself.
 
-The archive is a zip file as `torch.export.save` writes it: every record stored once, as it is. Anything else is
-refused, so that nothing is unpacked, unpickled or made larger than what was read.
+The archive is a zip file as `torch.export.save` writes it: every record is stored once, uncompressed. Anything else is
+refused, so that nothing is decompressed, unpickled or expanded beyond the size of the file.
 """
 
 import io
@@ -18,7 +18,7 @@ from slimnet.errors import BundleError
 from slimnet.export.pt2.numbers import integer
 
 PREFIX = "archive/"
-"""The folder that torch puts every record in."""
+"""The folder of every record in an archive of torch."""
 
 RECORDS = re.compile(
     r"data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
@@ -26,7 +26,7 @@ RECORDS = re.compile(
     r"|archive_format|archive_version|byteorder|\.data/(version|serialization_id)",
     re.ASCII,
 )
-"""What a program without pickles and compiled code consists of."""
+"""The records of a program without pickles and compiled code."""
 
 SAMPLES = "data/sample_inputs/model.pt"
 """Example inputs, which torch would unpickle; `capture` leaves them out."""
@@ -37,15 +37,15 @@ PAYLOADS = {
     "weights": "data/weights/model_weights_config.json",
     "constants": "data/constants/model_constants_config.json",
 }
-"""Where the tensors of either kind are listed."""
+"""The record that lists the tensors, for each of the two kinds."""
 
 LARGEST_TEXT = 2**25
-"""The most bytes that the records with JSON may have together: parsed, they take up to twenty times as many."""
+"""The largest total size of the JSON records in bytes; parsed, they take up to twenty times as much."""
 
 MOST_RECORDS = 2**16
 
 END = 22
-"""The length of the last part of a zip file, which says where the list of its records is."""
+"""The length of the end record of a zip file, which locates its directory."""
 
 DTYPES = {
     1: torch.uint8,
@@ -78,7 +78,7 @@ STRIDED = 7
 
 @dataclass(frozen=True)
 class Archive:
-    """What a .pt2 file holds: the program and the two lists of tensors as JSON data, and the tensors by their names."""
+    """The content of a .pt2 file: the program and the two lists of tensors as JSON data, and the tensors by name."""
 
     model: Any
     lists: Mapping[str, Any]
@@ -101,7 +101,7 @@ def read_archive(content: bytes) -> Archive:
 
 
 def check_directory(content: bytes) -> None:
-    """Refuse a zip file with anything in it but records of a program, each stored once and within the file.
+    """Refuse a zip file that contains anything but records of a program, each stored once and within the file.
 
     Raises:
         BundleError: naming what it holds.
@@ -124,7 +124,7 @@ def check_directory(content: bytes) -> None:
 
 
 def check_entry(entry: zipfile.ZipInfo) -> None:
-    """Refuse an entry of a zip file that is not stored as it is, or is no record of a program.
+    """Refuse an entry of a zip file that is compressed or encrypted, or is no record of a program.
 
     Raises:
         BundleError: naming it.
@@ -136,7 +136,7 @@ def check_entry(entry: zipfile.ZipInfo) -> None:
 
 
 def check_records(reader: Any, names: list[str]) -> None:
-    """Refuse what torch's own reader finds, if that is anything but records of a program.
+    """Check the records again as torch's own reader lists them.
 
     Raises:
         BundleError: naming it.
@@ -172,7 +172,7 @@ def refuse_constant(text: str) -> None:
 
 
 def tensors_of(reader: Any, kind: str, entries: Any, names: list[str]) -> dict[str, torch.Tensor]:
-    """The tensors of a list, by their names; those with one record share its numbers.
+    """The tensors of a list, by name; tensors of one record share its memory.
 
     Raises:
         BundleError: one is a pickle, or does not fit its record.
@@ -195,10 +195,10 @@ def tensors_of(reader: Any, kind: str, entries: Any, names: list[str]) -> dict[s
 
 
 def numbers_of(reader: Any, place: str, dtype: torch.dtype) -> torch.Tensor:
-    """The numbers of a record `(n,)`.
+    """The values of a record `(n,)`.
 
     Raises:
-        BundleError: its bytes are no whole number of them.
+        BundleError: its size is no multiple of the element size.
     """
     content = bytearray(reader.get_record(place))
     if len(content) % dtype.itemsize:
@@ -207,10 +207,10 @@ def numbers_of(reader: Any, place: str, dtype: torch.dtype) -> torch.Tensor:
 
 
 def strided(flat: torch.Tensor, meta: Mapping[str, Any], name: str) -> torch.Tensor:
-    """A tensor as a view of the numbers of its record.
+    """A tensor as a view of the values of its record.
 
     Raises:
-        BundleError: the record does not hold what its shape asks for.
+        BundleError: its shape does not fit into the record.
     """
     sizes, strides = ([integer(each["as_int"]) for each in meta[field]] for field in ("sizes", "strides"))
     offset, count = integer(meta["storage_offset"]["as_int"]), 1

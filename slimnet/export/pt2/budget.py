@@ -1,8 +1,8 @@
-"""Budget: how much memory and work running a captured network may take, found out before every operator is run.
+"""Budget: bounds on the memory and work of running a captured network, checked before every operator is run.
 
-Each operator is tried on tensors without numbers first (torch's device "meta"), which costs neither. What it would hold
-and compute, all of its parts included, must fit into a budget that grows with the inputs and with the numbers that the
-file holds: a small file cannot ask for much.
+Each operator is run on meta tensors first, which costs neither. The memory and work that it would take, including the
+operators it calls, must fit into a budget that grows with the inputs and with the size of the weights: a small file
+cannot demand much.
 """
 
 import math
@@ -17,19 +17,19 @@ from torch.utils.flop_counter import flop_registry
 from slimnet.errors import BundleError
 
 MEMORY = 2**30
-"""How many bytes any network may hold at once."""
+"""The bytes that any network may hold at once."""
 
 MEMORY_PER_INPUT = 512
-"""How many bytes more for each byte of the inputs: 64 channels made of one take 64 times as many, more than once."""
+"""Further bytes for each byte of the inputs: a layer from 1 to 64 channels makes its input 64 times as large."""
 
 MEMORY_PER_WEIGHT = 4
-"""How many bytes more for each byte of the weights."""
+"""Further bytes for each byte of the weights."""
 
 WORK = 2**33
-"""How many operations on numbers any network may do."""
+"""The arithmetic operations that any network may do."""
 
 WORK_PER_PAIR = 16
-"""How many more for each pair of an input and a weight; a convolution uses a weight twice at each place it looks at."""
+"""Further operations for each pair of an input and a weight; a convolution does two per weight and position."""
 
 MOST_PIECES = 2**12
 """The most tensors that one operator may return."""
@@ -49,16 +49,16 @@ CUBIC = (
     "lu_",
     "pinv",
 )
-"""Parts of the names of operators on matrices that do as much work as a product of matrices."""
+"""Parts of the names of operators that do as much work as a matrix product."""
 
 BY_CONTENT = {"nonzero", "masked_select", "item", "_local_scalar_dense", "nms"}
-"""Operators whose results depend on numbers, and are no larger than what they read."""
+"""Operators whose output shape depends on values, and whose output is no larger than their input."""
 
 SHORT = (torch.float16, torch.bfloat16)
 
 
 class Budget:
-    """Counts what one run of a network holds and does."""
+    """Counts the memory and work of one run of a network."""
 
     def __init__(self, inputs: Sequence[torch.Tensor], weights: Iterable[torch.Tensor]) -> None:
         held = list(weights)
@@ -71,7 +71,7 @@ class Budget:
         self.bytes = 0
 
     def hold(self, value: Any) -> None:
-        """Count a value among those that are in memory; tensors of one storage count once."""
+        """Add the memory of a value; tensors of one storage count once."""
         if isinstance(value, torch.Tensor):
             storage = value.untyped_storage()
             entry = self.storages.setdefault(storage._cdata, [0, storage.nbytes()])
@@ -79,7 +79,7 @@ class Budget:
             entry[0] += 1
 
     def release(self, value: Any) -> None:
-        """Count a value no more."""
+        """Subtract the memory of a value."""
         if isinstance(value, torch.Tensor):
             key = value.untyped_storage()._cdata
             self.storages[key][0] -= 1
@@ -87,10 +87,10 @@ class Budget:
                 self.bytes -= self.storages.pop(key)[1]
 
     def charge(self, work: int, memory: int) -> None:
-        """Take work and memory for one operator.
+        """Charge the budget with the work and memory of one operator.
 
         Raises:
-            BundleError: there is not so much left.
+            BundleError: it exceeds the budget.
         """
         self.work -= work
         if self.work < 0:
@@ -99,10 +99,10 @@ class Budget:
             raise BundleError("it makes far larger tensors than a network of its size and inputs")
 
     def check(self, operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        """Take what a call of an operator costs, without doing it.
+        """Charge the budget with a call of an operator, without running it.
 
         Raises:
-            BundleError: there is not so much left, or nobody knows what it costs.
+            BundleError: it exceeds the budget, or its cost cannot be determined.
         """
         name = operator._schema.name.partition("::")[2]
         if name in BY_CONTENT or (name == "index" and is_one_mask(args[1])):
@@ -111,7 +111,7 @@ class Budget:
             return
         if pieces(name, args) > MOST_PIECES:
             raise BundleError(f"it divides a tensor into more than {MOST_PIECES:,}")
-        shadows, named = shadowed(operator, args, kwargs)
+        shadows, named = on_meta(operator, args, kwargs)
         try:
             with Trial(self.charge):
                 operator(*shadows, **named)
@@ -120,33 +120,33 @@ class Budget:
 
 
 def is_one_mask(indices: Any) -> bool:
-    """Whether a tensor is read at the places of one mask and nothing else."""
+    """Whether the indices of an operator are one boolean mask and nothing else."""
     masks = [each for each in indices if each is not None]
     return len(masks) == 1 and masks[0].dtype in (torch.bool, torch.uint8)
 
 
-def shadowed(
+def on_meta(
     operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments of a call with tensors that have no numbers, and no place for any to be made in."""
+    """The arguments of a call with meta tensors in place of its own, and "meta" in place of any device."""
     widened, meta = torch.is_autocast_enabled("cpu"), torch.device("meta")
 
     def without_numbers(value: torch.Tensor | torch.device) -> Any:
         if isinstance(value, torch.device):
             return meta
-        # Autocast gives the operators of a network one type; here they would meet with two.
+        # Autocast does not apply to meta tensors, so that operators would get tensors of two types here.
         dtype = torch.float32 if widened and value.dtype in SHORT else value.dtype
         return torch.empty_strided(value.shape, value.stride(), dtype=dtype, device=meta)
 
     given, named = pytree.tree_map_only((torch.Tensor, torch.device), without_numbers, (list(args), kwargs))
-    places = [argument.name for argument in operator._schema.arguments]
-    if "device" in places[len(given) :]:
+    parameters = [argument.name for argument in operator._schema.arguments]
+    if "device" in parameters[len(given) :]:
         named = named | {"device": meta}
     return given, named
 
 
 def pieces(name: str, args: Sequence[Any]) -> int:
-    """How many tensors an operator makes of one, where that depends on the length of an axis or on a number."""
+    """The number of tensors into which an operator divides one, if it depends on the length of an axis or a number."""
     match name, args:
         case (("split" | "unsafe_split"), [tensor, int() as length, *rest]):
             axis = tensor.shape[rest[0] if rest else 0]
@@ -159,7 +159,7 @@ def pieces(name: str, args: Sequence[Any]) -> int:
 
 
 class Trial(TorchDispatchMode):
-    """Counts the work and memory of every operator that is called while it lasts."""
+    """Counts the work and memory of every operator that is called in its context."""
 
     def __init__(self, charge: Callable[[int, int], None]) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class Trial(TorchDispatchMode):
 
 
 def work_of(func: Any, args: Any, kwargs: Any, result: Any) -> int:
-    """About how many operations on numbers a call takes."""
+    """The approximate number of arithmetic operations of a call."""
     if func.is_view:
         return 0
     name, given, made = func._schema.name.partition("::")[2], tensors_of((args, kwargs)), tensors_of(result)
@@ -194,14 +194,14 @@ def work_of(func: Any, args: Any, kwargs: Any, result: Any) -> int:
 
 
 def columns_of(func: Any, args: Any, result: Any) -> int:
-    """The bytes that a convolution unrolls its input into, where torch has no better way on the CPU."""
+    """The bytes of a convolution's unrolled input (im2col), which torch may need on the CPU."""
     if func.overloadpacket is not torch.ops.aten.convolution:
         return 0
     image, weight = args[0], args[1]
     if image.dtype == torch.float32 and image.shape[0] > 1:
         return 0
-    places = result if not args[6] else image
-    return int(math.prod(weight.shape[1:]) * image.shape[0] * math.prod(places.shape[2:]) * image.itemsize)
+    plane = (image if args[6] else result).shape[2:]
+    return int(math.prod(weight.shape[1:]) * image.shape[0] * math.prod(plane) * image.itemsize)
 
 
 def tensors_of(value: Any) -> list[torch.Tensor]:

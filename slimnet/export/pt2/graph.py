@@ -1,7 +1,7 @@
-"""Graph: the steps of a captured network, read from JSON, and how they are run one after the other.
+"""Graph: the steps of a captured network, read from JSON and run one after the other.
 
-Nothing is made of the file but lookups: a step calls an operator out of those that are known, with numbers from the
-file and values that were computed before, each found by its name in a dictionary.
+The file leads to lookups only: a step calls one of the permitted operators, with numbers from the file and values that
+were computed before, each looked up by its name in a dictionary.
 """
 
 import math
@@ -20,13 +20,13 @@ from slimnet.export.pt2.operators import find_operator
 AUTOCAST = "torch.ops.higher_order.wrap_with_autocast"
 
 REGIONS = {AUTOCAST: 4, "torch.ops.higher_order.wrap_with_set_grad_enabled": 1}
-"""Calls that run a graph of their own, with the number of their settings in front of it; gradients are always off."""
+"""Calls that run a nested graph, with the number of their leading settings; gradients are always off."""
 
 POSITIONAL = 1
-"""How an exported program encodes that an argument has no name in the call."""
+"""The encoding of a positional argument in an exported program."""
 
 DEEPEST = 8
-"""How many graphs may be inside each other."""
+"""The largest nesting depth of graphs."""
 
 MEMORY_FORMATS = {
     1: torch.contiguous_format,
@@ -36,7 +36,7 @@ MEMORY_FORMATS = {
 }
 
 WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-"""Numbers that JSON has no digits for."""
+"""Numbers that JSON cannot represent."""
 
 Environment = dict[str, Any]
 """The values that a graph has computed so far, by name."""
@@ -44,14 +44,14 @@ Environment = dict[str, Any]
 
 @dataclass(frozen=True)
 class Name:
-    """Stands for a value that was computed before."""
+    """A reference to a value that was computed before."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Step:
-    """One call: its function, its arguments, and the names of what it returns; those in `done` are not read again."""
+    """One call: its function, its arguments, and the names of its results; values in `done` are not read again."""
 
     target: str
     args: tuple[Any, ...]
@@ -62,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Graph:
-    """Steps in order, the names of what they start with, and what they return."""
+    """Steps in order, the names of the inputs, and the outputs."""
 
     inputs: tuple[Any, ...]
     steps: tuple[Step, ...]
@@ -91,7 +91,7 @@ def read_graph(data: Any, depth: int = 0) -> Graph:
     """Read a graph.
 
     Raises:
-        BundleError: it calls what is not called, computes a name twice, or reads one that was not computed.
+        BundleError: it calls something that is not permitted, computes a name twice, or reads an unknown name.
     """
     if depth > DEEPEST:
         raise BundleError(f"it has more than {DEEPEST} graphs inside each other")
@@ -116,7 +116,7 @@ def read_graph(data: Any, depth: int = 0) -> Graph:
 
 
 def check_known(names: Iterator[str], known: set[str]) -> None:
-    """Refuse a name that nothing was computed for.
+    """Refuse a name for which no value was computed.
 
     Raises:
         BundleError: naming it.
@@ -131,10 +131,10 @@ Call = tuple[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...]]
 
 
 def read_call(node: Any, depth: int) -> Call:
-    """Read what a node calls, and with what.
+    """Read the target and the arguments of a node.
 
     Raises:
-        BundleError: it is not called, or not so.
+        BundleError: the target is not permitted, or its arguments are not valid.
     """
     target, given = node["target"], node["inputs"]
     results = tuple(read_argument(each) for each in node["outputs"])
@@ -151,7 +151,7 @@ def read_operands(operator: torch._ops.OpOverload, given: Any) -> tuple[tuple[An
     """Arguments in the order of an operator's schema.
 
     Raises:
-        BundleError: one is not in it, given twice, or out of order.
+        BundleError: one is unknown, given twice, or out of order.
     """
     named = {each["name"]: each for each in given}
     schema = [argument.name for argument in operator._schema.arguments]
@@ -173,7 +173,7 @@ def read_operands(operator: torch._ops.OpOverload, given: Any) -> tuple[tuple[An
 
 
 def read_region(target: str, given: list[Any], depth: int) -> tuple[Any, ...]:
-    """The settings of a region, its graph, and what goes into that.
+    """The settings of a region, its graph, and the inputs of the graph.
 
     Raises:
         BundleError: they are something else.
@@ -201,7 +201,7 @@ def read_argument(data: Any) -> Any:
 
 
 def unread(kind: str) -> BundleError:
-    """The error for an argument of a kind that is not read."""
+    """The error for an argument of an unsupported kind."""
     return BundleError(f"it has an argument of the kind {kind!r:.40}, which is not read")
 
 
@@ -238,7 +238,7 @@ def list_of(read: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
 
 
 def text(value: Any) -> str:
-    """A text, as it is.
+    """Check that a value is a text.
 
     Raises:
         BundleError: it is something else.
@@ -249,7 +249,7 @@ def text(value: Any) -> str:
 
 
 def flag(value: Any) -> bool:
-    """A truth value, as it is.
+    """Check that a value is a bool.
 
     Raises:
         BundleError: it is something else.
@@ -260,7 +260,7 @@ def flag(value: Any) -> bool:
 
 
 def real(value: Any) -> float:
-    """A number with a fraction; torch writes those without digits as words.
+    """A float; torch writes infinity and NaN as words.
 
     Raises:
         BundleError: it is something else.
@@ -297,7 +297,7 @@ ARGUMENTS: Mapping[str, Callable[[Any], Any]] = {
 
 
 def names_in(value: Any) -> Iterator[str]:
-    """The names in arguments, however they are nested."""
+    """The names in arguments, nested ones included."""
     if isinstance(value, Name):
         yield value.text
     elif isinstance(value, list | tuple):
@@ -306,14 +306,14 @@ def names_in(value: Any) -> Iterator[str]:
 
 
 def filled(value: Any, known: Environment) -> Any:
-    """An argument with the values that its names stand for."""
+    """An argument with its names replaced by their values."""
     if isinstance(value, Name):
         return known[value.text]
     return [filled(each, known) for each in value] if isinstance(value, list) else value
 
 
 def called(step: Step, known: Environment, budget: Budget) -> Any:
-    """What a step returns."""
+    """The result of a step."""
     args = [filled(each, known) for each in step.args]
     if step.target in SCALARS:
         return compute(step.target, args)
@@ -325,7 +325,7 @@ def called(step: Step, known: Environment, budget: Budget) -> Any:
 
 
 def run_region(target: str, args: list[Any], budget: Budget) -> list[Any]:
-    """Run a graph inside a graph, under the types of numbers that its region asks for."""
+    """Run a nested graph, under the autocast settings of its region."""
     settings = REGIONS[target]
     graph, values = args[settings], args[settings + 1 :]
     if target == AUTOCAST and args[0] == "cpu":
@@ -335,10 +335,10 @@ def run_region(target: str, args: list[Any], budget: Budget) -> list[Any]:
 
 
 def bind(results: tuple[Any, ...], value: Any, known: Environment, budget: Budget) -> None:
-    """Give what a step returned its names.
+    """Store the results of a step under their names.
 
     Raises:
-        BundleError: it has other names than results.
+        BundleError: there is another number of names than of results.
     """
     found = value if len(results) > 1 or isinstance(value, list | tuple) else [value]
     if len(results) == 1 and isinstance(results[0], list):

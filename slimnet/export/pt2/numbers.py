@@ -1,6 +1,6 @@
 """Numbers in a captured network: the arithmetic on sizes that a graph may do, and expressions for sizes.
 
-A file from elsewhere could ask for `9**9**9`. Every result here is a number of at most 64 bits, or refused.
+An untrusted file could contain `9**9**9`. Every result here is a number of at most 64 bits, or refused.
 """
 
 import ast
@@ -23,13 +23,13 @@ LONGEST = 2000
 """The most characters that an expression for a size may have."""
 
 TRACED = 2
-"""What a symbol stands for where an expression is checked: the batch size that a network is traced with."""
+"""The value of a symbol when an expression is checked: the batch size of the trace."""
 
 Number = bool | int | float
 
 
 def bounded(value: Any) -> Number:
-    """A number, as it is.
+    """Check that a value is a number of at most 64 bits.
 
     Raises:
         BundleError: it is none, or too large.
@@ -40,7 +40,7 @@ def bounded(value: Any) -> Number:
 
 
 def integer(value: Any) -> int:
-    """An integer of at most 64 bits, as it is.
+    """Check that a value is an integer of at most 64 bits.
 
     Raises:
         BundleError: it is something else.
@@ -68,10 +68,10 @@ def shift(by: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Number]:
         BundleError: by a large one.
     """
 
-    def shifted(value: Number, places: Number) -> Number:
-        if not 0 <= places <= LARGEST_POWER:
+    def shifted(value: Number, bits: Number) -> Number:
+        if not 0 <= bits <= LARGEST_POWER:
             raise BundleError(f"it has a size shifted by more than {LARGEST_POWER} bits")
-        return by(value, places)
+        return by(value, bits)
 
     return shifted
 
@@ -100,7 +100,7 @@ SCALARS: Mapping[str, Callable[..., Any]] = {
     "torch._sym_sqrt": math.sqrt,
     "torch.sym_sum": lambda terms: sum(terms),
 }
-"""What a graph may compute on sizes, by the name it is called by."""
+"""The functions on sizes that a graph may call, by name."""
 
 
 def compute(name: str, arguments: list[Any]) -> Number:
@@ -160,7 +160,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "RoundToInt": round,
     "TruncToFloat": lambda value: float(math.trunc(value)),
 }
-"""What an expression for a size may call."""
+"""The functions that an expression for a size may call, by name."""
 
 OPERATORS: Mapping[type, Callable[..., Any]] = {
     ast.Add: operator.add,
@@ -179,12 +179,12 @@ OPERATORS: Mapping[type, Callable[..., Any]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-"""Signs in an expression for a size."""
+"""The operators in an expression for a size."""
 
 SYMBOL = re.compile(r"[a-zA-Z_]\w{0,39}", re.ASCII)
 
 ASSUMPTIONS = {"positive", "nonnegative", "negative", "integer", "real", "finite"}
-"""What an expression may say of a symbol."""
+"""The assumptions that an expression may state about a symbol."""
 
 
 def is_size(text: Any) -> bool:
@@ -201,10 +201,10 @@ def is_size(text: Any) -> bool:
 
 
 def size(node: ast.expr) -> Number:
-    """The value of an expression, each symbol taken for the size that the batch is traced with.
+    """The value of an expression in which each symbol is the batch size of the trace.
 
     Raises:
-        BundleError: it is no arithmetic, or a result is too large.
+        BundleError: it is no arithmetic expression, or a result is too large.
     """
     match node:
         case ast.Constant(value=bool() | int() | float() as value):
@@ -234,7 +234,7 @@ def size(node: ast.expr) -> Number:
 
 
 def are_known(signs: Sequence[ast.cmpop]) -> bool:
-    """Whether comparisons are those of numbers."""
+    """Whether all comparison operators are those of numbers."""
     return all(type(sign) in OPERATORS for sign in signs)
 
 
@@ -244,12 +244,12 @@ def compared(signs: Sequence[ast.cmpop], values: Sequence[Number]) -> bool:
 
 
 def are_assumptions(about: Sequence[ast.keyword]) -> bool:
-    """Whether keyword arguments are what torch writes about a symbol: `integer=True` and its like."""
+    """Whether keyword arguments are assumptions that torch writes about a symbol, such as `integer=True`."""
     return all(each.arg in ASSUMPTIONS and is_flag(each.value) for each in about)
 
 
 def are_precisions(about: Sequence[ast.keyword]) -> bool:
-    """Whether keyword arguments are what torch writes about a float: its number of digits."""
+    """Whether keyword arguments are what torch writes with a float: its precision."""
     return all(each.arg in ("precision", "dps") for each in about)
 
 

@@ -1,7 +1,7 @@
-"""find_operator: the operators that a captured network may call, out of those that torch has.
+"""find_operator: the operators that a captured network may call.
 
-Operators on tensors and numbers that compute. Those that read or write files, change what a tensor is stored in, or are
-inner parts of others, which torch calls with arguments that it has checked before, are refused.
+These are operators that compute on tensors and numbers. Refused are those that read or write files, change the storage
+of a tensor, or are internal to others, which call them with checked arguments only.
 """
 
 import functools
@@ -19,7 +19,7 @@ INNER = re.compile(
     r"|fft_c2[cr]|fft_r2c|log_softmax|native_batch_norm_legit(_no_training)?|prelu_kernel|reshape_alias|safe_softmax"
     r"|softmax|stack|to_copy|trilinear|unsafe_view|upsample_\w+|weight_norm(_interface)?|local_scalar_dense)"
 )
-"""Operators whose names begin with an underscore that graphs do call."""
+"""Permitted operators whose names begin with an underscore."""
 
 REFUSED = re.compile(
     r"from_file|save|load|set|set_|set_data|data|resize\w*|rename\w*|record_stream|retain_grad|requires_grad_|pin_memory"
@@ -29,18 +29,18 @@ REFUSED = re.compile(
 """Operators that do more than compute, or whose results may be of any size."""
 
 REFUSED_OVERLOADS = {"repeat_interleave.Tensor", "repeat_interleave.self_Tensor", "one_hot.default", "where.default"}
-"""Those whose results are as large as the numbers in a tensor say, or as many as it has axes."""
+"""Operators whose output size depends on the values in a tensor, or that return one output for each of its axes."""
 
 VISION = {"nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d"}
-"""What torchvision adds."""
+"""Permitted operators of torchvision."""
 
 
 @functools.cache
 def find_operator(target: str) -> torch._ops.OpOverload:
-    """The operator that a name such as `torch.ops.aten.conv2d.default` stands for.
+    """The operator with a name such as `torch.ops.aten.conv2d.default`.
 
     Raises:
-        BundleError: it stands for none, or for one that does more than compute.
+        BundleError: there is none, or it does more than compute.
     """
     parts = TARGETS.fullmatch(target)
     if parts is None or not is_allowed(parts["family"], parts["name"], parts["overload"]):
@@ -58,7 +58,7 @@ def find_operator(target: str) -> torch._ops.OpOverload:
 
 
 def is_allowed(family: str, name: str, overload: str) -> bool:
-    """Whether an operator may be called at all."""
+    """Whether an operator may be called."""
     if family == "torchvision":
         return name in VISION
     whole = f"{name}.{overload}"

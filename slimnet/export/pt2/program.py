@@ -1,4 +1,4 @@
-"""Program: a captured network read from its archive, ready to run without any code being made of it."""
+"""Program: a captured network read from its archive, which runs without generating code."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from slimnet.export.pt2.text import check_text, is_name, is_path
 from slimnet.modules.example_inputs import Inputs
 
 SCHEMA = 8
-"""The version of torch's description of exported programs that is read."""
+"""The version of torch's schema of exported programs that is supported."""
 
 CONTAINERS: Mapping[str, type] = {
     "builtins.tuple": tuple,
@@ -24,15 +24,15 @@ CONTAINERS: Mapping[str, type] = {
     "builtins.dict": dict,
     "collections.OrderedDict": dict,
 }
-"""What inputs and outputs may be held in: Python's own containers, which nothing has to be imported for."""
+"""The containers of inputs and outputs: Python's own, for which nothing has to be imported."""
 
 DEEPEST = 50
-"""How many containers may be inside each other."""
+"""The largest nesting depth of containers."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """A container of inputs or outputs: its kind, its keys where it has any, and what is in it (None for a value)."""
+    """A container of inputs or outputs: its kind, its keys if it has any, and its parts (None for a value)."""
 
     kind: type
     keys: tuple[Any, ...]
@@ -65,11 +65,11 @@ class Container:
 
 @dataclass(frozen=True)
 class Program:
-    """A captured network: its graph, its tensors, and which inputs it takes.
+    """A captured network: its graph, its tensors, and its inputs.
 
-    `sources` says for each input of the graph where it comes from: the name of a tensor, a constant, or None for an
-    input of the network. `changes` are the tensors that a run writes into, each with the place of its new value among
-    the outputs. Inputs have to be of `shapes`, by their names: a type, and each size that is fixed.
+    `sources` are the sources of the graph's inputs: the name of a tensor, a constant, or None for an input of the
+    network. `changes` are the tensors that a run writes into, each with the index of its new value among the outputs.
+    `shapes` are, by name, the type of each input and its sizes, None where they are dynamic.
     """
 
     graph: Graph
@@ -83,7 +83,7 @@ class Program:
         """Run the network without gradients; returns the tensors among its outputs, in order.
 
         Raises:
-            BundleError: it takes other inputs, or asks for more than a network of its size needs.
+            BundleError: it takes other inputs, or needs more memory or work than a network of its size may.
             Exception: whatever an operator raises.
         """
         waiting = iter(self.container.values_in((inputs.args, inputs.kwargs)))
@@ -118,7 +118,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Source:
-    """Where an input of a graph comes from: a tensor of the program, or the call, where a constant has to be given."""
+    """The source of a graph's input: a tensor of the program, or the call, which must pass `constant` if it is set."""
 
     tensor: str | None = None
     constant: Any = None
@@ -128,7 +128,7 @@ def read_program(archive: Archive) -> Program:
     """Read a captured network.
 
     Raises:
-        BundleError: it is none, or does more than compute.
+        BundleError: it is not a captured network, or does more than compute.
     """
     check_text({"model": archive.model, **archive.lists})
     check_form(archive.model)
@@ -151,7 +151,7 @@ def read_program(archive: Archive) -> Program:
 
 
 def check_form(model: Any) -> None:
-    """Refuse a description in another version, or of a graph that returns no list.
+    """Refuse a program in another version of the schema, or with a graph that returns no list.
 
     Raises:
         BundleError: saying which.
@@ -163,10 +163,10 @@ def check_form(model: Any) -> None:
 
 
 def read_containers(calls: Any) -> tuple[Container, Container]:
-    """The containers that a network's inputs and its outputs are in.
+    """The containers of a network's inputs and of its outputs.
 
     Raises:
-        BundleError: calls inside the network are described, or a keyword argument is no name.
+        BundleError: calls within the network are described too, or a keyword is no name.
     """
     entry, *inner = calls
     if entry["fqn"] or any(each["signature"] for each in inner):
@@ -189,10 +189,10 @@ def check_present(names: Iterable[str], tensors: Mapping[str, torch.Tensor]) -> 
 
 
 def read_source(spec: Any, place: Any) -> Source:
-    """Where an input comes from.
+    """The source of an input.
 
     Raises:
-        BundleError: from nowhere that is read, or it has another name in the graph.
+        BundleError: its kind is not supported, or it has another name in the graph.
     """
     ((kind, entry),) = spec.items()
     match kind:
@@ -245,7 +245,7 @@ def read_shape(graph: Any, place: Name) -> tuple[torch.dtype, tuple[int | None, 
 
 
 def read_container(description: Any) -> Container:
-    """The containers that inputs or outputs are in.
+    """The containers of inputs or outputs.
 
     Raises:
         BundleError: one is none of Python's own.

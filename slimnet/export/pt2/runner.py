@@ -1,4 +1,4 @@
-"""model.pt2: a captured network as bytes, and two ways to run one: without making code of it, and as torch does."""
+"""model.pt2: a captured network as bytes, and two runners: slimnet's, which generates no code, and torch's."""
 
 import io
 from pathlib import Path
@@ -23,16 +23,16 @@ def program_bytes(program: torch.export.ExportedProgram) -> bytes:
     try:
         with quiet():
             torch.export.save(program, buffer)
-    except Exception as error:  # as below
+    except Exception as error:  # torch's errors have no common base
         raise ExportError(f"the network cannot be written as an exported program: {reason(error)}") from error
     return buffer.getvalue()
 
 
 class ProgramRunner:
-    """Runs a .pt2 file that may come from anywhere: `Inputs` to the list of output tensors.
+    """Runs an untrusted .pt2 file: maps `Inputs` to the list of output tensors.
 
-    torch itself makes Python source of such a file and evaluates parts of it. Here its steps are read as data and run
-    one by one, and only operators on tensors and numbers are called.
+    torch itself generates Python source from such a file and evaluates parts of it. Here its steps are read as data and
+    run one by one, and only operators on tensors and numbers are called.
 
     Raises:
         BundleError: the file does more than compute, or is not a captured network.
@@ -47,7 +47,7 @@ class ProgramRunner:
             raise BundleError(f"{path} is not run: {error}") from error
         except OSError as error:
             raise BundleError(f"{path} cannot be read ({error.strerror or error})") from error
-        except Exception as error:  # a field may be missing, or be of any other type than it should
+        except Exception as error:  # a field may be missing or have any type
             raise BundleError(f"{path} is not run: it is no captured network ({reason(error):.100})") from error
 
     def __call__(self, inputs: Inputs) -> list[torch.Tensor]:
@@ -61,24 +61,24 @@ class ProgramRunner:
                 return self.program(inputs)
         except BundleError as error:
             raise BundleError(f"{self.path} does not take the recorded inputs: {error}") from error
-        except Exception as error:  # operators raise errors of any type
+        except Exception as error:  # operators may raise anything
             raise BundleError(f"{self.path} does not take the recorded inputs ({reason(error):.200})") from error
 
 
 class TorchRunner:
-    """Runs a .pt2 file as `torch.export.load` does, which trusts it: only for one that this process has written.
+    """Runs a .pt2 file by `torch.export.load`, which trusts it: only for files that this process has written.
 
     Raises:
-        ExportError: torch does not read it.
+        ExportError: torch cannot read it.
     """
 
     def __init__(self, path: Path) -> None:
         try:
-            # What torch knows of a program that it reads is one for the process; `quiet` lets one thread in at a time.
-            # Without a device its weights would be made on the default one, wherever that is.
+            # torch's loader has process-wide state; `quiet` admits one thread at a time. Without an explicit device
+            # the weights would be created on the default device.
             with quiet(), torch.device("cpu"):
                 self.module = torch.export.load(path).module(check_guards=False)
-        except Exception as error:  # torch's own errors have no type in common
+        except Exception as error:  # torch's errors have no common base
             raise ExportError(f"torch cannot load {path.name} again ({reason(error)})") from error
 
     def __call__(self, inputs: Inputs) -> list[torch.Tensor]:
@@ -90,5 +90,5 @@ class TorchRunner:
         try:
             with torch.no_grad(), torch.device("cpu"):
                 return tensors_in(inputs.call(self.module))
-        except Exception as error:  # a graph raises whatever its operators raise
+        except Exception as error:  # operators may raise anything
             raise ExportError(f"torch cannot run the program it was exported to ({reason(error)})") from error

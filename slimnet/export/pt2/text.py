@@ -1,7 +1,7 @@
-"""check_text: every text in the description of a captured network is of the kind that torch writes there.
+"""check_text: every text in the description of a captured network must be of the kind that torch writes there.
 
-slimnet makes no code of any of it. `torch.export.load` does: names become parts of Python source, sizes are evaluated.
-So that a bundle which was verified may also be opened with torch, texts that are no names and no sizes are refused.
+slimnet generates no code from it, but `torch.export.load` does: names become parts of Python source, and sizes are
+evaluated. A verified bundle may also be opened with torch; therefore texts that are no names or sizes are refused.
 """
 
 import re
@@ -13,23 +13,23 @@ from slimnet.export.pt2.numbers import SYMBOL, is_size
 
 LONGEST_NAME = 2000
 LONGEST_NOTE = 2**16
-"""The most characters of what torch remembers of where in the network's own code a step comes from."""
+"""The most characters of torch's record of the source code that a step comes from."""
 
 DOTTED = re.compile(r"\w+(\.\w+)*", re.ASCII)
 GUARDED = re.compile(r"\bL(\['[a-zA-Z_]\w*'\]|\[\d+\])+\.((size|stride)\(\)\[\d+\]|storage_offset\(\))", re.ASCII)
-"""The size of an input in what torch checks before a program is run."""
+"""The size of an input, as it appears in the guards that torch checks before a program is run."""
 
 VERSION = re.compile(r"[\w.+<=-]{1,100}", re.ASCII)
 FLOATS = {"NaN", "Infinity", "-Infinity"}
 
 
 def is_name(value: Any) -> bool:
-    """Whether a value is an identifier of Python, or no name at all."""
+    """Whether a value is an identifier of Python, or empty."""
     return isinstance(value, str) and len(value) <= LONGEST_NAME and (value.isidentifier() or not value)
 
 
 def is_path(value: Any) -> bool:
-    """Whether a value names a parameter or module: printable, without anything that could end a text in source."""
+    """Whether a value is the path of a parameter or module: printable, without characters that end a string literal."""
     return (
         isinstance(value, str)
         and len(value) <= LONGEST_NAME
@@ -63,7 +63,7 @@ TEXTS: Mapping[str, Callable[[Any], bool]] = {
     "expr_str": is_size,
     "guards_code": is_guard,
 }
-"""What a text may be, by the field that it is in; there is none in any other field."""
+"""The check of a text, by the field that contains it; other fields may contain no text."""
 
 TABLES: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys(["tensor_values", "sym_int_values", "sym_bool_values", "sym_float_values"], is_name),
@@ -72,7 +72,7 @@ TABLES: Mapping[str, Callable[[Any], bool]] = {
     "opset_version": is_name,
     "range_constraints": lambda value: SYMBOL.fullmatch(value) is not None,
 }
-"""What the keys of an object may be, by the field that it is in, where they are no fields themselves."""
+"""The check of the keys of an object, by the field that contains it, if the keys are no fields themselves."""
 
 NOTES = "metadata"
 """The table whose values are texts."""
@@ -91,11 +91,11 @@ FIELDS = {
     *("as_scalar_type", "as_memory_format", "as_layout", "as_device", "as_graph"),
     *("as_optional_tensor", "as_optional_tensors"),
 }
-"""The fields of a program that is read; others are refused unless they are empty, as in a file of a newer torch."""
+"""The supported fields of a program; others are refused unless they are empty, as in a file of a newer torch."""
 
 
 def check_text(data: Any) -> None:
-    """Refuse a description with a text that is not of the kind of its place.
+    """Refuse a description with a text that is not of the kind of its field.
 
     Raises:
         BundleError: naming the text, or the field that is not known.
@@ -115,10 +115,10 @@ def check_text(data: Any) -> None:
 
 
 def fields_of(field: str, entry: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The values in an object, each with the field that says what it may be.
+    """The values in an object, each with the field that determines its check.
 
     Raises:
-        BundleError: naming a key that is none.
+        BundleError: naming a key that is not valid.
     """
     found = []
     for key, value in entry.items():
@@ -134,7 +134,7 @@ def fields_of(field: str, entry: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def kind_of(field: str) -> str:
-    """What belongs into a field, in words."""
+    """The kind of text that a field contains, in words."""
     if field == "expr_str":
         return "a size"
     if field == "guards_code":
