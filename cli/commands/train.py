@@ -75,11 +75,16 @@ def train(
     nohup); after that, or after a crash, --resume continues bit for bit.
     """
     from slimnet.torch_state.process import denormals_flushed
-    from slimnet.training.loop.distributed import joined, lost_ones_told
+    from slimnet.training.loop.distributed import joined, lost_peers_reported
 
     path, folder = _destination(out, resume)
     keeping.refuse_impossible(folder=folder)
-    with denormals_flushed(), joined(machine.chosen_device()) as ranks, one_voice(ranks), lost_ones_told(ranks):
+    with (
+        denormals_flushed(),
+        joined(machine.chosen_device()) as ranks,
+        one_voice(ranks),
+        lost_peers_reported(ranks),
+    ):
         request = Request(data, path, resume is not None, wishes, reading, machine, keeping, ranks)
         finished = request.in_folder() if folder else request.to_file()
         if finished is not None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from slimnet.sweep.jobs import Job
     from slimnet.sweep.workers import Workers
     from slimnet.training import Recipe
-    from slimnet.training.analysis.universality import Told
+    from slimnet.training.analysis.universality import ProgressCallback
 
 STORE, RUNS, RESULTS = "sweep.sqlite", "runs", "results"
 
@@ -259,7 +259,7 @@ class Reproduction:
         except SlimnetError as error:
             terminal.note(f"{task.names[0]} cannot be measured: {error}")
 
-    def _measure(self, store: Store, task: Task, progress: Callable[[str], Told]) -> None:
+    def _measure(self, store: Store, task: Task, progress: Callable[[str], ProgressCallback]) -> None:
         """Measure a trained network, and store the result."""
         from slimnet.checkpoint import load_checkpoint
         from slimnet.reproduction.measure import measure

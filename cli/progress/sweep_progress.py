@@ -34,10 +34,10 @@ class AtWork:
 
     def line(self) -> str:
         """Its state in words."""
-        from slimnet.training.run.run_status import stamp, standing
+        from slimnet.training.run.run_status import stamp, status_of
 
         now = stamp(self.job.folder)
-        found = standing(self.job.folder) if now != self.before else None
+        found = status_of(self.job.folder) if now != self.before else None
         if self.words is None and found is not None:
             return f"{self.name}: {told(found)}"
         # Before the first report, what the process says about its data and the like.

@@ -14,7 +14,7 @@ from slimnet.data import Batches, ImageData, Split
 from slimnet.pipeline import slim
 from slimnet.reproduction.pruned import convolutions_of, share_pruned
 from slimnet.training.analysis.metrics import DEAD_BELOW, device_of, evaluating
-from slimnet.training.analysis.universality import Analysis, LayerAnalysis, Told, analyse
+from slimnet.training.analysis.universality import Analysis, LayerAnalysis, ProgressCallback, analyse
 
 TOLERANCE = 1.0
 """How far outputs may move when channels are cut, relative to the largest one: γ just below 1e-3 is not 0.
@@ -58,12 +58,16 @@ class Measured:
     difference: float
 
 
-def unheard(_: str) -> None:
+def no_progress(_: str) -> None:
     """Ignore progress."""
 
 
 def measure(
-    model: nn.Module, data: ImageData, *, batch_size: int = 256, progress: Callable[[str], Told | None] = unheard
+    model: nn.Module,
+    data: ImageData,
+    *,
+    batch_size: int = 256,
+    progress: Callable[[str], ProgressCallback | None] = no_progress,
 ) -> Measured:
     """Measure a trained network, prune its dead channels physically, and measure again.
 
@@ -104,7 +108,9 @@ def measure(
     )
 
 
-def scores(model: nn.Module, data: ImageData, split: Split, batch_size: int, progress: Told | None = None) -> Scores:
+def scores(
+    model: nn.Module, data: ImageData, split: Split, batch_size: int, progress: ProgressCallback | None = None
+) -> Scores:
     """Loss and errors in eval mode on the images as they are; `progress` gets how many are done, and of how many."""
     loss = torch.zeros((), dtype=torch.float64, device="cpu")
     hits = Hits()

@@ -1,4 +1,4 @@
-"""Fine-tuning: train a network briefly after channels were removed, in the same way for every method."""
+"""Fine-tuning: train a network briefly after the removal of channels, by the same recipe for every method."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -21,10 +21,10 @@ from slimnet.training.recipe.recipe import Recipe
 from slimnet.training.run import checkpoints
 
 EVALUATIONS = 4
-"""How often a fine-tuned network is tested, evenly spread over its iterations, the last time at their end."""
+"""The number of evaluations during fine-tuning, evenly spaced; the last one is at the end."""
 
 DUST = 1e-12
-"""Below this a weight is a remainder of a dead filter, which is lost in any float32 sum with live ones."""
+"""Weights below this are remainders of dead filters, which vanish in any float32 sum with live ones."""
 
 RETRAINING: dict[str, Any] = {"optimiser": "sgd", "lr": 1e-3, "momentum": 0.9, "l2": 1e-4, "batch_size": 128}
 """Li et al.'s retraining (section 4): SGD at a constant 1e-3; momentum, L2 and batch size are He et al.'s."""
@@ -32,7 +32,7 @@ RETRAINING: dict[str, Any] = {"optimiser": "sgd", "lr": 1e-3, "momentum": 0.9, "
 
 @dataclass(frozen=True)
 class Point:
-    """The error, 0..1, on the test images after so many iterations of fine-tuning."""
+    """The error, 0..1, on the test images after a number of iterations of fine-tuning."""
 
     iteration: Count
     error: Share
@@ -44,23 +44,23 @@ def retraining(arch: str, data: str, iterations: int, **changes: Any) -> Recipe:
     `arch` is only a name: a recipe cannot build a slim network.
 
     Raises:
-        UsageError: a value out of its range.
+        UsageError: a value is out of its range.
     """
     if changes.get("optimiser", "sgd") != "sgd":
-        # Another optimiser has settings of its own.
+        # Another optimiser has other settings.
         changes = {"lr": None, "momentum": None} | changes
     return Recipe(arch=arch, data=data, iterations=iterations, **RETRAINING | changes)
 
 
 def sparsifying(arch: str, data: str, iterations: int, l1_gamma: float, **changes: Any) -> Recipe:
-    """The recipe of Network Slimming's training with L1 on γ, of a network that has been trained before.
+    """The recipe of Network Slimming's training with L1 on γ, for a network that has been trained before.
 
-    Liu et al. 2017 (section 4.3) train from the start at a learning rate of 0.1, with λ of 1e-4 on CIFAR. γ moves by
-    no more than λ times the sum of all learning rates over 1 − momentum, so that the rate begins high here as well,
-    at 0.02, and falls along a cosine.
+    Liu et al. 2017 (section 4.3) train from random weights at a learning rate of 0.1, with λ of 1e-4 on CIFAR. γ
+    changes by at most λ times the sum of all learning rates over 1 − momentum. The rate therefore starts high here
+    too, at 0.02, with a cosine schedule.
 
     Raises:
-        UsageError: a value out of its range.
+        UsageError: a value is out of its range.
     """
     return retraining(arch, data, iterations, **{"lr": 0.02, "cosine": True, "l1_gamma": l1_gamma} | changes)
 
@@ -69,9 +69,9 @@ def sparsifying(arch: str, data: str, iterations: int, l1_gamma: float, **change
 def without_dust(model: nn.Module) -> nn.Module:
     """A copy in which weights and statistics below 1e-12 are exactly zero.
 
-    A dead channel that a slim network must keep, because of its constant, has a filter of such numbers. Where
-    its γ is 0 as well, all of it then stays 0 in any further training; else both would grow out of rounding errors
-    to numbers whose products are denormal, with which CPUs compute several times more slowly.
+    A dead channel that a slim network keeps because of its constant has a filter of such numbers. If its γ is 0 too,
+    all of it then stays 0 during further training; otherwise both would grow from rounding errors to numbers whose
+    products are denormal, which slow CPUs down several times.
     """
     cleaned = copy.deepcopy(model)
     for tensor in cleaned.state_dict().values():
@@ -81,9 +81,9 @@ def without_dust(model: nn.Module) -> nn.Module:
 
 
 class Finetuning(Iterator[Progress]):
-    """A copy of a network in further training: iterate over it as over a `TrainingRun`, then take `model`.
+    """Further training of a copy of a network: iterate over it as over a `TrainingRun`, then take `model`.
 
-    Remains of dead filters are set to exactly zero first: see `without_dust`.
+    Remainders of dead filters are set to exactly zero first: see `without_dust`.
 
     In a `folder` it stores a checkpoint at every evaluation, and resumes from the newest one there.
 
@@ -93,7 +93,7 @@ class Finetuning(Iterator[Progress]):
 
     Raises:
         DataError: the network does not take the data.
-        UsageError: the folder holds the checkpoint of another recipe, or fewer than one evaluation is wanted.
+        UsageError: the folder holds the checkpoint of another recipe, or `evaluations` is below 1.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Finetuning(Iterator[Progress]):
         return self.run.model
 
     def __next__(self) -> Progress:
-        """Train until the next report, and evaluate and save where that is due.
+        """Train until the next report, and evaluate and save if that is due.
 
         Raises:
             StopIteration: the recipe's iterations are done.
@@ -149,10 +149,10 @@ class Finetuning(Iterator[Progress]):
 
 
 def course_in(state: Mapping[str, Any]) -> list[Point]:
-    """The course that the checkpoint of a fine-tuning holds.
+    """The error curve in the checkpoint of a fine-tuning.
 
     Raises:
-        CheckpointError: it holds something else.
+        CheckpointError: it is not the checkpoint of a fine-tuning.
     """
     where = "the checkpoint is not that of a fine-tuning: its course"
     pairs = build(tuple[tuple[Count, Share], ...], state.get("course"), where, CheckpointError)

@@ -1,4 +1,4 @@
-"""Start from a trained network, and forecast how many iterations L2 needs to make its filters die."""
+"""Warm starts from a trained network, and forecasts of the iterations that L2 needs to make its filters die."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -16,21 +16,21 @@ from slimnet.training.recipe.optimisers import scales_and_shifts
 from slimnet.training.recipe.recipe import Recipe
 
 LONGEST_FORECAST = 500_000
-"""The limit of a forecast in iterations; it takes about a second to reach."""
+"""The largest forecast in iterations, which takes about a second to compute."""
 
 Move = Callable[[float], float]
-"""An optimiser on one number: from its gradient to what it subtracts, in units of the learning rate."""
+"""An optimiser of one scalar: maps its gradient to the step, in units of the learning rate."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """How many iterations γ needs at a recipe's first learning rate until it is dead.
+    """The iterations until γ are dead at a recipe's initial learning rate.
 
     Attributes:
-        threshold: below this a γ is dead.
-        dead: the share of γ that is dead already, 0..1.
-        median: iterations for a γ of median size, which is until half of them are dead; None: not to be expected.
-        all: iterations for the largest one, which is until all of them are.
+        threshold: a γ below this is dead.
+        dead: the share of γ that are dead already, 0..1.
+        median: iterations until half of the γ are dead; None: not within the largest forecast.
+        all: iterations until all γ are dead; None likewise.
     """
 
     threshold: float
@@ -40,7 +40,7 @@ class Forecast:
 
 
 def with_digest(recipe: Recipe) -> Recipe:
-    """The recipe with the SHA-256 of its warm start written into it; unchanged where there is none.
+    """The recipe with the SHA-256 of its warm start; unchanged if it has none.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -49,13 +49,13 @@ def with_digest(recipe: Recipe) -> Recipe:
 
 
 def first_network(recipe: Recipe) -> nn.Module:
-    """The recipe's network as its run begins: with the weights of its warm start, or random ones.
+    """The recipe's network at the start of a run: with the weights of its warm start, or random ones.
 
-    Any checkpoint that `slimnet.load_checkpoint` reads will do. Random weights are drawn from torch's own stream,
-    which the caller seeds; building draws the same numbers from it either way.
+    The warm start may be any checkpoint that `slimnet.load_checkpoint` reads. Random weights are drawn from torch's
+    default generator, which the caller seeds; the network's construction draws the same numbers in both cases.
 
     Raises:
-        CheckpointError: the file cannot be read, does not fit, or is not the one the recipe was written for.
+        CheckpointError: the file cannot be read, does not fit, or has another SHA-256 than the recipe says.
         ArchitectureError: the network cannot be built.
     """
     if recipe.warm_start is None:
@@ -78,29 +78,29 @@ def _digest(path: str) -> str:
 def iterations_to_kill(model: nn.Module, recipe: Recipe, threshold: float = DEAD_BELOW) -> Forecast:
     """The iterations that the recipe's regularisers need to bring the γ of `model` below the threshold, without drops.
 
-    It is a lower bound for γ that the loss does not support: the optimiser's own recursion runs on one number whose
-    gradient is the regularisers' alone. With γ₀ the γ to begin with, τ the threshold, and L2 by λ, that comes to
+    It is a lower bound for γ without a gradient of the loss: the optimiser's recursion is applied to one scalar whose
+    gradient is that of the regularisers. With γ₀ the initial γ, τ the threshold, and λ of L2, the result is
 
     * SGD: γ₀·exp(−lr·λ·t / (1 − momentum)), so (1 − momentum)/(lr·λ) · ln(γ₀/τ);
-    * Adam, RMSprop: lr a step, so γ₀/lr whatever λ, and up to 2/(1 − √β₂) more (ρ for β₂) in which they still
-      remember larger gradients, and eps/(lr·λ) · ln(γ₀/τ), which only counts where eps is large;
-    * AMSGrad, which never forgets the first gradients: lr·γ/γ₀ a step, so at most γ₀/lr · ln(γ₀/τ);
-    * Adamax, which forgets by β₂ a step: about ln(1 + ln(γ₀/τ)·γ₀·ln(1/β₂)/lr) / ln(1/β₂), for γ₀ < lr/(1 − β₂);
+    * Adam, RMSprop: lr per step, so γ₀/lr for any λ, plus up to 2/(1 − √β₂) (ρ for β₂) while the moving average still
+      contains larger gradients, plus eps/(lr·λ) · ln(γ₀/τ), which matters only if eps is large;
+    * AMSGrad, which keeps the largest average: lr·γ/γ₀ per step, so at most γ₀/lr · ln(γ₀/τ);
+    * Adamax, which decays by β₂ per step: about ln(1 + ln(γ₀/τ)·γ₀·ln(1/β₂)/lr) / ln(1/β₂), for γ₀ < lr/(1 − β₂);
     * Adagrad: (γ₀²·ln(γ₀²/τ²) − γ₀² + τ²) / (8·lr²), and a little more;
-    * Adadelta: ln(γ₀/τ)/(lr·λ), since its steps are the gradients themselves where those are well below √eps;
+    * Adadelta: ln(γ₀/τ)/(lr·λ), since its steps equal the gradients if these are well below √eps;
     * the paper's weight decay, with any of them: ln(γ₀/τ)/λ; decoupled weight decay: ln(γ₀/τ)/(lr·λ).
 
-    A γ that the loss supports stays where it is for as long as it does. The noise of the loss's gradients makes
-    steps under Adam and its kin smaller. L2 that depends on a channel's cost is taken at its mean.
+    A γ with a gradient of the loss may not decay at all. The noise of that gradient makes the steps of Adam and its
+    variants smaller. Cost-aware L2 is taken at its mean.
 
     Raises:
-        UsageError: the network has no BatchNorm, so that there is no γ to die; or a threshold of 0 or less.
+        UsageError: the network has no BatchNorm, and thus no γ, or the threshold is not above 0.
     """
     if not threshold > 0:
         raise UsageError(f"the threshold is {threshold}; it must be above 0, such as 1e-3 (the paper's)")
     scales = scales_and_shifts(model).scales
     if not scales:
-        raise UsageError(f"{type(model).__name__} has no BatchNorm, so no filter can be told dead by its γ")
+        raise UsageError(f"{type(model).__name__} has no BatchNorm, so no filter can be dead by its γ")
     sizes = torch.cat([scale.detach().reshape(-1).abs().cpu().double() for scale in scales])
     dead = float((sizes < threshold).double().mean())
     median, largest = (_iterations(float(each), recipe, threshold) for each in (sizes.median(), sizes.max()))
@@ -108,14 +108,14 @@ def iterations_to_kill(model: nn.Module, recipe: Recipe, threshold: float = DEAD
 
 
 def _iterations(gamma: float, recipe: Recipe, threshold: float) -> int | None:
-    """Steps until a positive γ is below the threshold, or beyond zero."""
+    """The steps until a positive γ is below the threshold or negative; None beyond the largest forecast."""
     if not (recipe.l2 or recipe.l1_gamma or recipe.decoupled or recipe.weight_decay):
         return 0 if gamma < threshold else None
     return next((steps for steps, reached in enumerate(path(gamma, recipe)) if reached < threshold), None)
 
 
 def path(gamma: float, recipe: Recipe) -> Iterator[float]:
-    """γ before the first step and after each, at the recipe's first learning rate, with no gradient of a loss."""
+    """γ before the first step and after each, at the recipe's initial learning rate, without a gradient of the loss."""
     move, lr = _mover(recipe), recipe.lr * recipe.gamma_lr_scale
     yield gamma
     for _ in range(LONGEST_FORECAST):
@@ -199,7 +199,7 @@ def _adadelta(recipe: Recipe) -> Move:
 
 
 def _mean_square(recipe: Recipe, kept: float, taken: float) -> Move:
-    """Adagrad and RMSprop: the gradient over the root of what is kept of the squares."""
+    """Adagrad and RMSprop: the gradient divided by the root of a sum or moving average of its squares."""
     square = 0.0
 
     def move(gradient: float) -> float:

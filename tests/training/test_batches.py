@@ -18,7 +18,7 @@ from slimnet.training.loop.batch_order import BatchOrder
 from slimnet.training.loop.batches import HostBatches, ResidentBatches, batches_of, moved
 from slimnet.training.loop.cuda_graph_step import wanted
 from slimnet.training.loop.distributed import ALONE, Ranks
-from slimnet.training.recipe.machine_settings import Tuning, compiler_told, gpu_settings
+from slimnet.training.recipe.machine_settings import Tuning, compiler_errors_reported, gpu_settings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -219,7 +219,7 @@ def test_a_compiler_that_fails_is_one_line():
     class InductorError(Exception):
         __module__ = "torch._inductor.exc"
 
-    with pytest.raises(UsageError, match=r"torch\.compile does not manage this network here: InductorError: no g"):
+    with pytest.raises(UsageError, match=r"torch\.compile cannot compile this network here: InductorError: no g"):
         failing(InductorError("no g++\nin sight"), compiled=True)
     with pytest.raises(InductorError):
         failing(InductorError("no g++"), compiled=False)
@@ -228,7 +228,7 @@ def test_a_compiler_that_fails_is_one_line():
 
 
 def failing(error: Exception, *, compiled: bool) -> None:
-    with compiler_told(Tuning(compiled=compiled)):
+    with compiler_errors_reported(Tuning(compiled=compiled)):
         raise error
 
 

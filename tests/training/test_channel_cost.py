@@ -167,9 +167,9 @@ def test_relative_costs_keep_the_mean(arch, unit: Cost):
 
 
 def test_nothing_to_weigh_is_refused():
-    with pytest.raises(UsageError, match="cost_aware has nothing to weigh in Sequential"):
+    with pytest.raises(UsageError, match="cost_aware has no effect in Sequential"):
         relative_costs(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), IMAGES)
-    with pytest.raises(UsageError, match="cost_aware has nothing to weigh in Linear"):
+    with pytest.raises(UsageError, match="cost_aware has no effect in Linear"):
         relative_costs(nn.Linear(8, 2), IMAGES)
 
 

@@ -25,7 +25,7 @@ from torch import nn
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.training import Recipe, TrainingRun, train
 from slimnet.training.loop.batches import ResidentBatches
-from slimnet.training.loop.distributed import Ranks, joined, lost_ones_told
+from slimnet.training.loop.distributed import Ranks, joined, lost_peers_reported
 from slimnet.training.run.checkpoints import newest
 from slimnet.training.run.resumable_run import Interval, KeptRun
 from slimnet.training.run.run_folder import create_run, reopen_run
@@ -76,7 +76,7 @@ def one_of(number: int, count: int, port: int, work: Work, answers: Any) -> None
     torch.set_num_threads(1)
     places = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in places.items()}, MASTER_ADDR="localhost")
-    with joined("cpu") as ranks, lost_ones_told(ranks):
+    with joined("cpu") as ranks, lost_peers_reported(ranks):
         answers.put((number, work(ranks)))
 
 
@@ -219,9 +219,12 @@ def test_synchronised_batchnorm_needs_gpus():
 
 
 def test_errors_of_other_kinds_are_not_taken_for_a_lost_process():
-    with pytest.raises(RuntimeError, match="shape"), lost_ones_told(Ranks(0, 2)):
+    with pytest.raises(RuntimeError, match="shape"), lost_peers_reported(Ranks(0, 2)):
         raise RuntimeError("shape '[3]' is invalid")
-    with pytest.raises(SlimnetError, match="one of the 2 processes of this run has ended"), lost_ones_told(Ranks(0, 2)):
+    with (
+        pytest.raises(SlimnetError, match="one of the 2 processes of this run has ended"),
+        lost_peers_reported(Ranks(0, 2)),
+    ):
         raise RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer")
 
 

@@ -28,7 +28,7 @@ from slimnet.storage.records import from_json, read_record
 from slimnet.sweep import Ending, Store, read_grid
 from slimnet.training import TrainingRun
 from slimnet.training.run.run_folder import create_run, read_history, recipe_of, reopen_run
-from slimnet.training.run.run_status import standing
+from slimnet.training.run.run_status import status_of
 
 DEEP = "[" * 100_000 + "]" * 100_000
 REPORT = {"iteration": 1, "total": 7, "loss": 1.5, "accuracy": 0.5, "sparsity": 0.0, "seconds": 1.0, "epoch": 0.5}
@@ -120,7 +120,7 @@ def test_a_report_that_lost_nothing_but_its_end_of_line_is_not_run_together_with
 def test_who_watches_a_run_passes_over_a_broken_line(run):
     """A sweep goes on while one of its cells has a damaged file."""
     (run / "metrics.jsonl").write_text(lines({}, DEEP[:99], {"iteration": 3}))
-    assert standing(run).progress.iteration == 3
+    assert status_of(run).progress.iteration == 3
 
 
 def test_other_programs_files_in_the_history_and_among_the_checkpoints_are_left_alone(run):

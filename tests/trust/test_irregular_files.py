@@ -23,7 +23,7 @@ from slimnet.reproduction.results import read as read_result
 from slimnet.sweep import Store, read_grid
 from slimnet.training.run import checkpoints
 from slimnet.training.run.run_folder import read_history, reopen_run
-from slimnet.training.run.run_status import standing
+from slimnet.training.run.run_status import status_of
 from slimnet.training.warm_start import with_digest
 
 Reader = Callable[[Path], object]
@@ -69,7 +69,7 @@ READERS: dict[str, tuple[str, Reader]] = {
     "an ONNX file to time": ("net.onnx", onnx_runs),
     "an ONNX file of a bundle": ("model.onnx", OnnxRunner),
     "a program of a bundle": ("model.pt2", ProgramRunner),
-    "the metrics of a run under way": ("metrics.jsonl", lambda path: standing(path.parent)),
+    "the metrics of a run under way": ("metrics.jsonl", lambda path: status_of(path.parent)),
 }
 
 

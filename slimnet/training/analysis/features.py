@@ -14,12 +14,12 @@ class FeatureLayer:
     """The features `(size,)` of one layer.
 
     Attributes:
-        name: the path of the convolution; of the BatchNorm where that reads no single convolution (after a
+        name: the path of the convolution; of the BatchNorm if it does not read a single convolution (after a
             concatenation or a sum, as in DenseNet and pre-activation ResNets).
-        size: how many features.
+        size: the number of features.
         gamma: the parameter that scales them; None without BatchNorm.
-        activations: the calls that activate them, several where a module is used several times; none where
-            something else comes in first, such as the shortcut that a ResNet adds.
+        activations: the calls of their activation, several if a module is used several times; none if another
+            operand is added first, such as the shortcut of a ResNet.
     """
 
     name: str
@@ -31,9 +31,9 @@ class FeatureLayer:
 def feature_layers(graph: ChannelGraph) -> tuple[FeatureLayer, ...]:
     """Every layer of convolution features, in execution order.
 
-    A convolution with neither BatchNorm nor activation right behind it (the last one of a pre-activation block) has
-    none of its own: its channels are features of the BatchNorm that reads the sum. Features of linear layers do not
-    count, as in the paper.
+    A convolution that is not directly followed by BatchNorm or an activation (the last one of a pre-activation block)
+    has no features of its own: its channels are features of the BatchNorm that reads the sum. Features of linear
+    layers do not count, as in the paper.
     """
     found: dict[tuple[str, str], FeatureLayer] = {}
     walker = Walker(graph)
@@ -57,7 +57,7 @@ class Walker:
                     self.readers.setdefault(_key(operand), []).append(step)
 
     def layers(self) -> Iterator[tuple[tuple[str, str], FeatureLayer]]:
-        """The layers by their identity: their γ, or their weight where they have none."""
+        """The layers by their identity: their γ, or their weight without BatchNorm."""
         convolutional = np.zeros(self.graph.size, dtype=bool)
         claimed: set[int] = set()
         for step in self.graph.steps:
@@ -73,7 +73,7 @@ class Walker:
                 yield from self.behind(step, claimed)
 
     def behind(self, layer: Reader | Depthwise, claimed: set[int]) -> Iterator[tuple[tuple[str, str], FeatureLayer]]:
-        """The features of one convolution; the step of the BatchNorm that normalises them is claimed."""
+        """The features of one convolution; marks the step of their BatchNorm as claimed."""
         norm = self.norm_behind(layer.outputs)
         if norm is not None:
             claimed.add(id(norm))
@@ -92,7 +92,7 @@ class Walker:
         return None
 
     def activated(self, labels: Labels) -> tuple[ActivationKey, ...]:
-        """The activation behind these channels, before any BatchNorm."""
+        """The activation that follows these channels, before any BatchNorm."""
         for step in self.steps_behind(labels):
             key = self.activations.get(_key(step.out))
             if key is not None:
@@ -102,7 +102,7 @@ class Walker:
         return ()
 
     def steps_behind(self, labels: Labels) -> Iterator[Pointwise | Norm]:
-        """What reads these channels one after the other, until something else comes in or they part."""
+        """The chain of steps that read these channels, up to the first with another operand or with several readers."""
         waiting = [labels]
         while waiting:
             for step in self.readers.get(_key(waiting.pop()), []):

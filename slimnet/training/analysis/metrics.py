@@ -24,14 +24,14 @@ def evaluate(
     batch_size: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> Accuracy:
-    """Accuracy of a classifier in eval mode, where its parameters are; its modes stay as they were.
+    """Accuracy of a classifier in eval mode, on the device of its parameters; its modes are restored.
 
     With fewer than five classes the top five are all of them. `progress` is called with the number of images
-    done, and their total.
+    so far, and their total.
 
     Raises:
-        DataError: images that the network does not take, or more classes than it has scores.
-        UsageError: another split, or a batch size below 1.
+        DataError: the network does not take the images, or there are more classes than logits.
+        UsageError: there is no such split, or the batch size is below 1.
     """
     check_fits(model, data)
     batches = Batches(data, split, batch_size, device_of(model), progress)
@@ -44,19 +44,20 @@ def evaluate(
 
 
 def check_fits(model: nn.Module, data: ImageData, name: str = "the network", *, trained: bool = False) -> None:
-    """Score one image to see that the network takes the data and has a score for every class.
+    """Check by one image that the network takes the data and has a logit for every class.
 
-    A `trained` network has no other scores either, and what helps is other data; else it is another architecture.
+    A `trained` network must have exactly one for each class. The advice in the message is other data if it is
+    `trained`, otherwise other arguments of the architecture.
 
     Raises:
-        DataError: it does not, with the network's name and what differs.
+        DataError: it does not; with the network's name and the difference.
     """
     images, _ = next(data.batches("test", 1, device_of(model)))
     kind = f"{data.name} ({' x '.join(map(str, images.shape[1:]))}, channels first)"
     with evaluating(model), torch.no_grad():
         try:
             scores = model(images)
-        except Exception as error:  # whatever the network's own code raises
+        except Exception as error:  # a forward may raise anything
             advice = "give its arch_args the number of channels, or choose one for this size"
             raise DataError(
                 f"{name} does not take the images of {kind}: {reason(error)}; "
@@ -77,7 +78,7 @@ def check_fits(model: nn.Module, data: ImageData, name: str = "the network", *, 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for as long as the context lasts; every submodule then gets its own mode back."""
+    """Eval mode in the context; the mode of every submodule is restored afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -88,14 +89,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def batchnorm_scales(model: nn.Module) -> dict[str, torch.Tensor]:
-    """γ of every BatchNorm that has one, by module path, first layer first: CPU copies `(channels,)`."""
+    """γ of every BatchNorm that has one, by module path in module order: CPU copies `(channels,)`."""
     return {name: norm.weight.detach().cpu().clone() for name, norm in _norms(model, _BatchNorm)}
 
 
 def sparsity_by_gamma(model: nn.Module, threshold: float = DEAD_BELOW) -> float:
     """Share, 0..1, of convolution channels with |γ| below the threshold (section 2.1); 0 without BatchNorm.
 
-    As in the paper only convolutions count: BatchNorm over single units (BatchNorm1d) is left out.
+    As in the paper only convolutions count: BatchNorm1d is excluded.
     """
     dead, present = count_by_gamma(model, threshold)
     return dead / present if present else 0.0

@@ -21,29 +21,30 @@ from slimnet.training.analysis.features import FeatureLayer, feature_layers
 from slimnet.training.analysis.metrics import DEAD_BELOW, check_fits
 
 RESPONDS_ABOVE = 1e-3
-"""An image counts for a feature where it gives more than this part of the feature's largest response.
+"""A feature responds to an image if the response exceeds this fraction of the feature's largest response.
 
-Written down from memory of section 2.3, whose text could not be looked up here. It agrees with the one number that
-the text prints, 64 % of C6's features at universality 0, which makes those the features that are inactive.
+The value is a reconstruction of section 2.3. It agrees with the one number that the text prints, 64 % of C6's features
+at universality 0, if those are the inactive features.
 """
 
 MEMORY = 2**30
-"""Bytes that responses may take; where a data set has more of them, its images are looked at twice."""
+"""Bytes for the responses; if a data set needs more, a second pass over its images is made."""
 
 Numbers = tuple[float, ...]
-Told = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
+"""Called with the number of images so far and their total."""
 
 
 @dataclass(frozen=True)
 class LayerAnalysis:
-    """The features of one convolution layer; what could not be measured is None.
+    """The features of one convolution layer; values that could not be measured are None.
 
     Attributes:
         layer: the path of the convolution (or of the BatchNorm, see `FeatureLayer`).
         norm: the path of its BatchNorm; None without one.
         gammas: |γ| of each feature; None without BatchNorm.
-        peaks: the largest |a| of each feature, over its plane and all images, after the activation; None where
-            no activation follows before something else comes in, such as the shortcut of a ResNet.
+        peaks: the largest |a| of each feature, over its plane and all images, after the activation; None if
+            another operand is added before the activation, such as the shortcut of a ResNet.
         universalities: the share of the images, 0..1, to which each feature responds; None with `peaks`.
     """
 
@@ -66,7 +67,7 @@ class LayerAnalysis:
 
     @property
     def universality(self) -> float | None:
-        """Mean universality, 0..1, of the features that respond at all; None where none does."""
+        """Mean universality, 0..1, of the features that respond to any image; None if there are none."""
         alive = [each for each in self.universalities or () if each > 0]
         return sum(alive) / len(alive) if alive else None
 
@@ -96,26 +97,26 @@ def analyse(
     *,
     batch_size: int = 256,
     device: torch.device | str | None = None,
-    progress: Told | None = None,
+    progress: ProgressCallback | None = None,
     memory: int = MEMORY,
 ) -> Analysis:
-    """Measure sparsity and universality on the training images as they are, in eval mode.
+    """Measure sparsity and universality on the training images without augmentation, in eval mode.
 
-    The response of a feature to an image is the largest |a| on its plane after the activation. It is dead by
-    activation where no training image gets a response above 1e-12, and by γ where |γ| < 1e-3 (section 2.1). Its
+    The response of a feature to an image is the largest |a| on its plane after the activation. A feature is dead by
+    activation if no training image gives a response above 1e-12, and by γ if |γ| < 1e-3 (section 2.1). Its
     universality is the share of the training images whose response, divided by the largest one, exceeds 1e-3
-    (section 2.3); that of a dead feature is 0. No class is looked at: selectivity, which is 1 minus universality,
-    is that of section 2.3 and not one of classes.
+    (section 2.3); that of a dead feature is 0. Classes are not used: selectivity, 1 minus universality, is that of
+    section 2.3 and not class selectivity.
 
-    The network is not touched; `device` is where it is copied to (None: where it is). `progress` is told how many
-    images of how many are done. Responses are held in `memory` bytes, 4 a feature and image; where they do not
-    fit, only the largest are held, and the images are looked at once more. The numbers are the same.
+    The network is not changed; a copy runs on `device` (default: that of the network). `progress` is called with the
+    number of images so far and the total. Responses take 4 bytes per feature and image; if they exceed `memory`
+    bytes, only the largest are stored, and a second pass is made, with the same results.
 
     Raises:
         DataError: the network does not take the images.
-        TraceError: its forward depends on data, so that its features cannot be followed.
+        TraceError: its forward depends on data, so that its features cannot be traced.
         SlimnetError: an activation is not finite.
-        UsageError: a batch size below 1, or a device that is not there.
+        UsageError: the batch size is below 1, or the device does not exist.
     """
     check_fits(model, data)
     target = None if device is None else usable(device)
@@ -153,14 +154,14 @@ class Survey:
         data: ImageData,
         layers: Iterable[FeatureLayer],
         batch_size: int,
-        progress: Told | None,
+        progress: ProgressCallback | None,
     ) -> None:
         self.model, self.data, self.layers, self.batch_size = model, data, tuple(layers), batch_size
         self.progress = progress
         self.done = 0
 
     def measure(self, *, fits: bool) -> tuple[Responses, Responses]:
-        """Largest responses and universalities `(C,)` by layer; `fits` says whether all responses can be held."""
+        """Largest responses and universalities `(C,)` by layer; `fits` is whether all responses fit into memory."""
         total = len(self.data.x_train) * (1 if fits else 2)
         seen: Iterable[Responses] = self.responses(total)
         if fits:
@@ -169,7 +170,7 @@ class Survey:
         return peaks, shares_above(seen if fits else self.responses(total), peaks)
 
     def responses(self, total: int) -> Iterator[Responses]:
-        """The responses to one batch after the other."""
+        """The responses to each batch."""
         meter = ResponseMeter(key for layer in self.layers for key in layer.activations)
         with torch.no_grad(), module_paths(Network.of(self.model).modules, meter.path):
             for images, _ in self.data.batches("train", self.batch_size, device_of(self.model)):
@@ -198,7 +199,7 @@ class ResponseMeter(PeakMeter):
             self.seen[key] = pooled.float() if pooled.dtype.itemsize < 4 else pooled
 
     def of(self, layer: FeatureLayer, images: int) -> torch.Tensor | None:
-        """The responses `(images, C)` of a layer; None where no activation of its own ran once an image."""
+        """The responses `(images, C)` of a layer; None if none of its activations ran once for each image."""
         calls = [self.seen[key] for key in layer.activations if key in self.seen]
         fitting = [pooled for pooled in calls if pooled.shape == (images, layer.size)]
         return torch.stack(fitting).amax(0) if fitting and len(fitting) == len(calls) else None

@@ -1,4 +1,4 @@
-"""The order in which a run sees its images: a pure function of seed and iteration."""
+"""The order of the training images in a run: a pure function of seed and iteration."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ class Draw(NamedTuple):
     """The images of a batch, and the augmentation of each.
 
     Attributes:
-        numbers: of the images, int64 `(N,)`.
+        numbers: indices of the images, int64 `(N,)`.
         mirrored: whether to mirror each, bool `(N,)`.
         shifts: rows and columns by which to move each, int64 `(N, 2)` from −crop to crop.
     """
@@ -21,14 +21,14 @@ class Draw(NamedTuple):
 
 
 class BatchOrder:
-    """Endless shuffled passes over `count` images, cut into batches of exactly `batch_size`.
+    """Endless shuffled passes over `count` images, divided into batches of exactly `batch_size`.
 
-    A batch continues where the last one stopped, across the end of a pass: no image is skipped and no short
-    batch upsets BatchNorm. Any batch can be asked for directly, so a run may start anywhere.
+    A batch continues where the last one stopped, across the end of a pass: no image is skipped, and there is no
+    short batch, which would change the statistics of BatchNorm. Every batch can be computed directly, so that a run
+    can start at any iteration.
 
-    Where several processes train together, each has the `part` (its number, of how many) of every batch, cut
-    from the same batch that one process would see. Draws are made on the CPU, whatever the `device` that they
-    are then kept on, so that they are the same everywhere.
+    If several processes train together, each has its `part` (its index and their number) of the batch that a single
+    process would have. Draws are made on the CPU and then moved to `device`, so that they do not depend on it.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class BatchOrder:
         self._pass: tuple[int, Draw] | None = None
 
     def batch(self, iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image numbers (int64) and whether to mirror each (bool), both `(batch_size,)`."""
+        """Image indices (int64) and whether to mirror each (bool), both `(batch_size,)`."""
         draw = self.draw(iteration)
         return draw.numbers, draw.mirrored
 
@@ -68,14 +68,14 @@ class BatchOrder:
         return Draw(*pieces[0]) if len(pieces) == 1 else Draw(*map(torch.cat, zip(*pieces, strict=True)))
 
     def _shuffled(self, index: int) -> Draw:
-        """One pass; the last one asked for is kept, since batches come in order."""
+        """One pass; the last one is cached, since batches are requested in order."""
         if self._pass is None or self._pass[0] != index:
-            # SeedSequence mixes the two numbers, so that neighbouring seeds share no pass.
+            # SeedSequence mixes the two numbers, so that adjacent seeds have no pass in common.
             mixed = np.random.SeedSequence((self._seed, index)).generate_state(1, np.uint64)
             generator = torch.Generator().manual_seed(int(mixed[0] >> 1))
             order = torch.randperm(self._count, generator=generator, device="cpu")
             flips = torch.rand(self._count, generator=generator, device="cpu") < 0.5
-            # Drawn last, so that a recipe without crops sees the same order and flips as one with them.
+            # Drawn last, so that a recipe without crops has the same order and flips as one with them.
             shifts = torch.randint(-self._crop, self._crop + 1, (self._count, 2), generator=generator, device="cpu")
             self._pass = (index, Draw(*(each.to(self._device) for each in (order, flips, shifts))))
         return self._pass[1]

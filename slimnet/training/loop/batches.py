@@ -14,11 +14,11 @@ Tensors = tuple[torch.Tensor, ...]
 
 
 class TrainingBatches(ABC):
-    """The batches of a run, in two steps, of which only the second does arithmetic and only on the device."""
+    """The batches of a run, made in two steps: `bring` transfers data, `assemble` computes on the device."""
 
     def __init__(self, data: ImageData, recipe: Recipe, device: torch.device) -> None:
         self._recipe = recipe
-        # Made once: a tensor made from numbers is a copy from the host, which a GPU would wait for.
+        # Created once: creating a tensor from numbers copies from the host, for which a GPU would have to wait.
         self._scale = torch.tensor([1 / (255 * std) for std in data.std], device=device)[:, None, None]
         self._shift = torch.tensor([-m / s for m, s in zip(data.mean, data.std, strict=True)], device=device)[
             :, None, None
@@ -26,14 +26,14 @@ class TrainingBatches(ABC):
 
     @abstractmethod
     def bring(self, iteration: int) -> Tensors:
-        """The data that the device needs for the batch of one iteration; its shapes are always the same."""
+        """Transfer the data of one iteration's batch to the device; the shapes are always the same."""
 
     @abstractmethod
     def assemble(self, brought: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised images `(N, C, H, W)`, varied as the recipe wants, and their labels `(N,)`."""
+        """Normalised images `(N, C, H, W)`, augmented according to the recipe, and their labels `(N,)`."""
 
     def _finished(self, pixels: torch.Tensor, draw: Draw) -> torch.Tensor:
-        """Bytes `(N, H, W, C)` varied and normalised, as floats `(N, C, H, W)` that lie channels_last."""
+        """Bytes `(N, H, W, C)` augmented and normalised, as floats `(N, C, H, W)` in channels_last format."""
         if self._recipe.crop:
             pixels = moved(pixels, draw.shifts, self._recipe.crop)
         if self._recipe.flips:
@@ -51,17 +51,17 @@ class ResidentBatches(TrainingBatches):
         self._order = order_of(data, recipe, part, device)
 
     def bring(self, iteration: int) -> Tensors:
-        """Image numbers, whether to mirror each, and the shift of each."""
+        """Image indices, whether to mirror each, and the shift of each."""
         return self._order.draw(iteration)
 
     def assemble(self, brought: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-        """Look the images up and finish them."""
+        """Gather, augment and normalise the images."""
         draw = Draw(*brought)
         return self._finished(self._images[draw.numbers], draw), self._labels[draw.numbers]
 
 
 class HostBatches(TrainingBatches):
-    """Batches of images that stay on the host or its disk: their bytes are transferred, one batch ahead."""
+    """Batches of images that are on the host or its disk: their bytes are transferred, one batch ahead."""
 
     def __init__(self, data: ImageData, recipe: Recipe, device: torch.device, part: tuple[int, int]) -> None:
         super().__init__(data, recipe, device)
@@ -71,7 +71,7 @@ class HostBatches(TrainingBatches):
         self._ahead: tuple[int, Future[Tensors]] | None = None
 
     def bring(self, iteration: int) -> Tensors:
-        """Bytes and labels, then what `ResidentBatches` brings."""
+        """Bytes and labels, and the augmentation of each image."""
         if self._ahead is None or self._ahead[0] != iteration:
             self._ahead = (iteration, self._reader.submit(self._read, iteration))
         ready = self._ahead[1].result()
@@ -79,7 +79,7 @@ class HostBatches(TrainingBatches):
         return tuple(each.to(self._device, non_blocking=True) for each in ready)
 
     def assemble(self, brought: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-        """Finish the bytes."""
+        """Augment and normalise the images."""
         pixels, labels, *rest = brought
         return self._finished(pixels, Draw(*rest)), labels
 
@@ -90,13 +90,13 @@ class HostBatches(TrainingBatches):
 
 
 def batches_of(data: ImageData, recipe: Recipe, device: torch.device, part: tuple[int, int]) -> TrainingBatches:
-    """The batches of a recipe; `part` is this process's number, of how many that train together."""
+    """The batches of a recipe; `part` is this process's index, and the number of processes that train together."""
     kind = ResidentBatches if fits(data, device) else HostBatches
     return kind(data, recipe, device, part)
 
 
 def fits(data: ImageData, device: torch.device) -> bool:
-    """Whether all training images fit on the device, with at least as much memory left for the network."""
+    """Whether all training images fit on the device, with at least as much free memory for the network."""
     if data.mapped or device.type != "cuda":
         return not data.mapped
     free, _ = torch.cuda.mem_get_info(device)
@@ -104,7 +104,7 @@ def fits(data: ImageData, device: torch.device) -> bool:
 
 
 def order_of(data: ImageData, recipe: Recipe, part: tuple[int, int], device: torch.device) -> BatchOrder:
-    """The order in which a recipe shows the training images, kept on `device`."""
+    """The order of the training images in a recipe, stored on `device`."""
     count = len(data.x_train)
     return BatchOrder(count, recipe.batch_size, recipe.seed, crop=recipe.crop, part=part, device=device)
 
@@ -112,8 +112,8 @@ def order_of(data: ImageData, recipe: Recipe, part: tuple[int, int], device: tor
 def moved(pixels: torch.Tensor, shifts: torch.Tensor, most: int) -> torch.Tensor:
     """Images `(N, H, W, C)` shifted by whole pixels, with black padding.
 
-    `shifts` `(N, 2)` are the row and column of the old image that come to the upper left corner; none is beyond
-    `most` either way. It is what padding by `most` and cropping at random does (Network Slimming).
+    `shifts` `(N, 2)`, from −`most` to `most`, are the row and column of the old image that become the upper left
+    corner. This is equivalent to padding by `most` and random cropping (Network Slimming).
     """
     _, height, width, _ = pixels.shape
     padded = functional.pad(pixels, (0, 0, most, most, most, most))

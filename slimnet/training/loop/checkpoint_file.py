@@ -16,11 +16,11 @@ from slimnet.training.recipe.recipe import Recipe
 def save_checkpoint(model: nn.Module, path: str | Path, recipe: Recipe, iteration: int) -> Path:
     """Write weights, recipe and iteration to a file that `torch.load(path, weights_only=True)` reads.
 
-    The entries are `state_dict` (contiguous CPU tensors), `recipe` (its JSON text) and `iteration`. A file of
-    that name is replaced, and only once the new one is complete on the disk.
+    The entries are `state_dict` (contiguous CPU tensors), `recipe` (its JSON text) and `iteration`. An existing file is
+    replaced only when the new one is complete on the disk.
 
     Raises:
-        CheckpointError: it cannot be written there; whatever was there before is unharmed.
+        CheckpointError: it cannot be written; an existing file is unchanged.
     """
     path = Path(path)
     content = {"state_dict": weights_of(model), "recipe": recipe.to_json(), "iteration": iteration}
@@ -29,7 +29,7 @@ def save_checkpoint(model: nn.Module, path: str | Path, recipe: Recipe, iteratio
 
 
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Copies of what is in a network's state dict: contiguous tensors on the CPU."""
+    """Copies of the entries of a network's state dict: contiguous tensors on the CPU."""
     return {name: copied(value) for name, value in model.state_dict().items() if torch.is_tensor(value)}
 
 
@@ -42,7 +42,7 @@ def write(path: Path, content: Mapping[str, Any], failure: type[SlimnetError]) -
     """Write a file that `torch.load(path, weights_only=True)` reads, atomically.
 
     Raises:
-        failure: it cannot be written; whatever was there before is unharmed.
+        failure: it cannot be written; an existing file is unchanged.
     """
     with whole_file(path, failure) as partial, partial.open("wb") as file:
         try:

@@ -1,4 +1,4 @@
-"""A whole step of training as one CUDA graph: where a batch is small, launching its kernels takes longest."""
+"""A training step as one CUDA graph: for small batches, launching the kernels takes most of the time."""
 
 import torch
 
@@ -10,17 +10,17 @@ from slimnet.training.recipe.machine_settings import Tuning
 from slimnet.training.recipe.recipe import Recipe
 
 WARM_UP = 3
-"""Steps before the capture: libraries choose their kernels and optimisers make their state in them."""
+"""Eager steps before the capture, in which libraries choose their kernels and optimisers create their state."""
 
 NOT_CAPTURED = ("adagrad",)
-"""Optimisers that read a number back from the device in every step."""
+"""Optimisers that read a value back from the device in every step."""
 
 
 def wanted(recipe: Recipe, tuning: Tuning, device: torch.device, ranks: Ranks) -> bool:
     """Whether the steps of a run are captured.
 
     Raises:
-        UsageError: that was asked for where it cannot be done.
+        UsageError: it was requested but is not possible.
     """
     obstacle = None
     if device.type != "cuda":
@@ -39,9 +39,9 @@ def wanted(recipe: Recipe, tuning: Tuning, device: torch.device, ranks: Ranks) -
 class CapturedStep:
     """Runs the first steps eagerly, then captures one and replays it.
 
-    The learning rate and the schedule's scale are constants of the graph, which is captured anew at each drop;
-    that takes a second, and keeps recipes and optimisers free of any trace of it. So it is after each cut of a network
-    that gets narrower.
+    The learning rate and the schedule's factor are constants of the graph, which is captured again at each drop. That
+    takes a second, and recipes and optimisers need no code for it. It is captured again after each cut of a network
+    that shrinks, too.
     """
 
     def __init__(self, recipe: Recipe, batches: TrainingBatches, step: Step, tally: Tally) -> None:
@@ -67,11 +67,11 @@ class CapturedStep:
         self._graph.replay()
 
     def start_again(self) -> None:
-        """Forget the graph, since the network has changed; the next steps are eager ones again."""
+        """Discard the graph after a change of the network; the next steps are eager again."""
         self._graph, self._scale, self._places, self._taken = None, None, (), 0
 
     def _aside(self, brought: Tensors, scale: float) -> None:
-        """An ordinary step on another stream, as everything before a capture has to be."""
+        """An eager step on a side stream, as torch requires for the steps before a capture."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -79,20 +79,20 @@ class CapturedStep:
         torch.cuda.current_stream().wait_stream(stream)
 
     def _captured(self, brought: Tensors, scale: float) -> torch.cuda.CUDAGraph:
-        """Record a step on tensors of the graph's own; nothing is computed yet."""
+        """Capture a step on static tensors; nothing is computed yet."""
         self._places = tuple(tensor.clone() for tensor in brought)
         make_capturable(self._step.optimiser, brought[0].device)
         self._step.optimiser.zero_grad()
         graph = torch.cuda.CUDAGraph()
-        # The thread that reads the next batch may go on pinning memory meanwhile. torch's own stream for captures is
-        # one of the GPU that it first captured on, which need not be this one.
+        # "thread_local": the thread that reads the next batch may pin memory during the capture. An explicit stream,
+        # since torch's default capture stream belongs to the GPU of the first capture, which may be another one.
         with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
             self._step(*self._batches.assemble(self._places), scale, self._tally)
         return graph
 
 
 def make_capturable(optimiser: torch.optim.Optimizer, device: torch.device) -> None:
-    """Let an optimiser count its steps on the device."""
+    """Make an optimiser count its steps on the device."""
     for group in optimiser.param_groups:
         if "capturable" in group:
             group["capturable"] = True

@@ -1,9 +1,9 @@
 """Several processes that train one network together: their ranks, and their communication.
 
-The batch size of a recipe is that of the whole batch, however many processes share it, since sparsity depends
-on it: each takes its part of the very batch that one process alone would see, and gradients are averaged. Only
-BatchNorm tells the difference. Each process normalises its part by that part's own statistics (unless the
-recipe synchronises them), and the running statistics that are kept are the first process's.
+The batch size of a recipe is that of the whole batch, whatever the number of processes, since sparsity depends on it:
+each process takes its part of the batch that a single process would have, and gradients are averaged. Only BatchNorm
+differs: each process normalises its part by the statistics of that part (unless the recipe synchronises them), and
+the running statistics are those of the first process.
 """
 
 import inspect
@@ -22,22 +22,22 @@ from slimnet.torch_state.devices import usable
 from slimnet.training.recipe.recipe import Recipe
 
 COURTESY = timedelta(seconds=10)
-"""How long a process waits for another one to report an error."""
+"""The time that a process waits for another one to report an error."""
 
 PATIENCE = timedelta(days=7)
-"""How long the others wait for the one that prepares something; decoding a large data set takes hours."""
+"""The time that processes wait for the first one to prepare data; decoding a large data set takes hours."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those that train together; by default it is alone.
+    """The rank of this process among those that train together; by default there is only one.
 
     Attributes:
-        number: of this process, from 0; only number 0 writes.
-        count: of the processes.
-        local: number of this process among those of its machine, which is that of its GPU.
-        device: where the tensors lie through which they talk.
-        store: where the processes leave notes for each other; None where there is one process.
+        number: rank of this process, from 0; only rank 0 writes files.
+        count: number of processes.
+        local: rank of this process on its machine, which is the index of its GPU.
+        device: the device of the tensors by which they communicate.
+        store: the key-value store that they share; None for a single process.
     """
 
     number: int = 0
@@ -53,14 +53,14 @@ class Ranks:
 
     @property
     def part(self) -> tuple[int, int]:
-        """Which part of a batch is this process's, of how many."""
+        """The index of this process's part of a batch, and the number of parts."""
         return self.number, self.count
 
     def check(self, recipe: Recipe, device: torch.device) -> None:
-        """Refuse a recipe that so many processes cannot share.
+        """Refuse a recipe that this number of processes cannot train.
 
         Raises:
-            UsageError: a batch that does not divide, or synchronised BatchNorm without GPUs.
+            UsageError: the batch size is not divisible, or BatchNorm is synchronised without GPUs.
         """
         if recipe.batch_size % self.count:
             raise UsageError(
@@ -71,11 +71,11 @@ class Ranks:
             raise UsageError("sync_batchnorm needs GPUs; leave it out on the CPU")
 
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The network as it is called in training: its gradients are averaged over the processes."""
+        """The network wrapped for training, so that gradients are averaged over the processes."""
         if self.count == 1:
             return model
         parallel = nn.parallel.DistributedDataParallel
-        # Running statistics are only read in evaluation, so they need not go around in every step.
+        # Running statistics are only read in evaluation, so they need not be broadcast in every step.
         names = inspect.signature(parallel).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
         settings: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True, "static_graph": True}
@@ -87,17 +87,17 @@ class Ranks:
             for each in numbers:
                 distributed.all_reduce(each)
 
-    def any(self, wish: bool) -> bool:
-        """Whether `wish` is true in any of the processes; all of them get the same answer."""
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true in any of the processes; the result is the same in all of them."""
         if self.count == 1:
-            return wish
-        answer = torch.tensor(int(wish), device=self.device)
+            return flag
+        answer = torch.tensor(int(flag), device=self.device)
         distributed.all_reduce(answer, distributed.ReduceOp.MAX)
         return bool(answer)
 
-    def first_says(self, wish: bool) -> bool:
-        """Whether `wish` is true in the first process; all of them get the same answer."""
-        return self.any(wish and self.first)
+    def first_says(self, flag: bool) -> bool:
+        """Whether `flag` is true in the first process; the result is the same in all of them."""
+        return self.any(flag and self.first)
 
     def as_first(self, value: Any) -> Any:
         """The value of the first process; those of the others are ignored."""
@@ -108,7 +108,7 @@ class Ranks:
         return box[0]
 
     def gathered(self, value: Any) -> list[Any]:
-        """The values of all processes, in order, in every one of them."""
+        """The values of all processes, in the order of their ranks."""
         if self.count == 1:
             return [value]
         found: list[Any] = [None] * self.count
@@ -117,9 +117,9 @@ class Ranks:
 
     @contextmanager
     def one_before_the_others(self, what: str) -> Iterator[None]:
-        """Let one process of each machine do something first, such as filling a cache, and then the others.
+        """Run the context in one process of each machine first, such as to fill a cache, then in the others.
 
-        If it fails the others are not notified: torchrun ends them, once the first has reported why.
+        If it fails, the others are not notified: torchrun ends them once the first has reported the error.
         """
         if self.store is None:
             yield
@@ -134,7 +134,7 @@ class Ranks:
     def say_once(self, say: Callable[[], object]) -> None:
         """Call `say` in the first process that gets here; the others wait until it is done.
 
-        Whoever is the first to leave has torchrun end the others, who might not have come to a word.
+        When one process exits, torchrun ends the others, possibly before the message is printed.
         """
         if self.store is None:
             say()
@@ -144,7 +144,7 @@ class Ranks:
                 self.store.wait(["said"], COURTESY)
                 return
         except RuntimeError:
-            # The notes were kept by a process that is gone, or the one that was to say it is.
+            # The process that holds the store, or the one that was to report, has ended.
             pass
         say()
         with suppress(RuntimeError):
@@ -156,11 +156,11 @@ ALONE = Ranks()
 
 @contextmanager
 def joined(device: torch.device | str) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, if it did; GPUs talk through NCCL, CPUs through gloo.
+    """Join the processes that torchrun started, if any; GPUs communicate by NCCL, CPUs by gloo.
 
     Raises:
-        SlimnetError: the processes do not find each other.
-        UsageError: a process has no GPU of its own.
+        SlimnetError: the processes cannot connect.
+        UsageError: there are fewer GPUs than processes.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -180,12 +180,12 @@ def joined(device: torch.device | str) -> Iterator[Ranks]:
             f"the {count} processes do not find each other ({reason(error)}); start them with torchrun"
         ) from error
     yield Ranks(number, count, local, own, store)
-    # Not where the run failed: taking leave of a process that is gone would wait for it.
+    # Not after a failure: leaving the group would wait for a process that has ended.
     distributed.destroy_process_group()
 
 
 @contextmanager
-def lost_ones_told(ranks: Ranks) -> Iterator[None]:
+def lost_peers_reported(ranks: Ranks) -> Iterator[None]:
     """Report in one line that another process has ended.
 
     Raises:

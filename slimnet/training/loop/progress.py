@@ -13,15 +13,15 @@ from slimnet.training.analysis.metrics import batchnorm_scales
 class Progress:
     """The progress of a run after `iteration` of `total` steps.
 
-    `loss` (cross-entropy, without regularisers) and `accuracy` (0..1) are means over the training batches
-    since the last report; `sparsity` is the share of convolution channels dead by γ, 0..1; `seconds` is the
-    wall time spent in training so far, without what the caller did between reports; `epoch` counts passes over
-    the training images. `macs` and `macs_if_slimmed` are the multiply-accumulates of one image, as the network is
-    and as it would be without its dead channels; only some reports of a run that is kept in a folder have them. In a
-    run that shrinks, `macs` are those of the network that it began with, `macs_left` those of the network now, and
-    `channels_removed` have been taken out; all three are there from the first cut on. `projection_change` is how far
-    setting them to zero moved what a layer receives at most, relative to the largest value it receives, if that was
-    measured. `revived` of the removed channels have come back in the dense run beside it, if there is one.
+    `loss` (cross-entropy, without regularisers) and `accuracy` (0..1) are means over the training batches since the
+    last report; `sparsity` is the share of convolution channels dead by γ, 0..1; `seconds` is the wall time of
+    training so far, without the caller's between reports; `epoch` counts passes over the training images. `macs` and
+    `macs_if_slimmed` are the multiply-accumulates of one image in the current network, and without its dead channels;
+    only some reports of a run in a folder have them. In a run that shrinks, `macs` are those of the initial network,
+    `macs_left` those of the current one, and `channels_removed` counts the removed channels; all three are present from
+    the first cut on. `projection_change` is the largest change of a layer's input when they were set to zero, relative
+    to the layer's largest input, if it was measured. `revived` counts the removed channels that came back in its
+    shadow, if there is one.
     """
 
     iteration: Count
@@ -49,7 +49,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, model: nn.Module, progress: Progress) -> "Snapshot":
-        """Copy γ and β out of a network as it is now."""
+        """Copy the current γ and β of a network."""
         scales = batchnorm_scales(model)
         shifts = {name: model.get_submodule(name).bias for name in scales}
         copies = {name: shift.detach().cpu().clone() for name, shift in shifts.items() if torch.is_tensor(shift)}

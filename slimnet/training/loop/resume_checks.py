@@ -39,8 +39,8 @@ def fingerprint(data: ImageData) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """The state of a run besides tensors."""
+class SavedRun:
+    """The state of a run in a checkpoint, without tensors."""
 
     recipe: str
     iteration: Count
@@ -52,12 +52,12 @@ def check(state: Mapping[str, Any], recipe: Recipe, data: ImageData) -> None:
     """Refuse to resume a run with another recipe, other data or another network.
 
     Raises:
-        UsageError: another recipe.
-        DataError: other data.
+        UsageError: the recipe differs.
+        DataError: the data differs.
         CheckpointError: the state is not that of a run.
     """
     plain = {name: state.get(name) for name in ("recipe", "iteration", "seconds", "data")}
-    standing = build(Standing, plain, "the checkpoint is not that of a run", CheckpointError)
+    standing = build(SavedRun, plain, "the checkpoint is not that of a run", CheckpointError)
     refuse_difference(Recipe.from_json(standing.recipe), recipe)
     if standing.iteration > recipe.iterations:
         raise CheckpointError(f"the checkpoint is of iteration {standing.iteration:,} of {recipe.iterations:,}")
@@ -71,7 +71,7 @@ def check(state: Mapping[str, Any], recipe: Recipe, data: ImageData) -> None:
 
 
 def refuse_difference(begun: Recipe, wanted: Recipe) -> None:
-    """Refuse a recipe that is not the one a run was begun with.
+    """Refuse a recipe that differs from that of the run.
 
     Raises:
         UsageError: naming the first field that differs.
@@ -85,10 +85,10 @@ def refuse_difference(begun: Recipe, wanted: Recipe) -> None:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Fill a network that the same recipe built.
+    """Load weights into a network that was built by the same recipe.
 
     Raises:
-        CheckpointError: its code has changed since.
+        CheckpointError: the network's code has changed since.
     """
     changed = set(weights_of(model)) ^ set(weights)
     if changed:
@@ -101,10 +101,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
 
 @contextmanager
 def unfit_refused() -> Iterator[None]:
-    """Refuse in one line a state that proves invalid while it is restored.
+    """Report an invalid state in one line while it is restored.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: the state is invalid.
     """
     try:
         yield

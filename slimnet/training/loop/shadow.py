@@ -1,4 +1,4 @@
-"""Shadow: the dense run beside one that shrinks, which shows whether removed channels would have come back."""
+"""Shadow: a dense run in parallel to one that shrinks, which shows whether removed channels would have come back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from slimnet.training.analysis.metrics import DEAD_BELOW, batchnorm_scales
 
 
 class DenseRun(Protocol):
-    """What a shadow needs of the run that it is."""
+    """The part of a training run that a shadow needs."""
 
     model: nn.Module
 
@@ -23,15 +23,14 @@ class DenseRun(Protocol):
 
 
 class Shadow:
-    """Trains a dense network on the batches of a shrinking run, and watches the γ of what that run has removed.
+    """Trains a dense network on the batches of a shrinking run, and watches the γ of the removed channels.
 
-    A channel is watched from when it has been removed there and is dead here. If its |γ| then reaches the threshold
-    again at some report, it counts as revived: it would have come back, had it not been set to zero. Channels that
-    have never been dead here since they were removed are not counted: the two runs differ by rounding, too, and drift
-    apart.
+    A channel is watched once it has been removed there and is dead here. If its |γ| reaches the threshold again at a
+    later report, it counts as revived: it would have come back, had it not been set to zero. Channels that have not
+    been dead here since their removal are not counted: the two runs diverge because of rounding too.
 
     Attributes:
-        run: the dense run; it has the recipe of the other one, without shrinking.
+        run: the dense run; it has the recipe of the shrinking one, without shrinking.
     """
 
     def __init__(self, run: DenseRun) -> None:
@@ -42,28 +41,28 @@ class Shadow:
 
     @property
     def revived(self) -> int:
-        """How many removed channels have come back here so far, whether or not they have died again."""
+        """The number of removed channels that have come back here so far, including those that died again."""
         return sum(int(each.sum()) for each in self._revived.values())
 
     def follow(self, iteration: int, removed: Mapping[str, tuple[int, ...]]) -> None:
-        """Train up to an iteration, and look at the γ of the channels that the other run has removed by then.
+        """Train up to an iteration, and check the γ of the channels that the other run has removed by then.
 
-        `removed` gives their positions in the dense network by the name of γ.
+        `removed` are their positions in the dense network, by the name of γ.
         """
         self.run.advance_to(iteration)
         for name, channels in removed.items():
-            gone = torch.zeros_like(self._watched[name])
-            gone[list(channels)] = True
+            is_removed = torch.zeros_like(self._watched[name])
+            is_removed[list(channels)] = True
             dead = self.run.model.get_parameter(name).detach().abs().cpu() < DEAD_BELOW
             self._revived[name] |= self._watched[name] & ~dead
-            self._watched[name] |= gone & dead
+            self._watched[name] |= is_removed & dead
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, with the state of the dense run."""
+        """The state for `restore`, including that of the dense run."""
         return {"run": self.run.state(), "watched": self._watched, "revived": self._revived}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what was watched up to a checkpoint; the run itself is made from its own state.
+        """Restore the watched channels of a checkpoint; the run itself is created from its own state.
 
         Raises:
             ValueError: the state is of another network.

@@ -1,4 +1,4 @@
-"""A run that takes dead channels out of its network every so many iterations, and counts them as dead."""
+"""Shrinking during training: dead channels are removed every `shrink_every` iterations, and still count as dead."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,10 +24,10 @@ EXAMPLES = 16
 
 
 class Shrinking:
-    """What a run does about dead channels: removes them where its recipe says so, and reports them.
+    """Removes dead channels during a run if its recipe shrinks, and reports them.
 
-    `shrinker` is None in a run that does not shrink; then the network is as it is built at all times. Several
-    processes that train together cut alike, since their γ and β are the same. `projections` is the record of what was
+    `shrinker` is None in a run that does not shrink; then the network keeps its widths. Processes that train together
+    remove the same channels, since their γ and β are the same. `projections` is the record of what was
     set to zero; None where it does not shrink, or where a checkpoint of an earlier slimnet has no record of its cuts.
     """
 
@@ -44,18 +44,18 @@ class Shrinking:
             self.projections = ProjectionRecord(found.threshold, found.largest_shift, found.patience, len(examples))
 
     def look(self, iteration: int) -> bool:
-        """After so many steps: whether it is time to look, and something has been dead for long enough."""
+        """Whether a check is due after this many steps and finds channels that have been dead for long enough."""
         if self.shrinker is None or iteration % self._every:
             return False
         return self._ranks.any(self.shrinker.look())
 
     def cut(self, iteration: int) -> bool:
-        """Remove what has been dead for long enough; whether that was anything. Nothing may wrap the network.
+        """Remove channels that have been dead for long enough; returns whether there were any.
 
-        `iteration` is recorded.
+        The network must not be wrapped meanwhile. `iteration` is recorded.
 
         Raises:
-            SlimnetError: as `Shrinker.cut`, or processes that train together would go on with different networks.
+            SlimnetError: as `Shrinker.cut`, or processes that train together would remove different channels.
         """
         assert self.shrinker is not None
         before = self.shrinker.plan
@@ -82,7 +82,7 @@ class Shrinking:
         return {"shrinker": {**self.shrinker.state_dict(), "projections": record}}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Make the dense network, which has its weights, as narrow as it was; its optimiser is restored after it."""
+        """Apply the stored plan to the dense network with restored weights; its optimiser is restored afterwards."""
         if self.shrinker is None:
             return
         self.shrinker.load_state_dict(state)
@@ -110,12 +110,12 @@ class Shrinking:
         return {} if plan is None else removed_scales(plan, self._scales)
 
     def sparsity(self) -> float:
-        """Share, 0..1, of the convolution channels that the network began with that are dead by γ or removed."""
+        """Share, 0..1, of the initial convolution channels that are dead by γ or removed."""
         dead, present = count_by_gamma(self._model)
         return (dead + self._channels - present) / self._channels if self._channels else 0.0
 
     def described(self, progress: Progress) -> Progress:
-        """The progress with what has been removed so far."""
+        """The progress with the number of removed channels and the remaining MACs."""
         plan = None if self.shrinker is None else self.shrinker.plan
         if plan is None:
             return progress
@@ -126,7 +126,7 @@ class Shrinking:
         )
 
     def snapshot(self, progress: Progress) -> Snapshot:
-        """γ and β as the dense network has them, so that all points of a history are alike."""
+        """γ and β in the shapes of the dense network, so that all snapshots of a history have the same shapes."""
         found = Snapshot.of(self._model, progress)
         shape = self._shape
         if shape is None:

@@ -1,4 +1,4 @@
-"""One step of training: forward, backward, optimiser, regularisers; and the sums over the steps of a report."""
+"""A training step: forward, backward, optimiser, regularisers; and the sums over the steps of a report."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +18,7 @@ from slimnet.training.recipe.regularisers import Regularisers
 
 
 class Tally:
-    """Loss and hits since the last report; the sums stay on the device, so that no step waits for another."""
+    """Loss and hits since the last report; the sums are on the device, so that steps need not synchronise."""
 
     def __init__(self, device: torch.device) -> None:
         self.steps = 0
@@ -50,7 +50,7 @@ class Tally:
         """Restore stored sums; the first process takes all of them.
 
         Raises:
-            ValueError: no number of steps.
+            ValueError: the number of steps is invalid.
         """
         if type(state["steps"]) is not int or state["steps"] < 0:
             raise ValueError(f"{state['steps']!r:.40} steps since the last report")
@@ -68,11 +68,11 @@ class Tally:
 class Step:
     """An optimiser step on a batch, in the recipe's precision.
 
-    Nothing in a call waits for the device, so a CUDA graph can capture it.
+    A call does not synchronise with the device, so that a CUDA graph can capture it.
 
     Attributes:
         optimiser: the optimiser of `model`.
-        forward: how `model` is called: itself, unless a wrapper around it is put here.
+        forward: the callable of the forward pass: `model`, or a wrapper around it.
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module, regularisers: Regularisers) -> None:
@@ -82,7 +82,7 @@ class Step:
         self._regularisers = regularisers
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, scale: float, tally: Tally) -> None:
-        """Train on images `(N, C, H, W)` with labels `(N,)`, at the schedule's scale."""
+        """Train on images `(N, C, H, W)` with labels `(N,)`, at the schedule's factor `scale`."""
         set_learning_rate(self.optimiser, self._recipe.lr * scale)
         with self._precision(images.device):
             scores = self.forward(images)
@@ -100,13 +100,13 @@ class Step:
         tally.add(loss.detach(), scores.detach(), labels)
 
     def cut(self, plan: SurgeryPlan) -> None:
-        """Follow a cut of the network and of the optimiser."""
+        """Adapt to a cut of the network and of the optimiser."""
         self._regularisers.cut(plan)
 
     def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
         if self._recipe.precision == "fp32":
             return nullcontext()
-        # Every weight is used once a step, so keeping its bfloat16 copy gains nothing, and a graph must not.
+        # Every weight is used once per step, so caching its bfloat16 copy gains nothing, and breaks graph capture.
         return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
     def state(self) -> dict[int, dict[str, Any]]:
@@ -118,7 +118,7 @@ class Step:
         """Restore a stored state, with the memory layout of the parameters.
 
         Raises:
-            ValueError: it is not what this optimiser keeps.
+            ValueError: it is not the state of this optimiser.
         """
         parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
         check_kept(self._recipe.optimiser, parameters, state)

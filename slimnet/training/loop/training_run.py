@@ -1,4 +1,4 @@
-"""The training loop: ordinary on purpose, because sparsity emerges in ordinary training."""
+"""The training loop: deliberately standard, because sparsity emerges in standard training."""
 
 import copy
 import dataclasses
@@ -31,14 +31,14 @@ from slimnet.training.loop.shadow import Shadow
 from slimnet.training.loop.shrinking_steps import Shrinking
 from slimnet.training.loop.step import Step, Tally
 from slimnet.training.recipe.channel_cost import relative_costs
-from slimnet.training.recipe.machine_settings import Tuning, compiler_told, gpu_settings
+from slimnet.training.recipe.machine_settings import Tuning, compiler_errors_reported, gpu_settings
 from slimnet.training.recipe.optimisers import set_initial_values
 from slimnet.training.recipe.recipe import Recipe
 from slimnet.training.recipe.regularisers import Regularisers
 from slimnet.training.warm_start import first_network
 
 HISTORY_POINTS = 50
-"""The number of snapshots of a run, evenly spread over its iterations (all of them in a shorter run)."""
+"""The number of snapshots of a run, evenly spaced over its iterations (one for each in a shorter run)."""
 
 _REPORTS = 2 * HISTORY_POINTS
 _LONGEST_SILENCE = 100
@@ -49,30 +49,30 @@ class DivergedError(SlimnetError):
 
 
 class TrainingRun(Iterator[Progress]):
-    """A network in training: each `next` trains for a few iterations and returns the progress.
+    """A training run: each `next` trains for a few iterations and returns the progress.
 
-    Iterate to train; stop at any time and resume later, with this run or with another that is given its `state`.
-    Runs of one recipe on the same data, machine and number of threads end with the same bits, whatever else
-    draws random numbers in between.
+    Iterate to train; stop at any time and resume later, with this run or with another one from its `state`. Runs of
+    one recipe on the same data, machine and number of threads are bitwise equal, also if other code draws random
+    numbers in between.
 
-    `model` is a network to train in place of the one that the recipe builds: a copy of it is trained, whatever its
-    widths. A resumed run needs one of the same shapes again.
+    `model` is trained, as a copy, in place of the network that the recipe builds; it may have other widths. A resumed
+    run needs one of the same shapes again.
 
-    `shadow` trains the dense network beside one that shrinks, on the same batches, and counts the removed channels that
-    come back there; `seconds` do not count it. A resumed run has a shadow if its state has one.
+    `shadow` trains a dense network in parallel to one that shrinks, on the same batches, and counts the removed
+    channels that come back there; `seconds` do not include it. A resumed run has a shadow if its state has one.
 
     Attributes:
         recipe: its recipe.
         data: its data.
-        model: the network, in train mode; evaluate or save it whenever the run is not inside `next`. Where the recipe
-            shrinks it gets narrower.
+        model: the network, in train mode; it may be evaluated or saved outside of `next`. If the recipe shrinks, it
+            becomes narrower.
         iteration: steps taken so far.
-        seconds: wall time spent in training so far, including earlier processes.
+        seconds: wall time of training so far, including earlier processes.
         history: about fifty snapshots, the last one at the end.
         device: its device.
         every: iterations from one report to the next.
-        patience: seconds after which a report is made at the end of the step, before it is due; several processes
-            that train together wait until it is due.
+        patience: seconds after which an early report is made at the end of the step; several processes that train
+            together wait until it is due.
         ranks: the processes that train together.
         tuning: its machine settings.
     """
@@ -98,7 +98,7 @@ class TrainingRun(Iterator[Progress]):
         self.iteration = 0
         self.history: list[Snapshot] = []
         self.every = every or min(_LONGEST_SILENCE, math.ceil(recipe.iterations / _REPORTS))
-        # Processes that report together have to do so after the same step, and clocks differ.
+        # Processes that train together must report after the same step, but their clocks differ.
         self.patience = patience if ranks.count == 1 else math.inf
         self.device = usable(device)
         self.seconds = 0.0
@@ -115,18 +115,18 @@ class TrainingRun(Iterator[Progress]):
         if state is not None:
             self._restore(state)
         self._shadow = self._make_shadow(state) if (shadow if state is None else "shadow" in state) else None
-        # A wrapper holds parameters at their width, so it comes after what a resumed run cuts.
+        # A wrapper holds parameters at their width, so it is created after a resumed run has been cut.
         self._step.forward = self._make_forward()
 
     def _built(self, given: nn.Module | None, *, resumed: bool) -> nn.Module:
-        """The network with its first weights, the same in every process; the random streams part after it."""
+        """The network with its initial weights, the same in every process; the random streams differ afterwards."""
         with random_numbers_back([self.device]):
             torch.manual_seed(self.recipe.seed)
             if given is not None:
                 check_filled(given)
                 model = copy.deepcopy(given)
             else:
-                # What a run that goes on began with may be gone by now.
+                # The warm-start file of a resumed run may no longer exist.
                 with real_by_default():
                     model = build(self.recipe.arch, self.recipe.arch_args) if resumed else first_network(self.recipe)
             model.to(self.device).train()
@@ -137,12 +137,12 @@ class TrainingRun(Iterator[Progress]):
         if self.recipe.sync_batchnorm and self.ranks.count > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if self.device.type == "cuda" or self.recipe.precision == "bf16":
-            # As the images lie. In float32 a CPU gains nothing: its weight gradients do not come like that.
+            # The memory format of the images. A CPU gains nothing in float32: its weight gradients have another one.
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
     def _make_shadow(self, state: Mapping[str, Any] | None) -> Shadow:
-        """The dense run beside this one.
+        """The shadow of this run.
 
         Raises:
             UsageError: the recipe does not shrink, or several processes train it.
@@ -161,7 +161,7 @@ class TrainingRun(Iterator[Progress]):
         return shadow
 
     def _make_forward(self) -> Callable[..., Any]:
-        """How the network is called in training: wrapped for several processes, compiled, or as it is."""
+        """The callable of the forward pass: the network, wrapped for several processes, or compiled."""
         forward = self.ranks.wrap(self.model, self.device)
         return torch.compile(forward) if self.tuning.compiled else forward
 
@@ -188,7 +188,7 @@ class TrainingRun(Iterator[Progress]):
         return self
 
     def __next__(self) -> Progress:
-        """Train until the next report, which is due at the multiples of `every`, at the end, and on timeout.
+        """Train until the next report, which is due at multiples of `every`, at the end, and after `patience`.
 
         Raises:
             StopIteration: the recipe's iterations are done, or a stop was requested.
@@ -219,13 +219,13 @@ class TrainingRun(Iterator[Progress]):
             self._shrink()
 
     def advance_to(self, iteration: int) -> None:
-        """Take the steps up to an iteration without a report; `seconds` do not count them."""
+        """Take the steps up to an iteration without a report; `seconds` do not include them."""
         with self._surroundings():
             while self.iteration < min(iteration, self.recipe.iterations):
                 self._take_step()
 
     def _shrink(self) -> None:
-        """Remove dead channels, without what wraps, compiles or captures the network at its width."""
+        """Remove dead channels; wrappers, compiled code and captured graphs of the old widths are discarded."""
         self._step.forward = self.model
         if self.ranks.count > 1:
             # A wrapper for several processes is part of reference cycles.
@@ -233,7 +233,7 @@ class TrainingRun(Iterator[Progress]):
         try:
             if self._shrinking.cut(self.iteration):
                 if self.tuning.compiled:
-                    # Else the compiler would take each cut for one more of a few variants that it allows.
+                    # Otherwise each cut would count towards the compiler's limit of recompilations.
                     torch.compiler.reset()
                 if isinstance(self._advance, cuda_graph_step.CapturedStep):
                     self._advance.start_again()
@@ -253,7 +253,7 @@ class TrainingRun(Iterator[Progress]):
         return loss, accuracy
 
     def _remembered(self, reported: tuple[float, float], first: int) -> Progress:
-        """The progress to report, which about fifty times is added to the history as well."""
+        """The progress to report; about fifty times in a run it is added to the history too."""
         total = self.recipe.iterations
         epoch = self.iteration * self.recipe.batch_size / len(self.data.x_train)
         progress = Progress(self.iteration, total, *reported, self.sparsity(), self.seconds, epoch)
@@ -266,12 +266,12 @@ class TrainingRun(Iterator[Progress]):
         return progress
 
     def sparsity(self) -> float:
-        """Share, 0..1, of convolution channels dead by γ; those that have been removed count as dead."""
+        """Share, 0..1, of convolution channels dead by γ, including removed ones."""
         return self._shrinking.sparsity()
 
     @property
     def plan(self) -> SurgeryPlan | None:
-        """From the network that the recipe builds to `model`; None where nothing has been removed."""
+        """The plan from the network that the recipe builds to `model`; None if nothing has been removed."""
         return None if self._shrinking.shrinker is None else self._shrinking.shrinker.plan
 
     @property
@@ -280,9 +280,9 @@ class TrainingRun(Iterator[Progress]):
         return self._shrinking.projections
 
     def dense_model(self) -> nn.Module:
-        """The network as the recipe builds it, which computes what `model` does: removed channels are zeros.
+        """A network with the widths of the recipe that computes the same as `model`: removed channels are zeros.
 
-        That is `model` itself where nothing has been removed, and else a copy in its mode and on its device.
+        It is `model` itself if nothing has been removed, otherwise a copy in its mode and on its device.
         """
         if self.plan is None:
             return self.model
@@ -294,16 +294,16 @@ class TrainingRun(Iterator[Progress]):
     def stop(self) -> None:
         """Request a stop after the current step, also from a signal handler or another thread.
 
-        Where several processes train together, all of them end at the next report.
+        If several processes train together, all of them end at the next report.
         """
         self._wish_to_stop = True
         self._stopping = self.ranks.count == 1
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to resume from here bit for bit, which `torch.load(weights_only=True)` can read.
+        """Everything needed for a bitwise resume from here, readable by `torch.load(weights_only=True)`.
 
-        It holds what `save_checkpoint` writes as well, with weights in the shapes that the recipe builds. Every process
-        has to ask for it at the same iteration.
+        It includes the entries of `save_checkpoint`, with weights in the shapes that the recipe builds. All processes
+        must call it at the same iteration.
         """
         return {
             **resume_checks.described(self._shrinking.weights(), self.recipe, self.data, self.iteration),
@@ -329,12 +329,12 @@ class TrainingRun(Iterator[Progress]):
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
-        """The settings during steps, which are undone for the caller."""
+        """The process-wide settings during steps, which are restored afterwards."""
         with (
             torch_threads(self.tuning.threads),
             denormals_flushed(),
             gpu_settings(self.tuning, self.device),
-            compiler_told(self.tuning),
+            compiler_errors_reported(self.tuning),
             self._own_randomness(),
         ):
             yield
@@ -370,18 +370,17 @@ def train(
 ) -> TrainingRun:
     """Start a run: iterate over it for its `Progress`, then take its `model` and `history`.
 
-    It reports about a hundred times, but at least every hundred iterations; `every` sets another interval. Where steps
-    are so long that `patience` seconds pass, it reports after the current step.
-    `threads` are those of the CPU (torch's own number when None); a small network is fastest on one. `tuning`
-    says that and what else a machine can be asked for. `ranks` are the processes that train together, `shadow` trains
-    a dense network beside one that shrinks, to count removed channels that come back there, and `state` is that of an
-    earlier run of the same recipe, from which this one resumes.
+    It reports about a hundred times, but at least every hundred iterations; `every` sets another interval. If
+    `patience` seconds pass before, it reports after the current step. `threads` are those of the CPU (default:
+    torch's); a small network is fastest on one. `tuning` has this and the other machine settings. `ranks` are the
+    processes that train together. `shadow` trains a dense network in parallel to one that shrinks, to count removed
+    channels that come back there. `state` is that of an earlier run of the same recipe, which this one resumes.
 
     Raises:
         ArchitectureError: the recipe's network cannot be built.
         DataError: the network does not take the data.
-        UsageError: `every` or `threads` below 1, a device that is not there, or a recipe that the machine or the state
-            does not allow.
+        UsageError: `every` or `threads` is below 1, the device does not exist, or the recipe is not possible on this
+            machine or with this state.
     """
     tuning = tuning or Tuning()
     if threads is not None:

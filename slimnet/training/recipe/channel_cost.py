@@ -20,9 +20,9 @@ Piece = tuple[float, tuple[np.ndarray, ...]]
 def channel_costs(model: nn.Module, example_inputs: ExampleInputs, unit: Cost = "macs") -> dict[str, torch.Tensor]:
     """The savings of removing each channel alone, in MACs for one example or in parameters, float64 `(C,)` by γ.
 
-    It is counted in the network as it is: the channel's own filter, its slice of every layer that reads it, and
-    for parameters its biases and BatchNorms too. A channel that several γ must all give up, as along a residual
-    stream, is shared evenly among them. A channel that can never be removed costs nothing.
+    They include the channel's filter, its slice of every layer that reads it, and for parameters also its biases and
+    BatchNorms. The savings of a channel set with several γ, as along a residual stream, are divided equally among
+    them. A channel that can never be removed saves nothing.
 
     Raises:
         TraceError, InputError: as `slimnet.slim` does.
@@ -41,14 +41,14 @@ def relative_costs(model: nn.Module, example_inputs: ExampleInputs, unit: Cost =
     """`channel_costs` over their mean, so that the mean over all γ of the network is 1.
 
     Raises:
-        UsageError: no channel behind a BatchNorm can be removed, so that there is nothing to weigh.
+        UsageError: no channel of a BatchNorm can be removed, so that all savings are 0.
         TraceError, InputError: as `slimnet.slim` does.
     """
     costs = channel_costs(model, example_inputs, unit)
     total = sum(float(cost.sum()) for cost in costs.values())
     if not total:
         raise UsageError(
-            f"cost_aware has nothing to weigh in {type(model).__name__}: no channel behind a BatchNorm can be "
+            f"cost_aware has no effect in {type(model).__name__}: no channel behind a BatchNorm can be "
             "removed; leave it out"
         )
     mean = total / sum(cost.numel() for cost in costs.values())
@@ -64,7 +64,7 @@ def layer_macs(graph: ChannelGraph, sets: np.ndarray) -> Iterator[Piece]:
 
 def parameter_sizes(graph: ChannelGraph, sets: np.ndarray, model: nn.Module) -> Iterator[Piece]:
     """Every parameter with its number of elements, shared ones once."""
-    # A grouped convolution's weight is as long as one group on its second axis; its reader knows all inputs.
+    # The second axis of a grouped convolution's weight has the length of one group; its reader has all inputs.
     readers = {layer.weight: layer for layer in graph.readers}
     for name, parameter in model.named_parameters():
         if name in readers:

@@ -17,14 +17,14 @@ class Tuning:
     """The use of the machine by a run.
 
     Attributes:
-        threads: of the CPU; None leaves torch's own number. A small network is fastest on one.
+        threads: threads of the CPU; None keeps torch's number. A small network is fastest on one.
         compiled: let `torch.compile` generate the network's kernels; the first step then takes a minute.
-        cuda_graph: replay each step as one captured CUDA graph, which spares small batches their launches;
-            None does so wherever it can be done (one GPU, and an optimiser that can be captured).
+        cuda_graph: replay each step as one captured CUDA graph, which saves the kernel launches of small batches;
+            None does so if it is possible (one GPU, and an optimiser that can be captured).
         tf32: let GPUs round the factors of float32 products to 10 bits of mantissa.
 
     Raises:
-        UsageError: fewer than one thread.
+        UsageError: the number of threads is below 1.
     """
 
     threads: int | None = None
@@ -39,7 +39,7 @@ class Tuning:
 
 @contextmanager
 def gpu_settings(tuning: Tuning, device: torch.device) -> Iterator[None]:
-    """Within the context, set TF32 and let cuDNN find its fastest kernels; no effect on CPUs.
+    """Set TF32 and enable cuDNN's benchmark mode in the context; no effect on CPUs.
 
     Raises:
         SlimnetError: the GPU's memory is too small.
@@ -55,20 +55,22 @@ def gpu_settings(tuning: Tuning, device: torch.device) -> Iterator[None]:
 
 
 def current(device: torch.device) -> AbstractContextManager[Any]:
-    """Make a GPU the current device, whose streams are used by default, for example in a graph capture."""
+    """Make a GPU the current device, whose streams are the default, for example in a graph capture."""
     return nullcontext() if device.index is None else torch.cuda.device(device)
 
 
 @contextmanager
-def compiler_told(tuning: Tuning) -> Iterator[None]:
+def compiler_errors_reported(tuning: Tuning) -> Iterator[None]:
     """Report a failure of torch.compile in one line.
 
     Raises:
-        UsageError: instead of what the compiler raised.
+        UsageError: the compiler failed.
     """
     try:
         yield
     except Exception as error:
         if tuning.compiled and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise UsageError(f"torch.compile does not manage this network here: {reason(error)}; go without") from error
+            raise UsageError(
+                f"torch.compile cannot compile this network here: {reason(error)}; train without it"
+            ) from error
         raise

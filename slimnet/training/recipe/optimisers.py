@@ -1,4 +1,4 @@
-"""Optimisers with the paper's settings (section 3), with γ and β in groups of their own."""
+"""Optimisers with the paper's settings (section 3), with γ and β in separate parameter groups."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,14 +21,14 @@ KEPT: Mapping[OptimiserName, frozenset[str]] = {
     "adagrad": frozenset(["step", "sum"]),
     "rmsprop": frozenset(["step", "square_avg"]),
 }
-"""The state of each of torch's optimisers for a parameter: single numbers, or tensors of the parameter's shape."""
+"""The state of each of torch's optimisers for a parameter: scalars, or tensors of the parameter's shape."""
 
 
 def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the parameters of `model`, with L2 coupled: λθ joins the gradient first.
+    """The recipe's optimiser over the parameters of `model`, with coupled L2: λθ is added to the gradient.
 
-    That is what torch calls `weight_decay`. The recipe's own `weight_decay` is not in here, nor is any other
-    regulariser: see `Regularisers`. Where L2 depends on a channel's cost, γ is left to them as well.
+    This is `weight_decay` of torch's optimisers. The recipe's `weight_decay` and the other regularisers are applied by
+    `Regularisers`, and so is L2 of γ if it depends on a channel's cost.
     """
     kinds = scales_and_shifts(model)
     others = [parameter for parameter in model.parameters() if id(parameter) not in kinds.members]
@@ -45,7 +45,7 @@ def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 
 def _constructed(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     optim, lr, eps, betas = torch.optim, recipe.lr, recipe.eps, recipe.betas
-    # Adagrad's fused step refuses GPUs in older versions of torch (2.11, for one); the others' do not.
+    # Adagrad's fused step does not support GPUs in older versions of torch (such as 2.11); the others do.
     on_cpu = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
     match recipe.optimiser:
         case "sgd":
@@ -63,7 +63,7 @@ def _constructed(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Op
 
 
 def check_kept(name: OptimiserName, parameters: Sequence[nn.Parameter], state: Mapping[int, Any]) -> None:
-    """Refuse data that is not the state of an optimiser, by parameter number, for these parameters.
+    """Refuse data that is not the state of an optimiser for these parameters, by parameter number.
 
     Raises:
         ValueError: naming the parameter's number.
@@ -83,7 +83,7 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
 
 
 class ScalesAndShifts:
-    """The γ and the β of every BatchNorm, each parameter once, first layer first."""
+    """The γ and the β of every BatchNorm, each parameter once, in module order."""
 
     def __init__(self) -> None:
         self.scales: list[nn.Parameter] = []
@@ -91,7 +91,7 @@ class ScalesAndShifts:
         self.members: set[int] = set()
 
     def add(self, kind: list[nn.Parameter], parameter: nn.Parameter | None) -> None:
-        """Take a parameter in, unless it is none or known."""
+        """Add a parameter, unless it is None or present."""
         if parameter is not None and id(parameter) not in self.members:
             self.members.add(id(parameter))
             kind.append(parameter)

@@ -11,7 +11,7 @@ def require(holds: object, name: str, value: Any, wanted: str) -> None:
     """Refuse a field's value.
 
     Raises:
-        UsageError: it does not hold what is wanted of it.
+        UsageError: `holds` is false.
     """
     if not holds:
         raise UsageError(f"the recipe's {name} is {value!r}; it must be {wanted}")

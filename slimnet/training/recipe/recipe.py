@@ -16,7 +16,7 @@ Precision = Literal["fp32", "bf16"]
 Cost = Literal["macs", "params"]
 
 DROP_FACTOR = 0.1
-"""The default factor on learning rate and weight decay at each drop of the schedule."""
+"""The default factor of learning rate and weight decay at each drop of the schedule."""
 
 BASE_SETTINGS: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.1, "momentum": 0.9},
@@ -27,7 +27,7 @@ BASE_SETTINGS: dict[str, dict[str, Any]] = {
     "adagrad": {"lr": 1e-2, "eps": 1e-10},
     "rmsprop": {"lr": 1e-3, "rho": 0.99, "eps": 1e-8},
 }
-"""The paper's settings of each optimiser; what it does not print (Adamax, Adagrad, RMSprop's ρ) is torch's."""
+"""The paper's settings of each optimiser; those not printed (Adamax, Adagrad, RMSprop's ρ) are torch's defaults."""
 
 UNUSED = {"momentum": 0.9, "betas": (0.9, 0.99), "rho": 0.9, "eps": 1e-8}
 """The value of settings that a recipe's optimiser does not have."""
@@ -37,50 +37,50 @@ UNUSED = {"momentum": 0.9, "betas": (0.9, 0.99), "rho": 0.9, "eps": 1e-8}
 class Recipe:
     """A training run: network, data, optimiser, regularisers, schedule, precision and seed.
 
-    The defaults are the paper's on CIFAR but for the regularisers, which are off. Lengths are in iterations, so
-    that they mean the same at every batch size.
+    The defaults are the paper's on CIFAR except for the regularisers, which are off. Lengths are in iterations, which
+    do not depend on the batch size.
 
     Attributes:
-        arch: a name that `slimnet.models.build` knows.
-        arch_args: arguments of that network, as JSON knows them (tuples become lists).
-        data: a source that `slimnet.data.load_data` knows.
+        arch: the name of an architecture (`slimnet.models.build`).
+        arch_args: arguments of that network, as JSON values (tuples become lists).
+        data: the source of a data set (`slimnet.data.load_data`).
         image_size: the height and width, in pixels, that images are resized to; None keeps their size.
         iterations: optimiser steps, each on exactly `batch_size` images.
         optimiser: one of the paper's seven: sgd, adam, amsgrad, adamax, adadelta, adagrad, rmsprop.
-        lr: learning rate before the first drop. None becomes the paper's for that optimiser, as it does for the
-            settings below; they are then numbers, which stay where another recipe is made from this one.
+        lr: learning rate before the first drop. None is replaced by the paper's value for that optimiser, here and in
+            the settings below; recipes derived from this one then keep these numbers.
         momentum: of SGD.
         nesterov: whether SGD uses Nesterov momentum, as in Network Slimming.
-        betas: decay rates of the two moments of Adam and its kin.
+        betas: decay rates of the two moments of Adam and its variants.
         rho: decay rate of the mean square in Adadelta and RMSprop.
-        eps: added to the denominator. Under Adam a dead γ, which only L2 moves, vanishes where lr·λ/eps is below
-            38 (2(1 + β₁)/(1 − β₁), the bound of stability); above it, it jitters by about lr/10.
+        eps: added to the denominator. Under Adam a dead γ, which only L2 changes, decays to 0 if lr·λ/eps is below
+            38 (2(1 + β₁)/(1 − β₁), the stability bound); otherwise it oscillates by about lr/10.
         l2: λ added to the gradient as λθ, for every parameter, γ and β included (L2 regularisation).
-        weight_decay: λ of θ ← (1 − λ·s)·θ after the step, s the schedule's scale and not lr (section 2.2).
+        weight_decay: λ of θ ← (1 − λ·s)·θ after the step, where s is the schedule's factor and not lr (section 2.2).
         decoupled: λ of θ ← (1 − lr·λ)·θ before the step, which is AdamW's weight decay.
         l1_gamma: λ added to the gradient of every γ as λ·sign(γ) (Network Slimming).
-        cost_aware: scale the L2 of each γ by what its channel costs, in MACs or parameters, with the mean left at
-            `l2` (section 5's wish); None for the same L2 everywhere.
+        cost_aware: scale the L2 of each γ by the cost of its channel, in MACs or parameters, with mean `l2` (suggested
+            in section 5); None for the same L2 everywhere.
         gamma_lr_scale: factor on the learning rate of every γ.
         beta_lr_scale: factor on the learning rate of every β.
         gamma_init: initial value of every γ; None keeps that of the network, which is 1.
         beta_init: initial value of every β; None keeps that of the network, which is 0.
         batch_size: images per step, of all processes together.
-        drops: the iterations from which the schedule's scale is multiplied by `drop_factor` once more.
-        drop_factor: factor on the schedule's scale at each drop.
-        cosine: let the schedule's scale fall to 0 along half a cosine over all iterations, in the place of drops.
-        flips: mirror a random half of the images left to right.
-        crop: move each image by up to so many pixels at random, black around it (Network Slimming: 4).
+        drops: the iterations at which the schedule's factor is multiplied by `drop_factor`.
+        drop_factor: factor on the schedule's factor at each drop.
+        cosine: cosine schedule: the factor falls to 0 along half a cosine over all iterations, instead of drops.
+        flips: mirror a random half of the images horizontally.
+        crop: shift each image by up to this many pixels at random, with black padding (Network Slimming: 4).
         precision: "fp32", or "bf16" for a forward and backward pass in bfloat16 over float32 weights.
-        sync_batchnorm: BatchNorm statistics over the whole batch where several GPUs share it.
-        shrink_every: remove, during training and every so many iterations, channels that were dead in three successive
-            checks; 0 for never. The run goes on as it would with these channels at zero.
+        sync_batchnorm: BatchNorm statistics over the whole batch if several GPUs share it.
+        shrink_every: during training, at multiples of this iteration, remove channels that were dead in three
+            successive checks; 0 for never. The run continues as if these channels were set to zero.
         warm_start: the checkpoint with the initial weights; None for random ones.
         warm_start_sha256: SHA-256 of that file, so that a resumed run notices another one.
-        seed: decides the initial weights, the order of the images, how they are varied, and dropout.
+        seed: seed of the initial weights, the order of the images, their augmentation, and dropout.
 
     Raises:
-        UsageError: a value out of its range or of another type.
+        UsageError: a value is out of its range or of another type.
     """
 
     arch: str
@@ -172,7 +172,7 @@ class Recipe:
         self._require("betas", pair and all(is_number(b, below=1) for b in self.betas), "two numbers in [0, 1)")
 
     def _freeze(self) -> None:
-        """Keep lists as tuples, and the arguments as JSON gives them back, so that a recipe equals itself read."""
+        """Convert lists to tuples, and the arguments by JSON, so that a recipe equals the one read from its JSON."""
         object.__setattr__(self, "betas", tuple(self.betas))
         object.__setattr__(self, "drops", tuple(self.drops))
         self._require("arch_args", isinstance(self.arch_args, dict), "a dict from argument names to values")
@@ -183,51 +183,51 @@ class Recipe:
         object.__setattr__(self, "arch_args", copy)
 
     def schedule_scale(self, iteration: int) -> float:
-        """s of the step after `iteration` steps: 1, times `drop_factor` for each drop so far, or the cosine."""
+        """The schedule's factor s after `iteration` steps: `drop_factor` for each drop so far, or the cosine."""
         if self.cosine:
             return (1 + math.cos(math.pi * iteration / self.iterations)) / 2
         return self.drop_factor ** sum(drop <= iteration for drop in self.drops)
 
     def lasting(self, iterations: int) -> "Recipe":
-        """The same recipe over another number of iterations, with its drops at the same shares of them.
+        """The same recipe with another number of iterations, with drops at the same fractions of it.
 
         Raises:
-            UsageError: fewer than one iteration.
+            UsageError: the number is below 1.
         """
         drops = sorted({max(1, drop * iterations // self.iterations) for drop in self.drops})
         return dataclasses.replace(self, iterations=iterations, drops=tuple(drops))
 
     def to_json(self) -> str:
-        """The recipe as JSON text, one field a line."""
+        """The recipe as JSON text, one field per line."""
         return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        """Read what `to_json` wrote, now or in an earlier version; fields that have a default may be missing.
+        """Read the output of `to_json`, also of earlier versions; fields with a default may be missing.
 
-        The text may come from anywhere: a network that it makes by code of its own (`package.module:factory`) is not
-        built unless the recipe is `trusted`.
+        The text is untrusted: a network from other code (`package.module:factory`) is not built unless the recipe is
+        `trusted`.
 
         Raises:
-            UsageError: text that is not JSON, or not a recipe.
+            UsageError: the text is not JSON, or not a recipe.
         """
         values = parse_json(text, "the recipe", UsageError)
         if not isinstance(values, dict):
             raise UsageError("the recipe must be a JSON object of field names and values")
         if "drop_at" in values and "drops" not in values:
-            # Until there could be several drops, the only one had this name.
+            # The name of the only drop, before recipes could have several.
             drop = values.pop("drop_at")
             values["drops"] = [] if drop is None else [drop]
         read = build(cls, values, "the recipe", UsageError)
         return dataclasses.replace(read, arch=UntrustedName(read.arch))
 
     def trusted(self, *, arguments: bool = True) -> "Recipe":
-        """The same recipe, marked as written by the caller: the network is built by the code it names.
+        """The same recipe, trusted: its network is built by the code that it names.
 
-        Without `arguments` only the name is trusted, as when the caller repeats it.
+        Without `arguments` only the name is trusted, such as when the caller repeats it.
 
         Raises:
-            ArchitectureError: the arguments reach for other files, and only the name is trusted.
+            ArchitectureError: the arguments would open other files, and only the name is trusted.
         """
         if not arguments:
             check_arguments(self.arch, self.arch_args)
@@ -248,8 +248,7 @@ DIGITS_DEMO = Recipe(
 )
 """The demo's run: 84 to 85 % of the filters die, the test accuracy is 98.6 to 99.2 % (seeds 0 to 5).
 
-It takes about 45 s on one thread of an AMD EPYC (Milan). A network this small gains nothing from more
-threads, and where other work keeps the cores busy they cost minutes. Found by trial: lr and λ are far above
-the paper's, as the run is 160 times shorter; eps is too, so that dead γ vanish after the drop (most are then
-below 1e-8).
+It takes about 45 s on one thread of an AMD EPYC (Milan). A network this small gains nothing from more threads, which
+cost minutes on busy cores. The settings were found by experiment: lr and λ are far above the paper's, since the run is
+160 times shorter; eps is too, so that dead γ decay to 0 after the drop (most are then below 1e-8).
 """

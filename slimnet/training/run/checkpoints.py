@@ -1,4 +1,4 @@
-"""The checkpoints of a run: the newest two are kept, each complete, so that one good one always exists."""
+"""The checkpoints of a run: the newest two are kept, so that one complete checkpoint always exists."""
 
 import re
 import zipfile
@@ -14,16 +14,16 @@ from slimnet.training.loop.checkpoint_file import write
 
 KEPT = 2
 DAMAGED = ".damaged"
-"""The suffix of a checkpoint that cannot be read, so that it is tried only once."""
+"""The suffix of a checkpoint that could not be read, so that it is not read again."""
 
 
 NUMBER = re.compile("[0-9]{1,18}")
-"""The file name of one iteration, without its suffix."""
+"""The file name of a checkpoint, without its suffix: its iteration."""
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The newest checkpoint that can be read, and those that should have been newer but cannot."""
+    """The newest readable checkpoint, and the newer ones that are damaged."""
 
     path: Path
     state: Mapping[str, Any]
@@ -31,10 +31,10 @@ class Found:
 
 
 def save(folder: Path, state: Mapping[str, Any]) -> Path:
-    """Write the state of a run as NNNNNNNN.pt, named by its iteration; then drop all but the newest two.
+    """Write the state of a run as NNNNNNNN.pt, named by its iteration; then delete all but the newest two.
 
     Raises:
-        SlimnetError: the disk refuses it; the earlier ones are unharmed.
+        SlimnetError: it cannot be written; earlier checkpoints are unchanged.
     """
     path = folder / f"{state['iteration']:08d}.pt"
     write(path, state, SlimnetError)
@@ -45,12 +45,12 @@ def save(folder: Path, state: Mapping[str, Any]) -> Path:
 
 
 def newest(folder: Path) -> Found | None:
-    """Read the newest checkpoint of a run; None where it has none yet.
+    """Read the newest checkpoint of a run; None if it has none yet.
 
-    One that is damaged gets another name, and the one before is read.
+    A damaged checkpoint is renamed, and the one before it is read.
 
     Raises:
-        CheckpointError: there are some, and all are damaged.
+        CheckpointError: all of them are damaged.
     """
     damaged: list[Path] = []
     for path in _present(folder):
@@ -64,7 +64,7 @@ def newest(folder: Path) -> Found | None:
 
 
 def reached(folder: Path) -> int | None:
-    """The iteration of the newest checkpoint, which is not opened; None where there is none."""
+    """The iteration of the newest checkpoint by its name; None if there is none."""
     return max(numbered(folder, ".pt"), default=None)
 
 
@@ -72,7 +72,7 @@ def read(path: Path) -> Mapping[str, Any]:
     """The state of a run, its checksums verified and nothing executed.
 
     Raises:
-        CheckpointError: no such file, or a damaged one.
+        CheckpointError: the file is missing or damaged.
     """
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as archive:
@@ -92,7 +92,7 @@ def read(path: Path) -> Mapping[str, Any]:
 
 
 def is_stored(archive: zipfile.ZipFile) -> bool:
-    """Whether every part of an archive is stored uncompressed, as torch writes them, so that none can expand."""
+    """Whether every entry of an archive is uncompressed, as torch writes them, so that none can expand."""
     return all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
 
 

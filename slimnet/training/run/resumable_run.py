@@ -21,7 +21,7 @@ from slimnet.training.run.sessions import Session
 from slimnet.training.run.slimming_forecast import Forecaster
 
 SHARE = 0.02
-"""The part of the training time that checkpoints by the clock may take."""
+"""The fraction of the training time that checkpoints at time intervals may take."""
 
 FIRST_REPORTS = 11
 """How many of a run's first reports say how long its steps took at first."""
@@ -31,12 +31,12 @@ State = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Interval:
-    """How often checkpoints are written: every so many `iterations` (at the next report), or by the clock.
+    """The interval of checkpoints: a number of `iterations` (at the next report), or a time.
 
-    By the clock that is every `seconds`, and less often where writing one takes long.
+    The time is `seconds`, or longer if writing a checkpoint takes long.
 
     Raises:
-        UsageError: fewer than one iteration.
+        UsageError: `iterations` is below 1.
     """
 
     iterations: int | None = None
@@ -50,12 +50,12 @@ class Interval:
 class KeptRun(Iterator[Progress]):
     """A training run in its folder: iterate over it as over the run itself, then `close` it.
 
-    Reports go into the metrics, snapshots into the history, and checkpoints are written from time to time. The
-    run resumes from the newest good checkpoint in the folder, if there is one; then it ends bit for bit as if it
-    had never been interrupted.
+    Reports are written to the metrics, snapshots to the history, and checkpoints at intervals. The run resumes from
+    the newest readable checkpoint in the folder, if there is one; its result is then bitwise the same as without an
+    interruption.
 
-    `folder` is None in all but the first of the processes that train together. `begin` makes the run from a
-    state, or from the start where that is None.
+    `folder` is None in all but the first of the processes that train together. `begin` creates the run from a state, or
+    a new one from None.
 
     Attributes:
         run: the run.
@@ -84,10 +84,10 @@ class KeptRun(Iterator[Progress]):
         self._saved_at, self._cost = time.monotonic(), 0.0
         self._forecaster = Forecaster(self.run)
         if folder is not None:
-            # Checked here too: without a checkpoint nothing else compares them.
+            # Checked here too, since without a checkpoint nothing else compares them.
             refuse_difference(folder.recipe, self.run.recipe)
             folder.forget_after(self.run.iteration)
-            folder.sign(Session.of(self.run))
+            folder.add_session(Session.of(self.run))
             history = read_history(folder.path)
             self.run.history[:] = snapshots(history)
             self.first_reports = tuple(history.progress[:FIRST_REPORTS])
@@ -120,11 +120,11 @@ class KeptRun(Iterator[Progress]):
         return progress
 
     def save(self) -> None:
-        """Write a checkpoint of the run as it stands, unless there is one; every process has to ask for it.
+        """Write a checkpoint of the current state, unless there is one; all processes must call it.
 
         Raises:
             DivergedError: a weight is no longer finite.
-            SlimnetError: the disk refuses it.
+            SlimnetError: it cannot be written.
         """
         if self._saved == self.run.iteration:
             return
@@ -142,7 +142,7 @@ class KeptRun(Iterator[Progress]):
         self._cost = self._saved_at - start
 
     def close(self) -> Path | None:
-        """Write the last checkpoint, and of a finished run its model, whose path this returns in the first process.
+        """Write the last checkpoint and, if the run is finished, its model; returns its path in the first process.
 
         Raises:
             DivergedError, SlimnetError: as `save`.
@@ -166,7 +166,7 @@ class KeptRun(Iterator[Progress]):
 
 
 def shared(found: Found | None, ranks: Ranks) -> State | None:
-    """The state that the first process found, in all of them; each reads the file itself."""
+    """The state that the first process found, in all processes; each reads the file itself."""
     path = ranks.as_first(found.path if found else None)
     if path is None or found is not None:
         return found.state if found else None

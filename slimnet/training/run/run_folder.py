@@ -1,12 +1,12 @@
 """The folder of a run: its recipe, its metrics, and its checkpoints and history.
 
-* recipe.json: everything needed to run it again
-* metrics.jsonl: one JSON object a report
+* recipe.json: everything needed to repeat it
+* metrics.jsonl: one JSON object for each report
 * sessions.jsonl: one JSON object for each session, a process that trained the run
 * history/NNNNNNNN.safetensors: γ and β of every BatchNorm, about fifty times
 * checkpoints/NNNNNNNN.pt: the newest two, from which the run resumes
-* model.pt, report.html: once it is finished
-* lock: held as long as a process trains here
+* model.pt, report.html: of a finished run
+* lock: held while a process trains here
 """
 
 import dataclasses
@@ -48,9 +48,9 @@ class RunHistory:
     Attributes:
         recipe: its recipe.
         progress: every report, in order.
-        iterations: when γ and β were kept, int64 `(T,)`.
-        scales: γ of every BatchNorm by module path, first layer first, `(T, channels)`.
-        shifts: β likewise, of those that have it.
+        iterations: the iterations of the snapshots, int64 `(T,)`.
+        scales: γ of every BatchNorm by module path, in module order, `(T, channels)`.
+        shifts: β of every BatchNorm that has it, likewise.
     """
 
     recipe: Recipe
@@ -61,11 +61,11 @@ class RunHistory:
 
 
 class RunFolder:
-    """A run's folder, held by the one process that writes to it; see `create_run` and `reopen_run`.
+    """A run's folder, locked by the one process that writes to it; see `create_run` and `reopen_run`.
 
     Attributes:
-        path: of the folder.
-        recipe: of the run.
+        path: the path of the folder.
+        recipe: the recipe of the run.
     """
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
@@ -76,7 +76,7 @@ class RunFolder:
         self._metrics: IO[str] | None = None
 
     def checkpoint(self) -> checkpoints.Found | None:
-        """The newest good checkpoint; see `checkpoints.newest`.
+        """The newest readable checkpoint; see `checkpoints.newest`.
 
         Raises:
             CheckpointError: all of them are damaged.
@@ -84,10 +84,10 @@ class RunFolder:
         return checkpoints.newest(self.path / CHECKPOINTS)
 
     def save(self, state: Mapping[str, Any]) -> Path:
-        """Write a checkpoint, once the metrics up to it are on the disk.
+        """Write a checkpoint, after the metrics up to it are on the disk.
 
         Raises:
-            SlimnetError: the disk refuses it.
+            SlimnetError: it cannot be written.
         """
         if self._metrics is not None:
             with os_errors_as(self.path / METRICS, SlimnetError):
@@ -95,11 +95,11 @@ class RunFolder:
         return checkpoints.save(self.path / CHECKPOINTS, state)
 
     def forget_after(self, iteration: int) -> None:
-        """Drop reports after a checkpoint, which will be made again, and half-written files.
+        """Delete the reports after an iteration, which will be repeated, and incomplete files.
 
         Raises:
             UsageError: a line of the metrics is damaged.
-            SlimnetError: the disk refuses it.
+            SlimnetError: they cannot be written.
         """
         for name in (CHECKPOINTS, HISTORY):
             clear(self.path / name)
@@ -112,10 +112,10 @@ class RunFolder:
             path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def report(self, progress: Progress) -> None:
-        """Add a line to the metrics; one that a crash cuts short is dropped when the run resumes.
+        """Append a line to the metrics; an incomplete one after a crash is deleted when the run resumes.
 
         Raises:
-            SlimnetError: the disk refuses it.
+            SlimnetError: it cannot be written.
         """
         told_of = {name: value for name, value in dataclasses.asdict(progress).items() if value is not None}
         with os_errors_as(self.path / METRICS, SlimnetError):
@@ -128,7 +128,7 @@ class RunFolder:
         """Add γ and β to the history.
 
         Raises:
-            SlimnetError: the disk refuses it.
+            SlimnetError: it cannot be written.
         """
         tensors = {SCALE + name: value for name, value in snapshot.scales.items()}
         tensors |= {SHIFT + name: value for name, value in snapshot.shifts.items()}
@@ -136,20 +136,20 @@ class RunFolder:
         with whole_file(self.path / HISTORY / f"{snapshot.progress.iteration:08d}{KEPT_SUFFIX}", SlimnetError) as path:
             path.write_bytes(safetensors.torch.save(tensors, order))
 
-    def sign(self, session: Session) -> None:
-        """Record the session.
+    def add_session(self, session: Session) -> None:
+        """Append a line to the sessions.
 
         Raises:
-            SlimnetError: the disk refuses it.
+            SlimnetError: it cannot be written.
         """
         with os_errors_as(self.path / SESSIONS, SlimnetError), open_to_append(self.path / SESSIONS) as file:
             file.write(session.to_line())
 
     def last_session(self) -> Session | None:
-        """The last session; None where there is none.
+        """The last session; None if there is none.
 
         Raises:
-            UsageError: the list of them cannot be read.
+            UsageError: the file of sessions cannot be read.
         """
         try:
             lines = read_text(self.path / SESSIONS, errors="replace").splitlines()
@@ -168,11 +168,11 @@ class RunFolder:
 
 @contextmanager
 def create_run(path: str | Path, recipe: Recipe) -> Iterator[RunFolder]:
-    """Make the folder of a new run, and hold it while the context lasts.
+    """Create the folder of a new run, and lock it in the context.
 
     Raises:
-        UsageError: something is there already, or another process holds it.
-        SlimnetError: the disk refuses it.
+        UsageError: it exists and is not empty, or another process holds it.
+        SlimnetError: it cannot be written.
     """
     path = Path(path)
     refuse_taken(path)
@@ -189,14 +189,14 @@ def refuse_taken(path: Path) -> None:
     """Refuse a folder for a new run that is not empty.
 
     Raises:
-        UsageError: it has.
-        SlimnetError: it cannot be looked into.
+        UsageError: it is not empty.
+        SlimnetError: it cannot be read.
     """
     if (path / RECIPE).exists():
         raise UsageError(f"{path} already holds a run; resume it with --resume {path}, or name another folder")
     with os_errors_as(path, SlimnetError):
         names = sorted(set(os.listdir(path)) - {LOCK}) if path.is_dir() else []
-    # A process that is killed while it writes the recipe leaves its staging behind.
+    # A process that is killed while it writes the recipe leaves a staging file.
     present = [name for name in names if not is_staging(name)]
     if present:
         raise UsageError(f"{path} is a folder with {present[0]} in it; name a new one for the run")
@@ -204,10 +204,10 @@ def refuse_taken(path: Path) -> None:
 
 @contextmanager
 def reopen_run(path: str | Path) -> Iterator[RunFolder]:
-    """Open the folder of an earlier run again, and hold it while the context lasts.
+    """Open the folder of an earlier run again, and lock it in the context.
 
     Raises:
-        UsageError: there is no run, its recipe is none, or another process holds it.
+        UsageError: there is no run, its recipe is invalid, or another process holds it.
     """
     path = Path(path)
     recipe = recipe_of(path)
@@ -219,7 +219,7 @@ def recipe_of(path: Path) -> Recipe:
     """The recipe in a run's folder.
 
     Raises:
-        UsageError: there is no run in it, or its recipe is none.
+        UsageError: there is no run in it, or its recipe is invalid.
     """
     try:
         text = read_text(path / RECIPE)
@@ -271,7 +271,7 @@ def snapshots(history: RunHistory) -> list[Snapshot]:
 
 
 def _stacked(kept: list[Kept], kind: str) -> dict[str, torch.Tensor]:
-    """One kind of tensor of every layer that has it, over time."""
+    """One kind of tensor of every layer that has it, stacked over time."""
     if not kept:
         return {}
     layers, first = kept[0]
@@ -285,7 +285,7 @@ def _snapshot(file: Path) -> Kept:
         with safetensors.safe_open(file, "pt") as content:
             layers = from_json(list[str], (content.metadata() or {})["layers"], "its list of layers", CheckpointError)
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    # Of types that NumPy does not have safetensors and torch raise nearly anything.
+    # For types that NumPy does not have, safetensors and torch raise exceptions of many kinds.
     except (OSError, SafetensorError, CheckpointError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise _damaged(file) from error
     if any(tensor.ndim != 1 or tensor.dtype not in (torch.float32, torch.float64) for tensor in tensors.values()):
@@ -294,7 +294,7 @@ def _snapshot(file: Path) -> Kept:
 
 
 def _check_alike(files: Mapping[int, Path], kept: Mapping[int, Kept]) -> None:
-    """Refuse a history whose files are about different networks."""
+    """Refuse a history whose files are of different networks."""
     forms = [(layers, {name: len(tensor) for name, tensor in tensors.items()}) for layers, tensors in kept.values()]
     for form, file in zip(forms, files.values(), strict=True):
         if form != forms[0]:
@@ -309,7 +309,7 @@ def _reports(path: Path) -> Iterator[tuple[str, Progress]]:
     """The lines of a run's metrics, and the reports in them.
 
     Raises:
-        UsageError: they cannot be read, or one that is not the last is no report.
+        UsageError: they cannot be read, or a line other than the last is no report.
     """
     try:
         text = read_text(path / METRICS, errors="replace")
@@ -322,7 +322,7 @@ def _reports(path: Path) -> Iterator[tuple[str, Progress]]:
         try:
             yield line, report_in(line)
         except UsageError as error:
-            # Of the last line a crash leaves a part.
+            # A crash may leave an incomplete last line.
             if number < len(lines):
                 place = f"{path / METRICS}, line {number}"
                 raise UsageError(f"{place}: {error}; delete that line, or take the file from a copy") from error

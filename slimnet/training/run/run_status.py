@@ -12,7 +12,7 @@ from slimnet.training.run.checkpoints import reached
 from slimnet.training.run.run_folder import CHECKPOINTS, METRICS, report_in
 
 TAIL = 8192
-"""Bytes read from the end of the metrics: about thirty reports, from whose pace the remaining time is estimated."""
+"""Bytes read from the end of the metrics: about thirty reports, from which the remaining time is estimated."""
 
 Stamp = tuple[int, int, int]
 """The identity, the length and the time of a file."""
@@ -20,14 +20,14 @@ Stamp = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The newest report of a run, and its remaining seconds at its recent pace."""
+    """The newest report of a run, and the estimated remaining seconds."""
 
     progress: Progress
     seconds_left: float
 
 
-def standing(folder: Path) -> RunStatus | None:
-    """The status of the run in a folder; None where it has not reported yet."""
+def status_of(folder: Path) -> RunStatus | None:
+    """The status of the run in a folder; None if it has not reported yet."""
     try:
         with open_file(folder / METRICS) as file:
             length = file.seek(0, os.SEEK_END)
@@ -37,14 +37,14 @@ def standing(folder: Path) -> RunStatus | None:
         return None
     newest = []
     for line in text.splitlines():
-        # The first line may have lost its beginning, and the last may not be written to its end yet.
+        # The first line may lack its beginning, and the last may not be complete yet.
         with contextlib.suppress(UsageError):
             newest.append(report_in(line))
     return RunStatus(newest[-1], seconds_left(newest)) if newest else None
 
 
 def seconds_left(newest: list[Progress]) -> float:
-    """The remaining seconds of a run after the last of these reports, at their pace; for one report at the run's."""
+    """The remaining seconds of a run after these reports, at their mean pace; for a single one at that of the run."""
     first, last = newest[0], newest[-1]
     start, began = (first.iteration, first.seconds) if len(newest) > 1 else (0, 0.0)
     return (last.seconds - began) / max(1, last.iteration - start) * (last.total - last.iteration)
@@ -60,5 +60,5 @@ def stamp(folder: Path) -> Stamp | None:
 
 
 def resumes_at(folder: Path) -> int | None:
-    """The iteration of the newest checkpoint of a run, complete or not; None where it has none."""
+    """The iteration of the newest checkpoint of a run, complete or not; None if it has none."""
     return reached(folder / CHECKPOINTS)

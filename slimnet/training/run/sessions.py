@@ -18,8 +18,8 @@ from slimnet.training.loop.training_run import TrainingRun
 class Session:
     """A process that trains a run, with its settings.
 
-    `iteration` is where it starts, `began` is UTC, `device` is the GPU's name where there is one, and
-    `processes` is how many train together. The others are the run's own `every` and `tuning`.
+    `iteration` is its first iteration, `began` is in UTC, `device` is the GPU's name if there is one, and `processes`
+    is the number of processes that train together. The others are `every` and `tuning` of the run.
     """
 
     began: str
@@ -55,7 +55,7 @@ class Session:
 
     @classmethod
     def from_line(cls, line: str) -> "Session | None":
-        """Read the output of `to_line`; None for a line that a crash cut short, or that another version wrote."""
+        """Read the output of `to_line`; None for an incomplete line, or one of another version."""
         try:
             return from_json(cls, line, "the session", UsageError)
         except UsageError:

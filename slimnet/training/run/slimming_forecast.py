@@ -13,17 +13,17 @@ from slimnet.training.loop.progress import Progress
 from slimnet.training.loop.training_run import TrainingRun
 
 SHARE = 0.01
-"""The part of the training time that forecasts may take."""
+"""The fraction of the training time that forecasts may take."""
 
 
 class Forecaster:
-    """Estimates the size after slimming, rarely enough to take little of the training time.
+    """Computes the MACs after slimming, at intervals that take little of the training time.
 
-    The plan is made on meta tensors: it computes nothing, draws no random numbers, and reads γ and β where they
-    are. A network that cannot be traced has no forecast.
+    The plan is made on meta tensors: it computes nothing, draws no random numbers, and reads γ and β in place. A
+    network that cannot be traced has no forecast.
 
-    It is made between two reports and not in a thread beside them: planning is Python throughout and holds Python's
-    global lock, so the steps would wait for it all the same, and it would read weights that are changing.
+    It is made between two reports and not in a parallel thread: planning is pure Python and holds the global lock, so
+    the steps would wait for it anyway, and it would read weights that are changing.
     """
 
     def __init__(self, run: TrainingRun) -> None:
@@ -34,7 +34,7 @@ class Forecaster:
         self._possible = True
 
     def add(self, progress: Progress) -> Progress:
-        """The progress with the network's MACs and those that slimming would leave, where it is time for them."""
+        """The progress with the network's MACs and those after slimming, if a forecast is due."""
         self._began = progress.seconds if self._began is None else self._began
         last = progress.iteration == progress.total
         if not self._possible or not (last or self._spent <= SHARE * (progress.seconds - self._began)):
@@ -42,7 +42,7 @@ class Forecaster:
         start = time.perf_counter()
         try:
             before, after = self._macs()
-        except Exception:  # whatever it is, a forecast is not worth the run
+        except Exception:  # a failed forecast must not end the run
             self._possible = False
             return progress
         self._spent += time.perf_counter() - start
@@ -52,6 +52,6 @@ class Forecaster:
         model = self._run.model
         graph = trace(model, self._example)
         plan = make_plan(model, self._example, graph, dead_by_scale(graph, DEAD_BELOW))
-        # A run that shrinks is compared with the network that it began with.
+        # A run that shrinks is compared with its initial network.
         dense = plan.macs_before if self._run.plan is None else self._run.plan.macs_before
         return dense, plan.macs_after
