@@ -138,6 +138,10 @@ def saved_in_words(savings: Savings | None) -> list[str]:
     lines = [f"{savings.channels_removed:,} channels removed in training, {share:.0f} % of the MACs left"]
     if savings.first_ms is not None and savings.last_ms is not None:
         lines.append(f"a step took {savings.last_ms:.3g} ms at the end, {savings.first_ms:.3g} ms at first")
+    if savings.revived is not None:
+        known = savings.revived and savings.revived_alive is not None
+        alive = f", {savings.revived_alive:,} alive at its end" if known else ""
+        lines.append(f"{savings.revived:,} removed channels came back in the dense run beside it{alive}")
     return lines
 
 

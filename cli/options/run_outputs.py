@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 output = in_group("Output")
 
 TENSORBOARD = "tensorboard"
-SERIES = ("loss", "accuracy", "sparsity", "epoch", "macs_if_slimmed", "macs_left", "revived")
+SERIES = ("loss", "accuracy", "sparsity", "epoch", "macs_if_slimmed", "macs_left", "revived", "revived_alive")
 
 OPTIONS = (
     output("--checkpoint-every", type=click.IntRange(1), metavar="N", help="Iterations.  [default: about a minute]"),
@@ -27,7 +27,8 @@ OPTIONS = (
     output(
         "--shadow",
         is_flag=True,
-        help="With --shrink: train the dense network beside it, and count removed filters that come back there.",
+        help="With --shrink: train the dense network beside it, and count removed filters that come back there, and "
+        "how many of them are alive at the end.",
     ),
     output("--tensorboard", is_flag=True, help="Write DIR/tensorboard as well."),
 )

@@ -91,6 +91,8 @@ def described(progress: Progress) -> str:
         removed = f", {progress.channels_removed} channels removed, {share:.0f} % of the MACs left"
         if progress.revived is not None:
             removed += f", {progress.revived} came back in the dense run"
+        if progress.revived and progress.revived_alive is not None:
+            removed += f" ({progress.revived_alive} alive)"
     return (
         f"epoch {progress.epoch:.1f}, loss {progress.loss:.3f}, accuracy {100 * progress.accuracy:.0f} %, "
         f"{100 * progress.sparsity:.0f} % of the filters dead{removed}"

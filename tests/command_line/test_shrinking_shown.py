@@ -1,5 +1,6 @@
 """What the terminal says of a run that removes dead filters: the time of a step as it trains, and what it has saved."""
 
+import dataclasses
 import io
 
 import pytest
@@ -74,6 +75,10 @@ def test_lines_say_what_was_saved_and_fit_into_80_columns():
         "9 channels removed in training, 40 % of the MACs left",
         "a step took 43 ms at the end, 240 ms at first",
     ]
+    shadowed = [dataclasses.replace(each, revived=12, revived_alive=3) for each in reports([240] * 5)]
+    line = saved_in_words(Savings.of(shadowed))[-1]
+    assert line == "12 removed channels came back in the dense run beside it, 3 alive at its end"
+    assert len(line) < 80
     assert Savings.of(reports([240])[:0]) is None
     assert Savings.of(reports([240] * 3)[:1]) is None
     assert saved_in_words(None) == []

@@ -267,10 +267,11 @@ def test_a_shadow_counts_the_removed_filters_that_come_back_in_the_dense_run(sta
     reports = list(plain)
     run = train(dying(start), images(), every=1, threads=1, shadow=True)
     beside = list(run)
-    assert [dataclasses.replace(each, revived=None, seconds=0.0) for each in beside] == [
+    assert [dataclasses.replace(each, revived=None, revived_alive=None, seconds=0.0) for each in beside] == [
         dataclasses.replace(each, seconds=0.0) for each in reports
     ]
-    assert {each.revived for each in beside} == {0} == {revived_by_hand(start, 1)}
+    assert {(each.revived, each.revived_alive) for each in beside} == {(0, 0)}
+    assert revived_by_hand(start, 1) == 0
 
     advance = TrainingRun._take_step
 
@@ -286,7 +287,8 @@ def test_a_shadow_counts_the_removed_filters_that_come_back_in_the_dense_run(sta
     run = train(dying(start), images(), every=1, threads=1, shadow=True)
     counts = [each.revived for each in run]
     assert counts[-1] == expected
-    assert "1 came back in the dense run" in described(dataclasses.replace(beside[-1], revived=1))
+    again = dataclasses.replace(beside[-1], revived=3, revived_alive=1)
+    assert "3 came back in the dense run (1 alive)" in described(again)
     state = None
     for _ in range(2):
         run = train(dying(start), images(), every=1, threads=1, shadow=True, state=state)
@@ -294,6 +296,28 @@ def test_a_shadow_counts_the_removed_filters_that_come_back_in_the_dense_run(sta
         torch.save(run.state(), tmp_path / "state.pt")
         state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert halves == counts[15:30]
+
+
+def test_a_filter_that_came_back_and_died_again_is_not_alive_at_the_end(start, monkeypatch):
+    """One γ of the dense run is as large as this text says at each iteration; the other run has removed its channel."""
+    advance = TrainingRun._take_step
+    sizes = {
+        **dict.fromkeys(range(10, 20), 1.0),
+        **dict.fromkeys(range(20, 25), 0.0),
+        **dict.fromkeys(range(25, 28), 1.0),
+    }
+
+    def step(self: TrainingRun) -> None:
+        advance(self)
+        if not self.recipe.shrink_every:
+            with torch.no_grad():
+                self.model.features.bn2.weight[3] = sizes.get(self.iteration, 0.0)
+
+    monkeypatch.setattr(TrainingRun, "_take_step", step)
+    found = {}
+    for each in train(dying(start), images(), every=1, threads=1, shadow=True):
+        found.setdefault((each.revived, each.revived_alive), each.iteration)
+    assert found == {(0, 0): 1, (1, 1): 10, (1, 0): 20}
 
 
 def test_a_shadow_needs_a_run_that_shrinks():

@@ -114,7 +114,7 @@ def _shrunk(record: TrainingRecord) -> list[str]:
     times = ""
     if saved.first_ms is not None and saved.last_ms is not None:
         times = f"; a step took {saved.first_ms:.3g} ms at the beginning and {saved.last_ms:.3g} ms at the end"
-    return [f"{removed}{times}.", *_projected(record), *_revived(record)]
+    return [f"{removed}{times}.", *_projected(record), *_revived(saved)]
 
 
 def _projected(record: TrainingRecord) -> list[str]:
@@ -126,10 +126,13 @@ def _projected(record: TrainingRecord) -> list[str]:
     return [f"Setting them to zero before that changed what a layer receives {change}."]
 
 
-def _revived(record: TrainingRecord) -> list[str]:
+def _revived(saved: Savings) -> list[str]:
     """What the dense run beside it shows."""
-    came_back = record.last.revived
-    return [] if came_back is None else [f"{came_back:,} of them came back in the dense run beside it."]
+    if saved.revived is None:
+        return []
+    known = saved.revived and saved.revived_alive is not None
+    alive = f"; {saved.revived_alive:,} of these were alive at the last look" if known else ""
+    return [f"{saved.revived:,} removed channels came back in the dense run beside it{alive}."]
 
 
 def _slimmed(record: TrainingRecord) -> list[str]:

@@ -21,7 +21,7 @@ class Progress:
     `macs_left` those of the current one, and `channels_removed` counts the removed channels; all three are present from
     the first cut on. `projection_change` is the largest change of a layer's input when they were set to zero, relative
     to the layer's largest input, if it was measured. `revived` counts the removed channels that came back in its
-    shadow, if there is one.
+    shadow, if there is one, and `revived_alive` those of them that are alive there at this report.
     """
 
     iteration: Count
@@ -37,6 +37,7 @@ class Progress:
     channels_removed: Count | None = None
     projection_change: Amount | None = None
     revived: Count | None = None
+    revived_alive: Count | None = None
 
 
 @dataclass(frozen=True, eq=False)

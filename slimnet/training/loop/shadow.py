@@ -1,6 +1,7 @@
 """Shadow: a dense run in parallel to one that shrinks, which shows whether removed channels would have come back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.training.analysis.metrics import DEAD_BELOW, batchnorm_scales
+from slimnet.training.loop.progress import Progress
 
 
 class DenseRun(Protocol):
@@ -38,11 +40,12 @@ class Shadow:
         scales = {f"{name}.weight": gamma for name, gamma in batchnorm_scales(run.model).items()}
         self._watched = {name: torch.zeros(gamma.numel(), dtype=torch.bool) for name, gamma in scales.items()}
         self._revived = {name: each.clone() for name, each in self._watched.items()}
+        self._alive = {name: each.clone() for name, each in self._watched.items()}
 
-    @property
-    def revived(self) -> int:
-        """The number of removed channels that have come back here so far, including those that died again."""
-        return sum(int(each.sum()) for each in self._revived.values())
+    def described(self, progress: Progress) -> Progress:
+        """The progress with the numbers of channels that came back here and of those that are alive at this report."""
+        alive = (self._revived[name] & each for name, each in self._alive.items())
+        return replace(progress, revived=_count(self._revived.values()), revived_alive=_count(alive))
 
     def follow(self, iteration: int, removed: Mapping[str, tuple[int, ...]]) -> None:
         """Train up to an iteration, and check the γ of the channels that the other run has removed by then.
@@ -56,6 +59,7 @@ class Shadow:
             dead = self.run.model.get_parameter(name).detach().abs().cpu() < DEAD_BELOW
             self._revived[name] |= self._watched[name] & ~dead
             self._watched[name] |= is_removed & dead
+            self._alive[name] = ~dead
 
     def state(self) -> dict[str, Any]:
         """The state for `restore`, including that of the dense run."""
@@ -72,6 +76,10 @@ class Shadow:
             if {key: value.shape for key, value in theirs.items()} != {key: each.shape for key, each in mine.items()}:
                 raise ValueError("the dense run beside it watched channels of another network")
             mine.update({key: value.to(torch.bool) for key, value in theirs.items()})
+
+
+def _count(channels: Iterable[torch.Tensor]) -> int:
+    return sum(int(each.sum()) for each in channels)
 
 
 def removed_scales(plan: SurgeryPlan, scales: Sequence[str]) -> dict[str, tuple[int, ...]]:

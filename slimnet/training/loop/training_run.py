@@ -260,7 +260,7 @@ class TrainingRun(Iterator[Progress]):
         progress = self._shrinking.described(progress)
         if self._shadow is not None:
             self._shadow.follow(self.iteration, self._shrinking.removed())
-            progress = dataclasses.replace(progress, revived=self._shadow.revived)
+            progress = self._shadow.described(progress)
         if self.iteration * HISTORY_POINTS // total > first * HISTORY_POINTS // total:
             self.history.append(self._shrinking.snapshot(progress))
         return progress

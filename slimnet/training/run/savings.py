@@ -14,10 +14,11 @@ PACES = 100
 
 @dataclass(frozen=True)
 class Savings:
-    """What was removed during a run up to its last report.
+    """What was removed during a run up to its last report, and what a dense run beside it shows.
 
     `macs` are those of the network that it began with. `first_ms` and `last_ms` are the time of a step in the first and
-    in the last tenth of the run; None where too few reports say so.
+    in the last tenth of the run; None where too few reports say so. `revived` of the removed channels came back in the
+    dense run, and `revived_alive` of these were alive at the last report; None where there was none.
     """
 
     channels_removed: int
@@ -25,6 +26,8 @@ class Savings:
     macs_left: int
     first_ms: float | None
     last_ms: float | None
+    revived: int | None = None
+    revived_alive: int | None = None
 
     @classmethod
     def of(cls, progress: Sequence[Progress]) -> "Savings | None":
@@ -33,7 +36,8 @@ class Savings:
         if last is None or last.macs is None or last.macs_left is None:
             return None
         first_ms, last_ms = first_and_last(step_times(progress)[1])
-        return cls(last.channels_removed or 0, last.macs, last.macs_left, first_ms, last_ms)
+        removed, back, alive = last.channels_removed or 0, last.revived, last.revived_alive
+        return cls(removed, last.macs, last.macs_left, first_ms, last_ms, back, alive)
 
 
 def step_times(progress: Sequence[Progress]) -> tuple[np.ndarray, np.ndarray]:
