@@ -8,6 +8,7 @@ from slimnet.models.architecture import Architecture
 from slimnet.modules.digest import weights_digest
 from slimnet.modules.example_inputs import Inputs
 from slimnet.surgery.certificate import Certificate
+from slimnet.surgery.cut_history import plan_from_the_first
 from slimnet.surgery.plan import SurgeryPlan
 
 
@@ -15,7 +16,8 @@ from slimnet.surgery.plan import SurgeryPlan
 class Slimmed:
     """A slim network with its plan and its certificate.
 
-    `certificate` is what was measured when the network was made, see `current_certificate`.
+    `certificate` is what was measured when the network was made, see `current_certificate`. `plan` is for the network
+    that was slimmed; where that was cut before, `whole_plan` begins with the network as it was built.
     """
 
     model: nn.Module
@@ -28,6 +30,15 @@ class Slimmed:
     def current_certificate(self) -> Certificate:
         """The certificate as it is for the weights that `model` has now: trained further, it is not certified."""
         return self.certificate.for_weights(weights_digest(self.model))
+
+    @property
+    def whole_plan(self) -> SurgeryPlan:
+        """The plan from the network as it was built to the slim one, all earlier cuts included.
+
+        Raises:
+            PlanError: the plans do not compose.
+        """
+        return plan_from_the_first(self.model, self.plan)
 
     def __str__(self) -> str:
         return f"{self.plan}\n{self.current_certificate}"

@@ -58,10 +58,11 @@ class Blueprint:
 
         Raises:
             BundleError: an example input that cannot be described.
+            PlanError: the network was cut several times, by plans that do not compose.
         """
         return cls(
             slimmed.architecture,
-            slimmed.plan,
+            slimmed.whole_plan,
             describe_inputs(slimmed.example_inputs),
             tuple(name for name, parameter in slimmed.model.named_parameters() if not parameter.requires_grad),
             tuple(path for path, module in slimmed.model.named_modules() if module.training),

@@ -11,27 +11,27 @@ import torch
 from torch import nn
 
 from slimnet.bundle.activations import check_activations
-from slimnet.bundle.blueprint import Blueprint, read_weights, weights_into, write_weights
+from slimnet.bundle.blueprint import Blueprint, weights_into, write_weights
+from slimnet.bundle.forms import compare, forms, module_runner
+from slimnet.bundle.further_training import trained_further
 from slimnet.bundle.input_spec import random_inputs
 from slimnet.bundle.manifest import CERTIFICATE, ONNX, PLAN, PROGRAM, WEIGHTS, read_manifest, write_manifest
 from slimnet.bundle.projections import PROJECTIONS, read_projections, write_projections
-from slimnet.errors import BundleError, CertificateError, ChangedBundleError, ExportError, PlanError, UsageError
-from slimnet.export.capture import capture, forward, private_copy, with_batch
+from slimnet.bundle.stored_certificate import read_certificate
+from slimnet.errors import BundleError, CertificateError, ChangedBundleError, PlanError, UsageError
+from slimnet.export.capture import capture
 from slimnet.export.onnx import write_onnx
-from slimnet.export.onnx_runner import OnnxRunner, limit_for
-from slimnet.export.pt2.runner import ProgramRunner, TorchRunner, program_bytes
-from slimnet.export.random_forward import Runner, depends_on_random_numbers
+from slimnet.export.pt2.runner import TorchRunner, program_bytes
+from slimnet.export.random_forward import Runner
 from slimnet.models.architecture import Architecture
 from slimnet.models.bounded_build import Shapes, bounded_by
-from slimnet.modules.digest import digest_of
-from slimnet.modules.example_inputs import Inputs, tensors_in
 from slimnet.modules.loaders import batches_once
 from slimnet.shrinking.projection_record import ProjectionRecord
 from slimnet.slimmed import Slimmed
 from slimnet.storage.files import refuse_existing, whole_folder
-from slimnet.storage.records import read_json
 from slimnet.surgery.certificate import DENSE, Certificate, certify
-from slimnet.surgery.equivalence import BATCHES, nothing_finite, relative_difference, same_shapes, tolerance_for
+from slimnet.surgery.equivalence import BATCHES
+from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.devices import device_of
 from slimnet.torch_state.random_state import random_numbers_kept
 
@@ -94,35 +94,44 @@ class Verification:
 
 
 def save(
-    slimmed: Slimmed,
+    slimmed: Slimmed | nn.Module,
     folder: str | os.PathLike[str],
     *,
     source: str | None = None,
+    like: str | os.PathLike[str] | None = None,
     projections: ProjectionRecord | None = None,
 ) -> Path:
     """Write a slim network as a bundle: weights and plan, exported program, ONNX, certificate and manifest.
 
-    All three forms are run and must agree with `slimmed.model` before the folder appears. `source` says where the dense
-    network came from, and `projections` what a training that shrank it set to zero; both are recorded. The network is
-    not touched. One that was trained further is saved as well, with a certificate that says so and does not hold.
+    `slimmed` is what `slim` returned, or with `like` the network of that bundle after further training in a loop of
+    one's own. All three forms are run and must agree with the network before the folder appears. `source` says where
+    the dense network came from, and `projections` what a training that shrank it set to zero; both are recorded, and
+    are those of `like` by default. The network is not touched. One that was trained further is saved with a certificate
+    that says so and does not hold. The plan of a network that was slimmed several times holds all cuts, from the
+    network as it was built.
 
     Raises:
-        BundleError: the folder exists or cannot be written, the network is not what its architecture builds, its
-            certificate did not hold when it was measured, or `projections` are of another network.
+        BundleError: the folder exists or cannot be written, the network is not what its architecture builds or not
+            that of `like`, its certificate did not hold when it was measured, or `projections` are of another network.
         ExportError: the network cannot be exported, or a form does not agree.
+        UsageError: a module without `like`.
     """
     target = Path(folder)
+    refuse_existing(target, BundleError)
+    if isinstance(slimmed, nn.Module):
+        slimmed, record = trained_further(slimmed, like)
+        source, projections = source or record.source, projections or record.projections
     with whole_folder(target, BundleError) as staging:
-        write_parts(slimmed, staging)
+        plan = write_parts(slimmed, staging)
         certificate = read_certificate(staging)
         if projections is not None:
-            write_projections(projections, staging, slimmed.plan, certificate)
+            write_projections(projections, staging, plan, certificate)
         module = rebuilt(slimmed, staging)
-        write_exports(slimmed, staging, source)
+        write_exports(slimmed, staging, source, plan.digest)
         everything: dict[str, Runner] = {"the network": module_runner(slimmed.model), **forms(staging, module)}
         everything[f"{PROGRAM} as torch loads it"] = TorchRunner(staging / PROGRAM)
         compare(everything, slimmed.example_inputs.map(lambda tensor: tensor.detach().cpu()), target)
-        write_manifest(staging, source, slimmed.plan.digest)
+        write_manifest(staging, source, plan.digest)
     return target
 
 
@@ -216,16 +225,19 @@ def verify_bundle(
     return replace(checked, measured=measured, other_dense=other)
 
 
-def write_parts(slimmed: Slimmed, folder: Path) -> None:
-    """Write what the network is built again from, and its certificate."""
+def write_parts(slimmed: Slimmed, folder: Path) -> SurgeryPlan:
+    """Write what the network is built again from, and its certificate; returns the plan that is written."""
+    blueprint = Blueprint.of(slimmed)
     write_weights(slimmed.model, folder / WEIGHTS)
-    Blueprint.of(slimmed).write(folder / PLAN)
-    (folder / CERTIFICATE).write_text(slimmed.current_certificate.to_json() + "\n", encoding="utf-8")
+    blueprint.write(folder / PLAN)
+    certificate = slimmed.current_certificate.of_several_cuts(blueprint.plan)
+    (folder / CERTIFICATE).write_text(certificate.to_json() + "\n", encoding="utf-8")
+    return blueprint.plan
 
 
-def write_exports(slimmed: Slimmed, folder: Path, source: str | None) -> None:
-    """Write the forms that run without the network's own code."""
-    metadata = {"plan_digest": slimmed.plan.digest, "certificate": slimmed.current_certificate.verdict}
+def write_exports(slimmed: Slimmed, folder: Path, source: str | None, digest: str) -> None:
+    """Write the forms that run without the network's own code; `digest` is the plan's."""
+    metadata = {"plan_digest": digest, "certificate": slimmed.current_certificate.verdict}
     metadata |= {} if source is None else {"source": source}
     captured = capture(slimmed.model, slimmed.example_inputs)
     (folder / PROGRAM).write_bytes(program_bytes(captured.program))
@@ -233,18 +245,19 @@ def write_exports(slimmed: Slimmed, folder: Path, source: str | None) -> None:
 
 
 def rebuilt(slimmed: Slimmed, folder: Path) -> nn.Module:
-    """The network as `load` will build it; where it has no architecture, a copy with the weights as written.
+    """The network as `load` will build it; a copy with the weights as written where that needs code from elsewhere.
 
     Raises:
         BundleError: the network was changed after its architecture was built.
     """
-    if slimmed.architecture is None:
+    architecture = slimmed.architecture
+    if architecture is None or (architecture.imports_code and not architecture.is_trusted):
         return weights_into(slimmed.model, folder / WEIGHTS)
     try:
-        return Blueprint.read(folder / PLAN).build(unseeded(slimmed.architecture), folder / WEIGHTS)
+        return Blueprint.read(folder / PLAN).build(unseeded(architecture), folder / WEIGHTS)
     except (PlanError, BundleError) as error:
         raise BundleError(
-            f"the network is not what {slimmed.architecture} builds ({str(error).partition(';')[0]}); "
+            f"the network is not what {architecture} builds ({str(error).partition(';')[0]}); "
             "make it in a factory of your own, package.module:factory"
         ) from error
 
@@ -302,95 +315,3 @@ def verifiable_module(blueprint: Blueprint, folder: Path, dense: nn.Module | Non
     if dense is None and not known:
         return None
     return blueprint.build(dense or fresh_dense(blueprint, folder, trust=trust), folder / WEIGHTS)
-
-
-def forms(folder: Path, module: nn.Module | None) -> dict[str, Runner]:
-    """Every form of a bundle's network, ready to run."""
-    first = {} if module is None else {WEIGHTS: module_runner(module)}
-    return {
-        **first,
-        PROGRAM: ProgramRunner(folder / PROGRAM),
-        ONNX: OnnxRunner(folder / ONNX, limit_for(folder / WEIGHTS)),
-    }
-
-
-def module_runner(module: nn.Module) -> Runner:
-    """Runs a copy of a module on the CPU in evaluation mode."""
-    copy = private_copy(module)
-    return lambda inputs: tensors_in(forward(copy, inputs))
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """The largest relative difference of each form to the first, and the forms of which only shapes were compared."""
-
-    differences: Mapping[str, float]
-    only_shapes: tuple[str, ...]
-
-
-def compare(runners: Mapping[str, Runner], inputs: Inputs, place: Path) -> Agreement:
-    """Run all forms on the same inputs and the same random numbers, as far as they can draw the same.
-
-    Raises:
-        ExportError: one differs from the first by more than the tolerance, or that is nowhere finite.
-    """
-    (reference, first), *others = runners.items()
-    random = depends_on_random_numbers(first, with_batch(inputs, BATCHES[0]))
-    # onnxruntime has a generator of its own.
-    only_shapes = tuple(name for name, _ in others if name == ONNX and random)
-    worst: dict[str, float] = {}
-    for batch in BATCHES:
-        given = with_batch(inputs, batch)
-        expected = under_the_same_numbers(first, given)
-        if nothing_finite(expected):
-            raise ExportError(
-                f"{place}: {reference} returns no finite number at batch {batch}: nothing can be compared"
-            )
-        for name, runner in others:
-            actual = under_the_same_numbers(runner, given)
-            if name in only_shapes and same_shapes(expected, actual):
-                continue
-            difference = relative_difference(expected, actual)
-            if difference > tolerance_for(expected):
-                raise ExportError(
-                    f"{place}: {name} differs from {reference} by {difference:.1e} at batch {batch}, "
-                    f"more than {tolerance_for(expected):.0e}"
-                )
-            worst[name] = max(worst.get(name, 0.0), difference)
-    return Agreement(worst, only_shapes)
-
-
-def under_the_same_numbers(runner: Runner, inputs: Inputs) -> list[torch.Tensor]:
-    """What one form returns, with the random numbers that every other one draws."""
-    with random_numbers_kept():
-        return runner(inputs)
-
-
-def read_certificate(folder: Path) -> Certificate:
-    """The certificate of a bundle, as it is for the weights in it.
-
-    Raises:
-        BundleError: the file holds something else, or a certificate with which nothing would have been saved.
-        ChangedBundleError: it does not say that the weights are others than those it was measured on.
-    """
-    certificate = stored_certificate(folder / CERTIFICATE)
-    current = certificate.for_weights(digest_of(read_weights(folder / WEIGHTS).items()))
-    if current.trained_since and not certificate.trained_since:
-        raise ChangedBundleError(
-            f"{folder / WEIGHTS} holds other weights than those that {CERTIFICATE} was measured on; "
-            "save the bundle again"
-        )
-    return current
-
-
-def stored_certificate(path: Path) -> Certificate:
-    """The certificate in a file.
-
-    Raises:
-        BundleError: as `read_certificate`.
-    """
-    where, again = f"{path} holds no certificate", "save the bundle again"
-    certificate = Certificate.from_data(read_json(path, BundleError, again), where, BundleError)
-    if not certificate.was_within_tolerance:
-        raise BundleError(f"{path} says that the network is not right: {certificate}")
-    return certificate

@@ -57,6 +57,11 @@ class Architecture:
         """
         return imports_code(self.name)
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the reference was written by the caller, and did not come with a file."""
+        return not isinstance(self.name, UntrustedName)
+
     def build(self) -> nn.Module:
         """Build the network; see `build`."""
         return build(self.name, self.args)

@@ -21,6 +21,7 @@ from slimnet.shrinking.optimizer_state import check_optimiser
 from slimnet.shrinking.projection import Projected, Projection, project
 from slimnet.shrinking.projection_change import try_meter
 from slimnet.shrinking.refusals import check_copies, check_network, check_own
+from slimnet.surgery.cut_history import record_cut
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.process import collection_paused
 from slimnet.tracing.trace import trace
@@ -175,6 +176,8 @@ class Shrinker:
 
     def _narrow(self, plan: SurgeryPlan) -> None:
         narrow_in_place(self.model, plan, self.optimiser, self.also)
+        for module in (self.model, *self.also):
+            record_cut(module, plan)
         for cut in plan.cuts:
             if cut.tensor in self._looks:
                 self._looks[cut.tensor] = self._looks[cut.tensor][list(cut.keep)]

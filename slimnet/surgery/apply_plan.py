@@ -13,6 +13,7 @@ from slimnet.graph.channel_graph import SILENT
 from slimnet.modules.copying import copied, copy_with
 from slimnet.modules.network import Network
 from slimnet.modules.width_attributes import refit, set_features, set_padding, stored, submodule
+from slimnet.surgery.cut_history import record_cut
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_data import GroupCut, Merge
 from slimnet.torch_state.precision import in_double, numbers
@@ -36,6 +37,7 @@ def apply_plan(model: nn.Module | Network, plan: SurgeryPlan, *, borrow: bool = 
         slim, copier = copied(network, surgeon.operate, largest_first(network.named))
         set_widths(copier.network(network), plan)
         surgeon.add_biases(slim)
+    record_cut(slim, plan)
     return slim
 
 

@@ -26,6 +26,9 @@ from slimnet.torch_state.random_state import RandomState, loader_draws_kept, ran
 DENSE, SILENCED = "the dense network", "the silenced network"
 """What a certificate is relative to: the network as it came, or with the channels that a method chose set to zero."""
 
+BEFORE = "the network before its last slimming"
+"""What the certificate of a network that was slimmed several times is relative to."""
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -84,6 +87,13 @@ class Certificate:
     def for_weights(self, digest: str) -> "Certificate":
         """The certificate as it is for a slim network with these weights."""
         return dataclasses.replace(self, trained_since=digest != self.slim_weights)
+
+    def of_several_cuts(self, whole_plan: SurgeryPlan) -> "Certificate":
+        """The certificate of a network's last slimming, for the plan of all of them."""
+        if whole_plan.digest == self.plan_digest:
+            return self
+        reference = BEFORE if self.reference == DENSE else self.reference
+        return dataclasses.replace(self, plan_digest=whole_plan.digest, reference=reference)
 
     def to_json(self) -> str:
         """JSON with `holds` and the measurements."""

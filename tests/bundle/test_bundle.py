@@ -39,6 +39,7 @@ import slimnet
 from slimnet.bundle import bundle
 from slimnet.bundle.bundle import load, save, verify_bundle
 from slimnet.errors import BundleError, ExportError, SlimnetError
+from slimnet.export.capture import private_copy
 from slimnet.models.basicnet import BasicNet
 from slimnet.modules.example_inputs import Inputs
 from slimnet.pipeline import slim
@@ -55,7 +56,7 @@ def test_outputs_and_weights_come_back_bit_for_bit(basic):
     loaded, x = load(basic.folder), torch.randn(5, *SHAPE)
     assert_same_state(basic.slimmed.model.state_dict(), loaded.state_dict())
     assert type(loaded) is BasicNet
-    assert torch.equal(run(loaded.eval(), x), run(bundle.private_copy(basic.slimmed.model), x))
+    assert torch.equal(run(loaded.eval(), x), run(private_copy(basic.slimmed.model), x))
 
 
 def test_every_mode_and_every_frozen_parameter_comes_back(basic):
@@ -194,7 +195,7 @@ def test_the_certificate_is_that_of_the_network(basic):
     assert document["params_before"] == sum(p.numel() for p in basic.dense.parameters())
     assert document["holds"] is True
     (x,) = basic.slimmed.example_inputs.tensors
-    expected, actual = run(bundle.private_copy(basic.dense), x), run(load(basic.folder).eval(), x)
+    expected, actual = run(private_copy(basic.dense), x), run(load(basic.folder).eval(), x)
     assert document["max_abs_difference"] == pytest.approx((expected - actual).abs().max().item(), abs=1e-6)
 
 
@@ -209,7 +210,7 @@ def test_a_bundle_can_be_saved_where_an_empty_folder_is(nameless, tmp_path, monk
 def reuse_exports(monkeypatch, folder: Path) -> None:
     """Let `save` copy the exported forms of a bundle instead of making them again."""
 
-    def write(_, staging: Path, __) -> None:
+    def write(_, staging: Path, *__) -> None:
         for name in ("model.pt2", "model.onnx"):
             (staging / name).write_bytes((folder / name).read_bytes())
 

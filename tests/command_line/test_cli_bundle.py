@@ -71,7 +71,7 @@ def test_slim_writes_a_bundle_that_loads(slimmed, checkpoint):
 def test_slim_tells_people_and_machines_what_it_did(checkpoint, tmp_path, capsys, monkeypatch, slimmed):
     """The forms are copied from a bundle of the same network, to save time."""
 
-    def write(_, staging: Path, __) -> None:
+    def write(_, staging: Path, *__) -> None:
         for name in ("model.pt2", "model.onnx"):
             shutil.copy(slimmed / name, staging)
 

@@ -1,0 +1,80 @@
+"""The forms of a bundle's network, each ready to run, and their comparison."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from slimnet.bundle.manifest import ONNX, PROGRAM, WEIGHTS
+from slimnet.errors import ExportError
+from slimnet.export.capture import forward, private_copy, with_batch
+from slimnet.export.onnx_runner import OnnxRunner, limit_for
+from slimnet.export.pt2.runner import ProgramRunner
+from slimnet.export.random_forward import Runner, depends_on_random_numbers
+from slimnet.modules.example_inputs import Inputs, tensors_in
+from slimnet.surgery.equivalence import BATCHES, nothing_finite, relative_difference, same_shapes, tolerance_for
+from slimnet.torch_state.random_state import random_numbers_kept
+
+
+def forms(folder: Path, module: nn.Module | None) -> dict[str, Runner]:
+    """Every form of a bundle's network, ready to run."""
+    first = {} if module is None else {WEIGHTS: module_runner(module)}
+    return {
+        **first,
+        PROGRAM: ProgramRunner(folder / PROGRAM),
+        ONNX: OnnxRunner(folder / ONNX, limit_for(folder / WEIGHTS)),
+    }
+
+
+def module_runner(module: nn.Module) -> Runner:
+    """Runs a copy of a module on the CPU in evaluation mode."""
+    copy = private_copy(module)
+    return lambda inputs: tensors_in(forward(copy, inputs))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The largest relative difference of each form to the first, and the forms of which only shapes were compared."""
+
+    differences: Mapping[str, float]
+    only_shapes: tuple[str, ...]
+
+
+def compare(runners: Mapping[str, Runner], inputs: Inputs, place: Path) -> Agreement:
+    """Run all forms on the same inputs and the same random numbers, as far as they can draw the same.
+
+    Raises:
+        ExportError: one differs from the first by more than the tolerance, or that is nowhere finite.
+    """
+    (reference, first), *others = runners.items()
+    random = depends_on_random_numbers(first, with_batch(inputs, BATCHES[0]))
+    # onnxruntime has a generator of its own.
+    only_shapes = tuple(name for name, _ in others if name == ONNX and random)
+    worst: dict[str, float] = {}
+    for batch in BATCHES:
+        given = with_batch(inputs, batch)
+        expected = under_the_same_numbers(first, given)
+        if nothing_finite(expected):
+            raise ExportError(
+                f"{place}: {reference} returns no finite number at batch {batch}: nothing can be compared"
+            )
+        for name, runner in others:
+            actual = under_the_same_numbers(runner, given)
+            if name in only_shapes and same_shapes(expected, actual):
+                continue
+            difference = relative_difference(expected, actual)
+            if difference > tolerance_for(expected):
+                raise ExportError(
+                    f"{place}: {name} differs from {reference} by {difference:.1e} at batch {batch}, "
+                    f"more than {tolerance_for(expected):.0e}"
+                )
+            worst[name] = max(worst.get(name, 0.0), difference)
+    return Agreement(worst, only_shapes)
+
+
+def under_the_same_numbers(runner: Runner, inputs: Inputs) -> list[torch.Tensor]:
+    """What one form returns, with the random numbers that every other one draws."""
+    with random_numbers_kept():
+        return runner(inputs)

@@ -1,0 +1,47 @@
+"""The plans by which a network was cut since it was built; they stay with the network, and with its copies."""
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+from torch import nn
+
+from slimnet.surgery.plan import SurgeryPlan
+
+ATTRIBUTE = "slimnet_cuts"
+
+
+@dataclass(frozen=True)
+class CutHistory:
+    """The plans that a network was cut by, each made for the network that the one before leaves.
+
+    Copies of a network share it, because plans never change.
+    """
+
+    plans: tuple[SurgeryPlan, ...] = ()
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "CutHistory":
+        return self
+
+
+def cuts_of(model: nn.Module) -> tuple[SurgeryPlan, ...]:
+    """The plans by which slimnet has cut a network since it was built, the first one first."""
+    found = vars(model).get(ATTRIBUTE)
+    return found.plans if isinstance(found, CutHistory) else ()
+
+
+def record_cut(model: nn.Module, plan: SurgeryPlan) -> None:
+    """Note on a network that it was cut by a plan, after what is noted there already."""
+    vars(model)[ATTRIBUTE] = CutHistory((*cuts_of(model), plan))
+
+
+def plan_from_the_first(model: nn.Module, last: SurgeryPlan) -> SurgeryPlan:
+    """The plan from a network as it was built to what all cuts left of it; `last` where no others are known.
+
+    Raises:
+        PlanError: the plans do not compose.
+    """
+    plans = cuts_of(model)
+    if not plans or plans[-1] != last:
+        return last
+    return reduce(SurgeryPlan.then, plans)
