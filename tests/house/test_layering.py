@@ -10,7 +10,9 @@ import slimnet
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = sorted((ROOT / "slimnet").rglob("*.py"))
-SOURCES = [path for folder in ("slimnet", "cli", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
+SOURCES = [
+    path for folder in ("slimnet", "cli", "benchmarks", "examples", "tests") for path in (ROOT / folder).rglob("*.py")
+]
 PUBLIC = [
     "Certificate",
     "Inspection",
