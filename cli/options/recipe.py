@@ -57,6 +57,12 @@ OPTIONS = (
     network("--batch-size", type=int, help="Images per step, over all processes."),
     network("--shrink", is_flag=True, help=f"Remove dead filters during training, every {SHRINK_EVERY} iterations."),
     network("--shrink-every", type=int, metavar="N", help="The same every N iterations; 0 for never."),
+    network(
+        "--shrink-round",
+        type=int,
+        metavar="N",
+        help="With --shrink: round widths up to multiples of N during training; they are exact at its end.",
+    ),
     network("--seed", type=int, help="Seed of everything random."),
     optimiser("--optimiser", type=click.Choice(OPTIMISERS), help="With the paper's settings by default."),
     optimiser("--lr", type=float, help="Learning rate before the first drop."),

@@ -298,6 +298,33 @@ def test_a_shadow_counts_the_removed_filters_that_come_back_in_the_dense_run(sta
     assert halves == counts[15:30]
 
 
+def test_rounded_widths_are_exact_at_the_end_whether_or_not_the_run_was_interrupted(start, tmp_path):
+    """Oracle for the end: the run without rounding removes the same channels, and computes the same but for rounding.
+
+    Of 8, 12 and 16 channels 3 or 4 are dead at first, and a multiple of 4 stays; 3, 6 and 9 are alive at the end.
+    """
+    plan = dying(start, shrink_round=4)
+    whole, exact = keep(tmp_path / "whole", plan, images()), keep(tmp_path / "exact", dying(start), images())
+    removed = {}
+    for each in train(plan, images(), every=1, threads=1):
+        removed.setdefault(each.channels_removed, each.iteration)
+    assert removed == {None: 1, 36 - 24: CUTS[1], 36 - 18: plan.iterations}
+    for iteration in (CUTS[0], CUTS[1], plan.iterations - 1, plan.iterations, plan.iterations):
+        parts = keep(tmp_path / "parts", plan, images(), until=iteration)
+    assert parts.run.iteration == plan.iterations
+    assert all(map(torch.equal, everything(whole.run), everything(parts.run)))
+    assert whole.run.plan == parts.run.plan
+    assert parts.run.projections == whole.run.projections
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    assert whole.run.plan.cuts == exact.run.plan.cuts
+    assert {name: value.shape for name, value in whole.run.model.state_dict().items()} == {
+        name: value.shape for name, value in exact.run.model.state_dict().items()
+    }
+    inputs = torch.randn(9, 2, 8, 8)
+    outputs = [run.model.eval()(inputs) for run in (whole.run, exact.run)]
+    torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
+
+
 def test_a_filter_that_came_back_and_died_again_is_not_alive_at_the_end(start, monkeypatch):
     """One γ of the dense run is as large as this text says at each iteration; the other run has removed its channel."""
     advance = TrainingRun._take_step
@@ -321,6 +348,7 @@ def test_a_filter_that_came_back_and_died_again_is_not_alive_at_the_end(start, m
 
 
 def test_a_shadow_needs_a_run_that_shrinks():
+    assert train(recipe(shrink_every=5, shrink_round=4), images(), shadow=True)
     with pytest.raises(UsageError, match="set shrink_every as well"):
         train(recipe(), images(), shadow=True)
     with pytest.raises(UsageError, match="2 processes cannot train a shadow"):

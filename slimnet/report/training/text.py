@@ -73,7 +73,7 @@ def recipe_rows(record: TrainingRecord) -> list[tuple[str, str]]:
         ("Iterations", _length(record)),
         ("Batch", f"{recipe.batch_size} images{_variation(recipe)}"),
         ("Precision", recipe.precision),
-        *([("Dead filters", f"removed every {recipe.shrink_every:,} iterations")] if recipe.shrink_every else []),
+        *_shrinking(recipe),
         *((name, f"{value:g}") for name, value in _scales(recipe) if value is not None),
         ("Seed", str(recipe.seed)),
         *([("Began with", recipe.warm_start)] if recipe.warm_start else []),
@@ -186,6 +186,13 @@ def _regularisers(recipe: Recipe) -> list[tuple[str, str]]:
         ("Decoupled weight decay", f"{recipe.decoupled:g}" if recipe.decoupled else ""),
         ("L1 on γ", f"{recipe.l1_gamma:g}" if recipe.l1_gamma else ""),
     ]
+
+
+def _shrinking(recipe: Recipe) -> list[tuple[str, str]]:
+    if not recipe.shrink_every:
+        return []
+    rounded = f", widths multiples of {recipe.shrink_round} until the end" if recipe.shrink_round > 1 else ""
+    return [("Dead filters", f"removed every {recipe.shrink_every:,} iterations{rounded}")]
 
 
 def _scales(recipe: Recipe) -> list[tuple[str, float | None]]:

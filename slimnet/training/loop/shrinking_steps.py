@@ -33,6 +33,8 @@ class Shrinking:
 
     def __init__(self, recipe: Recipe, model: nn.Module, step: Step, data: ImageData, ranks: Ranks) -> None:
         self._every, self._model, self._step, self._ranks = recipe.shrink_every, model, step, ranks
+        # Rounded widths are made exact after the last step.
+        self._exact_at = recipe.iterations if recipe.shrink_round > 1 else None
         self._channels = count_by_gamma(model)[1]
         self._scales = tuple(f"{name}.weight" for name in batchnorm_scales(model))
         self._shape: DenseShape | None = None
@@ -40,14 +42,17 @@ class Shrinking:
         self.projections: ProjectionRecord | None = None
         if recipe.shrink_every:
             examples = next(data.sample(EXAMPLES)).to(next(model.parameters()).device)
-            self.shrinker = found = Shrinker(model, step.optimiser, examples)
+            self.shrinker = found = Shrinker(model, step.optimiser, examples, round_to=recipe.shrink_round)
             self.projections = ProjectionRecord(found.threshold, found.largest_shift, found.patience, len(examples))
 
     def look(self, iteration: int) -> bool:
         """Whether a check is due after this many steps and finds channels that have been dead for long enough."""
-        if self.shrinker is None or iteration % self._every:
+        if self.shrinker is None:
             return False
-        return self._ranks.any(self.shrinker.look())
+        is_last = iteration == self._exact_at
+        if iteration % self._every:
+            return is_last
+        return self._ranks.any(self.shrinker.look()) or is_last
 
     def cut(self, iteration: int) -> bool:
         """Remove channels that have been dead for long enough; returns whether there were any.
@@ -59,7 +64,7 @@ class Shrinking:
         """
         assert self.shrinker is not None
         before = self.shrinker.plan
-        cut = self.shrinker.cut()
+        cut = self.shrinker.finish() if iteration == self._exact_at else self.shrinker.cut()
         plans = self._ranks.gathered(None if cut is None else cut.plan.to_json())
         if len(set(plans)) > 1:
             raise SlimnetError(

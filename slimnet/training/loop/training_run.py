@@ -151,7 +151,7 @@ class TrainingRun(Iterator[Progress]):
             raise UsageError("a shadow shows what shrinking changes; set shrink_every as well")
         if self.ranks.count > 1:
             raise UsageError(f"{self.ranks.count} processes cannot train a shadow together; train it in one")
-        dense = dataclasses.replace(self.recipe, shrink_every=0)
+        dense = dataclasses.replace(self.recipe, shrink_every=0, shrink_round=1)
         if state is None:
             return Shadow(TrainingRun(dense, self.data, device=self.device, tuning=self.tuning))
         with resume_checks.unfit_refused():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -28,6 +29,9 @@ BASE_SETTINGS: dict[str, dict[str, Any]] = {
     "rmsprop": {"lr": 1e-3, "rho": 0.99, "eps": 1e-8},
 }
 """The paper's settings of each optimiser; those not printed (Adamax, Adagrad, RMSprop's ρ) are torch's defaults."""
+
+LATER: Mapping[str, Any] = {"shrink_round": 1}
+"""Fields that were added once runs were named by the digest of their recipe's JSON, with their defaults."""
 
 UNUSED = {"momentum": 0.9, "betas": (0.9, 0.99), "rho": 0.9, "eps": 1e-8}
 """The value of settings that a recipe's optimiser does not have."""
@@ -75,6 +79,8 @@ class Recipe:
         sync_batchnorm: BatchNorm statistics over the whole batch if several GPUs share it.
         shrink_every: during training, at multiples of this iteration, remove channels that were dead in three
             successive checks; 0 for never. The run continues as if these channels were set to zero.
+        shrink_round: widths are rounded up to multiples of this number while the run shrinks, which hardware may like,
+            and are exact at its end; 1 for exact widths throughout.
         warm_start: the checkpoint with the initial weights; None for random ones.
         warm_start_sha256: SHA-256 of that file, so that a resumed run notices another one.
         seed: seed of the initial weights, the order of the images, their augmentation, and dropout.
@@ -113,6 +119,7 @@ class Recipe:
     precision: Precision = "fp32"
     sync_batchnorm: bool = False
     shrink_every: int = 0
+    shrink_round: int = 1
     warm_start: str | None = None
     warm_start_sha256: str | None = None
     seed: int = 0
@@ -148,10 +155,12 @@ class Recipe:
         self._require("nesterov", not self.nesterov or self.optimiser == "sgd", "false: only sgd has it")
 
     def _check_counts(self) -> None:
-        for name in ("iterations", "batch_size"):
+        for name in ("iterations", "batch_size", "shrink_round"):
             self._require(name, is_whole(getattr(self, name), 1), "a whole number of at least 1")
         for name in ("seed", "crop", "shrink_every"):
             self._require(name, is_whole(getattr(self, name), 0), "a whole number of at least 0")
+        shrinks = self.shrink_every or self.shrink_round == 1
+        self._require("shrink_round", shrinks, "1, since the run does not shrink; set shrink_every as well")
         self._require("image_size", self.image_size is None or is_whole(self.image_size, 1), "pixels, or None")
         rising = isinstance(self.drops, tuple | list) and all(is_whole(drop, 1) for drop in self.drops)
         self._require("drops", rising and list(self.drops) == sorted(set(self.drops)), "rising iterations from 1 up")
@@ -198,8 +207,10 @@ class Recipe:
         return dataclasses.replace(self, iterations=iterations, drops=tuple(drops))
 
     def to_json(self) -> str:
-        """The recipe as JSON text, one field per line."""
-        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
+        """The recipe as JSON text, one field per line; the fields in `LATER` only if they are set."""
+        unset = {name for name, default in LATER.items() if getattr(self, name) == default}
+        written = {name: value for name, value in dataclasses.asdict(self).items() if name not in unset}
+        return json.dumps(written, indent=2, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
