@@ -41,7 +41,7 @@ class AtWork:
         if self.words is None and found is not None:
             return f"{self.name}: {told(found)}"
         # Before the first report, what the process says about its data and the like.
-        said = self.job.said(self.since)
+        said = self.job.log_lines(self.since)
         return f"{self.name}: {self.words or (said[-1] if said else 'starting')}"
 
 

@@ -1,4 +1,4 @@
-"""How large the tensors of a forward become, found without computing one."""
+"""The sizes of the tensors of a forward, determined without computing it."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.network import Network
 
 LIMIT_ACTIVATION = 1 << 28
-"""How many numbers one tensor of the forward may have: a GiB in float32."""
+"""The largest number of elements of one tensor of the forward: a GiB in float32."""
 
 LIMIT_UNKNOWN = 1 << 22
-"""How many numbers one example may have where the forward cannot be followed: a colour image of 1,180 pixels square."""
+"""The largest number of elements of an example if the forward is not known: a colour image of 1,180 × 1,180 pixels."""
 
 
 class LargestTensor(TorchDispatchMode):
-    """While it is entered, remembers how many numbers the largest tensor has that an op returns."""
+    """Records, in its context, the number of elements of the largest tensor that an op returns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class LargestTensor(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an op and look at its size."""
+        """Run an op and record the size of its outputs."""
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
@@ -41,11 +41,11 @@ class LargestTensor(TorchDispatchMode):
 def check_activations(module: nn.Module | None, inputs: Inputs, batch: int, where: str) -> None:
     """Refuse inputs from a file with which the forward of `module` on `batch` examples would take gigabytes.
 
-    The forward runs on meta tensors, which have shapes and no memory. Where it cannot, or where there is no module,
-    the inputs themselves have to be small.
+    The forward runs on meta tensors, which have shapes but no memory. If it cannot, or if there is no module, the
+    inputs themselves must be small.
 
     Raises:
-        BundleError: saying how large they are.
+        BundleError: naming their size.
     """
     largest = None if module is None else _largest(module, with_batch(inputs.map(_to_meta), batch))
     if largest is not None and largest > LIMIT_ACTIVATION:
@@ -62,12 +62,12 @@ def check_activations(module: nn.Module | None, inputs: Inputs, batch: int, wher
 
 
 def _largest(module: nn.Module, inputs: Inputs) -> int | None:
-    """The largest tensor of a forward; None where it cannot run without data."""
+    """The number of elements of the largest tensor of a forward; None if it cannot run on meta tensors."""
     hollow = skeleton(Network.of(module)).module.eval()
     try:
         with torch.no_grad(), LargestTensor() as seen:
             hollow(*inputs.args, **inputs.kwargs)
-    # Another's forward may raise anything over tensors without data.
+    # A forward may raise anything on meta tensors.
     except Exception:
         return None
     return seen.elements

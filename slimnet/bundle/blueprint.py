@@ -1,4 +1,4 @@
-"""The blueprint of a bundle, `plan.json`: what is needed, beside the weights, to build a slim network again."""
+"""The blueprint of a bundle, `plan.json`: everything except the weights that is needed to build a slim network."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class BlueprintParts:
-    """What `plan.json` holds beside the plan and the inputs; `architecture` is as `Architecture.to_json` writes it."""
+    """The fields of `plan.json` besides the plan and the inputs; `architecture` is that of `Architecture.to_json`."""
 
     architecture: Any
     frozen: tuple[str, ...]
@@ -39,9 +39,9 @@ class BlueprintParts:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """An architecture reference, the cuts, and the little that neither they nor the weights say.
+    """An architecture reference, the plan, and the remaining state of the network besides its weights.
 
-    `architecture` is None for a network that `slimnet.build` did not make. `inputs` describes the example inputs
+    `architecture` is None for a network that was not built by `slimnet.build`. `inputs` describes the example inputs
     (`input_spec`), `frozen` are the parameters that do not require a gradient, `training` the submodules in train
     mode.
     """
@@ -54,10 +54,10 @@ class Blueprint:
 
     @classmethod
     def of(cls, slimmed: Slimmed) -> "Blueprint":
-        """What a slim network is built from.
+        """The blueprint of a slim network.
 
         Raises:
-            BundleError: an example input that cannot be described.
+            BundleError: an example input cannot be described.
             PlanError: the network was cut several times, by plans that do not compose.
         """
         return cls(
@@ -72,7 +72,7 @@ class Blueprint:
         """Write it as JSON.
 
         Raises:
-            ArchitectureError: an argument of the architecture that JSON does not know.
+            ArchitectureError: an argument of the architecture cannot be represented in JSON.
         """
         document = {
             "format": FORMAT,
@@ -86,11 +86,11 @@ class Blueprint:
 
     @classmethod
     def read(cls, path: Path) -> "Blueprint":
-        """Read it back; the file may come from anywhere.
+        """Read a blueprint from an untrusted file.
 
         Raises:
-            BundleError: it is something else.
-            PlanError: its plan is not one.
+            BundleError: it is not a blueprint.
+            PlanError: its plan is invalid.
         """
         data = json_object(path)
         if data.pop("format", None) != FORMAT or not isinstance(data.get("inputs"), dict):
@@ -106,16 +106,16 @@ class Blueprint:
         return cls(architecture, SurgeryPlan.from_data(plan), inputs, parts.frozen, parts.training)
 
     def build(self, dense: nn.Module, weights: Path) -> nn.Module:
-        """The slim network: a fresh dense one, cut, with the weights of a safetensors file.
+        """The slim network: the plan applied to a fresh dense network, with the weights of a safetensors file.
 
         Raises:
             BundleError: the weights are not those of this network.
-            PlanError: `dense` is not the network that the plan was made for.
+            PlanError: `dense` is not the network for which the plan was made.
         """
         return self.restored(weights_into(apply_plan(dense, self.plan), weights))
 
     def restored(self, slim: nn.Module) -> nn.Module:
-        """The network with every mode and `requires_grad` as it was saved."""
+        """The network with the saved modes and `requires_grad`."""
         training = set(self.training)
         for path, module in slim.named_modules():
             module.training = path in training
@@ -127,7 +127,7 @@ class Blueprint:
 
 
 def texts_in(data: Any) -> Iterator[str]:
-    """Every text in JSON data, keys included, however deep it is nested."""
+    """Every text in nested JSON data, including keys."""
     waiting = [data]
     while waiting:
         match waiting.pop():
@@ -140,9 +140,9 @@ def texts_in(data: Any) -> Iterator[str]:
 
 
 def write_weights(model: nn.Module, path: Path) -> None:
-    """Write parameters and buffers as safetensors, each with memory of its own."""
+    """Write parameters and buffers as safetensors; shared tensors are written separately."""
     tensors = owned_tensors(model).items()
-    # Through memory, because safetensors' own writer takes the file from everyone but its owner.
+    # Not by safetensors' own writer, which makes the file readable by its owner only.
     path.write_bytes(to_bytes({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors}))
 
 
@@ -163,7 +163,7 @@ def weights_into(model: nn.Module, path: Path) -> nn.Module:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read what `write_weights` wrote.
+    """Read the tensors that `write_weights` wrote.
 
     Raises:
         BundleError: it is not a safetensors file.

@@ -1,4 +1,4 @@
-"""save, load, verify_bundle: a slim network as a folder without pickle, complete and checked before it appears."""
+"""save, load, verify_bundle: a slim network as a folder without pickle, written atomically after it was checked."""
 
 import math
 import os
@@ -36,22 +36,23 @@ from slimnet.torch_state.devices import device_of
 from slimnet.torch_state.random_state import random_numbers_kept
 
 DENSE_AT_LEAST, DENSE_TO_SLIM = 1 << 26, 256
-"""The dense network of a bundle from elsewhere may have so many numbers, or so many for each that its weights hold."""
+"""The elements that the dense network of an untrusted bundle may have: in all, or for each element of its weights."""
 
 ANOTHER_DENSE = "not the one of the bundle's certificate: its weights differ"
-"""What is said of a dense network that a bundle was not made from."""
+"""The message about a dense network from which the bundle was not made."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found when a bundle was checked again.
+    """The result of the verification of a bundle.
 
-    `differences` maps each form of the network but the first to the largest relative difference of its outputs to
-    those of `reference`, the first: on random inputs of the recorded shapes, at every batch size in `batches`.
-    `only_shapes` are forms that draw random numbers of their own, so that no more could be compared.
-    `certificate` is the one in the bundle; where its weights are not those that were measured, it says `trained_since`
-    and does not hold. `measured` is it measured again, where the dense network was given, and `other_dense` says
-    whether that was another than the certificate's. `projections` says what a training set to zero that shrank it.
+    `differences` are, for each form of the network except the first, the largest relative difference between its
+    outputs and those of `reference`, the first form: on random inputs of the recorded shapes, at every batch size in
+    `batches`. `only_shapes` are forms that draw their own random numbers, of which only output shapes were compared.
+    `certificate` is the stored one; if the weights differ from the certified ones, its `trained_since` is true and it
+    does not hold. `measured` is a certificate that was measured again if the dense network was given; `other_dense` is
+    whether that network differs from the certified one. `projections` records what was set to zero during a training
+    that shrank the network.
     """
 
     folder: str
@@ -66,7 +67,7 @@ class Verification:
 
     @property
     def certified(self) -> bool:
-        """Whether a certificate holds for the weights in the bundle: the one in it, or the one measured again."""
+        """Whether a certificate holds for the weights in the bundle: the stored one, or the one measured again."""
         return self.certificate.holds or (self.measured is not None and self.measured.holds)
 
     def __str__(self) -> str:
@@ -82,7 +83,7 @@ class Verification:
         return "\n".join([f"{self.folder}: every file is as it was written", *forms, *self._proof()])
 
     def _proof(self) -> list[str]:
-        """What the certificates say, in lines."""
+        """The certificates as lines of text."""
         found = []
         if self.measured is None or self.certificate.trained_since:
             found.append(f"{'' if self.certificate.trained_since else 'as it was written: '}{self.certificate}")
@@ -103,12 +104,12 @@ def save(
 ) -> Path:
     """Write a slim network as a bundle: weights and plan, exported program, ONNX, certificate and manifest.
 
-    `slimmed` is what `slim` returned, or with `like` the network of that bundle after further training in a loop of
-    one's own. All three forms are run and must agree with the network before the folder appears. `source` says where
-    the dense network came from, and `projections` what a training that shrank it set to zero; both are recorded, and
-    are those of `like` by default. The network is not touched. One that was trained further is saved with a certificate
-    that says so and does not hold. The plan of a network that was slimmed several times holds all cuts, from the
-    network as it was built.
+    `slimmed` is the result of `slim`, or with `like` the network of that bundle after further training in the caller's
+    loop. All three forms are run and must agree with the network before the folder is created. `source`, the origin of
+    the dense network, and `projections`, what was set to zero during a training that shrank it, are recorded (default:
+    those of `like`). The network is not changed. If it was trained further, it is saved with a certificate that records
+    this and does not hold. The plan of a network that was slimmed several times contains all cuts, from the network as
+    it was built.
 
     Raises:
         BundleError: the folder exists or cannot be written, the network is not what its architecture builds or not
@@ -136,10 +137,10 @@ def save(
 
 
 def check_free(folder: str | os.PathLike[str]) -> None:
-    """Refuse a place where `save` could not write, before the work begins.
+    """Refuse a folder to which `save` could not write, before the work begins.
 
     Raises:
-        BundleError: naming what is in the way.
+        BundleError: naming the obstacle.
     """
     target = Path(folder)
     refuse_existing(target, BundleError)
@@ -150,15 +151,15 @@ def check_free(folder: str | os.PathLike[str]) -> None:
 
 
 def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
-    """Build the slim network of a bundle again, on the CPU, in the mode it was saved in.
+    """Build the slim network of a bundle again, on the CPU, in the mode in which it was saved.
 
-    `model` is a fresh dense network of the same architecture. It is needed where the bundle names none. One that is
-    made by code (`package.module:factory`), or with arguments that reach for files or servers, is built with `trust`
-    alone: a file from elsewhere does not choose what runs.
+    `model` is a fresh dense network of the same architecture, which is needed if the bundle names none. An architecture
+    from other code (`package.module:factory`), or with arguments that open files or connect to servers, is built only
+    with `trust`: an untrusted file must not choose the code that runs.
 
     Raises:
-        BundleError: not a bundle, a file that was changed, or an architecture that is not built without `model`.
-        PlanError: the plan is not one, or `model` is not the network it was made for.
+        BundleError: the folder is no bundle, a file was changed, or the architecture needs `model` or `trust`.
+        PlanError: the plan is invalid, or `model` is not the network for which it was made.
         ArchitectureError: the architecture cannot be built here.
     """
     place = Path(folder)
@@ -167,11 +168,11 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trus
 
 
 def read_blueprint(folder: str | os.PathLike[str]) -> Blueprint:
-    """What a bundle says of how its network is built and what it takes, after every file's hash was checked.
+    """The blueprint of a bundle, read after the hash of every file was checked.
 
     Raises:
-        BundleError: not a bundle, or a file that was changed.
-        PlanError: the plan is not one.
+        BundleError: the folder is no bundle, or a file was changed.
+        PlanError: the plan is invalid.
     """
     read_manifest(Path(folder))
     return Blueprint.read(Path(folder) / PLAN)
@@ -187,14 +188,14 @@ def verify_bundle(
 ) -> Verification:
     """Check a bundle on this machine: every file's hash, and that all forms of the network agree.
 
-    `model` and `trust` are as for `load`; a network that cannot be rebuilt is checked in its other two forms. `dense`
-    is the trained network the bundle was made from: with it the certificate is measured again, on `loader` or on
+    `model` and `trust` are as for `load`; of a network that cannot be built, the other two forms are checked. `dense`
+    is the trained network from which the bundle was made: with it the certificate is measured again, on `loader` or on
     random inputs of the recorded shapes.
 
     Raises:
-        BundleError: not a bundle, or a file that was changed.
+        BundleError: the folder is no bundle, or a file was changed.
         ExportError: the forms do not agree.
-        CertificateError, PlanError: `dense` computes something else, or is another network.
+        CertificateError, PlanError: the outputs of `dense` differ, or it is another network.
     """
     place = Path(folder)
     manifest = read_manifest(place)
@@ -226,7 +227,7 @@ def verify_bundle(
 
 
 def write_parts(slimmed: Slimmed, folder: Path) -> SurgeryPlan:
-    """Write what the network is built again from, and its certificate; returns the plan that is written."""
+    """Write weights, blueprint and certificate; returns the plan in the blueprint."""
     blueprint = Blueprint.of(slimmed)
     write_weights(slimmed.model, folder / WEIGHTS)
     blueprint.write(folder / PLAN)
@@ -236,7 +237,7 @@ def write_parts(slimmed: Slimmed, folder: Path) -> SurgeryPlan:
 
 
 def write_exports(slimmed: Slimmed, folder: Path, source: str | None, digest: str) -> None:
-    """Write the forms that run without the network's own code; `digest` is the plan's."""
+    """Write the exported program and the ONNX file, which run without the network's code; `digest` is the plan's."""
     metadata = {"plan_digest": digest, "certificate": slimmed.current_certificate.verdict}
     metadata |= {} if source is None else {"source": source}
     captured = capture(slimmed.model, slimmed.example_inputs)
@@ -245,10 +246,10 @@ def write_exports(slimmed: Slimmed, folder: Path, source: str | None, digest: st
 
 
 def rebuilt(slimmed: Slimmed, folder: Path) -> nn.Module:
-    """The network as `load` will build it; a copy with the weights as written where that needs code from elsewhere.
+    """The network as `load` will build it; a copy with the weights as written if that needs untrusted code.
 
     Raises:
-        BundleError: the network was changed after its architecture was built.
+        BundleError: the network differs from the one that its architecture builds.
     """
     architecture = slimmed.architecture
     if architecture is None or (architecture.imports_code and not architecture.is_trusted):
@@ -266,8 +267,8 @@ def fresh_dense(blueprint: Blueprint, folder: Path, *, trust: bool) -> nn.Module
     """The dense network that a bundle names, with random weights.
 
     Raises:
-        BundleError: it names none, or code that is not trusted, or claims a size out of all proportion to its weights.
-        ArchitectureError: it cannot be built, or becomes larger than the plan says.
+        BundleError: it names none, or untrusted code, or states a size out of proportion to its weights.
+        ArchitectureError: it cannot be built, or is larger than the plan states.
     """
     architecture = blueprint.architecture
     if architecture is None:
@@ -289,10 +290,10 @@ def fresh_dense(blueprint: Blueprint, folder: Path, *, trust: bool) -> nn.Module
 
 
 def check_proportion(shapes: Shapes, folder: Path) -> None:
-    """Refuse a bundle whose dense network would be out of all proportion to the weights in it.
+    """Refuse a bundle whose dense network would be out of proportion to its weights.
 
     Raises:
-        BundleError: it would take gigabytes for nothing.
+        BundleError: naming both sizes.
     """
     dense, held = sum(map(math.prod, shapes.values())), (folder / WEIGHTS).stat().st_size // 4
     limit = max(DENSE_AT_LEAST, DENSE_TO_SLIM * held)
@@ -304,13 +305,13 @@ def check_proportion(shapes: Shapes, folder: Path) -> None:
 
 
 def unseeded(architecture: Architecture) -> nn.Module:
-    """Build a network without drawing from the caller's random numbers."""
+    """Build a network without advancing the caller's random state."""
     with random_numbers_kept(), torch.device("cpu"):
         return architecture.build()
 
 
 def verifiable_module(blueprint: Blueprint, folder: Path, dense: nn.Module | None, *, trust: bool) -> nn.Module | None:
-    """The rebuilt network, or None where nothing says how."""
+    """The rebuilt network, or None if its architecture is not known."""
     known = blueprint.architecture is not None and (trust or not blueprint.architecture.imports_code)
     if dense is None and not known:
         return None

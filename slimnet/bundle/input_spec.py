@@ -1,4 +1,4 @@
-"""Example inputs as data: shapes, types and ranges without the numbers, and random inputs made from them."""
+"""Example inputs as data: shapes, types and ranges without values, and random inputs generated from them."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -10,17 +10,17 @@ from slimnet.errors import BundleError
 from slimnet.modules.example_inputs import Inputs
 
 LIMIT_ELEMENTS = 2**26
-"""How many numbers are made from a specification, all inputs together; a file from elsewhere could ask for any."""
+"""The largest number of elements of all inputs of a specification, which may come from an untrusted file."""
 
 LIMIT_AXES = 64
-"""How many axes one input may have: as many as torch iterates over."""
+"""The largest number of axes of an input: the limit of torch's iterators."""
 
 
 def describe_inputs(inputs: Inputs) -> dict[str, Any]:
-    """What `random_inputs` needs to make inputs of the same kind, as JSON data.
+    """A specification of inputs for `random_inputs`, as JSON data.
 
     Raises:
-        BundleError: an argument is neither a tensor nor something that JSON can hold, or they are too large.
+        BundleError: an argument is neither a tensor nor a JSON value, or the inputs are too large.
     """
     count = sum(tensor.numel() for tensor in inputs.tensors)
     if count > LIMIT_ELEMENTS:
@@ -31,10 +31,10 @@ def describe_inputs(inputs: Inputs) -> dict[str, Any]:
 
 
 def random_inputs(spec: Mapping[str, Any], seed: int) -> Inputs:
-    """Inputs of the recorded shapes: standard normal numbers, integers of the recorded range.
+    """Inputs of the recorded shapes: standard normal numbers, and integers of the recorded range.
 
     Raises:
-        BundleError: the specification is not one.
+        BundleError: the specification is invalid.
     """
     generator = torch.Generator().manual_seed(seed)
     try:
@@ -112,7 +112,7 @@ def _is_integer(dtype: torch.dtype) -> bool:
 
 
 def _tensors(spec: Any) -> Iterator[Any]:
-    """The descriptions of the tensors in a description."""
+    """The specifications of the tensors in a nested specification."""
     for kind, content in spec.items():
         if kind == "tensor":
             yield content

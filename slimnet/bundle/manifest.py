@@ -1,4 +1,4 @@
-"""The manifest of a bundle: which files it has, their hashes, and what wrote them."""
+"""The manifest of a bundle: its files with their hashes, and the versions that wrote them."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE = (
     "certificate.json",
 )
 FILES = (WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE)
-"""The files of a bundle, beside the manifest itself."""
+"""The files of a bundle besides the manifest."""
 
 PROJECTIONS = "projections.json"
 """One more in the bundle of a network that was shrunk in training: what was set to zero then."""
@@ -45,7 +45,7 @@ class BundleFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle is made of; `versions` maps slimnet, torch, onnx and Python to what wrote it."""
+    """The content of a bundle; `versions` are those of slimnet, torch, onnx and Python that wrote it."""
 
     files: tuple[BundleFile, ...]
     source: str | None
@@ -58,7 +58,7 @@ class Manifest:
 
 
 def write_manifest(folder: Path, source: str | None, plan_digest: str) -> Manifest:
-    """Hash the files of a finished bundle and write `manifest.json` beside them."""
+    """Hash the files of a finished bundle and write `manifest.json` next to them."""
     names = (*FILES, *((PROJECTIONS,) if (folder / PROJECTIONS).exists() else ()))
     files = tuple(_hashed(folder / name) for name in names)
     manifest = Manifest(files, source, plan_digest, versions())
@@ -70,7 +70,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read a bundle's manifest and compare every file with it, byte for byte.
 
     Raises:
-        BundleError: no bundle, a file that is missing or was changed, a manifest that is not one.
+        BundleError: the folder is no bundle, a file is missing or was changed, or the manifest is invalid.
     """
     manifest = _parsed(folder)
     for recorded in manifest.files:
@@ -89,7 +89,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def versions() -> dict[str, str]:
-    """The versions of what writes a bundle."""
+    """The versions of slimnet, torch, onnx and Python."""
     import onnx
     import onnxruntime
 
@@ -109,7 +109,7 @@ def _hashed(path: Path) -> BundleFile:
 
 
 def _rendered(manifest: Manifest) -> bytes:
-    """The manifest as its only spelling in JSON, with its own digest, so that a change anywhere shows."""
+    """The manifest as canonical JSON with its own digest, so that any change is detected."""
     document = {"format": FORMAT, **asdict(manifest)}
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     return (json.dumps(document | {"digest": digest}, sort_keys=True, indent=1) + "\n").encode()
@@ -132,7 +132,7 @@ def _parsed(folder: Path) -> Manifest:
         raise BundleError(f"{folder / MANIFEST} has format {data.get('format')!r:.20}, this slimnet reads {FORMAT}")
     parts = {name: value for name, value in data.items() if name not in ("format", "digest")}
     manifest = build(Manifest, parts, str(folder / MANIFEST), ChangedBundleError, advice=again)
-    # Only these names, so that no path out of the folder is ever followed.
+    # Only these names are accepted, so that no path leads out of the folder.
     known = tuple(each.name for each in manifest.files) in (FILES, (*FILES, PROJECTIONS))
     if not known or _rendered(manifest) != content:
         raise ChangedBundleError(f"{folder / MANIFEST} was changed after it was written; save the bundle again")
@@ -143,7 +143,7 @@ def json_object(path: Path) -> dict[str, Any]:
     """Read a JSON file of a bundle that holds an object.
 
     Raises:
-        BundleError: it holds something else.
+        BundleError: it holds no object.
     """
     data = read_json(path, BundleError, "save the bundle again")
     if not isinstance(data, dict):

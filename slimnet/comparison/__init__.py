@@ -1,4 +1,4 @@
-"""Compare methods of choosing channels under the same conditions: size, error and speed of the slim networks."""
+"""Comparison of methods of choosing channels under the same conditions: size, error and speed of slim networks."""
 
 from slimnet.comparison.outcome import Dense, Outcome, Results, Size
 from slimnet.comparison.settings import Cell, Settings

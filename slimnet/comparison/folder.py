@@ -1,4 +1,4 @@
-"""The folder of a comparison: finished results are stored whole, so that no work is repeated."""
+"""The folder of a comparison: every finished result is stored, so that no work is repeated."""
 
 import json
 import shutil
@@ -37,19 +37,19 @@ class Folder:
     """The files of a comparison.
 
     `comparison.json` holds its conditions, `dense.json` and `dense.onnx` are the dense network, `cells/KEY.json` is a
-    finished row, `results.json` all of them in the end, `networks/KEY.onnx` the slim network as evaluated, and
-    `under_way/KEY` holds the state that an unfinished cell needs to resume.
+    finished row, `results.json` all rows at the end, `networks/KEY.onnx` the slim network as evaluated, and
+    `under_way/KEY` the state from which an unfinished cell resumes.
     """
 
     path: Path
 
     def begin(self, conditions: Mapping[str, Any], environment: Mapping[str, Any]) -> Environment:
-        """Write the conditions into a new folder, or check that those of an old one are the same.
+        """Write the conditions into a new folder, or check that those of an existing one are the same.
 
-        Returns the environment in which it was begun.
+        Returns the environment in which the comparison was started.
 
         Raises:
-            UsageError: they differ, or the folder holds something else.
+            UsageError: the conditions differ, or the folder holds other files.
         """
         file = self.path / CONDITIONS
         if not file.exists():
@@ -71,7 +71,7 @@ class Folder:
 
     @property
     def sparse(self) -> Path:
-        """The folder of the network that is trained with L1 on γ, and of the state needed to resume that training."""
+        """The folder of the network that is trained with L1 on γ, and of its checkpoints."""
         return self._made("sparse")
 
     @property
@@ -80,7 +80,7 @@ class Folder:
         return self.path / "dense.onnx"
 
     def dense(self) -> Dense | None:
-        """The dense network's row, if it is there."""
+        """The dense network's row, if it is stored."""
         file = self.path / "dense.json"
         return read_record(Dense, file, UsageError, advice=AGAIN) if file.exists() else None
 
@@ -101,7 +101,7 @@ class Folder:
         shutil.rmtree(self.under_way(cell), ignore_errors=True)
 
     def under_way(self, cell: Cell) -> Path:
-        """The folder of the state that an unfinished cell needs to resume."""
+        """The folder of the state from which an unfinished cell resumes."""
         return self._made("under_way", cell.key)
 
     def onnx(self, cell: Cell) -> Path:
@@ -128,19 +128,19 @@ class Folder:
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:
-    """Write JSON, all of it or nothing.
+    """Write JSON atomically.
 
     Raises:
-        SlimnetError: the system refuses it.
+        SlimnetError: it cannot be written.
     """
     with whole_file(path, SlimnetError) as file:
         file.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read what `write` wrote.
+    """Read the output of `write`.
 
     Raises:
-        UsageError: it is missing or something else.
+        UsageError: it is missing or holds no object.
     """
     return read_record(dict[str, Any], path, UsageError, advice=AGAIN)

@@ -25,7 +25,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Dense:
-    """The network that channels are removed from; `error` is that on the test images, 0..1."""
+    """The dense network, from which channels are removed; `error` is that on the test images, 0..1."""
 
     size: Size
     error: Share
@@ -41,16 +41,16 @@ class Outcome:
 
     Attributes:
         method: the method that chose its channels.
-        budget: its budget; None where only dead channels were removed.
+        budget: its budget; None if only dead channels were removed.
         size: its size.
-        error: after the removal, before any fine-tuning.
-        difference: of the outputs, relative to the largest: to those of the dense network without a budget, where
-            it is caused by the threshold, and to the network with the chosen channels masked with one.
-        course: the error in the course of the fine-tuning, the last one at its end; empty without.
-        latency: dense (first) and slim under onnxruntime, interleaved; None where it was not measured.
-        seconds: of removing, testing, training and measuring, since it was last resumed.
+        error: the error after the removal, before any fine-tuning.
+        difference: the largest difference of an output, relative to the largest output: without a budget to the dense
+            network, where the threshold causes it; with a budget to the masked network.
+        course: the errors during the fine-tuning, the last one at its end; empty without.
+        latency: dense (first) and slim under onnxruntime, interleaved; None if it was not measured.
+        seconds: the time of removing, testing, training and measuring, since it was last resumed.
         sparsified: the iterations of training with L1 on γ before its channels were chosen, and the error of the
-            whole network after them; None without.
+            dense network after them; None without.
     """
 
     method: str
@@ -70,16 +70,16 @@ class Outcome:
 
     @property
     def best(self) -> Point | None:
-        """The lowest error in the course of it; choosing it by the test images flatters every method a little."""
+        """The lowest error during the fine-tuning; since it is selected on the test images, it is optimistic."""
         return min(self.course, key=lambda point: point.error, default=None)
 
     @property
     def speedup(self) -> Interval | None:
-        """How many times faster than the dense network."""
+        """The speed-up over the dense network."""
         return self.latency.speedup() if self.latency else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, raw samples included, with what follows from them beside them."""
+        """Plain values, including raw samples and the values derived from them."""
         document = asdict(self)
         document["last"] = asdict(self.last) if self.last else None
         document["best"] = asdict(self.best) if self.best else None
@@ -88,17 +88,17 @@ class Outcome:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "Outcome":
-        """Read what `to_dict` wrote.
+        """Read the output of `to_dict`.
 
         Raises:
-            UsageError: it is something else.
+            UsageError: it is not a row of a comparison.
         """
         return build(cls, document, "not a row of a comparison", UsageError, others_ignored=True)
 
 
 @dataclass(frozen=True)
 class Results:
-    """A whole comparison, or as much of it as there is.
+    """The results of a comparison, complete or not.
 
     Attributes:
         network: the name of the dense network.
@@ -106,11 +106,11 @@ class Results:
         images: the number of test images on which errors are measured.
         dense: the dense network.
         outcomes: the slim ones.
-        finetuning: how they were trained further, if at all.
-        sparsifying: how "liu2017" was trained before it chose, if at all.
+        finetuning: the recipe of their fine-tuning; None without.
+        sparsifying: the recipe of the training with L1 on γ before "liu2017" chooses; None without.
         recalibrated: whether BatchNorm statistics were re-estimated without the removed channels.
-        measured_on: the number of training images, without labels, for that; 0 where they were estimated.
-        environment: where all of this was measured.
+        measured_on: the number of training images, without labels, for that; 0 if they were estimated.
+        environment: the environment of the measurements.
     """
 
     network: str
@@ -125,11 +125,11 @@ class Results:
     measured_on: Count = 0
 
     def left(self, outcome: Outcome) -> float:
-        """The share of the dense network's MACs that a slim one has, 0..1."""
+        """The MACs of a slim network as a fraction of the dense one's, 0..1."""
         return outcome.size.macs / self.dense.size.macs
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, which JSON knows."""
+        """Plain values for JSON."""
         return {
             "network": self.network,
             "data": self.data,

@@ -13,15 +13,15 @@ from slimnet.training import Recipe
 from slimnet.training.finetune import EVALUATIONS
 
 OURS = "implicit"
-"""The method that needs no budget: it removes channels that are dead by the threshold, which is exact."""
+"""The method that needs no budget: it removes channels that are dead by the threshold, exactly."""
 
 SPARSE = "liu2017"
-"""The method whose paper trains with L1 on γ before it chooses."""
+"""The method whose paper trains with L1 on γ before channels are chosen."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One slim network: a method at a budget, or its exact removal without one."""
+    """One slim network: a method at a budget, or the exact removal without a budget."""
 
     method: str
     budget: Budget | None
@@ -37,26 +37,26 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Methods and budgets, and the conditions, which are the same for all of them.
+    """Methods and budgets, and the conditions that all of them share.
 
     Attributes:
-        methods: of `slimnet.methods.METHODS`; "implicit" also gets a row of its own without a budget.
-        budgets: each for every method.
-        finetuning: how each slim network is trained further; None where it is not.
+        methods: names in `slimnet.methods.METHODS`; "implicit" also has a row without a budget.
+        budgets: the budgets, each for every method.
+        finetuning: the recipe of the fine-tuning of each slim network; None without.
         evaluations: the number of tests during fine-tuning.
-        sparsifying: how a copy of the network is trained with L1 on γ before "liu2017" chooses in it, as its paper
-            has it; None where it chooses in the network as it is.
+        sparsifying: the recipe by which a copy of the network is trained with L1 on γ before "liu2017" chooses channels
+            in it, as in its paper; None without.
         recalibrate: whether BatchNorm statistics are re-estimated, see `methods.remove_selected`; the published methods
-            know nothing of that.
-        measure_on: how many training images, without labels, BatchNorms are measured on for that; 0: estimated.
+            do not include this.
+        measure_on: the number of training images, without labels, on which they are measured; 0: estimated.
         threshold: |γ| below this is dead, for "implicit".
-        seed: of "random".
-        batch: images at a time when latency is measured.
-        threads: of training, testing and latency.
-        seconds: how long each latency is measured; 0 leaves it out.
+        seed: the seed of "random".
+        batch: the batch size of latency measurements.
+        threads: the threads of training, testing and latency measurements.
+        seconds: the time of each latency measurement; 0 for none.
 
     Raises:
-        UsageError: an unknown method, nothing to compare, or a number out of its range.
+        UsageError: a method is unknown, there is nothing to compare, or a number is out of its range.
     """
 
     methods: tuple[str, ...]
@@ -90,7 +90,7 @@ class Settings:
             )
 
     def cells(self) -> tuple[Cell, ...]:
-        """Every slim network, in the order in which they are made; equal ones once."""
+        """Every slim network, in the order of creation; equal ones once."""
         exact = [Cell(OURS, None)] if OURS in self.methods else []
         ranked = [Cell(method, budget) for budget in self.budgets for method in self.methods]
         return tuple(dict.fromkeys([*exact, *ranked]))

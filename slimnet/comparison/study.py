@@ -33,13 +33,13 @@ from slimnet.training.loop.checkpoint_file import weights_of
 from slimnet.training.loop.resume_checks import fingerprint
 
 EXAMPLES = 64
-"""Test images that plans are certified on."""
+"""The number of test images on which plans are certified."""
 
 SPARSE_TESTS = 4
-"""How often the network that is trained with L1 on γ is tested, and its state saved."""
+"""The number of evaluations, and checkpoints, of the network that is trained with L1 on γ."""
 
 RANKING_BATCHES, RANKING_BATCH = 8, 64
-"""Training images that "taylor" takes gradients on."""
+"""The number of training images for the gradients of "taylor"."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Study:
 
     Attributes:
         settings: methods, budgets and conditions.
-        cells: the slim networks, in the order in which they are made.
+        cells: the slim networks, in the order of creation.
 
     Raises:
         DataError: the network does not take the data, or has another number of classes.
-        UsageError: the folder belongs to another study, or to another process.
+        UsageError: the folder belongs to another study, or another process holds it.
     """
 
     def __init__(self, name: str, model: nn.Module, data: ImageData, settings: Settings, folder: str | Path) -> None:
@@ -80,7 +80,7 @@ class Study:
         """Run the missing trials, and yield the progress.
 
         Raises:
-            UsageError: a method cannot meet its budget; it says what the smallest is. Nothing has been fine-tuned then.
+            UsageError: a method cannot meet its budget; the message has the smallest one. Nothing has been fine-tuned.
             DivergedError: fine-tuning diverged.
         """
         self._folder.path.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ class Study:
             self._folder.keep_dense(Dense(size, self._error(self._model)))
 
     def _sparsify(self) -> Iterator[StudyProgress]:
-        """Train the copy in which "liu2017" chooses with L1 on γ, from where that was left."""
+        """Train the copy in which "liu2017" chooses with L1 on γ; resumes from its checkpoint."""
         assert self.settings.sparsifying is not None, "asked before"
         training = Finetuning(
             self._model,
@@ -167,14 +167,14 @@ class Study:
         self._sparse = training.model.eval(), training.course[-1]
 
     def _network(self, cell: Cell) -> nn.Module:
-        """The network in which a cell's method chooses."""
+        """The network in which a cell's method chooses channels."""
         return self._sparse[0] if cell.method == SPARSE and self._sparse is not None else self._model
 
     def _error(self, model: nn.Module) -> float:
         return 1 - evaluate(model, self._data).top1
 
     def _choose(self, cell: Cell) -> None:
-        """Let a cell's method choose, unless it has."""
+        """Choose the channels of a cell by its method, unless they are stored."""
         if cell.budget is None or self._folder.selection(cell) is not None:
             return
         batches = itertools.islice(self._data.batches("train", RANKING_BATCH), RANKING_BATCHES)
@@ -194,7 +194,7 @@ class Study:
     def _removed(self, cell: Cell) -> Slimmed:
         """The cell's slim network, before any training."""
         if cell.budget is None:
-            # Whether a threshold holds is for the table to show, not a reason to stop.
+            # The table shows whether the threshold's certificate holds; this is no reason to stop.
             return slim(self._model, self._inputs, self.settings.threshold, tolerance=float("inf"))
         selection = self._folder.selection(cell)
         assert selection is not None, "chosen before anything is judged"
@@ -208,7 +208,7 @@ class Study:
         )
 
     def _judge(self, cell: Cell) -> Iterator[StudyProgress]:
-        """Remove, test, train, test, and time; then write the row."""
+        """Remove the channels of a cell, test, fine-tune, test, and time; then write the row."""
         start = time.perf_counter()
         yield self._now(f"{cell}: removing channels")
         slimmed = self._removed(cell)
@@ -253,21 +253,21 @@ class Study:
         )
 
     def _latency(self, model: nn.Module, path: Path, name: str) -> Latency:
-        """Dense and slim in turns, on the runtime that slim networks are made for."""
+        """The latency of dense and slim, interleaved, on the runtime for which slim networks are made."""
         export_onnx(model, self._inputs, path)
         pair = [Contender("dense", onnx=self._folder.dense_onnx), Contender(name, onnx=path)]
         clock = Clock((self.settings.batch,), self.settings.threads, self.settings.seconds, runtimes=(DEPLOYED,))
         return next(iter(measure(pair, self._inputs, clock)))
 
     def _latency_left(self, model: nn.Module) -> float:
-        """A slim network's latency over the dense one's."""
+        """A slim network's latency as a fraction of the dense one's."""
         if not self.settings.seconds:
             raise UsageError("a budget of latency needs time to measure it; give seconds above 0")
         return 1 / self._latency(model, self._folder.path / "tried.onnx", "tried").speedup().value
 
 
 def size_of(slimmed: Slimmed) -> Size:
-    """What is left of a network."""
+    """The size of a slim network."""
     plan = slimmed.plan
     return Size(sum(layer.channels_after for layer in plan.layers), plan.params_after, plan.macs_after)
 

@@ -1,4 +1,4 @@
-"""Methods of choosing channels, which the same surgery removes: ours, and those that it is compared with."""
+"""Methods of choosing channels, all of which use the same surgery: slimnet's, and those that it is compared with."""
 
 from slimnet.methods.budget import Budget, select_within_budget
 from slimnet.methods.li2017_recipes import RECIPES, published

@@ -21,17 +21,17 @@ from slimnet.torch_state.random_state import random_numbers_kept
 
 
 def recalibrated(
-    model: nn.Module, inputs: Inputs, channels: Channels, gone: np.ndarray, threshold: float = 0.0
+    model: nn.Module, inputs: Inputs, channels: Channels, masked: np.ndarray, threshold: float = 0.0
 ) -> nn.Module:
-    """A copy of a network with masked channels, in which the statistics behind their readers are corrected.
+    """A copy of a network with masked channels, in which the statistics downstream of their readers are corrected.
 
-    `gone[set]` are the masked ones of `channels`, which were traced before. A layer that read them has lost the
-    weighted sum of their means, and their share of its variance: the BatchNorms that it reaches, directly or through
-    additions, get the statistics of the remaining channels. If none follows directly, the layer's bias gets the mean.
-    Both are estimated from the other BatchNorms, see `moments`. A layer with neither stays as it is, and so does a
-    channel with |γ| below `threshold`.
+    `masked[set]` marks the masked sets of `channels`, which were traced before masking. A layer that reads them loses
+    the weighted sum of their means, and their share of its variance: the BatchNorms that it reaches, directly or
+    through additions, get the statistics of the remaining channels. If none follows directly, the mean is added to the
+    layer's bias. Both are estimated from the other BatchNorms, see `moments`. A layer with neither is not changed, and
+    neither are channels with |γ| below `threshold`.
     """
-    graph, silent = channels.graph, gone[channels.sets]
+    graph, silent = channels.graph, masked[channels.sets]
     if not any(silent[reader.inputs].any() for reader in graph.readers):
         return model
     before = moments(graph)
@@ -43,7 +43,7 @@ def recalibrated(
     for gamma, norm in graph.norms:
         alive = ~silent[norm.inputs] & (np.abs(as_float64(tensors[gamma])) >= threshold)
         had, left = (Statistics(found.mean[norm.inputs], found.variance[norm.inputs]) for found in (before, after))
-        changes.tell(gamma.rpartition(".")[0], alive, had, left, calls[gamma])
+        changes.update_norm(gamma.rpartition(".")[0], alive, had, left, calls[gamma])
     for reader in graph.readers:
         if reader.module in loss.mended:
             changes.alter(str(reader.bias_name), shift=loss.of(reader, after.mean[reader.inputs]))
@@ -75,7 +75,7 @@ class Loss:
 
 
 def biased(graph: ChannelGraph, tensors: Mapping[str, torch.Tensor]) -> frozenset[str]:
-    """The layers with a bias of their own and no BatchNorm directly behind them."""
+    """The layers that have a bias and are not directly followed by BatchNorm."""
     normed = np.zeros(graph.size, dtype=bool)
     for _, norm in graph.norms:
         normed[norm.inputs] = True
@@ -85,7 +85,7 @@ def biased(graph: ChannelGraph, tensors: Mapping[str, torch.Tensor]) -> frozense
 
 
 def layers_of(model: nn.Module, channels: Channels, inputs: Inputs) -> dict[str, tuple[nn.Module, torch.Size]]:
-    """The layers that run once with a weight of their own, unchanged from their state, with their input shapes."""
+    """The layers that run once, with their own weight as stored in the state dict, with their input shapes."""
     calls = Counter(reader.module for reader in channels.graph.readers)
     modules, shapes = dict(model.named_modules()), input_shapes(model, inputs)
     return {
@@ -115,7 +115,7 @@ def input_shapes(model: nn.Module, inputs: Inputs) -> dict[str, torch.Size]:
 def response(layer: nn.Module, shape: torch.Size, means: np.ndarray) -> np.ndarray:
     """The output of a layer for constant inputs `(K,)`, without its bias, averaged over all positions: `(O,)`.
 
-    At zero padding it sees less of them, which only the layer itself knows.
+    It is computed by running the layer, since zero padding reduces the contributions at the border.
     """
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)

@@ -26,12 +26,12 @@ ENOUGH = 256
 def measured(dense: nn.Module, quiet: nn.Module, images: Iterable[Any], threshold: float = 0.0) -> nn.Module:
     """A copy of a masked network whose BatchNorm statistics are measured without the removed channels.
 
-    Each running mean of the dense network moves by as much as the means on the images differ between the two
-    networks, and each running variance by the same factor as there. Peculiarities of the images appear on both sides
-    and cancel, so that a hundred suffice. Channels with |γ| below `threshold` stay as they are.
+    The difference of the means on the images between both networks is added to each running mean of the dense network,
+    and each running variance is multiplied by the ratio of the variances. Sampling errors of the images cancel between
+    the two networks, so that a hundred images suffice. Channels with |γ| below `threshold` are not changed.
 
     Raises:
-        UsageError: there are no images, or too few at a time for a BatchNorm.
+        UsageError: there are no images, or too few in a batch for a BatchNorm.
     """
     place = device_of(dense)
     batches = [Inputs.of_batch(batch).to(place) for batch in images]
@@ -43,15 +43,15 @@ def measured(dense: nn.Module, quiet: nn.Module, images: Iterable[Any], threshol
     for name, found in after.items():
         gamma = tensors.get(owned(name, "weight"))
         alive = np.ones(found.mean.size, dtype=bool) if gamma is None else np.abs(as_float64(gamma)) >= threshold
-        changes.tell(name, alive, before[name], found)
+        changes.update_norm(name, alive, before[name], found)
     return shared_copy(quiet, changes.tensors)
 
 
 def statistics(model: nn.Module, batches: Sequence[Inputs]) -> dict[str, Statistics]:
-    """The statistics of every BatchNorm's input on some batches, each normalised by its own, as in training.
+    """The statistics of every BatchNorm's input on these batches, normalised by batch statistics as in training.
 
     Raises:
-        UsageError: a BatchNorm gets a single value of a channel.
+        UsageError: a BatchNorm gets a single value per channel.
     """
     copied = eval_copy(model)
     norms = {

@@ -10,7 +10,7 @@ import torch
 from slimnet.planning.constants import as_float64
 
 LEAST_LEFT = 0.05
-"""The smallest share of its variance that a BatchNorm keeps: an estimate of zero may be too low."""
+"""The smallest factor on a BatchNorm's variance, since an estimate of zero may be too low."""
 
 
 class Statistics(NamedTuple):
@@ -25,22 +25,22 @@ RUNNING = ("running_mean", "running_var")
 
 
 def owned(module: str, tensor: str) -> str:
-    """The name of a module's own tensor, also where the module is the network itself."""
+    """The name of a module's tensor; the module may be the network itself."""
     return f"{module}.{tensor}" if module else tensor
 
 
 @dataclass(frozen=True)
 class Changes:
-    """The replaced tensors of a network, by name, next to the `old` ones."""
+    """The replaced tensors of a network by name, and the `old` ones."""
 
     old: Mapping[str, torch.Tensor]
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def tell(self, norm: str, alive: np.ndarray, before: Statistics, after: Statistics, calls: int = 1) -> None:
-        """Move a BatchNorm's own statistics, where `alive[c]`, by as much as these move.
+    def update_norm(self, norm: str, alive: np.ndarray, before: Statistics, after: Statistics, calls: int = 1) -> None:
+        """Update a BatchNorm's running statistics, where `alive[c]`, by the change from `before` to `after`.
 
-        The mean moves by a difference, the variance by a factor. One that is called several times has the statistics
-        of all calls together, each of which moves its part.
+        The mean changes by the difference, the variance by the ratio. The running statistics of a BatchNorm that is
+        called several times are averages over its calls, so that each call contributes its fraction.
         """
         mean, variance = (owned(norm, name) for name in RUNNING)
         if mean not in self.old or variance not in self.old:

@@ -1,4 +1,4 @@
-"""select_within_budget: remove the fewest channels of a ranking that meet a budget, by making the actual plans."""
+"""select_within_budget: the fewest channels of a ranking that meet a budget, found by making the actual plans."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -27,9 +27,9 @@ LatencyLeft = Callable[[nn.Module], float]
 
 @dataclass(frozen=True)
 class Budget:
-    """The size that a network is brought to: `left` is a fraction, in (0, 1], of the dense network's.
+    """The size of the slim network: `left` is a fraction, in (0, 1], of the dense network's.
 
-    "channels" are those of the layers that a method ranks, as the percentiles of Liu et al. 2017 count them.
+    "channels" are those of the layers that a method ranks, as in the percentiles of Liu et al. 2017.
     """
 
     unit: Unit
@@ -61,14 +61,14 @@ def select_within_budget(
     """The fewest channels, lowest scores first, whose removal brings the network within the budget.
 
     Channels that can only be removed together have the mean of their scores, and are chosen together or not at all;
-    channels that cannot be removed are not chosen, and no layer loses its last channel. `scope` "global" holds all
-    scores against one threshold, "uniform" takes the same share of every layer. The number is found by bisection around
-    what arithmetic expects, with the plan really made for each try; `latency` measures the slim network where the
-    budget is one of latency. `round_to` is that of `slimnet.slim`, and of the `remove` that follows.
+    channels that cannot be removed are not chosen, and no layer loses its last channel. `scope` "global" compares all
+    scores with one threshold, "uniform" removes the same share of every layer. The number is found by bisection from an
+    arithmetic estimate, with an actual plan for each step; `latency` measures the slim network for a budget of
+    latency. `round_to` is that of `slimnet.slim`, and of the subsequent `remove_selected`.
 
     Raises:
-        UsageError: the budget cannot be met, and it says the smallest that can; scores that do not fit the network;
-            a budget of latency without `latency`.
+        UsageError: the budget cannot be met (the message has the smallest possible one), scores do not fit the
+            network, or a budget of latency is given without `latency`.
         TraceError, InputError: as `slimnet.slim` does.
     """
     if budget.unit == "latency" and latency is None:
@@ -79,7 +79,7 @@ def select_within_budget(
 
 @dataclass(frozen=True)
 class Search:
-    """The search for the number of sets to remove; `tried` caches the remaining size by it."""
+    """The search for the number of sets to remove; `sizes` caches the remaining size by that number."""
 
     model: nn.Module
     inputs: Inputs
@@ -88,13 +88,13 @@ class Search:
     round_to: int | Mapping[str, int] | None
     budget: Budget
     latency: LatencyLeft | None
-    tried: dict[int, float] = field(default_factory=dict)
+    sizes: dict[int, float] = field(default_factory=dict)
 
     def find(self) -> Selection:
-        """The shortest prefix of the order that is within the budget, sought from where arithmetic expects it.
+        """The shortest prefix of the order that is within the budget, searched from the expected number.
 
         Raises:
-            UsageError: even the longest is not.
+            UsageError: even the longest prefix exceeds it.
         """
         low, high = self.bracket(self.expected())
         while high - low > self.grain:
@@ -133,10 +133,10 @@ class Search:
 
     def left(self, count: int) -> float:
         """The remaining size, in the budget's unit, without the first `count` sets."""
-        if count not in self.tried:
+        if count not in self.sizes:
             narrow, plan = plan_and_mask(self.model, self.inputs, self.channels, self.selection(count), self.round_to)
-            self.tried[count] = self.measured(narrow, plan)
-        return self.tried[count]
+            self.sizes[count] = self.measured(narrow, plan)
+        return self.sizes[count]
 
     def measured(self, narrow: nn.Module, plan: SurgeryPlan) -> float:
         """The remaining size of a slim network."""
@@ -175,7 +175,7 @@ class Search:
 
     @property
     def grain(self) -> int:
-        """The step of the search for the number of sets: one, or more where every try must be timed."""
+        """The step of the search for the number of sets: one, or more if each step must be timed."""
         return max(1, len(self.order) // TIMED_TRIES) if self.budget.unit == "latency" else 1
 
     def selection(self, count: int) -> Selection:
@@ -191,7 +191,7 @@ class Search:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """The sets in the order of their removal, without those that would leave a layer empty."""
+        """The sets in the order of their removal, without those whose removal would leave a layer without channels."""
         scores = set_scores(self.channels, self.ranking, self.scope)
         candidates = np.flatnonzero(~np.isnan(scores))
         ordered = candidates[np.argsort(scores[candidates], kind="stable")]
@@ -202,7 +202,7 @@ def set_scores(channels: Channels, ranking: Ranking, scope: Scope) -> np.ndarray
     """The score of every set: the mean of its members', NaN if not all are ranked or it cannot be removed.
 
     Raises:
-        UsageError: scores of a layer that the network does not have, or of another width.
+        UsageError: there are scores of a layer that the network does not have, or that has another width.
     """
     if scope not in get_args(Scope):
         raise UsageError(f"scope is {scope!r}; it must be 'global' or 'uniform'")
@@ -218,14 +218,14 @@ def set_scores(channels: Channels, ranking: Ranking, scope: Scope) -> np.ndarray
 
 
 def shares(scores: np.ndarray) -> np.ndarray:
-    """The share of a layer's channels, in (0, 1], that are removed once each of them is."""
-    places = np.empty(scores.size)
-    places[np.argsort(scores, kind="stable")] = np.arange(1, scores.size + 1)
-    return places / scores.size
+    """The rank of each channel in its layer as a fraction in (0, 1]: the share of channels removed up to it."""
+    ranks = np.empty(scores.size)
+    ranks[np.argsort(scores, kind="stable")] = np.arange(1, scores.size + 1)
+    return ranks / scores.size
 
 
 def leaving_one(channels: Channels, ordered: np.ndarray) -> np.ndarray:
-    """The order without the sets whose removal, after all before them, would take a layer's last channel."""
+    """The order without the sets whose removal, after all sets before them, would remove a layer's last channel."""
     holders: dict[int, list[tuple[str, int]]] = {}
     for layer, sets in channels.layers.items():
         for number, copies in zip(*np.unique(sets, return_counts=True), strict=True):

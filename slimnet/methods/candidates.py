@@ -1,4 +1,4 @@
-"""The channels that a method may choose: those of each layer, as sets that can only be removed together."""
+"""The channels that a method may choose: those of each layer, as channel sets."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from slimnet.tracing.trace import trace
 class Channels:
     """The output channels of every convolution and linear layer of a network.
 
-    `sets` has the set of every label of `graph`, `layers` the sets of a layer's outputs `(C,)` by module path, and
-    `pinned[set]` marks sets that cannot be removed or masked.
+    `sets` is the channel set of every label of `graph`, `layers` are the sets of a layer's outputs `(C,)` by module
+    path, and `pinned[set]` marks sets that cannot be removed or masked.
     """
 
     graph: ChannelGraph
@@ -38,13 +38,13 @@ class Channels:
         for layer in graph.layers:
             layers.setdefault(layer.module, sets[layer.outputs])
         pinned = np.zeros(int(sets.max()) + 1, dtype=bool)
-        fixed = [layer.outputs for layer in graph.layers if not can_be_silenced(layer)]
+        fixed = [layer.outputs for layer in graph.layers if not can_be_masked(layer)]
         pinned[sets[np.concatenate([never_going(graph), *fixed])]] = True
         return cls(graph, sets, layers, pinned)
 
     @property
     def writers(self) -> np.ndarray:
-        """The number of output channels of all layers that belong to each set."""
+        """For each set the number of its output channels in all layers."""
         return self.count(self.layers)
 
     @property
@@ -56,18 +56,18 @@ class Channels:
         return found
 
     def count(self, layers: Iterable[str]) -> np.ndarray:
-        """How many output channels of some layers belong to each set."""
+        """For each set the number of its output channels in these layers."""
         members = [self.layers[layer] for layer in layers]
         return np.bincount(np.concatenate([np.zeros(0, dtype=np.int64), *members]), minlength=self.pinned.size)
 
     def of_sets(self, chosen: np.ndarray) -> dict[str, tuple[int, ...]]:
-        """The channels by layer that belong to the sets where `chosen[set]`."""
+        """The channels of the sets with `chosen[set]`, by layer."""
         found = {layer: tuple(np.flatnonzero(chosen[sets]).tolist()) for layer, sets in self.layers.items()}
         return {layer: channels for layer, channels in found.items() if channels}
 
 
-def can_be_silenced(layer: Reader | Depthwise) -> bool:
-    """Whether single channels of a layer can be set to zero in its weight."""
+def can_be_masked(layer: Reader | Depthwise) -> bool:
+    """Whether single output channels of a layer can be masked in its weight."""
     grouped_transposed = isinstance(layer, Reader) and layer.in_axis == 0 and layer.groups > 1
     return layer.weight is not None and not grouped_transposed
 

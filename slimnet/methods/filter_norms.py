@@ -1,4 +1,4 @@
-"""The filters of a layer: one for each of its output channels."""
+"""The norms of a layer's filters, one for each output channel."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from slimnet.torch_state.precision import double_sum
 
 
 def by_output(weight: torch.Tensor, step: Reader | Depthwise) -> torch.Tensor:
-    """A view of a weight with its output channels first; of a transposed convolution they are on the second axis."""
+    """A view of a weight with the output channels first; a transposed convolution has them on the second axis."""
     if weight.shape[0] == step.outputs.size and (isinstance(step, Depthwise) or step.in_axis == 1):
         return weight
     if isinstance(step, Depthwise):

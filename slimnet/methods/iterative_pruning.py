@@ -1,4 +1,4 @@
-"""climb: several compact networks out of one training, each a bundle, the first of them exact."""
+"""climb: several compact networks from one trained network, each saved as a bundle; the first one is exact."""
 
 import functools
 import json
@@ -33,10 +33,10 @@ EXACT = "exact"
 
 @dataclass(frozen=True)
 class Rung:
-    """One network of a ladder: the dense one, a compact one, or a budget that made none (`note` says why).
+    """One network of a ladder: the dense one, a compact one, or a budget without a network (`note` is the reason).
 
-    `name` is also its bundle's folder. `reference` is what the certificate is relative to, and `difference` the
-    largest relative one to it. `accuracy` is that on `images` test images, before any fine-tuning.
+    `name` is also its bundle's folder. `reference` is the reference of the certificate, and `difference` the largest
+    relative difference to it. `accuracy` is that on `images` test images, before any fine-tuning.
     """
 
     name: str
@@ -73,10 +73,10 @@ class LadderRecord:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The folder of a network's rungs, and how they are made; all of them share the `conditions`.
+    """The folder of a network's rungs, and their creation; all of them share the `conditions`.
 
-    With `images`, BatchNorm statistics are measured on some training images, without labels. `watch` is called with
-    the current rung, the number of test images it has done, and their total.
+    With `images`, BatchNorm statistics are measured on training images without labels. `watch` is called with the name
+    of the current rung, the number of test images so far, and their total.
     """
 
     folder: Path
@@ -90,12 +90,12 @@ class Ladder:
     def climb(
         self, steps: Sequence[float], unit: Unit, threshold: float, ranking: Callable[[], Ranking]
     ) -> Iterator[Rung]:
-        """Yield the dense network, the exact rung, and one for each step; stored rungs are not made again.
+        """Yield the dense network, the exact rung, and one for each step; stored rungs are reused.
 
-        `steps` are budgets in `unit`. A step that cannot be met, or that the exact rung meets, makes no network.
+        `steps` are budgets in `unit`. A step that cannot be met, or that the exact rung meets, has no network.
 
         Raises:
-            UsageError: a step that is no budget, or a folder that holds something else.
+            UsageError: a step is no budget, or the folder holds other files.
         """
         budgets = [Budget(unit, step) for step in sorted(set(steps), reverse=True)]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -139,13 +139,13 @@ class Ladder:
         )
         if "dense" in kept and kept["dense"].macs is None:
             self.keep(kept, Rung(**asdict(kept["dense"]) | {"macs": slimmed.plan.macs_before}))
-        # What is kept of a rung counts once its bundle is there too.
+        # A stored rung is valid only if its bundle exists too.
         self.keep(kept, rung)
         save(slimmed, self.folder / name, source=self.source)
         return rung
 
     def dense(self) -> Rung:
-        """The network as given."""
+        """The rung of the given network."""
         if self.images is None:
             return described("dense", self.model, None)
         return described("dense", self.model, evaluate(self.model, self.images, progress=self.counting("dense")))
@@ -165,7 +165,7 @@ class Ladder:
         """The stored rungs, by name.
 
         Raises:
-            UsageError: the folder holds another ladder, or something else.
+            UsageError: the folder holds another ladder, or other files.
         """
         file = self.folder / RECORD
         if not file.exists():
@@ -185,7 +185,7 @@ class Ladder:
         return {rung.name: rung for rung in record.rungs}
 
     def keep(self, kept: dict[str, Rung], rung: Rung) -> Rung:
-        """Store a rung with the others."""
+        """Add a rung to the stored ones."""
         kept[rung.name] = rung
         document = {"made_by": MAKER, "conditions": self.conditions, "rungs": [asdict(each) for each in kept.values()]}
         with whole_file(self.folder / RECORD, SlimnetError) as file:
@@ -194,14 +194,14 @@ class Ladder:
 
 
 def described(name: str, model: nn.Module, accuracy: Accuracy | None, **values: Any) -> Rung:
-    """A rung with its size, and its accuracy where there are images."""
+    """A rung with its size, and its accuracy if it was measured."""
     if accuracy is not None:
         values |= {"accuracy": accuracy.top1, "images": accuracy.n}
     return Rung(name, params=sum(parameter.numel() for parameter in model.parameters()), **values)
 
 
 def front(rungs: Sequence[Rung]) -> set[str]:
-    """The names of the Pareto-optimal networks: none with fewer MACs has an error as low."""
+    """The names of the Pareto-optimal networks: those for which none with fewer MACs has an error as low."""
     known = [rung for rung in rungs if rung.macs is not None and rung.accuracy is not None]
 
     def betters(other: Rung, one: Rung) -> bool:

@@ -14,16 +14,16 @@ from slimnet.methods.budget import LatencyLeft
 from slimnet.modules.example_inputs import ExampleInputs
 
 SECONDS = 1.0
-"""The seconds for which each try is timed against the dense network."""
+"""The seconds for which each slim network is timed against the dense one."""
 
 
 @contextmanager
 def stopwatch(
     dense: nn.Module, inputs: ExampleInputs, runtime: str | None = None, *, seconds: float = SECONDS
 ) -> Iterator[LatencyLeft]:
-    """Within the context, time slim networks against `dense`, interleaved, at batch size 1.
+    """Yield a function that times slim networks against `dense`, interleaved, at batch size 1.
 
-    Where no runtime is named it is the one that slim networks are made for.
+    The default runtime is the one for which slim networks are made.
 
     Raises:
         UsageError: there is no such runtime, or it cannot run the networks.

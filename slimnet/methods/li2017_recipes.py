@@ -1,4 +1,4 @@
-"""The recipes of Li et al. 2017 as data: networks, layers, and the number of filters that each keeps."""
+"""The recipes of Li et al. 2017 as data: networks, layers, and the number of filters that each layer keeps."""
 
 import re
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ Widths = Mapping[str, tuple[int, int]]
 class Published:
     """A published pruning of one network.
 
-    `widths` are the width of a layer and what it keeps of it, for every layer of `network` whose path matches
-    `pattern`. The filters with the smallest sums |F| go; `followers` are layers that lose the same channels as the
-    one they follow.
+    `widths` are the width of a layer and the number of filters that it keeps, for every layer of `network` whose path
+    matches `pattern`. The filters with the smallest sums |F| are removed; `followers` are layers that lose the same
+    channels as the layer they follow.
     """
 
     network: str
@@ -33,7 +33,7 @@ class Published:
 
 
 def published(name: str, model: nn.Module, inputs: ExampleInputs) -> Selection:
-    """The channels that Li et al. 2017 remove by a recipe, such as "ResNet-56-B".
+    """The channels that Li et al. 2017 remove in a recipe, such as "ResNet-56-B".
 
     Raises:
         UsageError: there is no such recipe, or it is for another network.
@@ -54,7 +54,7 @@ def published(name: str, model: nn.Module, inputs: ExampleInputs) -> Selection:
 
 
 def check_network(name: str, recipe: Published, channels: Channels) -> None:
-    """Refuse another network than the recipe's.
+    """Refuse a network that is not the recipe's.
 
     Raises:
         UsageError: naming the first layer that differs.
@@ -83,10 +83,10 @@ def vgg(kept: tuple[int, ...]) -> Published:
 def blocks(
     network: str, counts: tuple[int, ...], widths: tuple[int, ...], pruned: tuple[float, ...], skipped: tuple[int, ...]
 ) -> Published:
-    """A recipe for a residual network of basic blocks: removes a share of the first convolutions of each stage.
+    """A recipe for a residual network of basic blocks: prunes a share of each block's first convolution, by stage.
 
-    `counts` are the blocks of each stage. `skipped` are layers that stay whole, numbered as in the paper: the first
-    convolution of the network is 1 and those of the blocks 2, 4, 6, ...
+    `counts` are the numbers of blocks of each stage. `skipped` are layers that are not pruned, numbered as in the
+    paper: the first convolution of the network is 1 and those of the blocks are 2, 4, 6, ...
     """
     found, number = {}, 2
     for stage, (count, width, share) in enumerate(zip(counts, widths, pruned, strict=True), start=1):
@@ -119,4 +119,4 @@ RECIPES: Mapping[str, Published] = {
     "ResNet-34-B": blocks("torchvision:resnet34", *RESNET34, (0.5, 0.6, 0.4, 0.0), INSENSITIVE),
     "ResNet-34-C": third_stream(0.2),
 }
-"""By the names of the paper's tables 1 and 3 (sections 4.1 to 4.3)."""
+"""The recipes by their names in tables 1 and 3 of the paper (sections 4.1 to 4.3)."""

@@ -1,8 +1,8 @@
 """moments: the mean and variance of every channel from the statistics of the BatchNorms, without data.
 
-A BatchNorm's output has the mean β and the standard deviation |γ|, whatever came in; taken as normal, it has after a
-ReLU the mean β Φ(β/|γ|) + |γ| φ(β/|γ|). Here any elementwise op is applied to a few samples of its operands instead,
-and so to whatever a network does between two layers.
+A BatchNorm's output has the mean β and the standard deviation |γ|. If it is normally distributed, its mean after a
+ReLU is β Φ(β/|γ|) + |γ| φ(β/|γ|). Here elementwise ops are applied to a few samples of their operands instead, so that
+any sequence of ops between two layers is covered.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,15 +32,16 @@ MeanOf = Callable[[Reader, np.ndarray], np.ndarray]
 
 
 def weighted_mean(step: Reader, means: np.ndarray) -> np.ndarray:
-    """The sums of means, weighted, as where there is no padding."""
+    """The weighted sums of the means, as without padding."""
     return (over_taps(step, step.taps()) @ means.reshape(step.groups, -1, 1)).reshape(-1) + biases(step)[:, 0]
 
 
-def moments(graph: ChannelGraph, gone: np.ndarray | None = None, mean_of: MeanOf = weighted_mean) -> Moments:
-    """Follow samples of every channel through the steps of the graph, from BatchNorm to BatchNorm.
+def moments(graph: ChannelGraph, masked: np.ndarray | None = None, mean_of: MeanOf = weighted_mean) -> Moments:
+    """Propagate samples of every channel through the steps of the graph, from BatchNorm to BatchNorm.
 
-    Values not computed from a BatchNorm, such as the network's input, are taken as normal with variance 1. The outputs
-    of layers without one are computed from their weights for independent inputs. Labels where `gone[label]` are 0.
+    Values that do not depend on a BatchNorm, such as the network's input, are assumed to be normal with variance 1. The
+    outputs of layers without BatchNorm are computed from their weights, assuming independent inputs. Labels with
+    `masked[label]` are 0.
     """
     noise = Noise()
     samples = noise(graph.size)
@@ -56,12 +57,12 @@ def moments(graph: ChannelGraph, gone: np.ndarray | None = None, mean_of: MeanOf
             out, values = step.outputs, mixed(step, samples[step.inputs], mean, noise(step.outputs.size))
         else:
             out, values = step.outputs, filtered(step, samples[step.inputs])
-        samples[out] = values if gone is None else np.where(gone[out, None], 0, values)
+        samples[out] = values if masked is None else np.where(masked[out, None], 0, values)
     return Moments(samples.mean(1), samples.var(1))
 
 
 class Noise:
-    """Gives the quantiles of the normal distribution, of mean 0 and variance 1, in another order for every channel."""
+    """Returns the quantiles of the standard normal distribution, in a different order for every channel."""
 
     def __init__(self) -> None:
         middles = (torch.arange(SAMPLES, dtype=torch.float64, device="cpu") + 0.5) / SAMPLES
@@ -75,7 +76,7 @@ class Noise:
 
 
 def elementwise(step: Pointwise, operands: Sequence[np.ndarray]) -> np.ndarray:
-    """The op applied to the samples; where it says nothing of values that are no constant, its operand stays."""
+    """The op applied to the samples; where its rule returns NaN for values that vary, the operand is kept."""
     flat = [torch.from_numpy(operand.reshape(-1)) for operand in operands]
     out = step.constant(flat).numpy().reshape(operands[0].shape)
     known = np.isfinite(out).all(1, keepdims=True)
@@ -83,7 +84,7 @@ def elementwise(step: Pointwise, operands: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def normed(step: Norm, inputs: np.ndarray) -> np.ndarray:
-    """A BatchNorm gives its own mean and variance to any input."""
+    """The samples normalised to the mean and variance of the BatchNorm's output."""
     gamma, beta, _, variance = step.vectors
     spread = inputs.std(1, keepdims=True)
     standard = (inputs - inputs.mean(1, keepdims=True)) / np.where(spread > 0, spread, 1)
@@ -95,13 +96,13 @@ def normed(step: Norm, inputs: np.ndarray) -> np.ndarray:
 
 
 def mixed(step: Reader, inputs: np.ndarray, mean: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """A layer's outputs, of this mean `(O,)`, with the sum of the variances of its inputs, taken as independent."""
+    """A layer's outputs with mean `mean` `(O,)` and the summed variances of its inputs, assumed to be independent."""
     spread = np.sqrt((energies(step) @ inputs.var(1).reshape(step.groups, -1, 1)).reshape(-1, 1))
     return mean[:, None] + spread * noise
 
 
 def filtered(step: Depthwise, inputs: np.ndarray) -> np.ndarray:
-    """A depthwise convolution's outputs vary as its inputs do."""
+    """A depthwise convolution's outputs: the mean is multiplied by the sum of the taps, the deviation by their norm."""
     taps = step.value().detach().reshape(step.outputs.size, -1).to("cpu", torch.float64).numpy()
     read = inputs.repeat(step.outputs.size // step.inputs.size, axis=0)
     mean = read.mean(1, keepdims=True)
@@ -119,5 +120,5 @@ def over_taps(step: Reader, values: torch.Tensor) -> np.ndarray:
 
 
 def biases(step: Reader | Depthwise) -> np.ndarray:
-    """The bias of a layer as a column, 0 where it has none."""
+    """The bias of a layer as a column, 0 if it has none."""
     return np.zeros((1, 1)) if step.bias is None else as_float64(step.bias())[:, None]

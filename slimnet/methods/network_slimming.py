@@ -1,4 +1,4 @@
-"""Network Slimming in several passes: train with L1 on γ, remove the smallest, fine-tune, and repeat."""
+"""Multi-pass Network Slimming: train with L1 on γ, remove the channels with the smallest γ, fine-tune, and repeat."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from slimnet.training.finetune import Finetuning
 from slimnet.training.recipe.recipe import Recipe
 
 EXAMPLES = 16
-"""Test images that plans are certified on."""
+"""The number of test images on which plans are certified."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Pass:
         model: the slim network, fine-tuned.
         plan: the removal of the pass, relative to the network before it.
         trained: the error after the training with L1 on γ.
-        pruned: the error right after the removal.
+        pruned: the error directly after the removal.
         error: the error after the fine-tuning.
     """
 
@@ -41,14 +41,14 @@ class Pass:
 def passes(
     model: nn.Module, data: ImageData, recipe: Recipe, left: float, *, threads: int | None = None
 ) -> Iterator[Pass]:
-    """Slim a network pass by pass, as many as are taken from the iterator (Liu et al. 2017, section 3 and table 4).
+    """Slim a network in passes, one for each `next` of the iterator (Liu et al. 2017, section 3 and table 4).
 
-    Each trains by `recipe`, which has L1 on γ; removes the channels with the smallest |γ| of the whole network until
-    the share `left` of those ranked remains; and trains by the same recipe without the L1. The next pass begins with
-    the result. `model` is not modified.
+    Each pass trains by `recipe`, which has L1 on γ; removes the channels with the smallest |γ| of the whole network
+    until the share `left` of the ranked channels remains; and trains by the same recipe without L1. The next pass
+    starts from the result. `model` is not modified.
 
     Raises:
-        UsageError: the recipe has no L1 on γ, or a pass cannot leave so few channels; it says the smallest share.
+        UsageError: the recipe has no L1 on γ, or `left` is smaller than possible; the message has the smallest share.
         DataError: the network does not take the data.
     """
     if not recipe.l1_gamma:

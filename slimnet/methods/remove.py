@@ -1,4 +1,4 @@
-"""The channels that a method selects: masked exactly in a copy of the network, and removed by the usual surgery."""
+"""The channels that a method selects: masked exactly in a copy of the network, and removed by the exact surgery."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +14,7 @@ from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Reader
 from slimnet.graph.labels import Labels
 from slimnet.methods.batchnorm_estimate import recalibrated
 from slimnet.methods.batchnorm_measure import measured
-from slimnet.methods.candidates import Channels, can_be_silenced, sibling
+from slimnet.methods.candidates import Channels, can_be_masked, sibling
 from slimnet.methods.filter_norms import by_output
 from slimnet.modules.copying import copy_with
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
@@ -30,11 +30,11 @@ from slimnet.surgery.plan import SurgeryPlan
 
 @dataclass(frozen=True)
 class Selection:
-    """The channels that a method removes: output channels by layer (the module path of a convolution or linear).
+    """The channels that a method removes: output channels by layer (module path of a convolution or linear layer).
 
-    `threshold` is the |γ| below which channels are already dead: they are removed as well, with their constants.
-    `purpose` is what they were chosen for, such as a budget. With another `criterion` than "gamma" channels are removed
-    as well that are dead by it in the masked network, whatever their γ.
+    `threshold` is the |γ| below which channels are dead: they are removed too, with their constants. `purpose` is the
+    purpose of the choice, such as a budget. With another `criterion` than "gamma", channels that are dead by it in the
+    masked network are removed too, whatever their γ.
     """
 
     method: str
@@ -45,7 +45,7 @@ class Selection:
 
     @property
     def count(self) -> int:
-        """How many channels of all layers are chosen."""
+        """The number of chosen channels in all layers."""
         return sum(map(len, self.channels.values()))
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Selection:
 
     @property
     def chosen(self) -> str:
-        """How many channels were chosen, by what and for what, in words."""
+        """The number of chosen channels, the method and the purpose, in words."""
         purpose = f" for {self.purpose}" if self.purpose else ""
         return f"{self.count} channels chosen by {self.method}{purpose}"
 
@@ -68,16 +68,16 @@ def silenced(
     recalibrate: bool = True,
     images: Iterable[Any] | None = None,
 ) -> nn.Module:
-    """A copy of the network in which every chosen channel is exactly 0 behind its BatchNorm: the masked network.
+    """The masked network: a copy in which every chosen channel is exactly 0 after its BatchNorm.
 
-    The filter and bias of a chosen channel become zero, and so do γ and β of every BatchNorm that reads it, or that
-    scales a channel all of whose writers are chosen (as in a residual stream). With `recalibrate` the BatchNorms
-    behind its readers get the mean and variance without the masked channels, estimated from the other BatchNorms (see
-    `recalibrated`), or measured on `images`, a hundred or more without labels (see `measured`). The network itself is
-    not modified.
+    The filter and bias of a chosen channel are set to zero, and so are γ and β of every BatchNorm that reads it, or
+    that scales a channel all of whose writers are chosen (as in a residual stream). With `recalibrate` the BatchNorms
+    downstream of its readers get the mean and variance without the masked channels, estimated from the other BatchNorms
+    (see `recalibrated`), or measured on `images`, a hundred or more without labels (see `measured`). `model` is not
+    modified.
 
     Raises:
-        UsageError: the selection names a layer or a channel that the network does not have, or a layer whose weight
+        UsageError: the selection contains a layer or a channel that the network does not have, or a layer whose weight
             is computed, or BatchNorms cannot be measured on these images.
         TraceError, InputError: as `slimnet.slim` does.
     """
@@ -102,13 +102,13 @@ def remove_selected(
     """Remove the selected channels: mask them in a copy, and slim that copy exactly.
 
     With `recalibrate` the masked network's BatchNorm statistics are re-estimated without the removed channels, which
-    needs no data: the error before fine-tuning is then much lower, and lower still with `images`, as in `silenced`.
+    needs no data and makes the error before fine-tuning much lower; with `images`, as in `silenced`, it is still lower.
     The certificate is against the masked network, not against `model`, since a method selects live channels. If all
     selected channels were dead anyway, the two are the same. A criterion that needs data is measured on `loader`. The
     other arguments are those of `slimnet.slim`.
 
     Raises:
-        CertificateError: the slim network differs from the silenced one by more than `tolerance`.
+        CertificateError: the slim network differs from the masked one by more than `tolerance`.
         UsageError, TraceError, InputError: as `silenced`.
     """
     if require_criterion(selection.criterion, with_data=loader is not None).needs_data and loader is not None:
@@ -132,7 +132,7 @@ def plan_for(
     *,
     round_to: int | Mapping[str, int] | None = None,
 ) -> SurgeryPlan:
-    """The plan that `remove_selected` applies; nothing is run.
+    """The plan that `remove_selected` applies; the network is not run.
 
     Raises:
         UsageError, TraceError, InputError: as `silenced`; a criterion that needs data is refused.
@@ -150,7 +150,7 @@ def plan_and_mask(
     selection: Selection,
     round_to: int | Mapping[str, int] | None,
 ) -> tuple[nn.Module, SurgeryPlan]:
-    """The slim network, of its final width but not recalibrated, and its plan."""
+    """The slim network with its final widths, without recalibration, and its plan."""
     return operated(silence(model, channels, selection), inputs, selection, round_to)
 
 
@@ -180,13 +180,15 @@ def mask_and_recalibrate(
     images: Iterable[Any] | None,
 ) -> nn.Module:
     """The masked network with BatchNorm statistics re-estimated without the removed channels."""
-    gone = wholly_chosen(channels, selection)
-    told = recalibrated(quiet, inputs, channels, gone, selection.threshold)
-    return told if images is None or not gone.any() else measured(model, told, images, selection.threshold)
+    masked = wholly_chosen(channels, selection)
+    estimated = recalibrated(quiet, inputs, channels, masked, selection.threshold)
+    if images is None or not masked.any():
+        return estimated
+    return measured(model, estimated, images, selection.threshold)
 
 
 def silence(model: nn.Module, channels: Channels, selection: Selection, *, shared: bool = True) -> nn.Module:
-    """The masked copy of a traced network; `shared` lets it keep the tensors that do not change.
+    """The masked copy of a traced network; with `shared` it shares the tensors that do not change.
 
     Raises:
         UsageError: as `silenced`.
@@ -213,7 +215,7 @@ def silence(model: nn.Module, channels: Channels, selection: Selection, *, share
 
 
 def chosen_outputs(channels: Channels, selection: Selection) -> Iterator[tuple[Reader | Depthwise, np.ndarray]]:
-    """Every layer with chosen channels, and which of its outputs they are.
+    """Every layer with chosen channels, and their positions among its outputs.
 
     Raises:
         UsageError: there is no such layer or channel.
@@ -232,9 +234,9 @@ def chosen_outputs(channels: Channels, selection: Selection) -> Iterator[tuple[R
 
 def zero_filters(zero: Any, tensors: Mapping[str, torch.Tensor], step: Reader | Depthwise, rows: np.ndarray) -> None:
     """Zero the filters and biases of some output channels of one layer."""
-    if not can_be_silenced(step) or step.weight is None:
+    if not can_be_masked(step) or step.weight is None:
         raise UsageError(
-            f"channels of {step.module} cannot be silenced one by one: its weight is computed, or that of a grouped "
+            f"channels of {step.module} cannot be masked one by one: its weight is computed, or that of a grouped "
             "transposed convolution; leave it out"
         )
     zero(step.weight, rows, lambda weight: by_output(weight, step))
@@ -244,7 +246,7 @@ def zero_filters(zero: Any, tensors: Mapping[str, torch.Tensor], step: Reader | 
 
 
 def chosen_scales(channels: Channels, selection: Selection) -> Iterator[tuple[str, np.ndarray]]:
-    """Every γ with channels to mask, and which of its channels they are."""
+    """Every γ with channels to mask, and their positions in it."""
     graph, sets = channels.graph, channels.sets
     labels = chosen_labels(channels, selection)
     whole = wholly_chosen(channels, selection)
@@ -261,6 +263,6 @@ def chosen_labels(channels: Channels, selection: Selection) -> Labels:
 
 
 def wholly_chosen(channels: Channels, selection: Selection) -> np.ndarray:
-    """Which sets have been chosen with all of their writers."""
+    """For every set whether all of its writers are chosen."""
     members = np.bincount(channels.sets[chosen_labels(channels, selection)], minlength=channels.pinned.size)
     return (members > 0) & (members >= channels.writers)

@@ -28,7 +28,7 @@ DEAD_BELOW = 1e-3
 
 @dataclass(frozen=True)
 class Ranking:
-    """A score `(C,)` for every output channel of some layers; the lowest are removed first, other layers never.
+    """A score `(C,)` for every output channel of the ranked layers; the lowest are removed first.
 
     `threshold` is the |γ| below which channels are removed in any case, as in `Selection`.
     """
@@ -61,19 +61,19 @@ def score_channels(
 ) -> Ranking:
     """Score every channel that a method may remove.
 
-    * "implicit": the importance of the channel for its readers (see `strengths`) over its cost (`cost`, paper
-      section 5), after all with |γ| below `threshold`, which are dead anyway.
-    * "li2017": the sum |F| of a filter over its layer's mean (Li et al. 2017), for convolutions alone on their
-      channels; so of a residual block all but the last.
+    * "implicit": the importance of the channel for its readers (see `strengths`) divided by its cost (`cost`, paper
+      section 5); channels with |γ| below `threshold`, which are dead anyway, come first.
+    * "li2017": the sum |F| of a filter divided by its layer's mean (Li et al. 2017), for convolutions that are the only
+      writers of their channels; in a residual block all except the last.
     * "liu2017": |γ| (Liu et al. 2017, Network Slimming).
     * "random": drawn from `seed`.
     * "fpgm", "taylor": torch-pruning's importance of each layer's own filters (He et al. 2019; Molchanov et al. 2019);
       "taylor" needs the gradients on `batches` of images and labels.
 
-    Where several BatchNorms scale one channel, as along a residual stream, the score is their mean.
+    If several BatchNorms scale one channel, as along a residual stream, the score is their mean.
 
     Raises:
-        UsageError: an unknown method, a network with nothing for it to rank, or "taylor" without batches.
+        UsageError: the method is unknown or cannot rank any channel of the network, or "taylor" has no batches.
         TraceError, InputError: as `slimnet.slim` does.
     """
     score = require_method(method, with_batches=batches is not None)
@@ -108,7 +108,7 @@ def named(method: str) -> Callable[[Task], Scores]:
 
 
 def implicit(task: Task) -> Scores:
-    """The importance of a channel for its readers, over the savings of its removal relative to the mean (section 5)."""
+    """The importance of a channel for its readers, divided by its relative cost (section 5)."""
     channels = task.channels
     sets, graph = channels.sets, channels.graph
     pieces = layer_macs(graph, sets) if task.cost == "macs" else parameter_sizes(graph, sets, task.model)
@@ -143,15 +143,15 @@ def gamma_of_sets(task: Task) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_layer(channels: Channels, scores: np.ndarray) -> Scores:
-    """The scores of sets by the layers they belong to; layers with a channel that has none are left out."""
+    """The scores of sets by layer, without layers that have a channel without a score."""
     found = {layer: scores[sets] for layer, sets in channels.layers.items() if not channels.pinned[sets].any()}
     return {layer: values for layer, values in found.items() if not np.isnan(values).any()}
 
 
 def li2017(task: Task) -> Scores:
-    """The sum |F| over the mean of its layer, for convolutions with channels of their own (Li et al. 2017, section 3).
+    """The sum |F| divided by its layer's mean, for the only writers of their channels (Li et al. 2017, section 3).
 
-    A filter of a depthwise convolution is scored with the one that feeds it.
+    A filter of a depthwise convolution is scored together with the filter that computes its input.
     """
     channels = task.channels
     readers = [step.module for step in channels.steps.values() if isinstance(step, Reader)]
@@ -181,7 +181,7 @@ def taylor(task: Task) -> Scores:
     """The first-order effect of a filter on the loss, by torch-pruning.
 
     Raises:
-        DataError: there is nothing in the batches.
+        DataError: there are no batches.
     """
     from slimnet.methods.torch_pruning_scores import importance
 
@@ -192,7 +192,7 @@ def taylor(task: Task) -> Scores:
 def with_gradients(model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> nn.Module:
     """A copy of the network, in evaluation mode, with the gradients of the cross-entropy summed over the batches.
 
-    The batches are brought to the network's device.
+    The batches are moved to the network's device.
     """
     copied = copy_with(model, lambda _, tensor: tensor.detach().clone()).eval()
     for parameter in copied.parameters():

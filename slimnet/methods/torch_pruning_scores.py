@@ -10,9 +10,9 @@ from slimnet.methods.candidates import Channels
 
 
 def importance(criterion: str, model: nn.Module, channels: Channels) -> dict[str, np.ndarray]:
-    """The scores `(C,)` of every convolution and linear layer by one of torch-pruning's classes, over their mean.
+    """The scores `(C,)` of every convolution and linear layer by one of torch-pruning's classes, divided by their mean.
 
-    slimnet decides which channels are removed together, so each layer is passed to the class as a group of its own.
+    slimnet determines which channels are removed together, so each layer is passed to the class as a separate group.
 
     Raises:
         UsageError: torch-pruning is not installed.
@@ -30,7 +30,7 @@ def importance(criterion: str, model: nn.Module, channels: Channels) -> dict[str
 
 
 def lone_group(package: Any, module: nn.Module, name: str, width: int) -> Any:
-    """A group of torch-pruning that holds the outputs of one layer and nothing else."""
+    """A group of torch-pruning with the outputs of one layer only."""
     linear = isinstance(module, nn.Linear)
     cut = package.prune_linear_out_channels if linear else package.prune_conv_out_channels
     node = package.dependency.Node(module, None, name)

@@ -1,1 +1,1 @@
-"""Files that appear whole or not at all, and strict readers of what they hold."""
+"""Atomic writes of files and folders, locks, and strict readers of records."""

@@ -1,4 +1,4 @@
-"""The types that a field of a record may have, and for each the reader that makes it out of plain data."""
+"""The types that a field of a record may have, and the reader that builds each from plain data."""
 
 import dataclasses
 import enum
@@ -14,20 +14,20 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from slimnet.errors import SlimnetError
 
 LIMIT_DEPTH = 64
-"""How deep plain data may be nested."""
+"""The largest nesting depth of plain data."""
 
 LEAST, MOST = -(2**63), 2**64 - 1
-"""The whole numbers that are read: those of 64 bits, signed or not."""
+"""The range of integers: 64 bits, signed or unsigned."""
 
 SHOWN = 60
-"""How much of a value or of a name a message repeats."""
+"""The number of characters of a value or a name that a message contains."""
 
 Reader = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
 class Within:
-    """The least and the largest number that a field may hold."""
+    """The smallest and the largest value of a field."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -35,7 +35,7 @@ class Within:
 
 @dataclass(frozen=True)
 class NotEmpty:
-    """A field must hold something."""
+    """A field must not be empty."""
 
 
 Count = Annotated[int, Within(0)]
@@ -46,7 +46,7 @@ Positive = Annotated[float, Within(sys.float_info.min)]
 
 
 class UnfitError(Exception):
-    """A value that is not what its field wants; `trail` says where it is, from the outside in."""
+    """A value does not fit its field; `trail` is its path, from the outermost field."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -55,16 +55,16 @@ class UnfitError(Exception):
 
     @property
     def field(self) -> str:
-        """Where it is, such as `rows[3].macs`."""
+        """The path of the value, such as `rows[3].macs`."""
         return "".join(self.trail).removeprefix(".")
 
 
 @functools.cache
 def reader_of(kind: Any, others_ignored: bool) -> Reader:
-    """What turns plain data into a value of a type, or raises `UnfitError`.
+    """The function that builds a value of a type from plain data, or raises `UnfitError`.
 
     Raises:
-        TypeError: a type that no field of a record can have.
+        TypeError: fields of records cannot have this type.
     """
     if kind in PLAIN:
         return PLAIN[kind]
@@ -78,10 +78,10 @@ def reader_of(kind: Any, others_ignored: bool) -> Reader:
 
 
 def _reader_of_parts(kind: Any, of: Callable[[Any], Reader]) -> Reader:
-    """The reader of a type that is made of others, whose readers `of` gives.
+    """The reader of a composite type; `of` returns the readers of its parts.
 
     Raises:
-        TypeError: a type that no field of a record can have.
+        TypeError: fields of records cannot have this type.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
@@ -164,7 +164,7 @@ def _null(value: Any) -> None:
 
 
 def _plain_data(value: Any) -> Any:
-    """Plain data as it came, checked to be no deeper than `LIMIT_DEPTH` and to hold only what JSON can."""
+    """Plain data, checked to be nested at most `LIMIT_DEPTH` deep and to contain JSON values only."""
     layer = [value]
     for _ in range(LIMIT_DEPTH):
         inner: list[Any] = []
@@ -223,7 +223,7 @@ def _record(kind: Any, others_ignored: bool, value: Any) -> Any:
 
 @functools.cache
 def _fields(kind: Any, others_ignored: bool) -> tuple[dict[str, Reader], tuple[str, ...], frozenset[str]]:
-    """The readers of a dataclass's fields, those that it needs, and those that may be null as that is their default."""
+    """The readers of a dataclass's fields, the required fields, and those with the default None, which may be null."""
     hints = get_type_hints(kind, include_extras=True)
     fields = [field for field in dataclasses.fields(kind) if field.init]
     missing = dataclasses.MISSING
@@ -247,7 +247,7 @@ def _items(reader: Reader, value: Any) -> list[Any]:
         raise _refused(value, LIST)
     found: list[Any] = []
     try:
-        # A plan has millions of numbers: the position is worked out only where one is wrong.
+        # A plan has millions of numbers, so the position is computed only for an invalid one.
         for item in value:
             found.append(reader(item))
     except UnfitError as error:
@@ -278,14 +278,14 @@ def _member(kind: type[enum.Enum], value: Any) -> enum.Enum:
 
 
 def _choice(choices: tuple[Any, ...], value: Any) -> Any:
-    # True == 1, so types have to agree as well.
+    # True == 1, so that types are compared too.
     if not any(type(each) is type(value) and each == value for each in choices):
         raise _refused(value, f"one of {', '.join(map(str, choices))}")
     return value
 
 
 def _any_of(readers: Sequence[Reader], wanted: str, value: Any) -> Any:
-    """The first of several types that fits; of a failure, that of the type that went deepest is raised."""
+    """The value of the first type that fits; if none does, the error with the longest path is raised."""
     failures: list[UnfitError] = []
     for reader in readers:
         try:
@@ -313,6 +313,6 @@ def _range(bound: Within) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a message; `repr` alone would follow data to any depth and length."""
+    """A value in a message; `repr` alone would not limit depth and length."""
     text = reprlib.repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -1,4 +1,4 @@
-"""Files on disk: only regular ones are read, and those that are written appear whole or not at all."""
+"""Files on disk: only regular files are read, and all writes are atomic."""
 
 import contextlib
 import errno
@@ -18,7 +18,7 @@ from slimnet.storage.staging import clear, staged_file, staged_folder
 LOCK = "lock"
 
 TEXT_LIMIT = 1 << 28
-"""The largest text file that is read whole, in bytes; the longest run's metrics are a tenth of it."""
+"""The largest text file that is read, in bytes; the metrics of the longest runs are a tenth of it."""
 
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -30,13 +30,13 @@ KINDS = {
 
 
 def open_file(path: str | Path, limit: int | None = None) -> BufferedReader:
-    """Open a regular file to read its bytes; a symbolic link to one is followed. Never blocks.
+    """Open a regular file, or a symbolic link to one, to read its bytes. Never blocks.
 
     Raises:
-        OSError: `strerror` says why: the system refuses it, it is a folder, a named pipe, a socket or a device,
-            or it holds more than `limit` bytes.
+        OSError: the system refuses it, it is a folder, a named pipe, a socket or a device, or it holds more than
+            `limit` bytes; `strerror` is the reason.
     """
-    # Opening some devices acts on them (a tape rewinds), so the path is asked first, and the open file again.
+    # Opening some devices has effects (a tape rewinds), so the path is checked first, and the open file again.
     _refuse_irregular(os.stat(str(path)), path, limit)
     descriptor = os.open(str(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
@@ -54,7 +54,7 @@ def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
         OSError: as of `open_file`.
     """
     with open_file(path, limit) as file:
-        # The files of /proc claim to be empty, and others may grow while they are read.
+        # Files in /proc have the size 0, and others may grow while they are read.
         content = file.read() if limit is None else file.read(limit + 1)
     if content is None:
         raise OSError(errno.EAGAIN, "it has no content to read now", str(path))
@@ -64,7 +64,7 @@ def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
 
 
 def read_text(path: str | Path, limit: int = TEXT_LIMIT, errors: str = "strict") -> str:
-    """The content of a regular file of UTF-8 text, every line ending as `\n`.
+    """The content of a regular file of UTF-8 text, with line endings as `\n`.
 
     Raises:
         OSError: as of `open_file`.
@@ -100,7 +100,7 @@ def _too_large(path: str | Path, limit: int) -> OSError:
 
 
 def open_to_append(path: Path) -> TextIO:
-    """Open a regular file of UTF-8 text to add to its end, line by line; a new one where there is none. Never blocks.
+    """Open a regular file of UTF-8 text to append lines; it is created if it does not exist. Never blocks.
 
     Raises:
         OSError: as of `open_file`.
@@ -116,10 +116,10 @@ def open_to_append(path: Path) -> TextIO:
 
 @contextlib.contextmanager
 def whole_file(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
-    """Yield a new file beside `target`, and put it in the place of `target` once everything went well.
+    """Atomic write: yield a staging file next to `target`, and rename it to `target` if the context succeeds.
 
-    Whatever happens, nothing half-written stays behind; an earlier file at `target` stays until then. What killed
-    processes left of theirs in that folder is removed.
+    If it fails, the staging file is removed, and an existing file at `target` is unchanged. Staging files of killed
+    processes in that folder are removed.
 
     Raises:
         failure: one line about what the operating system refused.
@@ -138,13 +138,13 @@ def whole_file(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(target: Path, failure: type[SlimnetError], *, replacing: bool = False) -> Iterator[Path]:
-    """Yield a new folder beside `target`, and rename it to `target` once everything went well.
+    """Atomic write: yield a staging folder next to `target`, and rename it to `target` if the context succeeds.
 
-    Whatever happens, nothing half-written stays behind. An empty folder at `target` is taken, and when `replacing` any
-    folder. What killed processes left of theirs beside it is removed.
+    If it fails, the staging folder is removed. An empty folder at `target` is replaced, and with `replacing` any
+    folder. Staging folders of killed processes next to it are removed.
 
     Raises:
-        failure: something is there already, or one line about what the operating system refused.
+        failure: `target` exists, or the operating system refused an operation.
     """
     if replacing:
         with os_errors_as(target, failure):
@@ -165,7 +165,7 @@ def whole_folder(target: Path, failure: type[SlimnetError], *, replacing: bool =
 
 
 def _take_the_place_of(staging: Path, target: Path) -> None:
-    """Rename a finished folder to its place; an earlier one comes back if that fails."""
+    """Rename a finished folder to `target`; an earlier one is restored if that fails."""
     if not target.exists():
         staging.rename(target)
         return
@@ -177,7 +177,7 @@ def _take_the_place_of(staging: Path, target: Path) -> None:
 
 
 def _bring_back(target: Path) -> None:
-    """Put an earlier folder back where a process was killed before the new one took its place, and else remove it."""
+    """Restore the earlier folder if a process was killed before the new one was renamed, otherwise remove it."""
     if not _earlier(target).is_dir():
         return
     if os.path.lexists(target):
@@ -192,13 +192,13 @@ def _earlier(target: Path) -> Path:
 
 @contextlib.contextmanager
 def held(folder: Path, failure: type[SlimnetError], doing: str) -> Iterator[None]:
-    """Hold a folder's lock while the context lasts; the system lets go of it whenever this process ends.
+    """Hold a folder's lock in the context; the system releases it when this process ends.
 
-    What killed processes have left half-written in the folder is removed.
+    Staging files of killed processes in the folder are removed.
 
     Raises:
-        failure: another process holds it, `doing` this.
-        SlimnetError: one line about what the operating system refused.
+        failure: another process holds the lock; the message says that it is `doing` this.
+        SlimnetError: the operating system refused an operation.
     """
     with os_errors_as(folder / LOCK, SlimnetError):
         file = open_to_append(folder / LOCK)
@@ -212,7 +212,7 @@ def held(folder: Path, failure: type[SlimnetError], doing: str) -> Iterator[None
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process holds a folder's lock; False where there is none.
+    """Whether a process holds a folder's lock; False if there is no lock file.
 
     Raises:
         OSError: as of `open_file`.
@@ -247,7 +247,7 @@ def refuse_existing(target: Path, failure: type[SlimnetError]) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or the list of names in a folder, has reached the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""JSON and TOML from anywhere, read into dataclasses: every value has the type that its field says, or is refused.
+"""Strict reading of untrusted JSON and TOML into dataclasses: a value of another type than its field's is refused.
 
-A field may be text, a number, a truth value, a `Literal`, an enumeration, a tuple or list, a mapping with text as keys,
-another dataclass, a union of these, or `Any` for plain data. `Annotated` adds `Within` or `NotEmpty`; what concerns
-several fields at once is checked by the dataclass itself, in `__post_init__`, with a `SlimnetError`.
+A field may be text, a number, a bool, a `Literal`, an enumeration, a tuple or list, a mapping with text as keys,
+another dataclass, a union of these, or `Any` for plain data. `Annotated` adds `Within` or `NotEmpty`. Constraints
+between several fields are checked by the dataclass, in `__post_init__`, with a `SlimnetError`.
 """
 
 import json
@@ -15,19 +15,19 @@ from slimnet.storage.field_types import UnfitError, reader_of, shown
 from slimnet.storage.files import read_bytes
 
 LIMIT_BYTES = 1 << 26
-"""The largest file that is read; parsed, it may take thirty times the memory."""
+"""The largest file that is read, in bytes; parsed, it may take thirty times as much memory."""
 
 T = TypeVar("T")
 Failure = type[SlimnetError]
 
 
 def parse_json(content: str | bytes, where: str, failure: Failure, advice: str = "") -> Any:
-    """The plain data that JSON text holds, in UTF-8 where it is bytes.
+    """The plain data of JSON text; bytes are UTF-8.
 
     `where` begins the message of a failure, and `advice` ends it.
 
     Raises:
-        failure: it is not JSON, or JSON that not every reader understands alike (NaN, a key that is there twice).
+        failure: it is not JSON, or ambiguous JSON (NaN, a repeated key).
     """
     try:
         return json.loads(_decoded(content), parse_constant=_refuse_constant, object_pairs_hook=_object)
@@ -36,10 +36,10 @@ def parse_json(content: str | bytes, where: str, failure: Failure, advice: str =
 
 
 def parse_toml(content: str | bytes, where: str, failure: Failure, advice: str = "") -> dict[str, Any]:
-    """The tables that TOML text holds; otherwise as `parse_json`.
+    """The tables of TOML text; otherwise as `parse_json`.
 
     Raises:
-        failure: it is not TOML, or holds dates or numbers that JSON does not have.
+        failure: it is not TOML, or contains dates or numbers that JSON does not have.
     """
     try:
         tables = tomllib.loads(_decoded(content).replace("\r\n", "\n"))
@@ -51,13 +51,13 @@ def parse_toml(content: str | bytes, where: str, failure: Failure, advice: str =
 def build(
     kind: type[T], data: Any, where: str, failure: Failure, *, advice: str = "", others_ignored: bool = False
 ) -> T:
-    """A value of `kind`, a dataclass or any other type that a field may have, out of plain data.
+    """A value of `kind`, a dataclass or another type of a field, from plain data.
 
-    `where` begins the message of a failure, and `advice` ends it. Fields that a dataclass does not have are refused,
-    or ignored.
+    `where` begins the message of a failure, and `advice` ends it. Unknown fields are refused, or with `others_ignored`
+    ignored.
 
     Raises:
-        failure: naming the field that is wrong.
+        failure: naming the invalid field.
     """
     try:
         value: T = reader_of(kind, others_ignored)(data)  # type: ignore[arg-type]  # a type is hashable
@@ -76,10 +76,10 @@ def from_json(
     advice: str = "",
     others_ignored: bool = False,
 ) -> T:
-    """A value of `kind` out of JSON text; see `parse_json` and `build`.
+    """A value of `kind` from JSON text; see `parse_json` and `build`.
 
     Raises:
-        failure: as of these.
+        failure: as for these.
     """
     data = parse_json(content, where, failure, advice)
     return build(kind, data, where, failure, advice=advice, others_ignored=others_ignored)
@@ -89,7 +89,7 @@ def read_json(path: Path, failure: Failure, advice: str = "") -> Any:
     """The plain data in a JSON file.
 
     Raises:
-        failure: it cannot be read, or as of `parse_json`.
+        failure: it cannot be read, or as for `parse_json`.
     """
     return parse_json(_content(path, failure, advice), str(path), failure, advice)
 
@@ -98,16 +98,16 @@ def read_toml(path: Path, failure: Failure, advice: str = "") -> dict[str, Any]:
     """The tables in a TOML file.
 
     Raises:
-        failure: it cannot be read, or as of `parse_toml`.
+        failure: it cannot be read, or as for `parse_toml`.
     """
     return parse_toml(_content(path, failure, advice), str(path), failure, advice)
 
 
 def read_record(kind: type[T], path: Path, failure: Failure, *, advice: str = "", others_ignored: bool = False) -> T:
-    """A value of `kind` out of a JSON file; see `build`.
+    """A value of `kind` from a JSON file; see `build`.
 
     Raises:
-        failure: it cannot be read, or holds something else.
+        failure: it cannot be read, or holds no such value.
     """
     data = read_json(path, failure, advice)
     return build(kind, data, str(path), failure, advice=advice, others_ignored=others_ignored)

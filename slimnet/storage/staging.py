@@ -1,9 +1,8 @@
-"""Staging: what is being written has a hidden name beside its target, and a lock, until it takes its place.
+"""Staging: a file or folder that is being written has a hidden name next to its target, and a lock.
 
-A process that is killed leaves its staging behind, and the lock ends with the process, so that whoever writes in that
-folder next can tell what is left behind from what is in use, whichever process has the number by now. A lock is sure
-on one machine only. So the name says which machine staging is of and since when that machine runs. What one left
-before it started again is removed as well; that of other machines stays.
+The lock ends with its process, so that the next process that writes in that folder can recognise abandoned staging,
+also if process numbers are reused. Locks are reliable on one machine only; therefore the name identifies the machine
+and its boot. Staging from an earlier boot of this machine is removed too; that of other machines is not.
 """
 
 import contextlib
@@ -21,20 +20,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
-"""A random number that Linux draws when it starts: containers of one machine share it, and their locks as well."""
+"""The random boot identifier of Linux: containers of one machine share it, and their locks too."""
 
 HOST = Path("/etc/machine-id")
-"""What an installed system has for itself, however often it starts."""
+"""The identifier of an installed system, which does not change at boot."""
 
 NAME_KEPT = 40
-"""How much of a target's name its staging repeats; most systems end names at 255 bytes."""
+"""The characters of a target's name in the name of its staging; most systems limit names to 255 bytes."""
 
 NAME = re.compile(r"\..*\.([0-9a-f]{8})([0-9a-f]{8})?\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 @contextlib.contextmanager
 def staged_file(target: Path) -> Iterator[Path]:
-    """Yield a new, empty file beside `target` with a lock on it; it is removed unless it has another name by then.
+    """Yield a new, empty, locked file next to `target`; it is removed afterwards unless it was renamed.
 
     Raises:
         OSError: the system refuses it.
@@ -42,7 +41,7 @@ def staged_file(target: Path) -> Iterator[Path]:
     clear(target.parent)
     while True:
         path = staging_path(target)
-        # As the umask says, unlike the files of `tempfile`.
+        # Permissions according to the umask, unlike the files of `tempfile`.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         if _hold(descriptor, path):
             break
@@ -56,7 +55,7 @@ def staged_file(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """Yield a new, empty folder beside `target` with a lock on it; it is removed unless it has another name by then.
+    """Yield a new, empty, locked folder next to `target`; it is removed afterwards unless it was renamed.
 
     Raises:
         OSError: the system refuses it.
@@ -68,7 +67,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
-            # Another process has taken it for left behind, before it had its lock.
+            # Another process removed it as abandoned before it was locked.
             continue
         if _hold(descriptor, path):
             break
@@ -81,7 +80,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Remove the staging in a folder that processes of this machine have left behind; what cannot be removed stays."""
+    """Remove abandoned staging of this machine from a folder; failures to remove are ignored."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for name in [entry.name for entry in entries]:
             match = NAME.fullmatch(name)
@@ -90,18 +89,18 @@ def clear(folder: Path) -> None:
 
 
 def is_staging(name: str) -> bool:
-    """Whether a file is called as staging is, of whichever machine."""
+    """Whether a name is that of staging, of any machine."""
     return NAME.fullmatch(name) is not None
 
 
 def staging_path(target: Path) -> Path:
-    """A hidden name next to `target` that nothing has, and short enough whatever the target is called."""
+    """A new hidden name next to `target`, short enough for any name of the target."""
     return target.with_name(f".{target.name[:NAME_KEPT]}.{machine()}{host()}.{secrets.token_hex(4)}.tmp")
 
 
 @functools.cache
 def machine() -> str:
-    """Eight hexadecimal digits for this machine, which change when it starts again."""
+    """Eight hexadecimal digits that identify this machine since its last boot."""
     try:
         known = BOOT.read_text(encoding="ascii")
     except (OSError, ValueError):
@@ -111,9 +110,9 @@ def machine() -> str:
 
 @functools.cache
 def host() -> str:
-    """Eight hexadecimal digits for this machine, which stay when it starts again; empty where it has no identity.
+    """Eight hexadecimal digits that identify this machine across boots; empty if it has no identifier.
 
-    Machines made from one image may share the identity, and then have names of their own.
+    The host name is included, since machines created from one image may have the same identifier.
     """
     try:
         known = HOST.read_text(encoding="ascii").strip()
@@ -123,32 +122,32 @@ def host() -> str:
 
 
 def _hold(descriptor: int, path: Path) -> bool:
-    """Lock new staging for as long as this process lives; False where another one removed it meanwhile."""
+    """Lock new staging until this process ends; False if another process has removed it meanwhile."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError:
-        # A file system without locks: nobody else can lock it either, so it is never taken for left behind.
+        # A file system without locks: other processes cannot lock it either, so they never regard it as abandoned.
         return True
     return _is_at(path, descriptor)
 
 
 def _remove_unheld(path: Path) -> None:
-    """Remove staging that no process has a lock on."""
+    """Remove staging that no process has locked."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.suppress(OSError))
         is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
-        # Over NFS only what is open for writing can be locked.
+        # On NFS only files that are open for writing can be locked.
         mode = os.O_RDONLY if is_folder else os.O_RDWR
         descriptor = os.open(path, mode | os.O_NOFOLLOW | os.O_NONBLOCK)
         stack.callback(os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # It may have been given its place since, in which case this lock is on the finished file.
+        # It may have been renamed since; then this lock is on the finished file.
         if _is_at(path, descriptor):
             shutil.rmtree(path) if is_folder else path.unlink()
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether a path still names what was opened."""
+    """Whether a path still refers to the opened file."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Sweeps: a grid of recipes, and a table of what became of each."""
+"""Sweeps: a grid of recipes, and a table of their outcomes."""
 
 from slimnet.sweep.ending import Ending
 from slimnet.sweep.grid import Cell, read_grid

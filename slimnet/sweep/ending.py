@@ -1,4 +1,4 @@
-"""What the process of a cell says at its end, as far as tables read it."""
+"""The part of the result of a cell that tables show."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from slimnet.storage.records import build
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended: its test accuracy, the share of dead filters, 0..1, and the seconds of training."""
+    """The end of a run: its test accuracy, the share of dead filters, 0..1, and the seconds of training."""
 
     accuracy: Accuracy
     dead_filters: Share
@@ -20,10 +20,10 @@ class Ending:
 
     @classmethod
     def of(cls, result: Mapping[str, Any]) -> "Ending":
-        """Read the result of a cell, which comes from the table in a sweep's folder.
+        """Read the result of a cell from the table of a sweep.
 
         Raises:
-            UsageError: it is something else.
+            UsageError: it is not the result of a cell.
         """
         return build(
             cls, result, "the result of a cell", UsageError, advice="sweep in a new folder", others_ignored=True

@@ -1,4 +1,4 @@
-"""A grid of recipes, read from a TOML file: what the cells share, what varies, and what each is called."""
+"""A grid of recipes, read from a TOML file: the shared fields, the varied ones, and a description of each cell."""
 
 import dataclasses
 import hashlib
@@ -20,9 +20,9 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a sweep: its recipe, and how it differs from the others, for people.
+    """One run of a sweep: its recipe, and a description of what is varied.
 
-    `key` is short, and the same for the same recipe whatever grid it stands in.
+    `key` is short and depends on the recipe only, not on the grid.
     """
 
     recipe: Recipe
@@ -30,18 +30,18 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """The beginning of the SHA-256 of the recipe's JSON."""
+        """The first digits of the SHA-256 of the recipe's JSON."""
         return hashlib.sha256(self.recipe.to_json().encode()).hexdigest()[:ID_LENGTH]
 
 
 def read_grid(path: str | Path) -> tuple[Cell, ...]:
-    """Read the cells of a grid file, in the order in which they are to run; equal ones once.
+    """Read the cells of a grid file, in the order in which they run; equal cells once.
 
     `[base]` holds recipe fields that all cells share, `[[cells]]` variants of it, and `[grid]` lists of values:
-    every combination of these is run for each variant. `arch_args.width` names one argument of the network.
+    every combination of these is run for each variant. `arch_args.width` refers to one argument of the network.
 
     Raises:
-        UsageError: a file that is missing or not TOML, or a cell that is no recipe.
+        UsageError: the file is missing or not TOML, or a cell is no recipe.
     """
     path = Path(path)
     tables = read_toml(path, UsageError)
@@ -52,10 +52,10 @@ def read_grid(path: str | Path) -> tuple[Cell, ...]:
 
 
 def cells_of(tables: Fields) -> tuple[Cell, ...]:
-    """The cells of a grid that has been parsed.
+    """The cells of a parsed grid.
 
     Raises:
-        UsageError: another table, a list where there should be none, or a cell that is no recipe.
+        UsageError: there is an unknown table, a value has the wrong type, or a cell is no recipe.
     """
     unknown = sorted(set(tables) - set(TABLES))
     if unknown:
@@ -77,14 +77,14 @@ def cells_of(tables: Fields) -> tuple[Cell, ...]:
 
 
 def values_of(name: str, values: Any) -> list[Any]:
-    """The values that one field takes."""
+    """The values of one field of the grid."""
     if not isinstance(values, list) or not values:
         raise UsageError(f"the grid's {name} is {values!r}; it must be a list of values")
     return values
 
 
 def flattened(fields: Fields) -> Fields:
-    """The fields with the network's arguments under dotted names."""
+    """The fields, with the network's arguments as dotted names."""
     found: Fields = {}
     for name, value in fields.items():
         if name == "arch_args" and isinstance(value, dict):
@@ -98,7 +98,7 @@ def recipe_of(fields: Fields) -> Recipe:
     """A recipe from flat fields.
 
     Raises:
-        UsageError: a field that recipes do not have, one that is missing, or a value out of range.
+        UsageError: a field is unknown or missing, or a value is out of range.
     """
     arguments = {name.partition(".")[2]: value for name, value in fields.items() if name.startswith("arch_args.")}
     plain = {name: value for name, value in fields.items() if not name.startswith("arch_args.")}
@@ -113,5 +113,5 @@ def recipe_of(fields: Fields) -> Recipe:
 
 
 def described(varied: Fields) -> str:
-    """What makes a cell different, such as "l2=0.001, seed=1"."""
+    """The varied fields of a cell as text, such as "l2=0.001, seed=1"."""
     return ", ".join(f"{name}={value}" for name, value in varied.items()) or "the only one"

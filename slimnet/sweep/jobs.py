@@ -1,4 +1,4 @@
-"""The job of training one cell of a sweep: the command line of its process, and what the end of that means."""
+"""The job of training one cell of a sweep: the command line of its process, and the outcome when it ends."""
 
 import contextlib
 import sys
@@ -13,16 +13,16 @@ from slimnet.storage.records import from_json
 from slimnet.training import Recipe
 
 PROGRAM = (sys.executable, "-m", "slimnet_cli")
-"""The command line, run as a program of its own; the library does not import it."""
+"""The command line, run as a separate program; the library does not import it."""
 INTERRUPTED = 130
 ERROR = "error: "
 
 
 @dataclass(frozen=True)
 class Job:
-    """The job of a process: a recipe's JSON, the folder of the run, and more options of `slimnet train`.
+    """The job of a process: a recipe's JSON, the folder of the run, and further options of `slimnet train`.
 
-    `origin` is the folder that relative paths in the recipe start from.
+    Relative paths in the recipe are relative to `origin`.
     """
 
     key: str
@@ -36,8 +36,8 @@ class Job:
         """The log file of the process."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
-    def said(self, since: int = 0) -> list[str]:
-        """The non-empty lines of its log, from a byte on."""
+    def log_lines(self, since: int = 0) -> list[str]:
+        """The non-empty lines of its log after the first `since` bytes."""
         try:
             with open_file(self.log) as file:
                 file.seek(since)
@@ -47,13 +47,13 @@ class Job:
         return [line.strip() for line in text.splitlines() if line.strip()]
 
     def length(self) -> int:
-        """The bytes in its log."""
+        """The size of its log in bytes."""
         return self.log.stat().st_size if self.log.exists() else 0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a cell: its result, or its error in one line; neither where it was interrupted."""
+    """The outcome of a cell: its result, or its error in one line; neither if it was interrupted."""
 
     key: str
     result: dict[str, Any] | None = None
@@ -61,7 +61,7 @@ class Outcome:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the cell waits to go on."""
+        """Whether the cell was interrupted, and can be resumed."""
         return self.result is None and self.error is None
 
 
@@ -74,7 +74,7 @@ def command(job: Job) -> list[str]:
     begun = job.folder / "recipe.json"
     if begun.exists():
         trust = []
-        # A folder may have come from elsewhere: what its recipe names is built only where the job asks for the same.
+        # An existing folder is untrusted: code that its recipe names runs only if the job names the same.
         with contextlib.suppress(SlimnetError, OSError, UnicodeDecodeError):
             if Recipe.from_json(read_text(begun)) == Recipe.from_json(job.recipe):
                 trust = ["--trust"]
@@ -86,15 +86,15 @@ def command(job: Job) -> list[str]:
     return [*train, "--recipe", str(asked), "-o", str(job.folder), "--trust", "--json", "--no-report", *job.options]
 
 
-def outcome(job: Job, exit_code: int, output: str, said: Sequence[str]) -> Outcome:
-    """The outcome of a finished process; `said` are the lines of its log."""
+def outcome(job: Job, exit_code: int, output: str, lines: Sequence[str]) -> Outcome:
+    """The outcome of a finished process; `lines` are those of its log."""
     if exit_code == INTERRUPTED:
         return Outcome(job.key)
     if exit_code == 0:
         with contextlib.suppress(SlimnetError):
             return Outcome(job.key, from_json(dict[str, Any], output, "what the process wrote", SlimnetError))
-    told = [line.removeprefix(ERROR) for line in said if line.startswith(ERROR)]
-    # The last words of one that was killed are about something else; those of a bug are what it was.
-    last = said[-1:] if exit_code > 0 else []
+    errors = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    # The last log line of a killed process does not explain its end; that of an exception does.
+    last = lines[-1:] if exit_code > 0 else []
     ended = f"it was killed by signal {-exit_code}" if exit_code < 0 else f"it ended with exit code {exit_code}"
-    return Outcome(job.key, error=[ended, *last, *told][-1])
+    return Outcome(job.key, error=[ended, *last, *errors][-1])

@@ -1,4 +1,4 @@
-"""A sweep: its waiting cells are trained by workers, and every outcome is stored as it happens."""
+"""A sweep: workers train its waiting cells, and every outcome is stored immediately."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -17,10 +17,10 @@ def train_jobs(
     begun: Callable[[str], None],
     ended: Callable[[Outcome], None],
 ) -> bool:
-    """Train the jobs and store their outcomes; returns whether any was left for a later run.
+    """Train the jobs and store their outcomes; returns whether any remain for a later run.
 
-    `begun` is called with the key of a cell once that is stored as running, `ended` with each outcome that is stored.
-    After a stop request the current runs save and exit.
+    `begun` is called with the key of a cell after it was stored as running, `ended` with each stored outcome. After a
+    stop request the current runs save and exit.
     """
     left = False
 

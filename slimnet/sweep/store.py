@@ -1,4 +1,4 @@
-"""What became of each cell of a sweep: one row in an SQLite file, written as it happens."""
+"""The state and outcome of each cell of a sweep: one row in an SQLite file, updated immediately."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS cells (
 
 @dataclass(frozen=True)
 class Row:
-    """One cell as it stands: `state` is waiting, running, done or failed; times are seconds since 1970."""
+    """The stored state of one cell: `state` is waiting, running, done or failed; times are seconds since 1970."""
 
     key: str
     varied: str
@@ -48,7 +48,7 @@ class Store:
     """The table of a sweep's cells in a file. Every change is on the disk when its method returns.
 
     Raises:
-        UsageError: the file is no such table, or cannot be written.
+        UsageError: the file is not such a table, or cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -60,10 +60,10 @@ class Store:
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        # A connection of its own for each change: threads need no lock, and nothing is held when a process dies.
+        # A new connection for each change, so that threads need no lock, and a killed process holds nothing.
         try:
             if self._path.exists():
-                # SQLite would wait for the other end of a named pipe.
+                # SQLite would block on a named pipe.
                 open_file(self._path).close()
             with closing(sqlite3.connect(self._path, timeout=60)) as connection, connection:
                 connection.execute("PRAGMA synchronous = FULL")
@@ -76,7 +76,7 @@ class Store:
             raise UsageError(f"{self._path}: not the table of a sweep ({error}); name another folder") from error
 
     def add(self, cells: Iterable[Cell]) -> None:
-        """Take cells in as waiting, behind those that are known; known ones stay as they are."""
+        """Append new cells as waiting; existing ones are not changed."""
         with self._changing() as table:
             (first,) = table.execute("SELECT coalesce(max(position), -1) + 1 FROM cells").fetchone()
             table.executemany(
@@ -85,25 +85,25 @@ class Store:
             )
 
     def wait_again(self, *, failed: bool) -> None:
-        """Let cells that were running when a sweep ended wait again, and with `failed` those that failed too."""
+        """Set cells that were running when a sweep ended to waiting, and with `failed` those that failed too."""
         states = ("running", "failed") if failed else ("running", "running")
         with self._changing() as table:
             table.execute("UPDATE cells SET state = 'waiting', error = NULL WHERE state IN (?, ?)", states)
 
     def begin(self, key: str) -> None:
-        """A cell runs."""
+        """Set a cell to running."""
         self._set(key, state="running", started=time.time(), finished=None, error=None)
 
     def finish(self, key: str, result: Mapping[str, Any]) -> None:
-        """A cell is done, with this result."""
+        """Set a cell to done, with its result."""
         self._set(key, state="done", finished=time.time(), result=json.dumps(result, allow_nan=False, default=str))
 
     def fail(self, key: str, error: str) -> None:
-        """A cell could not be run; `error` says why in one line."""
+        """Set a cell to failed; `error` is the reason in one line."""
         self._set(key, state="failed", finished=time.time(), error=error)
 
     def leave(self, key: str) -> None:
-        """A cell was interrupted and waits to go on."""
+        """Set an interrupted cell to waiting."""
         self._set(key, state="waiting")
 
     def _set(self, key: str, **values: Any) -> None:
@@ -112,7 +112,7 @@ class Store:
             table.execute(f"UPDATE cells SET {names} WHERE key = ?", (*values.values(), key))
 
     def rows(self, keys: Iterable[str] | None = None) -> list[Row]:
-        """The cells in order; only those of some keys, if given."""
+        """The cells in order; only those with these keys, if given."""
         wanted = None if keys is None else set(keys)
         with self._changing() as table:
             found = table.execute(
@@ -123,10 +123,10 @@ class Store:
 
 
 def _refuse_code(table: sqlite3.Connection) -> None:
-    """Refuse what a table of cells does not have and SQLite would run: views and triggers may go on for ever.
+    """Refuse views and triggers, which SQLite would run and which may not terminate.
 
     Raises:
-        sqlite3.DatabaseError: it has some.
+        sqlite3.DatabaseError: the table has one.
     """
     found = table.execute("SELECT type, name FROM sqlite_schema WHERE type IN ('view', 'trigger')").fetchone()
     if found is not None:

@@ -1,4 +1,4 @@
-"""The processes that train the cells of a sweep, here or on a Ray cluster; and this process, where that is quicker."""
+"""Workers that train the cells of a sweep: processes on this machine or a Ray cluster, or the current process."""
 
 import contextlib
 import importlib
@@ -21,16 +21,16 @@ from slimnet.sweep.jobs import PROGRAM, Job, Outcome, Outcomes, command, outcome
 POLL_SECONDS = 0.2
 UNTIL_INPUT_ENDS = "--until-input-ends"
 PATIENCE = 600.0
-"""Seconds that a process has, after its sweep has ended, to finish its step, save and exit."""
+"""The seconds that a process has, after its sweep has ended, to finish its step, save and exit."""
 
 LOCAL_ATTEMPTS = 4
-"""How often a cluster of this machine alone is started: where the machine is busy, Ray gives up after half a minute."""
+"""The number of attempts to start a cluster on this machine; on a busy machine Ray times out after half a minute."""
 
 Stopped = Callable[[], bool]
 
 
 class Workers(Protocol):
-    """Whatever trains jobs."""
+    """The interface of workers, which train jobs."""
 
     def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Stopped) -> Outcomes:
         """Train the cells and yield their outcomes; after a stop request the current ones save and exit."""
@@ -38,10 +38,10 @@ class Workers(Protocol):
 
 @contextlib.contextmanager
 def lifeline(job: Job) -> Iterator[dict[str, Any]]:
-    """How to start a process of a cell, so that it saves and exits when this one ends, for whatever reason.
+    """The arguments of `Popen` for the process of a cell, so that it saves and exits when this process ends.
 
-    Its standard input is a pipe that nothing is written to. Only this process has the other end, which closes with it.
-    Its messages go into its log.
+    Its standard input is a parent-death pipe: nothing is written to it, and only this process has the other end, which
+    is closed when this process ends. Its standard error is its log.
     """
     theirs, ours = os.pipe()
     try:
@@ -52,35 +52,35 @@ def lifeline(job: Job) -> Iterator[dict[str, Any]]:
         os.close(ours)
 
 
-def await_leaving(folder: Path, stopped: Stopped) -> None:
-    """Wait for a process of an earlier, killed sweep to save its run and exit."""
+def wait_until_released(folder: Path, stopped: Stopped) -> None:
+    """Wait until a process of an earlier, killed sweep has saved its run and exited."""
     deadline = time.monotonic() + PATIENCE
     while in_use(folder) and not stopped() and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
 
 
-def train_elsewhere(job: Job, stopped: Stopped = lambda: False) -> Outcome:
-    """Train one cell to its end in a process of its own, which saves and exits after a stop request."""
-    await_leaving(job.folder, stopped)
+def train_in_subprocess(job: Job, stopped: Stopped = lambda: False) -> Outcome:
+    """Train one cell in a separate process, which saves and exits after a stop request."""
+    wait_until_released(job.folder, stopped)
     if stopped():
         return Outcome(job.key)
     arguments, since = [*command(job), UNTIL_INPUT_ENDS], job.length()
     with lifeline(job) as pipes:
-        # In a session of its own, so that a Ctrl-C reaches it once, from us, and not from the terminal as well.
+        # A new session, so that Ctrl-C reaches the process once, from us, and not from the terminal too.
         process = subprocess.Popen(arguments, cwd=job.origin, start_new_session=True, **pipes)
-        output = ended(process, stopped)
-    return outcome(job, process.returncode, output, job.said(since))
+        output = wait_for(process, stopped)
+    return outcome(job, process.returncode, output, job.log_lines(since))
 
 
-def ended(process: subprocess.Popen[str], stopped: Stopped) -> str:
-    """Wait for a process to end, and pass a stop request on to it, once; returns its output."""
-    told = False
+def wait_for(process: subprocess.Popen[str], stopped: Stopped) -> str:
+    """Wait for a process to end, and forward a stop request to it once; returns its output."""
+    forwarded = False
     while True:
         try:
             return process.communicate(timeout=POLL_SECONDS)[0]
         except subprocess.TimeoutExpired:
-            if stopped() and not told:
-                told = True
+            if stopped() and not forwarded:
+                forwarded = True
                 process.send_signal(signal.SIGINT)
 
 
@@ -98,7 +98,7 @@ class Here:
             if ending():
                 return Outcome(job.key)
             begun(job.key)
-            return train_elsewhere(job, ending)
+            return train_in_subprocess(job, ending)
 
         def ending() -> bool:
             return abandoned.is_set() or stopped()
@@ -107,28 +107,28 @@ class Here:
             try:
                 yield from (each.result() for each in as_completed([pool.submit(train, job) for job in jobs]))
             finally:
-                # Whatever ended this, no further cell begins, and running ones are asked to save.
+                # Whatever the reason, no further cell is started, and running ones are stopped with a save.
                 abandoned.set()
 
 
 @dataclass(frozen=True)
 class InTurn:
-    """Trains the cells in this process, one after the other: starting a process would take short ones too long.
+    """Trains the cells in this process, one after the other: for short runs, starting a process takes too long.
 
-    `program` is what the command line does with arguments; it returns the exit code.
+    `program` runs the command line with arguments and returns the exit code.
     """
 
     program: Callable[[Sequence[str]], int]
 
     def run(self, jobs: Sequence[Job], begun: Callable[[str], None], stopped: Stopped) -> Outcomes:
-        """Train the cells in order and yield their outcomes; an interruption leaves the others to a later run."""
+        """Train the cells in order and yield their outcomes; after an interruption the others remain waiting."""
         interrupted = False
         for job in jobs:
             if interrupted or stopped():
                 yield Outcome(job.key)
                 continue
             begun(job.key)
-            await_leaving(job.folder, stopped)
+            wait_until_released(job.folder, stopped)
             with interrupted_when(stopped):
                 found = self._train(job)
             interrupted = found.interrupted
@@ -143,12 +143,12 @@ class InTurn:
             contextlib.redirect_stderr(log),
         ):
             exit_code = self.program(arguments)
-        return outcome(job, exit_code, output.getvalue(), job.said(since))
+        return outcome(job, exit_code, output.getvalue(), job.log_lines(since))
 
 
 @contextlib.contextmanager
 def interrupted_when(stopped: Stopped) -> Iterator[None]:
-    """Interrupt this process, as Ctrl-C does, once it is to stop."""
+    """Interrupt this process, as Ctrl-C does, after a stop request."""
     done = threading.Event()
 
     def watch() -> None:
@@ -168,9 +168,9 @@ def interrupted_when(stopped: Stopped) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Ray:
-    """Workers of a Ray cluster; the folder must be one that all of its machines see.
+    """Workers of a Ray cluster; all of its machines must share the folder.
 
-    `resources` are those of one cell, as Ray names them (`num_cpus`, `num_gpus`; a fraction shares a GPU).
+    `resources` are those of one cell, by Ray's names (`num_cpus`, `num_gpus`; a fraction shares a GPU).
     """
 
     address: str
@@ -180,7 +180,7 @@ class Ray:
         """Submit all cells to Ray and yield their outcomes; after a stop request, the others are cancelled."""
         ray = self._cluster()
         try:
-            train = ray.remote(max_retries=0, **self.resources)(train_elsewhere)
+            train = ray.remote(max_retries=0, **self.resources)(train_in_subprocess)
             waiting = {train.remote(job): job for job in jobs}
             for job in jobs:
                 begun(job.key)
@@ -197,19 +197,21 @@ class Ray:
             ray.shutdown()
 
     def _cluster(self) -> Any:
-        """Ray itself, connected to its cluster.
+        """The module `ray`, connected to the cluster.
 
         Raises:
-            UsageError: there is none at the address.
+            UsageError: there is no cluster at the address.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray: Any = importlib.import_module("ray")
         try:
             self._connect(ray, LOCAL_ATTEMPTS if self.address == "local" else 1)
-        except Exception as error:  # What Ray raises here is of no one kind.
+        except Exception as error:  # Ray's errors have no common base
             why = (str(error).strip().splitlines() or ["it is not reached"])[0]
-            told = f"no Ray cluster at {self.address!r} ({why}); `ray start --head` starts one, and --ray takes"
-            raise UsageError(f"{told} the address of any") from error
+            raise UsageError(
+                f"no Ray cluster at {self.address!r} ({why}); `ray start --head` starts one, and --ray takes "
+                "the address of any"
+            ) from error
         return ray
 
     def _connect(self, ray: Any, attempts: int) -> None:

@@ -15,7 +15,7 @@ from slimnet_cli.progress import sweep_progress
 
 from slimnet.sweep import workers
 from slimnet.sweep.jobs import Job, Outcome, outcome
-from slimnet.sweep.workers import Here, await_leaving, ended
+from slimnet.sweep.workers import Here, ended, wait_until_released
 from slimnet.training.run.run_folder import METRICS, create_run
 
 REPORT = {"total": 406250, "loss": 1.5, "accuracy": 0.42, "sparsity": 0.125, "epoch": 0.1}
@@ -162,7 +162,7 @@ def test_a_sweep_that_breaks_off_begins_nothing_more_and_tells_what_runs(tmp_pat
         told.append(job.key)
         return Outcome(job.key, error="done")
 
-    monkeypatch.setattr(workers, "train_elsewhere", train)
+    monkeypatch.setattr(workers, "train_in_subprocess", train)
     begun_keys: list[str] = []
     outcomes = Here(1).run([job(tmp_path, key) for key in "abcd"], begun_keys.append, lambda: False)
     assert next(outcomes).key == "a"
@@ -174,6 +174,6 @@ def test_a_process_that_has_lost_its_sweep_may_save_and_leave_first(tmp_path):
     """It holds the folder of its run until then; a wish to stop ends the waiting."""
     asked = []
     with create_run(tmp_path / "run", recipe()):
-        await_leaving(tmp_path / "run", lambda: bool(asked.append(1)) or len(asked) > 2)
+        wait_until_released(tmp_path / "run", lambda: bool(asked.append(1)) or len(asked) > 2)
     assert len(asked) == 3
-    await_leaving(tmp_path / "run", lambda: pytest.fail("there is nothing to wait for"))
+    wait_until_released(tmp_path / "run", lambda: pytest.fail("there is nothing to wait for"))

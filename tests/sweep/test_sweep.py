@@ -95,7 +95,7 @@ def test_a_cell_that_fails_is_told_does_not_stop_the_others_and_is_tried_again_a
         tried.append(job.key)
         return Outcome(job.key, error="it is still not there")
 
-    monkeypatch.setattr(workers, "train_elsewhere", train)
+    monkeypatch.setattr(workers, "train_in_subprocess", train)
     assert run(tmp_path) == 1
     assert tried == []
     assert run(tmp_path, "--retry") == 1
