@@ -16,12 +16,12 @@ BATCH = 64
 def accuracies(
     contenders: Sequence[Contender], data: ImageData, threads: int, device: str = "cpu"
 ) -> Iterator[Accuracies]:
-    """Yield the accuracy of all contenders on the test images, through each runtime that has them all.
+    """Yield the accuracy of all contenders on the test images, by each runtime that can run all of them.
 
-    A runtime computes on `device` where it can score images there, else on the CPU.
+    A runtime computes on `device` if it can score images there, otherwise on the CPU.
 
     Raises:
-        DataError: a contender does not take the images, or knows other classes.
+        DataError: a contender does not take the images, or has another number of classes.
     """
     names = tuple(contender.name for contender in contenders)
     for runtime in shared_runtimes(contenders):

@@ -21,7 +21,7 @@ from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
 Measured = Latency | Accuracies | Profile
 Progress = Callable[[int, int, str], None]
-"""Called with the number of finished measurements, their total, and a label of the last one."""
+"""Called with the number of finished measurements, the total, and a label of the last one."""
 
 
 def compare(
@@ -34,14 +34,14 @@ def compare(
 ) -> Comparison:
     """Measure two or more networks against the first of them.
 
-    `models` maps names to modules or ONNX files, or is a list of contenders that have both. Where a runtime of
-    ONNX files is asked for by name, modules without one are exported into a temporary one. Modules are copied and put
-    into eval mode; the ones given stay as they are, and so do torch's threads. With `data` the accuracy on its test
-    images is measured, through each runtime that can run them all on the CPU.
+    `models` maps names to modules or ONNX files, or is a list of contenders that have both. If a runtime of ONNX files
+    is requested by name, modules without a file are exported to a temporary one. Copies of the modules are measured in
+    eval mode; neither the modules nor torch's number of threads are changed. With `data` the accuracy on its test
+    images is measured, by each runtime that can run all networks on the CPU.
 
     Raises:
-        UsageError: no runtime can run them all, they are of different tasks, or fewer than two were given.
-        DataError: a network does not take the data, or knows other classes.
+        UsageError: no runtime can run all of them, they are of different tasks, or there are fewer than two.
+        DataError: a network does not take the data, or has another number of classes.
     """
     settings = settings or Settings()
     contenders = contenders_of(models)
@@ -72,26 +72,26 @@ def steps(contenders: Sequence[Contender], settings: Settings, data: ImageData |
     Raises:
         UsageError: as `compare`.
     """
-    places = cells(contenders, settings)
-    profiles = sum(map(has_layers, places)) if settings.layers else 0
-    return len(places) + profiles + (0 if data is None else len(shared_runtimes(contenders)))
+    measured = cells(contenders, settings)
+    profiles = sum(map(has_layers, measured)) if settings.layers else 0
+    return len(measured) + profiles + (0 if data is None else len(shared_runtimes(contenders)))
 
 
 def everything(
     contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings, data: ImageData | None = None
 ) -> Iterator[Measured]:
-    """Yield what takes time as it is measured: accuracy where there is data, latency, and layers where asked for."""
-    places = cells(contenders, settings)
+    """Yield the measurements that take time: accuracy if there is data, latency, and layer times if requested."""
+    timed = cells(contenders, settings)
     if data is not None:
         yield from accuracies(contenders, data, max(settings.thread_counts), settings.devices[-1])
-    for cell in places:
+    for cell in timed:
         yield measure_cell(contenders, batched(example, cell.batch), cell, settings.seconds)
         if settings.layers and has_layers(cell):
             yield profile(contenders, example, cell, settings.seconds)
 
 
 def measure(contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings) -> Iterator[Latency]:
-    """Yield the latency on each device and runtime, with each number of threads and batch size, once it is measured.
+    """Yield the latency on each device and runtime, for each number of threads and batch size.
 
     Raises:
         UsageError: as `compare`.
@@ -112,7 +112,7 @@ def measure_cell(contenders: Sequence[Contender], inputs: Inputs, cell: Cell, se
 
 
 def memories(contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings) -> Iterator[Memory]:
-    """Yield the peak activation memory at each batch size on each device, where all contenders are modules."""
+    """Yield the peak activation memory at each batch size on each device, if all contenders are modules."""
     models = [contender.model for contender in contenders if contender.model is not None]
     if len(models) < len(contenders):
         return

@@ -17,10 +17,10 @@ from slimnet.torch_state.process import denormals_flushed, torch_threads
 
 @contextmanager
 def measurement_environment(cell: Cell) -> Iterator[Stopwatch]:
-    """The settings during a measurement: threads, no gradients, cuDNN's fastest kernels; yields the stopwatch.
+    """The settings during a measurement: threads, no gradients, cuDNN's benchmark mode; yields the stopwatch.
 
-    Denormal numbers, which dead filters end in, are taken for zero: a dense network that a CPU computes dozens of
-    times too slowly because of them would flatter the slim one. What the runtime compiled is forgotten afterwards.
+    Denormal numbers, to which the weights of dead filters decay, are flushed to zero: they slow a CPU down dozens of
+    times in the dense network, which would exaggerate the speed-up. Compiled code is discarded afterwards.
     """
     runtime = find_runtime(cell.runtime)
     with ExitStack() as stack:
@@ -38,7 +38,7 @@ def check_alike(contenders: Sequence[Contender], runs: Sequence[Run], inputs: In
     """Run every contender once, and refuse those that are not comparable.
 
     Raises:
-        UsageError: one does not run on these inputs, or returns other shapes than the first.
+        UsageError: one does not run on these inputs, or its outputs have other shapes than the first one's.
     """
     given = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
     shapes = []
@@ -46,9 +46,10 @@ def check_alike(contenders: Sequence[Contender], runs: Sequence[Run], inputs: In
         try:
             shapes.append(runtime.shapes(run()))
         except torch.OutOfMemoryError as error:
-            told = f"{contender.name} does not fit into the GPU's memory on inputs of {given}; use a smaller batch"
-            raise UsageError(told) from error
-        except Exception as error:  # whatever the runtimes raise, which have no type in common
+            raise UsageError(
+                f"{contender.name} does not fit into the GPU's memory on inputs of {given}; use a smaller batch"
+            ) from error
+        except Exception as error:  # the errors of runtimes have no common base
             raise UsageError(runtime.refusal(contender.name, given, error)) from error
         if shapes[-1] != shapes[0]:
             raise UsageError(

@@ -15,7 +15,7 @@ from slimnet.export.onnx import export_onnx
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
 Form = Literal["module", "onnx"]
-"""What a runtime takes: a module, or an ONNX file."""
+"""The form of a network that a runtime takes: a module, or an ONNX file."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Contender:
     files: Mapping[str, Path] = field(default_factory=dict)
 
     def has(self, form: Form) -> bool:
-        """Whether the network is there in a form."""
+        """Whether the network is available in a form."""
         return (self.model if form == "module" else self.onnx) is not None
 
 
@@ -53,7 +53,7 @@ def contenders_of(models: Models) -> list[Contender]:
     """Contenders, at least two.
 
     Raises:
-        UsageError: fewer than two, or something that is no network.
+        UsageError: there are fewer than two, or one is no network.
     """
     if isinstance(models, Mapping):
         found = [_contender(name, source) for name, source in models.items()]
@@ -89,14 +89,14 @@ def count(contenders: Sequence[Contender], example: ExampleInputs | Inputs) -> t
 
 
 def with_onnx(contender: Contender, example: ExampleInputs | Inputs, folder: Path) -> Contender:
-    """The contender with an ONNX file, exported into `folder` where it has none."""
+    """The contender with an ONNX file, which is exported into `folder` if it has none."""
     if contender.onnx is not None or contender.model is None:
         return contender
-    # In a folder of its own: a name need not be fit for a file, and two may have the same.
+    # In a new folder: a name need not be a valid file name, and two contenders may have the same.
     path = export_onnx(contender.model, example, Path(tempfile.mkdtemp(dir=folder)) / "model.onnx").path
     return replace(contender, onnx=path, files={**contender.files, "onnx": path})
 
 
 def in_form(contender: Contender, form: Form, example: ExampleInputs | Inputs, folder: Path) -> Contender:
-    """The contender in a form as well, which is made in `folder` where it has none and can be made."""
+    """The contender with a further form, which is created in `folder` if it is missing and can be created."""
     return with_onnx(contender, example, folder) if form == "onnx" else contender

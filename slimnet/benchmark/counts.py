@@ -1,10 +1,9 @@
 """The size of a network: parameters, multiply-accumulates, bytes on disk.
 
-MACs are those of convolutions and linear layers for one example, and nothing else. A module's are counted
-while its own forward runs, with torch's counter (which counts floating-point operations, two to a
-multiply-accumulate); an ONNX graph's from its shapes. All contenders of a comparison are always counted
-the same way. fvcore's "conv" and "linear" are the same numbers (it calls a multiply-accumulate a flop); its totals
-are larger by what it counts for normalisation and pooling.
+MACs are those of convolutions and linear layers for one example. Those of a module are counted during its forward by
+torch's counter (which counts floating-point operations, two for each multiply-accumulate), those of an ONNX graph from
+its shapes. All contenders of a comparison are counted in the same way. fvcore's "conv" and "linear" are the same
+numbers (it calls a multiply-accumulate a flop); its totals also include normalisation and pooling.
 """
 
 import math
@@ -30,17 +29,17 @@ COUNTED = {
     "conv": (torch.ops.aten.convolution, torch.ops.aten._convolution),
     "linear": (torch.ops.aten.mm, torch.ops.aten.addmm),
 }
-"""The operations that are counted, by the kind of layer."""
+"""The ATen operators that are counted, with the kind of layer."""
 LAYER_OPERATORS = {"Conv": "conv", "ConvTranspose": "conv", "Gemm": "linear", "MatMul": "linear"}
-"""The same of ONNX."""
+"""The ONNX operators that are counted, with the kind of layer."""
 
 
 @dataclass(frozen=True)
 class Counts:
     """The size and the cost of a network.
 
-    `macs` is for one example, and None where an ONNX graph's shapes cannot be known without running it;
-    `file_bytes` maps a kind of file ("safetensors", "onnx", ...) to its size.
+    `macs` is for one example, and None if the shapes of an ONNX graph are not known without running it; `file_bytes`
+    maps a kind of file ("safetensors", "onnx", ...) to its size.
     """
 
     name: str
@@ -63,7 +62,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     """Read an ONNX model.
 
     Raises:
-        UsageError: there is no such file, or it is something else.
+        UsageError: the file is missing, or is not an ONNX model.
     """
     try:
         with open_file(path):
@@ -78,7 +77,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
 
 def onnx_input_shape(path: Path) -> tuple[int, ...] | None:
-    """The shape of one example `(C, H, W)` of an ONNX model's first input; None where it is not fixed.
+    """The shape of one example `(C, H, W)` of an ONNX model's first input; None if it is not fixed.
 
     Raises:
         UsageError: as `read_onnx`.
@@ -89,7 +88,7 @@ def onnx_input_shape(path: Path) -> tuple[int, ...] | None:
 
 
 def parameters(model: nn.Module) -> int:
-    """Trainable values of a module, shared ones once."""
+    """The number of elements of a module's parameters, shared ones once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -102,13 +101,13 @@ def macs(model: nn.Module, example: ExampleInputs | Inputs) -> int:
 
 
 def counted(counter: FlopCounterMode) -> dict[str, int]:
-    """The multiply-accumulates that a counter has seen so far, by kind of layer."""
+    """The multiply-accumulates in a counter, by kind of layer."""
     flops = counter.get_flop_counts().get("Global", {})
     return {kind: sum(int(flops.get(op, 0)) for op in ops) // FLOPS_PER_MAC for kind, ops in COUNTED.items()}
 
 
 def batched(example: ExampleInputs | Inputs, batch: int) -> Inputs:
-    """The example inputs with exactly `batch` examples, repeated or cut as needed.
+    """The example inputs with exactly `batch` examples, repeated or truncated as needed.
 
     Raises:
         InputError: they hold no tensor, or an empty one.
@@ -120,14 +119,14 @@ def batched(example: ExampleInputs | Inputs, batch: int) -> Inputs:
 
 
 def file_bytes(files: Mapping[str, Path]) -> dict[str, int]:
-    """Bytes on disk of each kind of file that is there."""
+    """Bytes on disk of each kind of file that exists."""
     return {kind: path.stat().st_size for kind, path in files.items() if path.is_file()}
 
 
 def onnx_macs(path: Path) -> int | None:
     """Multiply-accumulates of an ONNX graph's convolutions and linear layers for one example.
 
-    None where a shape depends on the data. A product of two activations (attention) is not a linear layer.
+    None if a shape depends on the data. A product of two activations (attention) is not a linear layer.
     """
     counts = [count for _, count in onnx_node_macs(path)]
     known = [count for count in counts if count is not None]
@@ -160,7 +159,7 @@ def _stored(graph: onnx.GraphProto) -> int:
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    """The shapes that are numbers throughout, by the name of the value."""
+    """The shapes without symbolic dimensions, by the name of the value."""
     known: dict[str, tuple[int, ...]] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     values: Iterable[Any] = (*graph.input, *graph.value_info, *graph.output)
     for value in values:

@@ -19,18 +19,18 @@ from slimnet.version import installed_version
 BUSY_CORES = 0.3
 WATCH_SECONDS = 0.25
 STORED_BY_NAME = ("torch", "onnxruntime")
-"""The packages that have a field of their own in records, which were written before there were further runtimes."""
+"""The packages with a separate field, in records from before there were further runtimes."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """The machine and the software that a measurement ran on.
+    """The machine and the software of a measurement.
 
-    `cores` is how many the process may use; `other_work` how many of them other programs kept busy at the
-    start (None where the system does not say), `instructions` the vector instructions that torch's kernels
-    picked, `when` is UTC. `clock` is how fast the processor ran and `gpu`, `driver` what else was measured on, each
-    empty where it is not known or was not used. `torch` and `onnxruntime` are versions, `runtimes` those of further
-    packages by their names, as they are stored; `software` has all of them.
+    `cores` is the number that the process may use; `other_work` the number of them that other programs kept busy at
+    the start (None if the system does not report it), `instructions` the vector instructions of torch's kernels, `when`
+    is in UTC. `clock` is the processor's clock; `gpu` and `driver` describe the GPU; each is empty if it is not known
+    or was not used. `torch` and `onnxruntime` are versions, `runtimes` those of further packages by name, as they are
+    stored; `software` has all of them.
     """
 
     cpu: str
@@ -50,7 +50,7 @@ class Environment:
 
     @property
     def software(self) -> dict[str, str]:
-        """The versions of all packages that networks were run with, by their names."""
+        """The versions of all packages that ran networks, by name."""
         return {**{name: getattr(self, name) for name in STORED_BY_NAME}, **self.runtimes}
 
     @property
@@ -79,7 +79,7 @@ class Environment:
 def environment(devices: Sequence[str] = ("cpu",)) -> Environment:
     """Record the machine and the software; takes a quarter of a second to measure the load of other programs.
 
-    The GPU is recorded where `devices` names one.
+    The GPU is recorded if it is among the `devices`.
     """
     gpu = next((device for device in devices if device.startswith("cuda")), None)
     software = dict(installed_versions())
@@ -102,7 +102,7 @@ def environment(devices: Sequence[str] = ("cpu",)) -> Environment:
 
 
 def usable_cores() -> int:
-    """How many cores this process may use, which in a container can be fewer than the machine has."""
+    """The number of cores that this process may use, which in a container can be fewer than the machine has."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -115,7 +115,7 @@ def _cpu() -> str:
 
 
 def _clock() -> str:
-    """The clock of the processor at this moment, and what governs it, where Linux says so."""
+    """The current clock of the processor, and its governor, if Linux reports them."""
     lines = _lines("/proc/cpuinfo")
     speeds = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
     governor = _lines("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")[:1]
@@ -123,18 +123,18 @@ def _clock() -> str:
 
 
 def _gpu(device: str) -> str:
-    """The GPU's name and memory, and the CUDA and cuDNN that torch was built for."""
+    """The GPU's name and memory, and the versions of CUDA and cuDNN that torch was built for."""
     properties = torch.cuda.get_device_properties(device)
     memory = f"{properties.total_memory / 2**30:.0f} GiB"
     return f"{properties.name}, {memory}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
 
 
 def _driver(device: str) -> str:
-    """The driver's version and the GPU's clocks, from nvidia-smi where there is one."""
+    """The driver's version and the GPU's clocks, from nvidia-smi if it exists."""
     asked = "--query-gpu=driver_version,clocks.sm,clocks.max.sm,clocks.mem"
     identity = torch.cuda.get_device_properties(device).uuid
     try:
-        told = subprocess.run(
+        output = subprocess.run(
             ["nvidia-smi", f"--id=GPU-{identity}", asked, "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -143,12 +143,12 @@ def _driver(device: str) -> str:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
-    return _driver_words(told)
+    return _described_driver(output)
 
 
-def _driver_words(told: str) -> str:
-    """A line of nvidia-smi in words."""
-    parts = [part.strip() for part in told.strip().partition("\n")[0].split(",")]
+def _described_driver(output: str) -> str:
+    """The output of nvidia-smi in words."""
+    parts = [part.strip() for part in output.strip().partition("\n")[0].split(",")]
     if len(parts) != 4:
         return ""
     driver, now, most, memory = parts
@@ -156,7 +156,7 @@ def _driver_words(told: str) -> str:
 
 
 def _other_work() -> float | None:
-    """Cores kept busy while this process sleeps, among those it may use."""
+    """The number of usable cores that are busy while this process sleeps."""
     before = _busy_ticks()
     if before is None:
         return None
@@ -168,7 +168,7 @@ def _other_work() -> float | None:
 
 
 def _busy_ticks() -> int | None:
-    """Clock ticks that the usable cores have spent working (Linux counts them since it started)."""
+    """The busy clock ticks of the usable cores since boot (Linux)."""
     if sys.platform != "linux":
         return None
     ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}

@@ -41,12 +41,12 @@ class Interval:
 
     @property
     def holds_one(self) -> bool:
-        """Whether the measurement shows no difference between the two."""
+        """Whether the interval contains 1, so that no difference is measurable."""
         return self.low <= 1.0 <= self.high
 
     @property
     def verdict(self) -> str:
-        """The ratio in words, which claim no more than the interval supports."""
+        """The ratio in words; no difference is stated that the interval does not support."""
         if self.holds_one:
             return "no measurable difference"
         if self.value > 1.0:
@@ -71,10 +71,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one forward takes, for every contender, on one runtime at one batch size.
+    """The time of one forward, for every contender, on one runtime at one batch size.
 
-    `samples_ms` has a row per contender (in the order of `names`) and a column per round, in milliseconds.
-    `threads` are those of the CPU, on a GPU too, where they only launch the work.
+    `samples_ms` has a row for each contender (in the order of `names`) and a column for each round, in milliseconds.
+    `threads` are those of the CPU, also for a GPU, where they only launch kernels.
     """
 
     runtime: str
@@ -91,7 +91,7 @@ class Latency:
 
     @property
     def label(self) -> str:
-        """Where it was measured, in words; threads are not among them."""
+        """The runtime, the device and the batch size, in words."""
         return f"{place(self.runtime, self.device)}, batch {self.batch}"
 
     def images_per_second(self, contender: int) -> float:
@@ -103,27 +103,27 @@ class Latency:
         return float(np.median(self.samples_ms[contender]))
 
     def speedup(self, contender: int = -1, reference: int = 0) -> Interval:
-        """How many times faster a contender is than the reference: the ratio of the two medians."""
+        """The speed-up of a contender over the reference: the ratio of the two medians."""
         return ratio_interval(self.samples_ms[reference], self.samples_ms[contender])
 
 
 def check_contenders(names: Sequence[str], *rows: Sequence[Any]) -> None:
-    """Refuse rows of another length than there are contenders.
+    """Refuse rows that do not have one value for each contender.
 
     Raises:
-        UsageError: one has.
+        UsageError: a row has another length.
     """
     if any(len(row) != len(names) for row in rows):
         raise UsageError("a row has more or fewer values than there are contenders")
 
 
 def place(runtime: str, device: str) -> str:
-    """A runtime, and the device where it is not the CPU."""
+    """A runtime, with the device unless it is the CPU."""
     return runtime if device == "cpu" else f"{runtime} on {device}"
 
 
 def labels(latencies: Sequence[Latency]) -> list[str]:
-    """A label for each of them, which names the threads only where they are not the same for all."""
+    """A label for each latency, with the number of threads if these differ."""
     several = len({latency.threads for latency in latencies}) > 1
     return [
         f"{each.label}, {each.threads} thread{'s' if each.threads > 1 else ''}" if several else each.label
@@ -134,8 +134,8 @@ def labels(latencies: Sequence[Latency]) -> list[str]:
 def ratio_interval(reference: Sequence[float], contender: Sequence[float]) -> Interval:
     """median(reference) ÷ median(contender) with its bootstrap interval.
 
-    Blocks of neighbouring rounds are drawn rather than single ones, since noise on a shared machine comes
-    in bursts: drawn one by one, correlated rounds would make the interval too narrow. The seed is fixed.
+    Block bootstrap: blocks of adjacent rounds are resampled, since noise on a shared machine comes in bursts.
+    Resampling single rounds, which are correlated, would make the interval too narrow. The seed is fixed.
     """
     first, second = np.asarray(reference, dtype=float), np.asarray(contender, dtype=float)
     rounds = len(first)
@@ -151,11 +151,11 @@ def ratio_interval(reference: Sequence[float], contender: Sequence[float]) -> In
 def interleave(
     runs: Sequence[Run], seconds: float, clock: Clock = time.perf_counter, stopwatch: Stopwatch | None = None
 ) -> np.ndarray:
-    """Time the runs in turn for about `seconds` in all, in milliseconds `(len(runs), rounds)`.
+    """Time the runs, interleaved, for about `seconds` in total; milliseconds `(len(runs), rounds)`.
 
-    Every run is warmed up first. A run too short for the clock is repeated within a sample and its time
-    divided. There are never fewer than 11 rounds, however slow. `stopwatch` is how one run is timed: by the clock
-    unless it works somewhere else, such as on a GPU.
+    Every run is warmed up first. A run that is too short for the clock is repeated within a sample, and its time
+    divided. There are at least 11 rounds, however slow they are. `stopwatch` times one run (default: by the clock),
+    such as by events on a GPU.
     """
     timed = stopwatch or wall_clock(clock)
     repeats = [_repeats(run, clock, timed) for run in runs]
@@ -173,7 +173,7 @@ def interleave(
 
 
 def wall_clock(clock: Clock = time.perf_counter) -> Stopwatch:
-    """Times runs that are over when they return."""
+    """A stopwatch for runs that are finished when they return."""
 
     def timed(run: Run, repeats: int) -> float:
         begin = clock()
@@ -192,7 +192,7 @@ def _round(runs: Sequence[Run], repeats: Sequence[int], timed: Stopwatch, order:
 
 
 def _repeats(run: Run, clock: Clock, timed: Stopwatch) -> int:
-    """Warm a run up, and say how often it must be repeated for one sample."""
+    """Warm a run up; returns how often it must be repeated for one sample."""
     begin, fastest, calls = clock(), float("inf"), 0
     while calls < WARM_UP_CALLS or clock() - begin < WARM_UP_SECONDS:
         fastest, calls = min(fastest, timed(run, 1)), calls + 1

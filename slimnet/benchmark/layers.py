@@ -19,26 +19,26 @@ from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
 MOST_FORWARDS = 200
 SAMPLES = 50
-"""Forwards in a row are averaged so that no more samples are left: onnxruntime counts whole microseconds."""
+"""The number of samples to which successive forwards are averaged, since onnxruntime counts whole microseconds."""
 LEAST_MS = 1e-6
 """The value for a time that is too short for the clock."""
 
 
 def has_layers(cell: Cell) -> bool:
-    """Whether the runtime can tell layers apart there."""
+    """Whether the runtime can time single layers in this setting."""
     return find_runtime(cell.runtime).layer_timers(cell.device) is not None
 
 
 def profile(contenders: Sequence[Contender], example: ExampleInputs | Inputs, cell: Cell, seconds: float) -> Profile:
-    """The time of every layer in one place, for about `seconds` in all.
+    """The time of every layer in one setting, measured for about `seconds` in total.
 
-    In torch a module's time is that in its own forward less what its submodules take; what containers do between
-    their modules is listed under the class of the container. On the CPU that includes the noting, about 2 µs for
-    each module; on a GPU times are those of events in the stream. onnxruntime's are from its own profile of the
-    graph as it optimised it, where additions and activations can be part of the convolution before them.
+    In torch a module's time is that of its forward without its submodules; the ops of containers are listed under the
+    class of the container. On the CPU this includes the overhead of the hooks, about 2 µs for each module; on a GPU
+    times are those of events in the stream. Times of onnxruntime are from its profile of the optimised graph, where
+    additions and activations can be fused into the preceding convolution.
 
     Raises:
-        UsageError: a contender does not run on these inputs, or the runtime cannot tell layers apart there.
+        UsageError: a contender does not run on these inputs, or the runtime cannot time single layers there.
     """
     runtime, inputs = find_runtime(cell.runtime), batched(example, cell.batch)
     make = runtime.layer_timers(cell.device)
@@ -55,7 +55,7 @@ def profile(contenders: Sequence[Contender], example: ExampleInputs | Inputs, ce
 
 
 def _take_turns(timers: Sequence[LayerTimer], seconds: float) -> int:
-    """Run all of them interleaved; returns the number of warm-up forwards of each."""
+    """Run all timers, interleaved; returns the number of warm-up forwards of each."""
     for timer in timers:
         for _ in range(WARM_UP_CALLS):
             timer.run()
@@ -68,7 +68,7 @@ def _take_turns(timers: Sequence[LayerTimer], seconds: float) -> int:
 
 
 def _averaged(forwards: Sequence[Forward]) -> dict[Key, tuple[float, ...]]:
-    """The samples of every row: means over neighbouring forwards, in milliseconds."""
+    """The samples of every row: means over successive forwards, in milliseconds."""
     keys = list(dict.fromkeys(key for forward in forwards for key in forward))
     block = max(1, len(forwards) // SAMPLES)
     whole = len(forwards) // block * block
@@ -80,7 +80,7 @@ def _averaged(forwards: Sequence[Forward]) -> dict[Key, tuple[float, ...]]:
 def rows_of(
     macs: Sequence[Mapping[Key, int | None]], noted: Sequence[Mapping[Key, tuple[float, ...]]]
 ) -> tuple[LayerTimes, ...]:
-    """The rows of all contenders side by side, those of the same name and kind together."""
+    """The rows of all contenders, joined by name and kind."""
     layers = dict.fromkeys(key for each in (*macs, *noted) for key in each if key[1] != OTHER)
     others = dict.fromkeys(key for each in noted for key in each if key[1] == OTHER)
     found = [

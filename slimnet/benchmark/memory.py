@@ -15,7 +15,7 @@ from slimnet.modules.example_inputs import Inputs
 def peak_memory(model: nn.Module, inputs: Inputs, device: str = "cpu") -> int:
     """Bytes of activations at the peak of one forward in evaluation mode, as `Memory` defines them.
 
-    The module is not touched.
+    The module is not changed.
     """
     placed = copy.deepcopy(model).eval().to(device)
     given = inputs.map(lambda tensor: tensor.to(device))
@@ -25,7 +25,7 @@ def peak_memory(model: nn.Module, inputs: Inputs, device: str = "cpu") -> int:
 
 
 def followed(model: nn.Module, inputs: Inputs) -> int:
-    """The largest sum of the bytes of the inputs' and the made tensors' storages that are alive at once."""
+    """The largest total size in bytes of the storages of inputs and created tensors that are alive at once."""
     weights = {storage(tensor)._cdata for tensor in (*model.parameters(), *model.buffers())}
     given = {storage(tensor)._cdata: storage(tensor).nbytes() for tensor in inputs.tensors}
     follower = Follower(known=weights | set(given), live=sum(given.values()))
@@ -36,7 +36,7 @@ def followed(model: nn.Module, inputs: Inputs) -> int:
 
 
 def allocated(model: nn.Module, inputs: Inputs, device: str) -> int:
-    """What torch's allocator had handed out on a GPU at the peak, less what it had before, plus the inputs."""
+    """The peak of the memory allocated by torch on a GPU, minus that before the forward, plus the inputs."""
     with torch.inference_mode(), torch.cuda.device(device):
         inputs.call(model)
         torch.cuda.synchronize()
@@ -49,12 +49,12 @@ def allocated(model: nn.Module, inputs: Inputs, device: str) -> int:
 
 
 def storage(tensor: torch.Tensor) -> torch.UntypedStorage:
-    """The memory that a tensor is a view of."""
+    """The storage of a tensor."""
     return tensor.untyped_storage()
 
 
 class Follower(TorchDispatchMode):
-    """Adds up the storages of what operations return, for as long as they are alive."""
+    """Adds up the sizes of the storages that operations return, while these are alive."""
 
     def __init__(self, known: set[int], live: int):
         super().__init__()

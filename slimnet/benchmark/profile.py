@@ -20,10 +20,10 @@ Samples = Annotated[tuple[Amount, ...], NotEmpty()]
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """The time of one layer in every contender, or of all work of one other kind.
+    """The time of one layer in every contender, or of all other ops of one kind.
 
     `kind` is "conv", "linear" or "other"; `macs` are for one example; `samples_ms` has the milliseconds of each
-    round, for the whole batch. Both have one entry per contender, None where it has no such layer.
+    round, for the whole batch. Both have one entry for each contender, None if it has no such layer.
     """
 
     name: str
@@ -32,22 +32,22 @@ class LayerTimes:
     samples_ms: tuple[Samples | None, ...]
 
     def median_ms(self, contender: int) -> float | None:
-        """The median time in a contender, None where it has no such layer."""
+        """The median time in a contender, None if it has no such layer."""
         samples = self.samples_ms[contender]
         return None if samples is None else float(np.median(samples))
 
     def speedup(self, contender: int = -1, reference: int = 0) -> Interval | None:
-        """How many times faster the layer is than in the reference; None where one of them lacks it."""
+        """The speed-up of the layer over the reference; None if one of them has no such layer."""
         before, after = self.samples_ms[reference], self.samples_ms[contender]
         return None if before is None or after is None else ratio_interval(before, after)
 
     def macs_reduction(self, contender: int = -1, reference: int = 0) -> float | None:
-        """How many times fewer multiply-accumulates the layer does; None where it does none."""
+        """The MACs of the layer in the reference ÷ those in the contender; None without MACs."""
         before, after = self.macs[reference], self.macs[contender]
         return before / after if before and after else None
 
     def efficiency(self, contender: int = -1, reference: int = 0) -> Interval | None:
-        """Speed-up ÷ MACs reduction: 1 where time fell in proportion to the MACs."""
+        """Speed-up ÷ MACs reduction: 1 if the time is proportional to the MACs."""
         return efficiency(self.speedup(contender, reference), self.macs_reduction(contender, reference))
 
 
@@ -55,8 +55,8 @@ class LayerTimes:
 class Profile:
     """The time of every layer on one runtime at one batch size.
 
-    `rows` are the convolutions and linear layers in the order of the first contender, then all other work by kind,
-    the longest first.
+    `rows` are the convolutions and linear layers in the order of the first contender, then all other ops by kind, the
+    longest first.
     """
 
     runtime: str
@@ -74,7 +74,7 @@ class Profile:
 
     @property
     def label(self) -> str:
-        """Where it was measured, in words."""
+        """The runtime, the device and the batch size, in words."""
         return f"{place(self.runtime, self.device)}, batch {self.batch}"
 
     @property
@@ -84,12 +84,12 @@ class Profile:
 
     @property
     def others(self) -> tuple[LayerTimes, ...]:
-        """Everything else: normalisation, activations, pooling, changes of layout, and time between operators."""
+        """The other rows: normalisation, activations, pooling, changes of layout, and time between operators."""
         return tuple(row for row in self.rows if row.kind == OTHER)
 
     @property
     def sums(self) -> tuple[LayerTimes, ...]:
-        """All rows of a kind as one, for every kind that there is."""
+        """The sum of all rows of each kind."""
         kinds = ((kind, [row for row in self.rows if row.kind == kind]) for kind in SUMS)
         return tuple(added(kind, rows) for kind, rows in kinds if rows)
 
@@ -99,7 +99,7 @@ class Profile:
 
 
 def added(kind: str, rows: Sequence[LayerTimes]) -> LayerTimes:
-    """The rows of one kind as one: what a contender lacks counts for nothing, what is not known makes a sum unknown."""
+    """The sum of the rows of one kind: a missing layer counts as 0, an unknown value makes the sum unknown."""
     macs: list[int | None] = []
     samples: list[Samples | None] = []
     for contender in range(len(rows[0].macs)):
@@ -112,5 +112,5 @@ def added(kind: str, rows: Sequence[LayerTimes]) -> LayerTimes:
 
 
 def efficiency(speedup: Interval | None, reduction: float | None) -> Interval | None:
-    """Speed-up ÷ MACs reduction, with the interval of the speed-up; None where one is not known."""
+    """Speed-up ÷ MACs reduction, with the interval of the speed-up; None if one is not known."""
     return None if speedup is None or reduction is None else speedup.over(reduction)

@@ -1,4 +1,4 @@
-"""The results of a benchmark, as plain values that are written to JSON and read back."""
+"""The results of a benchmark, as plain values that can be written to JSON and read back."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -21,11 +21,11 @@ Row = TypeVar("Row", Latency, "Memory", "Accuracies", Profile)
 class Memory:
     """Peak memory of the activations in one forward at one batch size, in bytes, for every contender.
 
-    On the CPU it is the largest sum of the bytes of all tensors that are alive at once: the inputs, and what the
-    forward makes in evaluation mode in torch, each tensor from the operation that makes it until the last reference
-    to its storage is gone. Views and in-place results cost nothing; weights, buffers and what a kernel needs inside
-    an operation are not counted. On a GPU it is what torch's allocator had handed out at the peak, less what it had
-    before (the weights), plus the inputs: there the kernels' workspaces are counted.
+    On the CPU it is the largest total size of the tensors that are alive at once: the inputs, and the tensors that the
+    forward creates in evaluation mode in torch, from the operation that creates them until their storage is freed.
+    Views and in-place results cost nothing; weights, buffers and workspaces of kernels are not counted. On a GPU it is
+    the peak of the memory allocated by torch, minus that before the forward (the weights), plus the inputs: there the
+    workspaces of kernels are included.
     """
 
     device: str
@@ -39,7 +39,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Accuracies:
-    """The accuracy of every contender on the same test images, through one runtime."""
+    """The accuracy of every contender on the same test images, by one runtime."""
 
     runtime: str
     data: str
@@ -51,15 +51,15 @@ class Accuracies:
 
     @property
     def label(self) -> str:
-        """What was measured, in words."""
+        """The measurement in words."""
         return f"accuracy, {self.runtime}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The measurements and their environment; the others are compared with the first contender.
+    """The measurements and their environment; the first contender is the reference.
 
-    Rows that have one value for each contender have them in the order of `counts`.
+    Rows with one value for each contender have them in the order of `counts`.
     """
 
     counts: Annotated[tuple[Counts, ...], NotEmpty()]
@@ -71,20 +71,20 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The contenders."""
+        """The names of the contenders."""
         return tuple(each.name for each in self.counts)
 
     def macs_reduction(self, contender: int = -1, reference: int = 0) -> float | None:
-        """How many times fewer MACs a contender does than the reference; None where that is not known."""
+        """The MACs of the reference ÷ those of a contender; None if not known."""
         before, after = self.counts[reference].macs, self.counts[contender].macs
         return before / after if before and after else None
 
     def efficiency(self, latency: Latency, contender: int = -1, reference: int = 0) -> Interval | None:
-        """Speed-up ÷ MACs reduction: 1 where time fell in proportion to the MACs."""
+        """Speed-up ÷ MACs reduction: 1 if the time is proportional to the MACs."""
         return efficiency(latency.speedup(contender, reference), self.macs_reduction(contender, reference))
 
     def pair(self, contender: int, reference: int = 0) -> "Comparison":
-        """Two of the contenders alone, the reference first."""
+        """The comparison of two contenders only, the reference first."""
         chosen = (reference, contender)
         return replace(
             self,
@@ -103,7 +103,7 @@ class Comparison:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, with raw samples and the values derived from them."""
+        """Plain values, including raw samples and the values derived from them."""
         document = asdict(self)
         for row, latency in zip(document["latencies"], self.latencies, strict=True):
             contenders = range(len(latency.names))
@@ -129,17 +129,17 @@ class Comparison:
         """Read the output of `to_dict`; values derived from the samples are computed again.
 
         Raises:
-            UsageError: it is something else.
+            UsageError: it is not a comparison.
         """
         wrong = "this is no comparison that slimnet wrote"
         return build(cls, document, wrong, UsageError, advice="measure it again", others_ignored=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Comparison":
-        """Read back what `to_json` wrote.
+        """Read the output of `to_json`.
 
         Raises:
-            UsageError: it is something else.
+            UsageError: it is not a comparison.
         """
         return cls.from_dict(
             parse_json(text, "this is no comparison that slimnet wrote: it", UsageError, "measure again")
@@ -161,7 +161,7 @@ def _pick(values: tuple[Any, ...], chosen: Iterable[int]) -> tuple[Any, ...]:
 
 
 def _chosen(row: Row, chosen: tuple[int, int], *names: str) -> Row:
-    """A row with the values of the chosen contenders alone, in `names` and in those fields."""
+    """A row with the values of the chosen contenders only, in `names` and in the given fields."""
     changes: dict[str, Any] = {name: _pick(getattr(row, name), chosen) for name in ("names", *names)}
     return replace(row, **changes)
 

@@ -1,4 +1,4 @@
-"""Settings of a measurement, and the runtimes on which all contenders can be measured so."""
+"""Settings of a measurement, and the runtimes on which all contenders can be measured with them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure: batch sizes, threads, and seconds for each cell of device, runtime, threads and batch size.
+    """The settings: batch sizes, threads, and seconds for each cell of device, runtime, threads and batch size.
 
-    `threads` is one number, or several to be measured in turn; a GPU is measured with the largest alone. `runtimes`
-    are names of runtimes, or "all" for each that is there; when empty, all that are quick to prepare. With
-    `layers` the time of every layer is measured as well.
+    `threads` is one number, or several to be measured; a GPU is measured with the largest only. `runtimes` are names of
+    runtimes, or "all" for every available one; if empty, all that are quick to prepare. With `layers` the time of
+    every layer is measured too.
 
     Raises:
-        UsageError: nothing can be measured so.
+        UsageError: a setting is not valid.
     """
 
     batches: tuple[int, ...] = (1, 32)
@@ -59,7 +59,7 @@ def cells(contenders: Sequence[Contender], settings: Settings) -> tuple[Cell, ..
     """Every setting in which all contenders are timed.
 
     Raises:
-        UsageError: a runtime or device that was asked for cannot run them.
+        UsageError: a requested runtime or device cannot run them.
     """
     able = {device: runtimes_on(device, contenders, settings) for device in settings.devices}
     _check_all_found(contenders, settings, {name for runtimes in able.values() for name in runtimes})
@@ -85,7 +85,7 @@ def runtimes_on(device: str, contenders: Sequence[Contender], settings: Settings
 
 
 def requested(settings: Settings) -> tuple[Runtime, ...]:
-    """The runtimes that settings ask for, by name or not, whether or not they are there."""
+    """The runtimes that the settings request, whether or not they are available."""
     if ALL in settings.runtimes:
         return table.RUNTIMES
     if not settings.runtimes:
@@ -94,10 +94,10 @@ def requested(settings: Settings) -> tuple[Runtime, ...]:
 
 
 def shared_runtimes(contenders: Sequence[Contender]) -> tuple[str, ...]:
-    """Which runtimes can run every contender on the CPU, those left out that run the kernels of another.
+    """The runtimes that can run every contender on the CPU, without variants of other runtimes.
 
     Raises:
-        UsageError: there is none, or there is nothing to compare.
+        UsageError: there is none, or there are fewer than two contenders.
     """
     if len(contenders) < 2:
         raise UsageError(f"{len(contenders)} network given, nothing to compare it with; pass at least two")
@@ -113,7 +113,7 @@ def _run_all(runtime: Runtime, contenders: Sequence[Contender]) -> bool:
 
 
 def _check_all_found(contenders: Sequence[Contender], settings: Settings, able: set[str]) -> None:
-    """Refuse a runtime that was asked for by name and runs nowhere."""
+    """Refuse a runtime that was requested by name and runs on no device."""
     for name in settings.runtimes:
         if name != ALL and name not in able:
             raise UsageError(_why_not(find_runtime(name), settings.devices[0], contenders))
@@ -132,7 +132,7 @@ def _check_device(name: str) -> None:
 
 
 def _why_not(runtime: Runtime, device: str, contenders: Sequence[Contender]) -> str:
-    """Why a requested runtime cannot run, and what to do."""
+    """Why a requested runtime cannot run, and the remedy."""
     lacking = next((each.name for each in contenders if not each.has(runtime.needs)), None)
     if lacking is None:
         return runtime.obstacle(device) or f"{runtime.name} does not run on {device}; leave it out"

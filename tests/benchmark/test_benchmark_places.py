@@ -16,7 +16,7 @@ from torch import nn
 
 from slimnet.benchmark import Contender, Settings, cells, compare, environment, macs, steps
 from slimnet.benchmark.contender import contenders_of
-from slimnet.benchmark.environment import _driver_words
+from slimnet.benchmark.environment import _described_driver
 from slimnet.benchmark.runtimes.torch_graph import graph_run
 from slimnet.data import ImageData
 from slimnet.errors import DataError, UsageError
@@ -212,10 +212,10 @@ def test_macs_agree_with_fvcore(arch, shape):
 
 
 def test_the_driver_is_told_in_words():
-    assert _driver_words("570.1, 1980 MHz, 1980 MHz, 2619 MHz\n") == (
+    assert _described_driver("570.1, 1980 MHz, 1980 MHz, 2619 MHz\n") == (
         "driver 570.1, 1980 MHz of at most 1980 MHz, memory 2619 MHz"
     )
-    assert _driver_words("") == _driver_words("No devices were found") == ""
+    assert _described_driver("") == _described_driver("No devices were found") == ""
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -15,7 +15,7 @@ from slimnet_cli.progress import sweep_progress
 
 from slimnet.sweep import workers
 from slimnet.sweep.jobs import Job, Outcome, outcome
-from slimnet.sweep.workers import Here, ended, wait_until_released
+from slimnet.sweep.workers import Here, wait_for, wait_until_released
 from slimnet.training.run.run_folder import METRICS, create_run
 
 REPORT = {"total": 406250, "loss": 1.5, "accuracy": 0.42, "sparsity": 0.125, "epoch": 0.1}
@@ -150,7 +150,7 @@ def test_a_wish_to_stop_reaches_a_process_whatever_the_sweep_is_doing(tmp_path):
     """One that runs until it is interrupted; nobody but the thread that waits for it looks at the wish."""
     ready = tmp_path / "ready"
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(ready)], stdout=subprocess.PIPE, text=True)
-    assert ended(process, ready.exists) == "bye\n"
+    assert wait_for(process, ready.exists) == "bye\n"
 
 
 def test_a_sweep_that_breaks_off_begins_nothing_more_and_tells_what_runs(tmp_path, monkeypatch):

@@ -1,1 +1,1 @@
-"""Runtimes in which a network is measured."""
+"""Runtimes in which networks are measured: one protocol, one file for each, one table."""

@@ -10,7 +10,7 @@ Forward = Mapping[Key, float]
 
 
 class LayerTimer(ABC):
-    """A contender that records the time of each of its layers."""
+    """A contender prepared for a runtime that records the time of each layer."""
 
     macs: Mapping[Key, int | None]
     """Multiply-accumulates of every convolution and linear layer, for one example, in order."""
@@ -21,4 +21,4 @@ class LayerTimer(ABC):
 
     @abstractmethod
     def forwards(self) -> list[Forward]:
-        """The recorded times, a mapping for each forward; recording ends here."""
+        """End the recording; returns the times, a mapping for each forward."""

@@ -1,4 +1,4 @@
-"""onnxruntime, on the CPU or through its CUDA provider."""
+"""onnxruntime, on the CPU or with its CUDA provider."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,17 +18,17 @@ from slimnet.modules.example_inputs import Inputs
 
 
 class OnnxRuntime(Runtime):
-    """ONNX files as onnxruntime optimises them."""
+    """ONNX files, optimised by onnxruntime."""
 
     name = "onnxruntime"
     needs = "onnx"
 
     def versions(self) -> Mapping[str, str]:
-        """onnxruntime's own."""
+        """The version of onnxruntime."""
         return {"onnxruntime": onnxruntime.__version__}
 
     def obstacle(self, device: str) -> str | None:
-        """On a GPU it needs a build with CUDA."""
+        """On a GPU: the missing CUDA provider."""
         if device == "cpu" or CUDA_PROVIDER in onnxruntime.get_available_providers():
             return None
         return f"{self.name} has no {CUDA_PROVIDER} here, which {device} needs; install onnxruntime-gpu"
@@ -48,11 +48,11 @@ class OnnxRuntime(Runtime):
         return OnnxClassifier(contender.onnx, threads)
 
     def layer_timers(self, device: str) -> MakeTimer | None:
-        """By its own profile on the CPU; on a GPU that has the launches alone."""
+        """Times from onnxruntime's profile on the CPU; None on a GPU, where the profile contains launches only."""
         return time_nodes if device == "cpu" else None
 
     def shapes(self, output: object) -> list[tuple[int, ...]]:
-        """Of arrays, or of values that stay on a GPU."""
+        """The shapes of arrays, or of values on a GPU."""
         if isinstance(output, list) and output and isinstance(output[0], onnxruntime.OrtValue):
             return [tuple(value.shape()) for value in output]
         return super().shapes(output)
@@ -73,15 +73,15 @@ class OnnxClassifier(nn.Module):
         self.session = onnx_session(path, threads)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Scores `(N, classes)` of images `(N, C, H, W)`.
+        """Logits `(N, classes)` of images `(N, C, H, W)`.
 
         Raises:
-            ValueError: onnxruntime does not take them.
+            ValueError: onnxruntime rejects them.
         """
         feeds = feeds_of(self.session, self.path, Inputs.of(images))
         try:
             return torch.from_numpy(self.session.run(None, feeds)[0])
-        except Exception as error:  # onnxruntime's exceptions have no type in common
+        except Exception as error:  # onnxruntime's errors have no common base
             raise ValueError(reason(error)) from error
 
 

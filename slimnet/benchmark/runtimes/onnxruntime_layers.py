@@ -1,8 +1,8 @@
-"""The time of every layer of an ONNX file, from onnxruntime's profile of the graph that it made of it.
+"""The time of every layer of an ONNX file, from onnxruntime's profile of the optimised graph.
 
-onnxruntime fuses and renames: a convolution and the activation after it become one node that is named after the
-value which the activation returned. From that name the original graph leads back to the convolution. A BatchNorm with
-no convolution before it becomes a convolution itself, which is no layer of the network.
+onnxruntime fuses and renames nodes: a convolution and the following activation become one node with the name of the
+activation's output. From that name the convolution is found in the original graph. A BatchNorm without a preceding
+convolution becomes a convolution itself, which is no layer of the network.
 """
 
 import json
@@ -26,7 +26,7 @@ NORM = "BatchNormalization"
 
 
 class OnnxLayers(LayerTimer):
-    """A session that writes a profile; its files begin with `prefix`."""
+    """A session that writes a profile; `prefix` is the prefix of its files."""
 
     def __init__(self, path: Path, inputs: Inputs, threads: int, prefix: Path):
         named = with_names(path, prefix.with_suffix(".onnx"))
@@ -40,13 +40,13 @@ class OnnxLayers(LayerTimer):
         return self.session.run(None, self.feeds)
 
     def forwards(self) -> list[Forward]:
-        """Milliseconds of every layer in each run, and of the other operators by their kind."""
+        """Milliseconds of every layer in each run, and of the other operators by kind."""
         events = json.loads(Path(self.session.end_profiling()).read_text(encoding="utf-8"))
         return by_run(events, self.names)
 
 
 def with_names(path: Path, copy: Path) -> Path:
-    """The ONNX file, or a copy of it in which every node has a name, since a fused one is named after what it was."""
+    """The ONNX file, or a copy in which every node has a name, since fused nodes are named after their parts."""
     model = read_onnx(path)
     nameless = [(index, node) for index, node in enumerate(model.graph.node) if not node.name]
     if not nameless:
@@ -58,9 +58,9 @@ def with_names(path: Path, copy: Path) -> Path:
 
 
 class LayerNames:
-    """The convolutions and linear layers of an ONNX file, and the way back to them from onnxruntime's names.
+    """The convolutions and linear layers of an ONNX file, and their lookup by onnxruntime's node names.
 
-    A layer is named as its weight, without ".weight", as slimnet's exports name it; else as what it returns.
+    The name of a layer is that of its weight, without ".weight", as in slimnet's exports; otherwise that of its output.
     """
 
     def __init__(self, path: Path):
@@ -86,9 +86,9 @@ class LayerNames:
         return (operator, OTHER) if plain == "MatMul" else (node, LAYER_OPERATORS[plain])
 
     def layer_behind(self, node: str) -> Key | None:
-        """The layer that a fused node was made from: the nearest before the value that it is named after.
+        """The layer that is part of a fused node: the nearest one before the value that gives the node its name.
 
-        The row of all BatchNorms for one that stands alone. None for a product of two activations, which is no layer.
+        A single BatchNorm has the row of all BatchNorms. None for a product of two activations, which is no layer.
         """
         known = [name for name in self.values if words(name) in words(node)]
         value = self.values[max(known, key=len)] if known else ""
@@ -101,7 +101,7 @@ class LayerNames:
 
 
 def words(name: str) -> str:
-    """A name between marks, with marks for all that is neither letter nor digit: one name is found in another whole."""
+    """A name with "_" around it and in place of all but letters and digits, to search for whole words."""
     return f"_{re.sub('[^A-Za-z0-9]', '_', name)}_"
 
 
@@ -113,7 +113,7 @@ def layer_key(node: onnx.NodeProto) -> Key:
 
 
 def by_run(events: Iterable[Mapping[str, Any]], names: LayerNames) -> list[Forward]:
-    """Milliseconds of every row, run by run; what no operator took is a row as well."""
+    """Milliseconds of every row in each run; the time between operators is a row too."""
     found: list[Forward] = []
     times: defaultdict[Key, float] = defaultdict(float)
     keys: dict[tuple[str, str], Key] = {}

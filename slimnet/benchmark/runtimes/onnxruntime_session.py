@@ -1,4 +1,4 @@
-"""Sessions of onnxruntime, and the inputs that they take."""
+"""Sessions of onnxruntime, and their inputs."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ DENORMALS_ARE_ZERO = ("session.set_denormal_as_zero", "1")
 
 
 def feeds_of(session: onnxruntime.InferenceSession, path: Path, inputs: Inputs) -> dict[str, np.ndarray]:
-    """The inputs by the names that an ONNX file gives them.
+    """The inputs by their names in an ONNX file.
 
     Raises:
-        UsageError: it takes another number of them.
+        UsageError: the file has another number of inputs.
     """
     names = [value.name for value in session.get_inputs()]
     if len(names) != len(inputs.tensors):
@@ -31,16 +31,16 @@ def feeds_of(session: onnxruntime.InferenceSession, path: Path, inputs: Inputs) 
 def onnx_session(
     path: Path, threads: int, device: str = "cpu", profile: Path | None = None
 ) -> onnxruntime.InferenceSession:
-    """An ONNX file ready to run; with `profile`, the name with which the files of its profile begin.
+    """A session of an ONNX file; `profile` is the prefix of the files of its profile.
 
     Raises:
-        UsageError: onnxruntime does not take it, or not on this device.
+        UsageError: onnxruntime rejects it, or does not run on this device.
     """
     read_onnx(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # Else one contender's idle threads would still spin while the other is timed.
+    # Otherwise the idle threads of one contender would still spin while another one is timed.
     options.add_session_config_entry(*SPIN_ONLY_WHILE_RUNNING)
     options.add_session_config_entry(*DENORMALS_ARE_ZERO)
     if profile is not None:
@@ -51,7 +51,7 @@ def onnx_session(
     try:
         with open_file(path):
             session = onnxruntime.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # onnxruntime's exceptions have no type in common
+    except Exception as error:  # onnxruntime's errors have no common base
         raise UsageError(f"onnxruntime cannot load {path}: {reason(error)}") from error
     if device != "cpu" and session.get_providers()[0] != CUDA_PROVIDER:
         raise UsageError(f"onnxruntime's {CUDA_PROVIDER} does not start here; leave onnxruntime out, or use the CPU")

@@ -1,4 +1,4 @@
-"""The protocol of a runtime: what computes a network, asked by everything that measures networks."""
+"""The protocol of a runtime, on which all measurements of networks are based."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -16,17 +16,17 @@ from slimnet.errors import reason
 from slimnet.modules.example_inputs import Inputs, tensors_in
 
 MakeTimer = Callable[[Contender, Cell, Inputs, Path], LayerTimer]
-"""Makes the timer of a contender's layers; its files, if it writes any, begin with the path."""
+"""Creates the timer of a contender's layers; the path is the prefix of any files that it writes."""
 
 
 class Runtime(ABC):
-    """A way to run networks.
+    """A runtime of networks.
 
     Attributes:
-        name: what people ask for, and what results are filed under.
+        name: its name in options and results.
         needs: the form of a network that it runs.
-        is_variant: it runs the kernels of another runtime in another way, so that its accuracy is that one's.
-        on_request: it is measured only where it is asked for, since it takes long to prepare a network.
+        is_variant: whether it runs the kernels of another runtime in another way, and thus has the same accuracy.
+        on_request: whether it is measured only on request, since the preparation of a network takes long.
     """
 
     name: ClassVar[str]
@@ -36,11 +36,11 @@ class Runtime(ABC):
 
     @abstractmethod
     def versions(self) -> Mapping[str, str]:
-        """The versions of the packages that it consists of, by their names; empty where it is not installed."""
+        """The versions of its packages, by name; empty if it is not installed."""
 
     @abstractmethod
     def obstacle(self, device: str) -> str | None:
-        """Why it does not run on a device here and what to do about it, in one line; None where it does."""
+        """Why it does not run on a device here, and the remedy, in one line; None if it runs."""
 
     @abstractmethod
     def prepare(self, contender: Contender, cell: Cell, inputs: Inputs) -> Run:
@@ -52,30 +52,30 @@ class Runtime(ABC):
 
     @abstractmethod
     def classifier(self, contender: Contender, threads: int, device: str) -> nn.Module:
-        """A module that scores images `(N, C, H, W)`, on the device, or on the CPU where it has no other."""
+        """A module that computes logits of images `(N, C, H, W)`, on the device, or on the CPU if it has no other."""
 
     def details(self) -> str:
-        """What `slimnet checks` shows of it where it runs."""
+        """The description that `slimnet checks` shows if it runs."""
         return ", ".join(f"{package} {version}" for package, version in self.versions().items())
 
     def layer_timers(self, device: str) -> MakeTimer | None:
-        """How layers are timed on a device; None where it cannot time them one by one."""
+        """The constructor of layer timers on a device; None if it cannot time single layers."""
         return None
 
     def stopwatch(self, device: str) -> Stopwatch:
-        """What times runs on a device."""
+        """The stopwatch for runs on a device."""
         return wall_clock()
 
     def session(self) -> AbstractContextManager[None]:
-        """The context of a measurement, which ends with what prepared networks left in the process removed."""
+        """The context of a measurement, which afterwards removes process-wide state of prepared networks."""
         return nullcontext()
 
     def shapes(self, output: object) -> list[tuple[int, ...]]:
-        """The shapes of what a run returned."""
+        """The shapes of the outputs of a run."""
         leaves = output if isinstance(output, list) else tensors_in(output)
         return [tuple(np.shape(leaf)) for leaf in leaves]
 
     def refusal(self, name: str, given: str, error: Exception) -> str:
-        """Why a contender does not run on inputs of the shapes given, in one line."""
+        """The message for a contender that does not run on inputs of the shapes `given`, in one line."""
         where = f" under {self.name}" if self.is_variant else ""
         return f"{name} does not run{where} on inputs of {given}: {reason(error)}"

@@ -1,4 +1,4 @@
-"""The runtimes that networks are measured on: one row each."""
+"""The table of runtimes: one row for each."""
 
 from collections.abc import Mapping
 
@@ -15,10 +15,10 @@ RUNTIMES: tuple[Runtime, ...] = (
     TorchGraph(),
     OnnxRuntime(),
 )
-"""In the order in which they are measured; the first runs on every device."""
+"""The runtimes in the order of measurement; the first runs on every device."""
 
 DEPLOYED = OnnxRuntime.name
-"""The one that slim networks are made for where nothing else is asked for."""
+"""The default runtime for which slim networks are made."""
 
 
 def runtime_names() -> tuple[str, ...]:
@@ -39,5 +39,5 @@ def find_runtime(name: str) -> Runtime:
 
 
 def installed_versions() -> Mapping[str, str]:
-    """The versions of all installed packages that runtimes consist of."""
+    """The versions of all installed packages of runtimes."""
     return {package: version for each in RUNTIMES for package, version in each.versions().items()}

@@ -1,4 +1,4 @@
-"""torch as it comes, on the CPU or a GPU."""
+"""Eager torch, on the CPU or a GPU."""
 
 import copy
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ from slimnet.modules.example_inputs import Inputs
 
 
 class Torch(Runtime):
-    """Modules as they are, op by op."""
+    """Modules run eagerly, op by op."""
 
     name = "torch"
     needs = "module"
 
     def versions(self) -> Mapping[str, str]:
-        """torch's own."""
+        """The version of torch."""
         return {"torch": torch.__version__}
 
     def obstacle(self, device: str) -> str | None:
-        """None: settings name only devices that torch has."""
+        """None: `Settings` accepts only devices that torch has."""
         return None
 
     def prepare(self, contender: Contender, cell: Cell, inputs: Inputs) -> Run:
@@ -36,7 +36,7 @@ class Torch(Runtime):
         return self.run(model, inputs.map(lambda tensor: tensor.to(cell.device)))
 
     def run(self, model: nn.Module, inputs: Inputs) -> Run:
-        """One forward of a module that is ready, on inputs on its device."""
+        """One forward of a prepared module, on inputs on its device."""
         return lambda: inputs.call(model)
 
     def classifier(self, contender: Contender, threads: int, device: str) -> nn.Module:
@@ -45,7 +45,7 @@ class Torch(Runtime):
         return copy.deepcopy(contender.model).to(device)
 
     def layer_timers(self, device: str) -> MakeTimer | None:
-        """By hooks around each module."""
+        """Times by hooks around each module."""
         return time_modules
 
     def stopwatch(self, device: str) -> Stopwatch:
@@ -60,7 +60,7 @@ def time_modules(contender: Contender, cell: Cell, inputs: Inputs, prefix: Path)
 
 
 def cuda_stopwatch(run: Run, repeats: int) -> float:
-    """Times runs on the GPU by events in its stream, from before the first kernel to after the last."""
+    """The time of runs on the GPU by events in its stream, from before the first kernel to after the last."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
     for _ in range(repeats):

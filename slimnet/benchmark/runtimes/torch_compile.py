@@ -26,19 +26,19 @@ class TorchCompile(Torch):
         return super().run(model, inputs)
 
     def layer_timers(self, device: str) -> MakeTimer | None:
-        """None: compiled modules run as one."""
+        """None: the modules are compiled into one unit."""
         return None
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Forget in the end what was compiled."""
+        """Discard compiled code afterwards."""
         try:
             yield
         finally:
             torch.compiler.reset()
 
     def refusal(self, name: str, given: str, error: Exception) -> str:
-        """Names the compiler where it is what failed."""
+        """As for other runtimes, with the compiler's name if compilation failed."""
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            return f"{self.name} does not manage {name} here: {reason(error)}; leave {self.name} out"
+            return f"{self.name} cannot compile {name} here: {reason(error)}; leave {self.name} out"
         return super().refusal(name, given, error)

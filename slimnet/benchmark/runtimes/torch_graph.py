@@ -1,4 +1,4 @@
-"""CUDA graphs: a forward of torch that is captured once and then replayed."""
+"""CUDA graphs: a forward of torch that is captured once and replayed."""
 
 import functools
 
@@ -20,22 +20,22 @@ class TorchGraph(Torch):
     is_variant = True
 
     def obstacle(self, device: str) -> str | None:
-        """It needs a GPU."""
+        """The missing GPU."""
         if device != "cpu":
             return None
         return f"{self.name} replays CUDA graphs, which {device} has not; measure on cuda, or leave it out"
 
     def run(self, model: nn.Module, inputs: Inputs) -> Run:
-        """One replay."""
+        """One replay of the captured forward."""
         return graph_run(model, inputs)
 
     def layer_timers(self, device: str) -> MakeTimer | None:
-        """None: the graph is replayed as one."""
+        """None: the graph is replayed as one unit."""
         return None
 
 
 def graph_run(model: nn.Module, inputs: Inputs) -> Run:
-    """The forward captured once as a CUDA graph: a call replays its kernels, without Python or launches between."""
+    """The forward captured as a CUDA graph: a call replays its kernels, without Python and single launches."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -43,7 +43,7 @@ def graph_run(model: nn.Module, inputs: Inputs) -> Run:
             inputs.call(model)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    # On this GPU's side stream: torch's own for captures is one of the GPU that it first captured on.
+    # A stream of this GPU: torch's default capture stream belongs to the GPU of the first capture.
     with torch.cuda.graph(graph, stream=side):
         output = inputs.call(model)
 
@@ -51,7 +51,7 @@ def graph_run(model: nn.Module, inputs: Inputs) -> Run:
         graph.replay()
         return output
 
-    # The graph knows the places of weights and inputs, but does not keep them from being given to others.
+    # The graph has the addresses of weights and inputs, but does not keep them alive.
     return functools.partial(kept_alive, replay, model, inputs)
 
 

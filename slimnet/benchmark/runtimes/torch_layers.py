@@ -17,7 +17,7 @@ from slimnet.benchmark.runtimes.layer_timer import Forward, Key, LayerTimer
 from slimnet.modules.example_inputs import Inputs
 
 Mark = tuple[str | None, Any]
-"""A module's path where its forward begins, None where the one that began last ends; and what was read there."""
+"""A module's path when its forward begins, or None when the innermost forward ends; with the reading at that time."""
 
 
 class TorchLayers(LayerTimer):
@@ -44,7 +44,7 @@ class TorchLayers(LayerTimer):
         return output
 
     def forwards(self) -> list[Forward]:
-        """Milliseconds of every module's own work in each forward."""
+        """Milliseconds of every module without its submodules, in each forward."""
         if self.on_gpu:
             torch.cuda.synchronize()
         found: list[Forward] = []
@@ -73,7 +73,7 @@ class TorchLayers(LayerTimer):
 
 @contextmanager
 def marks(model: nn.Module, read: Callable[[], Any]) -> Iterator[list[Mark]]:
-    """Take a reading whenever a module's forward begins or ends, while the context lasts."""
+    """Take a reading whenever a module's forward begins or ends, in the context."""
     made: list[Mark] = []
     handles = []
     for path, module in model.named_modules():
@@ -87,7 +87,7 @@ def marks(model: nn.Module, read: Callable[[], Any]) -> Iterator[list[Mark]]:
 
 
 def own(made: Sequence[tuple[str | None, float]]) -> dict[str, float]:
-    """What a reading rose by between marks, added up for the module that was innermost then."""
+    """The increase of the reading between marks, summed for the innermost module."""
     sums: defaultdict[str, float] = defaultdict(float)
     inside: list[str] = []
     before = 0.0
@@ -104,9 +104,9 @@ def own(made: Sequence[tuple[str | None, float]]) -> dict[str, float]:
 
 @torch.inference_mode(False)
 def own_macs(model: nn.Module, inputs: Inputs) -> dict[str, tuple[str, int]]:
-    """Kind and multiply-accumulates for one example of every module that does some itself, by its path.
+    """Kind and multiply-accumulates for one example of every module with MACs of its own, by path.
 
-    The kind is "conv" or "linear", whichever it does more of. In inference mode linear layers would not be seen.
+    The kind is "conv" or "linear", whichever has more MACs. In inference mode linear layers would not be counted.
     """
     one = batched(inputs, 1)
     with torch.no_grad(), FlopCounterMode(display=False) as counter, marks(model, lambda: counted(counter)) as made:
