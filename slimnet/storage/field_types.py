@@ -38,8 +38,11 @@ class NotEmpty:
     """A field must not be empty."""
 
 
-Count = Annotated[int, Within(0)]
-Size = Annotated[int, Within(1)]
+MOST_COUNTED = 2**63 - 1
+"""The largest count that is read: what NumPy and torch index with is signed."""
+
+Count = Annotated[int, Within(0, MOST_COUNTED)]
+Size = Annotated[int, Within(1, MOST_COUNTED)]
 Share = Annotated[float, Within(0, 1)]
 Amount = Annotated[float, Within(0)]
 Positive = Annotated[float, Within(sys.float_info.min)]
@@ -309,6 +312,8 @@ def _bounded(reader: Reader, bounds: tuple[Any, ...], value: Any) -> Any:
 def _range(bound: Within) -> str:
     if bound.most == math.inf:
         return f"at least {bound.least:g}"
+    if bound.most == MOST_COUNTED:
+        return f"at least {bound.least:g} and below 2**63"
     return f"between {bound.least:g} and {bound.most:g}"
 
 

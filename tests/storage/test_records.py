@@ -102,7 +102,8 @@ def test_what_is_as_it_should_be_is_read_with_the_types_of_its_fields():
 WRONG = {
     "a number for text": ({"name": 3}, "name is 3; it must be text"),
     "half a character": ({"name": "\ud800"}, "whole characters"),
-    "a negative count": ({"count": -1}, "count is -1; it must be at least 0"),
+    "a negative count": ({"count": -1}, "count is -1; it must be at least 0 and below 2\\*\\*63"),
+    "a count that no array has": ({"count": 2**63}, f"count is {2**63}; it must be at least 0 and below 2\\*\\*63"),
     "true for a number": ({"count": True}, "count is True"),
     "half a count": ({"count": 1.0}, "count is 1.0"),
     "a huge count": ({"count": 10**400}, "count is 1000"),
