@@ -15,6 +15,7 @@ from slimnet_cli.options.data import NORMALISE, Reading, reading_options
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.shared import architecture_option, json_option
+from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Subject:
 
 
 @click.command(epilog=EXAMPLES, short_help="Measure sparsity and universality on the training images.")
-@click.argument("subject", metavar="RUN|CKPT")
+@click.argument("subject", metavar="CKPT|RUN|BUNDLE")
 @functools.partial(architecture_option, references=True)
 @click.option("--data", metavar="DATA", help="Labelled images, as for 'train'.  [default: those of the run]")
 @click.option("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Resize the images of a folder to this.")
@@ -96,49 +97,19 @@ def analyse(
 
 
 def _subject(path: str, network: Network, data: str | None) -> Subject:
-    """The network that a run's folder or a checkpoint holds.
+    """The network that a run's folder, a bundle or a checkpoint holds.
 
     Raises:
         click.UsageError: what says which network or data is missing, or said twice.
     """
-    if Path(path).is_dir():
-        return _of_run(Path(path), network, data)
-    if data is None:
-        raise click.UsageError(f"{path} is a checkpoint; give the training images with --data")
-    return Subject(network.load(path), data)
-
-
-def _of_run(folder: Path, network: Network, data: str | None) -> Subject:
-    from slimnet.checkpoint import load_checkpoint
-    from slimnet.training.run.run_folder import recipe_of
-
-    recipe = recipe_of(folder)
-    if network.arch not in (None, recipe.arch) or network.arch_args or network.weights is not None:
-        raise click.UsageError(
-            f"{folder} is a run and names its network, {recipe.arch}; leave --arch, --arch-args and --weights out"
-        )
-    if network.trust or network.arch is not None:
-        recipe = recipe.trusted(arguments=network.trust)
-    model = load_checkpoint(_newest(folder), recipe.arch, recipe.arch_args).eval()
+    source = find_source(path, network)
+    if source.recipe is None:
+        if data is None:
+            raise click.UsageError(f"{path} is a checkpoint; give the training images with --data")
+        return Subject(source.load(), data)
+    recipe = source.recipe
     size = recipe.image_size if data in (None, recipe.data) else None
-    return Subject(model, data or recipe.data, size, folder)
-
-
-def _newest(folder: Path) -> Path:
-    """The trained model of a run, or the newest checkpoint of an unfinished one.
-
-    Raises:
-        click.UsageError: there is neither yet.
-    """
-    from slimnet.training.run.run_folder import CHECKPOINTS, MODEL
-
-    if (folder / MODEL).exists():
-        return folder / MODEL
-    saved = sorted(path for path in (folder / CHECKPOINTS).glob("*.pt") if path.stem.isdecimal())
-    if not saved:
-        raise click.UsageError(f"{folder} has no checkpoint yet; wait for its first one")
-    terminal.note(f"the run is not finished; this is its checkpoint {saved[-1].name}")
-    return saved[-1]
+    return Subject(source.load(), data or recipe.data, size, source.path)
 
 
 def _measure(subject: Subject, images: ImageData) -> Analysis:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.shared import architecture_option, json_option
+from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import method_table, terminal
 from slimnet_cli.output.destinations import refuse_missing_folder
 
@@ -31,8 +33,8 @@ Examples:
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Compare methods of choosing channels.")
-@click.argument("checkpoint", metavar="CKPT")
-@functools.partial(architecture_option, required=True)
+@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE")
+@functools.partial(architecture_option, references=True)
 @data_options
 @contest_options
 @click.option(
@@ -51,6 +53,8 @@ def compare(
 ) -> None:
     """Compare methods of choosing channels on a trained network, under the same conditions.
 
+    CKPT is a checkpoint, which needs --arch; the folder of a RUN and a BUNDLE know their network.
+
     Each method ranks the channels and removes the fewest that bring the network within the budget. The same
     surgery removes them, the same fine-tuning follows, and error and latency are measured in the same way.
     implicit, our method, also gets a row without a budget: only dead channels are removed, and the outputs do not
@@ -66,17 +70,19 @@ def compare(
 
     if report is not None:
         refuse_missing_folder(str(report))
+    source = find_source(checkpoint, network)
+    data = replace(source.labelled(data), optional=False)
     if data.source is None:
         raise click.UsageError("give the test images with --data")
-    settings = contest.settings(network.arch or "", data.source)
+    settings = contest.settings(source.network.arch or source.path.name, data.source)
     device = Machine(device=contest.device).chosen_device()
     images = data.load()
     assert images is not None
     with terminal.working("Reading the network"):
-        model = network.load(checkpoint).to(device)
+        model = source.load().to(device)
     with folder(out) as place:
         with terminal.working("Analysing the network"):
-            study = Study(Path(checkpoint).name, model, images, settings, place)
+            study = Study(source.path.name, model, images, settings, place)
         try:
             watch(study)
         except KeyboardInterrupt:

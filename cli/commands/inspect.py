@@ -15,6 +15,7 @@ from slimnet_cli.options.data import Labelled, criterion_images, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.shared import criterion_option, json_option, network_options, threshold_option
+from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
+  slimnet inspect runs/digits
   slimnet inspect resnet56.th --arch resnet56
   slimnet inspect net.pth --arch torchvision:mobilenet_v2 --threshold 1e-4 --json
   slimnet inspect vgg.pt --arch vgg16 --criterion activation --data cifar10
@@ -34,8 +36,8 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Show which channels are dead, and why.")
-@click.argument("checkpoint", metavar="CKPT")
-@network_options()
+@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE")
+@network_options(required=False, references=True)
 @criterion_option
 @threshold_option
 @data_options
@@ -43,17 +45,21 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 def inspect(checkpoint: str, network: Network, criterion: str, threshold: float, data: Labelled, as_json: bool) -> None:
     """Show every layer's dead and removable channels, the reasons for keeping the others, and a histogram of γ.
 
+    CKPT is a checkpoint, which needs --arch; the folder of a RUN and a BUNDLE know their network.
+
     With --criterion activation a channel is dead whose activation is zero on all training images of --data, every one
     of which the network sees once.
     """
     import slimnet
     from slimnet.planning.dead_channels import GAMMA, require_criterion
 
+    source = find_source(checkpoint, network)
+    data = source.labelled(data)
     require_criterion(criterion, with_data=data.source is not None)
     images = data.load()
     with terminal.working("Looking") as say:
-        model = network.load(checkpoint)
-        example, loader = network.example(model, images), criterion_images(images, say)
+        model = source.load()
+        example, loader = source.example(model, images), criterion_images(images, say)
         inspection = slimnet.inspect(model, example, threshold, criterion=criterion, loader=loader)
     if as_json:
         terminal.emit(

@@ -15,6 +15,7 @@ from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.recipe import numbers
 from slimnet_cli.options.shared import json_option, network_options
+from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ rungs = in_group("Rungs")
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Several compact networks out of one training.")
-@click.argument("checkpoint", metavar="CKPT")
-@network_options()
+@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE")
+@network_options(required=False, references=True)
 @on_device
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The folder for the bundles."
@@ -58,6 +59,8 @@ def ladder(
 ) -> None:
     """Make several compact networks out of one trained network, each a bundle with its certificate.
 
+    CKPT is a checkpoint, which needs --arch; the folder of a RUN and a BUNDLE know their network.
+
     The first rung removes dead channels only and is exact. The next ones also remove live channels, until the given
     fractions of the MACs remain: with --data the table, DIR/ladder.json and DIR/ladder.html give the accuracy before
     any fine-tuning, and which rungs are Pareto-optimal. After Ctrl-C or a crash the same command resumes.
@@ -71,21 +74,23 @@ def ladder(
 
     for step in steps:
         Budget(unit, step)
+    source = find_source(checkpoint, network)
+    network, data = source.network, source.labelled(data)
     images = data.load()
     require_method(method, with_batches=images is not None)
     found: list[Rung] = []
     with terminal.progress("Rungs", len(set(steps)) + 2) as advance:
-        model = network.load(checkpoint)
-        example = network.example(model, images)
+        model = source.load()
+        example = source.example(model, images)
 
         def ranking() -> Ranking:
             return ranked(method, model, example, images, unit, THRESHOLD)
 
         conditions = {
-            "checkpoint": sha256_of(checkpoint),
+            "checkpoint": sha256_of(source.weights),
             "arch": network.arch,
             "arch_args": dict(network.arch_args),
-            "data": data.source,
+            "data": None if images is None else data.source,
             "normalise": data.normalise,
             "method": method,
             "recalibrate": True,
@@ -95,13 +100,13 @@ def ladder(
         def watch(name: str, images_done: int, of: int) -> None:
             advance(len(found), f"{name}: {images_done:,} of {of:,} images")
 
-        whole = Ladder(out, model, example, images, conditions, Path(checkpoint).name, watch)
+        whole = Ladder(out, model, example, images, conditions, source.path.name, watch)
         for rung in whole.climb(steps, unit, THRESHOLD, ranking):
             found.append(rung)
             advance(len(found), rung.name)
     # The dense network's MACs are known once a plan was made.
     found[0] = whole.begun()["dense"]
-    page = write_ladder(f"The ladder of {Path(checkpoint).name}", found, out / PAGE)
+    page = write_ladder(f"The ladder of {source.path.name}", found, out / PAGE)
     if as_json:
         terminal.emit({"folder": str(out), "report": str(page), "rungs": document(found)})
         return

@@ -15,10 +15,10 @@ from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.removal import Removing, removing_options
 from slimnet_cli.options.shared import json_option, network_options
+from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.output import before_after, terminal
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from slimnet import Certificate, Slimmed
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
+  slimnet slim runs/digits -o slim/
   slimnet slim resnet56.th --arch resnet56 -o slim/
   slimnet slim resnet56.th --arch resnet56 --dry-run
   slimnet slim vgg.pt --arch vgg16 --criterion activation --data cifar10 -o slim/
@@ -41,8 +42,8 @@ Examples:
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Remove the dead channels of a network.")
-@click.argument("checkpoint", metavar="CKPT")
-@network_options()
+@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE")
+@network_options(required=False, references=True)
 @on_device
 @click.option("-o", "--out", metavar="DIR", help="The folder to write the bundle to; it must not exist yet.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
@@ -62,8 +63,9 @@ def slim(
 ) -> None:
     """Remove the dead channels of a trained network, and certify that its outputs do not change.
 
-    CKPT is a checkpoint (.pt, .pth, .th, .safetensors). Writes a bundle: the slim weights, an ONNX model,
-    the plan and the certificate. With --data the certificate is measured on the test images and their
+    CKPT is a checkpoint (.pt, .pth, .th, .safetensors), which needs --arch; RUN is the folder of a training run, which
+    knows its network and its images; BUNDLE is a network that was slimmed before. Writes a bundle: the slim weights,
+    an ONNX model, the plan and the certificate. With --data the certificate is measured on the test images and their
     accuracy is shown; without, on random inputs. With --round auto the widths are those that are fastest on
     this machine, and the dense network is one of the candidates.
 
@@ -75,18 +77,18 @@ def slim(
     longer exact, and the accuracy shown is that before any fine-tuning. BatchNorm statistics are re-estimated without
     the removed channels: measured on a few training images of --data, or estimated without data.
     """
+    source = find_source(checkpoint, network)
+    data = source.labelled(data)
     removing.check(data, budget=target is not None)
     if dry_run:
-        _show_plan(checkpoint, network, removing, target, data, as_json)
+        _show_plan(source, removing, target, data, as_json)
     elif out is None:
         raise click.UsageError("give the bundle's folder with -o DIR, or print only the plan with --dry-run")
     else:
-        _write_bundle(checkpoint, network, removing, target, data, out, as_json)
+        _write_bundle(source, removing, target, data, out, as_json)
 
 
-def _show_plan(
-    checkpoint: str, network: Network, removing: Removing, target: Target | None, data: Labelled, as_json: bool
-) -> None:
+def _show_plan(source: Source, removing: Removing, target: Target | None, data: Labelled, as_json: bool) -> None:
     import slimnet
     from slimnet.methods import plan_for
 
@@ -95,8 +97,8 @@ def _show_plan(
         target.check(images)
     selection = None
     with removing.at_work("Planning") as (round_to, say):
-        model = network.load(checkpoint)
-        example = network.example(model, images)
+        model = source.load()
+        example = source.example(model, images)
         if target:
             selection = target.choose(model, example, images, removing)
             plan = plan_for(model, example, selection, round_to=removing.multiple)
@@ -112,8 +114,7 @@ def _show_plan(
 
 
 def _write_bundle(
-    checkpoint: str,
-    network: Network,
+    source: Source,
     removing: Removing,
     target: Target | None,
     data: Labelled,
@@ -129,13 +130,13 @@ def _write_bundle(
     if target:
         target.check(images)
     with removing.at_work("Slimming") as (round_to, say):
-        dense = network.load(checkpoint)
-        example = network.example(dense, images)
+        dense = source.load()
+        example = source.example(dense, images)
         if images:
             check_fits(dense, images)
         slimmed, selection = _slimmed(dense, example, removing, round_to, target, images, say)
         accuracies = _accuracies(dense, slimmed.certificate, images, say) if images else None
-        folder = save(slimmed, out, source=Path(checkpoint).name)
+        folder = save(slimmed, out, source=source.path.name)
     if as_json:
         chosen = {} if selection is None else {"target": _document(target, selection)}
         terminal.emit(before_after.document(slimmed, accuracies) | chosen | {"bundle": str(folder)})
@@ -153,7 +154,7 @@ def _write_bundle(
 
 def _slimmed(
     dense: nn.Module,
-    example: torch.Tensor,
+    example: Any,
     removing: Removing,
     round_to: RoundTo,
     target: Target | None,

@@ -21,7 +21,6 @@ from slimnet_cli.progress.live_run import until_input_ends_option
 from slimnet_cli.progress.training_run import Finished, Request, one_voice
 
 if TYPE_CHECKING:
-    from slimnet.training import TrainingRun
     from slimnet.training.run.savings import Savings
 
 EXAMPLES = """\b
@@ -125,7 +124,7 @@ def _tell(finished: Finished, as_json: bool) -> None:
         *saved_in_words(finished.savings),
         f"saved to {finished.checkpoint}",
         *(f"{name}: {path}" for name, path in outputs.items() if path),
-        f"next: {_next(run, finished.checkpoint)}",
+        f"next: {_next(finished)}",
     ]
     terminal.result().print("\n".join(lines), soft_wrap=True)
 
@@ -145,10 +144,12 @@ def saved_in_words(savings: Savings | None) -> list[str]:
     return lines
 
 
-def _next(run: TrainingRun, path: Path) -> str:
-    """The command that slims the trained network."""
-    recipe = run.recipe
-    arguments = ["slimnet", "slim", str(path), "--arch", recipe.arch]
+def _next(finished: Finished) -> str:
+    """The command that slims the trained network; a run's folder knows the network and the images."""
+    if finished.folder is not None:
+        return shlex.join(["slimnet", "slim", str(finished.folder), "-o", "slim/"])
+    recipe = finished.run.recipe
+    arguments = ["slimnet", "slim", str(finished.checkpoint), "--arch", recipe.arch]
     if recipe.arch_args:
         arguments += ["--arch-args", json.dumps(recipe.arch_args)]
     arguments += ["--data", recipe.data]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 from slimnet_cli.options.network import EXAMPLES, Network, noise, usual_shape
+from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def contender(name: str, source: str, network: Network) -> Contender:
-    """A network by its path: the folder of a bundle, an .onnx file, or a checkpoint of the network given.
+    """A network by its path: the folder of a bundle or a run, an .onnx file, or a checkpoint of the network given.
 
     A bundle that nothing says how to build again is its ONNX model alone.
     """
@@ -27,14 +28,15 @@ def contender(name: str, source: str, network: Network) -> Contender:
     from slimnet.bundle import bundle
 
     path = Path(source)
-    if path.is_dir():
-        files = {"weights": path / "model.safetensors", "onnx": path / "model.onnx"}
-        known = network.or_else(bundle.read_blueprint(path).architecture)
-        module = None if known.arch is None else bundle.load(path, known.fresh(), trust=network.trust)
-        return Contender(name, module, files["onnx"], files)
     if path.suffix == ".onnx":
         return Contender(name, None, path, {"onnx": path})
-    return Contender(name, network.load(source), None, {"weights": path})
+    found = find_source(source, network)
+    if found.blueprint is None:
+        return Contender(name, found.load(), None, {"weights": found.weights})
+    files = {"weights": found.weights, "onnx": path / "model.onnx"}
+    known = network.or_else(found.blueprint.architecture)
+    module = None if known.arch is None else bundle.load(path, known.fresh(), trust=network.trust)
+    return Contender(name, module, files["onnx"], files)
 
 
 def named(sources: Sequence[str]) -> list[tuple[str, str]]:

@@ -96,18 +96,34 @@ class Labelled:
     image_size: int | None
     reading: Reading
     normalise: str | None = None
+    optional: bool = False
 
     def load(self) -> ImageData | None:
         """Read them, to be normalised as the network was trained; None where none were named.
 
+        Those that are `optional`, because a run names them and not the user, are left out with a note where they cannot
+        be read.
+
         Raises:
+            click.UsageError: there are options for images, and none were named.
             DataError: there is no such data, it is damaged, or it cannot be normalised so.
         """
         from slimnet.data.normalisation import normalised
+        from slimnet.errors import DataError
 
         if self.source is None:
+            if (self.image_size, self.normalise) != (None, None) or self.reading != Reading():
+                raise click.UsageError(
+                    "--image-size, --normalise, --cache, --download and --skip-broken belong to --data; give it too"
+                )
             return None
-        return normalised(self.reading.load(self.source, self.image_size), self.normalise or "data")
+        try:
+            return normalised(self.reading.load(self.source, self.image_size), self.normalise or "data")
+        except DataError as error:
+            if not self.optional:
+                raise
+            terminal.note(f"without the run's images, since {error}")
+            return None
 
 
 def criterion_images(images: ImageData | None, say: terminal.Say) -> Batches | None:
@@ -126,10 +142,6 @@ def data_options(command: Command) -> Command:
     def with_data(
         source: str | None, image_size: int | None, normalise: str | None, reading: Reading, **given: Any
     ) -> Any:
-        if source is None and ((image_size, normalise) != (None, None) or reading != Reading()):
-            raise click.UsageError(
-                "--image-size, --normalise, --cache, --download and --skip-broken belong to --data; give it too"
-            )
         return command(data=Labelled(source, image_size, reading, normalise), **given)
 
     return functools.reduce(lambda decorated, option: option(decorated), reversed(SOURCE), reading_options(with_data))

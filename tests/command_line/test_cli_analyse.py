@@ -157,7 +157,7 @@ def test_what_is_missing_or_too_much_is_said(run, checkpoint, data, tmp_path):
     assert "name its network with --arch" in refused(checkpoint, "--data", data)
     assert "leave --arch, --arch-args and --weights out" in refused(run, *ARCH)
     assert "only a run has a report" in refused(checkpoint, *ARCH, "--data", data, "--report", "x.html")
-    assert "holds no run" in refused(str(tmp_path))
+    assert "is neither a bundle (it has no manifest.json) nor the folder of a run" in refused(str(tmp_path))
     assert "no device 'teapot'" in refused(run, "--device", "teapot")
 
 

@@ -1,0 +1,146 @@
+"""Where a network comes from: a checkpoint, the folder of a training run, or a bundle, and what these say of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.options.data import Labelled
+from slimnet_cli.options.network import Network
+from slimnet_cli.output import terminal
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from slimnet.bundle.blueprint import Blueprint
+    from slimnet.data import ImageData
+    from slimnet.training import Recipe
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network that a command line names by a path.
+
+    Attributes:
+        path: as it was named; `weights` is the file that holds the network's.
+        network: what is known of it, from the command line or from the folder.
+        recipe: that of the run that trained it; None where it was not named by a run.
+        blueprint: that of its bundle; None for other sources.
+    """
+
+    path: Path
+    weights: Path
+    network: Network
+    recipe: Recipe | None = None
+    blueprint: Blueprint | None = None
+
+    def load(self) -> nn.Module:
+        """The network with its weights, in eval mode, on the device asked for.
+
+        Raises:
+            click.UsageError: no architecture was named, and the source names none.
+            SlimnetError: the weights or the bundle cannot be read, or the architecture cannot be built.
+        """
+        if self.blueprint is None:
+            return self.network.load(str(self.weights))
+        from slimnet.bundle import bundle
+
+        known = self.network.fresh()
+        return bundle.load(self.path, known, trust=self.network.trust).eval().to(self.network.device)
+
+    def labelled(self, data: Labelled) -> Labelled:
+        """The labelled images to use: those asked for, or those that the run was trained and tested on."""
+        if data.source is not None or self.recipe is None:
+            return data
+        size = data.image_size or self.recipe.image_size
+        return replace(data, source=self.recipe.data, image_size=size, optional=True)
+
+    def example(self, model: nn.Module, images: ImageData | None) -> Any:
+        """A few inputs, where the network is: test images, what a bundle was saved with, or noise of a usual shape."""
+        if self.blueprint is None or images is not None or self.network.input_shape is not None:
+            return self.network.example(model, images)
+        from slimnet.bundle.input_spec import random_inputs
+
+        inputs = random_inputs(self.blueprint.inputs, seed=0).to(self.network.device)
+        return inputs.kwargs or (inputs.args if len(inputs.args) > 1 else inputs.args[0])
+
+
+def find_source(path: str, network: Network) -> Source:
+    """What a path on the command line names.
+
+    A run or a bundle knows its architecture, which is not built where that would run code, unless it is trusted.
+
+    Raises:
+        click.UsageError: a folder that is neither, or options that say again what a run says.
+        BundleError, UsageError: a damaged bundle, or a damaged recipe.
+    """
+    place = Path(path)
+    if place.is_dir():
+        return _of_folder(place, network)
+    if network.arch is not None:
+        return Source(place, place, network)
+    if _is_model_of_run(place):
+        return _of_run(place.parent, network)
+    raise click.UsageError(f"{path} is a checkpoint; name its network with --arch")
+
+
+def _is_model_of_run(path: Path) -> bool:
+    from slimnet.training.run.run_folder import MODEL, RECIPE
+
+    return path.name == MODEL and (path.parent / RECIPE).is_file()
+
+
+def _of_folder(folder: Path, network: Network) -> Source:
+    from slimnet.bundle.manifest import MANIFEST
+    from slimnet.training.run.run_folder import RECIPE
+
+    if (folder / MANIFEST).exists():
+        return _of_bundle(folder, network)
+    if (folder / RECIPE).exists():
+        return _of_run(folder, network)
+    raise click.UsageError(
+        f"{folder} is neither a bundle (it has no {MANIFEST}) nor the folder of a run (no {RECIPE}); name one of them, "
+        "or a checkpoint"
+    )
+
+
+def _of_bundle(folder: Path, network: Network) -> Source:
+    from slimnet.bundle.bundle import read_blueprint
+    from slimnet.bundle.manifest import WEIGHTS
+
+    if network.weights is not None:
+        raise click.UsageError(f"{folder} is a bundle and holds one set of weights; leave --weights out")
+    return Source(folder, folder / WEIGHTS, network, blueprint=read_blueprint(folder))
+
+
+def _of_run(folder: Path, network: Network) -> Source:
+    from slimnet.training.run.run_folder import recipe_of
+
+    recipe = recipe_of(folder)
+    if network.arch not in (None, recipe.arch) or network.arch_args or network.weights is not None:
+        raise click.UsageError(
+            f"{folder} is a run and names its network, {recipe.arch}; leave --arch, --arch-args and --weights out"
+        )
+    if network.trust or network.arch is not None:
+        recipe = recipe.trusted(arguments=network.trust)
+    known = replace(network, arch=recipe.arch, arch_args=recipe.arch_args)
+    return Source(folder, _newest(folder), known, recipe=recipe)
+
+
+def _newest(folder: Path) -> Path:
+    """The trained model of a run, or the newest checkpoint of an unfinished one.
+
+    Raises:
+        click.UsageError: there is neither yet.
+    """
+    from slimnet.training.run.run_folder import CHECKPOINTS, MODEL
+
+    if (folder / MODEL).exists():
+        return folder / MODEL
+    saved = sorted(path for path in (folder / CHECKPOINTS).glob("*.pt") if path.stem.isdecimal())
+    if not saved:
+        raise click.UsageError(f"{folder} has no checkpoint yet; wait for its first one")
+    terminal.note(f"the run is not finished; this is its checkpoint {saved[-1].name}")
+    return saved[-1]
