@@ -13,6 +13,7 @@ from slimnet_cli.commands.checks import checks
 from slimnet_cli.commands.compare import compare
 from slimnet_cli.commands.demo import demo
 from slimnet_cli.commands.export import export
+from slimnet_cli.commands.finetune import finetune
 from slimnet_cli.commands.inspect import inspect
 from slimnet_cli.commands.ladder import ladder
 from slimnet_cli.commands.report import report
@@ -45,6 +46,7 @@ for command in (
     ladder,
     inspect,
     export,
+    finetune,
     verify,
     benchmark,
     report,

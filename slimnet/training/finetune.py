@@ -85,11 +85,14 @@ class Finetuning(Iterator[Progress]):
 
     Remainders of dead filters are set to exactly zero first: see `without_dust`.
 
-    In a `folder` it stores a checkpoint at every evaluation, and resumes from the newest one there.
+    In a `folder` it stores a checkpoint at every evaluation, and resumes from the newest one there; `save` stores one
+    at any time. With `keep_best` the weights of the evaluation with the lowest error so far, of several alike the
+    first, are kept.
 
     Attributes:
         run: the training run.
         course: the error at each evaluation so far.
+        best: those weights, as a state dict on the CPU; None before the first evaluation, and without `keep_best`.
 
     Raises:
         DataError: the network does not take the data.
@@ -103,6 +106,7 @@ class Finetuning(Iterator[Progress]):
         data: ImageData,
         *,
         evaluations: int = EVALUATIONS,
+        keep_best: bool = False,
         folder: Path | None = None,
         threads: int | None = None,
         device: torch.device | str = "cpu",
@@ -115,6 +119,8 @@ class Finetuning(Iterator[Progress]):
             recipe, data, device=device, tuning=Tuning(threads=threads), model=without_dust(model), state=state
         )
         self.course = course_in(state) if state else []
+        self.best: dict[str, torch.Tensor] | None = state.get("best") if state else None
+        self._keep_best = keep_best
         self._evaluations = evaluations
         self._folder = folder
 
@@ -134,18 +140,27 @@ class Finetuning(Iterator[Progress]):
         progress = next(self.run)
         if self._due() > before:
             error = 1 - evaluate(self.run.model, self.run.data).top1
+            if self._keep_best and all(error < point.error for point in self.course):
+                state = self.run.model.state_dict()
+                self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
             self.course.append(Point(progress.iteration, error))
-            self._save()
+            self.save()
         return progress
 
     def _due(self) -> int:
         """The number of evaluations due so far."""
         return self.run.iteration * self._evaluations // self.run.recipe.iterations
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Store a checkpoint, from which a later call goes on bit for bit.
+
+        Raises:
+            SlimnetError: the disk refuses it.
+        """
         if self._folder is not None:
             course = [[point.iteration, point.error] for point in self.course]
-            checkpoints.save(self._folder, self.run.state() | {"course": course})
+            best = {} if self.best is None else {"best": self.best}
+            checkpoints.save(self._folder, self.run.state() | {"course": course} | best)
 
 
 def course_in(state: Mapping[str, Any]) -> list[Point]:

@@ -6,7 +6,7 @@ from runs import TINY, finished, images, recipe, same
 
 from slimnet.errors import UsageError
 from slimnet.models import build
-from slimnet.training import TrainingRun, evaluate
+from slimnet.training import Accuracy, TrainingRun, evaluate, finetune
 from slimnet.training.finetune import Finetuning, Point, retraining, without_dust
 from slimnet.training.warm_start import first_network
 
@@ -57,6 +57,30 @@ def test_interrupted_it_goes_on_from_its_folder_with_the_same_bits(tmp_path):
     list(again)
     assert same(again.model.state_dict(), whole.model.state_dict())
     assert again.course == whole.course
+
+
+def test_the_best_weights_are_kept_also_over_an_interruption(tmp_path, monkeypatch):
+    """With errors that fall and rise again; oracle: the weights as they are at the second evaluation."""
+    errors = dict(zip((4, 7, 10), (0.5, 0.25, 0.75), strict=True))
+
+    def tuning() -> Finetuning:
+        found = Finetuning(
+            network(), recipe(iterations=10), images(), evaluations=3, keep_best=True, folder=tmp_path, threads=1
+        )
+        given = lambda *_: Accuracy(1 - errors[found.run.iteration], 1.0, 12)  # noqa: E731
+        monkeypatch.setattr(finetune, "evaluate", given)
+        return found
+
+    first = tuning()
+    assert first.best is None
+    while len(first.course) < 2:
+        next(first)
+    expected = {name: tensor.clone() for name, tensor in first.model.state_dict().items()}
+    again = tuning()
+    list(again)
+    assert again.run.iteration == 10
+    assert same(again.best, expected)
+    assert not same(again.model.state_dict(), expected)
 
 
 def test_what_is_left_of_a_dead_filter_is_zero_and_stays_so():
