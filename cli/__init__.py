@@ -62,16 +62,16 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code; a signal that ends it lets it clean up first."""
+    """Run the command line and exit with its exit code; signals that end it raise an exception, for clean-up."""
     end_on_signals()
     try:
         code = run(sys.argv[1:])
     except Terminated as ended:
-        # Of several processes torchrun says itself why it ended them.
+        # torchrun reports itself why it ended its processes.
         code = ended.exit_code if launched_with_others() else terminal.failed(str(ended), ended.exit_code)
     sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line; returns 0, or 1 where the work failed, or 2 where it was asked for wrongly."""
+    """Run the command line; returns 0, 1 if the work failed, or 2 if the request was wrong."""
     return run_command(commands, arguments or ["--help"])

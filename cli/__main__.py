@@ -1,4 +1,4 @@
-"""So that `python -m slimnet_cli` is the command line, as torchrun wants it."""
+"""Makes `python -m slimnet_cli` the command line, as torchrun requires."""
 
 from slimnet_cli import main
 

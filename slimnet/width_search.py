@@ -39,9 +39,9 @@ class WidthSearch:
 
     With `runtime` None it is the one that slim networks are made for, with `threads` None on every core.
 
-    `seconds` is the time in which all candidates take turns, and again where the fastest is hardly faster than dense.
-    `progress` is told how many candidates are ready, of how many, and which was the last. `timer` times networks,
-    where it is not the clock of this machine.
+    `seconds` is the time of the interleaved measurement of all candidates, which is repeated if the fastest is hardly
+    faster than dense. `progress` is called with the number of candidates that are ready, the total, and the last one.
+    `timer` times networks (default: by the clock of this machine).
     """
 
     runtime: str | None = None

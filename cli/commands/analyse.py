@@ -97,7 +97,7 @@ def analyse(
 
 
 def _subject(path: str, network: Network, data: str | None) -> Subject:
-    """The network that a run's folder, a bundle or a checkpoint holds.
+    """The network in a run's folder, a bundle or a checkpoint.
 
     Raises:
         click.UsageError: what says which network or data is missing, or said twice.
@@ -188,7 +188,7 @@ def _percent(share: float | None) -> str:
 
 
 def sparks(shares: tuple[float, ...]) -> str:
-    """A histogram of the features' universality, one bar for each tenth; features without one are left out."""
+    """A histogram of the features' universality, one bar for each tenth; features without one are omitted."""
     counts = Counter(min(BINS - 1, int(BINS * share)) for share in shares if share > 0)
     most = max(counts.values(), default=1)
     bars = [EIGHTHS[-(-8 * counts[tenth] // most) - 1] if counts[tenth] else " " for tenth in range(BINS)]

@@ -77,7 +77,7 @@ def _timm() -> Check:
 
 
 def _runtimes() -> list[Check]:
-    """The runtimes that compute by themselves, on the CPU; torch works where this is read."""
+    """The checks of the runtimes on the CPU, without torch, which is required, and without variants."""
     from slimnet.benchmark.runtimes.table import RUNTIMES
 
     asked = [(each, each.obstacle("cpu")) for each in RUNTIMES[1:] if not each.is_variant]

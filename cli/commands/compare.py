@@ -110,7 +110,7 @@ def draw(results: Results, path: Path) -> None:
 
 
 def watch(study: Study) -> None:
-    """Run the trials that are missing, and show progress."""
+    """Run the missing trials, and show progress."""
     with terminal.progress("Comparing", len(study.cells)) as advance:
         for moment in study:
             advance(moment.done, moment.doing)

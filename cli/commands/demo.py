@@ -31,7 +31,7 @@ Examples:
 """
 MAKER = "slimnet demo"
 SHRINK_EVERY = 50
-"""Iterations after which dead filters are looked for and removed during training."""
+"""The number of iterations between removals of dead filters during training."""
 
 TUNED_FOR = 150
 """Iterations of fine-tuning, for every method; a few seconds in all."""
@@ -40,7 +40,7 @@ NAMES = ("demo.json", "report.html", "dense", "slim")
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of the demo; `dense` is the trained network in its first shape."""
+    """The results of the demo; `dense` is the trained network with its initial widths."""
 
     run: TrainingRun
     dense: nn.Module
@@ -127,7 +127,7 @@ def _slim(dense: nn.Module, images: ImageData, folder: Path) -> tuple[Slimmed, t
 
 
 def _save_dense(dense: nn.Module, slimmed: Slimmed, folder: Path) -> None:
-    """The dense network in the same two forms as the slim one, to compare like with like."""
+    """The dense network in the same two forms as the slim one."""
     from slimnet.bundle.blueprint import write_weights
     from slimnet.export.onnx import export_onnx
 
@@ -144,7 +144,7 @@ def _measure(dense: nn.Module, slimmed: Slimmed, folder: Path) -> Comparison:
         return Contender(name, model, files["onnx"], files)
 
     contenders = [contender("dense", dense), contender("slim", slimmed.model)]
-    # One thread, as for training: what is left of the network is too small to be shared out.
+    # One thread, as for training: the slim network is too small for several.
     return measured(contenders, slimmed.example_inputs, Settings(threads=1))
 
 
@@ -161,7 +161,7 @@ def _compare(dense: nn.Module, slimmed: Slimmed, images: ImageData) -> Results:
 
 
 def contest(slimmed: Slimmed) -> Settings:
-    """Four methods at the MACs that a slim network has, and at half of them, with a short fine-tuning."""
+    """Four methods at the MACs of the slim network, and at half of them, with a short fine-tuning."""
     from slimnet.comparison import Settings
     from slimnet.methods import Budget
     from slimnet.training import DIGITS_DEMO
@@ -211,7 +211,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
 def _show(outcome: Outcome, out: Path) -> None:
     console = terminal.result()
     console.print(before_after.table(outcome.slimmed, outcome.accuracies, outcome.comparison))
-    places = (
+    outputs = (
         ("report.html", "the report"),
         ("slim", "the slim network: weights, ONNX, plan and certificate"),
         ("dense", "the network as it was trained"),
@@ -222,4 +222,4 @@ def _show(outcome: Outcome, out: Path) -> None:
     console.print()
     method_table.show(console, outcome.methods)
     console.print()
-    console.print(terminal.table(("", ""), [(Text(f"{out / name}", style="bold"), what) for name, what in places]))
+    console.print(terminal.table(("", ""), [(Text(f"{out / name}", style="bold"), what) for name, what in outputs]))

@@ -75,7 +75,7 @@ def inspect(checkpoint: str, network: Network, criterion: str, threshold: float,
 
 
 def _show(inspection: Inspection, threshold: float | None) -> None:
-    """The layers, and the histogram of γ where a threshold decides."""
+    """The layers, and the histogram of γ for the criterion γ."""
     from slimnet.report.formatting import amount
 
     console = terminal.result()
@@ -107,7 +107,7 @@ def _show(inspection: Inspection, threshold: float | None) -> None:
 
 
 def histogram(gammas: Sequence[float], threshold: float) -> list[Text]:
-    """A bar for every half decade of |γ|, smallest first; those under the threshold are yellow."""
+    """A bar for every half decade of |γ|, smallest first; those below the threshold are yellow."""
     edge = max(threshold, 2 * SMALLEST_GAMMA)
     bins = Counter(_bin(gamma, edge) for gamma in gammas)
     longest = max(bins.values())
@@ -122,11 +122,11 @@ def histogram(gammas: Sequence[float], threshold: float) -> list[Text]:
 
 
 def _bin(gamma: float, edge: float) -> int:
-    """Half decades from the threshold: negative is dead. Everything tiny goes into the lowest bin."""
+    """The number of half decades from the threshold: negative is dead. The lowest bin includes all smaller values."""
     return math.floor(BARS_PER_DECADE * math.log10(max(gamma, SMALLEST_GAMMA) / edge))
 
 
 def _bar(part: float) -> str:
-    """A bar in eighths of a character; something is never drawn as nothing."""
+    """A bar in eighths of a character; every positive count is visible."""
     eighths = math.ceil(part * BAR_WIDTH * 8)
     return EIGHTHS[8] * (eighths // 8) + (EIGHTHS[eighths % 8] if eighths % 8 else "")

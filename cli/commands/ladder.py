@@ -104,7 +104,7 @@ def ladder(
         for rung in whole.climb(steps, unit, THRESHOLD, ranking):
             found.append(rung)
             advance(len(found), rung.name)
-    # The dense network's MACs are known once a plan was made.
+    # The dense network's MACs are known only after a plan was made.
     found[0] = whole.begun()["dense"]
     page = write_ladder(f"The ladder of {source.path.name}", found, out / PAGE)
     if as_json:
@@ -126,7 +126,7 @@ def document(found: list[Rung]) -> list[dict[str, Any]]:
 
 
 def table(found: list[Rung]) -> Table:
-    """The rungs as a table; the best for their MACs are bold."""
+    """The rungs as a table; Pareto-optimal ones are bold."""
     from slimnet.methods.iterative_pruning import front
     from slimnet.report.methods.iterative_page import row
 

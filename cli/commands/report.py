@@ -65,7 +65,7 @@ def _draw_run(folder: Path, page: Path) -> None:
 
 
 def _read(path: Path) -> Measured:
-    """What a file holds.
+    """The results in a file.
 
     Raises:
         click.UsageError: something else.

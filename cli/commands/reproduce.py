@@ -182,7 +182,7 @@ def run(reproduction: Reproduction, tasks: Sequence[Task], budget: float | None)
 
 
 def with_images(reproduction: Reproduction, missing: Sequence[Task]) -> list[Task]:
-    """Those of the missing runs whose images are there; the others are reported.
+    """The missing runs whose images are available; the others are reported.
 
     Raises:
         DataError: the images of all of them are missing.
@@ -199,7 +199,7 @@ def with_images(reproduction: Reproduction, missing: Sequence[Task]) -> list[Tas
 
 
 def within_budget(reproduction: Reproduction, possible: Sequence[Task], budget: float) -> list[Task]:
-    """Those of the runs that are made in the seconds of a budget."""
+    """The runs that fit into a budget in seconds."""
     from slimnet.reproduction.timing import chosen
 
     costs = reproduction.seconds(possible)
@@ -250,7 +250,7 @@ def forecast(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[
 
 
 def _show_forecast(rows: Sequence[dict[str, Any]], seeds: int, runs: int, seconds: float, waiting: float) -> None:
-    """The cells as a table, what they need, and how long they take."""
+    """The cells as a table, their missing data, and their estimated time."""
     from slimnet.durations import in_words
 
     console = terminal.result()

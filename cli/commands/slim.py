@@ -184,7 +184,7 @@ def _slimmed(
 def _accuracies(
     dense: nn.Module, certificate: Certificate, images: ImageData, say: terminal.Say
 ) -> tuple[Accuracy, Accuracy]:
-    """The accuracy of both networks on the test images: from the certificate, as far as it was measured there."""
+    """The accuracy of both networks on the test images, from the certificate if it was measured there."""
     from slimnet.surgery.certificate import DENSE
     from slimnet.training import evaluate
 

@@ -112,8 +112,8 @@ def _destination(out: str | None, resume: str | None) -> tuple[Path, bool]:
 def _tell(finished: Finished, as_json: bool) -> None:
     run, accuracy, dead = finished.run, finished.accuracy, finished.run.sparsity()
     if as_json:
-        places = {name: getattr(finished, name) for name in ("checkpoint", "folder", "report", "bundle")}
-        document: dict[str, Any] = {name: path and str(path) for name, path in places.items()}
+        paths = {name: getattr(finished, name) for name in ("checkpoint", "folder", "report", "bundle")}
+        document: dict[str, Any] = {name: path and str(path) for name, path in paths.items()}
         document |= {"accuracy": dataclasses.asdict(accuracy), "dead_filters": dead, "seconds": run.seconds}
         document |= {"savings": finished.savings and dataclasses.asdict(finished.savings)}
         terminal.emit(document | {"recipe": dataclasses.asdict(run.recipe)})
@@ -130,7 +130,7 @@ def _tell(finished: Finished, as_json: bool) -> None:
 
 
 def saved_in_words(savings: Savings | None) -> list[str]:
-    """What removing filters during the run saved, in lines."""
+    """The savings by the removal of filters during the run, in lines."""
     if savings is None:
         return []
     share = 100 * savings.macs_left / max(1, savings.macs)

@@ -1,1 +1,1 @@
-"""Options that several commands share, and the values that they are parsed into."""
+"""Groups of options, and the values into which they are parsed."""

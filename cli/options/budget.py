@@ -1,4 +1,4 @@
-"""The options of a budget: the size that a network must be brought to."""
+"""The options of a budget: the size of the slim network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 UNITS: tuple[Unit, ...] = ("macs", "params", "latency")
 METHOD = "implicit"
 GRADIENT_BATCHES, GRADIENT_BATCH = 8, 64
-"""The training images on which a method that needs gradients takes them."""
+"""The number of training images for the gradients of a method that needs them."""
 
 budget = in_group("Budget (no longer exact)")
 
@@ -51,7 +51,7 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Target:
-    """The fraction of the dense network to keep, and how channels are ranked and latency is measured."""
+    """The fraction of the dense network to keep, the ranking of channels, and the measurement of latency."""
 
     unit: Unit
     left: float
@@ -103,14 +103,14 @@ class Target:
             return select_within_budget(dense, example, ranking, self.budget, round_to=round_to, latency=latency)
 
     def shown(self, images: ImageData | None) -> int:
-        """The number of images on which BatchNorm statistics are measured; 0 where they are estimated."""
+        """The number of images on which BatchNorm statistics are measured; 0 if they are estimated."""
         from slimnet.methods.batchnorm_measure import ENOUGH
 
         wanted = ENOUGH if self.measure_on is None else self.measure_on
         return 0 if images is None else min(wanted, len(images.x_train))
 
     def sample(self, images: ImageData | None) -> Iterator[torch.Tensor] | None:
-        """The images on which BatchNorm statistics are measured; None where they are estimated."""
+        """The images on which BatchNorm statistics are measured; None if they are estimated."""
         count = self.shown(images)
         return images.sample(count) if images is not None and count else None
 
@@ -118,7 +118,7 @@ class Target:
 def ranked(
     method: str, dense: nn.Module, example: torch.Tensor, images: ImageData | None, unit: Unit, threshold: float
 ) -> Ranking:
-    """A ranking in which dead channels are removed first, by the MACs or parameters that channels cost."""
+    """The ranking of a method, in which dead channels are removed first; costs are in MACs or parameters."""
     from dataclasses import replace
 
     from slimnet.methods import score_channels
@@ -131,7 +131,7 @@ def ranked(
 
 
 def target_options(command: Command) -> Command:
-    """Add the options; the command gets them as one `target`, None where there is none."""
+    """Add the options; the command gets them as one `target`, None without a budget."""
 
     @functools.wraps(command)
     def with_target(runtime: str | None, method: str | None, measure_on: int | None, **given: Any) -> Any:
@@ -155,15 +155,15 @@ def target_options(command: Command) -> Command:
 
 
 def warning(selection: Selection, measured: bool, shown: int = 0) -> str:
-    """The warning that a network at a budget is not exact, or that dead channels alone have met it.
+    """The note that a network at a budget is not exact, or that dead channels alone met the budget.
 
-    `measured` says whether the accuracy was, `shown` on how many images BatchNorms were.
+    `measured` is whether the accuracy was measured, `shown` the number of images on which BatchNorms were.
     """
     if not selection.count:
         return "Dead channels alone meet the budget: this is exact."
     cost = "the accuracy above is before any fine-tuning" if measured else "see what that costs with --data"
-    told = f" BatchNorm statistics were measured on {shown:,} training images, without labels." if shown else ""
+    statistics = f" BatchNorm statistics were measured on {shown:,} training images, without labels." if shown else ""
     return (
         f"This is not exact: {selection.count:,} live channels were removed, chosen by "
-        f"{selection.method}. The certificate compares with the network in which they are masked; {cost}.{told}"
+        f"{selection.method}. The certificate compares with the network in which they are masked; {cost}.{statistics}"
     )

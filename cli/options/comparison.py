@@ -129,7 +129,7 @@ class Contest:
     seconds: float
 
     def settings(self, arch: str, source: str) -> Settings:
-        """The same as the library's settings.
+        """The library's settings.
 
         Raises:
             UsageError: a method that there is not, a budget that is no share, or a number out of its range.

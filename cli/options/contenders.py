@@ -66,7 +66,7 @@ def _called(source: str) -> str:
 
 
 def example_for(contenders: Sequence[Contender], network: Network, images: ImageData | None = None) -> torch.Tensor:
-    """A few inputs: images where there are some, else noise of the shape asked for, of an ONNX file, or usual."""
+    """A few inputs: images if available, otherwise noise of the requested shape, of an ONNX file's, or of the usual."""
     from slimnet.benchmark import onnx_input_shape
 
     if images is not None:
@@ -108,12 +108,12 @@ def write_report(
     from slimnet.bundle import bundle
 
     folder, dense = Path(source), contenders[0].model
-    told = len(contenders) == 2 and folder.is_dir()
-    layers = slimnet.inspect(dense, example).layers if told and dense is not None else ()
+    is_pair = len(contenders) == 2 and folder.is_dir()
+    layers = slimnet.inspect(dense, example).layers if is_pair and dense is not None else ()
     page = report.Report(
         title=folder.resolve().name,
-        plan=bundle.read_blueprint(folder).plan if told else None,
-        certificate=bundle.read_certificate(folder) if told else None,
+        plan=bundle.read_blueprint(folder).plan if is_pair else None,
+        certificate=bundle.read_certificate(folder) if is_pair else None,
         environment=comparison.environment,
         gammas={layer.name: layer.gammas for layer in layers if layer.gammas},
         comparison=comparison,

@@ -1,4 +1,4 @@
-"""Reading the data that a command line names, with progress."""
+"""The options of data, and reading it with progress."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ reading_options = as_one("reading", Reading, OPTIONS)
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled images that a command may be given: where they are, and how they are read and normalised."""
+    """The labelled images of a command: their source, and how they are read and normalised."""
 
     source: str | None
     image_size: int | None
@@ -99,7 +99,7 @@ class Labelled:
     optional: bool = False
 
     def load(self) -> ImageData | None:
-        """Read them, to be normalised as the network was trained; None where none were named.
+        """Read them, with the normalisation of the network's training; None without `--data`.
 
         Those that are `optional`, because a run names them and not the user, are left out with a note where they cannot
         be read.
@@ -127,7 +127,7 @@ class Labelled:
 
 
 def criterion_images(images: ImageData | None, say: terminal.Say) -> Batches | None:
-    """What a criterion for dead channels is measured on: all training images, counted as they go."""
+    """The images for a criterion for dead channels: all training images, with progress."""
     if images is None:
         return None
     from slimnet.data import Batches

@@ -19,7 +19,7 @@ class GroupedOption(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """A command whose `--help` lists its options by group, those without one last."""
+    """A command whose `--help` lists its options by group, options without a group last."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, group by group in the order in which they were declared."""

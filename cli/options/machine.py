@@ -53,7 +53,7 @@ class Machine:
 
         if self.device is None:
             return "cuda" if torch.cuda.is_available() else "cpu"
-        # Of several processes each looks at its own GPU, and leaves the others' alone.
+        # Each of several processes initialises its own GPU only.
         local = os.environ.get("LOCAL_RANK") if self.device == "cuda" else None
         try:
             return str(usable(self.device) if local is None else usable(f"cuda:{local}"))
@@ -61,7 +61,7 @@ class Machine:
             raise click.UsageError(f"{error}, or leave --device out") from error
 
     def tuning(self, threads: int | None) -> Tuning:
-        """How a run is to use the machine; `threads` where the command line names none."""
+        """The machine settings of a run; `threads` is the default number of threads."""
         from slimnet.training.recipe.machine_settings import Tuning
 
         return Tuning(

@@ -16,7 +16,7 @@ measuring = in_group("Measuring")
 
 
 def thread_counts(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int | None, ...] | None:
-    """Turn "1,all" into (1, None): None stands for every core, of which only the library knows the number."""
+    """Turn "1,all" into (1, None): None means every core, the number of which the library determines."""
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
@@ -58,7 +58,7 @@ class Measuring:
     seconds: float
 
     def settings(self) -> Settings:
-        """The same for the library.
+        """The library's settings.
 
         Raises:
             UsageError: nothing can be measured so.

@@ -1,4 +1,4 @@
-"""The network that a command line names: an architecture, its arguments, and the inputs it takes."""
+"""The network of a command line: an architecture, its arguments, and its inputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Network:
-    """What `--arch`, `--arch-args`, `--input-shape`, `--weights` and `--trust` say, and where the network is to run."""
+    """The values of `--arch`, `--arch-args`, `--input-shape`, `--weights` and `--trust`, and the device."""
 
     arch: str | None
     arch_args: Mapping[str, Any] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Network:
         return loaded.model.eval().to(self.device)
 
     def fresh(self) -> nn.Module | None:
-        """The network with random weights; None where no architecture was named.
+        """The network with random weights; None without `--arch`.
 
         Raises:
             ArchitectureError: it cannot be built.
@@ -62,14 +62,14 @@ class Network:
         return build(self.arch, self.arch_args)
 
     def or_else(self, architecture: Architecture | None) -> Network:
-        """This network, or where no architecture was named, the one that a bundle knows and that may be built."""
+        """This network, or without `--arch` the one of a bundle if that may be built."""
         if self.arch is not None or architecture is None or (architecture.imports_code and not self.trust):
             return self
         architecture = architecture.trusted() if self.trust else architecture
         return replace(self, arch=architecture.name, arch_args=architecture.args)
 
     def example(self, model: nn.Module, data: ImageData | None = None) -> torch.Tensor:
-        """A few inputs, where the network is: the first test images, or noise of the shape given or usual for it."""
+        """A few inputs on the network's device: the first test images, or noise of the given or the usual shape."""
         if data is not None:
             return next(data.batches("test", EXAMPLES, self.device))[0]
         return noise(self.input_shape or usual_shape(self.arch or "", self.arch_args, model)).to(self.device)
@@ -88,7 +88,7 @@ def usual_shape(arch: str, arch_args: Mapping[str, Any], model: nn.Module | None
     source, _, name = arch.rpartition(":")
     shape = LARGE if source else SMALL
     if source == "timm" and model is not None:
-        # Every timm model carries the input that it was designed for.
+        # Every timm model has the input size for which it was designed.
         shape = getattr(model, "default_cfg", {}).get("input_size", LARGE)
     elif name == "inception_v3":
         shape = INCEPTION

@@ -1,4 +1,4 @@
-"""The options of `slimnet train` that decide what is trained, and the recipe that they make."""
+"""The options of `slimnet train` that determine the recipe, and that recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from slimnet.training import Recipe
 
 SHRINK_EVERY = 500
-"""Iterations between two looks for dead filters: each look costs a few milliseconds, and a cut about a second."""
+"""Iterations between two checks for dead filters: a check takes a few milliseconds, a cut about a second."""
 
 SETTINGS = ("lr", "momentum", "betas", "rho", "eps")
 """Settings of one optimiser, which another one does not inherit."""
@@ -112,7 +112,7 @@ class RecipeOptions:
         return data or self._base("").data
 
     def image_size(self, source: str) -> int | None:
-        """The size that images are resized to; None where they keep theirs."""
+        """The size to which images are resized; None if they keep their size."""
         size: int | None = self.fields.get("image_size", self._base(source).image_size)
         return size
 
@@ -158,11 +158,11 @@ class RecipeOptions:
             return self._read(self.file)
         if source == DIGITS_DEMO.data:
             return DIGITS_DEMO
-        # The paper's on CIFAR (section 3): 250 epochs and 75 more at a tenth of the learning rate.
+        # The paper's schedule on CIFAR (section 3): 250 epochs and 75 more at a tenth of the learning rate.
         return Recipe(arch="basicnet", data=source or "-", l2=1e-4, flips=True, iterations=406_250, drops=(312_500,))
 
     def _network(self, base: Recipe, data: ImageData) -> tuple[str, dict[str, Any]]:
-        """The architecture and its arguments, made to fit the data unless a recipe file says them."""
+        """The architecture and its arguments, adapted to the data unless they are those of a recipe file."""
         arch, arguments = self.fields.get("arch"), self.fields.get("arch_args", {})
         if arch is None and "warm_start" in self.fields and self.file is None:
             known = recipe_in(self.fields["warm_start"])
@@ -174,7 +174,7 @@ class RecipeOptions:
 
 
 def fitting(arch: str, data: ImageData) -> dict[str, Any]:
-    """The arguments that make a network fit the data, if its kind is known to take them."""
+    """The arguments that adapt a network to the data, if its kind is known to take them."""
     from slimnet.models.architecture import BUILTIN_ARCHITECTURES
 
     source, colon, _ = arch.partition(":")
@@ -204,7 +204,7 @@ def read_recipe(path: str) -> Recipe:
 
 
 def recipe_in(checkpoint: str) -> Recipe | None:
-    """The recipe that slimnet wrote into a checkpoint; None in other checkpoints.
+    """The recipe in a checkpoint of slimnet; None for other checkpoints.
 
     Raises:
         CheckpointError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""The options of a removal: the criterion, the tolerance, and the multiple that widths are rounded up to."""
+"""The options of a removal: the criterion, the tolerance, and the multiple to which widths are rounded up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Removing:
-    """The criterion for dead channels, the tolerance for outputs, and the multiple that widths are rounded up to."""
+    """The criterion for dead channels, the tolerance for outputs, and the multiple to which widths are rounded up."""
 
     criterion: str
     threshold: float
@@ -31,7 +31,7 @@ class Removing:
 
     @property
     def multiple(self) -> int | None:
-        """The number, where networks are made until they meet a budget.
+        """The multiple as a number, for networks at a budget.
 
         Raises:
             click.UsageError: widths are to be measured.
@@ -48,7 +48,7 @@ class Removing:
         return require_criterion(self.criterion, with_data=True).needs_data
 
     def check(self, data: Labelled, *, budget: bool) -> None:
-        """Refuse what cannot be, before anything is read.
+        """Refuse an impossible request before anything is read.
 
         Raises:
             UsageError: no such criterion, one that needs data and gets none, or one that a budget does not take.
@@ -61,7 +61,7 @@ class Removing:
 
     @contextmanager
     def at_work(self, what: str) -> Iterator[tuple[RoundTo, terminal.Say]]:
-        """Show that work is in progress, and the current candidate where widths are measured.
+        """Show that work is in progress, and the current candidate if widths are measured.
 
         Yields what `slim` takes to round to, and what says how the work stands.
         """
@@ -104,7 +104,7 @@ class Multiple(click.ParamType):
 
 
 def measured_roundings() -> tuple[str, ...]:
-    """What --round takes for widths that are measured: on the usual runtime, or on one that computes by itself."""
+    """The values of --round for measured widths: on the default runtime, or on one that is no variant."""
     from slimnet.benchmark.runtimes.table import RUNTIMES
 
     return (AUTO, *(f"{AUTO}:{each.name}" for each in RUNTIMES if not each.is_variant))

@@ -98,7 +98,7 @@ class Keeping:
             try:
                 found = analyse(run.dense_model(), run.data, progress=lambda done, of: advance(images * done // of, ""))
             except TraceError:
-                # A network whose features cannot be followed has a report without them.
+                # The report of a network whose features cannot be traced has no analysis.
                 found = None
         with terminal.working("Drawing the report"):
             return write_training_report(read_history(folder), run.recipe, found, folder / REPORT, accuracy=accuracy)

@@ -77,7 +77,7 @@ TRUST = click.option(
 def architecture_options(
     *, required: bool, checkpoints: bool = True, references: bool = False
 ) -> Callable[[Command], Command]:
-    """Add `--arch` and `--arch-args`; `--weights` where checkpoints are read, `--trust` where files name networks."""
+    """Add `--arch` and `--arch-args`; `--weights` for commands that read checkpoints, `--trust` for untrusted files."""
     arch = click.option(
         "--arch",
         required=required,

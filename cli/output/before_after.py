@@ -34,7 +34,7 @@ def _grid(lines: list[Row]) -> Table:
 
 
 def document(slimmed: Slimmed, accuracies: Accuracies | None) -> dict[str, Any]:
-    """The same as JSON."""
+    """Size, accuracy and speed before and after, as JSON."""
     plan = slimmed.plan
     found: dict[str, Any] = {
         "architecture": slimmed.architecture.to_json() if slimmed.architecture else None,
@@ -72,9 +72,9 @@ def _row(name: str, before: int, after: int) -> Row:
 
 def _measured(comparison: Comparison) -> list[Row]:
     """File sizes, memory, and the latency on every runtime at every batch size."""
-    told = {"parameters", "multiply-accumulates"}
+    shown = {"parameters", "multiply-accumulates"}
     return [
-        (name, before, after, change) for name, ((before, _), (after, change)) in rows(comparison) if name not in told
+        (name, before, after, change) for name, ((before, _), (after, change)) in rows(comparison) if name not in shown
     ]
 
 

@@ -96,8 +96,8 @@ def _latency(comparison: Comparison, latency: Latency) -> Values:
 def gained(comparison: Comparison, latency: Latency, contender: int = -1) -> str:
     """The speed-up with its interval, and the efficiency (speed-up ÷ MACs reduction)."""
     efficiency = comparison.efficiency(latency, contender)
-    told = str(latency.speedup(contender))
-    return told if efficiency is None else f"{told}, efficiency {efficiency.value:.2f}"
+    speedup = str(latency.speedup(contender))
+    return speedup if efficiency is None else f"{speedup}, efficiency {efficiency.value:.2f}"
 
 
 def _accuracy(values: tuple[Accuracy, ...], part: Callable[[Accuracy], float]) -> Values:

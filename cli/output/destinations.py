@@ -1,4 +1,4 @@
-"""Destinations of results: checked before the work begins, and written in one step."""
+"""Destinations of results: checked before the work begins, and written atomically."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def whole_folder(target: Path, maker: str, names: Collection[str]) -> Iterator[P
 
 
 def refuse_strangers(target: Path, maker: str, names: Collection[str]) -> None:
-    """Refuse to replace a folder that `maker` did not make, or that holds other files.
+    """Refuse to replace a folder that was not made by `maker`, or that holds other files.
 
     Raises:
         click.UsageError: naming what is in the way.

@@ -1,4 +1,4 @@
-"""A command run to its exit code, with what was refused in one line."""
+"""The exit code of a command, with errors reported in one line."""
 
 import os
 import sys
@@ -11,17 +11,17 @@ INTERRUPTED = 130
 
 
 def run_command(command: click.Command, arguments: Sequence[str]) -> int:
-    """Run a command; returns 0, or 1 where the work failed, or 2 where it was asked for wrongly."""
+    """Run a command; returns 0, 1 if the work failed, or 2 if the request was wrong."""
     name = "slimnet" if isinstance(command, click.Group) else f"slimnet {command.name}"
     try:
-        # A command that leaves early, `--help` too, gives its exit code as the result.
+        # A command that exits early, such as for `--help`, returns its exit code.
         code = command.main(list(arguments), prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         return terminal.misused(error)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has had enough of it; let the interpreter's last flush go nowhere.
+        # The reader closed the pipe; the interpreter's final flush must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -32,7 +32,7 @@ def run_command(command: click.Command, arguments: Sequence[str]) -> int:
 
 
 def _library_error(error: Exception) -> int:
-    """Say what the library refused in one line; anything else is a bug and keeps its traceback."""
+    """Report an error of the library in one line; any other exception is a bug and keeps its traceback."""
     from slimnet.errors import SlimnetError
 
     if not isinstance(error, SlimnetError):

@@ -43,7 +43,7 @@ def figure_of(name: str) -> ScalarFigure:
 
 
 def known(path: Path) -> ScalarFigure | None:
-    """A stored simulation with the current settings; None where there is none."""
+    """A stored simulation with the current settings; None if there is none."""
     from slimnet.errors import UsageError
     from slimnet.reproduction.scalars import LowGradients, ScalarFigure
     from slimnet.storage.records import read_json
@@ -56,7 +56,7 @@ def known(path: Path) -> ScalarFigure | None:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write a file next to the report, in one step.
+    """Write a file next to the report, atomically.
 
     Raises:
         SlimnetError: the disk refuses it.

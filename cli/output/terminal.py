@@ -42,7 +42,7 @@ class ProgressBoard:
 
 
 class Notes:
-    """Standard error, to which writing does not fail once its terminal is closed, so that the work is still saved."""
+    """Standard error, to which writing does not fail after its terminal was closed, so that the work is still saved."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -81,22 +81,22 @@ class PrintableConsole(Console):
 
 
 def shown(text: str) -> str:
-    """Text as it may go to a terminal, in lines."""
+    """Text with control characters escaped, in lines."""
     if text.replace("\n", "").isprintable():
         return text
-    # Importing the library takes seconds, which a mere message does not wait for.
+    # Importing the library takes seconds, for which a message should not wait.
     from slimnet.printable import printable
 
     return printable(text, kept="\n")
 
 
 def result() -> Console:
-    """The console for results; names in them are never read as markup."""
+    """The console for results; names in them are never interpreted as markup."""
     return _console(sys.stdout)
 
 
 def notes() -> Console:
-    """The console for everything else: progress, notes, errors. Writing to a closed terminal does nothing."""
+    """The console for progress, notes and errors. Writing to a closed terminal has no effect."""
     return _console(Notes(sys.stderr))
 
 
@@ -126,7 +126,7 @@ def misused(error: click.ClickException) -> int:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep the output and warnings of other libraries out of our results."""
+    """Keep the output and warnings of other libraries out of the results."""
     logging.getLogger("torch").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
@@ -145,7 +145,7 @@ def working(what: str) -> Iterator[Say]:
     console = notes()
     with quiet_libraries():
         if console.is_terminal:
-            # As `Text`: rich reads markup out of a mere string.
+            # As `Text`, since rich interprets markup in a plain string.
             with console.status(Text(f"{what} …")) as status:
                 yield lambda words: status.update(Text(f"{what} … {words}"))
         else:
@@ -159,7 +159,7 @@ def counting(say: Say, what: str) -> Callable[[int, int], None]:
 
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
-    """Show progress: in a terminal a bar with the status below it, else a line every ten seconds, and later less often.
+    """Show progress: in a terminal a bar with the status below it, otherwise lines, which back off from ten seconds.
 
     Call the yielded function with the number of finished steps and a short status.
     """
@@ -172,7 +172,7 @@ def progress(what: str, total: int) -> Iterator[Advance]:
 
                 def advance(done: int, note: str) -> None:
                     bar.update(task, completed=done)
-                    # Below the bar a status may be as long as it is: beside it a narrow terminal would cut it off.
+                    # Below the bar, because next to it a narrow terminal would truncate the status.
                     live.update(Group(bar, Text(note, style="dim")) if note else bar)
 
                 yield advance
@@ -183,7 +183,7 @@ def progress(what: str, total: int) -> Iterator[Advance]:
 
 @contextlib.contextmanager
 def board(what: str, total: int) -> Iterator[ProgressBoard]:
-    """Show the number of finished jobs and the current ones, in a terminal at once, else in lines as `progress`."""
+    """Show the number of finished jobs and the current ones: in a terminal as a live display, otherwise in lines."""
     console = notes()
     with quiet_libraries():
         if console.is_terminal:
@@ -217,7 +217,7 @@ def _bar(console: Console) -> Progress:
 
 
 def _seldom(say: Say) -> Say:
-    """Print a line only if ten seconds or more have passed since the last one; in the course of hours less often."""
+    """Print a line only if at least ten seconds have passed since the last one; the interval backs off over hours."""
     begin = last = time.monotonic()
 
     def say_seldom(words: str) -> None:
@@ -237,7 +237,7 @@ def more_seldom(seconds: float) -> float:
 
 
 def note(message: str) -> None:
-    """Print a note, which is no result, on stderr."""
+    """Print a note on stderr."""
     notes().print(message, style="dim", soft_wrap=True)
 
 

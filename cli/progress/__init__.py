@@ -1,1 +1,1 @@
-"""Progress of long work, and how it is stopped from a terminal."""
+"""Progress of long work, and stop requests from a terminal."""

@@ -1,4 +1,4 @@
-"""The progress of a training run in a terminal, and how it is stopped."""
+"""The progress of a training run in a terminal, and stop requests."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 STEPS_BETWEEN_REPORTS = 20
 PATIENCE = 30.0
-"""Seconds after which a report is made at the end of the current step: twenty steps of a large network can take
+"""Seconds after which an early report is made at the end of the current step: twenty steps of a large network can take
 minutes."""
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 INTERVALS = 10
-"""The time of a step is the median over so many intervals between reports: one alone is as noisy as the machine is."""
+"""The number of intervals between reports over which the median time of a step is taken; a single one is noisy."""
 
 
 class StepTime:
-    """The time of a step now, against that at the start of a run, whose first reports are given if it is resumed."""
+    """The current time of a step and that at the start of the run; `earlier` are the first reports of a resumed run."""
 
     def __init__(self, earlier: Iterable[Progress] = ()) -> None:
         self._first: list[float] = []
@@ -44,7 +44,7 @@ class StepTime:
         for progress in earlier:
             self.add(progress)
         self._recent.clear()
-        # What lies between the first reports of a run and the next one of this process is no interval.
+        # The time between the first reports of a resumed run and the next report is no interval.
         self._last = None
 
     def add(self, progress: Progress) -> None:
@@ -100,14 +100,14 @@ def described(progress: Progress) -> str:
 
 
 def share_of_macs(progress: Progress) -> str:
-    """The share of the MACs that would remain after slimming now, where it is known."""
+    """The share of the MACs that would remain after slimming now, if it is known."""
     if progress.macs is None or progress.macs_if_slimmed is None:
         return ""
     return f", {100 * progress.macs_if_slimmed / max(1, progress.macs):.0f} % of the MACs if slimmed now"
 
 
 def time_left(first: Progress, now: Progress) -> str:
-    """The remaining time at the pace so far; a terminal's bar shows it by itself."""
+    """The remaining time at the pace so far; empty in a terminal, whose bar shows it."""
     from slimnet.durations import in_two_units
     from slimnet.training.run.run_status import seconds_left
 

@@ -37,12 +37,12 @@ class Task:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the networks."""
+        """The names of the networks."""
         return tuple(entry.name for entry in self.entries)
 
     @property
     def dead(self) -> float:
-        """The share of dead filters, 0..1, that the paper prints for the first network for which it prints one."""
+        """The share of dead filters, 0..1, of the first network for which the paper prints one; 0 if there is none."""
         return next((entry.dead for entry in self.entries if entry.dead), 0.0)
 
     @functools.cached_property
@@ -171,7 +171,7 @@ class Reproduction:
             store = Store(self.out / STORE)
             store.add(Cell(task.recipe, f"{task.names[0]}, seed {task.recipe.seed}") for task in tasks)
             store.wait_again(failed=True)
-            # What an earlier run trained but did not come to measure.
+            # Networks that an earlier process trained but did not measure.
             for row in store.rows(by_key):
                 if row.state == "done" and not self.done(by_key[row.key]):
                     with terminal.working(by_key[row.key].names[0]) as tell:
@@ -233,7 +233,7 @@ class Reproduction:
         return source_of(datasets()[task.entries[0].data], self.root.absolute())
 
     def _provide(self, tasks: Sequence[Task]) -> None:
-        """Make the parts of data sets that the scale trains on, where they are missing."""
+        """Create the missing parts of data sets on which the scale trains."""
         from slimnet.data import load_data
         from slimnet.reproduction.catalogue import datasets
         from slimnet.reproduction.images import source_of, write_small
@@ -290,11 +290,11 @@ class Reproduction:
         return found
 
     def _images(self, task: Task) -> ImageData:
-        # A part of a data set is in the folder of the reproduction; the path of a whole one is absolute.
+        # The part of a data set is in the folder of the reproduction; the path of a complete one is absolute.
         return _loaded(str(self.out / self._source(task)), task.recipe.image_size)
 
     def machine(self) -> dict[str, str]:
-        """The machine of the runs, without values that vary over time and packages that do not train."""
+        """The machine of the runs, without values that vary over time and packages that are not used in training."""
         from slimnet.benchmark.environment import environment
 
         where = environment()

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
-"""A request to end, and a terminal that was closed."""
+"""The signals of a request to end, and of a closed terminal."""
 
 BY_SIGNAL = 128
-"""The exit code of a program ended by a signal is this plus the signal's number."""
+"""The exit code of a program ended by a signal, minus the signal's number."""
 
 
 class Terminated(BaseException):
@@ -51,7 +51,7 @@ def on_signals(numbers: Sequence[signal.Signals], do: Callable[[int, FrameType |
 
     def handle(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            # The terminal is gone: what is still written to it must not fail.
+            # The terminal is closed: writing to it must not fail.
             for each in terminals:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), each)
         do(number, frame)
@@ -61,10 +61,10 @@ def on_signals(numbers: Sequence[signal.Signals], do: Callable[[int, FrameType |
 
 
 def caught(numbers: Sequence[signal.Signals]) -> list[signal.Signals]:
-    """Those of the signals that are not ignored; all but a hang-up are never left ignored."""
+    """The signals to handle: all except a hang-up that is ignored, as under nohup."""
     return [each for each in numbers if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
 
 
 def launched_with_others() -> bool:
-    """Whether torchrun started this process beside others; it ends them all where one fails."""
+    """Whether torchrun started this process with others; it ends all of them if one fails."""
     return os.environ.get("WORLD_SIZE", "1") != "1"

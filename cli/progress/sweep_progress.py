@@ -24,7 +24,7 @@ STOPPING = "stopping: current runs finish their step, save and exit; a second Ct
 
 @dataclass(frozen=True)
 class AtWork:
-    """A current cell, with the state of its folder and its log before; `words` override them."""
+    """A current cell, with the state of its folder and its log at the start; `words` override them."""
 
     name: str
     job: Job
@@ -39,8 +39,8 @@ class AtWork:
         now = stamp(self.job.folder)
         found = status_of(self.job.folder) if now != self.before else None
         if self.words is None and found is not None:
-            return f"{self.name}: {told(found)}"
-        # Before the first report, what the process says about its data and the like.
+            return f"{self.name}: {describe_status(found)}"
+        # Before the first report: the last line of its log, such as about its data.
         said = self.job.log_lines(self.since)
         return f"{self.name}: {self.words or (said[-1] if said else 'starting')}"
 
@@ -87,7 +87,7 @@ class Watch:
         self.board.show(len(self.ended), [*lines, *more])
 
 
-def told(found: RunStatus) -> str:
+def describe_status(found: RunStatus) -> str:
     """A report in words, with the remaining time."""
     from slimnet.durations import in_words
 
@@ -112,7 +112,7 @@ def became(outcome: Outcome) -> str:
 
 @contextmanager
 def watching(jobs: Sequence[Job], names: Mapping[str, str], stopped: Callable[[], bool]) -> Iterator[Watch]:
-    """Show the current cells from their folders, wherever they run."""
+    """Show the current cells from their folders, on whichever machine they run."""
     done = threading.Event()
     with terminal.board("Training cells", len(jobs)) as board:
         watch = Watch({job.key: job for job in jobs}, names, board)

@@ -28,10 +28,10 @@ def train_waiting(
     finished: Finished | None = None,
     stop: threading.Event | None = None,
 ) -> bool:
-    """Train the jobs and store their outcomes; returns whether any was left for a later run.
+    """Train the jobs and store their outcomes; returns whether any remain for a later run.
 
-    `names` are what people know the cells by. `finished` is told the key of each cell that came to a result, and may
-    tell in words how far it is with it. Setting `stop`, or Ctrl-C, lets the runs at hand save and leave.
+    `names` are the display names of the cells. `finished` is called with the key of each cell that has a result, and a
+    function that shows the state of its further work. After `stop` is set, or Ctrl-C, the current runs save and exit.
     """
     from slimnet.sweep.run import train_jobs
 

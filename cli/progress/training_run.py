@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from slimnet.training.run.savings import Savings
 
 BUNDLE = "slim"
-"""Where the slim network of a run that shrank is kept, in the run's folder."""
+"""The folder of the slim network of a run that shrank, in the run's folder."""
 
 EXAMPLES = 4
-"""The images that a network is traced with."""
+"""The number of images with which a network is traced."""
 
 GPU_STEPS_BETWEEN_REPORTS = 100
-"""A report waits for the device, and a GPU's steps are so short that it would be felt."""
+"""Iterations between reports on a GPU, where steps are short, since a report synchronises with the device."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run; outputs that were not written are None, and so are savings where nothing was removed."""
+    """A finished run; outputs that were not written are None, and so are savings if nothing was removed."""
 
     run: TrainingRun
     accuracy: Accuracy
@@ -119,7 +119,7 @@ class Request:
         if self.ranks.first:
             refuse_taken(self.path)
         recipe, images = self._fresh()
-        # First the run and then the folder, so that one which cannot be begun leaves nothing behind.
+        # The run is created before the folder, so that a run that cannot be created leaves no folder.
         run = self._begin(recipe, images, self._threads(recipe))(None)
         with ExitStack() as stack:
             folder = stack.enter_context(create_run(self.path, recipe)) if self.ranks.first else None
@@ -156,7 +156,7 @@ class Request:
     def _begin(
         self, recipe: Recipe, images: ImageData, threads: int | None, every: int | None = None
     ) -> Callable[[Any], TrainingRun]:
-        """A function that makes the run, from a state or from the start."""
+        """A function that creates the run, from a state or new."""
         from slimnet.training import train
 
         device = self.ranks.device if self.ranks.count > 1 else self.machine.chosen_device()
@@ -202,7 +202,7 @@ class Request:
 
     @staticmethod
     def _threads(recipe: Recipe) -> int | None:
-        """The narrow network of the demo is slower on two threads than on one."""
+        """One thread for the demo's narrow network, which is slower on two; None for others."""
         from slimnet.training import DIGITS_DEMO
 
         return 1 if (recipe.arch, recipe.arch_args) == (DIGITS_DEMO.arch, DIGITS_DEMO.arch_args) else None
@@ -213,7 +213,7 @@ class Request:
             terminal.note(f"{self.ranks.count} processes share each batch of {recipe.batch_size} images, {each} each")
 
     def _predict(self, recipe: Recipe) -> None:
-        """Report in advance how many iterations γ will need from the values of a warm start."""
+        """Print a forecast of the iterations until γ are dead, from the values of a warm start."""
         if recipe.warm_start is None or not self.ranks.first:
             return
         from slimnet.training.warm_start import first_network, iterations_to_kill
@@ -245,7 +245,7 @@ def accuracy_of(run: TrainingRun) -> Accuracy:
 
 
 def write_bundle(run: TrainingRun, checkpoint: Path) -> Path | None:
-    """Write the slim network of a run that shrank, beside its model; None where it cannot be made, with a note why."""
+    """Write the slim network of a run that shrank, next to its model; None with a note if it cannot be made."""
     import slimnet
     from slimnet.bundle.bundle import save
     from slimnet.data import Batches
@@ -267,7 +267,7 @@ def write_bundle(run: TrainingRun, checkpoint: Path) -> Path | None:
 
 @contextmanager
 def one_voice(ranks: Ranks) -> Iterator[None]:
-    """Where several processes fail together, let one of them report why."""
+    """Let one process report the error if several processes fail together."""
     from slimnet.errors import SlimnetError
 
     try:
@@ -285,7 +285,7 @@ def one_voice(ranks: Ranks) -> Iterator[None]:
 
 
 def said(error: Exception) -> int:
-    """Print an error, as the command line does at its end."""
+    """Print an error in the form of the command line."""
     if isinstance(error, click.ClickException):
         return terminal.misused(error)
     return terminal.failed(str(error))

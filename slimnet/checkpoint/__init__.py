@@ -89,9 +89,9 @@ def read_checkpoint(
 def read_state_dict(path: str | os.PathLike[str]) -> State:
     """Read the tensors of a checkpoint onto the CPU by name, without running any code from the file.
 
-    Takes what `torch.save` and safetensors write, told apart by content whatever the suffix, bare or in one
-    of the usual `WRAPPERS`. Names come without what DataParallel (`module.`), `torch.compile` (`_orig_mod.`)
-    and Lightning (`model.`, where every name has it) put before them.
+    Files of `torch.save` and safetensors are distinguished by content, not by suffix; the tensors may be in one of the
+    usual `WRAPPERS`. The prefixes of DataParallel (`module.`), `torch.compile` (`_orig_mod.`) and Lightning (`model.`,
+    if every name has it) are removed from the names.
 
     Raises:
         CheckpointError: no such file, not a checkpoint, damaged, or only readable by running code from it.
@@ -135,15 +135,15 @@ def _left_out(found: list[Weights], whole: list[Weights], taken: Weights) -> tup
 
 def _note(whole: list[Weights], taken: Weights, asked: str | None, left_out: tuple[str, ...]) -> str:
     """A note for users who did not choose which weights are loaded."""
-    told = []
+    notes = []
     averages = [each.place for each in whole if each.averaged]
     if asked is None and taken.averaged:
-        told.append(f"took the averaged weights in {taken.place}: there are no plain ones")
+        notes.append(f"took the averaged weights in {taken.place}: there are no plain ones")
     elif asked is None and averages:
-        told.append(f"took the plain weights, not the averaged ones in {mismatch.listed(averages)} (--weights ema)")
+        notes.append(f"took the plain weights, not the averaged ones in {mismatch.listed(averages)} (--weights ema)")
     if left_out:
-        told.append(f"took the network in {taken.place} and left out {mismatch.listed(left_out)}")
-    return "; ".join(told)
+        notes.append(f"took the network in {taken.place} and left out {mismatch.listed(left_out)}")
+    return "; ".join(notes)
 
 
 def _described(content: Any) -> str:

@@ -1,4 +1,4 @@
-"""Offline HTML pages: the verdict and the evidence about a slimmed network, about methods, about a training run."""
+"""Offline HTML pages about slimmed networks, methods, training runs and the reproduction of the paper."""
 
 from slimnet.report.methods.page import render_methods, write_methods_report
 from slimnet.report.network.content import Report, Training

@@ -1,4 +1,4 @@
-"""Numbers as people like to read them: three figures, a unit, and no more precision than there is."""
+"""Formatting of numbers for people: three significant figures and a unit."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from slimnet.durations import in_two_units
 Shown = Callable[[float], str]
 
 SPACE = "\u202f"
-"""Narrow, and no line breaks at it."""
+"""A narrow no-break space."""
 
 
 def amount(number: float) -> str:
@@ -36,18 +36,18 @@ def duration(milliseconds: float) -> str:
 
 
 def long_duration(seconds: float) -> str:
-    """A time that people wait for: 43 s, 5 min 20 s, 3 h 12 min, 2 d 4 h."""
+    """A long duration: 43 s, 5 min 20 s, 3 h 12 min, 2 d 4 h."""
     return duration(1e3 * seconds) if round(seconds) < 60 else in_two_units(seconds, space=SPACE)
 
 
 def figures(number: float) -> str:
-    """A number below a thousand with three figures: 1.16, 38.1, 940."""
+    """A number below 1,000 with three significant figures: 1.16, 38.1, 940."""
     digits = 0 if abs(number) >= 99.95 else 1 if abs(number) >= 9.995 else 2
     return f"{number:.{digits}f}"
 
 
 def percent(fraction: float, digits: int = 0) -> str:
-    """A fraction as a percentage; only all is shown as 100 % and only nothing as 0 %."""
+    """A fraction as a percentage; only 1 is shown as 100 % and only 0 as 0 %."""
     if fraction in (0, 1):
         return f"{100 * fraction:.0f}{SPACE}%"
     value = 100 * fraction
@@ -60,7 +60,7 @@ def percent(fraction: float, digits: int = 0) -> str:
 
 
 def tiny(number: float | None) -> str:
-    """A difference: 0, 2.4 × 10⁻⁷, or a dash where it was not measured."""
+    """A difference: 0, 2.4 × 10⁻⁷, or a dash if it was not measured."""
     if number is None or math.isnan(number):
         return "–"
     if number == 0 or 1e-3 <= number < 1e3:
@@ -77,7 +77,7 @@ def times(ratio: float, digits: int = 1) -> str:
 
 
 def printable(name: str, longest: int | None = None) -> str:
-    """A name fit to be shown: control characters replaced, the front of a long one left out."""
+    """A name for display: control characters are replaced, and the beginning of a long name is omitted."""
     clean = "".join("�" if category(letter)[0] == "C" or letter in "\u2028\u2029" else letter for letter in name)
     if longest is None or len(clean) <= longest:
         return clean

@@ -1,4 +1,4 @@
-"""From a template and values to an HTML page that needs nothing else."""
+"""Rendering of a template with values to a self-contained HTML page."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(page: str, path: Path) -> Path:
-    """Write an HTML file, replacing an earlier one in one step.
+    """Write an HTML file atomically.
 
     Raises:
         SlimnetError: it cannot be written there.
@@ -27,7 +27,7 @@ def write_page(page: str, path: Path) -> Path:
 
 
 def fill(template: str, **values: Any) -> str:
-    """A template with its values as HTML text; what is not `Markup` is escaped, and made printable."""
+    """A template with its values as HTML text; values that are not `Markup` are escaped and made printable."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -52,5 +52,5 @@ def _shown(value: Any) -> Any:
 
 
 def marked(drawings: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Markup]]:
-    """Drawings, which escape what they show themselves, as a template takes them."""
+    """Drawings, whose texts are escaped already, as `Markup` for a template."""
     return {name: {width: Markup(svg) for width, svg in both.items()} for name, both in drawings.items()}

@@ -1,1 +1,1 @@
-"""The paper (Mehta, Kim and Theobalt, CVPR 2019) as data, and what it takes to do its experiments again."""
+"""The paper (Mehta, Kim and Theobalt, CVPR 2019) as data, and the reproduction of its experiments."""

@@ -1,4 +1,4 @@
-"""The paper's tables and figures as they are printed: rows, numbers, and what each row was trained with."""
+"""The paper's tables and figures as printed: rows, numbers, and the recipe fields of each row."""
 
 import functools
 import json
@@ -11,7 +11,7 @@ from slimnet.errors import UsageError, nearest_name
 
 Value = float | tuple[float, ...]
 Printed = Mapping[str, Value]
-"""What the paper prints about one network, by the name of the reading (see `READINGS`)."""
+"""The printed numbers of one network, by the name of the reading (see `READINGS`)."""
 
 READINGS = {
     "gamma": "dead by γ, %",
@@ -26,14 +26,14 @@ READINGS = {
     "pruned_error": "error after pruning, %",
     "pruned_top5_error": "top-5 error after pruning, %",
 }
-"""Everything that a table can say about a network, in the order of its columns."""
+"""All readings of a table, in the order of its columns."""
 
 
 SIMULATED = ("fig4", "supp-fig3")
-"""The figures that no network is trained for: see `slimnet.reproduction.scalars`."""
+"""The figures that are simulated without a network: see `slimnet.reproduction.scalars`."""
 
 TRENDS = "trends"
-"""The name that stands for the networks which the stated trends are read off: see `slimnet.reproduction.trends`."""
+"""The name that selects the networks of the stated trends: see `slimnet.reproduction.trends`."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Entry:
         table: the name of the table.
         row: the label of the row.
         data: the name of the data set.
-        fields: recipe fields in which it differs from the usual ones.
+        fields: recipe fields that differ from the default ones.
         paper: the printed numbers, by reading.
-        of: whose method it is, where it is another one, quoted by the paper; None for the paper's own.
+        of: the authors of another method that the paper quotes; None for the paper's own.
     """
 
     table: str
@@ -65,14 +65,14 @@ class Entry:
 
     @property
     def dead(self) -> float:
-        """The share of filters, 0..1, that the paper prints as dead; 0 where it prints none."""
+        """The share of filters, 0..1, that the paper prints as dead; 0 if it prints none."""
         printed = self.paper.get("gamma", self.paper.get("activation", 0.0))
         return printed / 100 if isinstance(printed, float | int) else 0.0
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper; `runs` is how many runs its numbers are means of, None where that is not printed."""
+    """A table of the paper; its numbers are means over `runs` runs, None if that is not printed."""
 
     name: str
     title: str
@@ -83,15 +83,15 @@ class Table:
 
     @property
     def readings(self) -> tuple[str, ...]:
-        """What it prints, in the order of columns."""
+        """Its readings, in the order of columns."""
         return tuple(name for name in READINGS if any(name in entry.paper for entry in self.entries))
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the paper that is drawn from runs: how γ and β moved (`history`), or the features' universality.
+    """A figure of the paper that is drawn from runs: histories of γ and β, or the universality of features.
 
-    `layer` is the convolution that a history shows, counted from 1.
+    `layer` is the convolution of a history, counted from 1.
     """
 
     name: str
@@ -105,10 +105,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set of the paper: its classes, training images and their size, and how long a full run is on it.
+    """A data set of the paper: its classes, training images and their size, and the length of a full run.
 
-    `places` are the names under which it is looked for, `needs` is what to provide, for people. Either the
-    `iterations` of a full run are known or the `epochs`.
+    `places` are the file or folder names under which it is searched, `needs` describes what to provide. Either the
+    `iterations` of a full run are given, or the `epochs`.
     """
 
     name: str
@@ -150,7 +150,7 @@ def _table(name: str, content: Mapping[str, Any]) -> Table:
 
 
 def _joined(base: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a row on top of those of its table; arguments of the network are joined as well."""
+    """The fields of a row added to those of its table; arguments of the network are merged too."""
     arguments = {**base.get("arch_args", {}), **fields.get("arch_args", {})}
     return {**base, **fields} | ({"arch_args": arguments} if arguments else {})
 
@@ -186,7 +186,7 @@ def datasets() -> Mapping[str, Dataset]:
 def printed(names: Sequence[str]) -> list[Table | Figure]:
     """The tables and figures of these names, without those that are simulated.
 
-    Names of single networks give their tables, with these rows alone.
+    Names of single networks give their tables, with these rows only.
     """
     drawn = tables() | figures()
     chosen = [drawn[name] for name in names if name in drawn]
@@ -210,7 +210,7 @@ def entry(table: str, row: str, data: str) -> Entry:
 
 
 def by_worth() -> tuple[Entry, ...]:
-    """All networks of all tables, the most telling first."""
+    """All networks of all tables, the most informative first."""
     ranked: dict[str, Entry] = {}
     for place in document("experiments.json")["order"]:
         table, *rest = place
@@ -220,13 +220,13 @@ def by_worth() -> tuple[Entry, ...]:
 
 
 def wanted(names: Sequence[str]) -> tuple[str, ...]:
-    """The tables and figures that `names` ask for, in the paper's order, each once, then networks, then the trends.
+    """The selected tables and figures in the paper's order, each once, then networks, then the trends.
 
-    "all" is all of the tables and figures. A network has the name that a dry run shows, such as
+    "all" selects all tables and figures. A network has the name that a dry run shows, such as
     "table1-adam-l2-1e-3-cifar10".
 
     Raises:
-        UsageError: one is unknown; the nearest is suggested.
+        UsageError: a name is unknown; the nearest is suggested.
     """
     known = [*tables(), *sorted([*figures(), *SIMULATED], key=lambda name: (name.startswith("supp"), name))]
     networks = [each.name for table in tables().values() for each in table.entries]

@@ -1,4 +1,4 @@
-"""The paper's data sets where the user has them, and the small ones that are made from them."""
+"""The paper's data sets in the user's folder, and the small data sets that are made from them."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from slimnet.reproduction.catalogue import Dataset
 from slimnet.storage.files import whole_file
 
 SEED = 0
-"""Decides which images a small data set is made of."""
+"""The seed by which the images of a small data set are chosen."""
 
 
 def source_of(data: Dataset, root: Path) -> str:
     """The path of a data set below `root`, as `slimnet.data.load_data` takes it.
 
     Raises:
-        DataError: it is not there; the message says what to provide.
+        DataError: it is missing; the message says what to provide.
     """
     for place in data.places:
         path = root / place
@@ -34,7 +34,7 @@ def write_small(images: ImageData, path: Path, *, size: int, train: int, test: i
     Images become `size` pixels high and wide by averaging.
 
     Raises:
-        SlimnetError: the disk refuses it.
+        SlimnetError: it cannot be written.
     """
     x_train, y_train = _part(images, "train", train, size)
     x_test, y_test = _part(images, "test", test, size)
@@ -53,7 +53,7 @@ def _part(images: ImageData, split: Split, count: int, size: int) -> tuple[np.nd
 
 
 def shrink(pixels: torch.Tensor, size: int) -> torch.Tensor:
-    """Bytes `(N, H, W, C)` as bytes `(N, size, size, C)`, each pixel the mean of the area it stands for."""
+    """Bytes `(N, H, W, C)` resized to bytes `(N, size, size, C)` by averaging over areas."""
     floats = pixels.permute(0, 3, 1, 2).float()
     small = functional.interpolate(floats, size=(size, size), mode="area")
     return small.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

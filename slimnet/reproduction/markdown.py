@@ -30,7 +30,7 @@ class Found:
 
 
 def document(found: Found) -> dict[str, Any]:
-    """Everything that was found, for machines: each printed number, ours, and the difference."""
+    """The report as JSON data: each printed number, ours, and the difference."""
     return {
         "scale": found.scale,
         "about": describe_scale(found.scale),
@@ -64,7 +64,7 @@ def _cell(entry: Entry, result: Result | None) -> dict[str, Any]:
 
 
 def difference(ours: Value, paper: Value) -> Value | None:
-    """Ours less the paper's; of each layer where both have as many, None where they do not."""
+    """The difference (ours − paper), for each layer if both have the same number of layers, otherwise None."""
     if isinstance(ours, tuple) or isinstance(paper, tuple):
         if not (isinstance(ours, tuple) and isinstance(paper, tuple) and len(ours) == len(paper)):
             return None
@@ -73,12 +73,12 @@ def difference(ours: Value, paper: Value) -> Value | None:
 
 
 def macs_left(result: Result) -> float:
-    """The share of multiply-accumulates, in per cent, that pruning leaves: the mean over the runs."""
+    """The multiply-accumulates after pruning, in per cent of those before: the mean over the runs."""
     return sum(100 * run.macs[1] / run.macs[0] for run in result.runs) / len(result.runs)
 
 
 def markdown(found: Found) -> str:
-    """The tables that were asked for, one after the other, with trends and machines below."""
+    """The selected tables in order, followed by the trends and the machines."""
     machines = [kept.hardware(each) for each in kept.environments(found.results.values())]
     parts = [describe_scale(found.scale)]
     for shown in printed(found.names):
@@ -112,13 +112,13 @@ def outcome(verdict: Verdict) -> str:
 
 
 def falling(verdict: Verdict) -> str:
-    """The values that ought to fall, each with the spread of its seeds."""
+    """The values that are claimed to decrease, each with the spread of its seeds."""
     spreads = [f" ± {spread:.1f}" if spread or verdict.seeds > 1 else "" for spread in verdict.spreads]
     return ", ".join(f"{value:.1f}{spread}" for value, spread in zip(verdict.values, spreads, strict=True))
 
 
 def table(which: Table, results: Mapping[str, Result], machines: Sequence[str]) -> str:
-    """One table: paper, ours, difference, seeds, iterations, hardware; numbers stand in the order of its heading."""
+    """One table: paper, ours, difference, seeds, iterations, hardware; numbers are in the order of its heading."""
     shown = which.readings
     lines = [
         f"### {which.name}: {which.title}",
@@ -137,18 +137,18 @@ def table(which: Table, results: Mapping[str, Result], machines: Sequence[str]) 
 
 
 def escaped(cell: str) -> str:
-    """A cell of a table, in which nothing ends the cell or begins HTML."""
+    """A cell of a table, with characters escaped that would end the cell or begin HTML."""
     return printable(cell).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def ours(entry: Entry, result: Result | None, shown: Sequence[str], machines: Sequence[str]) -> list[str]:
-    """The columns that we fill."""
+    """The columns with our results."""
     if result is None:
         why = f"quoted from {entry.of}" if entry.of else "not run"
         return [why, *[NOTHING] * 5]
     means = {name: result.mean(name) for name in READINGS}
-    told = " / ".join(spread_out(result, name, means[name]) for name in shown)
-    marked = told if result.scale == "full" else f"{result.scale}: {told}"
+    shown_values = " / ".join(spread_out(result, name, means[name]) for name in shown)
+    marked = shown_values if result.scale == "full" else f"{result.scale}: {shown_values}"
     apart = {name: difference(means[name], value) for name, value in entry.paper.items()}
     return [
         marked,
@@ -156,34 +156,34 @@ def ours(entry: Entry, result: Result | None, shown: Sequence[str], machines: Se
         f"{macs_left(result):.0f} %",
         str(len(result.runs)),
         length(result),
-        places(result, machines),
+        machine_letters(result, machines),
     ]
 
 
 def length(result: Result) -> str:
-    """How many iterations a result's runs had, and whether dead filters were removed during them."""
+    """The number of iterations of a result's runs, and whether dead filters were removed during training."""
     return f"{result.iterations:,}{', shrinking' if result.shrink_every else ''}"
 
 
-def places(result: Result, machines: Sequence[str]) -> str:
-    """The letters of the machines that a result's runs were made on."""
+def machine_letters(result: Result, machines: Sequence[str]) -> str:
+    """The letters of the machines of a result's runs."""
     known = {name: letter(place) for place, name in enumerate(machines)}
     return ", ".join(sorted({known.get(kept.hardware(run.environment), NOTHING) for run in result.runs}))
 
 
 def values(found: Mapping[str, Value | None], shown: Sequence[str], *, signed: bool = False) -> str:
-    """Numbers in the order of the columns, with a stroke between them."""
+    """Numbers in the order of the columns, separated by slashes."""
     return " / ".join(number(name, found.get(name), signed=signed) for name in shown)
 
 
 def spread_out(result: Result, name: str, mean: Value) -> str:
-    """The mean of a reading; of sparsity by γ, which the trends are about, with the spread of the seeds as well."""
+    """The mean of a reading; for sparsity by γ, to which the trends refer, also the spread of the seeds."""
     spread = result.spread(name) if name == "gamma" else None
     return number(name, mean) if spread is None else f"{number(name, mean)} ± {number(name, spread)}"
 
 
 def number(name: str, value: Value | None, *, signed: bool = False) -> str:
-    """A reading for people, with as many digits as the paper prints."""
+    """A formatted reading, with as many digits as the paper prints."""
     if value is None:
         return NOTHING
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""What is read off a trained network: everything that the paper's tables and figures print about one."""
+"""Measurements of a trained network: all readings of the paper's tables and figures."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ from slimnet.training.analysis.metrics import DEAD_BELOW, device_of, evaluating
 from slimnet.training.analysis.universality import Analysis, LayerAnalysis, ProgressCallback, analyse
 
 TOLERANCE = 1.0
-"""How far outputs may move when channels are cut, relative to the largest one: γ just below 1e-3 is not 0.
+"""The tolerance of outputs when channels are cut, relative to the largest one: γ just below 1e-3 is not 0.
 
-The paper removes them all the same and prints the error before and after; so do we, with the difference measured.
+The paper removes such channels and prints the error before and after; so do we, and also measure the difference.
 """
 
 CERTIFIED = 256
-"""How many test images the difference is measured on."""
+"""The number of test images on which the difference is measured."""
 
 BINS = 20
-"""Bins of universality, from 0 to 1, in which a layer's features are counted."""
+"""The number of bins of universality, from 0 to 1, in the histogram of a layer's features."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean cross-entropy, and the shares, 0..1, of images whose class has not the best score, or not one of five."""
+    """Mean cross-entropy, top-1 error and top-5 error, 0..1."""
 
     loss: float
     error: float
@@ -40,15 +40,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one trained network was found to be.
+    """The measurements of one trained network.
 
     Attributes:
         readings: by the names of `slimnet.reproduction.catalogue.READINGS`; shares and errors in per cent.
-        layers: each convolution's name, features, the share that is dead by activation and the mean universality of
-            those that respond (0..1, None where nothing does), and how many fall into each bin of universality.
+        layers: each convolution's name, features, the share that is dead by activation, the mean universality of the
+            responding features (0..1, None if there are none), and the histogram of universality.
         macs: multiply-accumulates before and after pruning.
-        removed: channels that the surgery took out.
-        difference: the largest difference that pruning made to an output, relative to the largest output.
+        removed: the number of channels that the surgery removed.
+        difference: the largest change of an output by pruning, relative to the largest output.
     """
 
     readings: Mapping[str, Any]
@@ -71,13 +71,13 @@ def measure(
 ) -> Measured:
     """Measure a trained network, prune its dead channels physically, and measure again.
 
-    Training images are those of `data`, without augmentation. The network is not touched. `progress` is given what is
-    measured next, and returns what is to be told on how many images of how many that is done.
+    Training images are those of `data`, without augmentation. The network is not changed. `progress` is called with the
+    name of each measurement, and returns the callback for its number of images.
 
     Raises:
         DataError: the network does not take the images.
         UsageError: it is no chain of convolutions with BatchNorm.
-        SlimnetError: it cannot be followed, or has diverged.
+        SlimnetError: it cannot be traced, or has diverged.
     """
     found = analyse(model, data, batch_size=batch_size, progress=progress("features"))
     images = next(data.batches("test", CERTIFIED, device_of(model)))[0]
@@ -125,7 +125,7 @@ def scores(
 
 
 def universality(found: Analysis) -> tuple[Mapping[str, Any], ...]:
-    """What figures 3 and 5 show of every layer."""
+    """The data of figures 3 and 5 for every layer."""
     return tuple(_layer(layer) for layer in found.layers)
 
 

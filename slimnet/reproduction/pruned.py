@@ -1,4 +1,4 @@
-"""The share of parameters pruned, counted as the paper counts it."""
+"""The share of pruned parameters, counted as in the paper."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from slimnet.training.analysis.metrics import DEAD_BELOW
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution in a chain: its outputs, how many of them are kept (means over runs may be broken), its taps."""
+    """A convolution in a chain: its outputs, the number kept (a fraction for means over runs), and its taps."""
 
     outputs: int
     kept: float
@@ -21,9 +21,9 @@ class Convolution:
 
 
 def share_pruned(convolutions: Iterable[Convolution], in_channels: int = 3) -> float:
-    """The share, 0..1, of convolution weights that are pruned: those left are kept inputs × kept outputs × k².
+    """The share, 0..1, of pruned convolution weights; the remaining ones are kept inputs × kept outputs × k².
 
-    Convolutions follow one another; biases, BatchNorm and linear layers do not count, as in the paper.
+    The convolutions form a chain; biases, BatchNorm and linear layers do not count, as in the paper.
     """
     chain = [Convolution(in_channels, in_channels, 0), *convolutions]
     before = sum(one.outputs * two.outputs * two.taps for one, two in pairwise(chain))
@@ -35,7 +35,7 @@ def convolutions_of(model: nn.Module) -> tuple[Convolution, ...]:
     """The convolutions of a chain, each followed by its BatchNorm, with the outputs that are not dead by γ.
 
     Raises:
-        UsageError: the network is no such chain.
+        UsageError: the network is not such a chain.
     """
     layers = [each for each in model.modules() if isinstance(each, nn.Conv2d | nn.BatchNorm2d)]
     pairs = list(zip(layers[::2], layers[1::2], strict=False))

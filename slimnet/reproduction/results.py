@@ -1,4 +1,4 @@
-"""What was found, one JSON file for each network of the paper and scale, with where and how it was found."""
+"""Results, one JSON file for each network of the paper and scale, with their recipes and environments."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from slimnet.storage.records import build, read_json
 from slimnet.training import Recipe
 
 DIGITS = 5
-"""Significant digits that are kept; the fifth is noise already."""
+"""The significant digits of stored numbers; the fifth is noise already."""
 
 
 Reading = int | float | tuple[float, ...]
@@ -26,15 +26,15 @@ Reading = int | float | tuple[float, ...]
 
 
 PER_LAYER = "layers"
-"""The reading that is one number for each layer."""
+"""The reading with one number for each layer."""
 
 HARDWARE = ("Device", "Processor", "Threads")
-"""What a run's environment says at least."""
+"""The required entries of a run's environment."""
 
 
 @dataclass(frozen=True)
 class ShownLayer:
-    """What figures show of a layer's features; see `slimnet.reproduction.measure.Measured`."""
+    """The data of a layer in figures; see `slimnet.reproduction.measure.Measured`."""
 
     layer: str
     features: Size
@@ -45,10 +45,10 @@ class ShownLayer:
 
 @dataclass(frozen=True)
 class Run:
-    """One trained network: its seed, what was measured, and where it was trained and how fast.
+    """One trained network: its seed, its measurements, the environment and the speed of its training.
 
-    `images_per_second` counts training alone; `environment` is as `slimnet.benchmark.Environment.rows` has it, with
-    the device and its threads.
+    `images_per_second` is that of training only; `environment` is that of `slimnet.benchmark.Environment.rows`, with
+    the device and the number of threads.
     """
 
     seed: int
@@ -64,7 +64,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """All runs of one recipe. `names` are the networks of the paper that it stands for; seeds are in `runs`."""
+    """All runs of one recipe. `names` are the networks of the paper with this recipe; seeds are in `runs`."""
 
     names: Annotated[tuple[str, ...], NotEmpty()]
     scale: Scale
@@ -79,36 +79,36 @@ class Result:
 
     @property
     def iterations(self) -> int:
-        """Of each run."""
+        """The iterations of each run."""
         return int(self.recipe["iterations"])
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of the runs."""
+        """The seeds of the runs."""
         return tuple(run.seed for run in self.runs)
 
     @property
     def shrink_every(self) -> int:
-        """The iterations between two removals of dead channels during training; 0 where none were removed."""
+        """The iterations between removals of dead channels during training; 0 without removals."""
         return int(self.recipe.get("shrink_every", 0))
 
     def is_of(self, recipe: Recipe) -> bool:
-        """Whether it is of this recipe but for the seed; fields that recipes have got since then have their default."""
+        """Whether it has this recipe except for the seed; fields added to recipes since have their default."""
         return Recipe(**{**self.recipe, "seed": recipe.seed}) == recipe
 
     def is_like(self, recipe: Recipe) -> bool:
-        """Whether it is of this recipe but for the seed, and for removing dead channels during training."""
+        """Whether it has this recipe except for the seed and the removal of dead channels during training."""
         return self.is_of(replace(recipe, shrink_every=self.shrink_every))
 
     def mean(self, reading: str) -> Value:
-        """A reading, as the mean over the runs; of each layer where it has one for each."""
+        """A reading as the mean over the runs, for each layer if it has one number for each."""
         values: list[Any] = [run.readings[reading] for run in self.runs]
         if isinstance(values[0], list | tuple):
             return tuple(statistics.fmean(each) for each in zip(*values, strict=True))
         return statistics.fmean(values)
 
     def spread(self, reading: str) -> float | None:
-        """Half the distance between the smallest and the largest of a reading; None with fewer than two runs."""
+        """Half the range of a reading over the runs; None with fewer than two runs."""
         values: list[Any] = [run.readings[reading] for run in self.runs]
         if len(values) < 2 or isinstance(values[0], list | tuple):
             return None
@@ -116,12 +116,12 @@ class Result:
 
 
 def length_of(reading: Any) -> int | None:
-    """How many layers a reading is about; None where it is one number."""
+    """The number of layers of a reading; None if it is one number."""
     return len(reading) if isinstance(reading, list | tuple) else None
 
 
 def run_of(measured: Measured, recipe: Recipe, seconds: float, environment: Mapping[str, str]) -> Run:
-    """A run, from what was measured and how long the training took."""
+    """A run from its measurements and the duration of its training."""
     images = recipe.iterations * recipe.batch_size
     return Run(
         recipe.seed,
@@ -137,21 +137,21 @@ def run_of(measured: Measured, recipe: Recipe, seconds: float, environment: Mapp
 
 
 def without_seed(recipe: Recipe) -> dict[str, Any]:
-    """What all runs of a result share."""
+    """The fields of a recipe that all runs of a result share."""
     return {name: value for name, value in json.loads(recipe.to_json()).items() if name != "seed"}
 
 
 def file_name(names: Sequence[str], scale: Scale) -> str:
-    """Where a result is kept: under the first of its names."""
+    """The file name of a result, by the first of its names."""
     return f"{names[0]}-{scale}.json"
 
 
 def add(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe, run: Run) -> Result:
-    """Write a run down beside the others of its recipe; one of the same seed is replaced.
+    """Store a run with the others of its recipe; one of the same seed is replaced.
 
     Raises:
-        SlimnetError: the disk refuses it.
-        UsageError: the others were trained with dead channels removed, and this one was not, or the reverse.
+        SlimnetError: it cannot be written.
+        UsageError: dead channels were removed during the training of the others but not of this one, or the reverse.
     """
     path, shared = folder / file_name(names, scale), without_seed(recipe)
     check_shrinking(folder, names, scale, recipe)
@@ -161,7 +161,7 @@ def add(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe, run: R
     result = Result(tuple(names), scale, shared, tuple(runs))
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(path, SlimnetError) as file:
-        # The recipe keeps its digits: it is compared with others.
+        # The numbers of the recipe are not rounded, since recipes are compared.
         written = _short(dataclasses.asdict(result)) | {"recipe": shared}
         file.write_text(json.dumps(written, ensure_ascii=False) + "\n", encoding="utf-8")
     return result
@@ -171,7 +171,7 @@ def read(path: Path) -> Result:
     """Read a result.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is no result.
     """
     wrong = f"{path} holds no result"
     again = "delete it, and run its cell again"
@@ -184,7 +184,7 @@ def read(path: Path) -> Result:
 
 
 def _lacking(run: Run) -> str | None:
-    """What a run must say and does not."""
+    """The problem of an incomplete run, or None."""
     for name in READINGS:
         if name not in run.readings:
             return f"lacks the reading {name!r}"
@@ -194,7 +194,7 @@ def _lacking(run: Run) -> str | None:
 
 
 def read_all(folder: Path, scale: Scale) -> dict[str, Result]:
-    """The results of a scale by the name of every network that they stand for.
+    """The results of a scale, by the name of every network that they apply to.
 
     Raises:
         UsageError: a file is no result.
@@ -204,7 +204,7 @@ def read_all(folder: Path, scale: Scale) -> dict[str, Result]:
 
 
 def current(results: Mapping[str, Result]) -> dict[str, Result]:
-    """Those that were trained as their network is trained today; a scale may have changed since the others were."""
+    """The results with the current recipe of their network; a scale may have changed since the others were made."""
     found = {}
     for entry in by_worth():
         result = results.get(entry.name)
@@ -218,7 +218,7 @@ def check_shrinking(folder: Path, names: Sequence[str], scale: Scale, recipe: Re
     """Refuse to mix runs that removed dead channels during training with runs that did not.
 
     Raises:
-        UsageError: the folder holds the other kind of this network.
+        UsageError: the folder holds runs of the other kind for this network.
     """
     path = folder / file_name(names, scale)
     if not path.exists():
@@ -232,7 +232,7 @@ def check_shrinking(folder: Path, names: Sequence[str], scale: Scale, recipe: Re
 
 
 def holds(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe) -> bool:
-    """Whether a run is written down already."""
+    """Whether a run is stored."""
     path = folder / file_name(names, scale)
     if not path.exists():
         return False
@@ -241,7 +241,7 @@ def holds(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe) -> b
 
 
 def environments(results: Iterable[Result]) -> list[Mapping[str, str]]:
-    """What all the runs were made on, each once, apart from when."""
+    """The distinct environments of all runs, without the time."""
     found: dict[str, Mapping[str, str]] = {}
     for result in results:
         for run in result.runs:
@@ -250,13 +250,13 @@ def environments(results: Iterable[Result]) -> list[Mapping[str, str]]:
 
 
 def hardware(environment: Mapping[str, str]) -> str:
-    """A machine in a few words, such as "CPU, Intel(R) Xeon(R) Processor, 1 thread"."""
+    """A short description of a machine, such as "CPU, Intel(R) Xeon(R) Processor, 1 thread"."""
     threads = environment["Threads"]
     return f"{environment['Device']}, {environment['Processor']}, {threads} thread{'' if threads == '1' else 's'}"
 
 
 def _short(value: Any) -> Any:
-    """Numbers with as many digits as mean something."""
+    """Numbers rounded to the significant digits, in nested data."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, dict):

@@ -4,7 +4,7 @@ from slimnet.reproduction.scalars import Claim, Curve, ScalarFigure, claims, ite
 
 
 def markdown(figure: ScalarFigure) -> str:
-    """A figure as text: the iterations at which its curves reach half, and the paper's claims if there are any."""
+    """A figure as text: the iterations at which its curves reach one half, and the paper's claims if there are any."""
     low = figure.gradients
     about = (
         f"{figure.title}: a number that begins at {low.start:g}, under gradients of standard deviation {low.noise:g} "
@@ -18,7 +18,7 @@ def markdown(figure: ScalarFigure) -> str:
 
 
 def halves(figure: ScalarFigure) -> str:
-    """A row for every optimiser and regulariser: the iterations until half of the value remains, by λ."""
+    """A row for every optimiser and regulariser: the iterations until one half of the value remains, by λ."""
     strengths = figure.strengths
     lines = [
         f"| half after | {' | '.join(f'λ = {each:g}' for each in strengths)} |",
@@ -31,7 +31,7 @@ def halves(figure: ScalarFigure) -> str:
 
 
 def cell(curve: Curve) -> str:
-    """The iterations, or the remaining share where it is more than half."""
+    """The iterations, or the remaining share if it is more than one half."""
     left = 100 * curve.median[-1] / curve.median[0]
     return iterations(curve.half) if curve.half is not None else f"{left:.0f} % left"
 

@@ -1,7 +1,7 @@
-"""Figure 4 and supplementary figure 3: what each regulariser does to a number while the loss hardly pulls at it.
+"""Figure 4 and supplementary figure 3: the effect of each regulariser on a scalar with low gradients of the loss.
 
-A number begins at 1. The gradient of its loss is noise around 0, and the trainer's own optimisers and regularisers
-update it. The paper prints these figures as images, so what they were drawn with is reconstructed: see `LowGradients`.
+A scalar starts at 1. The gradient of its loss is noise with mean 0, and the trainer's optimisers and regularisers
+update it. The paper prints these figures as images, so the settings are a reconstruction: see `LowGradients`.
 """
 
 import statistics
@@ -27,26 +27,26 @@ STRENGTHS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 FIGURE_4: tuple[OptimiserName, ...] = ("adam", "sgd")
 SUPPLEMENTARY_FIGURE_3: tuple[OptimiserName, ...] = ("amsgrad", "adamax", "adagrad", "adadelta", "rmsprop")
-"""The optimisers of each figure; that the second shows all the others of the paper is reconstructed."""
+"""The optimisers of each figure; it is a reconstruction that the second one shows all others of the paper."""
 
 NAMES = {
     "sgd": "SGD", "adam": "Adam", "amsgrad": "AMSGrad", "adamax": "Adamax", "adagrad": "Adagrad",
     "adadelta": "Adadelta", "rmsprop": "RMSprop", "l2": "L2", "weight_decay": "weight decay",
 }  # fmt: skip
-"""What the paper calls optimisers and regularisers."""
+"""The paper's names of optimisers and regularisers."""
 
 
 @dataclass(frozen=True)
 class LowGradients:
-    """How low gradients are simulated. All of it is a reconstruction; the paper's figures are images.
+    """The simulation of low gradients. It is a reconstruction, since the paper's figures are images.
 
     Attributes:
-        start: what the number begins with, as γ does.
-        noise: standard deviation of the loss's gradient, which is normal with mean 0 and new in every step.
-        early_noise: the same for the first steps, in which a network still learns; optimisers remember it.
-        early: how many steps those are.
-        iterations: steps in all.
-        seeds: independent draws of the noise.
+        start: the initial value, that of γ.
+        noise: standard deviation of the loss's gradient, which is normal with mean 0 and drawn in every step.
+        early_noise: the same for the early steps, in which a network still learns; it affects optimiser states.
+        early: the number of early steps.
+        iterations: the number of all steps.
+        seeds: the number of independent draws of the noise.
     """
 
     start: float = 1.0
@@ -62,7 +62,7 @@ class LowGradients:
                 raise UsageError(f"{name} is {getattr(self, name)}; at least 1 is needed to draw a curve")
 
     def gradients(self) -> torch.Tensor:
-        """The gradients of every step and seed, `(iterations, seeds)`; each seed's are the same in any company."""
+        """The gradients of every step and seed, `(iterations, seeds)`; they do not depend on the number of seeds."""
         drawn = []
         for seed in range(self.seeds):
             generator = torch.Generator().manual_seed(seed)
@@ -77,11 +77,11 @@ class Curve:
     """One optimiser with one regulariser at one λ.
 
     Attributes:
-        iterations: the steps at which the curve was read, from 0 up.
-        low, median, high: the size of the number there: the 10th, 50th and 90th percentile over the seeds.
-        half, tenth: the step after which the number was first that share of what it began with (or beyond zero),
-            as the median over the seeds; None where half of them never got there.
-        dead: the same for the size from which down γ is dead.
+        iterations: the steps at which the curve is sampled, from 0.
+        low, median, high: the 10th, 50th and 90th percentile of the absolute value over the seeds.
+        half, tenth: the first step at which the scalar is at most this share of its initial value (or has changed its
+            sign), as the median over the seeds; None if half of them never reach it.
+        dead: the same for the threshold below which γ is dead.
     """
 
     optimiser: OptimiserName
@@ -102,7 +102,7 @@ class Curve:
 
     @property
     def name(self) -> str:
-        """Optimiser and regulariser, as people write them."""
+        """The names of optimiser and regulariser."""
         return f"{NAMES[self.optimiser]} with {NAMES[self.regulariser]}"
 
 
@@ -118,7 +118,7 @@ class ScalarFigure:
         """The curve of one setting.
 
         Raises:
-            UsageError: the figure has none.
+            UsageError: the figure has no such curve.
         """
         for each in self.curves:
             if (each.optimiser, each.regulariser, each.strength) == (optimiser, regulariser, strength):
@@ -127,16 +127,16 @@ class ScalarFigure:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ScalarFigure":
-        """What `dataclasses.asdict` made of a figure, written as JSON and read again.
+        """Read the output of `dataclasses.asdict` of a figure, as JSON data.
 
         Raises:
-            UsageError: it is something else.
+            UsageError: it is not a figure.
         """
         return build(cls, data, "not a simulated figure", UsageError)
 
     @property
     def optimisers(self) -> tuple[OptimiserName, ...]:
-        """The optimisers, in the order in which they are drawn."""
+        """The optimisers, in the order of the panels."""
         return tuple(dict.fromkeys(each.optimiser for each in self.curves))
 
     @property
@@ -145,7 +145,7 @@ class ScalarFigure:
         return tuple(sorted({each.strength for each in self.curves}, reverse=True))
 
     def order(self, strength: float) -> tuple[Curve, ...]:
-        """The curves of one λ, fastest first: by when they reach half, then by what is left at the end."""
+        """The curves of one λ, fastest first: by the step of one half, then by the remaining value at the end."""
         never = self.gradients.iterations + 1
         curves = (each for each in self.curves if each.strength == strength)
         return tuple(sorted(curves, key=lambda each: (never if each.half is None else each.half, each.median[-1])))
@@ -180,13 +180,13 @@ def scalar_figure(
 
 
 def scalar_recipe(optimiser: OptimiserName, regulariser: Regulariser, strength: float, iterations: int) -> Recipe:
-    """The recipe whose optimiser and regulariser update the number."""
+    """The recipe whose optimiser and regulariser update the scalar."""
     regularised = {regulariser: strength}
     return Recipe(arch="scalar", data="noise", iterations=iterations, optimiser=optimiser, **regularised)  # type: ignore[arg-type]
 
 
 def curve(recipe: Recipe, regulariser: Regulariser, gradients: torch.Tensor, start: float) -> Curve:
-    """Simulate one setting and read its curve off."""
+    """Simulate one setting and sample its curve."""
     sizes = simulate(recipe, gradients, start)
     read = reading_points(len(gradients))
     low, median, high = torch.quantile(sizes[read].abs(), sizes.new_tensor([0.1, 0.5, 0.9]), dim=1).tolist()
@@ -205,9 +205,9 @@ def curve(recipe: Recipe, regulariser: Regulariser, gradients: torch.Tensor, sta
 
 
 def simulate(recipe: Recipe, gradients: torch.Tensor, start: float = 1.0) -> torch.Tensor:
-    """The number before the first step and after each, `(T + 1, S)`, under gradients `(T, S)` of its loss.
+    """The scalar before the first step and after each, `(T + 1, S)`, for gradients `(T, S)` of its loss.
 
-    The recipe's optimiser, regularisers and schedule are those of training; every column is a number of its own.
+    The recipe's optimiser, regularisers and schedule are those of training; every column is an independent scalar.
     """
     model = Numbers(start, gradients)
     optimiser, regularisers = make_optimiser(recipe, model), Regularisers(recipe, model)
@@ -225,7 +225,7 @@ def simulate(recipe: Recipe, gradients: torch.Tensor, start: float = 1.0) -> tor
 
 
 class Numbers(nn.Module):
-    """A network of nothing but numbers `(S,)`; every optimiser of the paper treats each by itself."""
+    """A network of independent scalars `(S,)`; every optimiser of the paper is elementwise."""
 
     def __init__(self, start: float, gradients: torch.Tensor) -> None:
         super().__init__()
@@ -233,13 +233,13 @@ class Numbers(nn.Module):
 
 
 def reading_points(iterations: int, most: int = 100) -> list[int]:
-    """Steps from 0 to the last at about equal distances."""
+    """Approximately equidistant steps from 0 to the last."""
     points = min(most, iterations)
     return [round(iterations * point / points) for point in range(points + 1)]
 
 
 def first_below(path: torch.Tensor, limit: float) -> int | None:
-    """The median over the columns of a path `(T + 1, S)` of the first row under a limit; never is the last of all."""
+    """The median, over the columns of a path `(T + 1, S)`, of the first row below a limit; never sorts last."""
     under = path < limit
     never = len(path)
     firsts = torch.where(under.any(0), under.int().argmax(0), never).tolist()
@@ -249,7 +249,7 @@ def first_below(path: torch.Tensor, limit: float) -> int | None:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that the paper says of a figure, and whether ours shows it."""
+    """A statement of the paper about a figure, and whether our figure confirms it."""
 
     text: str
     holds: bool
@@ -257,14 +257,14 @@ class Claim:
 
 
 def claims(figure: ScalarFigure) -> tuple[Claim, ...]:
-    """What the paper says of figure 4: Adam with L2 is the fastest, already at small λ; the others are slow."""
+    """The statements about figure 4: Adam with L2 is the fastest, already at small λ; the others are slow."""
     fastest = [fastest_is_adam_with_l2(figure, strength) for strength in figure.strengths]
     reached = [each for each in figure.strengths if figure.curve("adam", "l2", each).half is not None]
     return (*fastest, *(others_are_slow(figure, strength) for strength in reached[-1:]))
 
 
 def fastest_is_adam_with_l2(figure: ScalarFigure, strength: float) -> Claim:
-    """Whether no other curve of this λ is at half before."""
+    """Whether Adam with L2 is the first of the curves of this λ to reach one half."""
     order = figure.order(strength)
     found = ", ".join(f"{each.name} {iterations(each.half)}" for each in order)
     holds = (order[0].optimiser, order[0].regulariser) == ("adam", "l2") and order[0].half is not None
@@ -272,7 +272,7 @@ def fastest_is_adam_with_l2(figure: ScalarFigure, strength: float) -> Claim:
 
 
 def others_are_slow(figure: ScalarFigure, strength: float) -> Claim:
-    """Whether weight decay and SGD keep more than half of the number at the smallest λ at which Adam with L2 does."""
+    """Whether weight decay and SGD keep more than one half at the smallest λ at which Adam with L2 does not."""
     others = [each for each in figure.order(strength) if (each.optimiser, each.regulariser) != ("adam", "l2")]
     kept = ", ".join(f"{each.name} {100 * each.median[-1] / figure.gradients.start:.0f} %" for each in others)
     return Claim(
@@ -283,5 +283,5 @@ def others_are_slow(figure: ScalarFigure, strength: float) -> Claim:
 
 
 def iterations(number: int | None) -> str:
-    """A number of iterations, or never."""
+    """A number of iterations, or "never"."""
     return "never" if number is None else f"{number:,}"

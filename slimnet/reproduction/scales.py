@@ -1,4 +1,4 @@
-"""Recipes of the paper's networks: at full scale, at a middle one where networks learn, and at a small, quick one."""
+"""Recipes of the paper's networks: at full scale, at a middle scale where networks learn, and at a small, quick one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,14 +13,14 @@ from slimnet.training.recipe.recipe import BASE_SETTINGS
 Scale = Literal["full", "middle", "small"]
 
 DROP_AT = (250, 325)
-"""The learning rate drops after so many epochs of so many."""
+"""The epoch of the learning rate's drop, and the number of all epochs."""
 
 STRENGTHS = ("l2", "weight_decay")
 
 
 @dataclass(frozen=True)
 class Images:
-    """The part of a data set on which a scale trains: so many images, reduced to a size in pixels by architecture."""
+    """The part of a data set on which a scale trains: the numbers of images, and their size in pixels by network."""
 
     train: int
     test: int
@@ -29,15 +29,15 @@ class Images:
 
 @dataclass(frozen=True)
 class Reduction:
-    """How a scale differs from the paper.
+    """The differences of a scale from the paper.
 
     Attributes:
-        iterations: of each run.
+        iterations: the iterations of each run.
         width: the share of the filters in each layer, 0..1; `first_width` is that in BasicNet's first convolution.
         strength: the factor on every λ.
-        lr: the factors on the learning rates, by optimiser; 1 where an optimiser is missing.
-        precision: of training, as in `Recipe`.
-        images: None for all images of the data set at their own size.
+        lr: the factors on the learning rates, by optimiser; 1 if an optimiser is missing.
+        precision: the precision of training, as in `Recipe`.
+        images: None for all images of the data set at their original size.
     """
 
     iterations: int
@@ -50,7 +50,7 @@ class Reduction:
 
 
 def reduction_of(scale: Scale) -> Reduction | None:
-    """How a scale differs from the paper; None for the full one."""
+    """The differences of a scale from the paper; None for the full one."""
     if scale == "full":
         return None
     fields = dict(document("experiments.json")[scale])
@@ -65,10 +65,10 @@ def images_of(scale: Scale) -> Images | None:
 
 
 def recipe_of(entry: Entry, scale: Scale, seed: int = 0, *, shrink_every: int = 0) -> Recipe | None:
-    """How a network of the paper is trained; None for another method, which the paper only quotes.
+    """The recipe of a network of the paper; None for another method, which the paper only quotes.
 
-    `data` in it is the name of the paper's data set, or the path of the part of it that the scale trains on, from the
-    folder of the reproduction. `shrink_every` removes dead channels during training, every so many iterations.
+    Its `data` is the name of the paper's data set, or the path of the part on which the scale trains, relative to the
+    folder of the reproduction. `shrink_every` is the number of iterations between removals of dead channels.
     """
     if entry.of is not None:
         return None
@@ -89,10 +89,10 @@ def _full(entry: Entry, data: Dataset) -> dict[str, Any]:
 
 
 def _reduced(full: Mapping[str, Any], reduction: Reduction) -> dict[str, Any]:
-    """The same, narrower and shorter, on the images of the scale, with its λ and learning rate."""
+    """The fields of a recipe at another scale: narrower and shorter, on its images, with its λ and learning rate."""
     optimiser, images = full["optimiser"], reduction.images
     rate = full.get("lr", BASE_SETTINGS[optimiser]["lr"]) * reduction.lr.get(optimiser, 1)
-    # 1e-6 × 10 is to be 1e-5 and not 9.999999999999999e-06.
+    # Rounded, so that 1e-6 × 10 is 1e-5 and not 9.999999999999999e-06.
     strengths = {name: float(f"{full[name] * reduction.strength:.6g}") for name in STRENGTHS if name in full}
     changed = {
         **strengths,
@@ -106,7 +106,7 @@ def _reduced(full: Mapping[str, Any], reduction: Reduction) -> dict[str, Any]:
         return {**full, **changed}
     kept = {name: value for name, value in full.items() if name != "image_size"}
     if changed["arch_args"].get("hidden") == "imagenet":
-        # That head is for images of 224 pixels.
+        # The imagenet head is for images of 224 pixels.
         changed["arch_args"]["hidden"] = "tinyimagenet"
     return {**kept, **changed, "data": data_name(full["data"], full["arch"], images)}
 
@@ -114,8 +114,7 @@ def _reduced(full: Mapping[str, Any], reduction: Reduction) -> dict[str, Any]:
 def narrowed(arch: str, arguments: Mapping[str, Any], reduction: Reduction) -> dict[str, Any]:
     """The arguments of a network with a fraction of the filters, a larger one in a BasicNet's first layer.
 
-    The paper's own 64-0.5x keeps all filters of that layer. An eighth of them would be eight, of which none is
-    superfluous.
+    The paper's 64-0.5x keeps all filters of that layer too. An eighth of them would be eight, all of which are needed.
     """
     if arch != "basicnet":
         return {**arguments, "width": reduction.width}
@@ -139,7 +138,7 @@ def data_name(data: str, arch: str, images: Images) -> str:
 
 
 def describe_scale(scale: Scale) -> str:
-    """How the numbers of a scale were made, in a few sentences."""
+    """The settings of a scale in a few sentences."""
     reduction = reduction_of(scale)
     if reduction is None:
         return "Full scale: the paper's network, data and schedule."

@@ -1,4 +1,4 @@
-"""How long cells will take, and which of them fit into a time."""
+"""Estimated times of cells, and the selection of cells that fit into a time."""
 
 import functools
 import math
@@ -19,23 +19,23 @@ from slimnet.training import Recipe, train
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 TRIED = (2, 8)
-"""Images of the steps that are timed first; where a whole batch would take long, it is reckoned from these two."""
+"""The batch sizes that are timed first; if a complete batch would take long, its time is extrapolated from these."""
 
 LONG = 1.5
-"""Seconds that a timed step may take."""
+"""The longest timed step in seconds."""
 
 DYING = 0.1
-"""The share of the iterations after which an estimate assumes that filters are dead which die."""
+"""The share of the iterations after which an estimate assumes that all filters that die are dead."""
 
 STEPS = {"cpu": 5, "cuda": 150}
-"""Timed steps; a GPU needs enough of them to have captured its graph."""
+"""The number of timed steps; on a GPU it includes those before the graph is captured."""
 
 
 def seconds_in(text: str) -> float:
     """The seconds in a duration such as "90s", "25m", "1h30m" or "2d".
 
     Raises:
-        UsageError: it is none, or nothing.
+        UsageError: it is not a duration, or 0.
     """
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", text.lower())
     left = re.sub(r"(\d+(?:\.\d+)?)\s*([smhd])", "", text.lower()).strip()
@@ -46,18 +46,18 @@ def seconds_in(text: str) -> float:
 
 
 def shape_of(recipe: Recipe) -> Hashable:
-    """What decides how long a step takes, for all that matters here."""
+    """The fields of a recipe that determine the time of a step."""
     arguments = tuple(sorted((name, str(value)) for name, value in recipe.arch_args.items() if name != "num_classes"))
-    # The two CIFARs differ in their classes alone.
+    # The two CIFAR data sets differ only in their classes.
     data = recipe.data.replace("cifar100", "cifar10")
-    # How many filters die, and when, depends on these.
+    # These determine how many filters die, and when.
     death = (recipe.optimiser, recipe.l2, recipe.weight_decay) if recipe.shrink_every else ()
     return recipe.arch, arguments, recipe.batch_size, recipe.precision, data, recipe.image_size, death
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run: so many iterations of a recipe, whose network is as wide as that of the run then."""
+    """A part of a run: the number of iterations, and a recipe whose network has the width of the run's in this part."""
 
     iterations: int
     recipe: Recipe
@@ -66,9 +66,8 @@ class Stage:
 def stages_of(recipe: Recipe, dead: float) -> tuple[Stage, ...]:
     """The parts of a run for an estimate of its time; `dead` is the share of filters, 0..1, that the paper prints.
 
-    A run that removes dead filters is assumed to have its first width for `DYING` of its iterations, and then the rest
-    with the filters that the paper has at the end, as many in each layer. On CIFAR-10 with L2 1e-3, 82 % are dead by
-    then.
+    A run that removes dead filters is assumed to have its initial width for the share `DYING` of its iterations, and
+    then the paper's final share of filters in each layer. On CIFAR-10 with L2 1e-3, 82 % are dead by then.
     """
     whole = replace(recipe, shrink_every=0)
     if not recipe.shrink_every or not dead:
@@ -85,7 +84,7 @@ def step_seconds(recipe: Recipe, size: int, *, device: str = "cpu", threads: int
         few, more = TRIED
         alike = replace(recipe, batch_size=1, iterations=1, drops=(), seed=0)
         first, second = (_with_images(each, alike.to_json(), size, threads) for each in TRIED)
-        # What the optimiser does is the same at every batch size, and the rest grows with it.
+        # The time of the optimiser does not depend on the batch size, the rest is proportional to it.
         whole = first + max(0.0, second - first) / (more - few) * (recipe.batch_size - few)
         if whole > LONG:
             return whole
@@ -94,7 +93,7 @@ def step_seconds(recipe: Recipe, size: int, *, device: str = "cpu", threads: int
 
 @functools.lru_cache(maxsize=64)
 def _with_images(count: int, recipe: str, size: int, threads: int | None) -> float:
-    """A step on so few images; remembered, because recipes differ in nothing but the batch size again and again."""
+    """The time of a step with this batch size; cached, because many recipes differ only in their batch size."""
     return _timed(replace(Recipe.from_json(recipe), batch_size=count), size, "cpu", threads, 1)
 
 
@@ -111,10 +110,9 @@ def _timed(recipe: Recipe, size: int, device: str, threads: int | None, steps: i
 
 
 def chosen(costs: Mapping[str, float], budget: float | None) -> tuple[str, ...]:
-    """The cells, the most telling of them first, that fit into a time in seconds; all of them without one.
+    """The cells, the most informative first, that fit into a time in seconds; all of them without a budget.
 
-    One that does not fit is passed over for the next that does. Where none fits, it is the first: what it gets
-    done counts the next time.
+    A cell that does not fit is skipped. If none fits, the first one is chosen: its progress is kept for the next call.
     """
     if budget is None:
         return tuple(costs)

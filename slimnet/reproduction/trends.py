@@ -1,4 +1,4 @@
-"""The trends that the paper states, each as a claim that holds among our results or does not."""
+"""The trends that the paper states, each as a claim that is tested on our results."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,12 @@ from slimnet.reproduction.scales import Scale
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim: whether it holds among the means of our results, None where some of them are missing.
+    """A claim, and whether it holds for the means of our results; None if some of them are missing.
 
-    `values` are ours, means over the seeds, in the order in which they ought to fall, and `paper` the printed ones
-    likewise. `spreads` are half the distances between the smallest and the largest seed, 0 where there is but one,
-    and `seeds` the fewest that a value has. `close` says that the seeds leave it open: that two neighbours which
-    decide about it are nearer than their spreads together. `why` is what has to be said about it: where it does not
-    hold, what we take to be the reason.
+    `values` are our means over the seeds, in the order in which they are claimed to decrease, and `paper` the printed
+    ones likewise. `spreads` are half the ranges over the seeds, 0 for a single seed, and `seeds` is the smallest number
+    of seeds. `close` is whether the seeds leave it open: a decisive pair of adjacent values differs by less than the
+    sum of its spreads. `why` is an explanation, such as the presumed reason if the claim does not hold.
     """
 
     claim: str
@@ -39,24 +38,24 @@ def verdicts(results: Mapping[str, Result]) -> list[Verdict]:
 
 
 def claims() -> Sequence[Mapping[str, Any]]:
-    """The trends as they are written down."""
+    """The trends, from the data file."""
     found: Sequence[Mapping[str, Any]] = document("experiments.json")["trends"]
     return found
 
 
 def cells() -> tuple[Entry, ...]:
-    """The networks that the claims are about, each once, in their order."""
-    places = [place for trend in claims() for place in trend.get("cells", [trend.get("cell")])]
-    return tuple({each.name: each for each in (entry(*place) for place in places) if each.of is None}.values())
+    """The networks of the claims, each once, in order."""
+    named = [cell for trend in claims() for cell in trend.get("cells", [trend.get("cell")])]
+    return tuple({each.name: each for each in (entry(*cell) for cell in named) if each.of is None}.values())
 
 
 def falls(values: Sequence[float]) -> bool:
-    """Whether numbers never rise, and end below where they begin."""
+    """Whether numbers never increase, and the last is below the first."""
     return all(one >= two for one, two in pairwise(values)) and values[0] > values[-1]
 
 
 def _of_cells(trend: Mapping[str, Any], results: Mapping[str, Result]) -> Verdict:
-    """A claim on networks, and maybe on what the paper quotes of another method, which is of the full scale."""
+    """A claim about networks, possibly including quoted results of another method, which are at full scale."""
     entries, reading = [entry(*place) for place in trend["cells"]], trend["reading"]
     paper = tuple(_number(each.paper[reading]) for each in entries)
     own = {each.name: results.get(each.name) for each in entries if each.of is None}
@@ -78,7 +77,7 @@ def _seeds(result: Result | None, reading: str) -> list[float]:
 
 
 def _of_layers(trend: Mapping[str, Any], results: Mapping[str, Result]) -> Verdict:
-    """A claim on the layers of one network: those in `more` are, taken together, above those in `less`."""
+    """A claim about the layers of one network: the mean of those in `more` exceeds that of those in `less`."""
     each = entry(*trend["cell"])
     paper = _sides(trend, each.paper["layers"])
     if each.name not in results:
@@ -91,14 +90,14 @@ def _of_layers(trend: Mapping[str, Any], results: Mapping[str, Result]) -> Verdi
 
 
 def _sides(trend: Mapping[str, Any], layers: Any) -> tuple[float, ...]:
-    """The mean sparsity of the layers that are said to have more, and of those with less."""
+    """The mean sparsity of the layers in `more`, and of those in `less`."""
     return tuple(statistics.fmean(layers[place - 1] for place in trend[side]) for side in ("more", "less"))
 
 
 def _judged(
     trend: Mapping[str, Any], sides: Sequence[Sequence[float]], paper: tuple[float, ...], scale: Scale
 ) -> Verdict:
-    """Judge by the means of the seeds of each side; the explanations that are written down are for one scale each."""
+    """The verdict on the means over the seeds of each side; stored explanations apply to one scale each."""
     means = tuple(statistics.fmean(seeds) for seeds in sides)
     spreads = tuple((max(seeds) - min(seeds)) / 2 for seeds in sides)
     holds, fewest = falls(means), min(len(seeds) for seeds in sides)
@@ -107,9 +106,9 @@ def _judged(
 
 
 def is_close(means: Sequence[float], spreads: Sequence[float]) -> bool:
-    """Whether seeds leave open if numbers fall: neighbours that decide it are nearer than their spreads together.
+    """Whether the seeds leave it open if numbers decrease: decisive adjacent values differ by less than their spreads.
 
-    Where they fall, any such pair leaves it open; where they do not, all pairs that rise have to.
+    If the numbers decrease, any such pair leaves it open; otherwise all increasing pairs must be such pairs.
     """
     rooms = [one + two for one, two in pairwise(spreads)]
     drops = [one - two for one, two in pairwise(means)]

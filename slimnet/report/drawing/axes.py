@@ -31,12 +31,12 @@ def few_iterations_axis(axes: Axes, last: int, canvas: Canvas) -> None:
 
 
 def thousands(number: float) -> str:
-    """Iterations in as little room as they need: 0, 500, 2 k, 1.5 k, 400 k."""
+    """Iterations as short text: 0, 500, 2 k, 1.5 k, 400 k."""
     return f"{number:g}" if number < 1000 else f"{number / 1000:g}\u202fk"
 
 
 def loss_axis(axes: Axes, losses: Sequence[float]) -> None:
-    """A loss, on a logarithmic axis where it falls through decades."""
+    """A loss axis, logarithmic if the loss falls over several decades."""
     axes.set(ylabel="loss")
     low = max(min(losses), SMALLEST_LOSS)
     decades = np.log10(max(*losses, low) / low)
@@ -52,7 +52,7 @@ def loss_axis(axes: Axes, losses: Sequence[float]) -> None:
 
 
 def threshold_line(axes: Axes, threshold: float, *, vertical: bool) -> None:
-    """A dashed line between the dead and the living, with its name."""
+    """A labelled dashed line at the threshold between dead and live channels."""
     line = axes.axvline if vertical else axes.axhline
     line(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     place = (threshold, 1.0) if vertical else (0.0, threshold)
@@ -65,12 +65,12 @@ def threshold_line(axes: Axes, threshold: float, *, vertical: bool) -> None:
 
 
 def floor(threshold: float) -> float:
-    """The size from which down every γ is drawn alike: all of them are as dead as can be."""
+    """The smallest |γ| of the axis; smaller ones are drawn there."""
     return threshold / 10**DECADES_BELOW_THRESHOLD
 
 
 def powers(lowest: float = 0.0) -> FuncFormatter:
-    """1e-05 as 10⁻⁵, numbers near one as they are, and the lowest as what it stands for."""
+    """A formatter that shows 1e-05 as 10⁻⁵, numbers near 1 unchanged, and the lowest one as "≤"."""
 
     def shown(value: float, _: object) -> str:
         text = f"{value:g}" if 0.000_999 <= value <= 100 else tiny(value)

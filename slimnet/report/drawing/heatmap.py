@@ -1,4 +1,4 @@
-"""Heat maps as a few filled shapes: one of each strength, so that they are small and take the page's colours."""
+"""Heat maps as a few filled paths, one for each opacity, so that they are small and use the page's colours."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +12,7 @@ RECTANGLE = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
 def draw_cells(axes: Axes, columns: np.ndarray, rows: np.ndarray, values: np.ndarray, colour: str) -> None:
     """Fill the cells between the edges `columns` `(X + 1,)` and `rows` `(Y + 1,)`; `values` `(X, Y)` are 0 to 1.
 
-    What is above nothing is seen, however little it is.
+    Every positive value is visible, however small it is.
     """
     strengths = np.ceil(STRENGTHS * np.clip(values, 0, 1)).astype(int)
     for strength in range(1, STRENGTHS + 1):
@@ -24,7 +24,7 @@ def draw_cells(axes: Axes, columns: np.ndarray, rows: np.ndarray, values: np.nda
 
 
 def _rectangles(columns: np.ndarray, rows: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """The corners `(5 n, 2)` of the rectangles that runs of marked cells along the columns make."""
+    """The corners `(5 n, 2)` of the rectangles of runs of marked cells along the columns."""
     corners: list[tuple[float, float]] = []
     for row, marks in enumerate(cells.T):
         changes = np.flatnonzero(np.diff(np.concatenate([[0], marks.astype(int), [0]])))
@@ -35,11 +35,11 @@ def _rectangles(columns: np.ndarray, rows: np.ndarray, cells: np.ndarray) -> np.
 
 
 def shares(values: np.ndarray, edges: np.ndarray, of: int) -> np.ndarray:
-    """The part of `of` channels in each bin, `(T, bins)`, of values `(T, channels)`; NaN counts nowhere."""
+    """The share of `of` channels in each bin, `(T, bins)`, of values `(T, channels)`; NaN is not counted."""
     counts = [np.histogram(row[np.isfinite(row)], edges)[0] for row in values]
     return np.asarray(counts, dtype=float).reshape(len(values), len(edges) - 1) / max(of, 1)
 
 
 def between(points: np.ndarray) -> np.ndarray:
-    """The edges of cells around rising points, from 0: each ends at its point, where it was measured."""
+    """The edges of cells for increasing points, from 0: each cell ends at its point, where it was measured."""
     return np.concatenate([[0], points])

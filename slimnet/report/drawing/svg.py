@@ -1,4 +1,4 @@
-"""From a matplotlib figure to SVG that goes into a page beside others, in the page's own colours and font."""
+"""Convert a matplotlib figure to SVG that can be inlined in a page with others, in the page's colours and font."""
 
 import io
 import re
@@ -21,10 +21,10 @@ SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 PIXELS_PER_INCH = 72
 COLOURS = Path(__file__).parents[1] / "templates" / "report.css"
-"""Begins with the variables for the colours, before its first rule."""
+"""The style sheet, which begins with the variables of the colours."""
 
-# matplotlib needs colours that it knows; each of these stands for a CSS variable, which the page defines for
-# light and for dark.
+# matplotlib needs literal colours; each of these is replaced by a CSS variable, which the page defines for light and
+# dark mode.
 INK, MUTED, GRID, DENSE, SLIM, DEAD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 BLUE, GOLD, PLUM = "#070707", "#080808", "#090909"
 VARIABLES = {
@@ -67,7 +67,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Canvas:
-    """How wide a figure is to be, in CSS pixels, and whether that is a telephone's width."""
+    """The width of a figure in CSS pixels, and whether it is that of a telephone."""
 
     width: int
     narrow: bool
@@ -82,8 +82,7 @@ Draw = Callable[[Figure, Canvas], None]
 def drawing(name: str, description: str, height: Callable[[Canvas], float], draw: Draw) -> dict[str, str]:
     """Draw a figure at both widths: {"wide": svg, "narrow": svg}.
 
-    `name` makes the ids in it unique within a page; `description` is read out by screen readers; heights
-    are in CSS pixels.
+    `name` makes the ids in it unique within a page; `description` is for screen readers; heights are in CSS pixels.
     """
     return {
         "wide": _svg(f"{name}-wide", description, WIDE, height(WIDE), draw),
@@ -102,7 +101,7 @@ def _svg(name: str, description: str, canvas: Canvas, height: float, draw: Draw)
 
 
 def standalone(svg: str) -> str:
-    """A drawing as a file of its own: the page's colours for light and for dark, its background and a font."""
+    """A drawing as a standalone file: with the page's colours for light and dark mode, its background and a font."""
     rules = COLOURS.read_text(encoding="utf-8").partition("* {")[0]
     style = f"<style>{rules}svg {{ background: var(--paper); font-family: system-ui, sans-serif; }}</style>"
     head, end, body = svg.partition(">")
@@ -110,12 +109,12 @@ def standalone(svg: str) -> str:
 
 
 _DRAWING = threading.RLock()
-"""Held while one drawing is made: matplotlib's settings are the process's."""
+"""Held during the creation of a drawing: matplotlib's settings are process-wide."""
 
 
 @contextmanager
 def _style(name: str) -> Iterator[None]:
-    """Our style and nobody else's; glyphs that matplotlib's font lacks are the browser's to draw."""
+    """The style of drawings, without the user's; warnings of glyphs missing in matplotlib's font are suppressed."""
     with _DRAWING, silenced(about=".*[Gg]lyph"), matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -124,8 +123,8 @@ def _style(name: str) -> Iterator[None]:
 
 
 def _inlined(svg: bytes, name: str, description: str) -> str:
-    """Take out what would leak into the page (styles, sizes, ids) and put in what belongs to it."""
-    # A control character in a name is none that XML may hold.
+    """Remove styles, sizes and ids that would affect the page, and add a title and prefixed ids."""
+    # XML must not contain control characters, which names may have.
     root = ElementTree.fromstring(printable(svg.decode(), kept="\n\t\r"))
     _drop(root, "metadata", "style")
     for element in root.iter():
@@ -172,6 +171,6 @@ def _themed(style: str) -> str:
 
 
 def _rounded(numbers: str) -> str:
-    """Path data and coordinates with one decimal, which is a tenth of a pixel, on one line."""
+    """Path data and coordinates with one decimal, a tenth of a pixel, on one line."""
     short = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), numbers)
     return " ".join(short.split())

@@ -1,4 +1,4 @@
-"""What a network costs against how often it errs: one mark a network, one line a method."""
+"""Plots of error against cost: a mark for each network, a line for each method."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from slimnet.report.drawing.svg import BLUE, DEAD, GOLD, INK, MUTED, PLUM, SLIM,
 from slimnet.report.formatting import printable
 
 STROKES = ((SLIM, "o"), (BLUE, "s"), (DEAD, "D"), (GOLD, "^"), (PLUM, "v"), (MUTED, "X"), (INK, "P"))
-"""Colour and marker of the first series, the second, and so on; they begin again when there are more."""
+"""Colour and marker of each series; they are repeated if there are more series."""
 
 LOG_FROM = 6.0
 ERROR_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 90)
@@ -23,9 +23,9 @@ Shown = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Mark:
-    """One network: its cost, its error on test images (0..1), and the interval of the cost where it was measured.
+    """One network: its cost, its error on test images (0..1), and the interval of the cost if it was measured.
 
-    `before` is its error before fine-tuning, drawn hollow above or below, where there was any.
+    `before` is its error before fine-tuning, if there was any, which is drawn as a hollow mark.
     """
 
     series: str
@@ -40,7 +40,7 @@ def tradeoff(
 ) -> dict[str, str]:
     """Error against cost, with a cross-hair at the dense network; lower left is better.
 
-    `shown` writes a cost on the axis; `cost_label` names it.
+    `shown` formats a cost on the axis; `cost_label` is the label of the axis.
     """
     series = list(dict.fromkeys(mark.series for mark in marks))
 
@@ -67,7 +67,7 @@ def _errors(mark: Mark) -> list[float]:
 
 
 def _line(axes: Axes, marks: Sequence[Mark], colour: str, marker: str) -> None:
-    """One series: filled marks joined by a line, and a thread to each hollow one."""
+    """One series: filled marks joined by a line, and a thin line from each to its hollow mark."""
     costs = [mark.cost for mark in marks]
     label = printable(marks[0].series, LONGEST_NAME)
     axes.plot(
@@ -84,7 +84,7 @@ def _line(axes: Axes, marks: Sequence[Mark], colour: str, marker: str) -> None:
 
 
 def _error_axis(axes: Axes, errors: Sequence[float]) -> None:
-    """Errors in per cent, on a logarithmic axis where the worst network errs many times as often as the best."""
+    """An axis of errors in per cent, logarithmic if the largest error is many times the smallest."""
     low, high = 100 * min(errors), 100 * max(errors)
     axes.set_ylabel("test error, %")
     axes.grid(axis="y")
@@ -109,16 +109,16 @@ def _cost_axis(axes: Axes, label: str, shown: Shown, canvas: Canvas) -> None:
 
 
 def _columns(series: Sequence[str], canvas: Canvas) -> int:
-    """How many names of the legend stand side by side."""
+    """The number of columns of the legend."""
     longest = max((len(printable(each, LONGEST_NAME)) for each in series), default=1)
     return max(1, min(len(series), int((canvas.width - 10) / (PIXELS_A_LETTER * longest + 40))))
 
 
 def per_cent(fraction: float) -> str:
-    """A share of the dense network's cost on an axis."""
+    """A fraction of the dense network's cost as an axis label."""
     return f"{100 * fraction:.0f}\u202f%"
 
 
 def milliseconds(value: float) -> str:
-    """A latency on an axis."""
+    """A latency as an axis label."""
     return f"{value:g}"

@@ -11,7 +11,7 @@ from slimnet.version import installed_version
 
 
 def write_ladder(title: str, rungs: Sequence[Rung], path: Path) -> Path:
-    """Write the page as one self-contained HTML file, replacing an earlier one in one step.
+    """Write the page as one self-contained HTML file, atomically.
 
     Raises:
         SlimnetError: it cannot be written there.
@@ -20,7 +20,7 @@ def write_ladder(title: str, rungs: Sequence[Rung], path: Path) -> Path:
 
 
 def render_ladder(title: str, rungs: Sequence[Rung]) -> str:
-    """The page as HTML text, of the dense network and the rungs below it; every name in it is escaped."""
+    """The page of the dense network and the rungs as HTML text; all names are escaped."""
     made = [rung for rung in rungs if not rung.note]
     dense, smallest = made[0], min(made, key=lambda rung: rung.macs or 0)
     drawings = {}
@@ -42,13 +42,13 @@ def render_ladder(title: str, rungs: Sequence[Rung]) -> str:
 
 def sentences(dense: Rung, smallest: Rung) -> list[str]:
     """A summary of the ladder in full sentences."""
-    told = [
+    found = [
         f"From {amount(dense.macs or 0)} to {amount(smallest.macs or 0)} MACs.",
         "The first rung is exact; from the others live channels were removed as well, and nothing was fine-tuned.",
     ]
     if dense.accuracy is not None:
-        told.append(f"Accuracy is that on {dense.images:,} test images.")
-    return told
+        found.append(f"Accuracy is that on {dense.images:,} test images.")
+    return found
 
 
 def marks(made: Sequence[Rung]) -> list[Mark]:
@@ -58,13 +58,13 @@ def marks(made: Sequence[Rung]) -> list[Mark]:
 
 
 def mark(rung: Rung, whole: int) -> Mark:
-    """One network as a mark: its share of the dense network's MACs, and its error."""
+    """One network as a mark: its MACs as a fraction of the dense network's, and its error."""
     series = "dense" if rung.name == "dense" else "exact" if rung.exact else "to a budget"
     return Mark(series, (rung.macs or 0) / whole, 1 - (rung.accuracy or 0))
 
 
 def row(rung: Rung, dense: Rung, best: set[str]) -> dict[str, str]:
-    """One line of the table, in words."""
+    """One row of the table, formatted."""
     if rung.note:
         return {"name": rung.name, "note": rung.note}
     left = "" if rung.macs is None or not dense.macs else percent(rung.macs / dense.macs)

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from slimnet.comparison import Results
-from slimnet.report.methods.text import headline, method_drawings, method_rows, sentences, told, tuning
+from slimnet.report.methods.text import batchnorm_note, headline, method_drawings, method_rows, sentences, tuning
 from slimnet.report.rendering import fill, marked, write_page
 from slimnet.version import installed_version
 
 
 def write_methods_report(results: Results, path: Path) -> Path:
-    """Write a comparison of methods as one HTML file that needs nothing else, replacing an earlier one in one step.
+    """Write a comparison of methods as one self-contained HTML file, atomically.
 
     Raises:
         SlimnetError: it cannot be written there.
@@ -18,7 +18,7 @@ def write_methods_report(results: Results, path: Path) -> Path:
 
 
 def render_methods(results: Results) -> str:
-    """The page as HTML text; every name in it is escaped."""
+    """The page as HTML text; all names are escaped."""
     return fill(
         "methods.html.jinja",
         results=results,
@@ -27,7 +27,7 @@ def render_methods(results: Results) -> str:
         headline=headline(results),
         sentences=sentences(results),
         rows=method_rows(results),
-        told=told(results),
+        batchnorm=batchnorm_note(results),
         tuning=tuning(results),
         drawings=marked(method_drawings(results)),
     )

@@ -12,7 +12,7 @@ UNITS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "lat
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One slim network: its method, its removed channels, and its results; empty where not measured."""
+    """One slim network: its method, its removed channels, and its results; empty if not measured."""
 
     method: str
     budget: str
@@ -31,17 +31,17 @@ def headline(results: Results) -> str:
 
 def sentences(results: Results) -> list[str]:
     """The exact removal, and at each budget the methods with the lowest and the highest error."""
-    told = [f"The dense network has an error of {error(results.dense.error)} on {results.images:,} test images."]
-    told += [_exact(results, outcome) for outcome in results.outcomes if outcome.budget is None]
+    found = [f"The dense network has an error of {error(results.dense.error)} on {results.images:,} test images."]
+    found += [_exact(results, outcome) for outcome in results.outcomes if outcome.budget is None]
     for budget in dict.fromkeys(outcome.budget for outcome in results.outcomes if outcome.budget is not None):
         rivals = sorted((each for each in results.outcomes if each.budget == budget), key=final)
         if len(rivals) > 1:
             best, worst = rivals[0], rivals[-1]
-            told.append(
+            found.append(
                 f"At {formatting.percent(budget.left)} of the {UNITS[budget.unit]}, {best.method} has the lowest error "
                 f"({error(final(best))}) and {worst.method} the highest ({error(final(worst))})."
             )
-    return told
+    return found
 
 
 def _exact(results: Results, outcome: Outcome) -> str:
@@ -53,7 +53,7 @@ def _exact(results: Results, outcome: Outcome) -> str:
 
 
 def final(outcome: Outcome) -> float:
-    """The error, 0..1, at the end of the fine-tuning, or after the removal where there was none."""
+    """The error, 0..1, at the end of the fine-tuning, or after the removal without fine-tuning."""
     return outcome.last.error if outcome.last is not None else outcome.error
 
 
@@ -79,8 +79,8 @@ def method_rows(results: Results) -> list[MethodRow]:
     ]
 
 
-def told(results: Results) -> str:
-    """How BatchNorm statistics were treated after the removal, in one sentence."""
+def batchnorm_note(results: Results) -> str:
+    """The treatment of BatchNorm statistics after the removal, in one sentence."""
     if not results.recalibrated:
         return "As in the papers, BatchNorm statistics were not re-estimated."
     if not results.measured_on:
@@ -89,25 +89,25 @@ def told(results: Results) -> str:
 
 
 def tuning(results: Results) -> str:
-    """The training before and after the removal, in words; empty where there was none."""
+    """The training before and after the removal, in words; empty if there was none."""
     recipe, before = results.finetuning, results.sparsifying
-    told = []
+    found = []
     if before is not None:
-        told.append(
+        found.append(
             f"liu2017 chose after {before.iterations:,} iterations of training with L1 on γ (λ {before.l1_gamma:g}), "
             "which the other methods did not get."
         )
     if recipe is not None:
-        told.append(
+        found.append(
             f"Each was then trained for {recipe.iterations:,} iterations of {recipe.batch_size} images with "
             f"{recipe.optimiser} at {recipe.lr:g}{' along a cosine' if recipe.cosine else ''}; "
             "hollow marks are before, filled ones after."
         )
-    return " ".join(told)
+    return " ".join(found)
 
 
 def method_drawings(results: Results) -> dict[str, dict[str, str]]:
-    """Error against MACs and, where it was measured, against latency, by name, each wide and narrow."""
+    """Error against MACs and, if it was measured, against latency, by name, each wide and narrow."""
     if not results.outcomes:
         return {}
     dense = Mark("dense", 1.0, results.dense.error)
@@ -133,7 +133,7 @@ def _mark(outcome: Outcome, cost: float, interval: tuple[float, float] | None) -
 
 
 def _timed(outcome: Outcome, reference: float) -> Mark:
-    """At the dense network's time over the speed-up, since measurements were interleaved with it."""
+    """A mark at the dense network's time divided by the speed-up, since measurements were interleaved."""
     speedup = outcome.speedup
     assert speedup is not None
     return _mark(outcome, reference / speedup.value, (reference / speedup.high, reference / speedup.low))

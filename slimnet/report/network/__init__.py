@@ -1,1 +1,1 @@
-"""The page about networks side by side."""
+"""The page about a slimmed network, or about several networks."""

@@ -13,7 +13,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class ContenderRow:
-    """One network and its costs; a dash where not measured."""
+    """One network and its costs; a dash if not measured."""
 
     name: str
     params: str
@@ -36,7 +36,7 @@ class SpeedRow:
 
 
 def headline(comparison: Comparison) -> str:
-    """The verdict of a comparison in a few words: on the last runtime, the fastest against the first."""
+    """The verdict of a comparison in a few words: the fastest network against the first, on the last runtime."""
     if not comparison.latencies:
         return f"{len(comparison.counts)} networks, side by side"
     latency = comparison.latencies[-1]
@@ -48,9 +48,9 @@ def headline(comparison: Comparison) -> str:
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """The speed of each network against the first on the last runtime, with its accuracy where measured."""
+    """The speed of each network against the first on the last runtime, with its accuracy if measured."""
     first = f"{comparison.names[0]}{_at(comparison, 0)}"
-    told = [f"{len(comparison.counts)} networks were measured side by side, against {first}."]
+    found = [f"{len(comparison.counts)} networks were measured side by side, against {first}."]
     if comparison.latencies:
         latency = comparison.latencies[-1]
         words = [
@@ -58,8 +58,8 @@ def sentences(comparison: Comparison) -> list[str]:
             for number, name in enumerate(latency.names)
             if number
         ]
-        told.append(f"On {place(latency.runtime, latency.device)} at batch {latency.batch}, {_listed(words)}.")
-    return told
+        found.append(f"On {place(latency.runtime, latency.device)} at batch {latency.batch}, {_listed(words)}.")
+    return found
 
 
 def _at(comparison: Comparison, number: int) -> str:
@@ -69,7 +69,7 @@ def _at(comparison: Comparison, number: int) -> str:
 
 
 def fastest(latency: Latency) -> int:
-    """The contender with the lowest median, of those behind the first."""
+    """The contender with the lowest median, except the first."""
     return min(range(1, len(latency.names)), key=latency.median_ms)
 
 
@@ -94,7 +94,7 @@ def _contender_row(comparison: Comparison, number: int) -> ContenderRow:
 
 
 def speed_rows(comparison: Comparison) -> list[SpeedRow]:
-    """A row for each network in each setting; the first network's have no ratio."""
+    """A row for each network in each setting; those of the first network have no ratio."""
     found = []
     for latency, label in zip(comparison.latencies, labels(comparison.latencies), strict=True):
         for number, name in enumerate(latency.names):
@@ -112,7 +112,7 @@ def speed_rows(comparison: Comparison) -> list[SpeedRow]:
 
 
 def macs_marks(comparison: Comparison) -> list[Mark]:
-    """Error against MACs, of the first network's; the first mark is that network. Empty where either is not known."""
+    """Error against MACs as a fraction of the first network's, which is the first mark; empty if one is not known."""
     first = comparison.counts[0].macs
     if not comparison.accuracies or not first or any(each.macs is None for each in comparison.counts):
         return []

@@ -21,7 +21,7 @@ class Training:
 
     @property
     def iterations(self) -> list[int]:
-        """Steps taken at each snapshot."""
+        """The iteration of each snapshot."""
         return [snapshot.progress.iteration for snapshot in self.history]
 
     @property
@@ -48,12 +48,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Report:
-    """The content of a page; fields that are None or empty are left out of it.
+    """The content of a page; fields that are None or empty are omitted.
 
-    A report is about a slimmed network (`plan` and `certificate`), about contenders that were measured against the
-    first of them (`comparison`), or about both. `gammas` maps the layers that have a BatchNorm to the |γ| of its
-    channels in the dense network; `accuracies` are those of the dense and of the slim network on the same test
-    images; `methods` are the results of other methods of choosing channels on the dense network.
+    A report is about a slimmed network (`plan` and `certificate`), about contenders compared with the first of them
+    (`comparison`), or about both. `gammas` maps the layers with a BatchNorm to the |γ| of its channels in the dense
+    network; `accuracies` are those of the dense and of the slim network on the same test images; `methods` are the
+    results of other methods of choosing channels on the dense network.
     """
 
     title: str

@@ -1,6 +1,6 @@
-"""The figures of a report, each from values to SVG; colours mean the same in all of them.
+"""The figures of a network report as SVG; colours have the same meaning in all of them.
 
-Grey is the dense network, green the slim one, orange what is dead.
+Grey is the dense network, green the slim one, orange are dead channels.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ SMALLEST_THRESHOLD = 1e-9
 
 
 def silhouette(layers: Sequence[tuple[int, int]]) -> dict[str, str]:
-    """The network from the side: a bar per layer, as tall as it has channels before, and after in front of it."""
+    """The silhouette of the network: for each layer a bar with its channels before, and in front of it after."""
     tallest = max(before for before, _ in layers)
 
     def draw(figure: Figure, canvas: Canvas) -> None:
@@ -50,7 +50,7 @@ def _pillars(axes: Axes, heights: Sequence[float], colour: str, pixels: float) -
 
 
 def widths(layers: Sequence[LayerPlan]) -> dict[str, str]:
-    """Channels of every layer before and after: a bar per layer, or an outline where there are too many."""
+    """Channels of every layer before and after: a bar for each layer, or an outline if there are too many."""
     rows = [Bar(each.name, each.channels_before, each.channels_after, _change(each)) for each in layers]
     return bars("widths", f"Channels of {len(layers)} layers before and after the surgery", rows, "channels")
 
@@ -62,7 +62,7 @@ def _change(layer: LayerPlan) -> str:
 
 @dataclass(frozen=True)
 class Bar:
-    """A layer before and after, in channels or milliseconds, and the words at the end of its bar."""
+    """A layer before and after, in channels or milliseconds, and the text at the end of its bar."""
 
     name: str
     before: float
@@ -71,7 +71,7 @@ class Bar:
 
 
 def bars(name: str, description: str, rows: Sequence[Bar], unit: str) -> dict[str, str]:
-    """A bar per layer, grey before and green after in front of it, or an outline where there are too many."""
+    """A bar for each layer, grey before and in front of it green after, or an outline if there are too many."""
     if len(rows) > MOST_BARS:
         return drawing(name, description, lambda _: 260, lambda figure, _: _outline(figure, rows, unit))
     return drawing(
@@ -84,13 +84,13 @@ def bars(name: str, description: str, rows: Sequence[Bar], unit: str) -> dict[st
 
 def _bars(figure: Figure, canvas: Canvas, rows: Sequence[Bar]) -> None:
     axes = figure.add_subplot()
-    places = np.arange(len(rows))
-    axes.barh(places, [row.before for row in rows], 0.62, color=DENSE)
-    axes.barh(places, [row.after for row in rows], 0.62, color=SLIM)
+    positions = np.arange(len(rows))
+    axes.barh(positions, [row.before for row in rows], 0.62, color=DENSE)
+    axes.barh(positions, [row.after for row in rows], 0.62, color=SLIM)
     for place, row in enumerate(rows):
         if row.after > row.before:
             axes.barh([place], [row.after - row.before], 0.62, left=row.before, color=DEAD)
-    axes.set_yticks(places, [printable(row.name, 17 if canvas.narrow else 34) for row in rows], color=INK)
+    axes.set_yticks(positions, [printable(row.name, 17 if canvas.narrow else 34) for row in rows], color=INK)
     axes.set(ylim=(len(rows) - 0.4, -0.6), xticks=[])
     axes.margins(x=0)
     axes.spines["bottom"].set_visible(False)
@@ -111,7 +111,7 @@ def _outline(figure: Figure, rows: Sequence[Bar], unit: str) -> None:
 
 
 def layer_times(profile: Profile) -> dict[str, str]:
-    """The time of every layer in the first contender and in the last, and that of everything else by kind."""
+    """The time of every layer in the first contender and in the last, and of all other ops by kind."""
     rows = [
         Bar(row.name, row.median_ms(0) or 0.0, row.median_ms(-1) or 0.0, _gain(row.speedup(), row.efficiency()))
         for row in (*profile.layers, *profile.others)
@@ -120,14 +120,14 @@ def layer_times(profile: Profile) -> dict[str, str]:
 
 
 def _gain(speedup: Interval | None, efficiency: Interval | None) -> str:
-    """2.1 × (0.80): the speed-up of a layer, and how much of the work saved it is."""
+    """The speed-up of a layer and its efficiency, such as 2.1 × (0.80)."""
     if speedup is None:
         return ""
     return times(speedup.value) if efficiency is None else f"{times(speedup.value)} ({efficiency.value:.2f})"
 
 
 def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
-    """How many times as fast each network is as the first, in every place, with the 95 % interval."""
+    """The speed-up of each network over the first in every setting, with the 95 % interval."""
     several = len(latencies[0].names) > 2
     rows = [
         (label, name if several else "", latency.speedup(number))
@@ -146,7 +146,7 @@ def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
 
 def _draw_speedups(figure: Figure, canvas: Canvas, rows: Sequence[tuple[str, str, Interval]]) -> None:
     axes = figure.add_subplot()
-    # A busy machine gives intervals that are many times as wide as they should be, beside which nothing else is seen.
+    # The axis does not include all intervals: on a busy machine some are so wide that nothing else would be visible.
     limit = 1.5 * max([1.25, *(interval.value for *_, interval in rows)])
     for row, (_, _, interval) in enumerate(rows):
         colour = MUTED if interval.holds_one else SLIM if interval.value > 1 else DEAD
@@ -179,7 +179,7 @@ def _speedup_label(label: str, name: str, canvas: Canvas) -> str:
 
 
 def gamma_histogram(gammas: Sequence[float], threshold: float) -> dict[str, str]:
-    """How many channels have which |γ|, on a logarithmic axis, with the threshold between dead and alive."""
+    """A histogram of |γ| on a logarithmic axis, with the threshold between dead and live channels."""
     threshold = max(threshold, SMALLEST_THRESHOLD)
     values = np.maximum(np.abs(np.asarray(gammas, dtype=float)), floor(threshold))
 
@@ -204,7 +204,7 @@ def gamma_histogram(gammas: Sequence[float], threshold: float) -> dict[str, str]
 
 
 def _bins(values: np.ndarray, threshold: float, count: int) -> np.ndarray:
-    """Logarithmic bins of which one begins at the threshold, so that no bar is half dead."""
+    """Logarithmic bins with an edge at the threshold, so that every bar is either dead or alive."""
     low = np.log10(min(values.min(initial=1.0), threshold / 10))
     high = np.log10(max(values.max(initial=threshold), threshold * 10) * 1.001)
     step = (high - low) / count
@@ -214,7 +214,7 @@ def _bins(values: np.ndarray, threshold: float, count: int) -> np.ndarray:
 
 
 def progress(training: Training) -> dict[str, str]:
-    """The loss, and under it the part of the channels that is dead, over the iterations."""
+    """The loss, and below it the share of dead channels, over the iterations."""
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True)
@@ -235,7 +235,7 @@ def progress(training: Training) -> dict[str, str]:
 
 
 def gamma_traces(training: Training, threshold: float) -> dict[str, str]:
-    """|γ| of the channels over the iterations, each a line: those that end under the threshold died."""
+    """|γ| of the channels over the iterations, one line each; those that end below the threshold died."""
     threshold = max(threshold, SMALLEST_THRESHOLD)
     rows = np.maximum(training.gammas.astype(float), floor(threshold))
     rows = rows[:, :: -(-rows.shape[1] // MOST_TRACES)]

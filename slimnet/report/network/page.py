@@ -1,4 +1,4 @@
-"""Put a report together: the verdict, the figures, and the page that they go into."""
+"""The page of a network report: its text and figures in the template."""
 
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ Drawings = dict[str, dict[str, str]]
 
 
 def write_report(report: Report, path: Path) -> Path:
-    """Write the report as one HTML file that needs nothing else, replacing an earlier one in one step.
+    """Write the report as one self-contained HTML file, atomically.
 
     Raises:
         SlimnetError: it cannot be written there.
@@ -27,7 +27,7 @@ def write_report(report: Report, path: Path) -> Path:
 
 
 def render(report: Report) -> str:
-    """The report as HTML text; every name in it is escaped."""
+    """The report as HTML text; all names are escaped."""
     return fill(
         "report.html.jinja",
         report=report,
@@ -45,20 +45,20 @@ def render(report: Report) -> str:
         profiles=report.comparison.profiles[:1] if report.comparison else (),
         environment_rows=environment_rows(report),
         methods=methods_text.method_rows(report.methods) if report.methods else (),
-        told=methods_text.told(report.methods) if report.methods else "",
+        batchnorm=methods_text.batchnorm_note(report.methods) if report.methods else "",
         tuning=methods_text.tuning(report.methods) if report.methods else "",
         drawings=drawings(report),
     )
 
 
 def environment_rows(report: Report) -> list[tuple[str, str]]:
-    """Where it was measured, and by which plan the network was cut."""
+    """The environment of the measurements, and the digest of the plan."""
     plan = [] if report.plan is None else [("Plan", report.plan.digest[:16])]
     return [*report.environment.rows(), *plan]
 
 
 def drawings(report: Report) -> dict[str, dict[str, Markup]]:
-    """The figures that this report has the values for, by name, each wide and narrow."""
+    """The figures for which this report has values, by name, each wide and narrow."""
     found = _of_plan(report.plan) if report.plan is not None else {}
     if report.comparison is not None:
         found |= _of_comparison(report.comparison)

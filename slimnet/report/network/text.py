@@ -18,7 +18,7 @@ FILE_KINDS = {"onnx": "ONNX file", "weights": "Weights file"}
 
 @dataclass(frozen=True)
 class Tile:
-    """One number before and after; `left` is after ÷ before, None where that is not meaningful."""
+    """One number before and after; `left` is after ÷ before, None if that is not meaningful."""
 
     label: str
     before: str
@@ -49,7 +49,7 @@ def headline(report: Report) -> str:
 
 
 def certificate_title(certificate: Certificate) -> str:
-    """Whether a certificate holds for the network of the page, in one line."""
+    """One line on whether the certificate holds for the network of the page."""
     if certificate.trained_since:
         return f"Trained since: not certified against {certificate.reference}"
     return "The certificate holds" if certificate.holds else "The certificate does not hold"
@@ -57,18 +57,18 @@ def certificate_title(certificate: Certificate) -> str:
 
 def sentences(report: Report) -> list[str]:
     """The verdict in full sentences."""
-    told = []
+    found = []
     if report.plan is not None:
-        told.append(_removed(report.plan))
+        found.append(_removed(report.plan))
     if report.certificate is not None:
-        told.append(_difference(report.certificate))
+        found.append(_difference(report.certificate))
     if report.comparison is not None:
-        told += contenders.sentences(report.comparison) if report.several else [_speed(report.comparison.latencies)]
-    return told
+        found += contenders.sentences(report.comparison) if report.several else [_speed(report.comparison.latencies)]
+    return found
 
 
 def tiles(report: Report) -> list[Tile]:
-    """The numbers under the verdict: size first, then speed, then accuracy; none where several are compared."""
+    """The numbers below the verdict: size, speed, accuracy; none if several networks are compared."""
     if report.several:
         return []
     found = _sizes(report.plan, report.comparison)
@@ -80,7 +80,7 @@ def tiles(report: Report) -> list[Tile]:
             _tile(f"Activations, batch {each.batch}", formatting.size, each.peak_bytes[0], each.peak_bytes[-1])
             for each in report.comparison.memories[:1]
         ]
-        chosen = _told_latencies(report.comparison.latencies)
+        chosen = _deployed_latencies(report.comparison.latencies)
         found += [_latency_tile(latency, label) for latency, label in chosen]
     if report.before_after is not None:
         found.append(_accuracy_tile(*report.before_after))
@@ -88,7 +88,7 @@ def tiles(report: Report) -> list[Tile]:
 
 
 def _sizes(plan: SurgeryPlan | None, comparison: Comparison | None) -> list[Tile]:
-    """Parameters and MACs, by the plan where there is one."""
+    """Parameters and MACs, from the plan if there is one."""
     if plan is not None:
         params, macs = (plan.params_before, plan.params_after), (plan.macs_before, plan.macs_after)
     elif comparison is not None:
@@ -100,8 +100,8 @@ def _sizes(plan: SurgeryPlan | None, comparison: Comparison | None) -> list[Tile
     return [*found, _tile("Multiply-accumulates", formatting.amount, *macs)] if all(macs) else found
 
 
-def _told_latencies(latencies: tuple[Latency, ...]) -> list[tuple[Latency, str]]:
-    """Those on the last runtime measured, with its most threads, on which a network is deployed."""
+def _deployed_latencies(latencies: tuple[Latency, ...]) -> list[tuple[Latency, str]]:
+    """The latencies on the last runtime with the most threads, which is the one for deployment."""
     if not latencies:
         return []
     last = latencies[-1]
@@ -180,20 +180,21 @@ def _removed(plan: SurgeryPlan) -> str:
 
 def _difference(certificate: Certificate) -> str:
     begin = "The network was trained after it was slimmed; before that, no" if certificate.trained_since else "No"
-    told = f"{begin} output changed by more than {formatting.tiny(certificate.max_rel_difference)} of the largest one"
+    change = f"{begin} output changed by more than {formatting.tiny(certificate.max_rel_difference)} of the largest one"
     if certificate.top1_agreement is None:
-        return f"{told} on {certificate.samples} examples."
+        return f"{change} on {certificate.samples} examples."
     kept = "all" if certificate.top1_agreement == 1 else formatting.percent(certificate.top1_agreement, 2)
-    return f"{told}, and {kept} {'of ' if kept != 'all' else ''}{certificate.samples} examples keep their class."
+    return f"{change}, and {kept} {'of ' if kept != 'all' else ''}{certificate.samples} examples keep their class."
 
 
 def _speed(latencies: tuple[Latency, ...]) -> str:
     measured = sorted(latencies, key=lambda latency: latency.speedup().value)
     gain, loss = measured[-1:], measured[:1]
-    told = [each for each in gain if each.speedup().low > 1] + [each for each in loss if each.speedup().high < 1]
-    if not told:
+    measurable = [each for each in gain if each.speedup().low > 1] + [each for each in loss if each.speedup().high < 1]
+    if not measurable:
         return "No difference in speed was measured on this machine."
     words = [
-        f"{latency.speedup()} on {place(latency.runtime, latency.device)} at batch {latency.batch}" for latency in told
+        f"{latency.speedup()} on {place(latency.runtime, latency.device)} at batch {latency.batch}"
+        for latency in measurable
     ]
     return f"It is {', but '.join(words)}."

@@ -1,4 +1,4 @@
-"""The figures of a reproduction: sparsity next to the paper's, histories of γ and β, universality of features."""
+"""The figures of a reproduction: sparsity compared with the paper's, histories of γ and β, universality of features."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Drawing = dict[str, str]
 
 @dataclass(frozen=True, eq=False)
 class Moved:
-    """How γ and β `(T, channels)` of one layer moved in a run, at `iterations` `(T,)`."""
+    """The history of γ and β `(T, channels)` of one layer in a run, at `iterations` `(T,)`."""
 
     label: str
     iterations: np.ndarray
@@ -35,9 +35,9 @@ class Moved:
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of a comparison: sparsity by γ in per cent, the paper's and ours; None where there is none.
+    """A row of a comparison: sparsity by γ in per cent, the paper's and ours; None if there is none.
 
-    `spread` is how far the seeds are from our mean, 0 where there is but one.
+    `spread` is half the range of the seeds, 0 for a single seed.
     """
 
     label: str
@@ -47,7 +47,7 @@ class Bar:
 
 
 def comparison(name: str, panels: Mapping[str, Sequence[Bar]]) -> Drawing:
-    """Sparsity by γ of every row, a panel for each data set: the paper's as a bar, ours as a dot with its seeds."""
+    """Sparsity by γ of every row, a panel for each data set: the paper's as a bar, ours as a dot with the spread."""
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         rows = len(panels) if canvas.narrow else 1
@@ -76,7 +76,7 @@ def _bars(axes: Axes, bars: Sequence[Bar], *, labelled: bool) -> None:
 
 
 def history(name: str, runs: Sequence[Moved]) -> Drawing:
-    """How γ (above) and β (below) of one layer were distributed over the training, a column for each run."""
+    """The distribution of γ (above) and β (below) of one layer over the training, a column for each run."""
     edges = [_edges([run.gammas for run in runs]), _edges([run.betas for run in runs])]
 
     def draw(figure: Figure, canvas: Canvas) -> None:
@@ -120,7 +120,7 @@ def _edges(values: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def universality(name: str, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Drawing:
-    """A panel for each run, a row for each layer: which part of its features responds to which part of the images."""
+    """A panel for each run, a row for each layer: a histogram of its features by universality."""
     layers = max(len(each) for each in runs.values())
 
     def draw(figure: Figure, canvas: Canvas) -> None:

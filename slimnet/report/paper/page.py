@@ -18,9 +18,9 @@ from slimnet.reproduction.markdown import (
     falling,
     length,
     letter,
+    machine_letters,
     number,
     outcome,
-    places,
     spread_out,
 )
 from slimnet.reproduction.results import Result, environments, hardware
@@ -53,7 +53,7 @@ def write_paper_report(found: Found, histories: Histories, path: Path) -> Path:
 
 
 def render_paper(found: Found, histories: Histories) -> str:
-    """The report as HTML text; every name in it is escaped."""
+    """The report as HTML text; all names are escaped."""
     known = [each for each in verdicts(found.results) if each.holds is not None]
     shown = printed(found.names)
     drawn = [each for each in shown if isinstance(each, Figure)]
@@ -84,7 +84,7 @@ def sentences(found: Sequence[Verdict], scale: Scale) -> list[str]:
 
 
 def heading(which: Table | Figure) -> str:
-    """The name of a table or figure with its subject."""
+    """The heading of a table or figure: its name and its title."""
     return f"{which.source[0].upper()}{which.source[1:]}: {which.title}"
 
 
@@ -126,7 +126,7 @@ def table(which: Table, results: Mapping[str, Result]) -> dict[str, Any]:
 
 
 def _network(entry: Entry, result: Result | None, shown: Sequence[str], machines: Sequence[str]) -> dict[str, Any]:
-    """A network of a table: its lines of numbers, of which the first is the paper's, and the runs of ours."""
+    """A network of a table: its lines of numbers, the paper's first, and a description of our runs."""
     found = {"row": unbroken(entry.row), "data": datasets()[entry.data].title}
     paper = {"label": "paper", "numbers": [number(name, entry.paper.get(name)) for name in shown]}
     if result is None:
@@ -139,14 +139,14 @@ def _network(entry: Entry, result: Result | None, shown: Sequence[str], machines
     }
     differences = {"label": "difference", "numbers": [number(name, apart.get(name), signed=True) for name in shown]}
     count = f"{len(result.runs)} seed{'' if len(result.runs) == 1 else 's'}"
-    about = f"{count} × {length(result)} on {places(result, machines)}"
+    about = f"{count} × {length(result)} on {machine_letters(result, machines)}"
     return found | {"lines": [paper, ours, differences], "about": about}
 
 
 def simulation(name: str, figure: ScalarFigure) -> dict[str, Any]:
     """A simulated figure as data for the template."""
-    told = claims(figure) if {"adam", "sgd"} <= set(figure.optimisers) else ()
-    outcomes = [f"{each.text}: {'holds' if each.holds else 'does not hold'}." for each in told]
+    stated = claims(figure) if {"adam", "sgd"} <= set(figure.optimisers) else ()
+    outcomes = [f"{each.text}: {'holds' if each.holds else 'does not hold'}." for each in stated]
     return {
         "name": name,
         "heading": f"{figure.title}: the effect of each regulariser on a number under low gradients",
@@ -186,7 +186,7 @@ def bars(which: Table, results: Mapping[str, Result]) -> dict[str, list[Bar]]:
 
 
 def _bar(label: str, entry: Entry | None, results: Mapping[str, Result]) -> Bar:
-    """A row on a data set, empty where the paper has nothing there."""
+    """A row on a data set, empty if the paper has no such network."""
     if entry is None:
         return Bar(label, None, None)
     result = results.get(entry.name)

@@ -12,13 +12,13 @@ PANEL = 170
 """The height of a panel in CSS pixels."""
 
 LINES = ((DEAD, "-"), (SLIM, "-"), (INK, "-"), (MUTED, "-"), (MUTED, (0, (4, 2))))
-"""Colour and dashes of every λ, the largest first; beyond them they come again."""
+"""Colour and dashes of every λ, the largest first; they are repeated if there are more."""
 
 
 def draw_scalars(figure: ScalarFigure) -> dict[str, str]:
-    """The size of the number over the iterations, a panel for each optimiser and regulariser: {"wide", "narrow"}.
+    """The absolute value of the scalar over the iterations, a panel for each optimiser and regulariser.
 
-    Lines are medians over the seeds, and the bands around them go from the 10th to the 90th percentile.
+    Lines are medians over the seeds, and the bands are from the 10th to the 90th percentile.
     """
     name = figure.title.lower().replace(" ", "-")
     panels = list(dict.fromkeys((each.optimiser, each.regulariser) for each in figure.curves))

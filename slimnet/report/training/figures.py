@@ -1,4 +1,4 @@
-"""The figures of a training run's report: how it went, where filters died, how γ and β moved, what features see."""
+"""The figures of a training run's report: progress, dead filters, histories of γ and β, universality of features."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,7 +19,7 @@ MOST_PANELS = 8
 MOST_BARS = 40
 VALUE_BINS = 36
 DEAD_STRIP = 3.5
-"""How many bins wide the strip is into which all dead γ go."""
+"""The width, in bins, of the strip with all dead γ."""
 
 UNIVERSALITY_BINS = 20
 FAINTEST = 0.2
@@ -28,9 +28,9 @@ Drawing = dict[str, str]
 
 
 def progress(record: TrainingRecord) -> Drawing:
-    """Loss, training error, dead filters and the MACs that slimming would leave, over the iterations.
+    """Loss, training error, dead filters and the MACs after slimming, over the iterations.
 
-    Of a run that removes dead filters also how long a step took.
+    For a run that removes dead filters also the time of a step.
     """
     parts = [_loss, _error, _dead]
     if len(record.forecasts) > 1:
@@ -85,7 +85,7 @@ def _forecast(axes: Axes, record: TrainingRecord) -> None:
     axes.fill_between(iterations, left, color=SLIM, alpha=0.22, linewidth=0)
     axes.plot(iterations, left, color=SLIM)
     dense, (cuts, trained) = known[0].macs or 0, record.macs_left
-    # What each step computes: the dense network up to the first cut.
+    # The MACs of each step: those of the dense network up to the first cut.
     steps = [0, *cuts, record.last.iteration], [dense, *trained, trained[-1] if trained else dense]
     axes.step(*steps, color=DENSE, linewidth=2, where="post")
     axes.set(ylabel="MACs", ylim=(0, 1.1 * max(each.macs or 0 for each in known)))
@@ -104,12 +104,12 @@ def _pace(axes: Axes, record: TrainingRecord) -> None:
 
 
 def _ending(axes: Axes, place: tuple[float, float], text: str, colour: str) -> None:
-    """A curve's last value, beside its end."""
+    """The label of a curve's last value, at its end."""
     axes.annotate(text, place, (5, 0), textcoords="offset points", va="center", color=colour, weight="bold")
 
 
 def layer_sparsity(record: TrainingRecord) -> Drawing:
-    """The part of every layer that is dead at the end, by γ and where it was measured by activation."""
+    """The share of dead filters of every layer at the end, by γ and, if measured, by activation."""
     layers = list(record.alive.items())
     description = f"Share of dead filters in {len(layers)} layers"
     if len(layers) > MOST_BARS:
@@ -160,7 +160,7 @@ def _numbered_rows(axes: Axes, count: int) -> None:
 
 
 def deaths(record: TrainingRecord) -> Drawing:
-    """When the filters of every layer died: a row for each, the more of it is dead the stronger."""
+    """The share of dead filters over the training: a row for each layer, more opaque with more dead filters."""
     dead = record.dead
     names = list(dead)
     spelled = len(names) <= MOST_BARS
@@ -184,7 +184,7 @@ def deaths(record: TrainingRecord) -> Drawing:
 
 
 def gamma_history(record: TrainingRecord) -> Drawing:
-    """How γ was distributed in each layer over the training (the paper's figure 2); dead ones in a strip below."""
+    """The distribution of γ in each layer over the training (the paper's figure 2); dead ones in a strip below."""
     low, high = _range([record.gammas[name] for name in _shown(record.layers)])
     width = (high - low) / VALUE_BINS
     floor = low - DEAD_STRIP * width
@@ -202,7 +202,7 @@ def gamma_history(record: TrainingRecord) -> Drawing:
 
 
 def beta_history(record: TrainingRecord) -> Drawing:
-    """How β was distributed in each layer over the training, that of dead channels in the colour of the dead."""
+    """The distribution of β in each layer over the training, with dead channels in another colour."""
     layers = [name for name in record.layers if name in record.betas]
     low, high = _range([record.betas[name] for name in _shown(layers)])
 
@@ -237,7 +237,7 @@ def _history(
 
 
 def _grid(figure: Figure, canvas: Canvas, count: int) -> list[Axes]:
-    """So many panels, as many in a row as fit; those of a row share their scale."""
+    """A grid of `count` panels, as many in a row as fit; panels of a row share their scale."""
     columns = _columns(canvas)
     panels = figure.subplots(-(-count // columns), columns, sharey=True, squeeze=False).ravel().tolist()
     for axes in panels[count:]:
@@ -250,14 +250,14 @@ def _columns(canvas: Canvas) -> int:
 
 
 def _shown(layers: Sequence[str]) -> list[str]:
-    """All layers where they are few, else some from the first to the last, evenly."""
+    """All layers if there are few, otherwise some of them, evenly spaced from the first to the last."""
     if len(layers) <= MOST_PANELS:
         return list(layers)
     return [layers[round(place)] for place in np.linspace(0, len(layers) - 1, MOST_PANELS)]
 
 
 def _range(values: Sequence[np.ndarray]) -> tuple[float, float]:
-    """From the smallest to the largest value, with zero among them and a little room."""
+    """The range from the smallest to the largest value, including zero, with a margin."""
     finite = np.concatenate([each[np.isfinite(each)].ravel() for each in values])
     low, high = min(0.0, float(finite.min(initial=0.0))), max(0.0, float(finite.max(initial=0.0)))
     room = 0.02 * (high - low) or 1.0
@@ -265,12 +265,12 @@ def _range(values: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _strength(part: np.ndarray) -> np.ndarray:
-    """How strongly a share is drawn, so that one channel among hundreds is seen beside a crowd."""
+    """The opacity of a share, so that a single channel among hundreds is visible."""
     return np.where(part > 0, FAINTEST + (1 - FAINTEST) * np.sqrt(part), 0.0)
 
 
 def universality(layers: Sequence[LayerAnalysis]) -> Drawing:
-    """Which part of each layer's features responds to which part of the images (the paper's figures 3 and 5)."""
+    """A histogram of each layer's features by universality (the paper's figures 3 and 5)."""
     measured = [layer for layer in layers if layer.universalities is not None]
     if len(measured) > 2 * MOST_PANELS:
         return _universality_map(measured)
@@ -299,7 +299,7 @@ def universality(layers: Sequence[LayerAnalysis]) -> Drawing:
 
 
 def _universality_map(measured: Sequence[LayerAnalysis]) -> Drawing:
-    """A row for each layer, where there are too many for a panel each."""
+    """A row for each layer, if there are too many for a panel each."""
     edges = np.linspace(0, 1, UNIVERSALITY_BINS + 1)
 
     def draw(figure: Figure, canvas: Canvas) -> None:
@@ -318,7 +318,7 @@ def _universality_map(measured: Sequence[LayerAnalysis]) -> Drawing:
 
 
 def _responding(layer: LayerAnalysis, edges: np.ndarray) -> tuple[np.ndarray, float]:
-    """The part of a layer's features in each bin of universality, and the part that responds to nothing."""
+    """The share of a layer's features in each bin of universality, and the share that responds to no image."""
     values = np.asarray(layer.universalities)
     alive = values[values > 0]
     return np.histogram(alive, edges)[0] / values.size, 1 - alive.size / values.size

@@ -1,4 +1,4 @@
-"""The report of a training run: how it went, which filters died when, and what the others see."""
+"""The page of a training run: its text and figures in the template."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,11 +27,11 @@ def write_training_report(
     *,
     accuracy: Accuracy | None = None,
 ) -> Path | None:
-    """Write the report of a run as one HTML file that needs nothing else, replacing an earlier one in one step.
+    """Write the report of a run as one self-contained HTML file, atomically.
 
-    `history` is what `slimnet.training.run.run_folder.read_history` reads, of a run that is finished or not; `analysis`
-    and `accuracy` are those of the network as it is now, left out where None. Returns `path`, or None where the run
-    has not reported yet, so that there is nothing to write.
+    `history` is the result of `slimnet.training.run.run_folder.read_history` for a run, finished or not; `analysis` and
+    `accuracy` are those of the current network, omitted if None. Returns `path`, or None if the run has not reported
+    yet, so that there is nothing to write.
 
     Raises:
         SlimnetError: it cannot be written there.
@@ -43,7 +43,7 @@ def write_training_report(
 
 
 def render_training(record: TrainingRecord) -> str:
-    """The report as HTML text; every name in it is escaped."""
+    """The report as HTML text; all names are escaped."""
     return fill(
         "training.html.jinja",
         record=record,
@@ -59,7 +59,7 @@ def render_training(record: TrainingRecord) -> str:
 
 
 def drawings(record: TrainingRecord) -> dict[str, dict[str, Markup]]:
-    """The figures that this record has the values for, by name, each wide and narrow."""
+    """The figures for which this record has values, by name, each wide and narrow."""
     found = {}
     if record.alive:
         found["silhouette"] = silhouette(list(record.alive.values()))

@@ -1,4 +1,4 @@
-"""TrainingRecord: what the report of a training run is made of."""
+"""TrainingRecord: the content of the report of a training run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TrainingRecord:
-    """How a run went, and what became of its features; what is None or empty is left out of its report.
+    """The history of a run, and the analysis of its network; fields that are None or empty are omitted in the report.
 
-    `TrainingRecord.of` takes it from a `RunHistory`, as `read_history(folder)` gives it.
+    `TrainingRecord.of` creates it from a `RunHistory`, the result of `read_history(folder)`.
 
     Attributes:
-        recipe: what was asked for.
+        recipe: the recipe of the run.
         progress: at least one report, in order.
-        kept_at: the iterations when γ and β were kept, `(T,)`.
-        gammas: γ of every BatchNorm by its path, first layer first, `(T, channels)`.
-        betas: β likewise; a BatchNorm without β is missing.
+        kept_at: the iterations of the snapshots of γ and β, `(T,)`.
+        gammas: γ of every BatchNorm by its path, in module order, `(T, channels)`.
+        betas: β of every BatchNorm that has it, likewise.
         analysis: sparsity by activation and universality of the trained network.
-        accuracy: of the trained network on the test images.
+        accuracy: the accuracy of the trained network on the test images.
     """
 
     recipe: Recipe
@@ -44,7 +44,7 @@ class TrainingRecord:
     def of(
         cls, history: "RunHistory", analysis: Analysis | None = None, accuracy: Accuracy | None = None
     ) -> "TrainingRecord":
-        """What a run's folder says, and what was measured of its network."""
+        """The record of a run from its folder, and from measurements of its network."""
         return cls(
             recipe=history.recipe,
             progress=tuple(history.progress),
@@ -62,12 +62,12 @@ class TrainingRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run is finished."""
         return self.last.iteration >= self.last.total
 
     @property
     def iterations(self) -> list[int]:
-        """Steps taken at each report."""
+        """The iteration of each report."""
         return [each.iteration for each in self.progress]
 
     @property
@@ -77,7 +77,7 @@ class TrainingRecord:
 
     @property
     def errors(self) -> list[float]:
-        """Share, 0..1, of the training images since the report before that were read wrongly."""
+        """Training error, 0..1, between each report and the preceding one."""
         return [1 - each.accuracy for each in self.progress]
 
     @property
@@ -87,7 +87,7 @@ class TrainingRecord:
 
     @property
     def forecasts(self) -> list[Progress]:
-        """The reports that say what slimming would have left then."""
+        """The reports with a forecast of the MACs after slimming."""
         return [each for each in self.progress if each.macs and each.macs_if_slimmed is not None]
 
     @property
@@ -97,12 +97,12 @@ class TrainingRecord:
 
     @property
     def pace(self) -> tuple[np.ndarray, np.ndarray]:
-        """How long a step took, in milliseconds, `(P,)`, and the iterations where that was measured."""
+        """The time of a step in milliseconds, `(P,)`, and the iterations at which it was measured."""
         return step_times(self.progress)
 
     @property
     def macs_left(self) -> tuple[list[int], list[int]]:
-        """Iterations, and the multiply-accumulates of the network as it was trained then; none before the first cut."""
+        """Iterations, and the multiply-accumulates of the network at each; none before the first cut."""
         known = [each for each in self.progress if each.macs_left is not None]
         return [each.iteration for each in known], [each.macs_left or 0 for each in known]
 
@@ -113,27 +113,27 @@ class TrainingRecord:
 
     @property
     def layers(self) -> list[str]:
-        """The BatchNorms of convolutions, first layer first; all of them where there is no analysis to tell."""
+        """The BatchNorms of convolutions in module order; all BatchNorms if there is no analysis."""
         norms = {layer.norm for layer in self.analysis.layers} if self.analysis else set()
         return [name for name in self.gammas if name in norms] if norms & set(self.gammas) else list(self.gammas)
 
     @property
     def alive(self) -> dict[str, tuple[int, int]]:
-        """How many channels each of `layers` has, and how many of them were alive by γ at the end."""
+        """For each of `layers` the number of channels, and of those that are alive by γ at the end."""
         last = {name: np.abs(self.gammas[name][-1]) for name in self.layers if len(self.gammas[name])}
         return {name: (gamma.size, int((gamma >= DEAD_BELOW).sum())) for name, gamma in last.items()}
 
     @property
     def dead(self) -> dict[str, np.ndarray]:
-        """The share, 0..1, of each layer's channels that was dead by γ whenever γ was kept, `(T,)`."""
+        """The share, 0..1, of each layer's channels that are dead by γ at each snapshot, `(T,)`."""
         return {name: (np.abs(self.gammas[name]) < DEAD_BELOW).mean(1) for name in self.layers}
 
     def analysed(self, norm: str) -> LayerAnalysis | None:
-        """What was measured behind a BatchNorm."""
+        """The analysis of the layer that a BatchNorm normalises."""
         return next((layer for layer in self.analysis.layers if layer.norm == norm), None) if self.analysis else None
 
     def name_of(self, norm: str) -> str:
-        """The name of the layer that a BatchNorm normalises: its convolution's where that is known."""
+        """The name of the layer that a BatchNorm normalises: that of its convolution if it is known."""
         found = self.analysed(norm)
         return found.layer if found else norm
 

@@ -1,4 +1,4 @@
-"""A training run in words: its recipe, its results, and the gain of slimming it."""
+"""The text of a training run's report: its recipe, its results, and the gain of slimming it."""
 
 from slimnet.models import Architecture
 from slimnet.report import formatting
@@ -18,7 +18,7 @@ OPTIMISERS = {
 }
 
 PAPER_ITERATIONS = 406_250
-"""The paper's iterations on CIFAR."""
+"""The number of iterations on CIFAR in the paper."""
 
 
 def title(record: TrainingRecord) -> str:
@@ -41,7 +41,7 @@ def sentences(record: TrainingRecord) -> list[str]:
 
 
 def tiles(record: TrainingRecord) -> list[Tile]:
-    """The numbers under the headline."""
+    """The numbers below the headline."""
     last = record.last
     found = []
     if record.gammas:
@@ -62,7 +62,7 @@ def tiles(record: TrainingRecord) -> list[Tile]:
 
 
 def recipe_rows(record: TrainingRecord) -> list[tuple[str, str]]:
-    """The whole recipe, as (name, value) pairs for display."""
+    """The complete recipe, as (name, value) pairs for display."""
     recipe = record.recipe
     return [
         ("Network", str(Architecture(recipe.arch, recipe.arch_args))),
@@ -85,11 +85,11 @@ def _training(record: TrainingRecord) -> str:
     strengths = {"L2": recipe.l2, "weight decay": recipe.weight_decay, "decoupled weight decay": recipe.decoupled}
     regularisers = [f"{name} {strength:g}" for name, strength in strengths.items() if strength]
     how = " and ".join([OPTIMISERS[recipe.optimiser], *regularisers])
-    told = f"Trained with {how} for {_reached(record)} iterations"
+    opening = f"Trained with {how} for {_reached(record)} iterations"
     if record.accuracy is None:
-        return f"{told}, to a training error of {formatting.percent(1 - last.accuracy, 1)}."
+        return f"{opening}, to a training error of {formatting.percent(1 - last.accuracy, 1)}."
     correct = formatting.percent(record.accuracy.top1, 2)
-    return f"{told}, it classifies {correct} of {record.accuracy.n:,} test images correctly."
+    return f"{opening}, it classifies {correct} of {record.accuracy.n:,} test images correctly."
 
 
 def _dead_by_activation(record: TrainingRecord) -> list[str]:
@@ -103,7 +103,7 @@ def _dead_by_activation(record: TrainingRecord) -> list[str]:
 
 
 def _shrunk(record: TrainingRecord) -> list[str]:
-    """What removing dead filters during training saved."""
+    """The savings by the removal of dead filters during training."""
     saved = Savings.of(record.progress)
     if saved is None:
         return []
@@ -118,7 +118,7 @@ def _shrunk(record: TrainingRecord) -> list[str]:
 
 
 def _projected(record: TrainingRecord) -> list[str]:
-    """How far setting channels to zero moved what the others compute."""
+    """The change of layer inputs when channels were set to zero."""
     moved = record.last.projection_change
     if moved is None:
         return []
@@ -127,7 +127,7 @@ def _projected(record: TrainingRecord) -> list[str]:
 
 
 def _revived(saved: Savings) -> list[str]:
-    """What the dense run beside it shows."""
+    """The number of removed channels that came back in the shadow."""
     if saved.revived is None:
         return []
     known = saved.revived and saved.revived_alive is not None
@@ -168,14 +168,14 @@ def _rate(record: TrainingRecord) -> str:
 
 
 def _optimiser(recipe: Recipe) -> str:
-    told = OPTIMISERS[recipe.optimiser]
+    optimiser = OPTIMISERS[recipe.optimiser]
     if recipe.optimiser == "sgd":
-        told += f", {'Nesterov ' if recipe.nesterov else ''}momentum {recipe.momentum:g}"
+        optimiser += f", {'Nesterov ' if recipe.nesterov else ''}momentum {recipe.momentum:g}"
     elif recipe.optimiser in ("adam", "amsgrad", "adamax"):
-        told += f", β {recipe.betas[0]:g} and {recipe.betas[1]:g}, ε {recipe.eps:g}"
+        optimiser += f", β {recipe.betas[0]:g} and {recipe.betas[1]:g}, ε {recipe.eps:g}"
     elif recipe.optimiser in ("adadelta", "rmsprop"):
-        told += f", ρ {recipe.rho:g}, ε {recipe.eps:g}"
-    return told
+        optimiser += f", ρ {recipe.rho:g}, ε {recipe.eps:g}"
+    return optimiser
 
 
 def _regularisers(recipe: Recipe) -> list[tuple[str, str]]:
@@ -196,7 +196,7 @@ def _shrinking(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _scales(recipe: Recipe) -> list[tuple[str, float | None]]:
-    """The settings of γ and β; None where they have none of their own."""
+    """The settings of γ and β; None if they have no separate ones."""
     return [
         ("γ begins at", recipe.gamma_init),
         ("β begins at", recipe.beta_init),
@@ -223,5 +223,8 @@ def _reached(record: TrainingRecord) -> str:
 
 
 def _variation(recipe: Recipe) -> str:
-    told = [*(["flipped"] if recipe.flips else []), *([f"moved by up to {recipe.crop} pixels"] if recipe.crop else [])]
-    return f", {' and '.join(told)} at random" if told else ""
+    changes = [
+        *(["flipped"] if recipe.flips else []),
+        *([f"moved by up to {recipe.crop} pixels"] if recipe.crop else []),
+    ]
+    return f", {' and '.join(changes)} at random" if changes else ""
