@@ -100,7 +100,7 @@ def _subject(path: str, network: Network, data: str | None) -> Subject:
     """The network in a run's folder, a bundle or a checkpoint.
 
     Raises:
-        click.UsageError: what says which network or data is missing, or said twice.
+        click.UsageError: the network or the data is not given, or given twice.
     """
     source = find_source(path, network)
     if source.recipe is None:

@@ -96,7 +96,7 @@ def _show_plan(source: Source, removing: Removing, target: Target | None, data: 
     if target:
         target.check(images)
     selection = None
-    with removing.at_work("Planning") as (round_to, say):
+    with removing.showing_progress("Planning") as (round_to, say):
         model = source.load()
         example = source.example(model, images)
         if target:
@@ -129,7 +129,7 @@ def _write_bundle(
     images = data.load()
     if target:
         target.check(images)
-    with removing.at_work("Slimming") as (round_to, say):
+    with removing.showing_progress("Slimming") as (round_to, say):
         dense = source.load()
         example = source.example(dense, images)
         if images:

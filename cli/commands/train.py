@@ -18,7 +18,7 @@ from slimnet_cli.options.shared import json_option
 from slimnet_cli.output import terminal
 from slimnet_cli.output.destinations import refuse_missing_folder
 from slimnet_cli.progress.live_run import until_input_ends_option
-from slimnet_cli.progress.training_run import Finished, Request, one_voice
+from slimnet_cli.progress.training_run import Finished, Request, single_error_report
 
 if TYPE_CHECKING:
     from slimnet.training.run.savings import Savings
@@ -50,7 +50,7 @@ def train(
     out: str | None,
     resume: str | None,
     keeping: Keeping,
-    wishes: RecipeOptions,
+    requested: RecipeOptions,
     reading: Reading,
     machine: Machine,
     as_json: bool,
@@ -81,13 +81,13 @@ def train(
     with (
         denormals_flushed(),
         joined(machine.chosen_device()) as ranks,
-        one_voice(ranks),
+        single_error_report(ranks),
         lost_peers_reported(ranks),
     ):
-        request = Request(data, path, resume is not None, wishes, reading, machine, keeping, ranks)
+        request = Request(data, path, resume is not None, requested, reading, machine, keeping, ranks)
         finished = request.in_folder() if folder else request.to_file()
         if finished is not None:
-            _tell(finished, as_json)
+            _show(finished, as_json)
 
 
 def _destination(out: str | None, resume: str | None) -> tuple[Path, bool]:
@@ -109,7 +109,7 @@ def _destination(out: str | None, resume: str | None) -> tuple[Path, bool]:
     return Path(out), True
 
 
-def _tell(finished: Finished, as_json: bool) -> None:
+def _show(finished: Finished, as_json: bool) -> None:
     run, accuracy, dead = finished.run, finished.accuracy, finished.run.sparsity()
     if as_json:
         paths = {name: getattr(finished, name) for name in ("checkpoint", "folder", "report", "bundle")}

@@ -135,10 +135,10 @@ def target_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_target(runtime: str | None, method: str | None, measure_on: int | None, **given: Any) -> Any:
-        wishes = {unit: given.pop(f"target_{unit}") for unit in UNITS}
+        fractions = {unit: given.pop(f"target_{unit}") for unit in UNITS}
         found = [
             Target(unit, left, method or METHOD, runtime, measure_on)
-            for unit, left in wishes.items()
+            for unit, left in fractions.items()
             if left is not None
         ]
         if len(found) > 1:
@@ -147,7 +147,7 @@ def target_options(command: Command) -> Command:
             raise click.UsageError("--method ranks channels for a budget; give one, such as --target-macs 0.5")
         if measure_on is not None and not found:
             raise click.UsageError("--measure-on is for a network at a budget; give one, such as --target-macs 0.5")
-        if runtime and wishes["latency"] is None:
+        if runtime and fractions["latency"] is None:
             raise click.UsageError("--runtime is for --target-latency; give that too")
         return command(target=found[0] if found else None, **given)
 

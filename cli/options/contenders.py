@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def contender(name: str, source: str, network: Network) -> Contender:
-    """A network by its path: the folder of a bundle or a run, an .onnx file, or a checkpoint of the network given.
+    """A network by its path: the folder of a bundle or a run, an .onnx file, or a checkpoint of the given network.
 
-    A bundle that nothing says how to build again is its ONNX model alone.
+    A bundle without a known architecture is represented by its ONNX model only.
     """
     from slimnet.benchmark import Contender
     from slimnet.bundle import bundle
@@ -42,7 +42,7 @@ def contender(name: str, source: str, network: Network) -> Contender:
 def named(sources: Sequence[str]) -> list[tuple[str, str]]:
     """A name for every network on the command line, and its path.
 
-    NAME=PATH names itself; of two the first is "dense" and the second "slim", and others are called as their files.
+    NAME=PATH gives the name; otherwise two networks are "dense" and "slim", and more have the names of their files.
 
     Raises:
         click.UsageError: two have the same name.

@@ -218,7 +218,7 @@ def recipe_in(checkpoint: str) -> Recipe | None:
 
 
 def recipe_options(command: Command) -> Command:
-    """Add the options; the command gets them as `wishes`."""
+    """Add the options; the command gets them as `requested`."""
 
     @functools.wraps(command)
     def with_wishes(**given: Any) -> Any:
@@ -226,7 +226,7 @@ def recipe_options(command: Command) -> Command:
         if given.pop("shrink") and fields["shrink_every"] is None:
             fields["shrink_every"] = SHRINK_EVERY
         named = {name: value for name, value in fields.items() if value not in (None, {})}
-        return command(wishes=RecipeOptions(given.pop("file"), named, given.pop("trust")), **given)
+        return command(requested=RecipeOptions(given.pop("file"), named, given.pop("trust")), **given)
 
     return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_wishes)
 

@@ -51,7 +51,7 @@ class Removing:
         """Refuse an impossible request before anything is read.
 
         Raises:
-            UsageError: no such criterion, one that needs data and gets none, or one that a budget does not take.
+            UsageError: the criterion is unknown, needs data and there is none, or cannot be used with a budget.
         """
         from slimnet.planning.dead_channels import GAMMA, require_criterion
 
@@ -60,10 +60,10 @@ class Removing:
             raise click.UsageError(f"with a budget dead channels are those of --criterion gamma, not {self.criterion}")
 
     @contextmanager
-    def at_work(self, what: str) -> Iterator[tuple[RoundTo, terminal.Say]]:
+    def showing_progress(self, what: str) -> Iterator[tuple[RoundTo, terminal.Say]]:
         """Show that work is in progress, and the current candidate if widths are measured.
 
-        Yields what `slim` takes to round to, and what says how the work stands.
+        Yields the argument `round_to` of `slim`, and the function that shows the status.
         """
         if not isinstance(self.round_to, str):
             with terminal.working(what) as say:

@@ -41,8 +41,8 @@ class AtWork:
         if self.words is None and found is not None:
             return f"{self.name}: {describe_status(found)}"
         # Before the first report: the last line of its log, such as about its data.
-        said = self.job.log_lines(self.since)
-        return f"{self.name}: {self.words or (said[-1] if said else 'starting')}"
+        lines = self.job.log_lines(self.since)
+        return f"{self.name}: {self.words or (lines[-1] if lines else 'starting')}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Watch:
     jobs: Mapping[str, Job]
     names: Mapping[str, str]
     board: terminal.ProgressBoard
-    at_work: dict[str, AtWork] = field(default_factory=dict)
+    showing_progress: dict[str, AtWork] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
 
     def begin(self, key: str) -> None:
@@ -60,19 +60,19 @@ class Watch:
         from slimnet.training.run.run_status import resumes_at, stamp
 
         job = self.jobs[key]
-        self.at_work[key] = AtWork(self.names[key], job, stamp(job.folder), job.length())
+        self.showing_progress[key] = AtWork(self.names[key], job, stamp(job.folder), job.length())
         reached = resumes_at(job.folder)
         if reached is not None:
             self.board.say(f"{self.names[key]}: resumes from iteration {reached:,}")
 
     def say(self, key: str, words: str) -> None:
         """Set the state of a cell in words."""
-        known = self.at_work.get(key) or AtWork(self.names[key], self.jobs[key], None, 0)
-        self.at_work[key] = replace(known, words=words)
+        known = self.showing_progress.get(key) or AtWork(self.names[key], self.jobs[key], None, 0)
+        self.showing_progress[key] = replace(known, words=words)
 
     def end(self, outcome: Outcome) -> None:
         """Remove a cell that has ended; an interrupted one, or one that never started, is not counted."""
-        self.at_work.pop(outcome.key, None)
+        self.showing_progress.pop(outcome.key, None)
         if outcome.interrupted:
             return
         self.ended.append(outcome.key)
@@ -81,7 +81,7 @@ class Watch:
 
     def show(self) -> None:
         """Update the board."""
-        cells = list(self.at_work.values())
+        cells = list(self.showing_progress.values())
         lines = [cell.line() for cell in cells[:SHOWN]]
         more = [f"and {len(cells) - SHOWN} more"] if len(cells) > SHOWN else []
         self.board.show(len(self.ended), [*lines, *more])

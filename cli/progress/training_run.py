@@ -54,13 +54,13 @@ class Finished:
 class Request:
     """The request of a command line, in one of the processes that train together.
 
-    `path` is a checkpoint file, or a run's folder, which is taken up if `resume` says so.
+    `path` is a checkpoint file, or a run's folder, which is resumed if `resume` is true.
     """
 
     data: str | None
     path: Path
     resume: bool
-    wishes: RecipeOptions
+    requested: RecipeOptions
     reading: Reading
     machine: Machine
     keeping: Keeping
@@ -96,13 +96,13 @@ class Request:
         from slimnet.training.run.run_folder import read_history
         from slimnet.training.run.savings import Savings
 
-        with self._taken_up() if self.resume else self._begun() as (folder, begin):
+        with self._reopened() if self.resume else self._created() as (folder, begin):
             kept = self._kept(folder, begin)
             with self.keeping.listeners(folder and folder.path, kept.run.iteration) as listeners:
                 self._train(kept.run, kept, listeners, kept.first_reports)
             checkpoint = kept.close()
             if kept.run.iteration < kept.recipe.iterations:
-                self._say_how_to_go_on(kept)
+                self._note_resume_command(kept)
                 raise click.Abort
             if checkpoint is None:
                 return None
@@ -113,7 +113,7 @@ class Request:
             return Finished(kept.run, accuracy, checkpoint, self.path, report, bundle, savings)
 
     @contextmanager
-    def _begun(self) -> Iterator[tuple[RunFolder | None, Callable[[Any], TrainingRun]]]:
+    def _created(self) -> Iterator[tuple[RunFolder | None, Callable[[Any], TrainingRun]]]:
         from slimnet.training.run.run_folder import create_run, refuse_taken
 
         if self.ranks.first:
@@ -126,14 +126,14 @@ class Request:
             yield folder, lambda _: run
 
     @contextmanager
-    def _taken_up(self) -> Iterator[tuple[RunFolder | None, Callable[[Any], TrainingRun]]]:
+    def _reopened(self) -> Iterator[tuple[RunFolder | None, Callable[[Any], TrainingRun]]]:
         from slimnet.training.loop.resume_checks import refuse_difference
         from slimnet.training.run.run_folder import reopen_run
 
         with ExitStack() as stack:
             folder = stack.enter_context(reopen_run(self.path)) if self.ranks.first else None
             recipe, session = self.ranks.as_first((folder.recipe, folder.last_session()) if folder else None)
-            wished = self.wishes.changed(recipe, self.data)
+            wished = self.requested.changed(recipe, self.data)
             refuse_difference(recipe, wished)
             recipe = wished
             images = self._images(recipe.data, recipe.image_size)
@@ -142,10 +142,10 @@ class Request:
 
     def _fresh(self) -> tuple[Recipe, ImageData]:
         """The recipe of a new run, and its data."""
-        source = self.wishes.source(self.data)
-        images = self._images(source, self.wishes.image_size(source))
-        recipe = self.wishes.recipe(images, source)
-        self._tell_of_ranks(recipe)
+        source = self.requested.source(self.data)
+        images = self._images(source, self.requested.image_size(source))
+        recipe = self.requested.recipe(images, source)
+        self._note_ranks(recipe)
         self._predict(recipe)
         return recipe, images
 
@@ -207,7 +207,7 @@ class Request:
 
         return 1 if (recipe.arch, recipe.arch_args) == (DIGITS_DEMO.arch, DIGITS_DEMO.arch_args) else None
 
-    def _tell_of_ranks(self, recipe: Recipe) -> None:
+    def _note_ranks(self, recipe: Recipe) -> None:
         if self.ranks.count > 1 and self.ranks.first:
             each = recipe.batch_size // self.ranks.count
             terminal.note(f"{self.ranks.count} processes share each batch of {recipe.batch_size} images, {each} each")
@@ -228,7 +228,7 @@ class Request:
             f"them {whole}, at the first learning rate; this run has {recipe.iterations}"
         )
 
-    def _say_how_to_go_on(self, kept: KeptRun) -> None:
+    def _note_resume_command(self, kept: KeptRun) -> None:
         if self.ranks.first:
             terminal.note(
                 f"interrupted after {kept.run.iteration} of {kept.recipe.iterations} iterations; "
@@ -266,7 +266,7 @@ def write_bundle(run: TrainingRun, checkpoint: Path) -> Path | None:
 
 
 @contextmanager
-def one_voice(ranks: Ranks) -> Iterator[None]:
+def single_error_report(ranks: Ranks) -> Iterator[None]:
     """Let one process report the error if several processes fail together."""
     from slimnet.errors import SlimnetError
 
@@ -275,7 +275,7 @@ def one_voice(ranks: Ranks) -> Iterator[None]:
     except (SlimnetError, click.ClickException) as error:
         if ranks.count == 1:
             raise
-        ranks.say_once(partial(said, error))
+        ranks.say_once(partial(print_error, error))
         raise click.exceptions.Exit(error.exit_code) from error
     except Terminated as ended:
         if ranks.count > 1:
@@ -284,7 +284,7 @@ def one_voice(ranks: Ranks) -> Iterator[None]:
         raise
 
 
-def said(error: Exception) -> int:
+def print_error(error: Exception) -> int:
     """Print an error in the form of the command line."""
     if isinstance(error, click.ClickException):
         return terminal.misused(error)

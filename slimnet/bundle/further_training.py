@@ -1,4 +1,4 @@
-"""The network of a bundle after further training, with what the bundle holds beside the weights."""
+"""The network of a bundle after further training, with the other content of the bundle."""
 
 import os
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ from slimnet.surgery.cut_history import cuts_of
 
 @dataclass(frozen=True)
 class Record:
-    """What a bundle records of its network: where the dense one came from, and what a training set to zero."""
+    """The record of a bundle: the origin of the dense network, and the channels that were set to zero in training."""
 
     source: str | None
     projections: ProjectionRecord | None
 
 
 def trained_further(model: nn.Module, bundle: str | os.PathLike[str] | None) -> tuple[Slimmed, Record]:
-    """The network of a bundle after further training, with what the bundle holds beside the weights.
+    """The network of a bundle after further training, with the other content of the bundle.
 
     Raises:
-        BundleError: no bundle, or the network is another one.
-        UsageError: no bundle was named.
+        BundleError: the folder is no bundle, or that of another network.
+        UsageError: no bundle is given.
     """
     if bundle is None:
         raise UsageError(

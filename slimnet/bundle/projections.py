@@ -1,4 +1,4 @@
-"""The projections of a bundle: what was set to zero while its network was trained, checked against plan and weights."""
+"""The projections of a bundle: the channels set to zero during training, checked against plan and weights."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ AGAIN = "save the bundle again"
 
 
 def write_projections(record: ProjectionRecord, folder: Path, plan: SurgeryPlan, certificate: Certificate) -> None:
-    """Write the record of a training, and check it as a reader does.
+    """Write the record of the projections, and check it as `read_projections` does.
 
     Raises:
         BundleError: it is not that of this network.
@@ -26,10 +26,10 @@ def write_projections(record: ProjectionRecord, folder: Path, plan: SurgeryPlan,
 
 
 def read_projections(folder: Path, plan: SurgeryPlan, certificate: Certificate) -> ProjectionRecord:
-    """The record of a bundle whose network was shrunk in training.
+    """The record of the projections in a bundle whose network shrank during training.
 
-    Every channel in it must be one of the plan's dense network, and either removed by the plan or zero in the weights,
-    as long as these are what was certified.
+    Every channel in it must belong to the plan's dense network, and be either removed by the plan or zero in the
+    weights, provided that these are the certified ones.
 
     Raises:
         BundleError: it is no record, or that of another network.
@@ -46,7 +46,7 @@ def read_projections(folder: Path, plan: SurgeryPlan, certificate: Certificate) 
 
 
 def check_zero(record: ProjectionRecord, plan: SurgeryPlan, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Refuse a record of channels that the plan keeps and that are not zero.
+    """Refuse a record with channels that the plan keeps and whose weights are not zero.
 
     Raises:
         BundleError: naming the γ.

@@ -143,7 +143,7 @@ def check_same_code(removal: Removal, slim: ChannelGraph) -> None:
     """
     for dense, narrow in zip_longest(called(removal.graph), called(slim)):
         if dense is None:
-            raise MixedChannelsError(removal.sets[labels_among(beside(removal.graph, narrow))], str(narrow))
+            raise MixedChannelsError(removal.sets[labels_among(labels_nearby(removal.graph, narrow))], str(narrow))
         if narrow is None or dense.name != narrow.name or not same_numbers(dense, narrow):
             raise MixedChannelsError(removal.sets[labels_among(dense.touched)], str(dense))
 
@@ -159,7 +159,7 @@ def called(graph: ChannelGraph) -> list[Op]:
     return [op for op in graph.ops if not spec_of(op.name).layout_dependent]
 
 
-def beside(graph: ChannelGraph, extra: Op) -> list[Labels]:
+def labels_nearby(graph: ChannelGraph, extra: Op) -> list[Labels]:
     """The labels touched in the module where the slim network calls an extra op; all labels if there are none."""
     touched = [labels for op in graph.ops if op.module == extra.module for labels in op.touched]
     return touched or [labels for op in graph.ops for labels in op.touched]

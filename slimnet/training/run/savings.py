@@ -1,4 +1,4 @@
-"""What removing dead channels during a training saved: operations, and the time of a step."""
+"""The savings by removing dead channels during training: MACs, and the time of a step."""
 
 import math
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ import numpy as np
 from slimnet.training.loop.progress import Progress
 
 PACES = 100
-"""How many times of a step are made of the reports of a run."""
+"""The number of intervals of a run over which the time of a step is averaged."""
 
 
 @dataclass(frozen=True)
 class Savings:
-    """What was removed during a run up to its last report, and what a dense run beside it shows.
+    """The savings of a run up to its last report, and the removed channels that came back in its shadow.
 
-    `macs` are those of the network that it began with. `first_ms` and `last_ms` are the time of a step in the first and
-    in the last tenth of the run; None where too few reports say so. `revived` of the removed channels came back in the
-    dense run, and `revived_alive` of these were alive at the last report; None where there was none.
+    `macs` are those of the initial network. `first_ms` and `last_ms` are the time of a step in the first and in the
+    last tenth of the run; None if there are too few reports. `revived` counts the removed channels that came back in
+    the shadow, `revived_alive` those that were alive there at the last report; None without a shadow.
     """
 
     channels_removed: int
@@ -31,7 +31,7 @@ class Savings:
 
     @classmethod
     def of(cls, progress: Sequence[Progress]) -> "Savings | None":
-        """What the reports of a run say; None where nothing has been removed."""
+        """The savings by the reports of a run; None if nothing has been removed."""
         last = progress[-1] if progress else None
         if last is None or last.macs is None or last.macs_left is None:
             return None
@@ -41,21 +41,21 @@ class Savings:
 
 
 def step_times(progress: Sequence[Progress]) -> tuple[np.ndarray, np.ndarray]:
-    """How long a step took, in milliseconds, `(P,)`, and the iterations where that was measured.
+    """The time of a step in milliseconds, `(P,)`, and the iterations at which it was measured.
 
-    Each is the mean over the reports of a hundredth of the run.
+    Each is the mean over the reports of one interval of the run.
     """
     known = [each for each in progress if each.seconds > 0]
     chosen = known[:: max(1, math.ceil(len(known) / PACES))]
     iterations = np.asarray([each.iteration for each in chosen], dtype=np.float64)
     seconds = np.asarray([each.seconds for each in chosen])
-    # A run that was interrupted by force may have reported some iterations twice.
+    # A run that was killed may have reported some iterations twice.
     forward = np.flatnonzero(np.diff(iterations) > 0)
     return iterations[forward + 1], 1e3 * np.diff(seconds)[forward] / np.diff(iterations)[forward]
 
 
 def first_and_last(milliseconds: np.ndarray) -> tuple[float | None, float | None]:
-    """The medians of the first and of the last tenth of some times; None where there are fewer than two."""
+    """The medians of the first and of the last tenth of the times; None if there are fewer than two."""
     if milliseconds.size < 2:
         return None, None
     tenth = max(1, milliseconds.size // 10)
