@@ -1,4 +1,4 @@
-"""refit: make the modules' own numbers agree with weights that have become narrower."""
+"""Width attributes: the numbers in modules (`in_channels`, `num_features`, ...) that must agree with their weights."""
 
 from collections.abc import Mapping
 
@@ -10,17 +10,17 @@ from slimnet.models.cifar_resnet import PadShortcut
 from slimnet.modules.network import Network
 
 
-def refit(network: Network, groups: Mapping[str, int]) -> None:
-    """Make the modules' own numbers (`in_channels`, `num_features`, ...) agree with their weights.
+def update_width_attributes(network: Network, groups: Mapping[str, int]) -> None:
+    """Set the modules' `in_channels`, `num_features` and so on to the shapes of their weights.
 
-    `groups` gives the new number of groups of some weights by name.
+    `groups` are the new numbers of groups, by the name of the weight.
     """
     for path, module in network.modules.items():
         if not module._parameters and not module._buffers:
             continue
         if isinstance(module, nn.modules.conv._ConvNd):
             weight = f"{path}.weight" if path else "weight"
-            refit_convolution(module, groups.get(weight, groups.get(f"{weight}_orig")))
+            update_convolution(module, groups.get(weight, groups.get(f"{weight}_orig")))
         elif isinstance(module, nn.Linear):
             module.out_features, module.in_features = stored(module, "weight").shape
         elif isinstance(module, nn.modules.batchnorm._NormBase):
@@ -35,14 +35,14 @@ def refit(network: Network, groups: Mapping[str, int]) -> None:
 
 
 def stored(module: nn.Module, name: str) -> torch.Tensor:
-    """A weight, or the one that `torch.nn.utils.prune` computes it from."""
+    """A weight, or the parameter from which `torch.nn.utils.prune` computes it."""
     parameters = module._parameters
     own = parameters.get(f"{name}_orig", parameters.get(name))
     return getattr(module, name) if own is None else own
 
 
-def refit_convolution(module: nn.modules.conv._ConvNd, groups: int | None) -> None:
-    """Recompute a convolution's channel numbers from its weight; depthwise ones stay depthwise."""
+def update_convolution(module: nn.modules.conv._ConvNd, groups: int | None) -> None:
+    """Set a convolution's numbers of channels and groups from its weight; depthwise ones remain depthwise."""
     weight = stored(module, "weight")
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         if groups is None and module.groups == module.in_channels > 1:
@@ -54,12 +54,12 @@ def refit_convolution(module: nn.modules.conv._ConvNd, groups: int | None) -> No
             groups = weight.shape[0] * module.groups // module.out_channels
         groups = groups or module.groups
         inputs, outputs = weight.shape[1] * groups, weight.shape[0]
-    # Past a module's own `__setattr__`, which costs more than all of the above.
+    # Without the module's `__setattr__`, which takes longer than all of the above.
     vars(module).update(groups=groups, in_channels=inputs, out_channels=outputs)
 
 
 def set_padding(model: nn.Module, path: str, before: int, after: int) -> None:
-    """Change how many zero channels a `PadShortcut` adds."""
+    """Set the numbers of zero channels that a `PadShortcut` adds."""
     module = submodule(model, path)
     if not isinstance(module, PadShortcut):
         raise PlanError(f"the plan changes the padding of {path or 'the network'}, which does not pad")
@@ -67,7 +67,7 @@ def set_padding(model: nn.Module, path: str, before: int, after: int) -> None:
 
 
 def set_features(model: nn.Module, path: str, channels: int) -> None:
-    """Change how many channels a normalisation without tensors expects."""
+    """Set the number of channels of a normalisation without tensors."""
     module = submodule(model, path)
     if not isinstance(module, nn.modules.batchnorm._NormBase):
         raise PlanError(f"the plan counts the channels of {path or 'the network'}, which does not normalise")

@@ -10,7 +10,7 @@ from slimnet.graph.channel_graph import ChannelGraph, Depthwise
 from slimnet.modules.copying import skeleton
 from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.network import Network
-from slimnet.modules.width_attributes import refit, set_features, set_padding
+from slimnet.modules.width_attributes import set_features, set_padding, update_width_attributes
 from slimnet.planning.crossing_divisions import Crossing
 from slimnet.planning.group_packing import Packing
 from slimnet.planning.removal import Removal
@@ -47,7 +47,7 @@ def trace_slim(network: Network, inputs: Inputs, draft: Draft) -> tuple[Network,
     shapes = new_shapes(network.named, draft)
     groups = {graph.readers[p.reader].weight or "": len(p.bins) for p in draft.packings}
     structure = skeleton(network, shapes)
-    refit(structure, groups)
+    update_width_attributes(structure, groups)
     for padding in graph.paddings:
         before, after = draft.removal.count_kept(padding.before), draft.removal.count_kept(padding.after)
         set_padding(structure.module, padding.module, before, after)

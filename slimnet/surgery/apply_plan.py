@@ -12,7 +12,7 @@ from slimnet.errors import PlanError
 from slimnet.graph.channel_graph import SILENT
 from slimnet.modules.copying import copied, copy_with
 from slimnet.modules.network import Network
-from slimnet.modules.width_attributes import refit, set_features, set_padding, stored, submodule
+from slimnet.modules.width_attributes import set_features, set_padding, stored, submodule, update_width_attributes
 from slimnet.surgery.cut_history import record_cut
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_data import GroupCut, Merge
@@ -43,7 +43,7 @@ def apply_plan(model: nn.Module | Network, plan: SurgeryPlan, *, borrow: bool = 
 
 def set_widths(network: Network, plan: SurgeryPlan) -> None:
     """Make the attributes of a network whose tensors a plan has cut fit them: widths, groups, paddings and features."""
-    refit(network, {group.weight: group.groups_after for group in plan.groups})
+    update_width_attributes(network, {group.weight: group.groups_after for group in plan.groups})
     for padding in plan.paddings:
         set_padding(network.module, padding.module, padding.before, padding.after)
     for count in plan.features:

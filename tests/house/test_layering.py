@@ -83,6 +83,12 @@ def test_the_library_has_no_terminal(path):
     assert not modules & {"click", "rich", "slimnet_cli", "benchmarks", "tqdm"}
 
 
+def test_imports_follow_the_contracts():
+    """Rooms are in order, and no imports are circular, lazy ones and those for type checking included."""
+    lint_imports = pytest.importorskip("importlinter.cli").lint_imports
+    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+
+
 def test_torchvision_and_timm_are_imported_in_one_place_only():
     for path in LIBRARY:
         tree = ast.parse(path.read_text(encoding="utf-8"))
