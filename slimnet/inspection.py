@@ -1,7 +1,7 @@
 """inspect: the dead channels of a network, the removable ones, and the reasons for keeping the others."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from slimnet.graph.channel_graph import ChannelGraph
 from slimnet.modules.example_inputs import ExampleInputs, check_inputs
 from slimnet.modules.network import Network
 from slimnet.pipeline import RoundTo, as_rounding, plan_and_apply
+from slimnet.planning.asked_layers import as_patterns
 from slimnet.planning.dead_channels import DeadChannels, find_dead, require_criterion
 from slimnet.planning.make_plan import make_plan
 from slimnet.surgery.plan import SurgeryPlan
@@ -63,19 +64,21 @@ def inspect(
     criterion: str = "gamma",
     loader: Iterable[Any] | None = None,
     round_to: RoundTo = None,
+    keep: str | Sequence[str] = (),
 ) -> Inspection:
     """Report every layer's dead and removable channels, and the reasons for kept ones. Nothing is changed.
 
-    `criterion` and `round_to` are as for `slim`; `loader` yields the batches that a criterion is measured on.
+    `criterion`, `round_to` and `keep` are as for `slim`; `loader` yields the batches that a criterion is measured on.
 
     Raises:
         TraceError, InputError, UsageError: as `slim` does.
     """
     require_criterion(criterion, with_data=loader is not None)
+    patterns = as_patterns(keep)
     inputs = check_inputs(model, example_inputs)
 
     def find(graph: ChannelGraph) -> DeadChannels:
-        return find_dead(model, graph, threshold, criterion, loader)
+        return find_dead(model, graph, threshold, criterion, loader, patterns)
 
     graph = trace(model, inputs)
     rounding = as_rounding(round_to)

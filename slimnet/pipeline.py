@@ -1,6 +1,6 @@
 """slim: the pipeline from a dense network to a slim one with its plan and its certificate."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from slimnet.models.architecture import architecture_of
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs, check_module
 from slimnet.modules.loaders import RepeatedLoader, batches_once
 from slimnet.modules.network import Network
+from slimnet.planning.asked_layers import as_patterns
 from slimnet.planning.dead_channels import DeadChannels, find_dead, require_criterion
 from slimnet.planning.make_plan import make_plan
 from slimnet.planning.width_rounding import Rounding
@@ -41,6 +42,7 @@ def slim(
     criterion: str = "gamma",
     loader: Iterable[Any] | None = None,
     round_to: RoundTo = None,
+    keep: str | Sequence[str] = (),
     tolerance: float | None = None,
     float64: bool = False,
 ) -> Slimmed:
@@ -54,7 +56,9 @@ def slim(
     said, and what rounding takes in short types (1e-2 in float16, 5e-2 in bfloat16). `round_to` keeps a few removable
     channels, so that every layer's width is a multiple of it (or what it was), which hardware may like: a number, one
     for each of some layers by name, or "auto" (or a `WidthSearch`) for those that are fastest on onnxruntime here,
-    measured beside the dense network. The model is not touched: weights, mode, device and random state stay.
+    measured beside the dense network. `keep` names layers that are left at their widths: the path of a layer or of a
+    module around it, or a pattern such as "*.conv2", or several. The model is not touched: weights, mode, device and
+    random state stay.
 
     Raises:
         CertificateError: outputs differ by more than `tolerance` (relative); nothing is returned.
@@ -62,11 +66,12 @@ def slim(
         InputError, UsageError: the example inputs or the arguments do not fit.
     """
     require_criterion(criterion, with_data=loader is not None)
+    kept = as_patterns(keep)
     batches = None if loader is None else RepeatedLoader(loader)
     return slim_found(
         model,
         example_inputs,
-        lambda graph: find_dead(model, graph, threshold, criterion, batches),
+        lambda graph: find_dead(model, graph, threshold, criterion, batches, kept),
         loader=batches,
         round_to=round_to,
         tolerance=tolerance,

@@ -14,7 +14,7 @@ from rich.text import Text
 from slimnet_cli.options.data import Labelled, criterion_images, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.shared import criterion_option, json_option, network_options, threshold_option
+from slimnet_cli.options.shared import criterion_option, json_option, keep_option, network_options, threshold_option
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
 
@@ -40,9 +40,18 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 @network_options(required=False, references=True)
 @criterion_option
 @threshold_option
+@keep_option
 @data_options
 @json_option
-def inspect(checkpoint: str, network: Network, criterion: str, threshold: float, data: Labelled, as_json: bool) -> None:
+def inspect(
+    checkpoint: str,
+    network: Network,
+    criterion: str,
+    threshold: float,
+    keep: tuple[str, ...],
+    data: Labelled,
+    as_json: bool,
+) -> None:
     """Show every layer's dead and removable channels, the reasons for keeping the others, and a histogram of γ.
 
     CKPT is a checkpoint, which needs --arch; the folder of a RUN and a BUNDLE know their network.
@@ -60,7 +69,7 @@ def inspect(checkpoint: str, network: Network, criterion: str, threshold: float,
     with terminal.working("Looking") as say:
         model = source.load()
         example, loader = source.example(model, images), criterion_images(images, say)
-        inspection = slimnet.inspect(model, example, threshold, criterion=criterion, loader=loader)
+        inspection = slimnet.inspect(model, example, threshold, criterion=criterion, loader=loader, keep=keep)
     if as_json:
         terminal.emit(
             {

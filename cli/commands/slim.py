@@ -103,7 +103,8 @@ def _show_plan(source: Source, removing: Removing, target: Target | None, data: 
             selection = target.choose(model, example, images, removing)
             plan = plan_for(model, example, selection, round_to=removing.multiple)
         else:
-            measured = {"criterion": removing.criterion, "loader": criterion_images(images, say)}
+            measured: dict[str, Any] = {"criterion": removing.criterion, "loader": criterion_images(images, say)}
+            measured["keep"] = removing.keep
             plan = slimnet.inspect(model, example, removing.threshold, round_to=round_to, **measured).plan
     if as_json:
         terminal.emit(json.loads(plan.to_json()))
@@ -173,7 +174,7 @@ def _slimmed(
         measured_on = criterion_images(images, say)
 
         def find(graph: ChannelGraph) -> DeadChannels:
-            return find_dead(dense, graph, removing.threshold, removing.criterion, measured_on)
+            return find_dead(dense, graph, removing.threshold, removing.criterion, measured_on, removing.keep)
 
         return slim_found(dense, example, find, round_to=round_to, **limits), None
     selection = target.choose(dense, example, images, removing)

@@ -96,11 +96,11 @@ class Target:
         from slimnet.methods.latency_budget import stopwatch
 
         ranking = ranked(self.method, dense, example, images, self.unit, removing.threshold)
-        round_to = removing.multiple
+        given: dict[str, Any] = {"round_to": removing.multiple, "keep": removing.keep}
         if self.unit != "latency":
-            return select_within_budget(dense, example, ranking, self.budget, round_to=round_to)
+            return select_within_budget(dense, example, ranking, self.budget, **given)
         with stopwatch(dense, example, self.runtime) as latency:
-            return select_within_budget(dense, example, ranking, self.budget, round_to=round_to, latency=latency)
+            return select_within_budget(dense, example, ranking, self.budget, latency=latency, **given)
 
     def shown(self, images: ImageData | None) -> int:
         """The number of images on which BatchNorm statistics are measured; 0 if they are estimated."""

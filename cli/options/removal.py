@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
-from slimnet_cli.options.shared import as_one, criterion_option, threshold_option
+from slimnet_cli.options.shared import as_one, criterion_option, keep_option, threshold_option
 from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Removing:
-    """The criterion for dead channels, the tolerance for outputs, and the multiple to which widths are rounded up."""
+    """The criterion for dead channels, the tolerance for outputs, the multiple of widths, and the layers that stay."""
 
     criterion: str
     threshold: float
     tolerance: float | None
     round_to: int | str | None
+    keep: tuple[str, ...]
 
     @property
     def multiple(self) -> int | None:
@@ -127,6 +128,7 @@ OPTIONS = (
         help="Keep a few removable channels, so that widths are multiples of N; auto measures what is fastest on "
         "onnxruntime (auto:torch: on torch).  [default: none]",
     ),
+    keep_option,
 )
 
 

@@ -28,6 +28,14 @@ criterion_option = click.option(
 )
 
 
+keep_option = click.option(
+    "--keep",
+    multiple=True,
+    metavar="LAYER|GLOB",
+    help="Leave this layer, or all layers of this module, at its width; may be given several times.",
+)
+
+
 def as_one(name: str, kind: Callable[..., Any], options: Sequence[Callable[[Command], Command]]) -> Any:
     """A decorator that adds options, in this order; the command gets the fields of `kind` as one argument, `name`."""
     fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ OWN_WEIGHT = "a module of torch with a weight of its own"
 class Kind(Enum):
     """A kind of reason: its sentence, with `{place}` or `{detail}`, and a remedy, empty if there is none."""
 
+    ASKED = "kept as requested", "another keep="
     UNCUT = "nothing that holds it can be cut", NOTHING
     VARIES = "varies where {place} reads it", "fewer shortcuts: all that write a channel must be dead"
     CARRIER = "carrier of constants for {place}", NONPOSITIVE_SHIFT

@@ -1,7 +1,7 @@
 """select_within_budget: the fewest channels of a ranking that meet a budget, found by making the actual plans."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
@@ -14,6 +14,7 @@ from slimnet.methods.candidates import Channels
 from slimnet.methods.remove import Selection, plan_and_mask
 from slimnet.methods.scores import Ranking
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
+from slimnet.planning.asked_layers import as_patterns, find_layers
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.training.recipe.channel_cost import Piece, layer_macs, parameter_sizes
 
@@ -57,6 +58,7 @@ def select_within_budget(
     scope: Scope = "global",
     round_to: int | Mapping[str, int] | None = None,
     latency: LatencyLeft | None = None,
+    keep: str | Sequence[str] = (),
 ) -> Selection:
     """The fewest channels, lowest scores first, whose removal brings the network within the budget.
 
@@ -64,7 +66,8 @@ def select_within_budget(
     channels that cannot be removed are not chosen, and no layer loses its last channel. `scope` "global" compares all
     scores with one threshold, "uniform" removes the same share of every layer. The number is found by bisection from an
     arithmetic estimate, with an actual plan for each step; `latency` measures the slim network for a budget of
-    latency. `round_to` is that of `slimnet.slim`, and of the subsequent `remove_selected`.
+    latency. `round_to` and `keep` are those of `slimnet.slim`; the subsequent `remove_selected` needs the same
+    `round_to`, and finds `keep` in the selection.
 
     Raises:
         UsageError: the budget cannot be met (the message has the smallest possible one), scores do not fit the
@@ -73,7 +76,7 @@ def select_within_budget(
     """
     if budget.unit == "latency" and latency is None:
         raise UsageError("a budget of latency needs latency=, which measures a slim network")
-    search = Search(model, check_inputs(model, inputs), ranking, scope, round_to, budget, latency)
+    search = Search(model, check_inputs(model, inputs), ranking, scope, round_to, budget, latency, as_patterns(keep))
     return search.find()
 
 
@@ -88,6 +91,7 @@ class Search:
     round_to: int | Mapping[str, int] | None
     budget: Budget
     latency: LatencyLeft | None
+    keep: tuple[str, ...] = ()
     sizes: dict[int, float] = field(default_factory=dict)
 
     def find(self) -> Selection:
@@ -182,7 +186,8 @@ class Search:
         """The first `count` sets, by layer."""
         chosen = np.zeros(self.channels.pinned.size, dtype=bool)
         chosen[self.order[:count]] = True
-        return Selection(self.ranking.method, self.channels.of_sets(chosen), self.ranking.threshold, str(self.budget))
+        ranking, channels = self.ranking, self.channels.of_sets(chosen)
+        return Selection(ranking.method, channels, ranking.threshold, str(self.budget), keep=self.keep)
 
     @cached_property
     def channels(self) -> Channels:
@@ -193,6 +198,8 @@ class Search:
     def order(self) -> np.ndarray:
         """The sets in the order of their removal, without those whose removal would leave a layer without channels."""
         scores = set_scores(self.channels, self.ranking, self.scope)
+        for layer in find_layers(self.channels.graph, self.keep):
+            scores[self.channels.layers[layer]] = np.nan
         candidates = np.flatnonzero(~np.isnan(scores))
         ordered = candidates[np.argsort(scores[candidates], kind="stable")]
         return leaving_one(self.channels, ordered)

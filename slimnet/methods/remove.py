@@ -21,6 +21,7 @@ from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
 from slimnet.modules.loaders import RepeatedLoader
 from slimnet.modules.network import Network
 from slimnet.pipeline import as_rounding, certify_or_raise, plan_and_apply
+from slimnet.planning.asked_layers import find_layers
 from slimnet.planning.dead_channels import GAMMA, DeadChannels, find_dead, require_criterion
 from slimnet.slimmed import Slimmed
 from slimnet.storage.field_types import Count
@@ -34,7 +35,8 @@ class Selection:
 
     `threshold` is the |γ| below which channels are dead: they are removed too, with their constants. `purpose` is the
     purpose of the choice, such as a budget. With another `criterion` than "gamma", channels that are dead by it in the
-    masked network are removed too, whatever their γ.
+    masked network are removed too, whatever their γ. The layers that `keep` names, as `slim` takes them, stay at their
+    widths.
     """
 
     method: str
@@ -42,6 +44,7 @@ class Selection:
     threshold: float = 0.0
     purpose: str = ""
     criterion: str = GAMMA
+    keep: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -164,7 +167,7 @@ def operated(
     """The slim network and its plan, made from the masked one."""
 
     def find(graph: ChannelGraph) -> DeadChannels:
-        dead = find_dead(quiet, graph, selection.threshold, selection.criterion, loader)
+        dead = find_dead(quiet, graph, selection.threshold, selection.criterion, loader, selection.keep)
         text = str(selection) if selection.criterion == GAMMA else f"{dead.criterion}, and {selection.chosen}"
         return dataclasses.replace(dead, criterion=text)
 
@@ -221,7 +224,10 @@ def chosen_outputs(channels: Channels, selection: Selection) -> Iterator[tuple[R
         UsageError: there is no such layer or channel.
     """
     steps = channels.steps
+    kept = find_layers(channels.graph, selection.keep)
     for layer, chosen in selection.channels.items():
+        if layer in kept:
+            raise UsageError(f"channels of {layer} are chosen, which is to be kept; choose others, or change keep=")
         if layer not in steps:
             raise UsageError(f"the network has no convolution or linear layer {layer}, of which channels are chosen")
         width = steps[layer].outputs.size

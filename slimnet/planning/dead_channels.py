@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,13 +33,14 @@ class DeadChannels:
 
     `scales` maps a BatchNorm's γ to the channels below the threshold; `outputs` are labels of activation outputs
     that were zero on every example; `criterion` says how they were found. Channels behind all-zero filters need no
-    list: their constants follow from the weights.
+    list: their constants follow from the weights. `keep` names layers that keep theirs all the same.
     """
 
     criterion: str
     threshold: float
     scales: dict[str, tuple[int, ...]]
     outputs: tuple[int, ...] = ()
+    keep: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -172,9 +173,16 @@ def require_criterion(name: str, *, with_data: bool) -> Criterion:
 
 
 def find_dead(
-    model: nn.Module, graph: ChannelGraph, threshold: float, criterion: str = GAMMA, loader: Iterable[Any] | None = None
+    model: nn.Module,
+    graph: ChannelGraph,
+    threshold: float,
+    criterion: str = GAMMA,
+    loader: Iterable[Any] | None = None,
+    keep: Sequence[str] = (),
 ) -> DeadChannels:
     """The dead channels of a traced network by one of the `CRITERIA`, on the batches of a loader where it needs data.
+
+    The layers in `keep` are to keep theirs.
 
     Raises:
         UsageError: the threshold is invalid, the criterion is unknown, or it needs data and there is none.
@@ -183,4 +191,5 @@ def find_dead(
     check_threshold(threshold)
     chosen = require_criterion(criterion, with_data=loader is not None)
     batches = () if loader is None else batches_once(loader)
-    return chosen.find(model, graph, threshold, map(Inputs.of_batch, batches))
+    found = chosen.find(model, graph, threshold, map(Inputs.of_batch, batches))
+    return replace(found, keep=tuple(keep))

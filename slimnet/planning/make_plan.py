@@ -10,6 +10,7 @@ from slimnet.graph.channel_graph import ChannelGraph
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.modules.network import Network
+from slimnet.planning.asked_layers import pins_of
 from slimnet.planning.candidates import removable
 from slimnet.planning.channel_order import MixedChannelsError, Orders, match
 from slimnet.planning.code_findings import CodeFindings
@@ -74,7 +75,8 @@ def make_plan(
     """
     dead_outputs = np.array(dead.outputs, dtype=np.int64)
     constants = propagate(graph, dead.scales, dead_outputs)
-    basis = Basis(graph, dead, constants, needs(graph, constants, dead_outputs))
+    pins = pins_of(graph, dead.keep)
+    basis = Basis(graph, dead, constants, needs(graph, constants, dead_outputs), pins)
     return plan_from(basis, model, Inputs.of(example_inputs), retrace=retrace, rounding=rounding or Rounding())
 
 
