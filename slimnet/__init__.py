@@ -47,6 +47,11 @@ _ON_DEMAND = {
 }
 
 
+def __dir__() -> list[str]:
+    """The public names, those that are imported on demand included."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import what not everybody needs, and what takes a second (onnx, torch.export), only when it is asked for."""
     if name not in _ON_DEMAND:

@@ -1,6 +1,8 @@
 """Public names, packages, small files, and a library without a terminal; the order of imports is import-linter's."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -66,6 +68,18 @@ def imports(path: Path) -> set[str]:
 
 def test_the_public_names_are_these():
     assert slimnet.__all__ == PUBLIC
+
+
+def test_names_that_are_imported_on_demand_are_listed_as_well():
+    """In a fresh process, in which nothing has asked for them."""
+    code = "import slimnet; print(set(slimnet.__all__) - set(dir(slimnet)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_the_package_has_the_marker_of_a_typed_one():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    for file in project["tool"]["setuptools"]["package-data"]["slimnet"]:
+        assert (ROOT / "slimnet" / file).is_file()
 
 
 @pytest.mark.parametrize("name", PUBLIC)
