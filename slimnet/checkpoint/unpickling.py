@@ -97,7 +97,9 @@ def _refuse_others(file: Path) -> None:
     """Refuse what is no file, with what to do about it."""
     if file.is_dir():
         bundle = (file / "plan.json").exists()
-        advice = "load a bundle with slimnet.load" if bundle else "name a file in it"
+        advice = (
+            "load a bundle with slimnet.load, train it further with slimnet finetune" if bundle else "name a file in it"
+        )
         raise CheckpointError(f"{file} is a folder, not a checkpoint file; {advice}")
     if not file.exists():
         raise CheckpointError(f"{file} does not exist; check the path of the checkpoint")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -69,6 +70,11 @@ def first_network(recipe: Recipe) -> nn.Module:
 
 
 def _digest(path: str) -> str:
+    if Path(path).is_dir():
+        raise CheckpointError(
+            f"{path} is a folder, and training starts from a checkpoint file; name a run's model.pt, or train the "
+            "network of a bundle further with slimnet finetune"
+        )
     try:
         return sha256_of(path)
     except OSError as error:

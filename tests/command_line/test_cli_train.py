@@ -151,6 +151,10 @@ def test_threads_and_reports_are_as_before_unless_told_otherwise(begun):
         (["digits", "-o", "a", "--resume", "b"], "give the run's folder with -o DIR"),
         (["-o", "a"], "name the data to train on"),
         (["digits", "-o", "."], "is a folder with"),
+        (
+            ["digits", "--from", ".", "--arch", "basicnet", "-o", "run"],
+            "train the network of a bundle further with slimnet finetune",
+        ),
         (["--resume", "nothing"], "nothing holds no run"),
         (["--resume", "begun", "--l2", "1"], "the run was begun with l2 0.02, not 1.0"),
         (["letters", "--resume", "begun"], "the run was begun with data 'digits', not 'letters'"),
