@@ -45,7 +45,9 @@ OPTIONS = (
     network("--recipe", "file", metavar="FILE.json", help="Start from this recipe; other options change it."),
     network("--from", "warm_start", metavar="CKPT", help="Start with the weights of a checkpoint."),
     network(
-        "--arch", metavar="ARCH", help="basicnet, vgg16, ..., torchvision:NAME, timm:NAME or package.module:factory."
+        "--arch",
+        metavar="ARCH",
+        help="basicnet, vgg16, ..., torchvision:NAME, timm:NAME, package.module:factory or file.py:Class.",
     ),
     network(
         "--trust",

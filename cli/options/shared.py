@@ -90,7 +90,7 @@ def architecture_options(
         "--arch",
         required=required,
         metavar="ARCH",
-        help="basicnet, vgg16, resnet56, ..., torchvision:NAME, timm:NAME or package.module:factory.",
+        help="basicnet, vgg16, resnet56, ..., torchvision:NAME, timm:NAME, package.module:factory or file.py:Class.",
     )
     arch_args = click.option(
         "--arch-args",

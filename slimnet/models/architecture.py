@@ -2,7 +2,6 @@
 
 import copy
 import difflib
-import importlib
 import inspect
 import json
 import operator
@@ -21,6 +20,7 @@ from slimnet.models.cifar_resnet import CifarResNet
 from slimnet.models.densenet import CifarDenseNet
 from slimnet.models.preact_resnet import PreActResNet
 from slimnet.models.untrusted import UntrustedName, check_reference, imports_code
+from slimnet.models.user_code import import_user_code
 from slimnet.models.vgg import VGG
 
 Factory = Callable[..., nn.Module]
@@ -34,7 +34,7 @@ BUILTIN_ARCHITECTURES: Mapping[str, Factory] = {
 }
 """The networks that come with slimnet, by name."""
 
-FORMS = f"{', '.join(BUILTIN_ARCHITECTURES)}, torchvision:NAME, timm:NAME or package.module:factory"
+FORMS = f"{', '.join(BUILTIN_ARCHITECTURES)}, torchvision:NAME, timm:NAME, package.module:factory or file.py:Class"
 """The forms of an architecture's name, for messages and help texts."""
 
 
@@ -43,7 +43,7 @@ class Architecture:
     """A reference from which a network can be built again: a name and the arguments of its factory.
 
     The name is a built-in one (`basicnet`, `vgg16`, `resnet56`, ...), `torchvision:NAME`, `timm:NAME`, or
-    `package.module:factory`, a class or function that returns a module.
+    `package.module:factory` (or `path/file.py:factory`), a class or function that returns a module.
     """
 
     name: str
@@ -184,11 +184,12 @@ def _imported_factory(module_name: str, path: str) -> Factory:
     """Import `module_name` and look up the dotted `path` in it."""
     arch = f"{module_name}:{path}"
     try:
-        module = importlib.import_module(module_name)
+        module = import_user_code(module_name)
     except (Exception, SystemExit) as error:
-        raise ArchitectureError(
-            f"{arch}: importing {module_name} failed: {reason(error)}; is it installed or on PYTHONPATH?"
-        ) from error
+        where = (
+            "is the path right" if module_name.endswith(".py") else "is it installed, on PYTHONPATH or in this folder"
+        )
+        raise ArchitectureError(f"{arch}: importing {module_name} failed: {reason(error)}; {where}?") from error
     try:
         factory = operator.attrgetter(path)(module)
     except AttributeError as error:

@@ -194,7 +194,7 @@ def test_factories_of_other_packages_build_by_import_path(factories, path):
         (
             "slimnet_test_absent:Net",
             {},
-            "No module named 'slimnet_test_absent'; is it installed or on PYTHONPATH?",
+            "No module named 'slimnet_test_absent'; is it installed, on PYTHONPATH or in this folder?",
         ),
         (".relative:Net", {}, "importing .relative failed: TypeError"),
     ],
@@ -224,7 +224,7 @@ def test_names_that_do_not_exist_are_answered_with_close_ones(arch, meant):
 @pytest.mark.parametrize("arch", ["xyzzy", "a:", ":b", ":", "torchvision"])
 def test_a_name_like_no_other_is_answered_with_all_the_forms(arch):
     assert "basicnet, vgg11" in error_of(arch)
-    assert "torchvision:NAME, timm:NAME or package.module:factory" in error_of(arch)
+    assert "torchvision:NAME, timm:NAME, package.module:factory or file.py:Class" in error_of(arch)
 
 
 @pytest.mark.parametrize("arch", [None, 3, ""])
