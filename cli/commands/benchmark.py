@@ -47,10 +47,11 @@ def benchmark(
 ) -> None:
     """Compare networks: size, multiply-accumulates, memory, latency and accuracy.
 
-    DENSE, SLIM and MORE are bundles, .onnx files, or checkpoints of the network that --arch names; NAME=PATH gives
-    one a name. Measurements are interleaved on every runtime that can run them all, and each network is compared with
-    the first. The efficiency is the speed-up over the MACs reduction: 1 where time fell in proportion to the MACs. With
-    --data the accuracy on the test images is measured in torch and through onnxruntime.
+    DENSE, SLIM and MORE are bundles, runs, .onnx files, or checkpoints of the network that --arch names; NAME=PATH
+    gives one a name, and others are called as their files. Measurements are interleaved on every runtime that can run
+    them all, and each network is compared with the first. The efficiency is the speed-up over the MACs reduction: 1
+    where time fell in proportion to the MACs. With --data the accuracy on the test images is measured in torch and
+    through onnxruntime.
     """
     if len(networks) < 2:
         raise click.UsageError("name at least two networks: DENSE SLIM")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,27 +43,49 @@ def contender(name: str, source: str, network: Network) -> Contender:
 def named(sources: Sequence[str]) -> list[tuple[str, str]]:
     """A name for every network on the command line, and its path.
 
-    NAME=PATH gives the name; otherwise two networks are "dense" and "slim", and more have the names of their files.
+    NAME=PATH gives the name; others have those of their files or folders, with as much of the path or a number as
+    distinguishes them.
 
     Raises:
-        click.UsageError: two have the same name.
+        click.UsageError: two were given the same name.
     """
-    found = []
-    for index, source in enumerate(sources):
-        name, equals, path = source.partition("=")
-        if equals and name and "/" not in name and not Path(source).exists():
-            found.append((name, path))
-        else:
-            found.append((("dense", "slim")[index] if len(sources) == 2 else _called(source), source))
-    for index, (name, path) in enumerate(found):
-        if any(name == other for other, _ in found[:index]):
+    given = [_split(source) for source in sources]
+    names = [name for name, _ in given if name is not None]
+    for index, (name, path) in enumerate(given):
+        if name is not None and name in [other for other, _ in given[:index]]:
             raise click.UsageError(f"two networks are called {name}; give one another name: NAME={path}")
+    short = [_file_name(path) for name, path in given if name is None]
+    found: list[tuple[str, str]] = []
+    for name, path in given:
+        if name is None:
+            name = _file_name(path)
+            if short.count(name) + names.count(name) > 1:
+                name = "/".join(Path(path).absolute().parts[-2:])
+            name = _numbered(name, [other for other, _ in found])
+        found.append((name, path))
     return found
 
 
-def _called(source: str) -> str:
+def _split(source: str) -> tuple[str | None, str]:
+    """The name that a network was given, if any, and its path."""
+    name, equals, path = source.partition("=")
+    if equals and name and "/" not in name and not Path(source).exists():
+        return name, path
+    return None, source
+
+
+def _file_name(source: str) -> str:
     path = Path(source)
     return path.parent.name if path.name == "model.onnx" and path.parent.name else path.name or source
+
+
+def _numbered(name: str, taken: Sequence[str]) -> str:
+    """A name that is not taken: itself, or with the next number behind it."""
+    numbers = itertools.count(2)
+    free = name
+    while free in taken:
+        free = f"{name} ({next(numbers)})"
+    return free
 
 
 def example_for(contenders: Sequence[Contender], network: Network, images: ImageData | None = None) -> torch.Tensor:

@@ -80,8 +80,9 @@ class Comparison:
         return before / after if before and after else None
 
     def efficiency(self, latency: Latency, contender: int = -1, reference: int = 0) -> Interval | None:
-        """Speed-up ÷ MACs reduction: 1 if the time is proportional to the MACs."""
-        return efficiency(latency.speedup(contender, reference), self.macs_reduction(contender, reference))
+        """Speed-up ÷ MACs reduction; None if one is not known, or the networks have the same MACs."""
+        reduction = self.macs_reduction(contender, reference)
+        return None if reduction == 1 else efficiency(latency.speedup(contender, reference), reduction)
 
     def pair(self, contender: int, reference: int = 0) -> "Comparison":
         """The comparison of two contenders only, the reference first."""

@@ -263,4 +263,4 @@ def test_benchmark_refuses_a_bundle_without_weights(slimmed, tmp_path, capsys):
 def test_benchmark_refuses_networks_for_other_inputs(slimmed, capsys):
     """The bundle takes grey images."""
     command = ["benchmark", str(slimmed), str(slimmed), "--seconds", "0.01", "--batch", "1", "--input-shape", "3,9,9"]
-    assert "dense" in refused(command, 2, capsys)
+    assert "bundle0/slim" in refused(command, 2, capsys)
