@@ -7,6 +7,7 @@ from slimnet.checkpoint import load_checkpoint
 from slimnet.errors import SlimnetError
 from slimnet.inspection import Inspection, inspect
 from slimnet.models.architecture import build
+from slimnet.monitor import Monitor
 from slimnet.pipeline import slim
 from slimnet.slimmed import Slimmed
 from slimnet.surgery.apply_plan import apply_plan
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Certificate",
     "Inspection",
+    "Monitor",
     "OnnxExport",
     "Shrinker",
     "Slimmed",

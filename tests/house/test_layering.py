@@ -18,6 +18,7 @@ SOURCES = [
 PUBLIC = [
     "Certificate",
     "Inspection",
+    "Monitor",
     "OnnxExport",
     "Shrinker",
     "Slimmed",
