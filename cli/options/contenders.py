@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from slimnet_cli.options.network import EXAMPLES, Network, noise, usual_shape
+from slimnet_cli.options.network import EXAMPLES, Network, assumed_shape, noise
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
 
@@ -99,7 +99,7 @@ def example_for(contenders: Sequence[Contender], network: Network, images: Image
         if shape is None and each.onnx is not None:
             shape = onnx_input_shape(each.onnx)
     if shape is None and network.arch is not None:
-        shape = usual_shape(network.arch, network.arch_args)
+        shape = assumed_shape(network.arch, network.arch_args)
     if shape is None:
         raise click.UsageError("the shape of the inputs is not known; give it with --input-shape C,H,W")
     return noise(shape)

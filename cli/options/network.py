@@ -72,7 +72,7 @@ class Network:
         """A few inputs on the network's device: the first test images, or noise of the given or the usual shape."""
         if data is not None:
             return next(data.batches("test", EXAMPLES, self.device))[0]
-        return noise(self.input_shape or usual_shape(self.arch or "", self.arch_args, model)).to(self.device)
+        return noise(self.input_shape or assumed_shape(self.arch or "", self.arch_args, model)).to(self.device)
 
 
 def noise(shape: Shape) -> torch.Tensor:
@@ -80,6 +80,22 @@ def noise(shape: Shape) -> torch.Tensor:
     import torch
 
     return torch.randn(EXAMPLES, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def assumed_shape(arch: str, arch_args: Mapping[str, Any], model: nn.Module | None = None) -> Shape:
+    """The usual input shape of an architecture, announced; of a user's own code nobody knows what is usual.
+
+    Raises:
+        click.UsageError: it is user code.
+    """
+    from slimnet.models.untrusted import imports_code
+
+    if imports_code(arch):
+        raise click.UsageError(f"the inputs of {arch} are not known; give their shape with --input-shape C,H,W")
+    shape = usual_shape(arch, arch_args, model)
+    sizes = " × ".join(map(str, shape))
+    terminal.note(f"inputs of {sizes} (C × H × W) are assumed, as is usual for {arch}; --input-shape changes that")
+    return shape
 
 
 def usual_shape(arch: str, arch_args: Mapping[str, Any], model: nn.Module | None = None) -> Shape:

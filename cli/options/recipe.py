@@ -223,14 +223,14 @@ def recipe_options(command: Command) -> Command:
     """Add the options; the command gets them as `requested`."""
 
     @functools.wraps(command)
-    def with_wishes(**given: Any) -> Any:
+    def with_recipe(**given: Any) -> Any:
         fields = {name: given.pop(name) for name in NAMES}
         if given.pop("shrink") and fields["shrink_every"] is None:
             fields["shrink_every"] = SHRINK_EVERY
         named = {name: value for name, value in fields.items() if value not in (None, {})}
         return command(requested=RecipeOptions(given.pop("file"), named, given.pop("trust")), **given)
 
-    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_wishes)
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_recipe)
 
 
 NAMES = tuple(

@@ -71,8 +71,11 @@ class Store:
         except OSError as error:
             raise UsageError(f"{self._path}: {error.strerror}; name another folder") from error
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+                raise UsageError(f"{self._path}: not the table of a sweep ({error}); name another folder") from error
             raise SlimnetError(f"{self._path}: {error}; free space there, or name another folder") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeError) as error:
+            # SQLite's own message quotes a damaged name, which Python cannot decode.
             raise UsageError(f"{self._path}: not the table of a sweep ({error}); name another folder") from error
 
     def add(self, cells: Iterable[Cell]) -> None:

@@ -62,9 +62,9 @@ def chosen(*arguments: str, source: str = "digits") -> Recipe:
 
     @click.command()
     @recipe_options
-    def probe(wishes: RecipeOptions) -> None:
+    def probe(requested: RecipeOptions) -> None:
         data = load_data("digits") if source == "digits" else images()
-        found.append(wishes.recipe(data, source))
+        found.append(requested.recipe(data, source))
 
     probe.main(list(arguments), standalone_mode=False)
     return found[0]

@@ -15,6 +15,7 @@ from torch import nn
 
 from slimnet.bundle.bundle import load, read_blueprint, read_certificate, save, verify_bundle
 from slimnet.checkpoint import load_checkpoint
+from slimnet.models import build
 from slimnet.pipeline import slim
 from slimnet.training import Recipe, save_checkpoint
 from slimnet.training.loop.training_run import train
@@ -144,3 +145,15 @@ def test_what_a_folder_says_is_not_said_again(run, bundle, capsys):
     assert "is a run and names its network, basicnet; leave --arch, --arch-args and --weights out" in line
     line = refused(["inspect", str(bundle), "--weights", "ema"], capsys)
     assert "is a bundle and holds one set of weights; leave --weights out" in line
+
+
+def test_a_shape_that_is_assumed_is_announced_and_of_user_code_none_is(tmp_path, capsys):
+    torch.save(build("resnet20").state_dict(), tmp_path / "net.pt")
+    assert slimnet_cli.run(["inspect", str(tmp_path / "net.pt"), "--arch", "resnet20", "--json"]) == 0
+    assert "inputs of 3 × 32 × 32 (C × H × W) are assumed, as is usual for resnet20" in capsys.readouterr().err
+    torch.save(coded_net().state_dict(), tmp_path / "own.pt")
+    named = ["inspect", str(tmp_path / "own.pt"), "--arch", "bundles:small_factory", "--arch-args", '{"width": 5}']
+    line = refused(named, capsys)
+    assert "the inputs of bundles:small_factory are not known; give their shape with --input-shape C,H,W" in line
+    assert slimnet_cli.run([*named, "--input-shape", "2,6,6"]) == 0
+    assert "assumed" not in capsys.readouterr().err

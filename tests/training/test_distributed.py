@@ -18,7 +18,7 @@ from processes import LONGEST_WAIT, below, environment_of, forkserver
 from runs import finished, images, recipe
 from slimnet_cli.progress.live_run import stop_on_interrupt
 from slimnet_cli.progress.signals import Terminated
-from slimnet_cli.progress.training_run import one_voice
+from slimnet_cli.progress.training_run import single_error_report
 from test_training import Dropping
 from torch import nn
 
@@ -341,11 +341,11 @@ def test_a_process_that_torchrun_ends_before_it_has_failed_says_so_unless_anothe
     """Reading the data, say, where nothing tells it that another one is gone."""
     notes = Notes()
     for number in range(2):
-        with pytest.raises(Terminated), one_voice(Ranks(number, 2, store=notes)):
+        with pytest.raises(Terminated), single_error_report(Ranks(number, 2, store=notes)):
             raise Terminated(by)
     expected = f"error: ended by {by.name}: another of the 2 processes of this run has ended, or torchrun was asked"
     assert capsys.readouterr().err.splitlines() == [f"{expected} to end"]
-    with pytest.raises(Terminated), one_voice(Ranks()):
+    with pytest.raises(Terminated), single_error_report(Ranks()):
         raise Terminated(by)
     assert capsys.readouterr().err == ""
 

@@ -240,6 +240,18 @@ def test_a_table_of_cells_brings_no_code(code, tmp_path):
     assert "it holds the" in refusal(UsageError, Store, tmp_path / "sweep.sqlite")
 
 
+@pytest.mark.parametrize(("name", "place"), [(b"cells", 0), (b"state", 1), (b"position", 0), (b"CREATE TABLE", 0)])
+def test_a_table_of_cells_with_a_damaged_name_is_none(name, place, tmp_path):
+    """A byte that no text has; SQLite quotes it in a message that Python cannot decode."""
+    Store(tmp_path / "sweep.sqlite")
+    content = (tmp_path / "sweep.sqlite").read_bytes()
+    start = -1
+    for _ in range(place + 1):
+        start = content.index(name, start + 1)
+    (tmp_path / "sweep.sqlite").write_bytes(content[:start] + b"\xc4" + content[start + 1 :])
+    assert "not the table of a sweep" in refusal(UsageError, Store, tmp_path / "sweep.sqlite")
+
+
 @pytest.mark.parametrize("result", [{}, {"accuracy": 1, "dead_filters": 0.5, "seconds": 1.0}, {"seconds": []}])
 def test_the_result_of_a_cell_is_read_strictly(result):
     assert refusal(UsageError, Ending.of, result).startswith("the result of a cell")
