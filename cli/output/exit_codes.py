@@ -33,8 +33,18 @@ def run_command(command: click.Command, arguments: Sequence[str]) -> int:
 
 def _library_error(error: Exception) -> int:
     """Report an error of the library in one line; any other exception is a bug and keeps its traceback."""
-    from slimnet.errors import SlimnetError
+    from slimnet.errors import SlimnetError, reason
 
+    if is_out_of_memory(error):
+        return terminal.failed(f"not enough memory ({reason(error)}); take smaller batches, images or networks")
     if not isinstance(error, SlimnetError):
         raise error
     return terminal.failed(str(error), error.exit_code)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, a device or torch's allocator on the CPU, which has no class of its own for that, ran out."""
+    import torch
+
+    allocator = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return allocator or isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -332,3 +332,13 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(command, device, tmp_
     assert written.err.count("\n") == 1
     assert f"there is no device '{device}' here" in written.err
     assert written.out == ""
+
+
+@pytest.mark.parametrize("make", [lambda: torch.empty(2**60), lambda: bytes(2**62), lambda: [0] * 2**60])
+def test_a_machine_without_the_memory_is_one_line(make, capsys, monkeypatch):
+    """What torch and Python raise themselves for sizes that no machine has; the work failed, the request was right."""
+    monkeypatch.setattr("slimnet_cli.options.sources.Source.load", lambda _: make())
+    assert slimnet_cli.run(["inspect", "net.pt", "--arch", "resnet20"]) == 1
+    written = capsys.readouterr().err.splitlines()
+    assert len(written) == 1
+    assert written[0].startswith("error: not enough memory (")
