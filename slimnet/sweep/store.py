@@ -71,7 +71,8 @@ class Store:
         except OSError as error:
             raise UsageError(f"{self._path}: {error.strerror}; name another folder") from error
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+            # Text that is not UTF-8 is refused by Python, without SQLite's code.
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR:
                 raise UsageError(f"{self._path}: not the table of a sweep ({error}); name another folder") from error
             raise SlimnetError(f"{self._path}: {error}; free space there, or name another folder") from error
         except (sqlite3.DatabaseError, UnicodeError) as error:

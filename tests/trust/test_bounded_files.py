@@ -252,6 +252,14 @@ def test_a_table_of_cells_with_a_damaged_name_is_none(name, place, tmp_path):
     assert "not the table of a sweep" in refusal(UsageError, Store, tmp_path / "sweep.sqlite")
 
 
+def test_a_text_in_a_table_of_cells_that_is_none_is_one_line(tmp_path):
+    store = Store(tmp_path / "sweep.sqlite")
+    with sqlite3.connect(tmp_path / "sweep.sqlite") as table:
+        values = "VALUES ('k', 0, CAST(x'c4' AS TEXT), '', 'waiting')"
+        table.execute(f"INSERT INTO cells (key, position, varied, recipe, state) {values}")
+    assert "not the table of a sweep" in refusal(UsageError, store.rows)
+
+
 @pytest.mark.parametrize("result", [{}, {"accuracy": 1, "dead_filters": 0.5, "seconds": 1.0}, {"seconds": []}])
 def test_the_result_of_a_cell_is_read_strictly(result):
     assert refusal(UsageError, Ending.of, result).startswith("the result of a cell")
