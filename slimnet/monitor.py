@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from slimnet.inspection import inspect
 from slimnet.modules.example_inputs import ExampleInputs, check_inputs
-from slimnet.planning.dead_channels import check_threshold
+from slimnet.planning.dead_channels import check_threshold, dead_by_scale
+from slimnet.planning.make_plan import make_plan
 from slimnet.surgery.cut_history import cuts_of
+from slimnet.tracing.trace import trace
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,8 @@ class Monitor:
     """
 
     def __init__(self, model: nn.Module, example_inputs: ExampleInputs, threshold: float = 1e-3) -> None:
-        check_inputs(model, example_inputs)
+        self._inputs = check_inputs(model, example_inputs)
         self.model, self.threshold = model, check_threshold(threshold)
-        self._inputs = example_inputs
 
     def read(self) -> Reading:
         """The network as it is now.
@@ -93,7 +93,8 @@ class Monitor:
         Raises:
             TraceError: its forward depends on data.
         """
-        plan = inspect(self.model, self._inputs, self.threshold).plan
+        graph = trace(self.model, self._inputs)
+        plan = make_plan(self.model, self._inputs, graph, dead_by_scale(graph, self.threshold))
         layers = tuple(
             LayerReading(each.name, each.channels_before, each.dead, each.channels_before - each.channels_after)
             for each in plan.layers

@@ -5,9 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from slimnet.planning.dead_channels import dead_by_scale
-from slimnet.planning.make_plan import make_plan
-from slimnet.tracing.trace import trace
+from slimnet.monitor import Monitor
 from slimnet.training.analysis.metrics import DEAD_BELOW
 from slimnet.training.loop.progress import Progress
 from slimnet.training.loop.training_run import TrainingRun
@@ -28,7 +26,7 @@ class Forecaster:
 
     def __init__(self, run: TrainingRun) -> None:
         self._run = run
-        self._example = torch.empty(1, run.data.channels, *run.data.image_size, device="cpu")
+        self._example = torch.empty(1, run.data.channels, *run.data.image_size, device=run.device)
         self._spent = 0.0
         self._began: float | None = None
         self._possible = True
@@ -41,17 +39,9 @@ class Forecaster:
             return progress
         start = time.perf_counter()
         try:
-            before, after = self._macs()
+            found = Monitor(self._run.model, self._example, DEAD_BELOW).read()
         except Exception:  # a failed forecast must not end the run
             self._possible = False
             return progress
         self._spent += time.perf_counter() - start
-        return replace(progress, macs=before, macs_if_slimmed=after)
-
-    def _macs(self) -> tuple[int, int]:
-        model = self._run.model
-        graph = trace(model, self._example)
-        plan = make_plan(model, self._example, graph, dead_by_scale(graph, DEAD_BELOW))
-        # A run that shrinks is compared with its initial network.
-        dense = plan.macs_before if self._run.plan is None else self._run.plan.macs_before
-        return dense, plan.macs_after
+        return replace(progress, macs=found.macs_dense, macs_if_slimmed=found.macs_if_slimmed)
