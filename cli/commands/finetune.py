@@ -18,6 +18,7 @@ from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.shared import architecture_option, as_one, json_option
 from slimnet_cli.options.sources import Source, find_source
+from slimnet_cli.options.tuning import step_options
 from slimnet_cli.output import terminal
 from slimnet_cli.progress.live_run import stop_on_interrupt
 
@@ -85,12 +86,7 @@ OPTIONS = (
     tuning("--optimiser", type=click.Choice(("sgd", "adam")), default="sgd", show_default=True, help="What trains."),
     tuning("--lr", type=float, default=0.01, show_default=True, help="The learning rate at the beginning."),
     tuning("--cosine/--constant", default=True, show_default=True, help="Let the rate fall to 0 along a cosine."),
-    tuning("--l2", type=float, default=1e-4, show_default=True, help="L2 in the gradient."),
-    tuning("--batch-size", type=click.IntRange(1), default=128, show_default=True, help="Images per step."),
-    tuning("--flips", is_flag=True, help="Mirror a random half of the images."),
-    tuning(
-        "--crop", type=click.IntRange(0), default=0, metavar="PIXELS", help="Shift images at random by up to this many."
-    ),
+    *step_options(tuning),
     tuning("--tests", type=click.IntRange(1), default=10, show_default=True, help="Evaluations, evenly spread."),
     tuning(
         "--validate",

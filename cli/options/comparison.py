@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from slimnet_cli.options.groups import in_group
 from slimnet_cli.options.shared import Command, as_one
+from slimnet_cli.options.tuning import step_options
 
 if TYPE_CHECKING:
     from slimnet.comparison import Settings
@@ -78,12 +79,7 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     tuning("--optimiser", type=click.Choice(("sgd", "adam")), default="sgd", show_default=True, help="Of fine-tuning."),
     tuning("--lr", type=float, help="Constant learning rate.  [default: 1e-3, as Li et al.]"),
     tuning("--cosine", is_flag=True, help="Let the rate fall to 0 along a cosine instead."),
-    tuning("--l2", type=float, default=1e-4, show_default=True, help="L2 in the gradient."),
-    tuning("--batch-size", type=click.IntRange(1), default=128, show_default=True, help="Images per step."),
-    tuning("--flips", is_flag=True, help="Mirror a random half of the images."),
-    tuning(
-        "--crop", type=click.IntRange(0), default=0, metavar="PIXELS", help="Shift images at random by up to this many."
-    ),
+    *step_options(tuning),
     tuning("--tests", type=click.IntRange(1), default=4, show_default=True, help="Tests during the fine-tuning."),
     judging("--batch", type=click.IntRange(1), default=1, show_default=True, help="Batch size for latency."),
     judging("--threads", type=click.IntRange(1), help="Number of threads.  [default: every core]"),
