@@ -26,7 +26,6 @@ def contender(name: str, source: str, network: Network) -> Contender:
     A bundle without a known architecture is represented by its ONNX model only.
     """
     from slimnet.benchmark import Contender
-    from slimnet.bundle import bundle
 
     path = Path(source)
     if path.suffix == ".onnx":
@@ -35,9 +34,8 @@ def contender(name: str, source: str, network: Network) -> Contender:
     if found.blueprint is None:
         return Contender(name, found.load(), None, {"weights": found.weights})
     files = {"weights": found.weights, "onnx": path / "model.onnx"}
-    known = network.or_else(found.blueprint.architecture)
-    module = None if known.arch is None else bundle.load(path, known.fresh(), trust=network.trust)
-    return Contender(name, module, files["onnx"], files)
+    can_be_built = network.or_else(found.blueprint.architecture).arch is not None
+    return Contender(name, found.load() if can_be_built else None, files["onnx"], files)
 
 
 def named(sources: Sequence[str]) -> list[tuple[str, str]]:
