@@ -35,11 +35,11 @@ def _library_error(error: Exception) -> int:
     """Report an error of the library in one line; any other exception is a bug and keeps its traceback."""
     from slimnet.errors import SlimnetError, reason
 
+    if isinstance(error, SlimnetError):
+        return terminal.failed(str(error), error.exit_code)
     if is_out_of_memory(error):
         return terminal.failed(f"not enough memory ({reason(error)}); take smaller batches, images or networks")
-    if not isinstance(error, SlimnetError):
-        raise error
-    return terminal.failed(str(error), error.exit_code)
+    raise error
 
 
 def is_out_of_memory(error: Exception) -> bool:
