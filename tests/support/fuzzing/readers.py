@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 import slimnet_cli
+import torch
 from slimnet_cli.options.workers import WorkerOptions
 from slimnet_cli.output.simulated_figures import known
 
@@ -15,6 +16,8 @@ from slimnet.checkpoint import load_checkpoint
 from slimnet.data import load_data
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.methods.iterative_pruning import RECORD, LadderRecord
+from slimnet.models import build
+from slimnet.models.architecture import BUILTIN_ARCHITECTURES
 from slimnet.report.methods.iterative_page import render_ladder
 from slimnet.report.paper.page import render_paper
 from slimnet.reproduction import results
@@ -66,11 +69,20 @@ def climb(folder: Path, _: Path) -> None:
 
 
 def is_short(recipe: Path) -> bool:
-    """Whether a recipe that can be read asks for no more than a moment's work: a long run is no fault."""
+    """Whether a recipe that can be read asks for a moment's work: a long run or a wide network is no fault."""
     with contextlib.suppress(OSError, UnicodeDecodeError, SlimnetError):
         found = Recipe.from_json(recipe.read_text())
-        return found.iterations <= LONGEST_RUN and found.batch_size <= LARGEST_BATCH
+        within = found.iterations <= LONGEST_RUN and found.batch_size <= LARGEST_BATCH
+        return within and parameters_of(found) <= LARGEST_NETWORK
     return True
+
+
+def parameters_of(recipe: Recipe) -> int:
+    """The number of parameters of a recipe's network; 0 if it is not one of slimnet's own."""
+    if recipe.arch not in BUILTIN_ARCHITECTURES:
+        return 0
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build(recipe.arch, recipe.arch_args).parameters())
 
 
 def train(folder: Path, recipe: Path, *arguments: object) -> None:
@@ -96,7 +108,7 @@ def reproduce(folder: Path, *arguments: object) -> None:
 
 
 WARM = ("digits", "--iterations", 2, "--batch-size", 8)
-LONGEST_RUN, LARGEST_BATCH = 20, 4096
+LONGEST_RUN, LARGEST_BATCH, LARGEST_NETWORK = 20, 4096, 100_000
 
 READERS: dict[str, tuple[Reader, ...]] = {
     "bundle": (
