@@ -57,12 +57,12 @@ def train(
 ) -> None:
     """Train with Adam and L2 regularisation, as in the paper, and store everything that is needed to resume.
 
-    DATA is "digits" (embedded), cifar10 or cifar100 (torchvision's folder ./data, or cifar10:FOLDER), a FILE.npz
-    with x_train, y_train, x_test and y_test (uint8, N×H×W×C), or a folder of images, with train/ and test/ or
-    val/ in it and a folder for each class in them, or in the layouts of TinyImageNet and ImageNet. In a folder, links
-    to files are followed, and train/, test/ and the folders of classes may be links. Links that would count images
-    twice (to a folder that holds the data set, or to an image or folder in it), deeper links to folders and broken
-    links are refused, or left out with --skip-broken.
+    DATA is "digits" (embedded), cifar10 or cifar100 (torchvision's folder in ./data, or ./data/cifar10.npz, or
+    cifar10:FOLDER for another than ./data), a FILE.npz with x_train, y_train, x_test and y_test (uint8, N×H×W×C), or
+    a folder of images, with train/ and test/ or val/ in it and a folder for each class in them, or in the layouts of
+    TinyImageNet and ImageNet. In a folder, links to files are followed, and train/, test/ and the folders of classes
+    may be links. Links that would count images twice (to a folder that holds the data set, or to an image or folder in
+    it), deeper links to folders and broken links are refused, or left out with --skip-broken.
 
     Defaults for the digits are those of the demo, a narrow basicnet and 2,500 iterations; for other data those of the
     paper on CIFAR, basicnet, Adam with L2 1e-4 and 406,250 iterations of 40 images. The number of classes and

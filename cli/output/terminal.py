@@ -161,7 +161,8 @@ def counting(say: Say, what: str) -> Callable[[int, int], None]:
 def progress(what: str, total: int) -> Iterator[Advance]:
     """Show progress: in a terminal a bar with the status below it, otherwise lines, which back off from ten seconds.
 
-    Call the yielded function with the number of finished steps and a short status.
+    Call the yielded function with the number of finished steps and a short status: figures, with commas between them.
+    How much is done and the time left come first, so that a narrow terminal shows them whatever the status is.
     """
     console = notes()
     with quiet_libraries():
@@ -173,12 +174,12 @@ def progress(what: str, total: int) -> Iterator[Advance]:
                 def advance(done: int, note: str) -> None:
                     bar.update(task, completed=done)
                     # Below the bar, because next to it a narrow terminal would truncate the status.
-                    live.update(Group(bar, Text(note, style="dim")) if note else bar)
+                    live.update(Group(bar, Text(in_lines(note, console.width), style="dim")) if note else bar)
 
                 yield advance
         else:
-            say = _seldom(lambda words: console.print(words, soft_wrap=True))
-            yield lambda done, note: say(f"{what}: {done}/{total}  {note}")
+            say, pace = _seldom(lambda words: console.print(words, soft_wrap=True)), Pace(total)
+            yield lambda done, note: say(", ".join(filter(None, (f"{what}: {done}/{total}", pace.left(done), note))))
 
 
 @contextlib.contextmanager
@@ -204,12 +205,44 @@ def board(what: str, total: int) -> Iterator[ProgressBoard]:
             )
 
 
+def in_lines(status: str, width: int) -> str:
+    """A status in lines of at most `width` columns; a figure stays in one line with its words where it fits."""
+    lines = [""]
+    for figure in status.split(", "):
+        joined = f"{lines[-1]}, {figure}" if lines[-1] else figure
+        # Room for the comma behind it.
+        if len(joined) < width or not lines[-1]:
+            lines[-1] = joined
+        else:
+            lines.append(figure)
+    return ",\n".join(lines)
+
+
+class Pace:
+    """The time that is left of a work of `total` steps, at the pace since the first look at it."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._first: tuple[int, float] | None = None
+
+    def left(self, done: int) -> str:
+        """The time left in words; empty at the first look and at the end."""
+        from slimnet.durations import in_two_units
+
+        now = time.monotonic()
+        first, began = self._first = self._first or (done, now)
+        if done <= first or done >= self._total:
+            return ""
+        seconds = (now - began) / (done - first) * (self._total - done)
+        return f"{in_two_units(seconds, smallest=60)} left" if round(seconds / 60) else "under a minute left"
+
+
 def _bar(console: Console) -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=28),
         TextColumn("{task.completed}/{task.total}"),
+        BarColumn(bar_width=28),
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,

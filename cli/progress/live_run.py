@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from slimnet.training.run.resumable_run import KeptRun
 
 STEPS_BETWEEN_REPORTS = 20
-PATIENCE = 30.0
+PATIENCE = 10.0
 """Seconds after which an early report is made at the end of the current step: twenty steps of a large network can take
-minutes."""
+minutes, and a file gets a line every ten seconds."""
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -70,15 +70,13 @@ def watch(
     earlier: Iterable[Progress] = (),
 ) -> None:
     """Train to the end, or until a stop request, and show progress; `earlier` are a resumed run's first reports."""
-    first: Progress | None = None
     macs, steps = "", StepTime(earlier)
     with terminal.progress("Training", run.recipe.iterations) as advance:
         for progress in run:
-            first = first or progress
             steps.add(progress)
             macs = share_of_macs(progress) or macs
             pace = "" if progress.macs_left is None else str(steps)
-            advance(progress.iteration, f"{described(progress)}{pace}{macs}{time_left(first, progress)}")
+            advance(progress.iteration, f"{described(progress)}{pace}{macs}")
             for listen in listeners:
                 listen(progress)
 
@@ -104,17 +102,6 @@ def share_of_macs(progress: Progress) -> str:
     if progress.macs is None or progress.macs_if_slimmed is None:
         return ""
     return f", {100 * progress.macs_if_slimmed / max(1, progress.macs):.0f} % of the MACs if slimmed now"
-
-
-def time_left(first: Progress, now: Progress) -> str:
-    """The remaining time at the pace so far; empty in a terminal, whose bar shows it."""
-    from slimnet.durations import in_two_units
-    from slimnet.training.run.run_status import seconds_left
-
-    if terminal.notes().is_terminal or now.iteration == first.iteration:
-        return ""
-    seconds = seconds_left([first, now])
-    return f", {in_two_units(seconds, smallest=60)} left" if round(seconds / 60) else ", under a minute left"
 
 
 @contextmanager

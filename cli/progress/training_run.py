@@ -16,6 +16,7 @@ from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.recipe import RecipeOptions
 from slimnet_cli.options.run_outputs import Keeping
 from slimnet_cli.output import terminal
+from slimnet_cli.output.run_header import show_header
 from slimnet_cli.progress import live_run
 from slimnet_cli.progress.signals import Terminated
 
@@ -195,6 +196,7 @@ class Request:
         """Train to the end, or to a stop request; only the first process shows it."""
         with live_run.stop_on_interrupt(run.stop, patient=self.ranks.count > 1):
             if self.ranks.first:
+                show_header(run)
                 live_run.watch(reports, listeners, earlier)
             else:
                 for _ in reports:

@@ -22,8 +22,8 @@ def load_data(
     """Load the data set that `source` names.
 
     - `digits`: embedded, 16×16, grey.
-    - `cifar10`, `cifar100`, or `cifar10:ROOT`: torchvision's folder below ROOT (default: `data`);
-      with `download` it is downloaded if it is missing.
+    - `cifar10`, `cifar100`, or `cifar10:ROOT`: torchvision's folder below ROOT (default: `data`), or else
+      `cifar10.npz` there; with `download` it is downloaded if both are missing.
     - a path that ends in .npz: `x_train`, `y_train`, `x_test`, `y_test`.
     - a folder: `train/` and `test/` or `val/`, a folder for each class in them, or TinyImageNet's or ImageNet's
       own layout. Images are resized and cropped to `image_size` × `image_size` pixels and decoded once, into `cache`;

@@ -10,7 +10,7 @@ import bundles
 import pytest
 import slimnet_cli
 import torch
-from processes import LONGEST_WAIT
+from processes import LONGEST_WAIT, read_to_progress
 from slimnet_cli.commands.inspect import histogram
 from slimnet_cli.options.network import usual_shape
 from torch import nn
@@ -266,8 +266,7 @@ def test_interrupted_training_saves_where_it_got_to(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("Training: ")
+    read_to_progress(process.stderr)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=LONGEST_WAIT)
     assert process.returncode == 130

@@ -16,15 +16,19 @@ import pytest
 import slimnet_cli
 import torch
 from command_line import SHORT, TINY, recipe_of, run
-from processes import LONGEST_WAIT
+from processes import LONGEST_WAIT, read_to_progress
 from runs import everything
 from slimnet_cli.progress import live_run
 
 from slimnet.data import load_data
+from slimnet.models import build
 from slimnet.training import Progress, Recipe, train
 from slimnet.training.recipe.recipe import DIGITS_DEMO
 from slimnet.training.run.checkpoints import newest
 from slimnet.training.run.run_folder import read_history, reopen_run
+
+HEADER = 4
+"""The lines before the first progress: network and device, images, length, schedule."""
 
 # ---- what is left behind
 
@@ -75,8 +79,7 @@ def interrupted(folder: Path, *, by: signal.Signals, iterations: int) -> subproc
     script = "import slimnet_cli, slimnet_cli.output.terminal as t; t.SECONDS_BETWEEN_LINES = 0; slimnet_cli.main()"
     command = [sys.executable, "-c", script, "train", "digits", *SHORT, "--iterations", str(iterations)]
     process = subprocess.Popen([*command, "-o", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("Training: ")
+    read_to_progress(process.stderr)
     process.send_signal(by)
     out, err = process.communicate(timeout=LONGEST_WAIT)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
@@ -203,9 +206,9 @@ def test_a_folder_in_use_is_one_line(begun, capsys):
 
 def test_a_run_that_diverges_is_one_line_with_advice(tmp_path, capsys):
     assert run("digits", *SHORT, "--iterations", 40, "--lr", "1e30", "-o", tmp_path / "run") == 1
-    written = capsys.readouterr().err
-    assert written.startswith("error: the loss became nan between iterations 0 and 20; train with a learning rate")
-    assert written.count("\n") == 1
+    *header, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("error: the loss became nan between iterations 0 and 20; train with a learning rate")
+    assert len(header) == HEADER
 
 
 def test_a_full_disk_is_one_line(tmp_path, capsys):
@@ -216,13 +219,27 @@ def test_a_full_disk_is_one_line(tmp_path, capsys):
         assert run("digits", *SHORT, "--iterations", 40, "--checkpoint-every", 20, "-o", tmp_path / "run") == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    written = capsys.readouterr().err
-    assert written.startswith(f"error: cannot write {tmp_path}/run/checkpoints/00000020.pt: ")
-    assert written.count("\n") == 1
+    *header, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(f"error: cannot write {tmp_path}/run/checkpoints/00000020.pt: ")
+    assert len(header) == HEADER
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
 # ---- what is shown
+
+
+def test_the_first_lines_say_what_is_trained_on_what_and_how(tmp_path, capsys):
+    """Oracle: by hand, and the parameters of the same network, built by the library."""
+    options = ("--iterations", 40, "--drops", "20,30", "--lr", 0.01)
+    assert run("digits", *SHORT, *options, "-o", tmp_path / "net.pt") == 0
+    lines = capsys.readouterr().err.splitlines()
+    network = build("basicnet", {"widths": [4, 8], "pool_after": [1], "hidden": 8, "in_channels": 1})
+    assert lines == [
+        f"basicnet: {sum(each.numel() for each in network.parameters()):,} parameters, on cpu with 1 thread",
+        "digits: 1,438 training and 359 test images, 16 × 16 × 1, 10 classes",
+        "40 iterations of 20 images, 0.56 epochs",
+        "adam, learning rate 0.01, × 0.1 at 20 and 30",
+    ]
 
 
 def progress(**changes: object) -> Progress:
@@ -234,16 +251,6 @@ def test_a_report_is_shown_in_the_words_of_people():
     assert live_run.described(now) == "epoch 2.3, loss 0.500, accuracy 25 %, 12 % of the filters dead"
     assert live_run.share_of_macs(now) == ", 25 % of the MACs if slimmed now"
     assert live_run.share_of_macs(progress(seconds=1.0)) == ""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "left"), [(1.0, "under a minute left"), (60.0, "2 min left"), (3000.0, "1 h 40 min left")]
-)
-def test_the_time_left_goes_by_the_pace_so_far(seconds, left):
-    """By hand: 20 steps took so long, and 40 are left."""
-    first, now = progress(seconds=5.0), progress(iteration=60, seconds=5.0 + seconds * 2)
-    assert live_run.time_left(first, now) == f", {left}"
-    assert live_run.time_left(first, first) == ""
 
 
 def test_help_lists_the_options_in_groups(capsys):

@@ -16,7 +16,7 @@ import pytest
 import slimnet_cli
 import torch
 from command_line import SHORT
-from processes import forkserver
+from processes import forkserver, read_to_progress
 from slimnet_cli.progress.signals import Terminated, end_on_signals, on_signals
 
 from slimnet.models import build
@@ -151,11 +151,10 @@ def test_under_nohup_a_run_outlives_its_terminal(tmp_path):
         process = subprocess.Popen(training(folder), stderr=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("Training: ")
+    read_to_progress(process.stderr)
     process.send_signal(signal.SIGHUP)
     for _ in range(3):
-        assert process.stderr.readline().startswith("Training: ")
+        read_to_progress(process.stderr)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate()
     assert process.returncode == 130

@@ -97,3 +97,43 @@ def test_what_is_no_file_or_has_no_end_is_refused_before_its_sum_is_made(cifar10
     make(path)
     with pytest.raises(DataError, match=message):
         load_data(f"cifar10:{cifar10}")
+
+
+def npz(path: Path, *, shape: tuple[int, ...] = (32, 32, 3), classes: int = 10) -> np.ndarray:
+    """An image of each class, for training and for testing; returns the training images."""
+    pixels = np.random.default_rng(5).integers(0, 256, (classes, *shape), dtype=np.uint8)
+    labels = np.arange(classes)
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    return pixels
+
+
+def test_without_torchvisions_folder_an_npz_is_found_in_data(tmp_path, monkeypatch):
+    """Oracle: the bytes in the file; a folder that is there comes first, be it damaged."""
+    pixels = npz(tmp_path / "data" / "cifar10.npz")
+    monkeypatch.chdir(tmp_path)
+    for source in ("cifar10", f"cifar10:{tmp_path / 'data'}"):
+        assert np.array_equal(load_data(source).x_train.numpy(), pixels)
+    (tmp_path / "data" / "cifar-10-batches-py").mkdir()
+    with pytest.raises(DataError, match="its files are damaged"):
+        load_data("cifar10")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"shape": (28, 28, 1)}, "has images of 28 × 28 × 1 in 10 classes, and cifar10 has 32 × 32 × 3 in 10; to use"),
+        ({"classes": 7}, "has images of 32 × 32 × 3 in 7 classes, and cifar10 has 32 × 32 × 3 in 10; to use"),
+        (None, "not a readable .npz"),
+    ],
+)
+def test_an_npz_of_other_images_is_not_taken_for_cifar(content, message, tmp_path):
+    path = tmp_path / "cifar10.npz"
+    if content is None:
+        path.write_bytes(b"half")
+    else:
+        npz(path, **content)
+    with pytest.raises(DataError, match=message) as caught:
+        load_data(f"cifar10:{tmp_path}")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import TextIO
 
 PRELOADED = ["torch._dynamo", "slimnet.training.run.resumable_run", "slimnet.data.digits"]
 """What the children would each take seconds to import; DistributedDataParallel wants torch._dynamo."""
@@ -16,6 +17,14 @@ def forkserver() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context
+
+
+def read_to_progress(lines: TextIO | None) -> str:
+    """Read what a training process prints up to its next line of progress, and return that line."""
+    assert lines is not None
+    found = next((line for line in lines if line.startswith("Training: ")), None)
+    assert found is not None, "it ended before it showed any progress"
+    return found
 
 
 def below(pid: int) -> list[int]:

@@ -5,6 +5,7 @@ from slimnet.report import formatting
 from slimnet.report.network.text import Tile
 from slimnet.report.training.record import TrainingRecord
 from slimnet.training import Recipe
+from slimnet.training.recipe.schedule import schedule_in_words
 from slimnet.training.run.savings import Savings
 
 OPTIMISERS = {
@@ -69,7 +70,7 @@ def recipe_rows(record: TrainingRecord) -> list[tuple[str, str]]:
         ("Data", recipe.data if recipe.image_size is None else f"{recipe.data}, {recipe.image_size} pixels"),
         ("Optimiser", _optimiser(recipe)),
         *((name, value) for name, value in _regularisers(recipe) if value),
-        ("Learning rate", _schedule(recipe)),
+        ("Learning rate", schedule_in_words(recipe)),
         ("Iterations", _length(record)),
         ("Batch", f"{recipe.batch_size} images{_variation(recipe)}"),
         ("Precision", recipe.precision),
@@ -203,14 +204,6 @@ def _scales(recipe: Recipe) -> list[tuple[str, float | None]]:
         ("Learning rate of γ ×", recipe.gamma_lr_scale if recipe.gamma_lr_scale != 1 else None),
         ("Learning rate of β ×", recipe.beta_lr_scale if recipe.beta_lr_scale != 1 else None),
     ]
-
-
-def _schedule(recipe: Recipe) -> str:
-    if recipe.cosine:
-        return f"{recipe.lr:g}, falling to 0 along a cosine"
-    if not recipe.drops:
-        return f"{recipe.lr:g}"
-    return f"{recipe.lr:g}, × {recipe.drop_factor:g} at {' and '.join(f'{drop:,}' for drop in recipe.drops)}"
 
 
 def _length(record: TrainingRecord) -> str:
