@@ -68,6 +68,10 @@ def train(
     paper on CIFAR, basicnet, Adam with L2 1e-4 and 406,250 iterations of 40 images. The number of classes and
     of colour channels comes from the data.
 
+    With --validate some training images are held out, and the network is evaluated on them while it trains; with
+    --tests alone it is evaluated on the test images. What is trained does not depend on the evaluations. The weights
+    of the best one are kept beside the last, as model_best.pt, which slimnet slim DIR/model_best.pt takes.
+
     DIR becomes the run's folder: recipe, metrics, checkpoints, the trained model.pt and a report; with --shrink also
     slim/, the network without what died, certified against model.pt, with a certificate of what was set to zero in
     training. Ctrl-C finishes the current step, saves and exits, and so do SIGTERM and a closed terminal (without
@@ -77,7 +81,7 @@ def train(
     from slimnet.training.loop.distributed import joined, lost_peers_reported
 
     path, folder = _destination(out, resume)
-    keeping.refuse_impossible(folder=folder)
+    keeping.refuse_impossible(folder=folder, held_out=bool(requested.fields.get("held_out")))
     with (
         denormals_flushed(),
         joined(machine.chosen_device()) as ranks,
@@ -115,6 +119,7 @@ def _show(finished: Finished, as_json: bool) -> None:
         paths = {name: getattr(finished, name) for name in ("checkpoint", "folder", "report", "bundle")}
         document: dict[str, Any] = {name: path and str(path) for name, path in paths.items()}
         document |= {"accuracy": dataclasses.asdict(accuracy), "dead_filters": dead, "seconds": run.seconds}
+        document |= {"best": best_as_data(finished), "course": course_as_data(finished)}
         document |= {"savings": finished.savings and dataclasses.asdict(finished.savings)}
         terminal.emit(document | {"recipe": dataclasses.asdict(run.recipe)})
         return
@@ -122,11 +127,39 @@ def _show(finished: Finished, as_json: bool) -> None:
     lines = [
         f"{100 * accuracy.top1:.2f} % accuracy on {accuracy.n} test images, {100 * dead:.0f} % of the filters dead",
         *saved_in_words(finished.savings),
+        *best_in_words(finished),
         f"saved to {finished.checkpoint}",
         *(f"{name}: {path}" for name, path in outputs.items() if path),
         f"next: {_next(finished)}",
     ]
     terminal.result().print("\n".join(lines), soft_wrap=True)
+
+
+def best_in_words(finished: Finished) -> list[str]:
+    """The best evaluation of a run that was validated, in a line."""
+    best, data = finished.best, finished.run.validation
+    if best is None:
+        return []
+    chosen = "held-out" if finished.run.recipe.held_out else "test"
+    line = (
+        f"best of {len(finished.course)} evaluations on {len(data.x_test):,} {chosen} images: "
+        f"{100 * best.validation_accuracy:.2f} % after {best.iteration:,} iterations"
+    )
+    return [line, f"its weights, chosen by these images: {finished.best_checkpoint}"]
+
+
+def best_as_data(finished: Finished) -> dict[str, Any] | None:
+    """The best evaluation for machines."""
+    best = finished.best
+    if best is None:
+        return None
+    images = "held out" if finished.run.recipe.held_out else "test"
+    return {"checkpoint": str(finished.best_checkpoint), "images": images} | dataclasses.asdict(best)
+
+
+def course_as_data(finished: Finished) -> list[tuple[int, float]]:
+    """The error, 0..1, at each evaluation, as slimnet finetune has it."""
+    return [(each.iteration, 1 - (each.validation_accuracy or 0.0)) for each in finished.course]
 
 
 def saved_in_words(savings: Savings | None) -> list[str]:

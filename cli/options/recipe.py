@@ -90,6 +90,13 @@ OPTIONS = (
     images("--flips/--no-flips", default=None, help="Mirror a random half of them."),
     images("--crop", type=int, metavar="PIXELS", help="Shift each at random by up to this many pixels."),
     images("--image-size", type=int, metavar="PIXELS", help="Resize images to this size."),
+    images(
+        "--validate",
+        "held_out",
+        type=click.FloatRange(0, 1, max_open=True),
+        metavar="SHARE",
+        help="Hold out this share of the training images, and keep the weights with the lowest error on them too.",
+    ),
     machine("--precision", type=click.Choice(("fp32", "bf16")), help="bf16 computes in bfloat16 over float32 weights."),
     machine("--sync-batchnorm", is_flag=True, default=None, help="BatchNorm over the whole batch of several GPUs."),
 )

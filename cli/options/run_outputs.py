@@ -14,12 +14,19 @@ from slimnet_cli.options.shared import as_one
 from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
-    from slimnet.training import Accuracy, Progress, TrainingRun
+    from slimnet.training import Accuracy, Progress, Recipe, TrainingRun
+    from slimnet.training.run.sessions import Session
 
 output = in_group("Output")
 
+EVALUATIONS = 10
+"""The default number of evaluations of a run that holds out images."""
+
 TENSORBOARD = "tensorboard"
-SERIES = ("loss", "accuracy", "sparsity", "epoch", "macs_if_slimmed", "macs_left", "revived", "revived_alive")
+SERIES = (
+    *("loss", "accuracy", "validation_accuracy", "sparsity", "epoch"),
+    *("macs_if_slimmed", "macs_left", "revived", "revived_alive"),
+)
 
 OPTIONS = (
     output("--checkpoint-every", type=click.IntRange(1), metavar="N", help="Iterations.  [default: about a minute]"),
@@ -29,6 +36,13 @@ OPTIONS = (
         is_flag=True,
         help="With --shrink: train the dense network beside it, and count removed filters that come back there, and "
         "how many of them are alive at the end.",
+    ),
+    output(
+        "--tests",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Evaluations, evenly spread, on the images of --validate or else the test images; the weights of the best "
+        "are DIR/model_best.pt.  [default: 10 with --validate]",
     ),
     output("--tensorboard", is_flag=True, help="Write DIR/tensorboard as well."),
 )
@@ -41,9 +55,10 @@ class Keeping:
     checkpoint_every: int | None = None
     report: bool = True
     shadow: bool = False
+    tests: int | None = None
     tensorboard: bool = False
 
-    def refuse_impossible(self, *, folder: bool) -> None:
+    def refuse_impossible(self, *, folder: bool, held_out: bool) -> None:
         """Refuse outputs that need a folder or a package that is missing.
 
         Raises:
@@ -51,6 +66,8 @@ class Keeping:
         """
         if not folder and (self.tensorboard or self.checkpoint_every):
             raise click.UsageError("checkpoints and TensorBoard need a folder: -o DIR")
+        if not folder and (self.tests or held_out):
+            raise click.UsageError("the weights of the best evaluation need a folder: -o DIR")
         if self.tensorboard:
             try:
                 import torch.utils.tensorboard  # noqa: F401
@@ -58,6 +75,14 @@ class Keeping:
                 raise click.UsageError(
                     "--tensorboard needs the package tensorboard: pip install tensorboard"
                 ) from error
+
+    def evaluations(self, recipe: Recipe, session: Session | None) -> int:
+        """How often a run is validated; a resumed one as often as before, unless the command line says otherwise."""
+        if self.tests is not None:
+            return self.tests
+        if session is not None:
+            return session.evaluations
+        return EVALUATIONS if recipe.held_out else 0
 
     @contextmanager
     def listeners(self, folder: Path | None, iteration: int) -> Iterator[list[Callable[[Progress], None]]]:

@@ -82,14 +82,15 @@ def find_source(path: str, network: Network) -> Source:
     if network.arch is not None:
         return Source(place, place, network)
     if _is_model_of_run(place):
-        return _of_run(place.parent, network)
+        return _of_run(place.parent, network, place)
     raise click.UsageError(f"{path} is a checkpoint; name its network with --arch")
 
 
 def _is_model_of_run(path: Path) -> bool:
     from slimnet.training.run.run_folder import MODEL, RECIPE
+    from slimnet.training.run.validation import BEST
 
-    return path.name == MODEL and (path.parent / RECIPE).is_file()
+    return path.name in (MODEL, BEST) and (path.parent / RECIPE).is_file()
 
 
 def _of_folder(folder: Path, network: Network) -> Source:
@@ -115,7 +116,8 @@ def _of_bundle(folder: Path, network: Network) -> Source:
     return Source(folder, folder / WEIGHTS, network, blueprint=read_blueprint(folder))
 
 
-def _of_run(folder: Path, network: Network) -> Source:
+def _of_run(folder: Path, network: Network, weights: Path | None = None) -> Source:
+    """A run with its newest weights, or those of a file in its folder."""
     from slimnet.training.run.run_folder import recipe_of
 
     recipe = recipe_of(folder)
@@ -126,7 +128,7 @@ def _of_run(folder: Path, network: Network) -> Source:
     if network.trust or network.arch is not None:
         recipe = recipe.trusted(arguments=network.trust)
     known = replace(network, arch=recipe.arch, arch_args=recipe.arch_args)
-    return Source(folder, _newest(folder), known, recipe=recipe)
+    return Source(folder, weights or _newest(folder), known, recipe=recipe)
 
 
 def _newest(folder: Path) -> Path:

@@ -70,13 +70,14 @@ def watch(
     earlier: Iterable[Progress] = (),
 ) -> None:
     """Train to the end, or until a stop request, and show progress; `earlier` are a resumed run's first reports."""
-    macs, steps = "", StepTime(earlier)
+    macs, validated, steps = "", "", StepTime(earlier)
     with terminal.progress("Training", run.recipe.iterations) as advance:
         for progress in run:
             steps.add(progress)
             macs = share_of_macs(progress) or macs
+            validated = validation_in_words(progress) or validated
             pace = "" if progress.macs_left is None else str(steps)
-            advance(progress.iteration, f"{described(progress)}{pace}{macs}")
+            advance(progress.iteration, f"{described(progress)}{validated}{pace}{macs}")
             for listen in listeners:
                 listen(progress)
 
@@ -95,6 +96,14 @@ def described(progress: Progress) -> str:
         f"epoch {progress.epoch:.1f}, loss {progress.loss:.3f}, accuracy {100 * progress.accuracy:.0f} %, "
         f"{100 * progress.sparsity:.0f} % of the filters dead{removed}"
     )
+
+
+def validation_in_words(progress: Progress) -> str:
+    """The accuracy at an evaluation, and the best one so far; empty for other reports."""
+    if progress.validation_accuracy is None or progress.validation_best is None:
+        return ""
+    now, best = 100 * progress.validation_accuracy, 100 * progress.validation_best
+    return f", validation {now:.1f} % (best {best:.1f} %)"
 
 
 def share_of_macs(progress: Progress) -> str:

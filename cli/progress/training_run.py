@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from slimnet.training.run.resumable_run import KeptRun
     from slimnet.training.run.run_folder import RunFolder
     from slimnet.training.run.savings import Savings
+    from slimnet.training.run.validation import Best
+
+    Opened = tuple[RunFolder | None, Callable[[Any], TrainingRun], int]
+    """The folder of a run, in the first process; a function that creates the run; the number of its evaluations."""
 
 BUNDLE = "slim"
 """The folder of the slim network of a run that shrank, in the run's folder."""
@@ -40,7 +44,10 @@ GPU_STEPS_BETWEEN_REPORTS = 100
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run; outputs that were not written are None, and so are savings if nothing was removed."""
+    """A finished run; outputs that were not written are None, and so are savings if nothing was removed.
+
+    `best` is the best evaluation of a run that was validated, and `course` are the reports of all its evaluations.
+    """
 
     run: TrainingRun
     accuracy: Accuracy
@@ -49,6 +56,15 @@ class Finished:
     report: Path | None = None
     bundle: Path | None = None
     savings: Savings | None = None
+    best: Best | None = None
+    course: tuple[Progress, ...] = ()
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The weights of the best evaluation."""
+        from slimnet.training.run.validation import BEST
+
+        return self.checkpoint.with_name(BEST)
 
 
 @dataclass(frozen=True)
@@ -97,8 +113,8 @@ class Request:
         from slimnet.training.run.run_folder import read_history
         from slimnet.training.run.savings import Savings
 
-        with self._reopened() if self.resume else self._created() as (folder, begin):
-            kept = self._kept(folder, begin)
+        with self._reopened() if self.resume else self._created() as (folder, begin, evaluations):
+            kept = self._kept(folder, begin, evaluations)
             with self.keeping.listeners(folder and folder.path, kept.run.iteration) as listeners:
                 self._train(kept.run, kept, listeners, kept.first_reports)
             checkpoint = kept.close()
@@ -110,11 +126,14 @@ class Request:
             accuracy = accuracy_of(kept.run)
             report = self.keeping.write_report(self.path, kept.run, accuracy)
             bundle = write_bundle(kept.run, checkpoint) if kept.recipe.shrink_every else None
-            savings = Savings.of(read_history(self.path).progress)
-            return Finished(kept.run, accuracy, checkpoint, self.path, report, bundle, savings)
+            reports = read_history(self.path).progress
+            course = tuple(each for each in reports if each.validation_accuracy is not None)
+            best = kept.validation.best if kept.validation else None
+            savings = Savings.of(reports)
+            return Finished(kept.run, accuracy, checkpoint, self.path, report, bundle, savings, best, course)
 
     @contextmanager
-    def _created(self) -> Iterator[tuple[RunFolder | None, Callable[[Any], TrainingRun]]]:
+    def _created(self) -> Iterator[Opened]:
         from slimnet.training.run.run_folder import create_run, refuse_taken
 
         if self.ranks.first:
@@ -124,10 +143,10 @@ class Request:
         run = self._begin(recipe, images, self._threads(recipe))(None)
         with ExitStack() as stack:
             folder = stack.enter_context(create_run(self.path, recipe)) if self.ranks.first else None
-            yield folder, lambda _: run
+            yield folder, lambda _: run, self.keeping.evaluations(recipe, None)
 
     @contextmanager
-    def _reopened(self) -> Iterator[tuple[RunFolder | None, Callable[[Any], TrainingRun]]]:
+    def _reopened(self) -> Iterator[Opened]:
         from slimnet.training.loop.resume_checks import refuse_difference
         from slimnet.training.run.run_folder import reopen_run
 
@@ -139,7 +158,8 @@ class Request:
             recipe = wished
             images = self._images(recipe.data, recipe.image_size)
             threads = session.threads if session else self._threads(recipe)
-            yield folder, self._begin(recipe, images, threads, session.every if session else None)
+            begin = self._begin(recipe, images, threads, session.every if session else None)
+            yield folder, begin, self.keeping.evaluations(recipe, session)
 
     def _fresh(self) -> tuple[Recipe, ImageData]:
         """The recipe of a new run, and its data."""
@@ -180,12 +200,13 @@ class Request:
 
         return begin
 
-    def _kept(self, folder: RunFolder | None, begin: Callable[[Any], TrainingRun]) -> KeptRun:
+    def _kept(self, folder: RunFolder | None, begin: Callable[[Any], TrainingRun], evaluations: int) -> KeptRun:
         from slimnet.training.run.resumable_run import Interval, KeptRun
 
-        kept = KeptRun(folder, begin, ranks=self.ranks, interval=Interval(self.keeping.checkpoint_every))
+        interval = Interval(self.keeping.checkpoint_every)
+        kept = KeptRun(folder, begin, ranks=self.ranks, interval=interval, evaluations=evaluations)
         if folder is not None and self.resume:
-            for path in kept.damaged:
+            for path in (*kept.damaged, *(kept.validation.damaged if kept.validation else ())):
                 terminal.note(f"a checkpoint is damaged and was set aside as {path}")
             terminal.note(f"resuming from iteration {kept.run.iteration} of {kept.recipe.iterations}")
         return kept

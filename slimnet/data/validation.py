@@ -1,4 +1,4 @@
-"""hold_out: a part of the training images set aside, to choose by."""
+"""hold_out: a part of the training images set aside, to choose by; divided: beside the rest."""
 
 from dataclasses import replace
 
@@ -9,6 +9,20 @@ from slimnet.errors import DataError, UsageError
 
 SEED = 0
 """Decides which images are held out: the same ones every time."""
+
+
+def divided(images: ImageData, share: float) -> tuple[ImageData, ImageData]:
+    """The data set without a random `share`, 0..1, of its training images, and the one whose test images these are.
+
+    For a share of 0 both are the data set itself.
+
+    Raises:
+        UsageError, DataError: as `hold_out`.
+    """
+    if not share:
+        return images, images
+    held = hold_out(images, share)
+    return replace(held, x_test=images.x_test, y_test=images.y_test), held
 
 
 def hold_out(images: ImageData, share: float) -> ImageData:

@@ -173,6 +173,10 @@ def test_runs_that_are_named_by_their_recipe_keep_their_names_as_fields_are_adde
     rounded = dataclasses.replace(DIGITS_DEMO, shrink_every=50, shrink_round=8)
     assert Recipe.from_json(rounded.to_json()) == rounded
     assert len({Cell(dataclasses.replace(rounded, shrink_round=n), "").key for n in (1, 8, 16)}) == 3
+    held = dataclasses.replace(DIGITS_DEMO, held_out=0.1)
+    assert Recipe.from_json(held.to_json()) == held
+    assert Cell(held, "").key != Cell(DIGITS_DEMO, "").key
+    assert Recipe.from_json(DIGITS_DEMO.to_json()).held_out == 0.0
 
 
 @pytest.mark.parametrize("multiple", [0, 1.5, True, -8])

@@ -67,7 +67,7 @@ def recipe_rows(record: TrainingRecord) -> list[tuple[str, str]]:
     recipe = record.recipe
     return [
         ("Network", str(Architecture(recipe.arch, recipe.arch_args))),
-        ("Data", recipe.data if recipe.image_size is None else f"{recipe.data}, {recipe.image_size} pixels"),
+        ("Data", _data(recipe)),
         ("Optimiser", _optimiser(recipe)),
         *((name, value) for name, value in _regularisers(recipe) if value),
         ("Learning rate", schedule_in_words(recipe)),
@@ -166,6 +166,12 @@ def _cost(record: TrainingRecord) -> Tile:
 def _rate(record: TrainingRecord) -> str:
     seconds = record.last.seconds
     return formatting.figures(record.last.iteration / seconds) if seconds > 0 else "–"
+
+
+def _data(recipe: Recipe) -> str:
+    size = "" if recipe.image_size is None else f", {recipe.image_size} pixels"
+    held = f", {100 * recipe.held_out:g} % of the training images held out" if recipe.held_out else ""
+    return f"{recipe.data}{size}{held}"
 
 
 def _optimiser(recipe: Recipe) -> str:

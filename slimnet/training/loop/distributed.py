@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 from torch import distributed, nn
 
@@ -55,6 +56,10 @@ class Ranks:
     def part(self) -> tuple[int, int]:
         """The index of this process's part of a batch, and the number of parts."""
         return self.number, self.count
+
+    def own_seed(self, seed: int) -> int:
+        """A different seed for each process."""
+        return int(np.random.SeedSequence((seed, self.number)).generate_state(1, np.uint64)[0] >> 1)
 
     def check(self, recipe: Recipe, device: torch.device) -> None:
         """Refuse a recipe that this number of processes cannot train.

@@ -22,6 +22,8 @@ class Progress:
     the first cut on. `projection_change` is the largest change of a layer's input when they were set to zero, relative
     to the layer's largest input, if it was measured. `revived` counts the removed channels that came back in its
     shadow, if there is one, and `revived_alive` those of them that are alive there at this report.
+    `validation_accuracy` (0..1) is that of the network on the images that the run is validated on, and
+    `validation_best` the highest so far; only the reports of evaluations have them.
     """
 
     iteration: Count
@@ -38,6 +40,8 @@ class Progress:
     projection_change: Amount | None = None
     revived: Count | None = None
     revived_alive: Count | None = None
+    validation_accuracy: Share | None = None
+    validation_best: Share | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from slimnet.data import ImageData
+from slimnet.data.validation import divided
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.models import build
 from slimnet.modules.copying import check_filled
@@ -63,7 +63,8 @@ class TrainingRun(Iterator[Progress]):
 
     Attributes:
         recipe: its recipe.
-        data: its data.
+        data: its data, without the training images that the recipe holds out.
+        validation: a data set whose test images are those held out, or the test images of the data if none are.
         model: the network, in train mode; it may be evaluated or saved outside of `next`. If the recipe shrinks, it
             becomes narrower.
         iteration: steps taken so far.
@@ -93,7 +94,8 @@ class TrainingRun(Iterator[Progress]):
     ) -> None:
         if every is not None and every < 1:
             raise UsageError(f"a report every {every} iterations cannot be; it must be at least 1")
-        self.recipe, self.data, self.ranks = recipe, data, ranks
+        self.recipe, self.ranks = recipe, ranks
+        self.data, self.validation = divided(data, recipe.held_out)
         self.tuning = tuning or Tuning()
         self.iteration = 0
         self.history: list[Snapshot] = []
@@ -108,9 +110,9 @@ class TrainingRun(Iterator[Progress]):
             raise UsageError("only the network that the recipe builds can shrink; set shrink_every=0")
         self._tally = Tally(self.device)
         self.model = self._built(model, resumed=state is not None)
-        check_fits(self.model, data)
+        check_fits(self.model, self.data)
         self._step = Step(recipe, self.model, Regularisers(recipe, self.model, self._costs()))
-        self._shrinking = Shrinking(recipe, self.model, self._step, data, ranks)
+        self._shrinking = Shrinking(recipe, self.model, self._step, self.data, ranks)
         self._advance = self._make_advance()
         if state is not None:
             self._restore(state)
@@ -131,7 +133,7 @@ class TrainingRun(Iterator[Progress]):
                     model = build(self.recipe.arch, self.recipe.arch_args) if resumed else first_network(self.recipe)
             model.to(self.device).train()
             if not self.ranks.first:
-                torch.manual_seed(_mixed(self.recipe.seed, self.ranks.number))
+                torch.manual_seed(self.ranks.own_seed(self.recipe.seed))
             self._random = random_number_states([self.device])
         set_initial_values(self.recipe, model)
         if self.recipe.sync_batchnorm and self.ranks.count > 1:
@@ -151,7 +153,7 @@ class TrainingRun(Iterator[Progress]):
             raise UsageError("a shadow shows what shrinking changes; set shrink_every as well")
         if self.ranks.count > 1:
             raise UsageError(f"{self.ranks.count} processes cannot train a shadow together; train it in one")
-        dense = dataclasses.replace(self.recipe, shrink_every=0, shrink_round=1)
+        dense = dataclasses.replace(self.recipe, shrink_every=0, shrink_round=1, held_out=0.0)
         if state is None:
             return Shadow(TrainingRun(dense, self.data, device=self.device, tuning=self.tuning))
         with resume_checks.unfit_refused():
@@ -348,11 +350,6 @@ class TrainingRun(Iterator[Progress]):
                 yield
             finally:
                 self._random = random_number_states([self.device])
-
-
-def _mixed(seed: int, number: int) -> int:
-    """A different seed for each process."""
-    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def train(

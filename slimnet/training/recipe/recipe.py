@@ -30,7 +30,7 @@ BASE_SETTINGS: dict[str, dict[str, Any]] = {
 }
 """The paper's settings of each optimiser; those not printed (Adamax, Adagrad, RMSprop's ρ) are torch's defaults."""
 
-LATER: Mapping[str, Any] = {"shrink_round": 1}
+LATER: Mapping[str, Any] = {"shrink_round": 1, "held_out": 0.0}
 """Fields that were added once runs were named by the digest of their recipe's JSON, with their defaults."""
 
 UNUSED = {"momentum": 0.9, "betas": (0.9, 0.99), "rho": 0.9, "eps": 1e-8}
@@ -75,6 +75,7 @@ class Recipe:
         cosine: cosine schedule: the factor falls to 0 along half a cosine over all iterations, instead of drops.
         flips: mirror a random half of the images horizontally.
         crop: shift each image by up to this many pixels at random, with black padding (Network Slimming: 4).
+        held_out: the share, 0..1, of the training images that are not trained on, but validated on (`hold_out`).
         precision: "fp32", or "bf16" for a forward and backward pass in bfloat16 over float32 weights.
         sync_batchnorm: BatchNorm statistics over the whole batch if several GPUs share it.
         shrink_every: during training, at multiples of this iteration, remove channels that were dead in three
@@ -116,6 +117,7 @@ class Recipe:
     cosine: bool = False
     flips: bool = False
     crop: int = 0
+    held_out: float = 0.0
     precision: Precision = "fp32"
     sync_batchnorm: bool = False
     shrink_every: int = 0
@@ -171,7 +173,7 @@ class Recipe:
             self._require(name, is_number(getattr(self, name), above=0), "a number above 0")
         for name in ("l2", "l1_gamma", "gamma_lr_scale", "beta_lr_scale"):
             self._require(name, is_number(getattr(self, name)), "a number of at least 0")
-        for name in ("momentum", "weight_decay", "decoupled", "rho"):
+        for name in ("momentum", "weight_decay", "decoupled", "rho", "held_out"):
             self._require(name, is_number(getattr(self, name), below=1), "a number of at least 0 and below 1")
         self._require("drop_factor", is_number(self.drop_factor, above=0, below=1), "a number between 0 and 1")
         for name in ("gamma_init", "beta_init"):

@@ -19,6 +19,7 @@ from slimnet.training.run.checkpoints import Found, read
 from slimnet.training.run.run_folder import CHECKPOINTS, MODEL, RunFolder, read_history, snapshots
 from slimnet.training.run.sessions import Session
 from slimnet.training.run.slimming_forecast import Forecaster
+from slimnet.training.run.validation import BEST, Validation
 
 SHARE = 0.02
 """The fraction of the training time that checkpoints at time intervals may take."""
@@ -55,10 +56,12 @@ class KeptRun(Iterator[Progress]):
     interruption.
 
     `folder` is None in all but the first of the processes that train together. `begin` creates the run from a state, or
-    a new one from None.
+    a new one from None. The network is evaluated `evaluations` times, evenly spread, and the weights of the best
+    evaluation are kept beside those of the end; what is trained does not depend on it.
 
     Attributes:
         run: the run.
+        validation: its evaluations; None in all but the first process.
         damaged: damaged checkpoints, because of which the run resumed from an earlier one.
         first_reports: the first reports of earlier processes.
     """
@@ -70,6 +73,7 @@ class KeptRun(Iterator[Progress]):
         *,
         ranks: Ranks = ALONE,
         interval: Interval | None = None,
+        evaluations: int = 0,
     ) -> None:
         self._folder = folder
         self._interval = interval or Interval()
@@ -83,11 +87,12 @@ class KeptRun(Iterator[Progress]):
         self._saved = self.run.iteration if found else -1
         self._saved_at, self._cost = time.monotonic(), 0.0
         self._forecaster = Forecaster(self.run)
+        self.validation = Validation(self.run, evaluations, folder.path / BEST) if folder else None
         if folder is not None:
             # Checked here too, since without a checkpoint nothing else compares them.
             refuse_difference(folder.recipe, self.run.recipe)
             folder.forget_after(self.run.iteration)
-            folder.add_session(Session.of(self.run))
+            folder.add_session(Session.of(self.run, evaluations))
             history = read_history(folder.path)
             self.run.history[:] = snapshots(history)
             self.first_reports = tuple(history.progress[:FIRST_REPORTS])
@@ -110,8 +115,8 @@ class KeptRun(Iterator[Progress]):
             progress = next(self.run)
         except DivergedError as error:
             raise DivergedError(f"{error}{self._advice()}") from error
-        if self._folder is not None:
-            progress = self._forecaster.add(progress)
+        if self._folder is not None and self.validation is not None:
+            progress = self.validation.add(self._forecaster.add(progress))
             self._folder.report(progress)
             for snapshot in self.run.history[known:]:
                 self._folder.remember(snapshot)

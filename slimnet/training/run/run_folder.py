@@ -5,6 +5,7 @@
 * sessions.jsonl: one JSON object for each session, a process that trained the run
 * history/NNNNNNNN.safetensors: γ and β of every BatchNorm, about fifty times
 * checkpoints/NNNNNNNN.pt: the newest two, from which the run resumes
+* model_best.pt: the weights of the best evaluation so far, in a run that is validated
 * model.pt, report.html: of a finished run
 * lock: held while a process trains here
 """

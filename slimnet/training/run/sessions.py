@@ -19,7 +19,8 @@ class Session:
     """A process that trains a run, with its settings.
 
     `iteration` is its first iteration, `began` is in UTC, `device` is the GPU's name if there is one, and `processes`
-    is the number of processes that train together. The others are `every` and `tuning` of the run.
+    is the number of processes that train together. `evaluations` is how often the run is validated. The others are
+    `every` and `tuning` of the run.
     """
 
     began: str
@@ -33,9 +34,10 @@ class Session:
     tf32: bool
     torch: str
     slimnet: str
+    evaluations: Count = 0
 
     @classmethod
-    def of(cls, run: TrainingRun) -> "Session":
+    def of(cls, run: TrainingRun, evaluations: int = 0) -> "Session":
         """The current session of a run."""
         device = run.device
         return cls(
@@ -47,6 +49,7 @@ class Session:
             **dataclasses.asdict(run.tuning),
             torch=torch.__version__,
             slimnet=_version(),
+            evaluations=evaluations,
         )
 
     def to_line(self) -> str:
