@@ -28,6 +28,7 @@ Examples:
   slimnet train digits -o digits.pt
   slimnet train digits -o runs/digits --iterations 8000 --l2 1e-3 --seed 1
   slimnet train --resume runs/digits
+  slimnet train --resume runs/digits --iterations 12000
   slimnet train photos.npz --arch vgg16 --batch-size 64 --iterations 20000 -o runs/photos
   slimnet train photos.npz --from photos.pt --l2 1e-4 --iterations 5000 -o runs/sparser
   torchrun --nproc-per-node 2 -m slimnet_cli train digits -o runs/digits
@@ -75,7 +76,9 @@ def train(
     DIR becomes the run's folder: recipe, metrics, checkpoints, the trained model.pt and a report; with --shrink also
     slim/, the network without what died, certified against model.pt, with a certificate of what was set to zero in
     training. Ctrl-C finishes the current step, saves and exits, and so do SIGTERM and a closed terminal (without
-    nohup); after that, or after a crash, --resume continues bit for bit.
+    nohup); after that, or after a crash, --resume continues bit for bit. With --iterations it gives the run another
+    length: drops stay where they are, or are those of --drops from here on, and a cosine falls to 0 at the new end;
+    the model of a finished run stays as model_N.pt, of N iterations.
     """
     from slimnet.torch_state.process import denormals_flushed
     from slimnet.training.loop.distributed import joined, lost_peers_reported

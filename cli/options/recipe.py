@@ -55,7 +55,11 @@ OPTIONS = (
         help="Build the network that --recipe, --from or --resume names, though that runs code or opens other files.",
     ),
     network("--arch-args", callback=json_object, metavar="JSON", help="Arguments of the network, as a JSON object."),
-    network("--iterations", type=int, help="Optimiser steps; the schedule is scaled with them."),
+    network(
+        "--iterations",
+        type=int,
+        help="Optimiser steps; the schedule is scaled with them. With --resume the new length of the run.",
+    ),
     network("--batch-size", type=int, help="Images per step, over all processes."),
     network("--shrink", is_flag=True, help=f"Remove dead filters during training, every {SHRINK_EVERY} iterations."),
     network("--shrink-every", type=int, metavar="N", help="The same every N iterations; 0 for never."),
@@ -146,15 +150,25 @@ class RecipeOptions:
         recipe = dataclasses.replace(base, **given | {"arch": arch, "arch_args": arguments, "data": source})
         return recipe if recipe.warm_start_sha256 else with_digest(recipe)
 
-    def changed(self, begun: Recipe, data: str | None) -> Recipe:
-        """The recipe of a resumed run, with the fields of this command line."""
+    def changed(self, begun: Recipe, data: str | None, done: int) -> Recipe:
+        """The recipe of a resumed run that has taken `done` steps; only its length and later drops can change.
+
+        Raises:
+            UsageError: the command line names another field or a file that differ, or a length or drops that cannot be.
+        """
+        from slimnet.training.loop.resume_checks import refuse_difference
+        from slimnet.training.recipe.continuation import continued
+
         base = begun if self.file is None else self._read(self.file)
         if self.trust or "arch" in self.fields:
             base = base.trusted(arguments=self.trust)
         given = dict(self.fields) | ({"data": data} if data else {})
         if "warm_start" in given:
             given["warm_start_sha256"] = base.warm_start_sha256
-        return dataclasses.replace(base, **given)
+        iterations, drops = given.pop("iterations", base.iterations), given.pop("drops", None)
+        wished = dataclasses.replace(base, **given)
+        refuse_difference(begun, wished)
+        return continued(wished, done, iterations, drops)
 
     def _read(self, file: str) -> Recipe:
         recipe = read_recipe(file)

@@ -87,10 +87,10 @@ def find_source(path: str, network: Network) -> Source:
 
 
 def _is_model_of_run(path: Path) -> bool:
-    from slimnet.training.run.run_folder import MODEL, RECIPE
-    from slimnet.training.run.validation import BEST
+    from slimnet.training.run.run_folder import RECIPE
 
-    return path.name in (MODEL, BEST) and (path.parent / RECIPE).is_file()
+    # model.pt, model_best.pt, and model_2500.pt of a run that was made longer.
+    return path.match("model*.pt") and (path.parent / RECIPE).is_file()
 
 
 def _of_folder(folder: Path, network: Network) -> Source:

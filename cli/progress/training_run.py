@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     Opened = tuple[RunFolder | None, Callable[[Any], TrainingRun], int]
     """The folder of a run, in the first process; a function that creates the run; the number of its evaluations."""
 
-BUNDLE = "slim"
-"""The folder of the slim network of a run that shrank, in the run's folder."""
-
 EXAMPLES = 4
 """The number of images with which a network is traced."""
 
@@ -147,15 +144,13 @@ class Request:
 
     @contextmanager
     def _reopened(self) -> Iterator[Opened]:
-        from slimnet.training.loop.resume_checks import refuse_difference
         from slimnet.training.run.run_folder import reopen_run
 
         with ExitStack() as stack:
             folder = stack.enter_context(reopen_run(self.path)) if self.ranks.first else None
-            recipe, session = self.ranks.as_first((folder.recipe, folder.last_session()) if folder else None)
-            wished = self.requested.changed(recipe, self.data)
-            refuse_difference(recipe, wished)
-            recipe = wished
+            known = (folder.recipe, folder.last_session(), folder.reached()) if folder else None
+            begun, session, done = self.ranks.as_first(known)
+            recipe = self.requested.changed(begun, self.data, done)
             images = self._images(recipe.data, recipe.image_size)
             threads = session.threads if session else self._threads(recipe)
             begin = self._begin(recipe, images, threads, session.every if session else None)
@@ -201,6 +196,7 @@ class Request:
         return begin
 
     def _kept(self, folder: RunFolder | None, begin: Callable[[Any], TrainingRun], evaluations: int) -> KeptRun:
+        from slimnet.training.recipe.continuation import change_in_words
         from slimnet.training.run.resumable_run import Interval, KeptRun
 
         interval = Interval(self.keeping.checkpoint_every)
@@ -208,6 +204,8 @@ class Request:
         if folder is not None and self.resume:
             for path in (*kept.damaged, *(kept.validation.damaged if kept.validation else ())):
                 terminal.note(f"a checkpoint is damaged and was set aside as {path}")
+            if kept.begun_as is not None:
+                terminal.note(change_in_words(kept.begun_as, kept.recipe, kept.run.iteration))
             terminal.note(f"resuming from iteration {kept.run.iteration} of {kept.recipe.iterations}")
         return kept
 
@@ -273,6 +271,7 @@ def write_bundle(run: TrainingRun, checkpoint: Path) -> Path | None:
     from slimnet.bundle.bundle import save
     from slimnet.data import Batches
     from slimnet.errors import SlimnetError
+    from slimnet.training.run.run_folder import BUNDLE
 
     folder = checkpoint.parent / BUNDLE
     if folder.exists():

@@ -1,8 +1,9 @@
 """The job of training one cell of a sweep: the command line of its process, and the outcome when it ends."""
 
 import contextlib
+import json
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from slimnet.errors import SlimnetError
 from slimnet.storage.files import open_file, read_text, whole_file
 from slimnet.storage.records import from_json
 from slimnet.training import Recipe
+from slimnet.training.recipe.continuation import AHEAD
 
 PROGRAM = (sys.executable, "-m", "slimnet_cli")
 """The command line, run as a separate program; the library does not import it."""
@@ -92,9 +94,20 @@ def outcome(job: Job, exit_code: int, output: str, lines: Sequence[str]) -> Outc
         return Outcome(job.key)
     if exit_code == 0:
         with contextlib.suppress(SlimnetError):
-            return Outcome(job.key, from_json(dict[str, Any], output, "what the process wrote", SlimnetError))
+            result = from_json(dict[str, Any], output, "what the process wrote", SlimnetError)
+            if has_other_length(job, result):
+                return Outcome(job.key, error=f"the run in {job.folder} was given another length; move it elsewhere")
+            return Outcome(job.key, result)
     errors = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
     # The last log line of a killed process does not explain its end; that of an exception does.
     last = lines[-1:] if exit_code > 0 else []
     ended = f"it was killed by signal {-exit_code}" if exit_code < 0 else f"it ended with exit code {exit_code}"
     return Outcome(job.key, error=[ended, *last, *errors][-1])
+
+
+def has_other_length(job: Job, result: Mapping[str, Any]) -> bool:
+    """Whether the run of a job was made longer or shorter, so that its result is not that of the job's recipe."""
+    if "recipe" not in result:
+        return False
+    ran, asked = Recipe.from_json(json.dumps(result["recipe"])), Recipe.from_json(job.recipe)
+    return any(getattr(ran, name) != getattr(asked, name) for name in AHEAD)

@@ -14,6 +14,7 @@ from slimnet.errors import CheckpointError, DataError, UsageError, reason
 from slimnet.storage.field_types import Amount, Count
 from slimnet.storage.records import build
 from slimnet.training.loop.checkpoint_file import weights_of
+from slimnet.training.recipe.continuation import AHEAD, same_beginning
 from slimnet.training.recipe.recipe import Recipe
 
 
@@ -58,7 +59,7 @@ def check(state: Mapping[str, Any], recipe: Recipe, data: ImageData) -> None:
     """
     plain = {name: state.get(name) for name in ("recipe", "iteration", "seconds", "data")}
     standing = build(SavedRun, plain, "the checkpoint is not that of a run", CheckpointError)
-    refuse_difference(Recipe.from_json(standing.recipe), recipe)
+    refuse_other_beginning(Recipe.from_json(standing.recipe), recipe, standing.iteration)
     if standing.iteration > recipe.iterations:
         raise CheckpointError(f"the checkpoint is of iteration {standing.iteration:,} of {recipe.iterations:,}")
     now = fingerprint(data)
@@ -68,6 +69,17 @@ def check(state: Mapping[str, Any], recipe: Recipe, data: ImageData) -> None:
                 f"{data.name} is not what the run was begun with: its {name} was {value} and is {now.get(name)}; "
                 "put the old data back, or begin a new run"
             )
+
+
+def refuse_other_beginning(begun: Recipe, wanted: Recipe, steps: int) -> None:
+    """Refuse a recipe whose first steps differ from those of the run; its schedule may change from there on.
+
+    Raises:
+        UsageError: naming the first field that differs.
+    """
+    if same_beginning(begun, wanted, steps):
+        begun = dataclasses.replace(begun, **{name: getattr(wanted, name) for name in AHEAD})
+    refuse_difference(begun, wanted)
 
 
 def refuse_difference(begun: Recipe, wanted: Recipe) -> None:

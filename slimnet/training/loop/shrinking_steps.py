@@ -33,8 +33,9 @@ class Shrinking:
 
     def __init__(self, recipe: Recipe, model: nn.Module, step: Step, data: ImageData, ranks: Ranks) -> None:
         self._every, self._model, self._step, self._ranks = recipe.shrink_every, model, step, ranks
-        # Rounded widths are made exact after the last step.
-        self._exact_at = recipe.iterations if recipe.shrink_round > 1 else None
+        # Rounded widths are made exact after the last step, also where a finished run was then made longer.
+        ends = {recipe.iterations, *(until for until, length in recipe.lengths_before if until == length)}
+        self._exact_at = ends if recipe.shrink_round > 1 else set()
         self._channels = count_by_gamma(model)[1]
         self._scales = tuple(f"{name}.weight" for name in batchnorm_scales(model))
         self._shape: DenseShape | None = None
@@ -49,7 +50,7 @@ class Shrinking:
         """Whether a check is due after this many steps and finds channels that have been dead for long enough."""
         if self.shrinker is None:
             return False
-        is_last = iteration == self._exact_at
+        is_last = iteration in self._exact_at
         if iteration % self._every:
             return is_last
         return self._ranks.any(self.shrinker.look()) or is_last
@@ -64,7 +65,7 @@ class Shrinking:
         """
         assert self.shrinker is not None
         before = self.shrinker.plan
-        cut = self.shrinker.finish() if iteration == self._exact_at else self.shrinker.cut()
+        cut = self.shrinker.finish() if iteration in self._exact_at else self.shrinker.cut()
         plans = self._ranks.gathered(None if cut is None else cut.plan.to_json())
         if len(set(plans)) > 1:
             raise SlimnetError(

@@ -22,6 +22,11 @@ def is_whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 
 
+def is_pair(value: object) -> bool:
+    """Whether these are two integers of at least 1."""
+    return isinstance(value, tuple | list) and len(value) == 2 and all(is_whole(each, 1) for each in value)
+
+
 def is_number(value: Any, above: float | None = None, below: float = math.inf) -> bool:
     """Whether this is a finite number of at least 0 (greater than `above`, if given) and less than `below`."""
     if not is_finite(value):

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from slimnet.errors import UsageError
 from slimnet.models.untrusted import UntrustedName, check_arguments
 from slimnet.storage.records import build, parse_json
-from slimnet.training.recipe.ranges import is_finite, is_number, is_whole, require
+from slimnet.training.recipe.ranges import is_finite, is_number, is_pair, is_whole, require
 
 OptimiserName = Literal["sgd", "adam", "amsgrad", "adamax", "adadelta", "adagrad", "rmsprop"]
 Precision = Literal["fp32", "bf16"]
@@ -30,7 +30,7 @@ BASE_SETTINGS: dict[str, dict[str, Any]] = {
 }
 """The paper's settings of each optimiser; those not printed (Adamax, Adagrad, RMSprop's ρ) are torch's defaults."""
 
-LATER: Mapping[str, Any] = {"shrink_round": 1, "held_out": 0.0}
+LATER: Mapping[str, Any] = {"shrink_round": 1, "held_out": 0.0, "lengths_before": ()}
 """Fields that were added once runs were named by the digest of their recipe's JSON, with their defaults."""
 
 UNUSED = {"momentum": 0.9, "betas": (0.9, 0.99), "rho": 0.9, "eps": 1e-8}
@@ -73,6 +73,8 @@ class Recipe:
         drops: the iterations at which the schedule's factor is multiplied by `drop_factor`.
         drop_factor: factor on the schedule's factor at each drop.
         cosine: cosine schedule: the factor falls to 0 along half a cosine over all iterations, instead of drops.
+        lengths_before: of a run whose length was changed on its way, if steps depend on it: up to which iteration it
+            was to have how many iterations (`continued`).
         flips: mirror a random half of the images horizontally.
         crop: shift each image by up to this many pixels at random, with black padding (Network Slimming: 4).
         held_out: the share, 0..1, of the training images that are not trained on, but validated on (`hold_out`).
@@ -115,6 +117,7 @@ class Recipe:
     drops: tuple[int, ...] = ()
     drop_factor: float = DROP_FACTOR
     cosine: bool = False
+    lengths_before: tuple[tuple[int, int], ...] = ()
     flips: bool = False
     crop: int = 0
     held_out: float = 0.0
@@ -168,6 +171,12 @@ class Recipe:
         self._require("drops", rising and list(self.drops) == sorted(set(self.drops)), "rising iterations from 1 up")
         self._require("drops", not (self.cosine and self.drops), "empty, since the cosine says how the rate falls")
 
+        pairs = self.lengths_before
+        whole = isinstance(pairs, tuple | list) and all(map(is_pair, pairs))
+        ends = [until for until, _ in pairs] if whole else []
+        wanted = "pairs of an iteration and a length, the iterations rising"
+        self._require("lengths_before", whole and ends == sorted(set(ends)), wanted)
+
     def _check_numbers(self) -> None:
         for name in ("lr", "eps"):
             self._require(name, is_number(getattr(self, name), above=0), "a number above 0")
@@ -186,6 +195,7 @@ class Recipe:
         """Convert lists to tuples, and the arguments by JSON, so that a recipe equals the one read from its JSON."""
         object.__setattr__(self, "betas", tuple(self.betas))
         object.__setattr__(self, "drops", tuple(self.drops))
+        object.__setattr__(self, "lengths_before", tuple((until, length) for until, length in self.lengths_before))
         self._require("arch_args", isinstance(self.arch_args, dict), "a dict from argument names to values")
         try:
             copy = json.loads(json.dumps(self.arch_args, allow_nan=False))
@@ -196,8 +206,12 @@ class Recipe:
     def schedule_scale(self, iteration: int) -> float:
         """The schedule's factor s after `iteration` steps: `drop_factor` for each drop so far, or the cosine."""
         if self.cosine:
-            return (1 + math.cos(math.pi * iteration / self.iterations)) / 2
+            return (1 + math.cos(math.pi * iteration / self.length_at(iteration))) / 2
         return self.drop_factor ** sum(drop <= iteration for drop in self.drops)
+
+    def length_at(self, iteration: int) -> int:
+        """The iterations that the run is to have at the step after `iteration` steps."""
+        return next((length for until, length in self.lengths_before if iteration < until), self.iterations)
 
     def lasting(self, iterations: int) -> "Recipe":
         """The same recipe with another number of iterations, with drops at the same fractions of it.
@@ -205,8 +219,10 @@ class Recipe:
         Raises:
             UsageError: the number is below 1.
         """
+        if iterations == self.iterations:
+            return self
         drops = sorted({max(1, drop * iterations // self.iterations) for drop in self.drops})
-        return dataclasses.replace(self, iterations=iterations, drops=tuple(drops))
+        return dataclasses.replace(self, iterations=iterations, drops=tuple(drops), lengths_before=())
 
     def to_json(self) -> str:
         """The recipe as JSON text, one field per line; the fields in `LATER` only if they are set."""

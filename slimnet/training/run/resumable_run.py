@@ -12,7 +12,7 @@ from slimnet.errors import CheckpointError, UsageError
 from slimnet.training.loop.checkpoint_file import save_checkpoint
 from slimnet.training.loop.distributed import ALONE, Ranks
 from slimnet.training.loop.progress import Progress
-from slimnet.training.loop.resume_checks import refuse_difference
+from slimnet.training.loop.resume_checks import refuse_other_beginning
 from slimnet.training.loop.training_run import DivergedError, TrainingRun
 from slimnet.training.recipe.recipe import Recipe
 from slimnet.training.run.checkpoints import Found, read
@@ -62,6 +62,7 @@ class KeptRun(Iterator[Progress]):
     Attributes:
         run: the run.
         validation: its evaluations; None in all but the first process.
+        begun_as: the recipe that its folder had, where this process changed the length of the run.
         damaged: damaged checkpoints, because of which the run resumed from an earlier one.
         first_reports: the first reports of earlier processes.
     """
@@ -79,6 +80,7 @@ class KeptRun(Iterator[Progress]):
         self._interval = interval or Interval()
         found = folder.checkpoint() if folder else None
         self.damaged = found.damaged if found else ()
+        self.begun_as: Recipe | None = None
         self.first_reports: tuple[Progress, ...] = ()
         try:
             self.run = begin(shared(found, ranks))
@@ -90,7 +92,10 @@ class KeptRun(Iterator[Progress]):
         self.validation = Validation(self.run, evaluations, folder.path / BEST) if folder else None
         if folder is not None:
             # Checked here too, since without a checkpoint nothing else compares them.
-            refuse_difference(folder.recipe, self.run.recipe)
+            refuse_other_beginning(folder.recipe, self.run.recipe, self.run.iteration)
+            if folder.recipe != self.run.recipe:
+                self.begun_as = folder.recipe
+                folder.change(self.run.recipe)
             folder.forget_after(self.run.iteration)
             folder.add_session(Session.of(self.run, evaluations))
             history = read_history(folder.path)

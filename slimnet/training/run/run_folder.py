@@ -6,13 +6,14 @@
 * history/NNNNNNNN.safetensors: γ and β of every BatchNorm, about fifty times
 * checkpoints/NNNNNNNN.pt: the newest two, from which the run resumes
 * model_best.pt: the weights of the best evaluation so far, in a run that is validated
-* model.pt, report.html: of a finished run
+* model.pt, report.html, slim/: of a finished run; model_N.pt and so on where it had N iterations before
 * lock: held while a process trains here
 """
 
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from slimnet.training.run import checkpoints
 from slimnet.training.run.sessions import Session
 
 RECIPE, METRICS, SESSIONS = "recipe.json", "metrics.jsonl", "sessions.jsonl"
-MODEL, REPORT = "model.pt", "report.html"
+MODEL, REPORT, BUNDLE = "model.pt", "report.html", "slim"
 CHECKPOINTS, HISTORY = "checkpoints", "history"
 SCALE, SHIFT = "scale/", "shift/"
 KEPT_SUFFIX = ".safetensors"
@@ -94,6 +95,31 @@ class RunFolder:
             with os_errors_as(self.path / METRICS, SlimnetError):
                 os.fsync(self._metrics.fileno())
         return checkpoints.save(self.path / CHECKPOINTS, state)
+
+    def change(self, recipe: Recipe) -> None:
+        """Give the run a recipe with another length; what a finished run left is renamed, with its iterations.
+
+        Raises:
+            SlimnetError: the recipe cannot be written, or a file not renamed.
+        """
+        # First, so that a process that ends here leaves a run whose last results are written again.
+        for name in (MODEL, REPORT, BUNDLE):
+            self._set_aside(self.path / name)
+        write_recipe(self.path, recipe)
+        self.recipe = recipe
+
+    def _set_aside(self, path: Path) -> None:
+        aside = path.with_name(f"{path.stem}_{self.recipe.iterations}{path.suffix}")
+        with os_errors_as(path, SlimnetError):
+            if not path.exists():
+                return
+            if aside.is_dir():
+                shutil.rmtree(aside)
+            path.rename(aside)
+
+    def reached(self) -> int:
+        """The iteration of the newest checkpoint by its name; 0 if there is none."""
+        return checkpoints.reached(self.path / CHECKPOINTS) or 0
 
     def forget_after(self, iteration: int) -> None:
         """Delete the reports after an iteration, which will be repeated, and incomplete files.
@@ -181,9 +207,18 @@ def create_run(path: str | Path, recipe: Recipe) -> Iterator[RunFolder]:
         path.mkdir(parents=True, exist_ok=True)
     with held(path, UsageError, "training"):
         refuse_taken(path)
-        with whole_file(path / RECIPE, SlimnetError) as file:
-            file.write_text(recipe.to_json() + "\n", encoding="utf-8")
+        write_recipe(path, recipe)
         yield from _opened(path, recipe)
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Write the recipe of a run into its folder.
+
+    Raises:
+        SlimnetError: it cannot be written; an earlier one is unchanged.
+    """
+    with whole_file(path / RECIPE, SlimnetError) as file:
+        file.write_text(recipe.to_json() + "\n", encoding="utf-8")
 
 
 def refuse_taken(path: Path) -> None:
