@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,9 +31,6 @@ Examples:
   slimnet finetune half/ --data cifar10 --epochs 20 --flips --crop 4 -o tuned/
   slimnet finetune half/ --data photos/ --image-size 64 --validate 0.1 -o tuned/
 """
-
-SECONDS_BETWEEN_CHECKPOINTS = 60
-"""What a killed process loses at most, and a step."""
 
 tuning, machine = in_group("Training"), in_group("Machine")
 
@@ -236,20 +232,16 @@ def state_folder(out: Path, weights: str) -> Iterator[Path]:
 
 
 def train_to_the_end(training: Finetuning) -> None:
-    """Train with progress, a checkpoint a minute.
+    """Train with progress.
 
     Raises:
         click.Abort: interrupted; the state was saved.
     """
     total = training.run.recipe.iterations
-    saved = time.monotonic()
     with terminal.progress("Fine-tuning", total) as advance, stop_on_interrupt(training.run.stop):
         for progress in training:
             errors = f", error {100 * training.course[-1].error:.2f} %" if training.course else ""
             advance(progress.iteration, f"loss {progress.loss:.3f}, accuracy {100 * progress.accuracy:.0f} %{errors}")
-            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                training.save()
-                saved = time.monotonic()
     if training.run.iteration < total:
         training.save()
         terminal.note(f"interrupted after {training.run.iteration} of {total} iterations; the same command goes on")

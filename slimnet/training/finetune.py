@@ -19,6 +19,8 @@ from slimnet.training.loop.training_run import TrainingRun
 from slimnet.training.recipe.machine_settings import Tuning
 from slimnet.training.recipe.recipe import Recipe
 from slimnet.training.run import checkpoints
+from slimnet.training.run.checkpoint_times import CheckpointTimes, Interval
+from slimnet.training.run.evaluation_points import EvaluationPoints
 
 EVALUATIONS = 4
 """The number of evaluations during fine-tuning, evenly spaced; the last one is at the end."""
@@ -85,9 +87,9 @@ class Finetuning(Iterator[Progress]):
 
     Remainders of dead filters are set to exactly zero first: see `without_dust`.
 
-    In a `folder` it stores a checkpoint at every evaluation, and resumes from the newest one there; `save` stores one
-    at any time. With `keep_best` the weights of the evaluation with the lowest error so far, of several alike the
-    first, are kept.
+    In a `folder` it stores a checkpoint at every evaluation and at an `interval`, by default of a minute, and resumes
+    from the newest one there; `save` stores one at any time. With `keep_best` the weights of the evaluation with the
+    lowest error so far, of several alike the first, are kept.
 
     Attributes:
         run: the training run.
@@ -108,6 +110,7 @@ class Finetuning(Iterator[Progress]):
         evaluations: int = EVALUATIONS,
         keep_best: bool = False,
         folder: Path | None = None,
+        interval: Interval | None = None,
         threads: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -115,13 +118,21 @@ class Finetuning(Iterator[Progress]):
             raise UsageError(f"{evaluations} evaluations of a fine-tuned network say nothing; there must be at least 1")
         found = checkpoints.newest(folder) if folder is not None else None
         state = found.state if found else None
+        interval = interval or Interval()
         self.run = TrainingRun(
-            recipe, data, device=device, tuning=Tuning(threads=threads), model=without_dust(model), state=state
+            recipe,
+            data,
+            device=device,
+            patience=interval.seconds,
+            tuning=Tuning(threads=threads),
+            model=without_dust(model),
+            state=state,
         )
         self.course = course_in(state) if state else []
         self.best: dict[str, torch.Tensor] | None = state.get("best") if state else None
         self._keep_best = keep_best
-        self._evaluations = evaluations
+        self._points = EvaluationPoints(self.run, evaluations)
+        self._times = CheckpointTimes(interval, self.run.iteration if state else -1)
         self._folder = folder
 
     @property
@@ -135,29 +146,29 @@ class Finetuning(Iterator[Progress]):
         Raises:
             StopIteration: the recipe's iterations are done.
             DivergedError: the loss is no longer finite.
+            SlimnetError: the disk refuses a checkpoint.
         """
-        before = self._due()
         progress = next(self.run)
-        if self._due() > before:
+        if self._points.reached():
             error = 1 - evaluate(self.run.model, self.run.data).top1
             if self._keep_best and all(error < point.error for point in self.course):
                 state = self.run.model.state_dict()
                 self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
             self.course.append(Point(progress.iteration, error))
             self.save()
+        elif self._times.due(self.run.iteration):
+            self.save()
         return progress
 
-    def _due(self) -> int:
-        """The number of evaluations due so far."""
-        return self.run.iteration * self._evaluations // self.run.recipe.iterations
-
     def save(self) -> None:
-        """Store a checkpoint, from which a later call goes on bit for bit.
+        """Store a checkpoint, from which a later call goes on bit for bit, unless there is one of this iteration.
 
         Raises:
             SlimnetError: the disk refuses it.
         """
-        if self._folder is not None:
+        if self._folder is None or self._times.saved == self.run.iteration:
+            return
+        with self._times.saving(self.run.iteration):
             course = [[point.iteration, point.error] for point in self.course]
             best = {} if self.best is None else {"best": self.best}
             checkpoints.save(self._folder, self.run.state() | {"course": course} | best)

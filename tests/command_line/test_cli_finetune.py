@@ -10,7 +10,6 @@ import torch
 from bundles import assert_same_state, lived_in
 from runs import TINY
 from runs import images as noise
-from slimnet_cli.commands import finetune as module
 
 from slimnet.bundle.bundle import load, read_blueprint, save, verify_bundle
 from slimnet.models import build
@@ -84,7 +83,6 @@ def test_interrupted_it_goes_on_to_the_same_weights(how, bundle, data, tuned, tm
 
     with monkeypatch.context() as patch:
         patch.setattr(Finetuning, "__next__", stopped)
-        patch.setattr(module, "SECONDS_BETWEEN_CHECKPOINTS", -1)
         assert finetune(bundle, data, tmp_path / "out") == 130
     assert ("the same command goes on" in capsys.readouterr().err) == (how == "a signal")
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,7 @@
 """Fine-tuning trains the very network it is given, tests it on the way, and goes on where it was."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from runs import TINY, finished, images, recipe, same
@@ -8,6 +10,8 @@ from slimnet.errors import UsageError
 from slimnet.models import build
 from slimnet.training import Accuracy, TrainingRun, evaluate, finetune
 from slimnet.training.finetune import Finetuning, Point, retraining, without_dust
+from slimnet.training.run import checkpoint_times
+from slimnet.training.run.checkpoint_times import Interval
 from slimnet.training.warm_start import first_network
 
 
@@ -57,6 +61,38 @@ def test_interrupted_it_goes_on_from_its_folder_with_the_same_bits(tmp_path):
     list(again)
     assert same(again.model.state_dict(), whole.model.state_dict())
     assert again.course == whole.course
+
+
+@pytest.mark.parametrize("killed_at", [2, 5, 9])
+def test_killed_between_evaluations_it_goes_on_from_its_last_checkpoint(tmp_path, killed_at):
+    """Oracle: the fine-tuning that nothing interrupted; its evaluations are at 4, 7 and 10."""
+
+    def tuning(folder: Path | None) -> Finetuning:
+        each = Interval(iterations=1)
+        return Finetuning(network(), recipe(iterations=10), images(), evaluations=3, folder=folder, interval=each)
+
+    whole, first = tuning(None), tuning(tmp_path)
+    list(whole)
+    for _ in range(killed_at):
+        next(first)
+    again = tuning(tmp_path)
+    assert again.run.iteration == killed_at
+    list(again)
+    assert same(again.model.state_dict(), whole.model.state_dict())
+    assert again.course == whole.course
+
+
+def test_by_default_it_stores_a_checkpoint_a_minute(tmp_path, monkeypatch):
+    """A clock of which every step takes twenty-five seconds."""
+    tuning = Finetuning(network(), recipe(iterations=9), images(), evaluations=1, folder=tmp_path)
+    now = [0.0]
+    monkeypatch.setattr(checkpoint_times.time, "monotonic", lambda: now[0])
+    tuning._times = checkpoint_times.CheckpointTimes(Interval(), -1)
+    stored = []
+    for progress in tuning:
+        stored += [progress.iteration] if (tmp_path / f"{progress.iteration:08d}.pt").exists() else []
+        now[0] += 25
+    assert stored == [4, 7, 9]
 
 
 def test_the_best_weights_are_kept_also_over_an_interruption(tmp_path, monkeypatch):

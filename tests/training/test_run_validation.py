@@ -14,6 +14,7 @@ import slimnet
 from slimnet.data.validation import hold_out
 from slimnet.errors import DataError, UsageError
 from slimnet.training import Recipe, evaluate, train
+from slimnet.training.run.evaluation_points import EvaluationPoints
 from slimnet.training.run.resumable_run import Interval, KeptRun
 from slimnet.training.run.run_folder import create_run, reopen_run
 from slimnet.training.run.validation import Best, Validation
@@ -131,6 +132,21 @@ def test_a_killed_run_keeps_the_same_best_weights(whole, tmp_path, killed_at):
     expected, found = best_of(whole), best_of(path)
     assert same(found.pop("state_dict"), expected.pop("state_dict"))
     assert found == expected
+
+
+def test_evaluations_depend_neither_on_early_reports_nor_on_interruptions():
+    """By hand: the first multiples of four at which one, two, ... ninths of forty iterations are done."""
+    run = train(recipe(iterations=40), images(24), every=4, patience=0, threads=1)
+    points = EvaluationPoints(run, 9)
+    reports = [(progress.iteration, points.reached()) for progress in run]
+    assert len(reports) == 40
+    assert [iteration for iteration, reached in reports if reached] == [8, 12, 16, 20, 24, 28, 32, 36, 40]
+    stopped = train(recipe(iterations=40), images(24), every=4, threads=1)
+    stopped.advance_to(9)
+    again = train(recipe(iterations=40), images(24), every=4, threads=1, state=stopped.state())
+    points = EvaluationPoints(again, 9)
+    # Two ninths are done at 9, and were to be evaluated at the next report.
+    assert [progress.iteration for progress in again if points.reached()] == [12, 16, 20, 24, 28, 32, 36, 40]
 
 
 @pytest.mark.parametrize("content", [b"half", {"iteration": 4}, {"iteration": 4, "validation_accuracy": 1.5}])

@@ -1,51 +1,29 @@
 """A resumable run: metrics, history and checkpoints in a folder."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from slimnet.errors import CheckpointError, UsageError
+from slimnet.errors import CheckpointError
 from slimnet.training.loop.checkpoint_file import save_checkpoint
 from slimnet.training.loop.distributed import ALONE, Ranks
 from slimnet.training.loop.progress import Progress
 from slimnet.training.loop.resume_checks import refuse_other_beginning
 from slimnet.training.loop.training_run import DivergedError, TrainingRun
 from slimnet.training.recipe.recipe import Recipe
+from slimnet.training.run.checkpoint_times import CheckpointTimes, Interval
 from slimnet.training.run.checkpoints import Found, read
 from slimnet.training.run.run_folder import CHECKPOINTS, MODEL, RunFolder, read_history, snapshots
 from slimnet.training.run.sessions import Session
 from slimnet.training.run.slimming_forecast import Forecaster
 from slimnet.training.run.validation import BEST, Validation
 
-SHARE = 0.02
-"""The fraction of the training time that checkpoints at time intervals may take."""
-
 FIRST_REPORTS = 11
 """How many of a run's first reports say how long its steps took at first."""
 
 State = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The interval of checkpoints: a number of `iterations` (at the next report), or a time.
-
-    The time is `seconds`, or longer if writing a checkpoint takes long.
-
-    Raises:
-        UsageError: `iterations` is below 1.
-    """
-
-    iterations: int | None = None
-    seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.iterations is not None and self.iterations < 1:
-            raise UsageError(f"a checkpoint every {self.iterations} iterations cannot be; it must be at least 1")
 
 
 class KeptRun(Iterator[Progress]):
@@ -77,7 +55,6 @@ class KeptRun(Iterator[Progress]):
         evaluations: int = 0,
     ) -> None:
         self._folder = folder
-        self._interval = interval or Interval()
         found = folder.checkpoint() if folder else None
         self.damaged = found.damaged if found else ()
         self.begun_as: Recipe | None = None
@@ -86,8 +63,7 @@ class KeptRun(Iterator[Progress]):
             self.run = begin(shared(found, ranks))
         except CheckpointError as error:
             raise CheckpointError(f"{found.path}: {error}" if found else str(error)) from error
-        self._saved = self.run.iteration if found else -1
-        self._saved_at, self._cost = time.monotonic(), 0.0
+        self._times = CheckpointTimes(interval or Interval(), self.run.iteration if found else -1)
         self._forecaster = Forecaster(self.run)
         self.validation = Validation(self.run, evaluations, folder.path / BEST) if folder else None
         if folder is not None:
@@ -125,7 +101,7 @@ class KeptRun(Iterator[Progress]):
             self._folder.report(progress)
             for snapshot in self.run.history[known:]:
                 self._folder.remember(snapshot)
-        if self.run.ranks.first_says(self._due()):
+        if self.run.ranks.first_says(self._times.due(self.run.iteration)):
             self.save()
         return progress
 
@@ -136,10 +112,11 @@ class KeptRun(Iterator[Progress]):
             DivergedError: a weight is no longer finite.
             SlimnetError: it cannot be written.
         """
-        if self._saved == self.run.iteration:
-            return
-        start = time.monotonic()
-        state = self.run.state()
+        if self._times.saved != self.run.iteration:
+            with self._times.saving(self.run.iteration):
+                self._write(self.run.state())
+
+    def _write(self, state: State) -> None:
         broken = [name for name, value in state["state_dict"].items() if not _is_finite(value)]
         if broken:
             raise DivergedError(
@@ -148,8 +125,6 @@ class KeptRun(Iterator[Progress]):
             )
         if self._folder is not None:
             self._folder.save(state)
-        self._saved, self._saved_at = self.run.iteration, time.monotonic()
-        self._cost = self._saved_at - start
 
     def close(self) -> Path | None:
         """Write the last checkpoint and, if the run is finished, its model; returns its path in the first process.
@@ -162,16 +137,11 @@ class KeptRun(Iterator[Progress]):
             return None
         return save_checkpoint(self.run.dense_model(), self._folder.path / MODEL, self.run.recipe, self.run.iteration)
 
-    def _due(self) -> bool:
-        if self._interval.iterations is not None:
-            return self.run.iteration // self._interval.iterations > max(0, self._saved) // self._interval.iterations
-        return time.monotonic() - self._saved_at >= max(self._interval.seconds, self._cost / SHARE)
-
     def _advice(self) -> str:
         """Advice after a run has diverged."""
-        if self._folder is None or self._saved < 1:
+        if self._folder is None or self._times.saved < 1:
             return ""
-        newest = self._folder.path / CHECKPOINTS / f"{self._saved:08d}.pt"
+        newest = self._folder.path / CHECKPOINTS / f"{self._times.saved:08d}.pt"
         return f". {newest} is from before: another run can start from it"
 
 

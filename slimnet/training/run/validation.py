@@ -14,6 +14,7 @@ from slimnet.training.loop.checkpoint_file import weights_of, write
 from slimnet.training.loop.progress import Progress
 from slimnet.training.loop.training_run import TrainingRun
 from slimnet.training.run.checkpoints import DAMAGED, read
+from slimnet.training.run.evaluation_points import EvaluationPoints
 
 BEST = "model_best.pt"
 """The name, in a run's folder, of the weights of the best evaluation so far."""
@@ -45,8 +46,8 @@ class Validation:
     def __init__(self, run: TrainingRun, evaluations: int, path: Path) -> None:
         if evaluations < 0:
             raise UsageError(f"{evaluations} evaluations cannot be; give 0 for none")
-        self._run, self._evaluations, self._path = run, evaluations, path
-        self._done = self._due()
+        self._run, self._path = run, path
+        self._points = EvaluationPoints(run, evaluations)
         self.damaged: tuple[Path, ...] = ()
         self.best = self._read_best()
 
@@ -56,20 +57,14 @@ class Validation:
         Raises:
             CheckpointError: the best weights cannot be written.
         """
-        due = self._due()
-        if due <= self._done:
+        if not self._points.reached():
             return progress
-        self._done = due
         with torch_threads(self._run.tuning.threads):
             accuracy = evaluate(self._run.model, self._run.validation).top1
         if self.best is None or accuracy > self.best.validation_accuracy:
             self.best = Best(progress.iteration, accuracy)
             self._write_best()
         return replace(progress, validation_accuracy=accuracy, validation_best=self.best.validation_accuracy)
-
-    def _due(self) -> int:
-        """The number of evaluations due so far."""
-        return self._run.iteration * self._evaluations // self._run.recipe.iterations
 
     def _write_best(self) -> None:
         assert self.best is not None
