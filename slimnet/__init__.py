@@ -1,24 +1,25 @@
 """Make trained convolutional networks smaller without changing what they compute."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from slimnet.checkpoint import load_checkpoint
 from slimnet.errors import SlimnetError
-from slimnet.inspection import Inspection, inspect
-from slimnet.models.architecture import build
-from slimnet.monitor import Monitor
-from slimnet.pipeline import slim
-from slimnet.slimmed import Slimmed
-from slimnet.surgery.apply_plan import apply_plan
-from slimnet.surgery.certificate import Certificate, certify
-from slimnet.surgery.plan import SurgeryPlan
 from slimnet.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from slimnet.bundle.bundle import Verification, load, save, verify_bundle
+    from slimnet.checkpoint import load_checkpoint
     from slimnet.export.onnx import OnnxExport, export_onnx
+    from slimnet.inspection import Inspection, inspect
+    from slimnet.models.architecture import build
+    from slimnet.monitor import Monitor
+    from slimnet.pipeline import slim
     from slimnet.shrinking import Shrinker
+    from slimnet.slimmed import Slimmed
+    from slimnet.surgery.apply_plan import apply_plan
+    from slimnet.surgery.certificate import Certificate, certify
+    from slimnet.surgery.plan import SurgeryPlan
 
 __all__ = [
     "Certificate",
@@ -43,10 +44,27 @@ __all__ = [
 ]
 
 _ON_DEMAND = {
-    **dict.fromkeys(("Verification", "load", "save", "verify_bundle"), "slimnet.bundle.bundle"),
-    **dict.fromkeys(("OnnxExport", "export_onnx"), "slimnet.export.onnx"),
+    "Certificate": "slimnet.surgery.certificate",
+    "Inspection": "slimnet.inspection",
+    "Monitor": "slimnet.monitor",
+    "OnnxExport": "slimnet.export.onnx",
     "Shrinker": "slimnet.shrinking",
+    "Slimmed": "slimnet.slimmed",
+    "SurgeryPlan": "slimnet.surgery.plan",
+    "Verification": "slimnet.bundle.bundle",
+    "apply_plan": "slimnet.surgery.apply_plan",
+    "build": "slimnet.models.architecture",
+    "certify": "slimnet.surgery.certificate",
+    "export_onnx": "slimnet.export.onnx",
+    "inspect": "slimnet.inspection",
+    "load": "slimnet.bundle.bundle",
+    "load_checkpoint": "slimnet.checkpoint",
+    "save": "slimnet.bundle.bundle",
+    "slim": "slimnet.pipeline",
+    "verify_bundle": "slimnet.bundle.bundle",
 }
+"""The modules of the public names. Each of them imports torch, which takes seconds: a wrong path on the command line is
+reported before that."""
 
 
 def __dir__() -> list[str]:
@@ -55,7 +73,12 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import what not everybody needs, and what takes a second (onnx, torch.export), only when it is asked for."""
-    if name not in _ON_DEMAND:
-        raise AttributeError(f"module 'slimnet' has no attribute {name!r}")
-    return getattr(import_module(_ON_DEMAND[name]), name)
+    """Import a public name, or a module of this package, when it is first asked for."""
+    if name in _ON_DEMAND:
+        found = getattr(import_module(_ON_DEMAND[name]), name)
+    elif not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        found = import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found

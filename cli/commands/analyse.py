@@ -14,6 +14,7 @@ import click
 from slimnet_cli.options.data import NORMALISE, Reading, reading_options
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
+from slimnet_cli.options.paths import existing_images, existing_source
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
@@ -47,9 +48,14 @@ class Subject:
 
 
 @click.command(epilog=EXAMPLES, short_help="Measure sparsity and universality on the training images.")
-@click.argument("subject", metavar="CKPT|RUN|BUNDLE")
+@click.argument("subject", metavar="CKPT|RUN|BUNDLE", callback=existing_source)
 @functools.partial(architecture_option, references=True)
-@click.option("--data", metavar="DATA", help="Labelled images, as for 'train'.  [default: those of the run]")
+@click.option(
+    "--data",
+    metavar="DATA",
+    callback=existing_images,
+    help="Labelled images, as for 'train'.  [default: those of the run]",
+)
 @click.option("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Resize the images of a folder to this.")
 @NORMALISE
 @click.option("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: a GPU where there is one]")

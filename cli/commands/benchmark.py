@@ -12,6 +12,7 @@ from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.measurement import Measuring, measuring_options
 from slimnet_cli.options.network import Network
+from slimnet_cli.options.paths import check_source
 from slimnet_cli.options.shared import json_option, network_options
 from slimnet_cli.output import comparison_tables, terminal
 from slimnet_cli.output.destinations import refuse_missing_folder
@@ -55,6 +56,8 @@ def benchmark(
     """
     if len(networks) < 2:
         raise click.UsageError("name at least two networks: DENSE SLIM")
+    for _, path in named(networks):
+        check_source(path)
     settings = measuring.settings()
     if report is not None:
         refuse_missing_folder(str(report))

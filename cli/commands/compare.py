@@ -16,6 +16,7 @@ from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
+from slimnet_cli.options.paths import existing_source
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import method_table, terminal
@@ -33,7 +34,7 @@ Examples:
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Compare methods of choosing channels.")
-@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE")
+@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE", callback=existing_source)
 @functools.partial(architecture_option, references=True)
 @data_options
 @contest_options

@@ -7,6 +7,7 @@ import functools
 
 import click
 from slimnet_cli.options.network import Network
+from slimnet_cli.options.paths import existing_bundle
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.output import terminal
 from slimnet_cli.output.destinations import refuse_missing_folder
@@ -19,7 +20,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES, short_help="Write a bundle as an ONNX model.")
-@click.argument("bundle", metavar="BUNDLE")
+@click.argument("bundle", metavar="BUNDLE", callback=existing_bundle)
 @click.option("-o", "--out", required=True, metavar="F.onnx", help="The ONNX file; replaced if it exists.")
 @click.option("--opset", type=int, help="The ONNX operator set.  [default: what torch writes by itself]")
 @functools.partial(architecture_option, checkpoints=False, references=True)

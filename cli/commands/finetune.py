@@ -15,6 +15,7 @@ from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.groups import GroupedCommand, in_group
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
+from slimnet_cli.options.paths import existing_source, new_folder
 from slimnet_cli.options.shared import architecture_option, as_one, json_option
 from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.options.tuning import step_options
@@ -111,9 +112,17 @@ class Tuned:
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Train a slim network further.")
-@click.argument("bundle", metavar="BUNDLE")
+@click.argument("bundle", metavar="BUNDLE", callback=existing_source)
 @functools.partial(architecture_option, checkpoints=False, references=True)
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The new bundle.")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    callback=new_folder,
+    help="The new bundle.",
+)
 @schedule_options
 @data_options
 @machine("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: a GPU where there is one]")
@@ -138,9 +147,6 @@ def finetune(
     After Ctrl-C or a crash the same command goes on; until the end its state is in a folder beside DIR. A checkpoint
     that is no bundle is trained further by slimnet train --from.
     """
-    from slimnet.bundle.bundle import check_free
-
-    check_free(out)
     source = find_source(bundle, network)
     if source.blueprint is None:
         raise click.UsageError(f"{bundle} is no bundle; a checkpoint is trained further with slimnet train --from")

@@ -14,6 +14,7 @@ from rich.text import Text
 from slimnet_cli.options.data import Labelled, criterion_images, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.network import Network
+from slimnet_cli.options.paths import existing_source
 from slimnet_cli.options.shared import criterion_option, json_option, keep_option, network_options, threshold_option
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
@@ -36,7 +37,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Show which channels are dead, and why.")
-@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE")
+@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE", callback=existing_source)
 @network_options(required=False, references=True)
 @criterion_option
 @threshold_option

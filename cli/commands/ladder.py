@@ -13,6 +13,7 @@ from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.groups import GroupedCommand, in_group
 from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
+from slimnet_cli.options.paths import existing_source
 from slimnet_cli.options.recipe import numbers
 from slimnet_cli.options.shared import json_option, network_options
 from slimnet_cli.options.sources import find_source
@@ -36,7 +37,7 @@ rungs = in_group("Rungs")
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Several compact networks out of one training.")
-@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE")
+@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE", callback=existing_source)
 @network_options(required=False, references=True)
 @on_device
 @click.option(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from slimnet_cli.options.paths import existing
 from slimnet_cli.output import terminal
 from slimnet_cli.output.destinations import refuse_missing_folder
 
@@ -32,7 +33,7 @@ class Measured:
 
 
 @click.command(epilog=EXAMPLES, short_help="Draw a report of earlier measurements.")
-@click.argument("subject", metavar="RUN|RESULTS", type=click.Path(path_type=Path))
+@click.argument("subject", metavar="RUN|RESULTS", type=click.Path(path_type=Path), callback=existing)
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="The HTML file.")
 def report(subject: Path, out: Path | None) -> None:
     """Draw a report as one self-contained HTML file, replacing an earlier one.

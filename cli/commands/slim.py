@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +12,7 @@ from slimnet_cli.options.data import Labelled, criterion_images, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
+from slimnet_cli.options.paths import existing_source, new_folder
 from slimnet_cli.options.removal import Removing, removing_options
 from slimnet_cli.options.shared import json_option, network_options
 from slimnet_cli.options.sources import Source, find_source
@@ -42,10 +42,12 @@ Examples:
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Remove the dead channels of a network.")
-@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE")
+@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE", callback=existing_source)
 @network_options(required=False, references=True)
 @on_device
-@click.option("-o", "--out", metavar="DIR", help="The folder to write the bundle to; it must not exist yet.")
+@click.option(
+    "-o", "--out", metavar="DIR", callback=new_folder, help="The folder to write the bundle to; it must not exist yet."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @removing_options
 @target_options
@@ -77,13 +79,13 @@ def slim(
     longer exact, and the accuracy shown is that before any fine-tuning. BatchNorm statistics are re-estimated without
     the removed channels: measured on a few training images of --data, or estimated without data.
     """
+    if out is None and not dry_run:
+        raise click.UsageError("give the bundle's folder with -o DIR, or print only the plan with --dry-run")
     source = find_source(checkpoint, network)
     data = source.labelled(data)
     removing.check(data, budget=target is not None)
-    if dry_run:
+    if out is None or dry_run:
         _show_plan(source, removing, target, data, as_json)
-    elif out is None:
-        raise click.UsageError("give the bundle's folder with -o DIR, or print only the plan with --dry-run")
     else:
         _write_bundle(source, removing, target, data, out, as_json)
 
@@ -122,11 +124,10 @@ def _write_bundle(
     out: str,
     as_json: bool,
 ) -> None:
-    from slimnet.bundle.bundle import check_free, save
+    from slimnet.bundle.bundle import save
     from slimnet.surgery.plan_text import width_lines
     from slimnet.training.analysis.metrics import check_fits
 
-    check_free(Path(out))
     images = data.load()
     if target:
         target.check(images)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.text import Text
+from slimnet_cli.options.paths import existing
 from slimnet_cli.options.shared import json_option
 from slimnet_cli.options.workers import WorkerOptions, worker_options
 from slimnet_cli.output import terminal
@@ -36,7 +37,7 @@ A grid:
 
 
 @click.command(epilog=EXAMPLES, short_help="Train every recipe of a grid.")
-@click.argument("grid", metavar="GRID.toml")
+@click.argument("grid", metavar="GRID.toml", callback=existing)
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The folder for the runs."
 )

@@ -12,6 +12,7 @@ import click
 from slimnet_cli.options.data import Reading, reading_options
 from slimnet_cli.options.groups import GroupedCommand, in_group
 from slimnet_cli.options.machine import Machine, machine_options
+from slimnet_cli.options.paths import existing, existing_images
 from slimnet_cli.options.recipe import RecipeOptions, recipe_options
 from slimnet_cli.options.run_outputs import Keeping, keeping_options
 from slimnet_cli.options.shared import json_option
@@ -37,9 +38,9 @@ output = in_group("Output")
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Train a network until filters die.")
-@click.argument("data", required=False)
+@click.argument("data", required=False, callback=existing_images)
 @output("-o", "--out", metavar="DIR|FILE.pt", help="The run's folder, or a file for its last checkpoint alone.")
-@output("--resume", metavar="DIR", help="Resume the run in this folder.")
+@output("--resume", metavar="DIR", callback=existing, help="Resume the run in this folder.")
 @keeping_options
 @recipe_options
 @reading_options

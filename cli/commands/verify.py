@@ -10,6 +10,7 @@ import click
 from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
+from slimnet_cli.options.paths import existing, existing_bundle
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.output import terminal
 
@@ -25,8 +26,13 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES, short_help="Check a bundle again on this machine.")
-@click.argument("bundle", metavar="BUNDLE")
-@click.option("--dense", metavar="CKPT", help="The checkpoint it was made from: the certificate is measured again.")
+@click.argument("bundle", metavar="BUNDLE", callback=existing_bundle)
+@click.option(
+    "--dense",
+    metavar="CKPT",
+    callback=existing,
+    help="The checkpoint it was made from: the certificate is measured again.",
+)
 @data_options
 @functools.partial(architecture_option, references=True)
 @on_device

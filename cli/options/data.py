@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.options.groups import in_group
+from slimnet_cli.options.paths import existing_images
 from slimnet_cli.options.shared import Command, as_one
 from slimnet_cli.output import terminal
 
@@ -36,6 +37,7 @@ SOURCE = (
         "--data",
         "source",
         metavar="DATA",
+        callback=existing_images,
         help="Labelled images, as for 'train', such as digits or a FILE.npz.",
     ),
     images("--image-size", type=click.IntRange(1), metavar="PIXELS", help="Resize the images of a folder to this."),

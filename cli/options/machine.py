@@ -46,6 +46,8 @@ class Machine:
         Raises:
             click.UsageError: it is not.
         """
+        if self.device == "cpu":
+            return self.device
         import torch
 
         from slimnet.errors import UsageError

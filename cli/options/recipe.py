@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.options.groups import in_group
+from slimnet_cli.options.paths import existing
 from slimnet_cli.options.shared import Command, json_object
 
 if TYPE_CHECKING:
@@ -42,8 +43,14 @@ def numbers(of: type) -> Callable[[click.Context, click.Parameter, str | None], 
 
 
 OPTIONS = (
-    network("--recipe", "file", metavar="FILE.json", help="Start from this recipe; other options change it."),
-    network("--from", "warm_start", metavar="CKPT", help="Start with the weights of a checkpoint."),
+    network(
+        "--recipe",
+        "file",
+        metavar="FILE.json",
+        callback=existing,
+        help="Start from this recipe; other options change it.",
+    ),
+    network("--from", "warm_start", metavar="CKPT", callback=existing, help="Start with the weights of a checkpoint."),
     network(
         "--arch",
         metavar="ARCH",

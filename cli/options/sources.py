@@ -72,39 +72,25 @@ def find_source(path: str, network: Network) -> Source:
 
     A run or a bundle knows its architecture, which is not built where that would run code, unless it is trusted.
 
+    `path` is what `existing_source` takes.
+
     Raises:
-        click.UsageError: a folder that is neither, or options that say again what a run says.
+        click.UsageError: a checkpoint without `--arch`, or options that say again what a run says.
         BundleError, UsageError: a damaged bundle, or a damaged recipe.
     """
+    from slimnet.storage.folder_names import is_bundle, is_run
+
     place = Path(path)
-    if place.is_dir():
-        return _of_folder(place, network)
+    if is_bundle(place):
+        return _of_bundle(place, network)
+    if is_run(place):
+        return _of_run(place, network)
     if network.arch is not None:
         return Source(place, place, network)
-    if _is_model_of_run(place):
+    # model.pt, model_best.pt, and model_2500.pt of a run that was made longer.
+    if place.match("model*.pt") and is_run(place.parent):
         return _of_run(place.parent, network, place)
     raise click.UsageError(f"{path} is a checkpoint; name its network with --arch")
-
-
-def _is_model_of_run(path: Path) -> bool:
-    from slimnet.training.run.run_folder import RECIPE
-
-    # model.pt, model_best.pt, and model_2500.pt of a run that was made longer.
-    return path.match("model*.pt") and (path.parent / RECIPE).is_file()
-
-
-def _of_folder(folder: Path, network: Network) -> Source:
-    from slimnet.bundle.manifest import MANIFEST
-    from slimnet.training.run.run_folder import RECIPE
-
-    if (folder / MANIFEST).exists():
-        return _of_bundle(folder, network)
-    if (folder / RECIPE).exists():
-        return _of_run(folder, network)
-    raise click.UsageError(
-        f"{folder} is neither a bundle (it has no {MANIFEST}) nor the folder of a run (no {RECIPE}); name one of them, "
-        "or a checkpoint"
-    )
 
 
 def _of_bundle(folder: Path, network: Network) -> Source:
@@ -137,7 +123,7 @@ def _newest(folder: Path) -> Path:
     Raises:
         click.UsageError: there is neither yet.
     """
-    from slimnet.training.run.run_folder import CHECKPOINTS, MODEL
+    from slimnet.storage.folder_names import CHECKPOINTS, MODEL
 
     if (folder / MODEL).exists():
         return folder / MODEL

@@ -136,20 +136,6 @@ def save(
     return target
 
 
-def check_free(folder: str | os.PathLike[str]) -> None:
-    """Refuse a folder to which `save` could not write, before the work begins.
-
-    Raises:
-        BundleError: naming the obstacle.
-    """
-    target = Path(folder)
-    refuse_existing(target, BundleError)
-    if not target.parent.is_dir():
-        raise BundleError(f"cannot write {target}: there is no folder {target.parent}; make it first")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise BundleError(f"cannot write {target}: {target.parent} is not writable; name another place")
-
-
 def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
     """Build the slim network of a bundle again, on the CPU, in the mode in which it was saved.
 

@@ -13,6 +13,8 @@ import torch
 from slimnet.errors import BundleError, ChangedBundleError
 from slimnet.storage.field_types import Count
 from slimnet.storage.files import open_file, read_bytes
+from slimnet.storage.folder_names import MANIFEST as MANIFEST
+from slimnet.storage.folder_names import no_bundle
 from slimnet.storage.records import LIMIT_BYTES, build, parse_json, read_json
 from slimnet.version import __version__
 
@@ -29,7 +31,6 @@ FILES = (WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE)
 PROJECTIONS = "projections.json"
 """One more in the bundle of a network that was shrunk in training: what was set to zero then."""
 
-MANIFEST = "manifest.json"
 FORMAT = 1
 """The version of the bundle's layout."""
 
@@ -119,9 +120,7 @@ def _parsed(folder: Path) -> Manifest:
     try:
         content = read_bytes(folder / MANIFEST, LIMIT_BYTES)
     except FileNotFoundError as error:
-        raise BundleError(
-            f"{folder} is no bundle: it has no {MANIFEST}; name a folder that slimnet.save wrote"
-        ) from error
+        raise no_bundle(folder) from error
     except OSError as error:
         raise BundleError(f"{folder / MANIFEST} cannot be read ({error.strerror})") from error
     again = "save the bundle again"

@@ -85,7 +85,7 @@ _STACK_TRACES: contextlib.AbstractContextManager[None] = (
     if hasattr(torch.fx.config, "do_not_emit_stack_traces")
     else contextlib.nullcontext()
 )
-"""A stack trace for every node takes a fifth of an export's time, and none is written; older torch always takes them."""
+"""Stack traces of nodes take a fifth of an export's time, and none is written; older torch always takes them."""
 
 
 class Muted:

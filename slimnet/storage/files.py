@@ -246,6 +246,19 @@ def refuse_existing(target: Path, failure: type[SlimnetError]) -> None:
             raise failure(f"cannot write {target}: one cannot replace the folder one is in; name a new one in it")
 
 
+def check_free(target: Path, failure: type[SlimnetError]) -> None:
+    """Refuse a folder that could not be written, before the work begins.
+
+    Raises:
+        failure: naming the obstacle.
+    """
+    refuse_existing(target, failure)
+    if not target.parent.is_dir():
+        raise failure(f"cannot write {target}: there is no folder {target.parent}; make it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise failure(f"cannot write {target}: {target.parent} is not writable; name another place")
+
+
 def flush(path: Path) -> None:
     """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -95,8 +95,12 @@ def test_the_grid_that_is_shown_is_one(tmp_path):
 @pytest.mark.parametrize(
     "line", re.findall(r"^(?:torchrun .*-m slimnet_cli|slimnet) (train .*)$", "".join(blocks("")), re.M)
 )
-def test_every_training_command_that_is_shown_is_understood(line):
-    """The options exist and their values parse; the data and checkpoints that it names are not read."""
+def test_every_training_command_that_is_shown_is_understood(line, tmp_path, monkeypatch):
+    """The options exist and their values parse; what it names is there, and is not read."""
+    monkeypatch.chdir(tmp_path)
     arguments = shlex.split(line, comments=True)[1:]
+    for path in map(Path, arguments):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     context = slimnet_cli.commands.commands["train"].make_context("train", arguments)
     assert context.params

@@ -26,6 +26,9 @@ from safetensors import SafetensorError
 
 from slimnet.errors import CheckpointError, SlimnetError, UsageError
 from slimnet.storage.files import LOCK, held, open_file, open_to_append, os_errors_as, read_text, whole_file
+from slimnet.storage.folder_names import CHECKPOINTS as CHECKPOINTS
+from slimnet.storage.folder_names import MODEL as MODEL
+from slimnet.storage.folder_names import RECIPE as RECIPE
 from slimnet.storage.records import from_json
 from slimnet.storage.staging import clear, is_staging
 from slimnet.training.loop.progress import Progress, Snapshot
@@ -33,9 +36,8 @@ from slimnet.training.recipe.recipe import Recipe
 from slimnet.training.run import checkpoints
 from slimnet.training.run.sessions import Session
 
-RECIPE, METRICS, SESSIONS = "recipe.json", "metrics.jsonl", "sessions.jsonl"
-MODEL, REPORT, BUNDLE = "model.pt", "report.html", "slim"
-CHECKPOINTS, HISTORY = "checkpoints", "history"
+METRICS, SESSIONS = "metrics.jsonl", "sessions.jsonl"
+HISTORY, REPORT, BUNDLE = "history", "report.html", "slim"
 SCALE, SHIFT = "scale/", "shift/"
 KEPT_SUFFIX = ".safetensors"
 

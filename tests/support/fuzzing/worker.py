@@ -68,6 +68,7 @@ def limited() -> Iterator[None]:
 
 def verdict(kind: str, folder: Path, file: Path, *, explain: bool = False) -> str | None:
     """What is wrong with how slimnet reads a spoilt file; None where nothing is. `explain` prints what readers say."""
+    before = pages_in(folder)
     for place, read in enumerate(READERS[kind]):
         name, shown = f"{kind}, reader {place}", io.StringIO()
         guard.clear()
@@ -89,7 +90,8 @@ def verdict(kind: str, folder: Path, file: Path, *, explain: bool = False) -> st
             wrong = f"traceback: {name}: {type(error).__name__}: {error!s:.200} {where}"
             if explain:
                 traceback.print_exc()
-        wrong = wrong or harm(name, shown.getvalue(), said, folder)
+        drawn = pages_in(folder) - before
+        wrong = wrong or harm(name, shown.getvalue(), said, drawn)
         if explain:
             print(f"{name}: {shown.getvalue()}{said if said is not None else ''}"[:2000])
         if wrong:
@@ -97,7 +99,12 @@ def verdict(kind: str, folder: Path, file: Path, *, explain: bool = False) -> st
     return None
 
 
-def harm(name: str, shown: str, said: object, folder: Path) -> str | None:
+def pages_in(folder: Path) -> set[str]:
+    """The text of all pages in a folder; one that was spoilt is there before anything is read."""
+    return {page.read_text(errors="replace") for page in folder.rglob("*.html")}
+
+
+def harm(name: str, shown: str, said: object, pages: set[str]) -> str | None:
     """What a reader did, showed, returned or drew that it must not have."""
     if guard.executed:
         return f"executed: {name}: {guard.executed[0]}"
@@ -107,7 +114,6 @@ def harm(name: str, shown: str, said: object, folder: Path) -> str | None:
         return f"traceback: {name}: {shown[-300:]!r}"
     if "\x1b]" in shown:
         return f"unprintable: {name}: an escape sequence reached the terminal"
-    pages = [page.read_text(errors="replace") for page in folder.rglob("*.html")]
     if any(MARKUP.search(page) for page in (*pages, said if isinstance(said, str) else "")):
         return f"markup: {name}: a name from a file acts in a page"
     return None

@@ -1,0 +1,26 @@
+"""The names by which a folder that slimnet wrote is recognised; they can be had without importing torch."""
+
+from pathlib import Path
+
+from slimnet.errors import BundleError
+
+MANIFEST = "manifest.json"
+"""Lists the files of a bundle."""
+
+RECIPE, MODEL, CHECKPOINTS = "recipe.json", "model.pt", "checkpoints"
+"""What decides a run; what it trained; the folder of what it can go on from."""
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder looks like a bundle; nothing in it is read."""
+    return (folder / MANIFEST).exists()
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder looks like a run; nothing in it is read."""
+    return (folder / RECIPE).exists()
+
+
+def no_bundle(folder: Path) -> BundleError:
+    """The error for a folder that is no bundle, or for none."""
+    return BundleError(f"{folder} is no bundle: it has no {MANIFEST}; name a folder that slimnet.save wrote")

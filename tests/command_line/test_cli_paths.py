@@ -1,0 +1,71 @@
+"""Wrong paths on the command line: one line each, before torch is imported, which takes seconds."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = {
+    "slim none.pt --arch resnet56 -o out": "none.pt does not exist; check the path of the checkpoint",
+    "slim a.pt --arch resnet56": "give the bundle's folder with -o DIR",
+    "slim a.pt -o out": "a.pt is a checkpoint; name its network with --arch",
+    "slim a.pt --arch resnet56 -o full": "cannot write full: that folder is not empty",
+    "slim a.pt --arch resnet56 -o no/out": "cannot write no/out: there is no folder no; make it first",
+    "slim a.pt --arch resnet56 -o out --data none.npz": "none.npz does not exist; check the path of the images",
+    "slim full -o out": "full is neither a bundle (it has no manifest.json) nor the folder of a run (no recipe.json)",
+    "inspect none.pt --arch resnet56": "none.pt does not exist; check the path of the checkpoint",
+    "analyse none": "none does not exist; check the path of the checkpoint",
+    "analyse a.pt --arch resnet56 --data none.npz": "none.npz does not exist; check the path of the images",
+    "ladder none.pt --arch resnet56 -o out": "none.pt does not exist; check the path of the checkpoint",
+    "compare none.pt --arch resnet56 --data digits": "none.pt does not exist; check the path of the checkpoint",
+    "benchmark none.pt full --arch resnet56": "none.pt does not exist; check the path of the checkpoint",
+    "benchmark a.pt full --arch resnet56": "full is neither a bundle",
+    "verify none": "none is no bundle: it has no manifest.json; name a folder that slimnet.save wrote",
+    "verify full": "full is no bundle: it has no manifest.json",
+    "export none -o net.onnx": "none is no bundle: it has no manifest.json; name a folder that slimnet.save wrote",
+    "finetune none --data digits -o out": "none does not exist; check the path of the checkpoint",
+    "finetune a.pt --arch resnet56 --data digits -o full": "cannot write full: that folder is not empty",
+    "report none": "none does not exist; check the path",
+    "sweep none.toml -o out": "none.toml does not exist; check the path",
+    "train none.npz -o out": "none.npz does not exist; check the path of the images",
+    "train --recipe none.json -o out": "none.json does not exist; check the path",
+    "train digits --from none.pt -o out": "none.pt does not exist; check the path",
+    "train --resume none": "none does not exist; check the path",
+}
+
+EACH_IN_TURN = """
+import contextlib, io, json, sys
+import slimnet_cli
+
+found = {}
+for line in json.load(sys.stdin):
+    shown = io.StringIO()
+    with contextlib.redirect_stderr(shown):
+        code = slimnet_cli.run(line.split())
+    found[line] = [code, shown.getvalue(), "torch" in sys.modules]
+json.dump(found, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """The exit code, the message, and whether torch was imported, for each command in turn in one process."""
+    folder = tmp_path_factory.mktemp("paths")
+    (folder / "a.pt").write_bytes(b"weights")
+    (folder / "full").mkdir()
+    (folder / "full" / "notes.txt").write_text("mine")
+    command = [sys.executable, "-c", EACH_IN_TURN]
+    run = subprocess.run(command, cwd=folder, input=json.dumps(list(COMMANDS)), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["a.pt", "full"]
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_wrong_path_is_reported_before_torch_is_imported(answers, line):
+    code, shown, imported = answers[line]
+    assert code == 2
+    assert shown.startswith(f"error: {COMMANDS[line]}")
+    assert shown.count("\n") == 1
+    assert not imported
