@@ -10,7 +10,9 @@ from slimnet.version import __version__ as __version__
 if TYPE_CHECKING:
     from slimnet.bundle.bundle import Verification, load, save, verify_bundle
     from slimnet.checkpoint import load_checkpoint
+    from slimnet.data.image_spec import ImageSpec
     from slimnet.export.onnx import OnnxExport, export_onnx
+    from slimnet.export.pt2.export import export_pt2
     from slimnet.inspection import Inspection, inspect
     from slimnet.models.architecture import build
     from slimnet.monitor import Monitor
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Certificate",
+    "ImageSpec",
     "Inspection",
     "Monitor",
     "OnnxExport",
@@ -35,6 +38,7 @@ __all__ = [
     "build",
     "certify",
     "export_onnx",
+    "export_pt2",
     "inspect",
     "load",
     "load_checkpoint",
@@ -45,6 +49,7 @@ __all__ = [
 
 _ON_DEMAND = {
     "Certificate": "slimnet.surgery.certificate",
+    "ImageSpec": "slimnet.data.image_spec",
     "Inspection": "slimnet.inspection",
     "Monitor": "slimnet.monitor",
     "OnnxExport": "slimnet.export.onnx",
@@ -56,6 +61,7 @@ _ON_DEMAND = {
     "build": "slimnet.models.architecture",
     "certify": "slimnet.surgery.certificate",
     "export_onnx": "slimnet.export.onnx",
+    "export_pt2": "slimnet.export.pt2.export",
     "inspect": "slimnet.inspection",
     "load": "slimnet.bundle.bundle",
     "load_checkpoint": "slimnet.checkpoint",

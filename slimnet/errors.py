@@ -80,3 +80,9 @@ def reason(error: BaseException) -> str:
     """The kind of an exception and the first line of what it says."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def whole_reason(error: BaseException) -> str:
+    """The kind of an exception and everything that it says, in one line."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__

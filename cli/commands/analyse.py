@@ -39,12 +39,16 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Subject:
-    """The subject of an analysis: a network, the name and image size of its data, and the folder of its run, if any."""
+    """The subject of an analysis: a network, its data, and the folder of its run, if any.
+
+    The data has a name, the size of its images and a normalisation.
+    """
 
     model: nn.Module
     source: str
     image_size: int | None = None
     run: Path | None = None
+    normalise: str = "data"
 
 
 @click.command(epilog=EXAMPLES, short_help="Measure sparsity and universality on the training images.")
@@ -90,7 +94,8 @@ def analyse(
         known = _subject(subject, network, data)
         if report is not None and known.run is None:
             raise click.UsageError("only a run has a report; name a run's folder, or leave --report out")
-    images = normalised(reading.load(known.source, image_size or known.image_size), normalise or "data")
+    normalise = normalise or known.normalise
+    images = normalised(reading.load(known.source, image_size or known.image_size), normalise)
     known.model.to(chosen)
     found = _measure(known, images)
     if report is not None:
@@ -112,7 +117,8 @@ def _subject(path: str, network: Network, data: str | None) -> Subject:
     if source.recipe is None:
         if data is None:
             raise click.UsageError(f"{path} is a checkpoint; give the training images with --data")
-        return Subject(source.load(), data)
+        known = source.blueprint and source.blueprint.images
+        return Subject(source.load(), data, normalise=known.normalisation if known else "data")
     recipe = source.recipe
     size = recipe.image_size if data in (None, recipe.data) else None
     return Subject(source.load(), data or recipe.data, size, source.path)

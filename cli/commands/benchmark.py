@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from slimnet_cli.options.contenders import contender, example_for, measured, named, write_report
+from slimnet_cli.options.contenders import contender, example_for, images_known, measured, named, write_report
 from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.measurement import Measuring, measuring_options
@@ -61,6 +61,8 @@ def benchmark(
     settings = measuring.settings()
     if report is not None:
         refuse_missing_folder(str(report))
+    if data.source is not None:
+        data = data.trained_on(images_known(networks))
     images = data.load()
     with tempfile.TemporaryDirectory() as folder:
         contenders, example = _ready(networks, network, images, Path(folder))

@@ -121,7 +121,7 @@ def _slim(dense: nn.Module, images: ImageData, folder: Path) -> tuple[Slimmed, t
     accuracies = slimmed.certificate.accuracies
     assert accuracies is not None, "the loader's images have labels"
     _save_dense(dense, slimmed, folder / "dense")
-    save(slimmed, folder / "slim", source="slimnet demo")
+    save(slimmed, folder / "slim", source="slimnet demo", images=images.spec)
     terminal.note(f"removed {slimmed.plan.removed_channels} channels, certified, exported to ONNX")
     return slimmed, accuracies
 

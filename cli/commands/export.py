@@ -1,47 +1,69 @@
-"""slimnet export: an ONNX model from a bundle."""
+"""slimnet export: an ONNX model or an exported program from a bundle."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from slimnet_cli.options.export_form import ExportForm, export_form_options
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.paths import existing_bundle
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.output import terminal
 from slimnet_cli.output.destinations import refuse_missing_folder
 
+if TYPE_CHECKING:
+    from slimnet.export.onnx import OnnxExport
+    from slimnet.export.pt2.export import Pt2Export
+
 EXAMPLES = """\b
 Examples:
   slimnet export slim/ -o net.onnx
+  slimnet export slim/ -o net.onnx --with-preprocessing --dynamic-size
+  slimnet export slim/ -o net.pt2 --with-preprocessing --layout nchw --normalise imagenet
   slimnet export slim/ -o net.onnx --opset 18 --json
 """
 
 
 @click.command(epilog=EXAMPLES, short_help="Write a bundle as an ONNX model.")
 @click.argument("bundle", metavar="BUNDLE", callback=existing_bundle)
-@click.option("-o", "--out", required=True, metavar="F.onnx", help="The ONNX file; replaced if it exists.")
-@click.option("--opset", type=int, help="The ONNX operator set.  [default: what torch writes by itself]")
+@click.option("-o", "--out", required=True, metavar="F.onnx|F.pt2", help="The file; replaced if it exists.")
+@export_form_options
 @functools.partial(architecture_option, checkpoints=False, references=True)
 @json_option
-def export(bundle: str, out: str, opset: int | None, network: Network, as_json: bool) -> None:
-    """Write the slim network of a bundle as an ONNX model.
+def export(bundle: str, out: str, form: ExportForm, network: Network, as_json: bool) -> None:
+    """Write the slim network of a bundle as an ONNX model, or as an exported program for torch (.pt2).
 
-    One self-contained file with BatchNorm folded and any batch size, checked against the network under onnxruntime.
-    --arch is only needed if the bundle does not name it, or if it is your own code (package.module:factory).
+    One self-contained file for any batch size, checked against the network; an ONNX model has BatchNorm folded.
+    With --with-preprocessing it takes images as bytes, and was compared with the network after slimnet's own
+    preprocessing. With --dynamic-size it takes images of any height and width. The normalisation is that of the bundle,
+    or --normalise. --arch is only needed if the bundle does not name it, or if it is your own code
+    (package.module:factory).
     """
-    from slimnet.bundle.bundle import load, read_blueprint
-    from slimnet.bundle.input_spec import random_inputs
-    from slimnet.export.onnx import export_onnx
-
+    form.check(out)
     refuse_missing_folder(out)
     with terminal.working("Exporting"):
-        blueprint = read_blueprint(bundle)
-        model = load(bundle, network.fresh(), trust=network.trust)
-        inputs = random_inputs(blueprint.inputs, seed=0)
-        result = export_onnx(model, inputs, out, metadata={"plan_digest": blueprint.plan.digest}, opset=opset)
+        result = _exported(bundle, out, form, network)
     if as_json:
         terminal.emit(dataclasses.asdict(result))
     else:
         terminal.result().print(str(result), soft_wrap=True)
+
+
+def _exported(bundle: str, out: str, form: ExportForm, network: Network) -> OnnxExport | Pt2Export:
+    from slimnet.bundle.bundle import load, read_blueprint
+    from slimnet.bundle.input_spec import random_inputs
+    from slimnet.export.onnx import export_onnx
+    from slimnet.export.pt2.export import export_pt2
+
+    blueprint = read_blueprint(bundle)
+    inputs = random_inputs(blueprint.inputs, seed=0)
+    options: dict[str, Any] = form.options(blueprint.images, inputs.tensors[0])
+    model = load(bundle, network.fresh(), trust=network.trust)
+    if Path(out).suffix == ".pt2":
+        return export_pt2(model, inputs, out, **options)
+    metadata = {"plan_digest": blueprint.plan.digest}
+    return export_onnx(model, inputs, out, metadata=metadata, opset=form.opset, **options)

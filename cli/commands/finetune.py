@@ -153,7 +153,7 @@ def finetune(
     if data.source is None:
         raise click.UsageError("give the labelled images with --data")
     chosen = Machine(device=device).chosen_device()
-    images = data.load()
+    images = source.labelled(data).load()
     assert images is not None, "they were named"
     tuned = tune(source, out, schedule, images, data.source, chosen, threads)
     if as_json:
@@ -208,7 +208,7 @@ def tune(
                 resume_checks.load_weights(tuned, training.best)
         after = evaluate(tuned, images)
         with terminal.working("Writing the bundle"):
-            save(tuned.cpu().eval(), out, like=source.path)
+            save(tuned.cpu().eval(), out, like=source.path, images=images.spec)
     lowest = min(training.course, key=lambda point: point.error) if schedule.validate else training.course[-1]
     course = tuple((point.iteration, point.error) for point in training.course)
     return Tuned(out, (before, after), course, lowest.iteration, training.run.seconds)

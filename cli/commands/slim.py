@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.options.budget import Target, target_options, warning
-from slimnet_cli.options.data import Labelled, criterion_images, data_options
+from slimnet_cli.options.data import Labelled, criterion_images, data_options, spec_without_images
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.paths import existing_source, new_folder
 from slimnet_cli.options.removal import Removing, removing_options
-from slimnet_cli.options.shared import json_option, network_options
+from slimnet_cli.options.shared import as_one, json_option, network_options
 from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.output import before_after, terminal
 
@@ -41,14 +42,41 @@ Examples:
 """
 
 
+@dataclass(frozen=True)
+class Output:
+    """The bundle to write, and whether its exported forms take images of any size; or only the plan is printed."""
+
+    out: str | None
+    dry_run: bool
+    dynamic_size: bool
+
+
+output_options = as_one(
+    "output",
+    Output,
+    (
+        click.option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            callback=new_folder,
+            help="The folder to write the bundle to; it must not exist yet.",
+        ),
+        click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
+        click.option(
+            "--dynamic-size",
+            is_flag=True,
+            help="The bundle's ONNX model and exported program take images of any height and width.",
+        ),
+    ),
+)
+
+
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Remove the dead channels of a network.")
 @click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE", callback=existing_source)
 @network_options(required=False, references=True)
 @on_device
-@click.option(
-    "-o", "--out", metavar="DIR", callback=new_folder, help="The folder to write the bundle to; it must not exist yet."
-)
-@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@output_options
 @removing_options
 @target_options
 @data_options
@@ -56,8 +84,7 @@ Examples:
 def slim(
     checkpoint: str,
     network: Network,
-    out: str | None,
-    dry_run: bool,
+    output: Output,
     removing: Removing,
     target: Target | None,
     data: Labelled,
@@ -68,8 +95,9 @@ def slim(
     CKPT is a checkpoint (.pt, .pth, .th, .safetensors), which needs --arch; RUN is the folder of a training run, which
     knows its network and its images; BUNDLE is a network that was slimmed before. Writes a bundle: the slim weights,
     an ONNX model, the plan and the certificate. With --data the certificate is measured on the test images and their
-    accuracy is shown; without, on random inputs. With --round auto the widths are those that are fastest on
-    this machine, and the dense network is one of the candidates.
+    accuracy is shown; without, on random inputs. The bundle and its ONNX model state the normalisation, the image size
+    and the classes of --data; without --data, they state the normalisation of --normalise. With --round auto the widths
+    are those that are fastest on this machine, and the dense network is one of the candidates.
 
     With --criterion activation a channel is dead whose activation is zero on all training images of --data, every one
     of which the network sees once. That is exact on these images; its effect on others is measured by the certificate,
@@ -79,15 +107,15 @@ def slim(
     longer exact, and the accuracy shown is that before any fine-tuning. BatchNorm statistics are re-estimated without
     the removed channels: measured on a few training images of --data, or estimated without data.
     """
-    if out is None and not dry_run:
+    if output.out is None and not output.dry_run:
         raise click.UsageError("give the bundle's folder with -o DIR, or print only the plan with --dry-run")
     source = find_source(checkpoint, network)
     data = source.labelled(data)
     removing.check(data, budget=target is not None)
-    if out is None or dry_run:
+    if output.out is None or output.dry_run:
         _show_plan(source, removing, target, data, as_json)
     else:
-        _write_bundle(source, removing, target, data, out, as_json)
+        _write_bundle(source, removing, target, data, output, as_json)
 
 
 def _show_plan(source: Source, removing: Removing, target: Target | None, data: Labelled, as_json: bool) -> None:
@@ -121,14 +149,16 @@ def _write_bundle(
     removing: Removing,
     target: Target | None,
     data: Labelled,
-    out: str,
+    output: Output,
     as_json: bool,
 ) -> None:
     from slimnet.bundle.bundle import save
     from slimnet.surgery.plan_text import width_lines
     from slimnet.training.analysis.metrics import check_fits
 
-    images = data.load()
+    assert output.out is not None, "it was checked"
+    out, known = output.out, source.blueprint
+    images = data.load(alone=True)
     if target:
         target.check(images)
     with removing.showing_progress("Slimming") as (round_to, say):
@@ -136,9 +166,11 @@ def _write_bundle(
         example = source.example(dense, images)
         if images:
             check_fits(dense, images)
+        spec = images.spec if images else spec_without_images(data.normalise, example, known and known.images)
         slimmed, selection = _slimmed(dense, example, removing, round_to, target, images, say)
         accuracies = _accuracies(dense, slimmed.certificate, images, say) if images else None
-        folder = save(slimmed, out, source=source.path.name)
+        any_size = output.dynamic_size or (known is not None and known.dynamic_size)
+        folder = save(slimmed, out, source=source.path.name, images=spec, dynamic_size=any_size)
     if as_json:
         chosen = {} if selection is None else {"target": _document(target, selection)}
         terminal.emit(before_after.document(slimmed, accuracies) | chosen | {"bundle": str(folder)})

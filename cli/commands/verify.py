@@ -51,11 +51,12 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
 
     if data.source is not None and dense is None:
         raise click.UsageError("--data is for the comparison with the dense network; give its checkpoint with --dense")
-    images = data.load()
+    blueprint = read_blueprint(bundle)
+    images = data.trained_on(blueprint.images).load()
     with terminal.working("Verifying") as say:
         trained = None
         if dense is not None:
-            trained = network.or_else(read_blueprint(bundle).architecture).load(dense)
+            trained = network.or_else(blueprint.architecture).load(dense)
         loader = Batches(images, progress=terminal.counting(say, "certificate")) if images else None
         result = verify_bundle(bundle, network.fresh(), dense=trained, loader=loader, trust=network.trust)
     if as_json:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from slimnet.benchmark import Comparison, Contender, Settings
     from slimnet.data import ImageData
+    from slimnet.data.image_spec import ImageSpec
     from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
 
@@ -36,6 +37,19 @@ def contender(name: str, source: str, network: Network) -> Contender:
     files = {"weights": found.weights, "onnx": path / "model.onnx"}
     can_be_built = network.or_else(found.blueprint.architecture).arch is not None
     return Contender(name, found.load() if can_be_built else None, files["onnx"], files)
+
+
+def images_known(sources: Sequence[str]) -> ImageSpec | None:
+    """What the first bundle among these networks says of its images; None where none is a bundle.
+
+    Raises:
+        BundleError: it is damaged.
+    """
+    from slimnet.bundle.bundle import read_blueprint
+    from slimnet.bundle.manifest import MANIFEST
+
+    bundles = [path for _, path in named(sources) if (Path(path) / MANIFEST).is_file()]
+    return read_blueprint(bundles[0]).images if bundles else None
 
 
 def named(sources: Sequence[str]) -> list[tuple[str, str]]:

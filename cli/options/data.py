@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,33 @@ from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
     from slimnet.data import Batches, ImageData
+    from slimnet.data.image_spec import ImageSpec
 
 images = in_group("Images")
 
+NORMALISATIONS = ("data", "imagenet", "cifar10", "halves", "none")
+NUMBERS = "mean=M,...:std=S,..."
+
+
+class Normalisation(click.ParamType):
+    """The name of a normalisation, or its numbers."""
+
+    name = "normalisation"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the name, or leave the numbers to the library."""
+        if value not in NORMALISATIONS and not str(value).startswith("mean="):
+            self.fail(f"{value!r} is not one of {', '.join(NORMALISATIONS)}, and not {NUMBERS}", param, ctx)
+        return str(value)
+
+
 NORMALISE = images(
     "--normalise",
-    type=click.Choice(("data", "imagenet", "halves", "none")),
-    help="As the network was trained; data is the training images' own mean and deviation.  [default: data]",
+    type=Normalisation(),
+    metavar="NAME|mean=M,...:std=S,...",
+    help="As the network was trained: data (the training images' own mean and deviation), imagenet, cifar10, halves "
+    "(to -1..1), none (0..1), or numbers for values in 0..1, one for each channel, such as "
+    "mean=0.5,0.5,0.5:std=0.25,0.25,0.25.  [default: that of the bundle if it has one, otherwise data]",
 )
 
 OPTIONS = (
@@ -100,8 +120,10 @@ class Labelled:
     normalise: str | None = None
     optional: bool = False
 
-    def load(self) -> ImageData | None:
+    def load(self, *, alone: bool = False) -> ImageData | None:
         """Read them, with the normalisation of the network's training; None without `--data`.
+
+        With `alone` a normalisation may be given without images.
 
         Those that are `optional`, because a run names them and not the user, are left out with a note where they cannot
         be read.
@@ -114,7 +136,8 @@ class Labelled:
         from slimnet.errors import DataError
 
         if self.source is None:
-            if (self.image_size, self.normalise) != (None, None) or self.reading != Reading():
+            normalise = None if alone else self.normalise
+            if (self.image_size, normalise) != (None, None) or self.reading != Reading():
                 raise click.UsageError(
                     "--image-size, --normalise, --cache, --download and --skip-broken belong to --data; give it too"
                 )
@@ -126,6 +149,38 @@ class Labelled:
                 raise
             terminal.note(f"without the run's images, since {error}")
             return None
+
+    def trained_on(self, known: ImageSpec | None) -> Labelled:
+        """The same images with what a network's bundle says of its own, where the command line says nothing."""
+        if known is None or self.source is None:
+            return self
+        # Only the images of a folder are resized.
+        size = max(known.image_size) if Path(self.source).is_dir() else None
+        return replace(self, normalise=self.normalise or known.normalisation, image_size=self.image_size or size)
+
+
+def spec_without_images(normalise: str | None, example: Any, known: ImageSpec | None = None) -> ImageSpec | None:
+    """What is known of a network's images from a normalisation and example inputs `(N, C, H, W)`; None without one.
+
+    The rest, such as the names of classes, is what was `known` before.
+
+    Raises:
+        click.UsageError: the normalisation is that of data, or the inputs are no images.
+        DataError: the normalisation is for another number of channels.
+    """
+    if normalise is None:
+        return None
+    from slimnet.data.image_spec import ImageSpec
+    from slimnet.data.normalisation import statistics
+
+    if normalise == "data":
+        raise click.UsageError("--normalise data is measured on the training images; give them with --data")
+    shape = tuple(getattr(example, "shape", ()))
+    if len(shape) != 4:
+        raise click.UsageError("--normalise is for a network that takes one batch of images (N, C, H, W)")
+    mean, std = statistics(normalise, shape[1], "an input")
+    classes = known.classes if known else ()
+    return ImageSpec(mean, std, known.image_size if known else (shape[2], shape[3]), classes)
 
 
 def criterion_images(images: ImageData | None, say: terminal.Say) -> Batches | None:

@@ -51,7 +51,12 @@ class Source:
         return bundle.load(self.path, known, trust=self.network.trust).eval().to(self.network.device)
 
     def labelled(self, data: Labelled) -> Labelled:
-        """The labelled images to use: those asked for, or those that the run was trained and tested on."""
+        """The labelled images to use: those asked for, or those that the run was trained and tested on.
+
+        Images for the network of a bundle are normalised and resized as the bundle says, unless asked otherwise.
+        """
+        if self.blueprint is not None:
+            return data.trained_on(self.blueprint.images)
         if data.source is not None or self.recipe is None:
             return data
         size = data.image_size or self.recipe.image_size

@@ -281,7 +281,7 @@ def write_bundle(run: TrainingRun, checkpoint: Path) -> Path | None:
         with terminal.working("Slimming and exporting"):
             example, _ = next(run.data.batches("test", EXAMPLES))
             slimmed = slimnet.slim(run.dense_model().cpu().eval(), example.cpu(), loader=Batches(run.data))
-            return save(slimmed, folder, source=checkpoint.name, projections=run.projections)
+            return save(slimmed, folder, source=checkpoint.name, projections=run.projections, images=run.data.spec)
     except SlimnetError as error:
         terminal.note(f"no bundle is written: {error}")
         return None

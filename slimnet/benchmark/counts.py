@@ -7,6 +7,7 @@ numbers (it calls a multiply-accumulate a flop); its totals also include normali
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +80,12 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 def onnx_input_shape(path: Path) -> tuple[int, ...] | None:
     """The shape of one example `(C, H, W)` of an ONNX model's first input; None if it is not fixed.
 
+    A dynamic height and width are those that the metadata state.
+
     Raises:
         UsageError: as `read_onnx`.
     """
-    dimensions = read_onnx(path).graph.input[0].type.tensor_type.shape.dim[1:]
+    dimensions = _at_stated_size(read_onnx(path)).graph.input[0].type.tensor_type.shape.dim[1:]
     fixed = all(dimension.HasField("dim_value") for dimension in dimensions)
     return tuple(dimension.dim_value for dimension in dimensions) if fixed else None
 
@@ -135,7 +138,7 @@ def onnx_macs(path: Path) -> int | None:
 
 def onnx_node_macs(path: Path) -> list[tuple[onnx.NodeProto, int | None]]:
     """Every node of an ONNX graph with its multiply-accumulates, as `onnx_macs` counts them."""
-    model = read_onnx(path)
+    model = _at_stated_size(read_onnx(path))
     for value in model.graph.input:
         dimensions = value.type.tensor_type.shape.dim
         if dimensions:
@@ -146,6 +149,20 @@ def onnx_node_macs(path: Path) -> list[tuple[onnx.NodeProto, int | None]]:
     shapes = _shapes(shape_inference.infer_shapes(model, data_prop=True).graph)
     weights = _weights(model.graph)
     return [(node, _node_macs(node, shapes, weights)) for node in model.graph.node]
+
+
+def _at_stated_size(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with a dynamic height and width replaced by the image size in its metadata, if there is a valid one."""
+    stated = next((entry.value for entry in model.metadata_props if entry.key == "image_size"), "")
+    found = re.fullmatch(r"\[(\d{1,6}), ?(\d{1,6})\]", stated)
+    if found is None:
+        return model
+    sizes = {"height": int(found[1]), "width": int(found[2])}
+    for value in model.graph.input:
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param in sizes:
+                dimension.dim_value = sizes[dimension.dim_param]
+    return model
 
 
 def _stored(graph: onnx.GraphProto) -> int:

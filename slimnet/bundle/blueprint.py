@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from slimnet.bundle.input_spec import describe_inputs
 from slimnet.bundle.manifest import json_object
+from slimnet.data.image_spec import ImageSpec, images_of, record_images
 from slimnet.errors import ArchitectureError, BundleError, reason
 from slimnet.models.architecture import Architecture
 from slimnet.modules.copying import shared_copy
@@ -35,6 +36,8 @@ class BlueprintParts:
     architecture: Any
     frozen: tuple[str, ...]
     training: tuple[str, ...]
+    images: ImageSpec | None = None
+    dynamic_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Blueprint:
 
     `architecture` is None for a network that was not built by `slimnet.build`. `inputs` describes the example inputs
     (`input_spec`), `frozen` are the parameters that do not require a gradient, `training` the submodules in train
-    mode.
+    mode. `images` is how images become inputs, if that is known, and `dynamic_size` whether the exported forms take
+    images of any height and width.
     """
 
     architecture: Architecture | None
@@ -51,10 +55,12 @@ class Blueprint:
     inputs: Mapping[str, Any]
     frozen: tuple[str, ...]
     training: tuple[str, ...]
+    images: ImageSpec | None = None
+    dynamic_size: bool = False
 
     @classmethod
-    def of(cls, slimmed: Slimmed) -> "Blueprint":
-        """The blueprint of a slim network.
+    def of(cls, slimmed: Slimmed, images: ImageSpec | None = None, *, dynamic_size: bool = False) -> "Blueprint":
+        """The blueprint of a slim network; `images` are those recorded on it if none are given.
 
         Raises:
             BundleError: an example input cannot be described.
@@ -66,6 +72,8 @@ class Blueprint:
             describe_inputs(slimmed.example_inputs),
             tuple(name for name, parameter in slimmed.model.named_parameters() if not parameter.requires_grad),
             tuple(path for path, module in slimmed.model.named_modules() if module.training),
+            images or images_of(slimmed.model),
+            dynamic_size,
         )
 
     def write(self, path: Path) -> None:
@@ -80,6 +88,8 @@ class Blueprint:
             "inputs": self.inputs,
             "frozen": self.frozen,
             "training": self.training,
+            "images": asdict(self.images) if self.images else None,
+            "dynamic_size": self.dynamic_size,
             "plan": json.loads(self.plan.to_json()),
         }
         path.write_text(json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8")
@@ -103,7 +113,8 @@ class Blueprint:
             architecture = None if parts.architecture is None else Architecture.from_json(parts.architecture)
         except ArchitectureError as error:
             raise BundleError(f"{path}: {reason(error)}") from error
-        return cls(architecture, SurgeryPlan.from_data(plan), inputs, parts.frozen, parts.training)
+        plan = SurgeryPlan.from_data(plan)
+        return cls(architecture, plan, inputs, parts.frozen, parts.training, parts.images, parts.dynamic_size)
 
     def build(self, dense: nn.Module, weights: Path) -> nn.Module:
         """The slim network: the plan applied to a fresh dense network, with the weights of a safetensors file.
@@ -115,7 +126,8 @@ class Blueprint:
         return self.restored(weights_into(apply_plan(dense, self.plan), weights))
 
     def restored(self, slim: nn.Module) -> nn.Module:
-        """The network with the saved modes and `requires_grad`."""
+        """The network with the saved modes, `requires_grad`, and what its images are."""
+        record_images(slim, self.images)
         training = set(self.training)
         for path, module in slim.named_modules():
             module.training = path in training

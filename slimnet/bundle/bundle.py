@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,29 @@ from torch import nn
 
 from slimnet.bundle.activations import check_activations
 from slimnet.bundle.blueprint import Blueprint, weights_into, write_weights
-from slimnet.bundle.forms import compare, forms, module_runner
+from slimnet.bundle.forms import compare, forms, joined, module_runner
 from slimnet.bundle.further_training import trained_further
 from slimnet.bundle.input_spec import random_inputs
 from slimnet.bundle.manifest import CERTIFICATE, ONNX, PLAN, PROGRAM, WEIGHTS, read_manifest, write_manifest
 from slimnet.bundle.projections import PROJECTIONS, read_projections, write_projections
 from slimnet.bundle.stored_certificate import read_certificate
+from slimnet.data.image_spec import ImageSpec, images_of
 from slimnet.errors import BundleError, CertificateError, ChangedBundleError, PlanError, UsageError
-from slimnet.export.capture import capture
+from slimnet.export.dynamic_size import at_another_size
+from slimnet.export.form import Form, capture_form, conditions, metadata_of
 from slimnet.export.onnx import write_onnx
+from slimnet.export.preprocessing import SIZE_AXES, check_images, check_one_image
 from slimnet.export.pt2.runner import TorchRunner, program_bytes
 from slimnet.export.random_forward import Runner
 from slimnet.models.architecture import Architecture
 from slimnet.models.bounded_build import Shapes, bounded_by
+from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.loaders import batches_once
 from slimnet.shrinking.projection_record import ProjectionRecord
 from slimnet.slimmed import Slimmed
 from slimnet.storage.files import refuse_existing, whole_folder
 from slimnet.surgery.certificate import DENSE, Certificate, certify
 from slimnet.surgery.equivalence import BATCHES
-from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.devices import device_of
 from slimnet.torch_state.random_state import random_numbers_kept
 
@@ -52,7 +55,8 @@ class Verification:
     `certificate` is the stored one; if the weights differ from the certified ones, its `trained_since` is true and it
     does not hold. `measured` is a certificate that was measured again if the dense network was given; `other_dense` is
     whether that network differs from the certified one. `projections` records what was set to zero during a training
-    that shrank the network.
+    that shrank the network. `images` is how images become its inputs, if that was recorded, and
+    `sizes` are height and width of the images that the forms were run on if they take any.
     """
 
     folder: str
@@ -64,6 +68,8 @@ class Verification:
     only_shapes: tuple[str, ...] = ()
     other_dense: bool | None = None
     projections: ProjectionRecord | None = None
+    images: ImageSpec | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
 
     @property
     def certified(self) -> bool:
@@ -71,16 +77,17 @@ class Verification:
         return self.certificate.holds or (self.measured is not None and self.measured.holds)
 
     def __str__(self) -> str:
-        batches = " and ".join(map(str, self.batches))
+        where = conditions(self.batches, self.sizes)
         forms = [
-            f"{name} agrees with {self.reference} within {difference:.1e} at batch {batches}"
+            f"{name} agrees with {self.reference} within {difference:.1e} {where}"
             for name, difference in self.differences.items()
         ]
         forms += [
-            f"{name} draws random numbers of its own: only the shapes of its outputs were compared, at batch {batches}"
+            f"{name} draws random numbers of its own: only the shapes of its outputs were compared, {where}"
             for name in self.only_shapes
         ]
-        return "\n".join([f"{self.folder}: every file is as it was written", *forms, *self._proof()])
+        images = [] if self.images is None else [f"made for {self.images}"]
+        return "\n".join([f"{self.folder}: every file is as it was written", *forms, *self._proof(), *images])
 
     def _proof(self) -> list[str]:
         """The certificates as lines of text."""
@@ -101,37 +108,45 @@ def save(
     source: str | None = None,
     like: str | os.PathLike[str] | None = None,
     projections: ProjectionRecord | None = None,
+    images: ImageSpec | None = None,
+    dynamic_size: bool = False,
 ) -> Path:
     """Write a slim network as a bundle: weights and plan, exported program, ONNX, certificate and manifest.
 
     `slimmed` is the result of `slim`, or with `like` the network of that bundle after further training in the caller's
     loop. All three forms are run and must agree with the network before the folder is created. `source`, the origin of
-    the dense network, and `projections`, what was set to zero during a training that shrank it, are recorded (default:
-    those of `like`). The network is not changed. If it was trained further, it is saved with a certificate that records
-    this and does not hold. The plan of a network that was slimmed several times contains all cuts, from the network as
-    it was built.
+    the dense network, `projections`, what was set to zero during a training that shrank it, and `images`, how images
+    become its inputs and what its outputs stand for, are recorded (default: those of `like`; `images` also those of the
+    bundle that the network was loaded from). With `dynamic_size` the exported program and the ONNX file take images of
+    any height and width; so they do with `like` if those of that bundle do. The network is not changed. If it was
+    trained further, it is saved with a certificate that records this and does not hold. The plan of a network that was
+    slimmed several times contains all cuts, from the network as it was built.
 
     Raises:
         BundleError: the folder exists or cannot be written, the network is not what its architecture builds or not
             that of `like`, its certificate did not hold when it was measured, or `projections` are of another network.
         ExportError: the network cannot be exported, or a form does not agree.
-        UsageError: a module without `like`.
+        UsageError: a module without `like`, or `images` that are not what the network takes.
     """
     target = Path(folder)
     refuse_existing(target, BundleError)
     if isinstance(slimmed, nn.Module):
         slimmed, record = trained_further(slimmed, like)
         source, projections = source or record.source, projections or record.projections
+        images = images or images_of(slimmed.model) or record.images
+        dynamic_size = dynamic_size or record.dynamic_size
     with whole_folder(target, BundleError) as staging:
-        plan = write_parts(slimmed, staging)
+        blueprint = write_parts(slimmed, staging, images, dynamic_size=dynamic_size)
+        plan = blueprint.plan
         certificate = read_certificate(staging)
         if projections is not None:
             write_projections(projections, staging, plan, certificate)
         module = rebuilt(slimmed, staging)
-        write_exports(slimmed, staging, source, plan.digest)
+        write_exports(slimmed, staging, source, blueprint)
         everything: dict[str, Runner] = {"the network": module_runner(slimmed.model), **forms(staging, module)}
         everything[f"{PROGRAM} as torch loads it"] = TorchRunner(staging / PROGRAM)
-        compare(everything, slimmed.example_inputs.map(lambda tensor: tensor.detach().cpu()), target)
+        for inputs in sizes(slimmed.example_inputs.map(lambda tensor: tensor.detach().cpu()), blueprint, target):
+            compare(everything, inputs, target)
         write_manifest(staging, source, plan.digest)
     return target
 
@@ -191,12 +206,14 @@ def verify_bundle(
     projections = read_projections(place, blueprint.plan, certificate) if manifest.lists(PROJECTIONS) else None
     inputs = random_inputs(blueprint.inputs, seed=0)
     slim = verifiable_module(blueprint, place, model or dense, trust=trust)
-    check_activations(slim, inputs, max(BATCHES), str(place))
+    for each in sizes(inputs.to(torch.device("meta")), blueprint, place):
+        check_activations(slim, each, max(BATCHES), str(place))
+    compared = sizes(inputs, blueprint, place)
     found = forms(place, slim)
-    agreement = compare(found, inputs, place)
+    agreement = joined([compare(found, each, place) for each in compared])
     reference, shapes = next(iter(found)), agreement.only_shapes
     checked = Verification(str(place), reference, agreement.differences, BATCHES, certificate, None, shapes)
-    checked = replace(checked, projections=projections)
+    checked = replace(checked, projections=projections, images=blueprint.images, sizes=image_sizes(compared))
     if dense is None:
         return checked
     if certificate.reference != DENSE:
@@ -212,21 +229,50 @@ def verify_bundle(
     return replace(checked, measured=measured, other_dense=other)
 
 
-def write_parts(slimmed: Slimmed, folder: Path) -> SurgeryPlan:
-    """Write weights, blueprint and certificate; returns the plan in the blueprint."""
-    blueprint = Blueprint.of(slimmed)
+def sizes(inputs: Inputs, blueprint: Blueprint, place: Path) -> list[Inputs]:
+    """The inputs on which the forms of the bundle at `place` are compared: a second size of images if they take any.
+
+    Raises:
+        BundleError: the inputs are no images.
+    """
+    if not blueprint.dynamic_size:
+        return [inputs]
+    try:
+        check_one_image(inputs, "a dynamic size")
+    except UsageError as error:
+        raise BundleError(f"{place}: {error}") from error
+    return [inputs, at_another_size(inputs, SIZE_AXES["nchw"])]
+
+
+def image_sizes(compared: Sequence[Inputs]) -> tuple[tuple[int, int], ...]:
+    """Height and width of the images in several inputs; nothing for one."""
+    shapes = [inputs.tensors[0].shape for inputs in compared]
+    return tuple((shape[-2], shape[-1]) for shape in shapes) if len(shapes) > 1 else ()
+
+
+def write_parts(slimmed: Slimmed, folder: Path, images: ImageSpec | None, *, dynamic_size: bool) -> Blueprint:
+    """Write weights, blueprint and certificate; returns the blueprint.
+
+    Raises:
+        UsageError: `images` are not what the network takes.
+    """
+    blueprint = Blueprint.of(slimmed, images, dynamic_size=dynamic_size)
+    if blueprint.images is not None:
+        check_images(blueprint.images, slimmed.example_inputs)
     write_weights(slimmed.model, folder / WEIGHTS)
     blueprint.write(folder / PLAN)
     certificate = slimmed.current_certificate.of_several_cuts(blueprint.plan)
     (folder / CERTIFICATE).write_text(certificate.to_json() + "\n", encoding="utf-8")
-    return blueprint.plan
+    return blueprint
 
 
-def write_exports(slimmed: Slimmed, folder: Path, source: str | None, digest: str) -> None:
-    """Write the exported program and the ONNX file, which run without the network's code; `digest` is the plan's."""
-    metadata = {"plan_digest": digest, "certificate": slimmed.current_certificate.verdict}
+def write_exports(slimmed: Slimmed, folder: Path, source: str | None, blueprint: Blueprint) -> None:
+    """Write the exported program and the ONNX file, which run without the network's code."""
+    metadata = {"plan_digest": blueprint.plan.digest, "certificate": slimmed.current_certificate.verdict}
     metadata |= {} if source is None else {"source": source}
-    captured = capture(slimmed.model, slimmed.example_inputs)
+    form = Form(blueprint.images, dynamic_size=blueprint.dynamic_size)
+    metadata |= metadata_of(form, slimmed.example_inputs)
+    captured = capture_form(slimmed.model, slimmed.example_inputs, form)
     (folder / PROGRAM).write_bytes(program_bytes(captured.program))
     write_onnx(captured, folder / ONNX, metadata)
 

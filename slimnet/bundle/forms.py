@@ -1,6 +1,6 @@
 """The forms of a bundle's network, each ready to run, and their comparison."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,15 @@ def compare(runners: Mapping[str, Runner], inputs: Inputs, place: Path) -> Agree
                 )
             worst[name] = max(worst.get(name, 0.0), difference)
     return Agreement(worst, only_shapes)
+
+
+def joined(agreements: Sequence[Agreement]) -> Agreement:
+    """The agreement on several inputs: the largest differences."""
+    worst: dict[str, float] = {}
+    for each in agreements:
+        for name, difference in each.differences.items():
+            worst[name] = max(worst.get(name, 0.0), difference)
+    return Agreement(worst, agreements[0].only_shapes)
 
 
 def under_the_same_numbers(runner: Runner, inputs: Inputs) -> list[torch.Tensor]:

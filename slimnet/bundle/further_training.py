@@ -11,6 +11,7 @@ from slimnet.bundle.input_spec import random_inputs
 from slimnet.bundle.manifest import PLAN, PROJECTIONS, WEIGHTS, read_manifest
 from slimnet.bundle.projections import read_projections
 from slimnet.bundle.stored_certificate import read_certificate
+from slimnet.data.image_spec import ImageSpec
 from slimnet.errors import BundleError, UsageError
 from slimnet.models.architecture import architecture_of
 from slimnet.modules.digest import owned_tensors
@@ -21,10 +22,12 @@ from slimnet.surgery.cut_history import cuts_of
 
 @dataclass(frozen=True)
 class Record:
-    """The record of a bundle: the origin of the dense network, and the channels that were set to zero in training."""
+    """The record of a bundle: the origin of the dense network, what was set to zero in training, and its inputs."""
 
     source: str | None
     projections: ProjectionRecord | None
+    images: ImageSpec | None
+    dynamic_size: bool
 
 
 def trained_further(model: nn.Module, bundle: str | os.PathLike[str] | None) -> tuple[Slimmed, Record]:
@@ -50,7 +53,8 @@ def trained_further(model: nn.Module, bundle: str | os.PathLike[str] | None) -> 
     if plan == blueprint.plan:
         check_shapes(model, place)
     shrunk = manifest.lists(PROJECTIONS)
-    return slimmed, Record(manifest.source, read_projections(place, blueprint.plan, certificate) if shrunk else None)
+    projections = read_projections(place, blueprint.plan, certificate) if shrunk else None
+    return slimmed, Record(manifest.source, projections, blueprint.images, blueprint.dynamic_size)
 
 
 def check_shapes(model: nn.Module, bundle: Path) -> None:

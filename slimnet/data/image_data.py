@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import torch
 
+from slimnet.data.image_spec import ImageSpec, printable_names, scaled
 from slimnet.errors import DataError, UsageError
 
 Split = Literal["train", "test"]
@@ -105,6 +106,11 @@ class ImageData:
             return self.x_test, self.y_test
         raise UsageError(f"there is no split {split!r}: use train or test")
 
+    @property
+    def spec(self) -> ImageSpec:
+        """How these images become inputs, and the names of their classes, as a network keeps them."""
+        return ImageSpec(self.mean, self.std, self.image_size, printable_names(self.classes))
+
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Bytes `(N, H, W, C)` to floats `(N, C, H, W)` of mean 0 and variance 1 over the training set.
 
@@ -115,10 +121,8 @@ class ImageData:
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != self.channels:
             raise DataError(f"{self.name}: cannot normalise {_kind(images)}; pass uint8 (N, H, W, {self.channels})")
-        scale = torch.tensor([1 / (255 * std) for std in self.std], device=images.device)
-        shift = torch.tensor([-mean / std for mean, std in zip(self.mean, self.std, strict=True)], device=images.device)
-        floats = images.permute(0, 3, 1, 2).to(torch.float32)
-        return floats.mul_(scale[:, None, None]).add_(shift[:, None, None])
+        scale = [1 / (255 * std) for std in self.std]
+        return scaled(images, scale, [-mean / std for mean, std in zip(self.mean, self.std, strict=True)])
 
     def batches(
         self, split: Split = "test", batch_size: int = 256, device: torch.device | str | None = None

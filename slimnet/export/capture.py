@@ -1,5 +1,6 @@
 """capture: a network as a graph of ATen operators for any batch size, made by torch.export from a private copy."""
 
+import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,11 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind, TensorArgument
+from torch.fx.experimental import _config as symbolic_shapes
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from slimnet.errors import ExportError, InputError, reason
+from slimnet.export.dynamic_size import Layers, SizeAxes, at_another_size, check_size_is_free
 from slimnet.export.quiet_torch import quiet
 from slimnet.export.random_forward import depends_on_random_numbers
 from slimnet.modules.copying import check_filled, copy_with
@@ -32,7 +35,8 @@ class Captured:
 
     `module` is in evaluation mode; it and the example `inputs` are on the CPU. If the network returns anything but
     tensors in Python's own containers, module and program return a dict of the tensors alone. `input_names` and
-    `output_names` are in order. `random` is whether the outputs depend on random numbers.
+    `output_names` are in order. `random` is whether the outputs depend on random numbers. `size_axes` are the axes of
+    height and width if these may be of any length. `name` is what messages call the network.
     """
 
     program: ExportedProgram
@@ -41,13 +45,21 @@ class Captured:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     random: bool
+    size_axes: SizeAxes | None
+    name: str
 
 
-def capture(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Captured:
+def capture(
+    model: nn.Module,
+    example_inputs: ExampleInputs | Inputs,
+    size_axes: SizeAxes | None = None,
+    name: str | None = None,
+) -> Captured:
     """Trace a copy of the network in evaluation mode on the CPU, for any size of the batch axis.
 
     The batch axis is the first axis of the first input, and of every other input whose first axis has the same length.
-    The model is not changed.
+    The `size_axes` of the first input, height and width, may be of any length too. Messages call the network `name`
+    (default: that of its class). The model is not changed.
 
     Raises:
         InputError: the network does not take the example inputs.
@@ -66,8 +78,9 @@ def capture(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Capture
     if not is_plain(output):
         module.register_forward_hook(lambda _, __, output: tensors_by_name(names, output))
     random = depends_on_random_numbers(lambda given: tensors_in(forward(module, given)), traced)
-    program = export_program(module, traced, inputs)
-    return Captured(program, module, inputs, input_names(program), names, random)
+    name = name or type(model).__name__
+    program = export_program(module, traced, inputs, size_axes, name)
+    return Captured(program, module, inputs, input_names(program), names, random, size_axes, name)
 
 
 def private_copy(model: nn.Module) -> nn.Module:
@@ -155,7 +168,9 @@ def resized(tensor: torch.Tensor, batch: int) -> torch.Tensor:
     return torch.stack([row.roll(i // len(tensor), -1) if row.ndim else row for i, row in enumerate(rows)])
 
 
-def export_program(module: nn.Module, traced: Inputs, inputs: Inputs) -> ExportedProgram:
+def export_program(
+    module: nn.Module, traced: Inputs, inputs: Inputs, size_axes: SizeAxes | None, name: str
+) -> ExportedProgram:
     """The graph of the module, without the file names and the inputs that torch.export keeps with it.
 
     Raises:
@@ -164,19 +179,37 @@ def export_program(module: nn.Module, traced: Inputs, inputs: Inputs) -> Exporte
     batch, shapes = Dim(BATCH), ShapesCollection()
     for tensor, original in zip(traced.tensors, inputs.tensors, strict=True):
         if is_batched(original, inputs.batch):
-            shapes[tensor] = {0: batch}
+            # torch finds the range of height and width; of a named axis it would demand that any length is possible.
+            sizes = dict.fromkeys(size_axes or (), Dim.DYNAMIC) if tensor is traced.tensors[0] else {}
+            shapes[tensor] = {0: batch, **sizes}
+    other = () if size_axes is None else tuple(at_another_size(traced, size_axes).tensors[0].shape)
+    layers = Layers(module, other)
     dynamic = shapes.dynamic_shapes(module, traced.args, traced.kwargs)
     try:
-        with quiet(), torch.no_grad(), random_numbers_kept(), torch.device("cpu"):
+        with quiet(), tracing_sizes(size_axes, layers), torch.no_grad(), random_numbers_kept(), torch.device("cpu"):
             program = torch.export.export(module, traced.args, traced.kwargs, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # a traced forward may raise anything
-        raise ExportError(explain(error, type(module).__name__)) from error
+        check_size_is_free(layers, name)
+        raise ExportError(explain(error, name)) from error
+    check_size_is_free(layers, name)
     program.example_inputs = None
     for part in program.graph_module.modules():
         if isinstance(part, torch.fx.GraphModule):
             for node in part.graph.nodes:
                 node.meta.pop("stack_trace", None)
     return program
+
+
+@contextlib.contextmanager
+def tracing_sizes(size_axes: SizeAxes | None, layers: Layers) -> Iterator[None]:
+    """Trace height and width as variables in the context, and record in which layer one becomes a constant."""
+    if size_axes is None:
+        yield
+        return
+    settings: Any = symbolic_shapes
+    # Without this setting, each layer with a stride would add the condition that its output has not the length 1.
+    with layers, settings.patch(backed_size_oblivious=True):
+        yield
 
 
 def explain(error: Exception, network: str) -> str:

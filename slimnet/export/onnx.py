@@ -9,15 +9,19 @@ import torch
 from onnxscript import ir
 from torch import nn
 
+from slimnet.data.image_spec import ImageSpec
 from slimnet.errors import ExportError, UsageError
-from slimnet.export.capture import Captured, capture, run, with_batch
+from slimnet.export.agreement import check_agreement
+from slimnet.export.capture import Captured
+from slimnet.export.form import Form, capture_form, checked_sizes, conditions, metadata_of
 from slimnet.export.onnx_graph import translate
 from slimnet.export.onnx_runner import OnnxRunner
-from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.export.preprocessing import Layout
+from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.modules.network import Network
 from slimnet.storage.files import whole_file
 from slimnet.surgery.certificate import dtype_name
-from slimnet.surgery.equivalence import BATCHES, nothing_finite, relative_difference, same_shapes, tolerance_for
+from slimnet.surgery.equivalence import BATCHES
 from slimnet.version import __version__
 
 SIZE_LIMIT = 2**31 - 1
@@ -35,8 +39,9 @@ class OnnxExport:
     """An ONNX file that was written and checked.
 
     `max_rel_difference` is the largest difference between an output and the network's, divided by its largest value,
-    over the batch sizes in `batches`. It is None if the outputs depend on random numbers: the file draws its own in
-    every run, so that only the shapes of its outputs can be compared.
+    over the batch sizes in `batches`, and the `sizes` (height and width) of images if these are dynamic. It is None if
+    the outputs depend on random numbers: the file draws its own in every run, so that only the shapes of its outputs
+    can be compared.
     """
 
     path: Path
@@ -44,14 +49,15 @@ class OnnxExport:
     size_bytes: int
     max_rel_difference: float | None
     batches: tuple[int, ...] = BATCHES
+    sizes: tuple[tuple[int, int], ...] = ()
 
     def __str__(self) -> str:
-        batches = " and ".join(map(str, self.batches))
+        where = conditions(self.batches, self.sizes)
         found = (
-            f"draws random numbers of its own, so only the shapes of its outputs were compared with the network's at "
-            f"batch {batches}"
+            f"draws random numbers of its own, so only the shapes of its outputs were compared with the network's "
+            f"{where}"
             if self.max_rel_difference is None
-            else f"outputs within {self.max_rel_difference:.1e} of the network's at batch {batches}"
+            else f"outputs within {self.max_rel_difference:.1e} of the network's {where}"
         )
         return f"{self.path}: ONNX opset {self.opset}, {self.size_bytes:,} bytes, {found}"
 
@@ -63,6 +69,9 @@ def export_onnx(
     *,
     metadata: Mapping[str, str] | None = None,
     opset: int | None = None,
+    images: ImageSpec | None = None,
+    preprocessing: Layout | None = None,
+    dynamic_size: bool = False,
 ) -> OnnxExport:
     """Write a network as one self-contained ONNX file and check it; an earlier file at `path` is replaced.
 
@@ -72,16 +81,22 @@ def export_onnx(
     onnx's checker and onnxruntime's outputs on the CPU match the network's in evaluation mode, at batch sizes 1 and 5.
     The model is not changed.
 
+    `images`, how images become inputs of the network, is stated in the metadata too (docs/onnx.md). With
+    `preprocessing`, "nhwc" or "nchw", it is part of the graph instead: the file takes images as bytes (uint8), and was
+    also compared with the network after slimnet's own preprocessing. With `dynamic_size` it takes images of any height
+    and width, and is compared at two sizes.
+
     Raises:
-        ExportError: the network cannot be exported for any batch size, the result differs, is over 2 GB, or cannot
-            be written.
+        ExportError: the network cannot be exported for any batch size, or for images of any size if that was asked
+            for, the result differs, is over 2 GB, or cannot be written.
         InputError, UsageError: the example inputs or the arguments do not fit.
     """
     check_request(metadata, opset)
     check_size(model.state_dict().values())
-    target = Path(path)
+    target, form = Path(path), Form(images, preprocessing, dynamic_size)
     with whole_file(target, ExportError) as file:
-        export = write_onnx(capture(model, example_inputs), file, metadata, opset)
+        captured = capture_form(model, example_inputs, form)
+        export = write_onnx(captured, file, metadata_of(form, example_inputs) | dict(metadata or {}), opset)
     return replace(export, path=target)
 
 
@@ -99,32 +114,17 @@ def write_onnx(
     model.metadata_props.update(described(random | dict(metadata or {}), written))
     check_size([weight.const_value for weight in model.graph.initializers.values() if weight.const_value])
     path.write_bytes(ir.to_proto(model).SerializeToString())
-    return OnnxExport(path, written, path.stat().st_size, check_outputs(captured, path))
+    difference, sizes = check_outputs(captured, path), checked_sizes(captured)
+    return OnnxExport(path, written, path.stat().st_size, difference, sizes=sizes)
 
 
 def check_outputs(captured: Captured, path: Path) -> float | None:
-    """Run file and network on the same inputs at every batch size; returns the largest relative difference.
-
-    None if the outputs depend on random numbers: then only shapes are compared.
+    """Compare the file with the network; the largest relative difference, see `check_agreement`.
 
     Raises:
-        ExportError: it exceeds the tolerance, shapes differ, or the network's outputs have no finite value.
+        ExportError: they differ, or onnxruntime rejects the file.
     """
-    runner, network, worst = opened(captured, path), type(captured.module).__name__, 0.0
-    for batch in BATCHES:
-        inputs = with_batch(captured.inputs, batch)
-        expected, actual = tensors_in(run(captured.module, inputs)), runner(inputs)
-        if nothing_finite(expected):
-            raise ExportError(f"{network} returns no finite number at batch {batch}, so that nothing can be compared")
-        if captured.random and same_shapes(expected, actual):
-            continue
-        worst = max(worst, relative_difference(expected, actual))
-        if worst > tolerance_for(expected):
-            raise ExportError(
-                f"{network} as ONNX differs from the network by {worst:.1e} at batch {batch}, "
-                f"more than {tolerance_for(expected):.0e}; nothing was written"
-            )
-    return None if captured.random else worst
+    return check_agreement(captured, opened(captured, path), "ONNX", own_random_numbers=True)
 
 
 def opened(captured: Captured, path: Path) -> OnnxRunner:

@@ -1,12 +1,14 @@
 """The ONNX graph of a captured network: translated, optimised, and without paths and stack traces."""
 
 import re
+from collections.abc import Mapping
 
 import torch
 from onnxscript import ir
 
 from slimnet.errors import ExportError, reason
 from slimnet.export.capture import BATCH, Captured
+from slimnet.export.dynamic_size import NAMES, SizeAxes
 from slimnet.export.quiet_torch import quiet
 
 
@@ -16,7 +18,7 @@ def translate(captured: Captured, opset: int | None) -> ir.Model:
     Raises:
         ExportError: an operator has no counterpart in ONNX, or not in this opset.
     """
-    network = type(captured.module).__name__
+    network = captured.name
     try:
         with quiet():
             program = torch.onnx.export(
@@ -34,7 +36,7 @@ def translate(captured: Captured, opset: int | None) -> ir.Model:
         raise ExportError(
             f"{network} cannot be written in opset {opset}, only in {model.opset_imports['']}; leave opset out"
         )
-    tidy(model, network)
+    tidy(model, captured)
     return model
 
 
@@ -45,10 +47,10 @@ def root_cause(error: BaseException) -> str:
     return reason(error)
 
 
-def tidy(model: ir.Model, network: str) -> None:
-    """Name the graph and its batch axis; drop the exporter's annotations, such as paths and stack traces."""
+def tidy(model: ir.Model, captured: Captured) -> None:
+    """Name the graph and its dynamic axes; drop the exporter's annotations, such as paths and stack traces."""
     graph = model.graph
-    graph.name, graph.doc_string, model.doc_string = network, None, None
+    graph.name, graph.doc_string, model.doc_string = captured.name, None, None
     for holder in (model, graph):
         holder.metadata_props.clear()
     for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
@@ -58,7 +60,7 @@ def tidy(model: ir.Model, network: str) -> None:
         node.doc_string = None
         for value in node.outputs:
             clear(value)
-    name_batch(graph)
+    rename(graph, names_of_axes(graph, captured.size_axes))
 
 
 def clear(value: ir.Value) -> None:
@@ -67,19 +69,31 @@ def clear(value: ir.Value) -> None:
     value.doc_string = None
 
 
-def name_batch(graph: ir.Graph) -> None:
-    """Rename the dynamic axis, which torch's exporter numbers, as in `s77`."""
+def names_of_axes(graph: ir.Graph, size_axes: SizeAxes | None) -> dict[str, str]:
+    """The names of the dynamic axes of a graph, by the symbols of torch's exporter, such as `s77`."""
+    first = graph.inputs[0].shape if graph.inputs else None
+    names = {}
+    if size_axes is not None and first is not None:
+        names = {str(first[axis]): name for axis, name in zip(size_axes, NAMES, strict=True)}
     symbols = {str(dim) for value in graph.inputs for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)}
-    if len(symbols) != 1:
+    batches = symbols - names.keys()
+    if len(batches) == 1:
+        names[batches.pop()] = BATCH
+    return {symbol: name for symbol, name in names.items() if symbol.isidentifier()}
+
+
+def rename(graph: ir.Graph, names: Mapping[str, str]) -> None:
+    """Rename the symbols in all shapes of a graph."""
+    if not names:
         return
-    symbol = re.compile(rf"\b{re.escape(symbols.pop())}\b")
+    symbols = re.compile(rf"\b({'|'.join(map(re.escape, names))})\b")
     for value in (*graph.inputs, *(output for node in graph.all_nodes() for output in node.outputs)):
         if value.shape is not None:
-            value.shape = ir.Shape([renamed(dim, symbol) for dim in value.shape])
+            value.shape = ir.Shape([renamed(dim, symbols, names) for dim in value.shape])
 
 
-def renamed(dim: int | ir.SymbolicDim, symbol: re.Pattern[str]) -> int | ir.SymbolicDim:
-    """A dimension in which the symbol is replaced by the name of the batch axis."""
+def renamed(dim: int | ir.SymbolicDim, symbols: re.Pattern[str], names: Mapping[str, str]) -> int | ir.SymbolicDim:
+    """A dimension in which symbols are replaced by the names of their axes."""
     if isinstance(dim, int) or dim.value is None:
         return dim
-    return ir.SymbolicDim(symbol.sub(BATCH, str(dim.value)))
+    return ir.SymbolicDim(symbols.sub(lambda found: names[found[0]], str(dim.value)))

@@ -6,7 +6,7 @@ import onnx
 import onnxruntime
 import torch
 
-from slimnet.errors import ExportError, reason
+from slimnet.errors import ExportError, reason, whole_reason
 from slimnet.modules.example_inputs import Inputs
 from slimnet.storage.files import read_bytes
 
@@ -55,7 +55,7 @@ class OnnxRunner:
             feed = {name: each.detach().cpu().numpy() for name, each in zip(names, inputs.tensors, strict=True)}
             return [torch.from_numpy(array) for array in self.session.run(None, feed)]
         except Exception as error:  # as above
-            raise ExportError(f"{self.path.name} does not run under onnxruntime: {reason(error)}") from error
+            raise ExportError(f"{self.path.name} does not run under onnxruntime: {whole_reason(error)}") from error
 
 
 def refuse_other_files(model: onnx.ModelProto) -> None:

@@ -141,7 +141,7 @@ class Ladder:
             self.keep(kept, Rung(**asdict(kept["dense"]) | {"macs": slimmed.plan.macs_before}))
         # A stored rung is valid only if its bundle exists too.
         self.keep(kept, rung)
-        save(slimmed, self.folder / name, source=self.source)
+        save(slimmed, self.folder / name, source=self.source, images=None if self.images is None else self.images.spec)
         return rung
 
     def dense(self) -> Rung:

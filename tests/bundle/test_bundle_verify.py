@@ -58,7 +58,7 @@ def test_what_was_found_is_told_completely_to_machines(basic):
     written = json.loads((basic.folder / "certificate.json").read_text())
     found = json.loads(json.dumps(dataclasses.asdict(verify_bundle(basic.folder, dense=basic.dense))))
     described = {"folder", "reference", "differences", "batches", "only_shapes"}
-    assert set(found) == described | {"certificate", "measured", "other_dense", "projections"}
+    assert set(found) == described | {"certificate", "measured", "other_dense", "projections", "images", "sizes"}
     assert found["certificate"] | {"holds": True} == written
     assert set(found["measured"]) == set(found["certificate"])
 

@@ -128,7 +128,7 @@ def test_ctrl_c_leaves_what_is_done_and_says_how_to_go_on(checkpoint, tmp_path):
         (("--budget", "75"), "is no fraction"),
         (("--budget", "0.5", "--unit", "latency", "--seconds", "0"), "give seconds above 0"),
         (("--normalise", "imagenet", "--budget", "0.5"), "digits has 1 channels, and imagenet is for 3"),
-        (("--normalise", "mnist", "--budget", "0.5"), "'mnist' is not one of 'data', 'imagenet', 'halves', 'none'"),
+        (("--normalise", "mnist", "--budget", "0.5"), "'mnist' is not one of data, imagenet, cifar10, halves, none"),
         (("--budget", "0.5", "--finetune", "3", "--lr", "-1"), "lr is -1.0"),
     ],
 )

@@ -10,7 +10,9 @@ from cifar import checkpoint_file, load_cifar10_test, predictions
 from test_cli_targets import ARGS, NETWORK
 from torch import nn
 
+from slimnet.bundle.bundle import read_blueprint
 from slimnet.data import load_data
+from slimnet.data.image_spec import ImageSpec
 from slimnet.models import build
 
 
@@ -49,6 +51,53 @@ def expected(checkpoint: Path, normalise: str) -> float:
     return (scores.argmax(1) == data.y_test).double().mean().item()
 
 
+@pytest.fixture(scope="module")
+def slimmed(checkpoint, tmp_path_factory, operators_read_once) -> Path:
+    """Its bundle, of images that are taken as they are."""
+    folder = tmp_path_factory.mktemp("bundle") / "slim"
+    line = ["slim", str(checkpoint), *NETWORK, "--data", "digits", "--normalise", "none", "-o", str(folder)]
+    assert slimnet_cli.run(line) == 0
+    return folder
+
+
+def test_a_bundle_knows_its_images_and_is_verified_and_trained_with_the_same_normalisation(
+    checkpoint, slimmed, tmp_path, capsys
+):
+    """Oracle for the accuracies: our own arithmetic on bytes."""
+    known = read_blueprint(slimmed).images
+    assert known == ImageSpec((0.0,), (1.0,), (16, 16), tuple("0123456789"))
+    right = pytest.approx(expected(checkpoint, "none"), abs=1e-9)
+    capsys.readouterr()
+    verified = result(capsys, "verify", slimmed, "--dense", checkpoint, "--data", "digits")
+    assert verified["measured"]["accuracies"][0]["top1"] == right
+    assert verified["images"]["classes"] == list("0123456789")
+    quick = ("--iterations", "1", "--tests", "1", "--threads", "1")
+    tuned = result(capsys, "finetune", slimmed, "--data", "digits", *quick, "-o", tmp_path / "tuned")
+    assert tuned["accuracy"]["before"] == right
+    assert read_blueprint(tmp_path / "tuned").images == known
+    measured = ("--seconds", "0.01", "--runtime", "torch", "--threads", "1", "--batch", "1")
+    compared = result(capsys, "benchmark", slimmed, tmp_path / "tuned", "--data", "digits", *measured)
+    assert compared["accuracies"][0]["values"][0]["top1"] == right
+
+
+def test_a_normalisation_alone_is_kept_with_the_size_of_the_inputs(checkpoint, tmp_path, capsys):
+    """And what does not fit the network's channels is refused before the work."""
+    line = ["slim", str(checkpoint), *NETWORK, "--input-shape", "1,16,12", "-o", str(tmp_path / "slim"), "--normalise"]
+    for wrong, message in {
+        "data": "--normalise data is measured on the training images; give them with --data",
+        "imagenet": "an input has 1 channels, and imagenet is for 3",
+        "mean=0:std=0": "those of std above 0",
+        "mnist": "'mnist' is not one of data, imagenet, cifar10, halves, none, and not mean=M,...:std=S,...",
+    }.items():
+        assert slimnet_cli.run([*line, wrong]) == 2
+        written = capsys.readouterr()
+        assert message in written.err
+        assert written.err.count("\n") == 1
+        assert not list(tmp_path.iterdir())
+    assert slimnet_cli.run([*line, "mean=0.25:std=0.5"]) == 0
+    assert read_blueprint(tmp_path / "slim").images == ImageSpec((0.25,), (0.5,), (16, 12))
+
+
 @pytest.mark.parametrize("normalise", [pytest.param("data", marks=pytest.mark.sweep), "none"])
 def test_slim_verify_and_benchmark_normalise_images_as_the_network_was_trained(checkpoint, tmp_path, capsys, normalise):
     """Without the option it is `data`."""
@@ -78,12 +127,14 @@ def test_a_ladder_does_not_go_on_with_images_normalised_otherwise(checkpoint, tm
     assert "is a ladder with normalise 'none', not 'halves'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["slim", "ladder", "benchmark", "verify"])
-def test_a_normalisation_without_images_is_refused(checkpoint, tmp_path, capsys, command):
+@pytest.mark.parametrize("command", ["ladder", "benchmark", "verify"])
+def test_a_normalisation_without_images_is_refused(checkpoint, slimmed, tmp_path, capsys, command):
     """One line that names what is missing."""
+    if command == "verify":
+        checkpoint = slimmed
     bundle = [str(checkpoint)] if command == "benchmark" else []
     network = [] if command == "verify" else NETWORK
-    out = ["-o", str(tmp_path / "out")] if command in {"slim", "ladder"} else []
+    out = ["-o", str(tmp_path / "out")] if command == "ladder" else []
     assert slimnet_cli.run([command, str(checkpoint), *bundle, *network, *out, "--normalise", "none"]) == 2
     assert "--normalise, --cache, --download and --skip-broken belong to --data" in capsys.readouterr().err
 

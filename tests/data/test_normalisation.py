@@ -18,7 +18,9 @@ def images(channels: int) -> ImageData:
     ("name", "mean", "std"),
     [
         ("imagenet", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ("cifar10", [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
         ("halves", [0.5] * 3, [0.5] * 3),
+        ("mean=0.5,0.25,-1:std=0.1,2,1e-1", [0.5, 0.25, -1.0], [0.1, 2.0, 0.1]),
         ("none", [0.0] * 3, [1.0] * 3),
     ],
 )
@@ -30,8 +32,9 @@ def test_colours_are_normalised_by_the_mean_and_deviation_of_that_name(name, mea
     torch.testing.assert_close(found, expected.permute(0, 3, 1, 2))
 
 
-def test_grey_images_have_one_mean():
-    assert normalised(images(1), "halves").mean == (0.5,)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_normalisation_that_is_the_same_for_all_channels_is_for_any_number_of_them(channels):
+    assert normalised(images(channels), "halves").mean == (0.5,) * channels
 
 
 def test_data_keeps_its_own():
@@ -39,7 +42,25 @@ def test_data_keeps_its_own():
     assert normalised(data, "data") is data
 
 
-@pytest.mark.parametrize("name", ["imagenet", "mnist"])
-def test_what_does_not_fit_is_refused(name):
-    with pytest.raises(DataError, match=name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("imagenet", "noise has 1 channels, and imagenet is for 3"),
+        ("mean=0,0:std=1,1", "noise has 1 channels, and mean=0,0:std=1,1 is for 2"),
+        ("mnist", "there is no normalisation 'mnist'; use data, imagenet, cifar10, halves, none or mean=M"),
+        ("mean=", "'mean=' is no normalisation; write it as mean=M,...:std=S,..."),
+        ("mean=0.5", "write it as mean=M,...:std=S,..."),
+        ("mean=0.5:0.5", "write it as mean=M,...:std=S,..."),
+        ("mean=0.5,:std=1,1", "write it as mean=M,...:std=S,..."),
+        ("mean=0,0:std=1", "with as many numbers in both"),
+        ("mean=0:std=0", "those of std above 0"),
+        ("mean=0:std=-1", "those of std above 0"),
+        ("mean=nan:std=1", "its numbers must be finite"),
+        ("mean=0:std=inf", "its numbers must be finite"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(name, message):
+    with pytest.raises(DataError) as caught:
         normalised(images(1), name)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -300,7 +300,7 @@ def test_weights_that_do_not_fit_into_one_file_are_refused(tmp_path, monkeypatch
     """Before any work is done. The limit is lowered to a byte less than this network takes."""
     model = small_net()
     monkeypatch.setattr(export, "SIZE_LIMIT", sum(t.nbytes for t in model.state_dict().values()) - 1)
-    monkeypatch.setattr(export, "capture", None)
+    monkeypatch.setattr(export, "capture_form", None)
     message = refusal(ExportError, export_onnx, model, images(), tmp_path / "net.onnx")
     assert "GB" in message
     assert ".half()" in message
@@ -360,7 +360,7 @@ def test_an_earlier_file_is_replaced(tmp_path):
 
 
 def test_a_target_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "capture", None)
+    monkeypatch.setattr(export, "capture_form", None)
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("mine")
     for name, said in (("folder", "is a folder"), ("no/net.onnx", "there is no folder"), ("file/net.onnx", "file")):

@@ -17,6 +17,7 @@ SOURCES = [
 ]
 PUBLIC = [
     "Certificate",
+    "ImageSpec",
     "Inspection",
     "Monitor",
     "OnnxExport",
@@ -29,6 +30,7 @@ PUBLIC = [
     "build",
     "certify",
     "export_onnx",
+    "export_pt2",
     "inspect",
     "load",
     "load_checkpoint",

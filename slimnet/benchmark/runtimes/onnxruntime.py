@@ -13,7 +13,7 @@ from slimnet.benchmark.runtimes.layer_timer import LayerTimer
 from slimnet.benchmark.runtimes.onnxruntime_layers import OnnxLayers
 from slimnet.benchmark.runtimes.onnxruntime_session import CUDA_PROVIDER, feeds_of, onnx_session
 from slimnet.benchmark.runtimes.runtime import MakeTimer, Runtime
-from slimnet.errors import reason
+from slimnet.errors import whole_reason
 from slimnet.modules.example_inputs import Inputs
 
 
@@ -51,6 +51,10 @@ class OnnxRuntime(Runtime):
         """Times from onnxruntime's profile on the CPU; None on a GPU, where the profile contains launches only."""
         return time_nodes if device == "cpu" else None
 
+    def refusal(self, name: str, given: str, error: Exception) -> str:
+        """The message with everything that onnxruntime says, which is several lines."""
+        return f"{name} does not run on inputs of {given}: {whole_reason(error)}"
+
     def shapes(self, output: object) -> list[tuple[int, ...]]:
         """The shapes of arrays, or of values on a GPU."""
         if isinstance(output, list) and output and isinstance(output[0], onnxruntime.OrtValue):
@@ -82,7 +86,7 @@ class OnnxClassifier(nn.Module):
         try:
             return torch.from_numpy(self.session.run(None, feeds)[0])
         except Exception as error:  # onnxruntime's errors have no common base
-            raise ValueError(reason(error)) from error
+            raise ValueError(whole_reason(error)) from error
 
 
 def onnx_run(path: Path, inputs: Inputs, threads: int, device: str) -> Run:
