@@ -19,9 +19,9 @@ from slimnet.training.run.run_folder import read_history
 
 
 def test_every_field_of_a_recipe_has_an_option():
-    """All but the data, which is the argument, and the digest, which is computed."""
+    """All but the data, which is the argument, and what is computed: the digest, and the lengths of a run before."""
     fields = {field.name for field in dataclasses.fields(Recipe)}
-    assert set(NAMES) == fields - {"data", "warm_start_sha256"}
+    assert set(NAMES) == fields - {"data", "warm_start_sha256", "lengths_before"}
 
 
 WANTED = {
