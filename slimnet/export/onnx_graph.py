@@ -1,5 +1,6 @@
 """The ONNX graph of a captured network: translated, optimised, and without paths and stack traces."""
 
+import ast
 import re
 from collections.abc import Mapping
 
@@ -7,9 +8,14 @@ import torch
 from onnxscript import ir
 
 from slimnet.errors import ExportError, reason
-from slimnet.export.capture import BATCH, Captured
+from slimnet.export.capture import BATCH, Captured, unique
 from slimnet.export.dynamic_size import NAMES, SizeAxes
 from slimnet.export.quiet_torch import quiet
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""The exporter's annotation of a node: the paths of the modules around it and its own name, as a list of Python."""
+
+WEIGHT = ".weight"
 
 
 def translate(captured: Captured, opset: int | None) -> ir.Model:
@@ -48,19 +54,43 @@ def root_cause(error: BaseException) -> str:
 
 
 def tidy(model: ir.Model, captured: Captured) -> None:
-    """Name the graph and its dynamic axes; drop the exporter's annotations, such as paths and stack traces."""
+    """Name graph, nodes and dynamic axes; drop the exporter's annotations, such as paths and stack traces."""
     graph = model.graph
     graph.name, graph.doc_string, model.doc_string = captured.name, None, None
     for holder in (model, graph):
         holder.metadata_props.clear()
     for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
         clear(value)
+    name_nodes(graph)
     for node in graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None
         for value in node.outputs:
             clear(value)
     rename(graph, names_of_axes(graph, captured.size_axes))
+
+
+def name_nodes(graph: ir.Graph) -> None:
+    """Name each node by its module and its operator, such as `features.conv1/Conv`, with numbers for further ones."""
+    nodes = list(graph.all_nodes())
+    names = unique([f"{module}/{node.op_type}" if (module := module_of(node)) else node.op_type for node in nodes])
+    for node, name in zip(nodes, names, strict=True):
+        node.name = name
+
+
+def module_of(node: ir.Node) -> str:
+    """The path of the module that a node comes from; of layers into which others were folded, the module of its weight.
+
+    Empty for the forward of the network itself, and where the exporter does not say.
+    """
+    for value in node.inputs:
+        if value is not None and value.is_initializer() and (value.name or "").endswith(WEIGHT):
+            return (value.name or "").removesuffix(WEIGHT)
+    try:
+        *modules, _operator = ast.literal_eval(node.metadata_props.get(SCOPES, "['']"))
+    except (ValueError, SyntaxError):
+        return ""
+    return str(modules[-1]) if modules else ""
 
 
 def clear(value: ir.Value) -> None:

@@ -169,6 +169,15 @@ def test_inputs_are_named_as_in_forward_and_the_batch_by_its_name(foldable_file)
     assert [axis.dim_param or axis.dim_value for axis in returned.type.tensor_type.shape.dim] == ["batch", 3]
 
 
+def test_nodes_are_named_by_their_modules(foldable_file):
+    """Also those into which a BatchNorm was folded."""
+    names = [node.name for node in onnx.load(foldable_file[1]).graph.node]
+    assert len(set(names)) == len(names)
+    layers = {"conv.0/Conv", "depthwise.0/Conv", "up.0/ConvTranspose", "fc.0/Gemm", "out/Gemm"}
+    assert layers <= set(names)
+    assert {"conv.2/Relu", "ReduceMean"} <= set(names)
+
+
 def test_the_file_holds_everything(foldable_file):
     """One file, and no weights outside of it."""
     _, path, *_ = foldable_file
