@@ -9,6 +9,9 @@ from slimnet_cli.output import terminal
 
 INTERRUPTED = 130
 
+TOO_LARGE = ("DefaultCPUAllocator", "Storage size calculation overflowed", "integer multiplication overflow")
+"""What torch says of a tensor for which there is not enough memory, or cannot be on any machine."""
+
 
 def run_command(command: click.Command, arguments: Sequence[str]) -> int:
     """Run a command; returns 0, 1 if the work failed, or 2 if the request was wrong."""
@@ -43,8 +46,11 @@ def _library_error(error: Exception) -> int:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, a device or torch's allocator on the CPU, which has no class of its own for that, ran out."""
+    """Whether Python, a device or torch's allocator on the CPU, which has no class of its own for that, ran out.
+
+    So did what asks for more bytes than 64 bits can count.
+    """
     import torch
 
-    allocator = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    return allocator or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    too_large = isinstance(error, RuntimeError) and any(words in str(error) for words in TOO_LARGE)
+    return too_large or isinstance(error, MemoryError | torch.OutOfMemoryError)

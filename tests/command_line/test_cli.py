@@ -333,9 +333,20 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(command, device, tmp_
     assert written.out == ""
 
 
-@pytest.mark.parametrize("make", [lambda: torch.empty(2**60), lambda: bytes(2**62), lambda: [0] * 2**60])
-def test_a_machine_without_the_memory_is_one_line(make, capsys, monkeypatch):
+SIZES_OF_NO_MACHINE = {
+    "allocator": lambda: torch.empty(2**60),
+    "bytes beyond 64 bits": lambda: torch.empty(2**62),
+    "numbers beyond 64 bits": lambda: torch.zeros(1).expand(2**62, 4).clone(),
+    "bytes": lambda: bytes(2**62),
+    "list": lambda: [0] * 2**60,
+}
+
+
+@pytest.mark.parametrize("make", SIZES_OF_NO_MACHINE.values(), ids=SIZES_OF_NO_MACHINE)
+def test_a_machine_without_the_memory_is_one_line(make, capsys, monkeypatch, tmp_path):
     """What torch and Python raise themselves for sizes that no machine has; the work failed, the request was right."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.pt").touch()
     monkeypatch.setattr("slimnet_cli.options.sources.Source.load", lambda _: make())
     assert slimnet_cli.run(["inspect", "net.pt", "--arch", "resnet20"]) == 1
     written = capsys.readouterr().err.splitlines()

@@ -76,6 +76,12 @@ def test_moved_images_are_padded_images_cropped(channels):
         assert np.array_equal(found[number].numpy(), padded[number, down : down + 6, right : right + 5])
 
 
+@pytest.mark.parametrize("crop", [8, 2**62])
+def test_images_that_would_be_moved_out_of_sight_are_refused(crop):
+    with pytest.raises(UsageError, match=f"crop is {crop}, but images of 8 × 8 pixels moved that far show nothing"):
+        train(recipe(crop=crop), images())
+
+
 def test_batches_are_normalised_as_the_data_says_and_lie_channels_last():
     """Oracle: ImageData.normalise, bit for bit."""
     data, plan = images(), recipe()

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from slimnet.data import ImageData
+from slimnet.errors import UsageError
 from slimnet.training.loop.batch_order import BatchOrder, Draw
 from slimnet.training.recipe.recipe import Recipe
 
@@ -14,9 +15,19 @@ Tensors = tuple[torch.Tensor, ...]
 
 
 class TrainingBatches(ABC):
-    """The batches of a run, made in two steps: `bring` transfers data, `assemble` computes on the device."""
+    """The batches of a run, made in two steps: `bring` transfers data, `assemble` computes on the device.
+
+    Raises:
+        UsageError: the recipe moves images by their whole size or more.
+    """
 
     def __init__(self, data: ImageData, recipe: Recipe, device: torch.device) -> None:
+        height, width = data.x_train.shape[1:3]
+        if recipe.crop >= min(height, width) > 0:
+            raise UsageError(
+                f"crop is {recipe.crop}, but images of {height} × {width} pixels moved that far show nothing; "
+                f"it must be below {min(height, width)}"
+            )
         self._recipe = recipe
         # Created once: creating a tensor from numbers copies from the host, for which a GPU would have to wait.
         self._scale = torch.tensor([1 / (255 * std) for std in data.std], device=device)[:, None, None]
