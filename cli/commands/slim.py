@@ -168,6 +168,8 @@ def _write_bundle(
             check_fits(dense, images)
         spec = images.spec if images else spec_without_images(data.normalise, example, known and known.images)
         slimmed, selection = _slimmed(dense, example, removing, round_to, target, images, say)
+        if target:
+            slimmed = target.timed(dense, slimmed, example, say)
         accuracies = _accuracies(dense, slimmed.certificate, images, say) if images else None
         any_size = output.dynamic_size or (known is not None and known.dynamic_size)
         folder = save(slimmed, out, source=source.path.name, images=spec, dynamic_size=any_size)
@@ -182,6 +184,10 @@ def _write_bundle(
     if selection is not None:
         shown = 0 if target is None else target.shown(images)
         console.print(f"\n{warning(selection, accuracies is not None, shown)}", soft_wrap=True)
+    if latency := slimmed.certificate.latency:
+        console.print(f"\n{latency}", soft_wrap=True)
+        if latency.missed:
+            terminal.note("ask for less, or round widths up to multiples that are fast on this machine (--round 8)")
     dead = f"dead is {slimmed.plan.criterion}"
     console.print(f"\n{dead}\n{slimmed.certificate}\n\nwritten to {folder}", soft_wrap=True)
 

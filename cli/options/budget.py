@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     import torch
     from slimnet_cli.options.removal import Removing
+    from slimnet_cli.output import terminal
     from torch import nn
 
+    from slimnet import Slimmed
     from slimnet.data import ImageData
     from slimnet.methods import Budget, Ranking, Selection
     from slimnet.methods.budget import Unit
@@ -101,6 +103,18 @@ class Target:
             return select_within_budget(dense, example, ranking, self.budget, **given)
         with stopwatch(dense, example, self.runtime) as latency:
             return select_within_budget(dense, example, ranking, self.budget, latency=latency, **given)
+
+    def timed(self, dense: nn.Module, slimmed: Slimmed, example: torch.Tensor, say: terminal.Say) -> Slimmed:
+        """The slim network with its latency in its certificate, measured if that is the budget."""
+        from dataclasses import replace
+
+        from slimnet.methods.latency_budget import measure_latency
+
+        if self.unit != "latency":
+            return slimmed
+        say("measuring the latency")
+        found = measure_latency(dense, slimmed.model, example, self.left, self.runtime)
+        return replace(slimmed, certificate=replace(slimmed.certificate, latency=found))
 
     def shown(self, images: ImageData | None) -> int:
         """The number of images on which BatchNorm statistics are measured; 0 if they are estimated."""

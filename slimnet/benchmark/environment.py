@@ -84,7 +84,7 @@ def environment(devices: Sequence[str] = ("cpu",)) -> Environment:
     gpu = next((device for device in devices if device.startswith("cuda")), None)
     software = dict(installed_versions())
     return Environment(
-        cpu=_cpu(),
+        cpu=processor(),
         instructions=torch.backends.cpu.get_cpu_capability(),
         cores=usable_cores(),
         other_work=_other_work(),
@@ -108,7 +108,8 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _cpu() -> str:
+def processor() -> str:
+    """The name of the CPU."""
     lines = _lines("/proc/cpuinfo")
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next((name for name in names if name), platform.processor() or platform.machine())

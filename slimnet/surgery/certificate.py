@@ -18,6 +18,7 @@ from slimnet.modules.network import Network
 from slimnet.storage.field_types import Amount, Count, Share
 from slimnet.storage.records import build, parse_json
 from slimnet.surgery.equivalence import TOLERANCE, TOLERANCES, Distance, distance, same_shapes
+from slimnet.surgery.measured_latency import MeasuredLatency
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.devices import device_of, uncompiled
 from slimnet.torch_state.precision import float32_products
@@ -45,6 +46,7 @@ class Certificate:
     `weights_digest`), and `trained_since` says that the slim network's were changed after that. Of the dense network's
     `values` output values, `infinities` were infinite, and had to be so in the slim one, and `nans` were NaN, as in the
     slim one, and were not compared. `random` says that the forward drew random numbers, the same in all networks.
+    `latency` was measured where the network was made to a budget of latency.
     """
 
     samples: Count
@@ -70,6 +72,7 @@ class Certificate:
     nans: Count = 0
     random: bool = False
     trained_since: bool = False
+    latency: MeasuredLatency | None = None
 
     @property
     def holds(self) -> bool:

@@ -8,6 +8,7 @@ import slimnet_cli
 import torch
 from networks import lively
 
+from slimnet.benchmark import Latency
 from slimnet.bundle.bundle import load, read_blueprint, read_certificate, verify_bundle
 from slimnet.data import load_data
 from slimnet.errors import UsageError
@@ -106,6 +107,28 @@ def test_dead_channels_alone_may_meet_the_budget(tmp_path, capsys):
     code, out, _ = said(capsys, "slim", str(tmp_path / "net.pt"), *NETWORK, "--target-macs", "0.8", "--dry-run")
     assert code == 0
     assert "Dead channels alone meet the budget: this is exact." in out
+
+
+def test_the_latency_of_what_was_made_is_measured_and_kept(checkpoint, tmp_path, capsys, monkeypatch):
+    """In the words of the command, in its JSON, and in the bundle; a budget that is missed is said to be."""
+    monkeypatch.setattr("slimnet.methods.latency_budget.measure", slower_than_asked)
+    folder = tmp_path / "fast"
+    wanted = ["--target-latency", "1", "--runtime", "torch", "-o", str(folder)]
+    code, out, err = said(capsys, "slim", checkpoint, *NETWORK, *wanted)
+    assert code == 0
+    assert "latency under torch, batch 1, 1 thread: 2 → 3 ms, 1.50 of the dense network's" in out
+    assert "1 was asked: the budget is missed" in out
+    assert "ask for less, or round widths" in err
+    kept = read_certificate(folder).latency
+    assert kept is not None
+    assert (kept.asked, kept.left, kept.missed) == (1.0, 1.5, True)
+    verify_bundle(folder)
+
+
+def slower_than_asked(contenders, inputs, settings):
+    """The latency of networks of which the second always takes 1.5 times as long."""
+    times = ((2.0,) * 11, (3.0,) * 11)[: len(contenders)]
+    return [Latency("torch", 1, 1, tuple(each.name for each in contenders), times)]
 
 
 def test_a_budget_of_latency_is_measured(checkpoint, capsys):

@@ -1,0 +1,46 @@
+"""The latency of a network that was made to a budget of latency: arithmetic of known times, and a real measurement."""
+
+import pytest
+import torch
+from networks import lively
+
+from slimnet.benchmark import Latency
+from slimnet.methods import latency_budget
+from slimnet.methods.latency_budget import measure_latency
+from slimnet.models import build
+
+ARGS = {"widths": [8, 12], "pool_after": [1], "hidden": 16, "in_channels": 1}
+IMAGES = torch.zeros(2, 1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("asked", "missed", "verdict"),
+    [
+        (0.5, True, "the budget is missed"),
+        (0.75, False, "whether that is met is within the noise"),
+        (0.9, False, "the budget is met"),
+    ],
+)
+def test_a_budget_is_judged_by_the_interval(asked, missed, verdict, monkeypatch):
+    """Times of 4 ms against 2.8 to 3.2, by turns."""
+    times = ((4.0,) * 40, (2.8, 3.2) * 20)
+    monkeypatch.setattr(latency_budget, "measure", lambda *_: [Latency("torch", 1, 2, ("dense", "slim"), times)])
+    found = measure_latency(build("basicnet", ARGS), build("basicnet", ARGS), IMAGES, asked, "torch")
+    assert found.left == pytest.approx(0.75)
+    assert 0.7 <= found.low <= 0.75 <= found.high <= 0.8
+    assert (found.dense_ms, found.slim_ms, found.threads, found.batch) == (4.0, pytest.approx(3.0), 2, 1)
+    assert found.missed == missed
+    assert found.verdict == verdict
+    assert str(found).endswith(f"{asked:g} was asked: {verdict}")
+
+
+def test_a_network_is_timed_beside_the_dense_one():
+    """A network of an eighth of the widths, on onnxruntime; the dense one is not changed."""
+    dense = lively(build("basicnet", ARGS | {"widths": [64, 96]}))
+    before = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
+    found = measure_latency(dense, lively(build("basicnet", ARGS)), IMAGES, 0.5, seconds=0.2)
+    assert found.runtime == "onnxruntime"
+    assert 0 < found.low <= found.left <= found.high
+    assert found.left == pytest.approx(found.slim_ms / found.dense_ms)
+    assert found.processor
+    assert all(map(torch.equal, before.values(), dense.state_dict().values()))
