@@ -16,6 +16,7 @@ from slimnet.pipeline import RoundTo, as_rounding, plan_and_apply
 from slimnet.planning.asked_layers import as_patterns
 from slimnet.planning.dead_channels import DeadChannels, find_dead, require_criterion
 from slimnet.planning.make_plan import make_plan
+from slimnet.printable import Summarised
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.tracing.trace import trace
 from slimnet.width_search import WidthSearch
@@ -35,8 +36,8 @@ class LayerReport:
     gammas: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Inspection:
+@dataclass(frozen=True, repr=False)
+class Inspection(Summarised):
     """Every layer of a network, and the plan that slimming it would follow."""
 
     layers: tuple[LayerReport, ...]
@@ -51,6 +52,11 @@ class Inspection:
     def removable_channels(self) -> int:
         """Output channels of all layers that could be removed."""
         return sum(layer.removable for layer in self.layers)
+
+    @property
+    def summary(self) -> str:
+        """The dead channels, and what slimming would remove."""
+        return f"{self.dead_channels:,} dead channels; {self.plan.summary}"
 
     def __str__(self) -> str:
         return str(self.plan)

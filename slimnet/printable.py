@@ -1,6 +1,8 @@
-"""Text from files made printable: without control characters, changes of direction or line breaks."""
+"""Text from files made printable, without control characters, changes of direction or line breaks; and results."""
 
+import html
 import re
+from abc import ABC, abstractmethod
 from unicodedata import category
 
 LONGEST = 2000
@@ -34,3 +36,18 @@ def _is_harmless(letter: str) -> bool:
 
 def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode("ascii")
+
+
+class Summarised(ABC):
+    """A result that is one line where Python shows a value, and its whole text in a notebook."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """The result in a few words."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {message(self.summary)}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(printable(str(self), kept=chr(10)))}</pre>"

@@ -7,13 +7,14 @@ from torch import nn
 from slimnet.models.architecture import Architecture
 from slimnet.modules.digest import weights_digest
 from slimnet.modules.example_inputs import Inputs
+from slimnet.printable import Summarised
 from slimnet.surgery.certificate import Certificate
 from slimnet.surgery.cut_history import plan_from_the_first
 from slimnet.surgery.plan import SurgeryPlan
 
 
-@dataclass(frozen=True)
-class Slimmed:
+@dataclass(frozen=True, repr=False)
+class Slimmed(Summarised):
     """A slim network with its plan and its certificate.
 
     `certificate` is what was measured when the network was made, see `current_certificate`. `plan` is for the network
@@ -39,6 +40,11 @@ class Slimmed:
             PlanError: the plans do not compose.
         """
         return plan_from_the_first(self.model, self.plan)
+
+    @property
+    def summary(self) -> str:
+        """What was removed, and whether the certificate holds."""
+        return f"{self.plan.summary}; {self.current_certificate.verdict}"
 
     def __str__(self) -> str:
         return f"{self.plan}\n{self.current_certificate}"

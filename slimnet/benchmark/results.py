@@ -7,9 +7,10 @@ from typing import Annotated, Any, TypeVar
 
 from slimnet.benchmark.counts import Counts
 from slimnet.benchmark.environment import Environment
-from slimnet.benchmark.latency import Interval, Latency, check_contenders
+from slimnet.benchmark.latency import Interval, Latency, check_contenders, labels
 from slimnet.benchmark.profile import LayerTimes, Profile, efficiency
 from slimnet.errors import UsageError
+from slimnet.printable import Summarised
 from slimnet.storage.field_types import Count, NotEmpty, Size
 from slimnet.storage.records import build, parse_json
 from slimnet.training.analysis.metrics import Accuracy
@@ -55,8 +56,8 @@ class Accuracies:
         return f"accuracy, {self.runtime}"
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Summarised):
     """The measurements and their environment; the first contender is the reference.
 
     Rows with one value for each contender have them in the order of `counts`.
@@ -73,6 +74,23 @@ class Comparison:
     def names(self) -> tuple[str, ...]:
         """The names of the contenders."""
         return tuple(each.name for each in self.counts)
+
+    @property
+    def summary(self) -> str:
+        """The names, and how much faster the last contender is on each runtime."""
+        return f"{', '.join(self.names)}; {'; '.join(self._speedups(-1)) or 'nothing was timed'}"
+
+    def __str__(self) -> str:
+        lines = [f"compared with {self.names[0]}:"]
+        for contender, name in enumerate(self.names[1:], 1):
+            reduction = self.macs_reduction(contender)
+            macs = [] if reduction is None else [f"{reduction:.2f} × fewer MACs"]
+            lines.append(f"  {name}: {', '.join([*macs, *self._speedups(contender)])}")
+        return "\n".join(lines)
+
+    def _speedups(self, contender: int) -> list[str]:
+        pairs = zip(labels(self.latencies), self.latencies, strict=True)
+        return [f"{label}: {latency.speedup(contender)}" for label, latency in pairs]
 
     def macs_reduction(self, contender: int = -1, reference: int = 0) -> float | None:
         """The MACs of the reference ÷ those of a contender; None if not known."""

@@ -1,7 +1,5 @@
 """certify: measure the differences between the outputs of the slim and the dense network."""
 
-import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,156 +8,20 @@ import torch
 from torch import nn
 
 from slimnet.accuracy import Accuracy, Hits
-from slimnet.errors import CertificateError, SlimnetError, UsageError
+from slimnet.errors import CertificateError, UsageError
 from slimnet.modules.copying import check_filled, copy_with, shared_copy
 from slimnet.modules.digest import weights_digest
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.modules.network import Network
-from slimnet.storage.field_types import Amount, Count, Share
-from slimnet.storage.records import build, parse_json
+from slimnet.surgery.certificate_data import BEFORE as BEFORE
+from slimnet.surgery.certificate_data import DENSE as DENSE
+from slimnet.surgery.certificate_data import SILENCED as SILENCED
+from slimnet.surgery.certificate_data import Certificate as Certificate
 from slimnet.surgery.equivalence import TOLERANCE, TOLERANCES, Distance, distance, same_shapes
-from slimnet.surgery.measured_latency import MeasuredLatency
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.devices import device_of, uncompiled
 from slimnet.torch_state.precision import float32_products
 from slimnet.torch_state.random_state import RandomState, loader_draws_kept, random_numbers_kept
-
-DENSE, SILENCED = "the dense network", "the silenced network"
-"""What a certificate is relative to: the network as it came, or with the channels that a method chose set to zero."""
-
-BEFORE = "the network before its last slimming"
-"""What the certificate of a network that was slimmed several times is relative to."""
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """How far the slim network's outputs are from the dense network's, measured on `samples` inputs.
-
-    Relative differences are the largest absolute difference over the largest absolute dense output. The *masked*
-    network is the dense one with every γ that the plan takes for zero set to exactly zero: against it only rounding
-    may differ.
-    `top1_agreement` is the fraction of samples with the same largest logit, None where outputs are not logits.
-    `reference` names the network that is used as the dense one. With labelled inputs `accuracies` are that network's on
-    them, and the slim one's.
-
-    It belongs to the weights it was measured on: `slim_weights` and `reference_weights` are their digests (see
-    `weights_digest`), and `trained_since` says that the slim network's were changed after that. Of the dense network's
-    `values` output values, `infinities` were infinite, and had to be so in the slim one, and `nans` were NaN, as in the
-    slim one, and were not compared. `random` says that the forward drew random numbers, the same in all networks.
-    `latency` was measured where the network was made to a budget of latency.
-    """
-
-    samples: Count
-    dtype: str
-    max_abs_difference: Amount
-    max_rel_difference: Amount
-    masked_max_abs_difference: Amount
-    masked_max_rel_difference: Amount
-    top1_agreement: Share | None
-    float64_max_rel_difference: Amount | None
-    tolerance: Amount
-    params_before: Count
-    params_after: Count
-    macs_before: Count
-    macs_after: Count
-    plan_digest: str
-    slim_weights: str
-    reference_weights: str
-    reference: str = DENSE
-    accuracies: tuple[Accuracy, Accuracy] | None = None
-    values: Count = 0
-    infinities: Count = 0
-    nans: Count = 0
-    random: bool = False
-    trained_since: bool = False
-    latency: MeasuredLatency | None = None
-
-    @property
-    def holds(self) -> bool:
-        """Whether the weights are those that were measured, and every difference was within the tolerance."""
-        return self.was_within_tolerance and not self.trained_since
-
-    @property
-    def was_within_tolerance(self) -> bool:
-        """Whether every relative difference was within the tolerance (NaN is not), when it was measured."""
-        measured = [self.max_rel_difference, self.masked_max_rel_difference]
-        if self.float64_max_rel_difference is not None:
-            measured.append(self.float64_max_rel_difference)
-        return all(difference <= self.tolerance for difference in measured)
-
-    def for_weights(self, digest: str) -> "Certificate":
-        """The certificate as it is for a slim network with these weights."""
-        return dataclasses.replace(self, trained_since=digest != self.slim_weights)
-
-    def of_several_cuts(self, whole_plan: SurgeryPlan) -> "Certificate":
-        """The certificate of a network's last slimming, for the plan of all of them."""
-        if whole_plan.digest == self.plan_digest:
-            return self
-        reference = BEFORE if self.reference == DENSE else self.reference
-        return dataclasses.replace(self, plan_digest=whole_plan.digest, reference=reference)
-
-    def to_json(self) -> str:
-        """JSON with `holds` and the measurements."""
-        return json.dumps(dataclasses.asdict(self) | {"holds": self.holds}, sort_keys=True, indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> "Certificate":
-        """Read a certificate back.
-
-        Raises:
-            UsageError: it is not one.
-        """
-        return cls.from_data(parse_json(text, "the certificate", UsageError), "the certificate", UsageError)
-
-    @classmethod
-    def from_data(cls, data: Any, where: str, failure: type[SlimnetError]) -> "Certificate":
-        """What `to_json` writes, parsed; `where` begins the message of a failure.
-
-        Raises:
-            failure: it is something else.
-        """
-        if isinstance(data, dict):
-            data = {name: value for name, value in data.items() if name != "holds"}
-        return build(cls, data, where, failure)
-
-    def __str__(self) -> str:
-        if self.trained_since:
-            return f"{self.verdict}; as it was before that, {self._measured}"
-        return f"{self.verdict}: {self._measured}"
-
-    @property
-    def verdict(self) -> str:
-        """Whether it holds, in a few words."""
-        if self.trained_since:
-            return f"trained since: not certified against {self.reference}"
-        return "certificate holds" if self.holds else "certificate does NOT hold"
-
-    @property
-    def _measured(self) -> str:
-        """The measurements in words."""
-        agreement = "" if self.top1_agreement is None else f", top-1 agreement {self.top1_agreement:.2%}"
-        if self.accuracies is not None:
-            before, after = self.accuracies
-            agreement += f", accuracy {before.top1:.2%} → {after.top1:.2%}"
-        drawn = ", with the same random numbers in all networks" if self.random else ""
-        return (
-            f"largest relative output difference {self.max_rel_difference:.1e} to "
-            f"{self.reference} and {self.masked_max_rel_difference:.1e} to the masked one on {self.samples} samples in "
-            f"{self.dtype} (tolerance {self.tolerance:g}){drawn}{agreement}{self.not_finite}; parameters "
-            f"{self.params_before:,} → {self.params_after:,}, MACs {self.macs_before:,} → {self.macs_after:,}"
-        )
-
-    @property
-    def not_finite(self) -> str:
-        """A note for outputs of the dense network that are not finite; "" where all are."""
-        found = []
-        if self.infinities:
-            found.append(f"{self.infinities:,} are infinite")
-        if self.nans:
-            found.append(f"{self.nans:,} are NaN, which were not compared")
-        if not found:
-            return ""
-        return f"; of {self.values:,} output values of {self.reference} itself, {' and '.join(found)}"
 
 
 @dataclass

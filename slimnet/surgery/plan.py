@@ -10,15 +10,16 @@ from typing import Any
 
 from slimnet.errors import PlanError
 from slimnet.modules.tensors import Tensors
+from slimnet.printable import Summarised
 from slimnet.storage.records import build, parse_json
 from slimnet.surgery.composition import compose
 from slimnet.surgery.plan_checks import check_indices
 from slimnet.surgery.plan_data import FORMAT, PlanData
-from slimnet.surgery.plan_text import describe
+from slimnet.surgery.plan_text import describe, totals
 
 
-@dataclass(frozen=True)
-class SurgeryPlan(PlanData):
+@dataclass(frozen=True, repr=False)
+class SurgeryPlan(Summarised, PlanData):
     """Everything needed to make a dense network slim, without its weights.
 
     `shapes` are the dense network's tensors; a plan fits a network with exactly these. MACs are those of one example.
@@ -99,6 +100,11 @@ class SurgeryPlan(PlanData):
             PlanError: they do not compose, naming the first tensor that differs.
         """
         return compose(self, other)
+
+    @property
+    def summary(self) -> str:
+        """What is removed, in a few words."""
+        return f"{self.network}, {totals(self)}"
 
     def __str__(self) -> str:
         return describe(self)

@@ -9,9 +9,7 @@ def describe(plan: PlanData) -> str:
     """The plan in plain text: totals, changed layers, folded constants, kept channels and the reasons."""
     lines = [
         f"surgery plan for {plan.network}: dead is {plan.criterion}",
-        f"  {plan.removed_channels:,} of {sum(layer.channels_before for layer in plan.layers):,} channels removed; "
-        f"parameters {plan.params_before:,} → {plan.params_after:,} ({change(plan.params_before, plan.params_after)}), "
-        f"MACs {plan.macs_before:,} → {plan.macs_after:,} ({change(plan.macs_before, plan.macs_after)})",
+        f"  {totals(plan)}",
     ]
     lines += width_lines(plan)
     changed = [layer for layer in plan.layers if layer.channels_after != layer.channels_before]
@@ -25,6 +23,15 @@ def describe(plan: PlanData) -> str:
         reasons[kept.reason] += len(kept.channels)
     lines += [f"  {many(count, 'dead channel')} kept: {reason}" for reason, count in reasons.most_common()]
     return "\n".join(lines)
+
+
+def totals(plan: PlanData) -> str:
+    """How many channels are removed, and the size before and after."""
+    return (
+        f"{plan.removed_channels:,} of {sum(layer.channels_before for layer in plan.layers):,} channels removed; "
+        f"parameters {plan.params_before:,} → {plan.params_after:,} ({change(plan.params_before, plan.params_after)}), "
+        f"MACs {plan.macs_before:,} → {plan.macs_after:,} ({change(plan.macs_before, plan.macs_after)})"
+    )
 
 
 def merge_lines(merge: Merge) -> list[str]:

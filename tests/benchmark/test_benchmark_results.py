@@ -56,6 +56,18 @@ def test_a_comparison_is_read_back_as_it_was():
     assert Comparison.from_dict(found.to_dict()) == found
 
 
+def test_a_comparison_is_a_line_where_python_shows_it_and_a_table_of_words_in_a_notebook():
+    """Oracle: the medians above; 100 against 40 MACs, 4 ms against 2."""
+    found = comparison()
+    assert repr(found).startswith("<Comparison: dense, slim, other; onnxruntime, batch 8, 1 thread: 4.00")
+    assert "\n" not in repr(found)
+    lines = str(found).splitlines()
+    assert lines[0] == "compared with dense:"
+    assert lines[1].startswith("  slim: 2.50 × fewer MACs, onnxruntime, batch 8, 1 thread: 2.00")
+    assert lines[2].startswith("  other: onnxruntime, batch 8, 1 thread: 4.00")
+    assert found._repr_html_().startswith("<pre>compared with dense:\n  slim: ")
+
+
 def test_an_older_document_without_memory_accuracy_and_layers_is_read():
     document = comparison().to_dict()
     for name in ("memories", "accuracies", "profiles"):

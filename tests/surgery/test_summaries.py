@@ -1,0 +1,55 @@
+"""How results look where Python shows a value, and in a notebook."""
+
+import dataclasses
+
+import pytest
+import torch
+from networks import lively
+
+import slimnet
+
+IMAGES = torch.zeros(2, 1, 8, 8)
+ARGS = {"widths": [4, 6], "pool_after": [1], "hidden": 8, "in_channels": 1}
+
+
+@pytest.fixture(scope="module")
+def dense():
+    torch.manual_seed(0)
+    network = lively(slimnet.build("basicnet", ARGS)).eval()
+    next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)).weight.data[:2] = 0
+    return network
+
+
+def test_a_result_is_one_line(dense):
+    """What was removed, and whether that is certified; never the weights of the network."""
+    slimmed, inspection = slimnet.slim(dense, IMAGES), slimnet.inspect(dense, IMAGES)
+    plan = slimmed.plan
+    removed = f"BasicNet, {plan.removed_channels} of 28 channels removed; parameters {plan.params_before:,} → "
+    assert plan.removed_channels >= 1
+    assert repr(plan).startswith(f"<SurgeryPlan: {removed}")
+    assert repr(inspection).startswith(f"<Inspection: 2 dead channels; {removed}")
+    assert repr(slimmed).startswith(f"<Slimmed: {removed}")
+    assert repr(slimmed).endswith("; certificate holds>")
+    assert repr(slimmed.certificate).startswith("<Certificate: holds, ")
+    for each in (plan, inspection, slimmed, slimmed.certificate):
+        assert "\n" not in repr(each)
+        assert len(repr(each)) < 250
+
+
+def test_a_network_that_was_trained_further_does_not_look_certified(dense):
+    slimmed = slimnet.slim(dense, IMAGES)
+    next(slimmed.model.parameters()).data.add_(1)
+    assert repr(slimmed).endswith("; trained since: not certified against the dense network>")
+    assert "trained since" in repr(slimmed.current_certificate)
+
+
+def test_a_notebook_shows_the_whole_text_and_runs_nothing_in_it(dense):
+    slimmed = slimnet.slim(dense, IMAGES)
+    assert slimmed._repr_html_().count("\n") == str(slimmed).count("\n")
+    hostile = dataclasses.replace(slimmed.plan, network="<script>alert(1)</script>\x1b[0m")
+    shown = hostile._repr_html_()
+    assert shown.startswith(
+        "<pre>surgery plan for &lt;script&gt;alert(1)&lt;/script&gt;\\x1b[0m: dead is |γ| &lt; 0.001"
+    )
+    assert "<script>" not in shown
+    assert "\x1b" not in repr(hostile)
