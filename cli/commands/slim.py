@@ -107,9 +107,9 @@ def slim(
     longer exact, and the accuracy shown is that before any fine-tuning. BatchNorm statistics are re-estimated without
     the removed channels: measured on a few training images of --data, or estimated without data.
     """
+    source = find_source(checkpoint, network)
     if output.out is None and not output.dry_run:
         raise click.UsageError("give the bundle's folder with -o DIR, or print only the plan with --dry-run")
-    source = find_source(checkpoint, network)
     data = source.labelled(data)
     removing.check(data, budget=target is not None)
     if output.out is None or output.dry_run:

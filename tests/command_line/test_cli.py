@@ -121,14 +121,16 @@ def test_the_help_of_the_program_names_every_command(capsys):
 )
 def test_misuse_is_one_line_on_stderr_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "taken").write_text("mine")
+    there = ["a.onnx", "a.pt", "b.onnx", "taken", "x.pt"]
+    for name in there:
+        (tmp_path / name).write_text("mine")
     assert slimnet_cli.run(arguments) == 2
     written = capsys.readouterr()
     assert written.out == ""
     assert written.err.startswith("error: ")
     assert written.err.count("\n") == 1
     assert message in written.err
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == there
 
 
 def test_inspect_shows_layers_and_a_histogram(checkpoint, capsys):
