@@ -328,6 +328,7 @@ def test_a_full_disk_is_one_line(monkeypatch, capsys):
 def test_a_device_that_is_not_there_is_refused_in_one_line(command, device, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grid.toml").write_text('[base]\narch = "basicnet"\ndata = "digits"\niterations = 1\n')
+    (tmp_path / "net.pt").touch()
     assert slimnet_cli.run([*command, "--device", device]) == 2
     written = capsys.readouterr()
     assert written.err.count("\n") == 1

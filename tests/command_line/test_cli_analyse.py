@@ -164,8 +164,6 @@ def test_what_is_missing_or_too_much_is_said(run, checkpoint, data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (("missing.pt", *ARCH, "--data", "digits"), CheckpointError),
-        (("{checkpoint}", *ARCH, "--data", "missing.npz"), DataError),
         (("{checkpoint}", *ARCH, "--data", "digits"), DataError),
         (("{checkpoint}", "--arch", "resnet20", "--data", "digits"), CheckpointError),
     ],
