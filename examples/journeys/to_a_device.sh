@@ -1,0 +1,16 @@
+#!/bin/sh
+# From a trained network, a run or a bundle, to a file for a device: as fast as asked, fine-tuned, and with an input of
+# plain bytes, so that no code on the device has to know how images are normalised.
+#
+#   sh examples/journeys/to_a_device.sh SOURCE DATA OUT [ITERATIONS]
+#
+# Run it on the device, or on a machine like it: the latency is measured where it runs.
+set -eu
+source=$1
+data=$2
+out=$3
+iterations=${4:-10000}
+
+slimnet slim "$source" --data "$data" --target-latency 0.7 -o "$out/fast"
+slimnet finetune "$out/fast" --data "$data" --iterations "$iterations" -o "$out/tuned"
+slimnet export "$out/tuned" --with-preprocessing --layout nhwc -o "$out/net.onnx"
