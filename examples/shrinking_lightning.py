@@ -1,10 +1,10 @@
-"""Train with PyTorch Lightning and a shrinker: one callback of a few lines, the rest as ever.
+"""Train with PyTorch Lightning and two callbacks: one logs what is dead, one removes it; the rest is as ever.
 
-    pip install pytorch-lightning
+    pip install 'slimnet[lightning]'
     python examples/shrinking_lightning.py [FILE.pt]
 
-A narrow network learns the handwritten digits of scikit-learn in half a minute. The callback looks for dead filters
-every fifty steps and takes them out of the network, of its averaged copy and of the optimiser's state.
+A narrow network learns the handwritten digits of scikit-learn in half a minute. Every fifty steps dead filters
+are logged, and removed from the network, its averaged copy and the optimiser's state.
 """
 
 import sys
@@ -18,31 +18,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 
 import slimnet
+from slimnet.callbacks.lightning import Monitoring, Shrinking
 
 NETWORK = {"width": 0.25, "hidden": 32, "in_channels": 1, "num_classes": 10}
 STEPS, DROP, SHRINK_EVERY = 700, 500, 50
-
-
-class Shrinking(lightning.Callback):
-    """Takes dead filters out between two steps; under several processes or `torch.compile` a wrapper is in the way."""
-
-    def __init__(self, examples: torch.Tensor, every: int) -> None:
-        self.examples, self.every = examples, every
-        self.shrinker: slimnet.Shrinker | None = None
-
-    def on_train_start(self, trainer: lightning.Trainer, module: "Digits") -> None:
-        """The optimiser is made by now, and the network is where it trains."""
-        examples = self.examples.to(module.device)
-        self.shrinker = slimnet.Shrinker(module.model, trainer.optimizers[0], examples, also=[module.average.module])
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: "Digits", *_: object) -> None:
-        """Look, and cut what has been dead for three looks."""
-        if trainer.global_step % self.every == 0 and (cut := self.shrinker.step()):
-            print(f"step {trainer.global_step}: {cut}")
-
-    def on_train_end(self, trainer: lightning.Trainer, module: "Digits") -> None:
-        """Cut what rounded widths have kept."""
-        self.shrinker.finish()
 
 
 class Digits(lightning.LightningModule):
@@ -76,17 +55,20 @@ def main(path: Path) -> None:
     found = load_digits()
     images, labels = torch.tensor(found.images, dtype=torch.float32)[:, None] / 16, torch.tensor(found.target)
     loader = DataLoader(TensorDataset(images[:1400], labels[:1400]), batch_size=20, shuffle=True, drop_last=True)
-    module, shrinking = Digits(), Shrinking(images[:16], SHRINK_EVERY)
+    module, examples = Digits(), images[:16]
+    monitoring = Monitoring(examples, SHRINK_EVERY, network="model")
+    shrinking = Shrinking(examples, SHRINK_EVERY, network="model", also=["average.module"], report=print)
     trainer = lightning.Trainer(
         max_steps=STEPS,
         accelerator="cpu",
-        callbacks=[shrinking],
+        callbacks=[monitoring, shrinking],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     trainer.fit(module, loader)
+    print(monitoring.reading)
     save(shrinking.shrinker, module.average.module, path)
 
     model = load(path).eval()
