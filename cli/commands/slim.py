@@ -44,11 +44,15 @@ Examples:
 
 @dataclass(frozen=True)
 class Output:
-    """The bundle to write, and whether its exported forms take images of any size; or only the plan is printed."""
+    """The bundle to write, whether its exported forms take images of any size, and on how many it is measured.
+
+    With `dry_run` only the plan is printed.
+    """
 
     out: str | None
     dry_run: bool
     dynamic_size: bool
+    certificate_images: int | None
 
 
 output_options = as_one(
@@ -67,6 +71,12 @@ output_options = as_one(
             "--dynamic-size",
             is_flag=True,
             help="The bundle's ONNX model and exported program take images of any height and width.",
+        ),
+        click.option(
+            "--certificate-images",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Measure certificate and accuracy on so many test images, evenly spread.  [default: all]",
         ),
     ),
 )
@@ -159,6 +169,10 @@ def _write_bundle(
     assert output.out is not None, "it was checked"
     out, known = output.out, source.blueprint
     images = data.load(alone=True)
+    if output.certificate_images is not None:
+        if images is None:
+            raise click.UsageError("--certificate-images are test images; name them with --data")
+        images = images.with_fewer_tests(output.certificate_images)
     if target:
         target.check(images)
     with removing.showing_progress("Slimming") as (round_to, say):

@@ -152,6 +152,14 @@ class ImageData:
         rows = torch.linspace(0, have - 1, min(count, have)).long()
         return (self.normalise(self.x_train[some]) for some in rows.chunk(math.ceil(len(rows) / batch_size)))
 
+    def with_fewer_tests(self, count: int) -> "ImageData":
+        """The same data with at most `count` of its test images, evenly spaced in stored order."""
+        have = len(self.x_test)
+        if count >= have:
+            return self
+        rows = torch.linspace(0, have - 1, count).long()
+        return replace(self, x_test=self.x_test[rows], y_test=self.y_test[rows])
+
     def to(self, device: torch.device | str) -> "ImageData":
         """The same data with its images and labels on `device`; mapped ones are read, unless it is the CPU."""
         moved = {name: getattr(self, name).to(device) for name in ("x_train", "y_train", "x_test", "y_test")}

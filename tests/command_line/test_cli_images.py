@@ -171,3 +171,15 @@ def test_a_published_network_reads_real_images_as_published(tmp_path, capsys):
     found = result(capsys, *line)["accuracy"]
     assert (found["before"]["top1"], found["after"]["top1"]) == (pytest.approx(right), pytest.approx(right))
     assert right > 0.88
+
+
+def test_a_certificate_can_be_measured_on_fewer_images(checkpoint, tmp_path, capsys):
+    """Spread over all test images, as the accuracy that is shown with it."""
+    line = ["slim", checkpoint, *NETWORK, "--data", "digits", "--certificate-images", 40, "-o", tmp_path / "slim"]
+    found = result(capsys, *line)
+    assert found["certificate"]["samples"] == 40
+    assert found["accuracy"]["after"]["n"] == 40
+    without = ["slim", str(checkpoint), *NETWORK, "--certificate-images", "40", "-o", str(tmp_path / "other")]
+    assert slimnet_cli.run(without) == 2
+    assert "--certificate-images are test images; name them with --data" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

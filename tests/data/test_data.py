@@ -125,6 +125,15 @@ def test_a_sample_is_spread_over_the_training_images_in_batches_alike(count, siz
     assert found[-1] == 19
 
 
+@pytest.mark.parametrize(("count", "rows"), [(1, [0]), (3, [0, 3, 7]), (8, list(range(8))), (100, list(range(8)))])
+def test_fewer_test_images_are_spread_over_all_of_them(count, rows):
+    data = image_data()
+    fewer = data.with_fewer_tests(count)
+    assert torch.equal(fewer.x_test, data.x_test[rows])
+    assert torch.equal(fewer.y_test, data.y_test[rows])
+    assert fewer.x_train is data.x_train
+
+
 def test_wrong_requests_are_refused():
     data = image_data()
     with pytest.raises(UsageError, match="no split 'val': use train or test"):
