@@ -131,14 +131,17 @@ def test_a_channel_that_wakes_on_test_images_is_reported_and_nothing_is_written(
     ],
 )
 def test_misuse_is_one_line_before_anything_is_read(arguments, message, capsys, tmp_path):
+    (tmp_path / "empty.pt").touch()
     for command in (["inspect"], ["slim", "--dry-run"], ["slim", "-o", str(tmp_path / "slim")]):
-        code, out, err = said(capsys, *command, "missing.pt", *NETWORK, *arguments)
+        code, out, err = said(capsys, *command, str(tmp_path / "empty.pt"), *NETWORK, *arguments)
         assert (code, out) == (2, "")
         assert err.startswith(message)
 
 
 def test_a_budget_takes_gamma_alone(capsys, tmp_path):
-    line = ["slim", "missing.pt", *NETWORK, *ACTIVATION, "--target-macs", "0.5", "-o", str(tmp_path / "slim")]
+    (tmp_path / "empty.pt").touch()
+    line = ["slim", str(tmp_path / "empty.pt"), *NETWORK, *ACTIVATION, "--target-macs", "0.5"]
+    line += ["-o", str(tmp_path / "slim")]
     code, out, err = said(capsys, *line)
     assert (code, out) == (2, "")
     assert "with a budget dead channels are those of --criterion gamma, not activation" in err

@@ -52,7 +52,7 @@ def test_a_comparison_of_methods_is_drawn_from_its_file_or_its_folder(results, t
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("missing.json", None, "cannot read"),
+        ("missing.json", None, "missing.json does not exist; check the path"),
         ("words.json", "hello", "is no JSON"),
         ("list.json", "[1]", "no comparison that slimnet wrote"),
         ("odd.json", '{"outcomes": 3}', "not the results of a comparison"),

@@ -208,7 +208,7 @@ def make_network(path: Path) -> None:
     torch.save(lived_in(build("basicnet", CHECKPOINT_ARGS)).state_dict(), path)
 
 
-def save_empty(slimmed: Slimmed, folder: Path, source: str | None = None) -> None:
+def save_empty(slimmed: Slimmed, folder: Path, source: str | None = None, **_: object) -> None:
     """A bundle of which a ladder asks no more than whether it is as it was written; a real one takes seconds."""
     folder.mkdir()
     for name in FILES:
