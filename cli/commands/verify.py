@@ -51,11 +51,12 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
 
     if data.source is not None and dense is None:
         raise click.UsageError("--data is for the comparison with the dense network; give its checkpoint with --dense")
-    blueprint = read_blueprint(bundle)
-    images = data.trained_on(blueprint.images).load()
+    # Reading it hashes every file of the bundle, as `verify_bundle` does again.
+    blueprint = None if dense is None else read_blueprint(bundle)
+    images = (data if blueprint is None else data.trained_on(blueprint.images)).load()
     with terminal.working("Verifying") as say:
         trained = None
-        if dense is not None:
+        if dense is not None and blueprint is not None:
             trained = network.or_else(blueprint.architecture).load(dense)
         loader = Batches(images, progress=terminal.counting(say, "certificate")) if images else None
         result = verify_bundle(bundle, network.fresh(), dense=trained, loader=loader, trust=network.trust)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -106,8 +106,6 @@ class Target:
 
     def timed(self, dense: nn.Module, slimmed: Slimmed, example: torch.Tensor, say: terminal.Say) -> Slimmed:
         """The slim network with its latency in its certificate, measured if that is the budget."""
-        from dataclasses import replace
-
         from slimnet.methods.latency_budget import measure_latency
 
         if self.unit != "latency":
@@ -133,8 +131,6 @@ def ranked(
     method: str, dense: nn.Module, example: torch.Tensor, images: ImageData | None, unit: Unit, threshold: float
 ) -> Ranking:
     """The ranking of a method, in which dead channels are removed first; costs are in MACs or parameters."""
-    from dataclasses import replace
-
     from slimnet.methods import score_channels
 
     batches = None if images is None else itertools.islice(images.batches("train", GRADIENT_BATCH), GRADIENT_BATCHES)

@@ -46,9 +46,9 @@ def images_known(sources: Sequence[str]) -> ImageSpec | None:
         BundleError: it is damaged.
     """
     from slimnet.bundle.bundle import read_blueprint
-    from slimnet.bundle.manifest import MANIFEST
+    from slimnet.storage.folder_names import is_bundle
 
-    bundles = [path for _, path in named(sources) if (Path(path) / MANIFEST).is_file()]
+    bundles = [path for _, path in named(sources) if is_bundle(Path(path))]
     return read_blueprint(bundles[0]).images if bundles else None
 
 

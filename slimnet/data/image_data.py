@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 
-from slimnet.data.image_spec import ImageSpec, printable_names, scaled
+from slimnet.data.image_spec import ImageSpec, factors_of, printable_names, scaled
 from slimnet.errors import DataError, UsageError
 
 Split = Literal["train", "test"]
@@ -121,8 +121,7 @@ class ImageData:
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != self.channels:
             raise DataError(f"{self.name}: cannot normalise {_kind(images)}; pass uint8 (N, H, W, {self.channels})")
-        scale = [1 / (255 * std) for std in self.std]
-        return scaled(images, scale, [-mean / std for mean, std in zip(self.mean, self.std, strict=True)])
+        return scaled(images, *factors_of(self.mean, self.std))
 
     def batches(
         self, split: Split = "test", batch_size: int = 256, device: torch.device | str | None = None
@@ -148,16 +147,14 @@ class ImageData:
 
         The sizes of the batches differ by one at most, so that none has a single image.
         """
-        have = len(self.x_train)
-        rows = torch.linspace(0, have - 1, min(count, have)).long()
+        rows = _evenly_spaced(len(self.x_train), count)
         return (self.normalise(self.x_train[some]) for some in rows.chunk(math.ceil(len(rows) / batch_size)))
 
     def with_fewer_tests(self, count: int) -> "ImageData":
         """The same data with at most `count` of its test images, evenly spaced in stored order."""
-        have = len(self.x_test)
-        if count >= have:
+        if count >= len(self.x_test):
             return self
-        rows = torch.linspace(0, have - 1, count).long()
+        rows = _evenly_spaced(len(self.x_test), count)
         return replace(self, x_test=self.x_test[rows], y_test=self.y_test[rows])
 
     def to(self, device: torch.device | str) -> "ImageData":
@@ -186,6 +183,11 @@ class Batches:
             done += len(labels)
             if self.progress:
                 self.progress(done, total)
+
+
+def _evenly_spaced(have: int, count: int) -> torch.Tensor:
+    """At most `count` of the indices below `have`, from the first to the last."""
+    return torch.linspace(0, have - 1, min(count, have)).long()
 
 
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

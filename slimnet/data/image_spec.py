@@ -68,9 +68,7 @@ class ImageSpec:
     @property
     def factors(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Scale and shift of each channel: an input is `byte * scale + shift`."""
-        low, high = self.value_range
-        scale = tuple((high - low) / (MAX_BYTE * std) for std in self.std)
-        return scale, tuple((low - mean) / std for mean, std in zip(self.mean, self.std, strict=True))
+        return factors_of(self.mean, self.std, self.value_range)
 
     @property
     def normalisation(self) -> str:
@@ -111,6 +109,15 @@ class ImageSpec:
             f"images of {self.channels} × {height} × {width} in {low:g}..{high:g}, minus mean {mean}, divided by "
             f"std {std}{named}"
         )
+
+
+def factors_of(
+    mean: Sequence[float], std: Sequence[float], value_range: tuple[float, float] = (0.0, 1.0)
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Scale and shift of each channel for bytes that are scaled to a range, then normalised by `mean` and `std`."""
+    low, high = value_range
+    scale = tuple((high - low) / (MAX_BYTE * deviation) for deviation in std)
+    return scale, tuple((low - average) / deviation for average, deviation in zip(mean, std, strict=True))
 
 
 def scaled(images: torch.Tensor, scale: Sequence[float], shift: Sequence[float]) -> torch.Tensor:

@@ -18,7 +18,6 @@ from slimnet.surgery.measured_latency import MeasuredLatency
 SECONDS = 1.0
 """The seconds for which each slim network is timed against the dense one."""
 
-
 FINAL_SECONDS = 3.0
 """The seconds for which the network that was chosen is timed against the dense one."""
 

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from slimnet.data import ImageData
+from slimnet.data.image_spec import factors_of
 from slimnet.errors import UsageError
 from slimnet.training.loop.batch_order import BatchOrder, Draw
 from slimnet.training.recipe.recipe import Recipe
@@ -30,10 +31,9 @@ class TrainingBatches(ABC):
             )
         self._recipe = recipe
         # Created once: creating a tensor from numbers copies from the host, for which a GPU would have to wait.
-        self._scale = torch.tensor([1 / (255 * std) for std in data.std], device=device)[:, None, None]
-        self._shift = torch.tensor([-m / s for m, s in zip(data.mean, data.std, strict=True)], device=device)[
-            :, None, None
-        ]
+        self._scale, self._shift = (
+            torch.tensor(factors, device=device)[:, None, None] for factors in factors_of(data.mean, data.std)
+        )
 
     @abstractmethod
     def bring(self, iteration: int) -> Tensors:
