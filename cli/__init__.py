@@ -22,10 +22,11 @@ from slimnet_cli.commands.slim import slim
 from slimnet_cli.commands.sweep import sweep
 from slimnet_cli.commands.train import train
 from slimnet_cli.commands.verify import verify
+from slimnet_cli.options.machine import launched_with_others
 from slimnet_cli.output import terminal
 from slimnet_cli.output.exit_codes import INTERRUPTED as INTERRUPTED
 from slimnet_cli.output.exit_codes import run_command
-from slimnet_cli.progress.signals import Terminated, end_on_signals, launched_with_others
+from slimnet_cli.progress.signals import Terminated, end_on_signals
 
 EXAMPLES = """\b
 Examples:

@@ -16,11 +16,11 @@ from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import existing_source
+from slimnet_cli.options.paths import FORCE, existing_source, work_folder
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import method_table, terminal
-from slimnet_cli.output.destinations import refuse_missing_folder
+from slimnet_cli.output.destinations import put_in_place, refuse_missing_folder, working_folder
 
 if TYPE_CHECKING:
     from slimnet.comparison import Results, Study
@@ -39,8 +39,14 @@ Examples:
 @data_options
 @contest_options
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the comparison; it can be resumed."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    callback=work_folder("comparison"),
+    help="Folder of the comparison; it can be resumed.",
 )
+@FORCE
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Write an HTML report as well.")
 @json_option
 def compare(
@@ -49,6 +55,7 @@ def compare(
     data: Labelled,
     contest: Contest,
     out: Path | None,
+    force: bool,
     report: Path | None,
     as_json: bool,
 ) -> None:
@@ -68,6 +75,7 @@ def compare(
     """
     from slimnet.comparison import Study
     from slimnet.comparison.folder import RESULTS, write
+    from slimnet.storage.written_folders import COMPARISON
 
     if report is not None:
         refuse_missing_folder(str(report))
@@ -81,7 +89,7 @@ def compare(
     assert images is not None
     with terminal.working("Reading the network"):
         model = source.load().to(device)
-    with folder(out) as place:
+    with folder(out and working_folder(out, force=force)) as place:
         with terminal.working("Analysing the network"):
             study = Study(source.path.name, model, images, settings, place)
         try:
@@ -92,7 +100,8 @@ def compare(
             raise
         results = study.results()
         if out is not None:
-            write(out / RESULTS, results.to_dict())
+            write(place / RESULTS, results.to_dict())
+            put_in_place(place, out, COMPARISON)
     if report is not None:
         draw(results, report)
     if as_json:

@@ -13,7 +13,7 @@ from rich.text import Text
 from slimnet_cli.options.contenders import measured
 from slimnet_cli.options.shared import json_option
 from slimnet_cli.output import before_after, method_table, terminal
-from slimnet_cli.output.destinations import refuse_strangers, whole_folder
+from slimnet_cli.output.destinations import demo_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +35,6 @@ SHRINK_EVERY = 50
 
 TUNED_FOR = 150
 """Iterations of fine-tuning, for every method; a few seconds in all."""
-NAMES = ("demo.json", "report.html", "dense", "slim")
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ def demo(out: Path, as_json: bool) -> None:
     do not change, and dense and slim network are timed in interleaved measurements. Finally other methods of choosing
     channels get the same MACs, and half of them.
     """
-    refuse_strangers(out, MAKER, NAMES)
-    with whole_folder(out, MAKER, NAMES) as folder:
+    with demo_folder(out) as folder:
         outcome = _play(folder)
         summary = _summary(outcome)
         (folder / "demo.json").write_text(json.dumps(summary, indent=1, default=str) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.groups import GroupedCommand, in_group
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import existing_source, new_folder
+from slimnet_cli.options.paths import FORCE, existing_source, new_bundle
 from slimnet_cli.options.shared import architecture_option, as_one, json_option
 from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.options.tuning import step_options
@@ -120,9 +120,10 @@ class Tuned:
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    callback=new_folder,
+    callback=new_bundle,
     help="The new bundle.",
 )
+@FORCE
 @schedule_options
 @data_options
 @machine("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: a GPU where there is one]")
@@ -132,6 +133,7 @@ def finetune(
     bundle: str,
     network: Network,
     out: Path,
+    force: bool,
     schedule: Schedule,
     data: Labelled,
     device: str | None,
@@ -155,7 +157,7 @@ def finetune(
     chosen = Machine(device=device).chosen_device()
     images = source.labelled(data).load()
     assert images is not None, "they were named"
-    tuned = tune(source, out, schedule, images, data.source, chosen, threads)
+    tuned = tune(source, out, schedule, images, data.source, chosen, threads, force=force)
     if as_json:
         before, after = tuned.accuracies
         terminal.emit(
@@ -172,9 +174,17 @@ def finetune(
 
 
 def tune(
-    source: Source, out: Path, schedule: Schedule, images: ImageData, name: str, device: str, threads: int | None
+    source: Source,
+    out: Path,
+    schedule: Schedule,
+    images: ImageData,
+    name: str,
+    device: str,
+    threads: int | None,
+    *,
+    force: bool,
 ) -> Tuned:
-    """Fine-tune the network of a bundle, and write it.
+    """Fine-tune the network of a bundle, and write it; with `force` an earlier bundle there is replaced.
 
     Raises:
         click.Abort: interrupted; the same call goes on.
@@ -208,7 +218,7 @@ def tune(
                 resume_checks.load_weights(tuned, training.best)
         after = evaluate(tuned, images)
         with terminal.working("Writing the bundle"):
-            save(tuned.cpu().eval(), out, like=source.path, images=images.spec)
+            save(tuned.cpu().eval(), out, like=source.path, images=images.spec, overwrite=force)
     lowest = min(training.course, key=lambda point: point.error) if schedule.validate else training.course[-1]
     course = tuple((point.iteration, point.error) for point in training.course)
     return Tuned(out, (before, after), course, lowest.iteration, training.run.seconds)

@@ -13,11 +13,12 @@ from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.groups import GroupedCommand, in_group
 from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import existing_source
+from slimnet_cli.options.paths import FORCE, existing_source, work_folder
 from slimnet_cli.options.recipe import numbers
 from slimnet_cli.options.shared import json_option, network_options
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
+from slimnet_cli.output.destinations import put_in_place, working_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,8 +42,15 @@ rungs = in_group("Rungs")
 @network_options(required=False, references=True)
 @on_device
 @click.option(
-    "-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The folder for the bundles."
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    callback=work_folder("ladder"),
+    help="The folder for the bundles; the same command resumes there.",
 )
+@FORCE
 @rungs("--steps", default=STEPS, show_default=True, callback=numbers(float), metavar="F,...", help="Fractions to keep.")
 @rungs("--unit", type=click.Choice(["macs", "params", "channels"]), default="macs", show_default=True, help="Of what.")
 @rungs("--method", default=METHOD, show_default=True, help="How channels are ranked: implicit, li2017, liu2017, ...")
@@ -52,6 +60,7 @@ def ladder(
     checkpoint: str,
     network: Network,
     out: Path,
+    force: bool,
     steps: tuple[float, ...],
     unit: Any,
     method: str,
@@ -72,6 +81,7 @@ def ladder(
     from slimnet.methods.scores import require_method
     from slimnet.report.methods.iterative_page import write_ladder
     from slimnet.storage.files import sha256_of
+    from slimnet.storage.written_folders import LADDER
 
     for step in steps:
         Budget(unit, step)
@@ -80,6 +90,7 @@ def ladder(
     images = data.load()
     require_method(method, with_batches=images is not None)
     found: list[Rung] = []
+    work = working_folder(out, force=force)
     with terminal.progress("Rungs", len(set(steps)) + 2) as advance:
         model = source.load()
         example = source.example(model, images)
@@ -101,15 +112,16 @@ def ladder(
         def watch(name: str, images_done: int, of: int) -> None:
             advance(len(found), f"{name}: {images_done:,} of {of:,} images")
 
-        whole = Ladder(out, model, example, images, conditions, source.path.name, watch)
+        whole = Ladder(work, model, example, images, conditions, source.path.name, watch)
         for rung in whole.climb(steps, unit, THRESHOLD, ranking):
             found.append(rung)
             advance(len(found), rung.name)
     # The dense network's MACs are known only after a plan was made.
     found[0] = whole.begun()["dense"]
-    page = write_ladder(f"The ladder of {source.path.name}", found, out / PAGE)
+    page = write_ladder(f"The ladder of {source.path.name}", found, work / PAGE)
+    put_in_place(work, out, LADDER)
     if as_json:
-        terminal.emit({"folder": str(out), "report": str(page), "rungs": document(found)})
+        terminal.emit({"folder": str(out), "report": str(out / PAGE), "rungs": document(found)})
         return
     terminal.result().print(table(found))
     for rung in found:

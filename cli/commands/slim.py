@@ -13,7 +13,7 @@ from slimnet_cli.options.data import Labelled, criterion_images, data_options, s
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import existing_source, new_folder
+from slimnet_cli.options.paths import FORCE, existing_source, new_bundle
 from slimnet_cli.options.removal import Removing, removing_options
 from slimnet_cli.options.shared import as_one, json_option, network_options
 from slimnet_cli.options.sources import Source, find_source
@@ -50,6 +50,7 @@ class Output:
     """
 
     out: str | None
+    force: bool
     dry_run: bool
     dynamic_size: bool
     certificate_images: int | None
@@ -63,9 +64,10 @@ output_options = as_one(
             "-o",
             "--out",
             metavar="DIR",
-            callback=new_folder,
-            help="The folder to write the bundle to; it must not exist yet.",
+            callback=new_bundle,
+            help="The folder to write the bundle to; it must not exist yet, unless --force replaces it.",
         ),
+        FORCE,
         click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
         click.option(
             "--dynamic-size",
@@ -186,7 +188,7 @@ def _write_bundle(
             slimmed = target.timed(dense, slimmed, example, say)
         accuracies = _accuracies(dense, slimmed.certificate, images, say) if images else None
         any_size = output.dynamic_size or (known is not None and known.dynamic_size)
-        folder = save(slimmed, out, source=source.path.name, images=spec, dynamic_size=any_size)
+        folder = save(slimmed, out, source=source.path.name, images=spec, dynamic_size=any_size, overwrite=output.force)
     if as_json:
         chosen = {} if selection is None else {"target": _document(target, selection)}
         terminal.emit(before_after.document(slimmed, accuracies) | chosen | {"bundle": str(folder)})

@@ -12,12 +12,12 @@ import click
 from slimnet_cli.options.data import Reading, reading_options
 from slimnet_cli.options.groups import GroupedCommand, in_group
 from slimnet_cli.options.machine import Machine, machine_options
-from slimnet_cli.options.paths import existing, existing_images
+from slimnet_cli.options.paths import FORCE, existing, existing_images, work_folder
 from slimnet_cli.options.recipe import RecipeOptions, recipe_options
 from slimnet_cli.options.run_outputs import Keeping, keeping_options
 from slimnet_cli.options.shared import json_option
 from slimnet_cli.output import terminal
-from slimnet_cli.output.destinations import refuse_missing_folder
+from slimnet_cli.output.destinations import put_in_place, refuse_missing_folder, working_folder
 from slimnet_cli.progress.live_run import until_input_ends_option
 from slimnet_cli.progress.training_run import Finished, Request, single_error_report
 
@@ -39,7 +39,14 @@ output = in_group("Output")
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Train a network until filters die.")
 @click.argument("data", required=False, callback=existing_images)
-@output("-o", "--out", metavar="DIR|FILE.pt", help="The run's folder, or a file for its last checkpoint alone.")
+@output(
+    "-o",
+    "--out",
+    metavar="DIR|FILE.pt",
+    callback=work_folder("run"),
+    help="The run's folder, or a file for its last checkpoint alone.",
+)
+@FORCE
 @output("--resume", metavar="DIR", callback=existing, help="Resume the run in this folder.")
 @keeping_options
 @recipe_options
@@ -50,6 +57,7 @@ output = in_group("Output")
 def train(
     data: str | None,
     out: str | None,
+    force: bool,
     resume: str | None,
     keeping: Keeping,
     requested: RecipeOptions,
@@ -81,10 +89,12 @@ def train(
     length: drops stay where they are, or are those of --drops from here on, and a cosine falls to 0 at the new end;
     the model of a finished run stays as model_N.pt, of N iterations.
     """
+    from slimnet.storage.written_folders import RUN
     from slimnet.torch_state.process import denormals_flushed
     from slimnet.training.loop.distributed import joined, lost_peers_reported
 
     path, folder = _destination(out, resume)
+    work = working_folder(path, force=force) if folder else path
     keeping.refuse_impossible(folder=folder, held_out=bool(requested.fields.get("held_out")))
     with (
         denormals_flushed(),
@@ -92,9 +102,11 @@ def train(
         single_error_report(ranks),
         lost_peers_reported(ranks),
     ):
-        request = Request(data, path, resume is not None, requested, reading, machine, keeping, ranks)
+        request = Request(data, work, resume is not None, requested, reading, machine, keeping, ranks)
         finished = request.in_folder() if folder else request.to_file()
         if finished is not None:
+            put_in_place(work, path, RUN)
+            finished = finished.moved(work, path)
             _show(finished, as_json)
 
 

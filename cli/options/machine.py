@@ -91,3 +91,8 @@ def on_device(command: Command) -> Command:
 
 machine_options = as_one("machine", Machine, OPTIONS)
 """Add the options; the command gets them as one `machine`."""
+
+
+def launched_with_others() -> bool:
+    """Whether torchrun started this process with others; it ends all of them if one fails."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import click
+from slimnet_cli.options.machine import launched_with_others
+from slimnet_cli.output.destinations import beside
 
 PathOrText = TypeVar("PathOrText", str, Path, str | None)
 
@@ -74,15 +77,57 @@ def existing_images(_: click.Context, __: click.Parameter, source: str | None) -
     return source
 
 
-def new_folder(_: click.Context, __: click.Parameter, path: PathOrText) -> PathOrText:
-    """Refuse a folder that exists, or that cannot be made.
+FORCE = click.option(
+    "--force",
+    is_flag=True,
+    # It is read before the folder is checked.
+    is_eager=True,
+    help="Replace what slimnet wrote at DIR before, when the new result is complete; never anything else.",
+)
+
+
+def new_bundle(context: click.Context, _: click.Parameter, path: PathOrText) -> PathOrText:
+    """Refuse a folder to which a bundle could not be written; with --force an earlier bundle may be there.
 
     Raises:
         UsageError: naming the obstacle.
     """
     from slimnet.errors import UsageError
-    from slimnet.storage.files import check_free
+    from slimnet.storage.written_folders import BUNDLE
 
+    force = _forced(context, path)
     if path is not None:
-        check_free(Path(path), UsageError)
+        BUNDLE.refuse_occupied(Path(path), UsageError, overwrite=force)
     return path
+
+
+def work_folder(kind: str) -> Callable[[click.Context, click.Parameter, PathOrText], PathOrText]:
+    """A callback for the folder of resumable work, "run", "ladder" or "comparison".
+
+    It refuses one that holds something else, and a run in place of a new one; with --force one that cannot be replaced.
+    """
+
+    def check(context: click.Context, _: click.Parameter, path: PathOrText) -> PathOrText:
+        from slimnet.errors import UsageError
+        from slimnet.storage.written_folders import KINDS, RUN
+
+        # Of several processes the first one checks it, before it makes the folder.
+        if path is None or str(path).endswith(".pt") or launched_with_others():
+            _forced(context, path)
+            return path
+        folder = Path(path)
+        if _forced(context, path):
+            KINDS[kind].refuse_foreign(folder, UsageError)
+            folder = beside(folder)
+        again = f"resume it with --resume {folder}, or name another folder" if KINDS[kind] is RUN else ""
+        KINDS[kind].refuse_taken(folder, UsageError, again)
+        return path
+
+    return check
+
+
+def _forced(context: click.Context, path: str | Path | None) -> bool:
+    force = bool(context.params.get("force"))
+    if force and path is None:
+        raise click.UsageError("--force replaces the folder of -o DIR; give that too")
+    return force

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterator
+import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from slimnet.storage.written_folders import FolderKind
 
 
 def refuse_missing_folder(file: str) -> None:
@@ -24,51 +28,44 @@ def refuse_missing_folder(file: str) -> None:
 
 
 @contextmanager
-def whole_folder(target: Path, maker: str, names: Collection[str]) -> Iterator[Path]:
-    """Fill a new folder next to `target`, and replace an earlier one only when it is complete.
-
-    What `maker` made before is replaced; `names` are all that it makes, and the file of them that ends in
-    .json says who made it.
+def demo_folder(target: Path) -> Iterator[Path]:
+    """Fill a new folder next to `target`, and replace an earlier demo only when it is complete.
 
     Raises:
-        click.UsageError: something else is there.
+        UsageError: something else is there.
+        SlimnetError: it cannot be written.
     """
-    from slimnet.errors import SlimnetError
-    from slimnet.storage import files
+    from slimnet.errors import SlimnetError, UsageError
+    from slimnet.storage.written_folders import DEMO
 
-    refuse_strangers(target, maker, names)
+    DEMO.refuse_foreign(target, UsageError)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with files.whole_folder(target, SlimnetError, replacing=True) as staging:
+    with DEMO.whole(target, SlimnetError, overwrite=True) as staging:
         yield staging
 
 
-def refuse_strangers(target: Path, maker: str, names: Collection[str]) -> None:
-    """Refuse to replace a folder that was not made by `maker`, or that holds other files.
+def beside(folder: Path) -> Path:
+    """The folder next to another one in which the result is made that replaces it."""
+    return folder.with_name(f"{folder.name}.new")
+
+
+def working_folder(out: Path, *, force: bool) -> Path:
+    """The folder to work in: `out`, or the one beside it if what is there is replaced at the end."""
+    return beside(out) if force and out.is_dir() and any(out.iterdir()) else out
+
+
+def put_in_place(work: Path, out: Path, kind: FolderKind) -> None:
+    """Replace an earlier result by the one that was made beside it, in one step where the system can.
 
     Raises:
-        click.UsageError: naming what is in the way.
+        UsageError: the earlier folder holds something else by now, or the system refuses it.
     """
-    if not os.path.lexists(target):
-        return
-    if target.is_symlink() or not target.is_dir():
-        raise click.UsageError(f"{target} exists and is not a folder; give another path with --out")
-    present = sorted(path.name for path in target.iterdir())
-    strange = [name for name in present if name not in names]
-    if strange or (present and not _made_by(target, maker, names)):
-        what = f"holds {strange[0]}, which" if strange else "is a folder that"
-        raise click.UsageError(f"{target} {what} '{maker}' did not make; give another path with --out")
-
-
-def _made_by(folder: Path, maker: str, names: Collection[str]) -> bool:
-
     from slimnet.errors import UsageError
-    from slimnet.storage.records import read_json
+    from slimnet.storage.files import os_errors_as, take_the_place_of
 
-    for name in names:
-        if name.endswith(".json"):
-            try:
-                document = read_json(folder / name, UsageError)
-            except UsageError:
-                return False
-            return isinstance(document, dict) and document.get("made_by") == maker
-    return False
+    if work == out:
+        return
+    kind.refuse_foreign(out, UsageError)
+    with os_errors_as(out, UsageError):
+        take_the_place_of(work, out)
+    shutil.rmtree(work, ignore_errors=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 from slimnet_cli.output import terminal
+from slimnet_cli.output.option_names import with_options
 
 INTERRUPTED = 130
 
@@ -39,7 +40,7 @@ def _library_error(error: Exception) -> int:
     from slimnet.errors import SlimnetError, reason
 
     if isinstance(error, SlimnetError):
-        return terminal.failed(str(error), error.exit_code)
+        return terminal.failed(with_options(str(error)), error.exit_code)
     if is_out_of_memory(error):
         return terminal.failed(f"not enough memory ({reason(error)}); take smaller batches, images or networks")
     raise error

@@ -63,8 +63,3 @@ def on_signals(numbers: Sequence[signal.Signals], do: Callable[[int, FrameType |
 def caught(numbers: Sequence[signal.Signals]) -> list[signal.Signals]:
     """The signals to handle: all except a hang-up that is ignored, as under nohup."""
     return [each for each in numbers if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
-
-
-def launched_with_others() -> bool:
-    """Whether torchrun started this process with others; it ends all of them if one fails."""
-    return os.environ.get("WORLD_SIZE", "1") != "1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.recipe import RecipeOptions
 from slimnet_cli.options.run_outputs import Keeping
 from slimnet_cli.output import terminal
+from slimnet_cli.output.option_names import with_options
 from slimnet_cli.output.run_header import show_header
 from slimnet_cli.progress import live_run
 from slimnet_cli.progress.signals import Terminated
@@ -55,6 +56,20 @@ class Finished:
     savings: Savings | None = None
     best: Best | None = None
     course: tuple[Progress, ...] = ()
+
+    def moved(self, old: Path, new: Path) -> Finished:
+        """The same run after its folder was renamed."""
+
+        def there(path: Path) -> Path:
+            return new / path.relative_to(old) if path.is_relative_to(old) else path
+
+        return replace(
+            self,
+            checkpoint=there(self.checkpoint),
+            folder=self.folder and there(self.folder),
+            report=self.report and there(self.report),
+            bundle=self.bundle and there(self.bundle),
+        )
 
     @property
     def best_checkpoint(self) -> Path:
@@ -310,4 +325,4 @@ def print_error(error: Exception) -> int:
     """Print an error in the form of the command line."""
     if isinstance(error, click.ClickException):
         return terminal.misused(error)
-    return terminal.failed(str(error))
+    return terminal.failed(with_options(str(error)))

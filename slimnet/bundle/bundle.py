@@ -32,7 +32,7 @@ from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.loaders import batches_once
 from slimnet.shrinking.projection_record import ProjectionRecord
 from slimnet.slimmed import Slimmed
-from slimnet.storage.files import refuse_existing, whole_folder
+from slimnet.storage.written_folders import BUNDLE
 from slimnet.surgery.certificate import DENSE, Certificate, certify
 from slimnet.surgery.equivalence import BATCHES
 from slimnet.torch_state.devices import device_of
@@ -110,8 +110,12 @@ def save(
     projections: ProjectionRecord | None = None,
     images: ImageSpec | None = None,
     dynamic_size: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Write a slim network as a bundle: weights and plan, exported program, ONNX, certificate and manifest.
+
+    A folder that exists is refused; with `overwrite` a bundle there is replaced, in one step when the new one is
+    complete. A folder that holds anything else is never replaced.
 
     `slimmed` is the result of `slim`, or with `like` the network of that bundle after further training in the caller's
     loop. All three forms are run and must agree with the network before the folder is created. `source`, the origin of
@@ -123,19 +127,20 @@ def save(
     slimmed several times contains all cuts, from the network as it was built.
 
     Raises:
-        BundleError: the folder exists or cannot be written, the network is not what its architecture builds or not
-            that of `like`, its certificate did not hold when it was measured, or `projections` are of another network.
+        BundleError: the folder exists, is no bundle that can be replaced, or cannot be written, the network is not what
+            its architecture builds or not that of `like`, its certificate did not hold when it was measured, or
+            `projections` are of another network.
         ExportError: the network cannot be exported, or a form does not agree.
         UsageError: a module without `like`, or `images` that are not what the network takes.
     """
     target = Path(folder)
-    refuse_existing(target, BundleError)
+    BUNDLE.refuse_occupied(target, BundleError, overwrite=overwrite)
     if isinstance(slimmed, nn.Module):
         slimmed, record = trained_further(slimmed, like)
         source, projections = source or record.source, projections or record.projections
         images = images or images_of(slimmed.model) or record.images
         dynamic_size = dynamic_size or record.dynamic_size
-    with whole_folder(target, BundleError) as staging:
+    with BUNDLE.whole(target, BundleError, overwrite=overwrite) as staging:
         blueprint = write_parts(slimmed, staging, images, dynamic_size=dynamic_size)
         plan = blueprint.plan
         certificate = read_certificate(staging)

@@ -13,23 +13,19 @@ import torch
 from slimnet.errors import BundleError, ChangedBundleError
 from slimnet.storage.field_types import Count
 from slimnet.storage.files import open_file, read_bytes
+from slimnet.storage.folder_names import CERTIFICATE as CERTIFICATE
 from slimnet.storage.folder_names import MANIFEST as MANIFEST
+from slimnet.storage.folder_names import ONNX as ONNX
+from slimnet.storage.folder_names import PLAN as PLAN
+from slimnet.storage.folder_names import PROGRAM as PROGRAM
+from slimnet.storage.folder_names import PROJECTIONS as PROJECTIONS
+from slimnet.storage.folder_names import WEIGHTS as WEIGHTS
 from slimnet.storage.folder_names import no_bundle
 from slimnet.storage.records import LIMIT_BYTES, build, parse_json, read_json
 from slimnet.version import __version__
 
-WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE = (
-    "model.safetensors",
-    "plan.json",
-    "model.pt2",
-    "model.onnx",
-    "certificate.json",
-)
 FILES = (WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE)
 """The files of a bundle besides the manifest."""
-
-PROJECTIONS = "projections.json"
-"""One more in the bundle of a network that was shrunk in training: what was set to zero then."""
 
 FORMAT = 1
 """The version of the bundle's layout."""

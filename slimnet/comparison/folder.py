@@ -12,15 +12,12 @@ from slimnet.comparison.outcome import Dense, Outcome
 from slimnet.comparison.settings import Cell
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.methods import Selection
-from slimnet.storage.files import LOCK, os_errors_as, whole_file
+from slimnet.storage.files import os_errors_as, whole_file
 from slimnet.storage.records import read_record
-from slimnet.storage.staging import is_staging
+from slimnet.storage.written_folders import COMPARISON
 
 CONDITIONS = "comparison.json"
 RESULTS = "results.json"
-UNTOUCHED = (CONDITIONS, LOCK)
-
-
 AGAIN = "delete it, and it is made again"
 
 
@@ -53,11 +50,7 @@ class Folder:
         """
         file = self.path / CONDITIONS
         if not file.exists():
-            strange = sorted(
-                each.name for each in self.path.iterdir() if each.name not in UNTOUCHED and not is_staging(each.name)
-            )
-            if strange:
-                raise UsageError(f"{self.path} holds {strange[0]} and no comparison; name another folder")
+            COMPARISON.refuse_taken(self.path, UsageError)
             write(file, {"conditions": conditions, "environment": environment})
         begun = read_record(Begun, file, UsageError, advice="name another folder")
         for name, value in conditions.items():

@@ -20,9 +20,9 @@ from slimnet.methods.remove import Selection, remove_selected
 from slimnet.methods.scores import Ranking
 from slimnet.modules.example_inputs import ExampleInputs
 from slimnet.storage.field_types import Amount, Count, Share
-from slimnet.storage.files import LOCK, held, whole_file
+from slimnet.storage.files import held, whole_file
 from slimnet.storage.records import read_record
-from slimnet.storage.staging import is_staging
+from slimnet.storage.written_folders import LADDER
 from slimnet.surgery.certificate import DENSE
 from slimnet.training import evaluate
 
@@ -168,12 +168,8 @@ class Ladder:
             UsageError: the folder holds another ladder, or other files.
         """
         file = self.folder / RECORD
+        LADDER.refuse_taken(self.folder, UsageError)
         if not file.exists():
-            strange = sorted(
-                path.name for path in self.folder.iterdir() if path.name != LOCK and not is_staging(path.name)
-            )
-            if strange:
-                raise UsageError(f"{self.folder} holds {strange[0]} and no ladder; name another folder")
             return {}
         record = read_record(LadderRecord, file, UsageError, advice="name another folder", others_ignored=True)
         for name, value in json.loads(json.dumps(self.conditions)).items():

@@ -7,12 +7,13 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import TextIO
 
 from slimnet.errors import SlimnetError
+from slimnet.storage.exchange import exchange
 from slimnet.storage.staging import clear, staged_file, staged_folder
 
 LOCK = "lock"
@@ -137,41 +138,69 @@ def whole_file(target: Path, failure: type[SlimnetError]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_folder(target: Path, failure: type[SlimnetError], *, replacing: bool = False) -> Iterator[Path]:
+def whole_folder(
+    target: Path,
+    failure: type[SlimnetError],
+    *,
+    replaceable: Callable[[Path], None] | None = None,
+) -> Iterator[Path]:
     """Atomic write: yield a staging folder next to `target`, and rename it to `target` if the context succeeds.
 
-    If it fails, the staging folder is removed. An empty folder at `target` is replaced, and with `replacing` any
-    folder. Staging folders of killed processes next to it are removed.
+    If it fails, the staging folder is removed. An empty folder at `target` is replaced, and with `replaceable` any
+    folder that it does not refuse; it is called before the work, and again before the folder is replaced. Until then
+    the earlier folder is unchanged. Staging folders of killed processes next to it are removed.
 
     Raises:
         failure: `target` exists, or the operating system refused an operation.
     """
-    if replacing:
-        with os_errors_as(target, failure):
-            _bring_back(target)
-    else:
+    if replaceable is None:
         refuse_existing(target, failure)
+    else:
+        refuse_unreplaceable(target, failure, replaceable)
     with os_errors_as(target, failure), staged_folder(target) as staging, unseen(staging, target):
         yield staging
         for path in staging.iterdir():
             flush(path)
         flush(staging)
-        if replacing:
-            _take_the_place_of(staging, target)
-        else:
+        if replaceable is None:
             refuse_existing(target, failure)
             staging.rename(target)
+        else:
+            replaceable(target)
+            take_the_place_of(staging, target)
         flush(target.parent)
 
 
-def _take_the_place_of(staging: Path, target: Path) -> None:
-    """Rename a finished folder to `target`; an earlier one is restored if that fails."""
+def refuse_unreplaceable(target: Path, failure: type[SlimnetError], replaceable: Callable[[Path], None]) -> None:
+    """Refuse to replace a folder that `replaceable` refuses, or that could not be written.
+
+    If a process was killed while it replaced the folder, the earlier one is restored first.
+
+    Raises:
+        failure: naming the obstacle.
+    """
+    refuse_unwritable(target, failure)
+    with os_errors_as(target, failure):
+        _bring_back(target)
+    replaceable(target)
+
+
+def take_the_place_of(new: Path, target: Path) -> None:
+    """Put a finished folder in the place of an earlier one, which then has the new one's name or is removed.
+
+    Where the system can exchange them, that is one step. Else the earlier one is restored if a rename fails.
+
+    Raises:
+        OSError: the system refuses it.
+    """
     if not target.exists():
-        staging.rename(target)
+        new.rename(target)
+        return
+    if exchange(new, target):
         return
     target.rename(_earlier(target))
     try:
-        staging.rename(target)
+        new.rename(target)
     finally:
         _bring_back(target)
 
@@ -229,8 +258,8 @@ def in_use(folder: Path) -> bool:
     return False
 
 
-def refuse_existing(target: Path, failure: type[SlimnetError]) -> None:
-    """Refuse a path that already exists.
+def refuse_existing(target: Path, failure: type[SlimnetError], remedy: str = "") -> None:
+    """Refuse a path that already exists; `remedy` says how a folder with something in it can be replaced.
 
     Raises:
         failure: naming it.
@@ -241,22 +270,24 @@ def refuse_existing(target: Path, failure: type[SlimnetError]) -> None:
         if target.is_symlink() or not target.is_dir():
             raise failure(f"cannot write {target}: a file is there; name a folder that does not exist yet")
         if any(target.iterdir()):
-            raise failure(f"cannot write {target}: that folder is not empty; name one that does not exist yet")
+            other = f", or {remedy}" if remedy else ""
+            raise failure(f"cannot write {target}: that folder is not empty; name one that does not exist yet{other}")
         if not target.name:
             raise failure(f"cannot write {target}: one cannot replace the folder one is in; name a new one in it")
 
 
-def check_free(target: Path, failure: type[SlimnetError]) -> None:
-    """Refuse a folder that could not be written, before the work begins.
+def refuse_unwritable(target: Path, failure: type[SlimnetError]) -> None:
+    """Refuse a path at which nothing could be made, before the work begins.
 
     Raises:
         failure: naming the obstacle.
     """
-    refuse_existing(target, failure)
     if not target.parent.is_dir():
         raise failure(f"cannot write {target}: there is no folder {target.parent}; make it first")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise failure(f"cannot write {target}: {target.parent} is not writable; name another place")
+    if not target.name:
+        raise failure(f"cannot write {target}: one cannot replace the folder one is in; name a new one in it")
 
 
 def flush(path: Path) -> None:

@@ -7,6 +7,18 @@ from slimnet.errors import BundleError
 MANIFEST = "manifest.json"
 """Lists the files of a bundle."""
 
+WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE = (
+    "model.safetensors",
+    "plan.json",
+    "model.pt2",
+    "model.onnx",
+    "certificate.json",
+)
+"""The files of a bundle besides the manifest."""
+
+PROJECTIONS = "projections.json"
+"""One more in the bundle of a network that was shrunk in training: what was set to zero then."""
+
 RECIPE, MODEL, CHECKPOINTS = "recipe.json", "model.pt", "checkpoints"
 """What decides a run; what it trained; the folder of what it can go on from."""
 

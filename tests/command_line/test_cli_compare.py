@@ -15,7 +15,9 @@ from slimnet_cli.options.comparison import names, shares
 
 import slimnet
 from slimnet.comparison import Results
+from slimnet.errors import UsageError
 from slimnet.models import build
+from slimnet.storage.written_folders import COMPARISON
 from slimnet.training import Recipe, save_checkpoint
 
 ARGUMENTS = {"widths": [6, 8], "pool_after": [1], "hidden": 8, "in_channels": 1}
@@ -116,6 +118,18 @@ def test_ctrl_c_leaves_what_is_done_and_says_how_to_go_on(checkpoint, tmp_path):
     assert ended.returncode == slimnet_cli.INTERRUPTED
     assert f"the same command resumes it in {out}" in ended.stderr
     assert [path.name for path in (out / "cells").iterdir()] == ["implicit-exact.json"]
+    COMPARISON.refuse_foreign(out, UsageError)
+
+
+def test_a_comparison_is_replaced_by_one_under_other_conditions(checkpoint, tmp_path):
+    out = ("-o", tmp_path / "out")
+    assert run(checkpoint, *SHORT, *out) == 0
+    COMPARISON.refuse_foreign(tmp_path / "out", UsageError)
+    given = ("--methods", "implicit", "--seconds", "0", "--threads", "1", "--seed", 3)
+    assert run(checkpoint, *given, *out) == 2
+    assert run(checkpoint, *given, *out, "--force") == 0
+    assert [path.name for path in (tmp_path / "out" / "cells").iterdir()] == ["implicit-exact.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize(

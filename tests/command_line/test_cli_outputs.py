@@ -4,22 +4,22 @@ import json
 import os
 from pathlib import Path
 
-import click
 import pytest
-from slimnet_cli.output.destinations import whole_folder
+from slimnet_cli.output.destinations import demo_folder
 
-from slimnet.errors import SlimnetError
+from slimnet.errors import SlimnetError, UsageError
+from slimnet.storage import files
 
-MAKER, NAMES = "slimnet demo", ("demo.json", "report.html", "slim")
+MAKER = "slimnet demo"
 
 
 def make(target: Path, content: str, stopped_by: type[BaseException] | None = None) -> None:
-    with whole_folder(target, MAKER, NAMES) as folder:
+    with demo_folder(target) as folder:
         (folder / "slim").mkdir()
-        (folder / "slim" / "weights").write_text(content)
+        (folder / "slim" / "model.onnx").write_text(content)
         if stopped_by:
             raise stopped_by
-        (folder / "demo.json").write_text(json.dumps({"made_by": MAKER}))
+        (folder / "demo.json").write_text(json.dumps({"made_by": MAKER, "recipe": {}}))
 
 
 def everything(folder: Path) -> set[str]:
@@ -28,7 +28,7 @@ def everything(folder: Path) -> set[str]:
 
 def test_a_folder_appears_only_when_it_is_complete(tmp_path):
     target = tmp_path / "runs" / "demo"
-    with whole_folder(target, MAKER, NAMES) as folder:
+    with demo_folder(target) as folder:
         (folder / "demo.json").write_text("{}")
         assert not target.exists()
         assert folder.parent == target.parent, "so that one rename puts it in its place"
@@ -38,7 +38,7 @@ def test_a_folder_appears_only_when_it_is_complete(tmp_path):
 def test_an_earlier_one_of_ours_is_replaced(tmp_path):
     make(tmp_path / "demo", "first")
     make(tmp_path / "demo", "second")
-    assert (tmp_path / "demo" / "slim" / "weights").read_text() == "second"
+    assert (tmp_path / "demo" / "slim" / "model.onnx").read_text() == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
@@ -54,11 +54,11 @@ def test_a_failure_leaves_the_earlier_one_and_nothing_else(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "demo", "half", stopped_by=KeyboardInterrupt)
     assert everything(tmp_path) == before
-    assert (tmp_path / "demo" / "slim" / "weights").read_text() == "first"
+    assert (tmp_path / "demo" / "slim" / "model.onnx").read_text() == "first"
 
 
 def test_a_rename_that_fails_brings_the_earlier_one_back(tmp_path, monkeypatch):
-    """The second rename of the three is the one that puts the new folder into its place."""
+    """Where no exchange is possible. The second rename of the three puts the new folder into its place."""
     make(tmp_path / "demo", "first")
     rename, calls = Path.rename, []
 
@@ -68,10 +68,11 @@ def test_a_rename_that_fails_brings_the_earlier_one_back(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return rename(self, target)
 
+    monkeypatch.setattr(files, "exchange", lambda one, other: False)
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(SlimnetError, match="No space"):
         make(tmp_path / "demo", "second")
-    assert (tmp_path / "demo" / "slim" / "weights").read_text() == "first"
+    assert (tmp_path / "demo" / "slim" / "model.onnx").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
@@ -83,7 +84,7 @@ def test_a_rename_that_fails_brings_the_earlier_one_back(tmp_path, monkeypatch):
         {"demo.json": "not JSON"},
         {"demo.json": "[]"},
         {"report.html": "mine"},
-        {"demo.json": '{"made_by": "slimnet demo"}', "notes.txt": "mine"},
+        {"demo.json": '{"made_by": "slimnet demo", "recipe": {}}', "notes.txt": "mine"},
     ],
     ids=["a file", "another maker", "no JSON", "a list", "no marker", "a note in ours"],
 )
@@ -92,7 +93,7 @@ def test_what_others_made_is_never_replaced(tmp_path, strangers):
     folder.mkdir()
     for name, content in strangers.items():
         (folder / name).write_text(content)
-    with pytest.raises(click.UsageError, match="did not make"):
+    with pytest.raises(UsageError, match="cannot replace"):
         make(folder, "new")
     assert {path.name: path.read_text() for path in folder.iterdir()} == strangers
 
@@ -101,7 +102,7 @@ def test_files_and_links_in_the_way_are_left_alone(tmp_path):
     (tmp_path / "file").write_text("mine")
     os.symlink(tmp_path, tmp_path / "link")
     for name in ("file", "link"):
-        with pytest.raises(click.UsageError, match="exists and is not a folder"):
+        with pytest.raises(UsageError, match="exists and is not a folder"):
             make(tmp_path / name, "new")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -112,7 +113,7 @@ def test_an_earlier_folder_comes_back_after_a_kill_between_the_renames(tmp_path,
     (tmp_path / "demo").rename(tmp_path / ".demo.earlier")
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "demo", "second", stopped_by=KeyboardInterrupt)
-    assert (tmp_path / "demo" / "slim" / "weights").read_text() == "first"
+    assert (tmp_path / "demo" / "slim" / "model.onnx").read_text() == "first"
     assert {path.name for path in tmp_path.iterdir()} == {"demo"}
 
 
@@ -120,5 +121,5 @@ def test_an_earlier_folder_goes_after_a_kill_that_came_behind_the_renames(tmp_pa
     make(tmp_path / "demo", "second")
     (tmp_path / ".demo.earlier").mkdir()
     make(tmp_path / "demo", "third")
-    assert (tmp_path / "demo" / "slim" / "weights").read_text() == "third"
+    assert (tmp_path / "demo" / "slim" / "model.onnx").read_text() == "third"
     assert {path.name for path in tmp_path.iterdir()} == {"demo"}

@@ -153,7 +153,7 @@ def test_threads_and_reports_are_as_before_unless_told_otherwise(begun):
         (["digits"], "give the run's folder with -o DIR"),
         (["digits", "-o", "a", "--resume", "begun"], "give the run's folder with -o DIR"),
         (["-o", "a"], "name the data to train on"),
-        (["digits", "-o", "."], "is a folder with"),
+        (["digits", "-o", "."], "and no run; name another folder"),
         (
             ["digits", "--from", ".", "--arch", "basicnet", "-o", "run"],
             "train the network of a bundle further with slimnet finetune",

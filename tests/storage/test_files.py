@@ -270,7 +270,7 @@ def test_what_is_written_may_be_read_as_the_umask_says(umask, tmp_path):
         write_page("page", tmp_path / "page.html")
         write_checkpoint(tmp_path / "net.pt", {}, SlimnetError)
         write_folder(tmp_path / "folder")
-        with whole_folder(tmp_path / "demo", SlimnetError, replacing=True):
+        with whole_folder(tmp_path / "demo", SlimnetError, replaceable=lambda _: None):
             pass
     finally:
         os.umask(old)

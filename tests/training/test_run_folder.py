@@ -248,7 +248,7 @@ def test_a_place_that_is_taken_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for name, message in (
         ("run", "already holds a run; resume it with --resume"),
-        ("photos", r"is a folder with cat\.jpg in it"),
+        ("photos", r"holds cat\.jpg and no run; name another folder"),
         ("file", "cannot write .*file"),
     ):
         with pytest.raises(SlimnetError, match=message), create_run(tmp_path / name, PLAN):

@@ -25,12 +25,13 @@ import torch
 from safetensors import SafetensorError
 
 from slimnet.errors import CheckpointError, SlimnetError, UsageError
-from slimnet.storage.files import LOCK, held, open_file, open_to_append, os_errors_as, read_text, whole_file
+from slimnet.storage.files import held, open_file, open_to_append, os_errors_as, read_text, whole_file
 from slimnet.storage.folder_names import CHECKPOINTS as CHECKPOINTS
 from slimnet.storage.folder_names import MODEL as MODEL
 from slimnet.storage.folder_names import RECIPE as RECIPE
 from slimnet.storage.records import from_json
-from slimnet.storage.staging import clear, is_staging
+from slimnet.storage.staging import clear
+from slimnet.storage.written_folders import RUN
 from slimnet.training.loop.progress import Progress, Snapshot
 from slimnet.training.recipe.recipe import Recipe
 from slimnet.training.run import checkpoints
@@ -227,17 +228,9 @@ def refuse_taken(path: Path) -> None:
     """Refuse a folder for a new run that is not empty.
 
     Raises:
-        UsageError: it is not empty.
-        SlimnetError: it cannot be read.
+        UsageError: it is not empty, or cannot be read.
     """
-    if (path / RECIPE).exists():
-        raise UsageError(f"{path} already holds a run; resume it with --resume {path}, or name another folder")
-    with os_errors_as(path, SlimnetError):
-        names = sorted(set(os.listdir(path)) - {LOCK}) if path.is_dir() else []
-    # A process that is killed while it writes the recipe leaves a staging file.
-    present = [name for name in names if not is_staging(name)]
-    if present:
-        raise UsageError(f"{path} is a folder with {present[0]} in it; name a new one for the run")
+    RUN.refuse_taken(path, UsageError, f"resume it with --resume {path}, or name another folder")
 
 
 @contextmanager
