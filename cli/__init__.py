@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 from slimnet_cli.commands.analyse import analyse
 from slimnet_cli.commands.benchmark import benchmark
+from slimnet_cli.commands.census import census
 from slimnet_cli.commands.checks import checks
 from slimnet_cli.commands.compare import compare
 from slimnet_cli.commands.demo import demo
@@ -46,6 +47,7 @@ for command in (
     slim,
     ladder,
     inspect,
+    census,
     export,
     finetune,
     verify,

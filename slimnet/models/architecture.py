@@ -1,12 +1,13 @@
 """Architectures by name: from `resnet56` or `torchvision:resnet50` to a module, and back to the name."""
 
+import contextlib
 import copy
 import difflib
 import inspect
 import json
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -122,6 +123,22 @@ def build(arch: str, arch_args: Mapping[str, Any] | None = None) -> nn.Module:
         raise ArchitectureError(f"{arch}: {error}") from error
     model.slimnet_architecture = architecture  # type: ignore[assignment]
     return model
+
+
+def known_as(names: Sequence[str]) -> str | None:
+    """The reference of the first of these bare names that is a network's, such as torchvision:resnet18; None for none.
+
+    Built-in networks come first, then torchvision's, then timm's where that is installed. Nothing is built.
+    """
+    for name in names:
+        if name in BUILTIN_ARCHITECTURES:
+            return name
+    for source, find in (("torchvision", _torchvision_factory), ("timm", _timm_factory)):
+        for name in names:
+            with contextlib.suppress(UsageError):
+                find(name)
+                return f"{source}:{name}"
+    return None
 
 
 def architecture_of(model: nn.Module) -> Architecture | None:

@@ -1,0 +1,149 @@
+"""slimnet census: how much of many checkpoints is dead weight."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from slimnet_cli.options.groups import GroupedCommand
+from slimnet_cli.options.network import Network, noise, usual_shape
+from slimnet_cli.options.paths import existing
+from slimnet_cli.options.shared import json_option, network_options, threshold_option
+from slimnet_cli.options.sources import Source, find_source
+from slimnet_cli.output import terminal
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from slimnet.census import CensusRow
+
+EXAMPLES = """\b
+Examples:
+  slimnet census ~/.cache/torch/hub/checkpoints
+  slimnet census resnet18-f37072fd.pth runs/digits -o census.html
+  slimnet census epochs/ --arch resnet56 --json
+"""
+
+
+def existing_all(context: click.Context, parameter: click.Parameter, paths: Sequence[Path]) -> Sequence[Path]:
+    """Refuse paths at which there is nothing."""
+    for path in paths:
+        existing(context, parameter, path)
+    return paths
+
+
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Count the dead weight of many checkpoints.")
+@click.argument(
+    "places",
+    metavar="FOLDER|CKPT|RUN|BUNDLE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    callback=existing_all,
+)
+@network_options(required=False, references=True)
+@threshold_option
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="Write a page as well.")
+@json_option
+def census(places: Sequence[Path], network: Network, threshold: float, out: Path | None, as_json: bool) -> None:
+    """Count the dead channels of many checkpoints, and what exact slimming would remove from each.
+
+    Every checkpoint, run and bundle in a FOLDER and its subfolders is counted. The network of a checkpoint is --arch,
+    or the built-in, torchvision or timm network after which its file or folder is named (resnet18-f37072fd.pth). Of
+    other checkpoints only the dead channels are counted, by the names of their tensors. Nothing is changed or written.
+    """
+    from slimnet.census import find_checkpoints
+    from slimnet.errors import UsageError
+
+    paths = list(dict.fromkeys(path for place in places for path in find_checkpoints(place)))
+    if not paths:
+        raise UsageError(f"there is no checkpoint in {', '.join(map(str, places))}; name a folder with some")
+    rows = []
+    with terminal.progress("Checkpoints", len(paths)) as advance:
+        for number, path in enumerate(paths):
+            advance(number, str(path))
+            rows.append(count_one(path, network, threshold))
+    if not any(row.channels or row.macs for row in rows):
+        raise UsageError(f"none of {len(rows)} files has a BatchNorm; {rows[0].name}: {rows[0].note}")
+    if out is not None:
+        from slimnet.report.census.page import write_census
+
+        write_census(rows, threshold, out)
+    if as_json:
+        terminal.emit({"threshold": threshold, "checkpoints": [dataclasses.asdict(row) for row in rows]})
+        return
+    show(rows, threshold)
+    if out is not None:
+        terminal.result().print(f"\npage written to {out}", soft_wrap=True)
+
+
+def count_one(path: Path, network: Network, threshold: float) -> CensusRow:
+    """The row of one path; what cannot be read or traced says so in its note."""
+    from slimnet.census import CensusRow, count_scales, take_census
+    from slimnet.checkpoint import read_state_dict
+    from slimnet.errors import SlimnetError
+
+    name = str(path)
+    problem = "its network is not known: name it with --arch"
+    try:
+        source = known_source(path, network)
+        if source is not None:
+            model = source.load()
+            return take_census(name, model, example(source, model), threshold, arch=source.network.arch or "")
+    except (SlimnetError, click.UsageError) as error:
+        problem = error.format_message() if isinstance(error, click.UsageError) else str(error)
+    try:
+        channels, dead = count_scales(read_state_dict(path), threshold)
+    except (SlimnetError, IsADirectoryError) as error:
+        return CensusRow(name, note=str(error))
+    return CensusRow(name, channels=channels, dead=dead, note=problem if channels else "it has no BatchNorm")
+
+
+def known_source(path: Path, network: Network) -> Source | None:
+    """What a path names; for a checkpoint of a network that nobody named, the one that its own name says, if any."""
+    from slimnet.census import names_in
+    from slimnet.models.architecture import known_as
+    from slimnet.storage.folder_names import is_bundle, is_run
+
+    if is_bundle(path) or is_run(path):
+        return find_source(str(path), Network(None, device=network.device, trust=network.trust))
+    arch = network.arch or known_as(names_in(path))
+    return None if arch is None else Source(path, path, dataclasses.replace(network, arch=arch))
+
+
+def example(source: Source, model: Any) -> Any:
+    """Inputs of the shape that is usual for a network, without announcing them one checkpoint after the other."""
+    from slimnet.models.untrusted import imports_code
+
+    network = source.network
+    if source.blueprint is not None or network.input_shape is not None or imports_code(network.arch or ""):
+        return source.example(model, None)
+    return noise(usual_shape(network.arch or "", network.arch_args, model))
+
+
+def show(rows: Sequence[CensusRow], threshold: float) -> None:
+    """The table of those with BatchNorm, why others are missing or were not traced, and the totals."""
+    from slimnet.report.census.text import in_words
+
+    console = terminal.result()
+    console.print(table([row for row in rows if row.channels]))
+    for row in rows:
+        if row.note:
+            terminal.note(row.note if row.name in row.note else f"{row.name}: {row.note}")
+    console.print("\n" + in_words(rows, threshold), soft_wrap=True)
+    slimmable = max((row for row in rows if row.removable), key=lambda row: row.removable or 0, default=None)
+    if slimmable is not None:
+        arch = f" --arch {slimmable.arch}" if Path(slimmable.name).is_file() else ""
+        console.print(f"next: slimnet slim {slimmable.name}{arch} -o slim/", soft_wrap=True)
+
+
+def table(rows: Sequence[CensusRow]) -> Table:
+    """One line a checkpoint."""
+    from slimnet.report.census.text import cells
+
+    headings = ("checkpoint", "network", "γ", "dead", "share", "removable", "MACs removed", "parameters removed")
+    lines = [(*line[:6], line[7], line[9]) for line in map(cells, rows)]
+    return terminal.table(headings, lines, right=(2, 3, 4, 5, 6, 7))

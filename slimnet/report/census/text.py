@@ -1,0 +1,61 @@
+"""The text of a census: cells of its table, and the totals in sentences."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from slimnet.census import CensusRow, count_totals
+from slimnet.report.formatting import amount, percent
+
+UNKNOWN = "–"
+
+
+def cells(row: CensusRow) -> tuple[str, ...]:
+    """The name, the network, γ of BatchNorms and the dead ones, and what is removed; a dash for what is not known."""
+    removable = UNKNOWN if row.removable is None else f"{row.removable:,}"
+    return (
+        short_name(row.name),
+        row.arch or UNKNOWN,
+        f"{row.channels:,}",
+        f"{row.dead:,}",
+        percent(row.dead_share, 1),
+        removable,
+        *size_and_share(row.macs),
+        *size_and_share(row.params),
+    )
+
+
+def short_name(name: str) -> str:
+    """The last two parts of a path: files of hubs are called alike and differ by their folder."""
+    return "/".join(Path(name).parts[-2:])
+
+
+def size_and_share(pair: tuple[int, int] | None) -> tuple[str, str]:
+    """A size before slimming, and the share that is removed."""
+    return (UNKNOWN, UNKNOWN) if pair is None else (amount(pair[0]), percent(share_removed(pair), 1))
+
+
+def share_removed(pair: tuple[int, int]) -> float:
+    """The share of a size that is removed; 0 for a size of 0."""
+    before, after = pair
+    return 1 - after / before if before else 0.0
+
+
+def sentences(rows: Sequence[CensusRow], threshold: float) -> list[str]:
+    """The totals in full sentences."""
+    totals = count_totals(rows)
+    share = totals.dead / totals.channels if totals.channels else 0.0
+    found = [
+        f"{totals.checkpoints:,} checkpoints have {totals.channels:,} channels with a BatchNorm; "
+        f"{totals.dead:,} ({percent(share, 1)}) are dead, with |γ| below {threshold:g}."
+    ]
+    if totals.traced:
+        found.append(
+            f"Exact slimming removes {percent(share_removed(totals.macs), 1)} of the MACs and "
+            f"{percent(share_removed(totals.params), 1)} of the parameters of the {totals.traced:,} that were traced."
+        )
+    return found
+
+
+def in_words(rows: Sequence[CensusRow], threshold: float) -> str:
+    """The totals as one text."""
+    return " ".join(sentences(rows, threshold))
