@@ -127,7 +127,7 @@ def fewest_macs_of_the_fastest(macs: Sequence[int], samples: Samples) -> int:
     """Which network to take; only one that is measurably faster may cost more MACs than another."""
     import numpy as np
 
-    from slimnet.benchmark.latency import ratio_interval
+    from slimnet.benchmark.intervals import ratio_interval
 
     medians = [float(np.median(row)) for row in samples]
     best = min(range(len(medians)), key=lambda number: medians[number])
@@ -146,7 +146,7 @@ def quickest(samples: Samples) -> Samples:
     """
     import numpy as np
 
-    from slimnet.benchmark.latency import FEWEST_ROUNDS
+    from slimnet.benchmark.turns import FEWEST_ROUNDS
 
     table = np.array(samples)
     together = max(1, table.shape[1] // FEWEST_ROUNDS)
@@ -159,7 +159,7 @@ def trial(candidate: Candidate, row: Sequence[float], dense: Sequence[float], au
     """The measurement of one candidate."""
     import numpy as np
 
-    from slimnet.benchmark.latency import ratio_interval
+    from slimnet.benchmark.intervals import ratio_interval
 
     speedup = ratio_interval(dense, row)
     return WidthTrial(

@@ -50,9 +50,10 @@ def benchmark(
 
     DENSE, SLIM and MORE are bundles, runs, .onnx files, or checkpoints of the network that --arch names; NAME=PATH
     gives one a name, and others are called as their files. Measurements are interleaved on every runtime that can run
-    them all, and each network is compared with the first. The efficiency is the speed-up over the MACs reduction: 1
-    where time fell in proportion to the MACs. With --data the accuracy on the test images is measured in torch and
-    through onnxruntime.
+    them all, in two sittings with a pause between them, and each network is compared with the first; where one thread
+    runs, by CPU time as well. What other programs make unreliable is called not measurable. The efficiency is the
+    speed-up over the MACs reduction: 1 where time fell in proportion to the MACs. With --data the accuracy on the test
+    images is measured in torch and through onnxruntime.
     """
     if len(networks) < 2:
         raise click.UsageError("name at least two networks: DENSE SLIM")
@@ -106,8 +107,4 @@ def _show(comparison: Comparison, settings: Settings) -> None:
         *([f"{where.gpu}, {where.driver}"] if where.gpu else []),
     ]
     console.print("\n" + "\n".join(lines), style="dim", soft_wrap=True)
-    if where.busy:
-        terminal.note(
-            f"other programs kept {where.other_work} cores busy: "
-            "the times are too long, and the ratios less certain than their intervals"
-        )
+    comparison_tables.note_doubts(comparison)

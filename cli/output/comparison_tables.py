@@ -43,6 +43,7 @@ def rows(comparison: Comparison) -> list[tuple[str, Values]]:
     found = sizes(comparison)
     for label, latency in zip(labels(comparison.latencies), comparison.latencies, strict=True):
         found.append((label, _latency(comparison, latency)))
+        found += _beside(latency)
     for each in comparison.accuracies:
         found.append((f"top-1 accuracy, {each.runtime}", _accuracy(each.values, lambda value: value.top1)))
         found.append((f"top-5 accuracy, {each.runtime}", _accuracy(each.values, lambda value: value.top5)))
@@ -93,11 +94,29 @@ def _latency(comparison: Comparison, latency: Latency) -> Values:
     return found
 
 
+def _beside(latency: Latency) -> list[tuple[str, Values]]:
+    """The CPU time and the ratio in each sitting, where they were measured."""
+    from slimnet.report.formatting import duration
+    from slimnet.report.network.contenders import in_sittings
+
+    found, contenders = [], range(len(latency.names))
+    cpu = [latency.median_cpu_ms(index) for index in contenders]
+    if latency.cpu_speedup() is not None:
+        ratios = [str(latency.cpu_speedup(index)) if index else "" for index in contenders]
+        found.append(("  CPU time", [(duration(time or 0.0), ratio) for time, ratio in zip(cpu, ratios, strict=True)]))
+    if latency.sittings:
+        medians = [", ".join(map(duration, latency.sitting_medians_ms(index))) for index in contenders]
+        ratios = [in_sittings(latency, index) if index else "" for index in contenders]
+        found.append(("  in each sitting", list(zip(medians, ratios, strict=True))))
+    return found
+
+
 def gained(comparison: Comparison, latency: Latency, contender: int = -1) -> str:
-    """The speed-up with its interval, and the efficiency (speed-up ÷ MACs reduction)."""
+    """The speed-up with its interval, and the efficiency (speed-up ÷ MACs reduction) if that is measurable."""
     efficiency = comparison.efficiency(latency, contender)
     speedup = str(latency.speedup(contender))
-    return speedup if efficiency is None else f"{speedup}, efficiency {efficiency.value:.2f}"
+    known = efficiency is not None and not efficiency.doubt
+    return f"{speedup}, efficiency {efficiency.value:.2f}" if efficiency and known else speedup
 
 
 def _accuracy(values: tuple[Accuracy, ...], part: Callable[[Accuracy], float]) -> Values:
@@ -147,6 +166,19 @@ def _layer_row(row: LayerTimes, contender: int) -> tuple[str, ...]:
         ratio(row.speedup(contender)),
         ratio(row.efficiency(contender)),
     )
+
+
+def note_doubts(comparison: Comparison) -> None:
+    """Note on stderr what other programs made unreliable, and the remedy."""
+    from slimnet.benchmark.latency import REMEDY
+
+    where = comparison.environment
+    for doubt in comparison.doubts:
+        terminal.note(f"{doubt}; {REMEDY}")
+    if any(latency.cpu_ms and latency.load for latency in comparison.latencies):
+        terminal.note("other programs hardly change the CPU time, which can be compared now")
+    elif where.busy:
+        terminal.note(f"other programs kept {where.other_work} cores busy at the beginning: the times are too long")
 
 
 def ratio(interval: Interval | None) -> str:

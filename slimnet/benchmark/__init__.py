@@ -4,12 +4,14 @@ from slimnet.benchmark.compare import compare, measure, memories, steps
 from slimnet.benchmark.contender import Cell, Contender, count, with_onnx
 from slimnet.benchmark.counts import Counts, macs, onnx_input_shape, onnx_macs, parameters
 from slimnet.benchmark.environment import Environment, environment, usable_cores
-from slimnet.benchmark.latency import Interval, Latency, interleave, labels, ratio_interval
+from slimnet.benchmark.intervals import Interval, ratio_interval
+from slimnet.benchmark.latency import Latency, labels
 from slimnet.benchmark.memory import peak_memory
 from slimnet.benchmark.profile import LayerTimes, Profile
 from slimnet.benchmark.results import Accuracies, Comparison, Memory
 from slimnet.benchmark.runtimes.table import runtime_names
 from slimnet.benchmark.settings import Settings, cells, shared_runtimes
+from slimnet.benchmark.turns import interleave
 from slimnet.version import installed_version
 
 RUNTIMES = runtime_names()

@@ -8,14 +8,16 @@ from slimnet.benchmark.accuracy import accuracies
 from slimnet.benchmark.conditions import check_alike, measurement_environment
 from slimnet.benchmark.contender import Cell, Contender, Models, contenders_of, count, in_form
 from slimnet.benchmark.counts import batched
-from slimnet.benchmark.environment import environment
-from slimnet.benchmark.latency import Latency, interleave
+from slimnet.benchmark.environment import environment, usable_cores
+from slimnet.benchmark.latency import Latency
 from slimnet.benchmark.layers import has_layers, profile
+from slimnet.benchmark.load import load_meter, overload
 from slimnet.benchmark.memory import peak_memory
 from slimnet.benchmark.profile import Profile
 from slimnet.benchmark.results import Accuracies, Comparison, Memory
 from slimnet.benchmark.runtimes.table import find_runtime
 from slimnet.benchmark.settings import Settings, cells, requested, shared_runtimes
+from slimnet.benchmark.turns import Turns, cpu_clock, take_sittings
 from slimnet.data import ImageData
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
@@ -102,13 +104,32 @@ def measure(contenders: Sequence[Contender], example: ExampleInputs | Inputs, se
 
 def measure_cell(contenders: Sequence[Contender], inputs: Inputs, cell: Cell, seconds: float) -> Latency:
     """The latency of every contender in one setting, interleaved."""
-    runtime = find_runtime(cell.runtime)
+    runtime, alone = find_runtime(cell.runtime), cell.device == "cpu" and cell.threads == 1
     with measurement_environment(cell) as stopwatch:
         runs = [runtime.prepare(contender, cell, inputs) for contender in contenders]
         check_alike(contenders, runs, inputs, runtime)
-        samples = interleave(runs, seconds, stopwatch=stopwatch)
+        others = load_meter()
+        turns = take_sittings(runs, seconds, stopwatch=stopwatch, cpu=cpu_clock() if alone else None)
+        load = overload(cell.threads, others(), usable_cores())
     names = tuple(contender.name for contender in contenders)
-    return Latency(cell.runtime, cell.batch, cell.threads, names, tuple(map(tuple, samples.tolist())), cell.device)
+    return latency_of(cell, names, turns, load)
+
+
+def latency_of(cell: Cell, names: tuple[str, ...], turns: Turns, load: float | None) -> Latency:
+    """What was measured in one setting."""
+    wall, cpu = (None if each is None else tuple(map(tuple, each.tolist())) for each in (turns.wall_ms, turns.cpu_ms))
+    assert wall is not None
+    return Latency(
+        cell.runtime,
+        cell.batch,
+        cell.threads,
+        names,
+        wall,
+        cell.device,
+        cpu,
+        turns.sittings,
+        load if cell.device == "cpu" else None,
+    )
 
 
 def memories(contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings) -> Iterator[Memory]:

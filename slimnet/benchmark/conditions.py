@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from slimnet.benchmark.contender import Cell, Contender
-from slimnet.benchmark.latency import Run, Stopwatch
 from slimnet.benchmark.runtimes.runtime import Runtime
 from slimnet.benchmark.runtimes.table import find_runtime
+from slimnet.benchmark.turns import Run, Stopwatch
 from slimnet.errors import UsageError
 from slimnet.modules.example_inputs import Inputs
 from slimnet.torch_state.devices import fastest_kernels

@@ -4,7 +4,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,12 +11,11 @@ from pathlib import Path
 
 import torch
 
+from slimnet.benchmark.load import BUSY_CORES, other_work
 from slimnet.benchmark.runtimes.table import installed_versions
 from slimnet.storage.field_types import Amount, Count
 from slimnet.version import installed_version
 
-BUSY_CORES = 0.3
-WATCH_SECONDS = 0.25
 STORED_BY_NAME = ("torch", "onnxruntime")
 """The packages with a separate field, in records from before there were further runtimes."""
 
@@ -87,7 +85,7 @@ def environment(devices: Sequence[str] = ("cpu",)) -> Environment:
         cpu=processor(),
         instructions=torch.backends.cpu.get_cpu_capability(),
         cores=usable_cores(),
-        other_work=_other_work(),
+        other_work=other_work(),
         os=_system(),
         python=platform.python_version(),
         torch=software.pop("torch"),
@@ -154,28 +152,6 @@ def _described_driver(output: str) -> str:
         return ""
     driver, now, most, memory = parts
     return f"driver {driver}, {now} of at most {most}, memory {memory}"
-
-
-def _other_work() -> float | None:
-    """The number of usable cores that are busy while this process sleeps."""
-    before = _busy_ticks()
-    if before is None:
-        return None
-    time.sleep(WATCH_SECONDS)
-    after = _busy_ticks()
-    if after is None:
-        return None
-    return round((after - before) / os.sysconf("SC_CLK_TCK") / WATCH_SECONDS, 1)
-
-
-def _busy_ticks() -> int | None:
-    """The busy clock ticks of the usable cores since boot (Linux)."""
-    if sys.platform != "linux":
-        return None
-    ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-    rows = [line.split() for line in _lines("/proc/stat")]
-    busy = [sum(map(int, row[1:4])) for row in rows if row and row[0] in ours]
-    return sum(busy) if busy else None
 
 
 def _lines(path: str) -> list[str]:

@@ -1,72 +1,21 @@
-"""Reliable latency: interleaved measurements, medians, and a confidence interval of their ratio.
+"""The time of one forward of every contender, on one runtime at one batch size: samples, medians and ratios."""
 
-One round times every contender once, in random order, and the next one in reverse order, so that disturbances (other
-processes, clock throttling, scheduling) affect all contenders equally. For the same reason a ratio is resampled by
-whole rounds.
-"""
-
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
 
+from slimnet.benchmark.intervals import TOO_WIDE, Interval, ratio_interval
+from slimnet.benchmark.load import BUSY_CORES
 from slimnet.errors import UsageError
-from slimnet.storage.field_types import NotEmpty, Positive, Size
-from slimnet.torch_state.process import collection_paused
+from slimnet.storage.field_types import Amount, NotEmpty, Positive, Size
 
-Run = Callable[[], object]
-Clock = Callable[[], float]
-Stopwatch = Callable[[Run, int], float]
-"""Runs a function this many times and returns the seconds of one run."""
+LEAST_CPU_SHARE = 0.8
+"""The share of the time below which a thread did not have its core."""
+REMEDY = "measure again while nothing else runs"
 
-WARM_UP_CALLS = 3
-WARM_UP_SECONDS = 0.1
-SHORTEST_SAMPLE_SECONDS = 1e-3
-FEWEST_ROUNDS = 11
-MOST_ROUNDS = 400
-RESAMPLES = 2000
-CONFIDENCE = 0.95
-NARROW_SPACE, NO_BREAK = "\u202f", "\u00a0"
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A ratio and its 95 % bootstrap confidence interval."""
-
-    low: float
-    value: float
-    high: float
-
-    @property
-    def holds_one(self) -> bool:
-        """Whether the interval contains 1, so that no difference is measurable."""
-        return self.low <= 1.0 <= self.high
-
-    @property
-    def verdict(self) -> str:
-        """The ratio in words; no difference is stated that the interval does not support."""
-        if self.holds_one:
-            return "no measurable difference"
-        if self.value > 1.0:
-            return f"{self.value:.2f}{NARROW_SPACE}× faster"
-        return f"{1 / self.value:.2f}{NARROW_SPACE}× slower"
-
-    def over(self, factor: float) -> "Interval":
-        """The interval of the ratio divided by a number that is known exactly."""
-        return Interval(self.low / factor, self.value / factor, self.high / factor)
-
-    @property
-    def spread(self) -> str:
-        """The interval in words, in the direction of the verdict."""
-        low, high = self.low, self.high
-        if self.high < 1.0:
-            low, high = 1 / high, 1 / low
-        return f"{low:.2f}{NO_BREAK}to{NO_BREAK}{high:.2f}"
-
-    def __str__(self) -> str:
-        return f"{self.verdict} ({self.spread})"
+Samples = Annotated[tuple[Positive, ...], NotEmpty()]
 
 
 @dataclass(frozen=True)
@@ -74,20 +23,29 @@ class Latency:
     """The time of one forward, for every contender, on one runtime at one batch size.
 
     `samples_ms` has a row for each contender (in the order of `names`) and a column for each round, in milliseconds.
-    `threads` are those of the CPU, also for a GPU, where they only launch kernels.
+    `threads` are those of the CPU, also for a GPU, where they only launch kernels. `cpu_ms` is the CPU time of the same
+    forwards, None unless one thread of the CPU ran them: other programs hardly change it. `sittings` are the numbers of
+    rounds in a row, with a pause after each; empty if there was no pause. `overload` is the number of cores by which
+    the threads and other programs together exceeded those there are, None if it is not known.
     """
 
     runtime: str
     batch: Size
     threads: Size
     names: Annotated[tuple[str, ...], NotEmpty()]
-    samples_ms: tuple[Annotated[tuple[Positive, ...], NotEmpty()], ...]
+    samples_ms: tuple[Samples, ...]
     device: str = "cpu"
+    cpu_ms: tuple[Annotated[tuple[Amount, ...], NotEmpty()], ...] | None = None
+    sittings: tuple[Size, ...] = ()
+    overload: Amount | None = None
 
     def __post_init__(self) -> None:
-        check_contenders(self.names, self.samples_ms)
-        if len(set(map(len, self.samples_ms))) > 1:
+        rows = (*self.samples_ms, *(self.cpu_ms or ()))
+        check_contenders(self.names, self.samples_ms, *(() if self.cpu_ms is None else (self.cpu_ms,)))
+        if len(set(map(len, rows))) > 1:
             raise UsageError("one contender has more rounds than another")
+        if self.sittings and sum(self.sittings) != len(self.samples_ms[0]):
+            raise UsageError("the sittings have more or fewer rounds than there are samples")
 
     @property
     def label(self) -> str:
@@ -102,9 +60,51 @@ class Latency:
         """The median time of one forward of the whole batch, in milliseconds."""
         return float(np.median(self.samples_ms[contender]))
 
+    def median_cpu_ms(self, contender: int) -> float | None:
+        """The median CPU time of one forward of the whole batch, in milliseconds; None if it was not measured."""
+        return None if self.cpu_ms is None else float(np.median(self.cpu_ms[contender]))
+
     def speedup(self, contender: int = -1, reference: int = 0) -> Interval:
         """The speed-up of a contender over the reference: the ratio of the two medians."""
-        return ratio_interval(self.samples_ms[reference], self.samples_ms[contender])
+        found = ratio_interval(self.samples_ms[reference], self.samples_ms[contender], self.sittings)
+        return replace(found, doubt=self.load or _too_wide(found))
+
+    def cpu_speedup(self, contender: int = -1, reference: int = 0) -> Interval | None:
+        """The same ratio of the CPU times; None if these were not measured."""
+        if self.cpu_ms is None or not min(map(min, self.cpu_ms)):
+            return None
+        found = ratio_interval(self.cpu_ms[reference], self.cpu_ms[contender], self.sittings)
+        return replace(found, doubt=_too_wide(found))
+
+    def reliable_speedup(self, contender: int = -1, reference: int = 0) -> Interval:
+        """The speed-up, by CPU time if that was measured and other programs make the clock's unreliable."""
+        by_clock = self.speedup(contender, reference)
+        return (self.cpu_speedup(contender, reference) if by_clock.doubt else None) or by_clock
+
+    def sitting_medians_ms(self, contender: int) -> tuple[float, ...]:
+        """The median time in each sitting, in milliseconds; empty if there was no pause."""
+        ends = np.cumsum(self.sittings).tolist()
+        row = self.samples_ms[contender]
+        return tuple(float(np.median(row[begin:end])) for begin, end in zip([0, *ends], ends, strict=False))
+
+    def sitting_speedups(self, contender: int = -1, reference: int = 0) -> tuple[float, ...]:
+        """The ratio of the two medians in each sitting; empty if there was no pause."""
+        pairs = zip(self.sitting_medians_ms(reference), self.sitting_medians_ms(contender), strict=True)
+        return tuple(before / after for before, after in pairs)
+
+    @property
+    def load(self) -> str:
+        """Why other programs make this unreliable; empty if they do not."""
+        if self.cpu_ms is not None:
+            share = sum(map(sum, self.cpu_ms)) / sum(map(sum, self.samples_ms))
+            return f"other programs took {1 - share:.0%} of the time" if share < LEAST_CPU_SHARE else ""
+        if self.overload is not None and self.overload > BUSY_CORES:
+            return f"other programs took {self.overload:.1f} of the cores"
+        return ""
+
+
+def _too_wide(interval: Interval) -> str:
+    return "the times vary too much" if interval.high > TOO_WIDE * interval.low else ""
 
 
 def check_contenders(names: Sequence[str], *rows: Sequence[Any]) -> None:
@@ -129,71 +129,3 @@ def labels(latencies: Sequence[Latency]) -> list[str]:
         f"{each.label}, {each.threads} thread{'s' if each.threads > 1 else ''}" if several else each.label
         for each in latencies
     ]
-
-
-def ratio_interval(reference: Sequence[float], contender: Sequence[float]) -> Interval:
-    """median(reference) ÷ median(contender) with its bootstrap interval.
-
-    Block bootstrap: blocks of adjacent rounds are resampled, since noise on a shared machine comes in bursts.
-    Resampling single rounds, which are correlated, would make the interval too narrow. The seed is fixed.
-    """
-    first, second = np.asarray(reference, dtype=float), np.asarray(contender, dtype=float)
-    rounds = len(first)
-    block = max(1, round(rounds ** (1 / 3)))
-    starts = np.random.default_rng(0).integers(rounds, size=(RESAMPLES, -(-rounds // block), 1))
-    drawn = ((starts + np.arange(block)) % rounds).reshape(RESAMPLES, -1)[:, :rounds]
-    ratios = np.median(first[drawn], axis=1) / np.median(second[drawn], axis=1)
-    low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    value = float(np.median(first) / np.median(second))
-    return Interval(min(float(low), value), value, max(float(high), value))
-
-
-def interleave(
-    runs: Sequence[Run], seconds: float, clock: Clock = time.perf_counter, stopwatch: Stopwatch | None = None
-) -> np.ndarray:
-    """Time the runs, interleaved, for about `seconds` in total; milliseconds `(len(runs), rounds)`.
-
-    Every run is warmed up first. A run that is too short for the clock is repeated within a sample, and its time
-    divided. There are at least 11 rounds, however slow they are. `stopwatch` times one run (default: by the clock),
-    such as by events on a GPU.
-    """
-    timed = stopwatch or wall_clock(clock)
-    repeats = [_repeats(run, clock, timed) for run in runs]
-    rounds: list[list[float]] = []
-    order: list[int] = []
-    dice = np.random.default_rng(0)
-    with collection_paused():
-        end = clock() + seconds
-        while len(rounds) < FEWEST_ROUNDS or (clock() < end and len(rounds) < MOST_ROUNDS):
-            if len(rounds) % 2 == 0:
-                order = dice.permutation(len(runs)).tolist()
-            rounds.append(_round(runs, repeats, timed, order))
-            order.reverse()
-    return np.array(rounds).T * 1e3
-
-
-def wall_clock(clock: Clock = time.perf_counter) -> Stopwatch:
-    """A stopwatch for runs that are finished when they return."""
-
-    def timed(run: Run, repeats: int) -> float:
-        begin = clock()
-        for _ in range(repeats):
-            run()
-        return (clock() - begin) / repeats
-
-    return timed
-
-
-def _round(runs: Sequence[Run], repeats: Sequence[int], timed: Stopwatch, order: Sequence[int]) -> list[float]:
-    times = [0.0] * len(runs)
-    for index in order:
-        times[index] = timed(runs[index], repeats[index])
-    return times
-
-
-def _repeats(run: Run, clock: Clock, timed: Stopwatch) -> int:
-    """Warm a run up; returns how often it must be repeated for one sample."""
-    begin, fastest, calls = clock(), float("inf"), 0
-    while calls < WARM_UP_CALLS or clock() - begin < WARM_UP_SECONDS:
-        fastest, calls = min(fastest, timed(run, 1)), calls + 1
-    return max(1, min(1000, round(SHORTEST_SAMPLE_SECONDS / max(fastest, 1e-9))))

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import numpy as np
 
-from slimnet.benchmark.latency import Interval, check_contenders, place, ratio_interval
+from slimnet.benchmark.intervals import Interval, ratio_interval
+from slimnet.benchmark.latency import check_contenders, place
 from slimnet.errors import UsageError
 from slimnet.storage.field_types import Amount, Count, NotEmpty, Size
 
@@ -112,5 +113,5 @@ def added(kind: str, rows: Sequence[LayerTimes]) -> LayerTimes:
 
 
 def efficiency(speedup: Interval | None, reduction: float | None) -> Interval | None:
-    """Speed-up ÷ MACs reduction, with the interval of the speed-up; None if one is not known."""
-    return None if speedup is None or reduction is None else speedup.over(reduction)
+    """Speed-up ÷ MACs reduction, with the interval of the speed-up; None if one is not known, or the MACs are equal."""
+    return None if speedup is None or reduction in (None, 1) else speedup.over(reduction)

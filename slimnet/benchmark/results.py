@@ -7,7 +7,8 @@ from typing import Annotated, Any, TypeVar
 
 from slimnet.benchmark.counts import Counts
 from slimnet.benchmark.environment import Environment
-from slimnet.benchmark.latency import Interval, Latency, check_contenders, labels
+from slimnet.benchmark.intervals import BUSY, Interval
+from slimnet.benchmark.latency import Latency, check_contenders, labels
 from slimnet.benchmark.profile import LayerTimes, Profile, efficiency
 from slimnet.errors import UsageError
 from slimnet.printable import Summarised
@@ -99,8 +100,17 @@ class Comparison(Summarised):
 
     def efficiency(self, latency: Latency, contender: int = -1, reference: int = 0) -> Interval | None:
         """Speed-up ÷ MACs reduction; None if one is not known, or the networks have the same MACs."""
-        reduction = self.macs_reduction(contender, reference)
-        return None if reduction == 1 else efficiency(latency.speedup(contender, reference), reduction)
+        return efficiency(latency.speedup(contender, reference), self.macs_reduction(contender, reference))
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What other programs made unmeasurable, and why: a line for each setting in which a speed-up is in doubt."""
+        found = []
+        for label, latency in zip(labels(self.latencies), self.latencies, strict=True):
+            reasons = dict.fromkeys(latency.speedup(contender).doubt for contender in range(1, len(latency.names)))
+            if words := ", ".join(filter(None, reasons)):
+                found.append(f"{label} is {BUSY}: {words}")
+        return tuple(found)
 
     def pair(self, contender: int, reference: int = 0) -> "Comparison":
         """The comparison of two contenders only, the reference first."""
@@ -108,7 +118,7 @@ class Comparison(Summarised):
         return replace(
             self,
             counts=_pick(self.counts, chosen),
-            latencies=tuple(_chosen(each, chosen, "samples_ms") for each in self.latencies),
+            latencies=tuple(_chosen_latency(each, chosen) for each in self.latencies),
             memories=tuple(_chosen(each, chosen, "peak_bytes") for each in self.memories),
             accuracies=tuple(_chosen(each, chosen, "values") for each in self.accuracies),
             profiles=tuple(
@@ -127,8 +137,11 @@ class Comparison(Summarised):
         for row, latency in zip(document["latencies"], self.latencies, strict=True):
             contenders = range(len(latency.names))
             row["median_ms"] = [latency.median_ms(contender) for contender in contenders]
+            row["median_cpu_ms"] = [latency.median_cpu_ms(contender) for contender in contenders]
             row["images_per_second"] = [latency.images_per_second(contender) for contender in contenders]
             row["speedup"] = [asdict(latency.speedup(contender)) for contender in contenders]
+            row["cpu_speedup"] = [_plain(latency.cpu_speedup(contender)) for contender in contenders]
+            row["sitting_speedups"] = [list(latency.sitting_speedups(contender)) for contender in contenders]
             row["efficiency"] = [_plain(self.efficiency(latency, contender)) for contender in contenders]
         for document_rows, profile in zip(document["profiles"], self.profiles, strict=True):
             for row, layer in zip(document_rows["rows"], profile.rows, strict=True):
@@ -171,7 +184,7 @@ class Comparison(Summarised):
                 raise UsageError(f"a row is about {', '.join(row.names)} and not {', '.join(self.names)}")
 
 
-def _plain(interval: Interval | None) -> dict[str, float] | None:
+def _plain(interval: Interval | None) -> dict[str, Any] | None:
     return None if interval is None else asdict(interval)
 
 
@@ -183,6 +196,10 @@ def _chosen(row: Row, chosen: tuple[int, int], *names: str) -> Row:
     """A row with the values of the chosen contenders only, in `names` and in the given fields."""
     changes: dict[str, Any] = {name: _pick(getattr(row, name), chosen) for name in ("names", *names)}
     return replace(row, **changes)
+
+
+def _chosen_latency(latency: Latency, chosen: tuple[int, int]) -> Latency:
+    return _chosen(latency, chosen, "samples_ms", *(() if latency.cpu_ms is None else ("cpu_ms",)))
 
 
 def _chosen_layer(row: LayerTimes, chosen: tuple[int, int]) -> LayerTimes:

@@ -263,7 +263,7 @@ class Study:
         """A slim network's latency as a fraction of the dense one's."""
         if not self.settings.seconds:
             raise UsageError("a budget of latency needs time to measure it; give seconds above 0")
-        return 1 / self._latency(model, self._folder.path / "tried.onnx", "tried").speedup().value
+        return 1 / self._latency(model, self._folder.path / "tried.onnx", "tried").reliable_speedup().value
 
 
 def size_of(slimmed: Slimmed) -> Size:

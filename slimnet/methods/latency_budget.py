@@ -34,7 +34,7 @@ def stopwatch(
         UsageError: there is no such runtime, or it cannot run the networks.
     """
     with timing(dense, inputs, runtime, seconds) as latency_of:
-        yield lambda slim: 1 / latency_of(slim).speedup().value
+        yield lambda slim: 1 / latency_of(slim).reliable_speedup().value
 
 
 def measure_latency(
@@ -56,7 +56,7 @@ def measure_latency(
     """
     with timing(dense, inputs, runtime, seconds) as latency_of:
         latency = latency_of(slim)
-    speedup = latency.speedup()
+    speedup, by_cpu = latency.speedup(), latency.cpu_speedup()
     return MeasuredLatency(
         asked=asked,
         left=1 / speedup.value,
@@ -68,6 +68,8 @@ def measure_latency(
         threads=latency.threads,
         batch=latency.batch,
         processor=processor(),
+        doubt=speedup.doubt,
+        cpu_left=None if by_cpu is None else 1 / by_cpu.value,
     )
 
 

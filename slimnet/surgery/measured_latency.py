@@ -15,6 +15,8 @@ class MeasuredLatency:
         dense_ms: the median time of one forward, in milliseconds; `slim_ms` likewise.
         runtime: where both ran, on `threads` threads of the CPU, at batch size `batch`.
         processor: the name of the CPU.
+        doubt: why other programs make this unreliable; empty if they do not.
+        cpu_left: the fraction of the CPU time; None if more than one thread ran, or it was not measured.
     """
 
     asked: Amount
@@ -27,15 +29,20 @@ class MeasuredLatency:
     threads: Count
     batch: Count
     processor: str
+    doubt: str = ""
+    cpu_left: Amount | None = None
 
     @property
     def missed(self) -> bool:
         """Whether the network takes longer than the budget allowed, beyond what noise can explain."""
-        return self.low > self.asked
+        return not self.doubt and self.low > self.asked
 
     @property
     def verdict(self) -> str:
         """Whether the budget was met, in words."""
+        if self.doubt:
+            by_cpu = "" if self.cpu_left is None else f"; by CPU time it is {self.cpu_left:.2f}"
+            return f"whether that is met is not measurable on this busy machine ({self.doubt}){by_cpu}"
         if self.missed:
             return "the budget is missed"
         return "the budget is met" if self.high <= self.asked else "whether that is met is within the noise"

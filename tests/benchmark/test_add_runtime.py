@@ -16,9 +16,9 @@ from torch import nn
 import slimnet
 from slimnet.benchmark import Comparison, Contender, Settings, cells, compare, environment
 from slimnet.benchmark.contender import Cell
-from slimnet.benchmark.latency import Run
 from slimnet.benchmark.runtimes import table
 from slimnet.benchmark.runtimes.runtime import Runtime
+from slimnet.benchmark.turns import Run
 from slimnet.data import ImageData
 from slimnet.errors import UsageError
 from slimnet.methods.latency_budget import stopwatch

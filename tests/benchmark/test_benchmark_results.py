@@ -40,7 +40,7 @@ def comparison() -> Comparison:
     return Comparison(
         counts=(Counts("dense", 90, 100, {"onnx": 7}), Counts("slim", 30, 40, {}), Counts("other", 1, None, {})),
         latencies=(
-            Latency("onnxruntime", 8, 1, NAMES, samples(4.0, 2.0, 1.0)),
+            Latency("onnxruntime", 8, 1, NAMES, samples(4.0, 2.0, 1.0), "cpu", samples(3.9, 1.9, 0.9), (11, 10), 0.0),
             Latency("torch", 1, 2, NAMES, samples(9.0, 9.0, 9.0), "cuda"),
         ),
         environment=WHERE,
@@ -73,8 +73,13 @@ def test_an_older_document_without_memory_accuracy_and_layers_is_read():
     for name in ("memories", "accuracies", "profiles"):
         del document[name]
     del document["environment"]["clock"], document["latencies"][0]["device"]
+    for name in ("cpu_ms", "sittings", "overload"):
+        del document["latencies"][0][name]
     found = Comparison.from_dict(document)
-    assert found.latencies == comparison().latencies
+    bare = dataclasses.replace(comparison().latencies[0], cpu_ms=None, sittings=(), overload=None)
+    assert found.latencies == (bare, comparison().latencies[1])
+    assert found.latencies[0].cpu_speedup() is None
+    assert found.latencies[0].sitting_speedups() == ()
     assert (found.memories, found.profiles) == ((), ())
 
 
@@ -124,7 +129,23 @@ def test_efficiency_is_the_speedup_over_the_macs_reduction():
     row = found.to_dict()["latencies"][0]
     assert row["efficiency"][1]["value"] == pytest.approx(0.8)
     assert row["efficiency"][2] is None
+    assert row["cpu_speedup"][1]["value"] == pytest.approx(3.9 / 1.9)
+    assert row["sitting_speedups"][1] == pytest.approx([2, 2])
+    assert row["speedup"][1]["doubt"] == ""
     assert row["images_per_second"][:2] == pytest.approx([2000, 4000])
+
+
+def test_what_other_programs_made_unmeasurable_is_said_once():
+    """Oracle: by hand. Half of the CPU time is half of the time taken by others."""
+    found = comparison()
+    assert found.doubts == ()
+    busy = dataclasses.replace(found.latencies[0], cpu_ms=samples(2.0, 1.0, 0.5))
+    doubtful = dataclasses.replace(found, latencies=(busy, found.latencies[1]))
+    assert doubtful.doubts == (
+        "onnxruntime, batch 8, 1 thread is not measurable on this busy machine: other programs took 50% of the time",
+    )
+    assert "faster" not in doubtful.summary.partition(";")[2].partition(";")[0]
+    assert Comparison.from_json(doubtful.to_json()) == doubtful
 
 
 def test_efficiency_keeps_what_the_interval_says():
@@ -133,12 +154,12 @@ def test_efficiency_keeps_what_the_interval_says():
 
 
 def test_a_layer_tells_where_work_became_time_and_where_not():
-    """Oracle: by hand. A quarter of the MACs in half the time is 0.5; the same MACs in the same time is 1."""
+    """Oracle: by hand. A quarter of the MACs in half the time is 0.5; the same MACs have none."""
     (profile,) = comparison().profiles
     conv, fc = profile.layers
     assert conv.efficiency(1).value == pytest.approx(0.5)
     assert (conv.macs_reduction(1), fc.macs_reduction(1)) == (4, 1)
-    assert fc.efficiency(1).value == pytest.approx(1)
+    assert fc.efficiency(1) is None, "no work was saved that time could follow"
     assert conv.speedup() is conv.median_ms(-1) is None
     (pool,) = profile.others
     assert pool.efficiency(1) is None

@@ -1,6 +1,8 @@
 """slimnet benchmark on ONNX files, which need no export: the tables, the names, and what is refused."""
 
+import importlib
 import json
+import time
 
 import click
 import pytest
@@ -35,6 +37,24 @@ def test_two_networks_have_a_column_for_what_changed(net, capsys):
     (latency,) = [line for line in lines if line.startswith("onnxruntime, batch 1 ")]
     assert "/s" in latency
     assert "efficiency" not in latency, "no work was saved that time could follow"
+
+
+def test_a_busy_machine_is_called_so_and_cpu_time_shown(net, capsys, monkeypatch):
+    """One thread that worked a tenth of the time: no speed-up by the clock in the table, in JSON, or in a note."""
+    measuring = importlib.import_module("slimnet.benchmark.compare")
+    monkeypatch.setattr(measuring, "cpu_clock", lambda: lambda: 0.1 * time.perf_counter())
+    assert run(f"a={net}", f"b={net}", *QUICK, "--runtime", "onnxruntime") == 0
+    told = capsys.readouterr()
+    (latency,) = [line for line in told.out.splitlines() if line.startswith("onnxruntime, batch 1 ")]
+    assert "not measurable on this busy machine" in latency
+    assert any(line.startswith("  CPU time ") for line in told.out.splitlines())
+    assert any(line.startswith("  in each sitting ") for line in told.out.splitlines())
+    assert "not measurable on this busy machine: other programs took 9" in told.err
+    assert "measure again while nothing else runs" in told.err
+    assert run(f"a={net}", f"b={net}", *QUICK, "--runtime", "onnxruntime", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)["latencies"]
+    assert row["speedup"][1]["doubt"].startswith("other programs took 9")
+    assert row["cpu_speedup"][1]["value"] > 0
 
 
 def test_more_networks_have_a_column_each(net, capsys):

@@ -161,6 +161,27 @@ def test_no_speed_up_is_claimed_where_none_was_measured(brief):
     assert "no measurable difference" in text
 
 
+def test_no_speed_up_is_claimed_on_a_busy_machine(brief):
+    """One thread that worked a third of the time; and the CPU times beside it, of which one is half of the other."""
+    times = comparison(speed=2.0)
+    busy = tuple(
+        dataclasses.replace(
+            each,
+            threads=1,
+            cpu_ms=tuple(tuple(sample / 3 for sample in row) for row in each.samples_ms),
+            sittings=(len(each.samples_ms[0]) - 5, 5),
+        )
+        for each in times.latencies
+    )
+    text = Tags(render(dataclasses.replace(brief, comparison=dataclasses.replace(times, latencies=busy)))).text
+    plain = " ".join(text.replace("\u202f", " ").split())
+    assert "Its speed is not measurable on this busy machine: other programs took 67% of the time" in plain
+    assert "measure again while nothing else runs, or compare the CPU times" in plain
+    assert "In each sitting" in plain
+    assert "2.00 × faster" in plain, "by CPU time"
+    assert "It is 2.00" not in plain
+
+
 def test_a_slower_network_is_called_slower_and_told_why(brief):
     slow = dataclasses.replace(brief, comparison=comparison(speed=0.5))
     text = Tags(render(slow)).text.replace("\u202f", " ")

@@ -85,6 +85,16 @@ def test_the_headline_names_the_fastest_only_where_it_is(comparison, report):
     assert contenders.headline(slow) == "Nothing is measurably faster than dense"
 
 
+def test_the_headline_claims_nothing_on_a_busy_machine(comparison):
+    """One thread that worked half of the time."""
+    times = comparison.latencies[-1].samples_ms
+    halves = tuple(tuple(each / 2 for each in row) for row in times)
+    busy = dataclasses.replace(comparison, latencies=(Latency("torch", 1, 1, NAMES, times, cpu_ms=halves),))
+    assert contenders.headline(busy) == "Not measurable on this busy machine"
+    assert "not measurable on this busy machine" in contenders.sentences(busy)[-1]
+    assert all(row.cpu for row in contenders.speed_rows(busy))
+
+
 def test_sentences_name_accuracies_beside_speeds(report):
     told = " ".join(verdict.sentences(report)).replace("\u202f", " ")
     assert "4 networks" in told

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from slimnet.benchmark.contender import Cell, Contender
-from slimnet.benchmark.latency import Run
 from slimnet.benchmark.runtimes.layer_timer import LayerTimer
 from slimnet.benchmark.runtimes.onnxruntime_layers import OnnxLayers
 from slimnet.benchmark.runtimes.onnxruntime_session import CUDA_PROVIDER, feeds_of, onnx_session
 from slimnet.benchmark.runtimes.runtime import MakeTimer, Runtime
+from slimnet.benchmark.turns import Run
 from slimnet.errors import whole_reason
 from slimnet.modules.example_inputs import Inputs
 

@@ -10,8 +10,8 @@ import numpy as np
 from torch import nn
 
 from slimnet.benchmark.contender import Cell, Contender, Form
-from slimnet.benchmark.latency import Run, Stopwatch, wall_clock
 from slimnet.benchmark.runtimes.layer_timer import LayerTimer
+from slimnet.benchmark.turns import Run, Stopwatch, wall_clock
 from slimnet.errors import reason
 from slimnet.modules.example_inputs import Inputs, tensors_in
 

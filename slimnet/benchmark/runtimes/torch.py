@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from slimnet.benchmark.contender import Cell, Contender
-from slimnet.benchmark.latency import Run, Stopwatch, wall_clock
 from slimnet.benchmark.runtimes.layer_timer import LayerTimer
 from slimnet.benchmark.runtimes.runtime import MakeTimer, Runtime
 from slimnet.benchmark.runtimes.torch_layers import TorchLayers
+from slimnet.benchmark.turns import Run, Stopwatch, wall_clock
 from slimnet.modules.example_inputs import Inputs
 
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from slimnet.benchmark.latency import Run
 from slimnet.benchmark.runtimes.runtime import MakeTimer
 from slimnet.benchmark.runtimes.torch import Torch
+from slimnet.benchmark.turns import Run
 from slimnet.errors import reason
 from slimnet.modules.example_inputs import Inputs
 

@@ -5,9 +5,9 @@ import functools
 import torch
 from torch import nn
 
-from slimnet.benchmark.latency import Run
 from slimnet.benchmark.runtimes.runtime import MakeTimer
 from slimnet.benchmark.runtimes.torch import Torch
+from slimnet.benchmark.turns import Run
 from slimnet.modules.example_inputs import Inputs
 
 WARM_UPS = 3

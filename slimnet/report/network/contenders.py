@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from slimnet.benchmark import Comparison, Interval, Latency
+from slimnet.benchmark.intervals import BUSY, gain
 from slimnet.benchmark.latency import labels, place
 from slimnet.report import formatting
 from slimnet.report.drawing.tradeoff import Mark
@@ -25,7 +26,10 @@ class ContenderRow:
 
 @dataclass(frozen=True)
 class SpeedRow:
-    """One network in one setting: its time, its speed-up against the first network, and its efficiency."""
+    """One network in one setting: its time, its speed-up against the first network, and its efficiency.
+
+    `cpu` is the CPU time and its ratio, `sittings` the ratio in each; both are empty if not measured.
+    """
 
     label: str
     name: str
@@ -33,6 +37,8 @@ class SpeedRow:
     throughput: str
     interval: Interval | None
     efficiency: Interval | None
+    cpu: str
+    sittings: str
 
 
 def headline(comparison: Comparison) -> str:
@@ -42,7 +48,9 @@ def headline(comparison: Comparison) -> str:
     latency = comparison.latencies[-1]
     best = fastest(latency)
     interval = latency.speedup(best)
-    if interval.low <= 1:
+    if interval.doubt:
+        return f"{BUSY[0].upper()}{BUSY[1:]}"
+    if not interval.is_faster:
         return f"Nothing is measurably faster than {formatting.printable(latency.names[0], 40)}"
     return f"{formatting.printable(latency.names[best], 40)} is {interval.verdict}"
 
@@ -54,12 +62,16 @@ def sentences(comparison: Comparison) -> list[str]:
     if comparison.latencies:
         latency = comparison.latencies[-1]
         words = [
-            f"{name} is {latency.speedup(number)}{_at(comparison, number)}"
+            f"{_speed(name, latency.speedup(number))}{_at(comparison, number)}"
             for number, name in enumerate(latency.names)
             if number
         ]
         found.append(f"On {place(latency.runtime, latency.device)} at batch {latency.batch}, {_listed(words)}.")
     return found
+
+
+def _speed(name: str, interval: Interval) -> str:
+    return f"{'the speed of ' if interval.doubt else ''}{name} is {interval}"
 
 
 def _at(comparison: Comparison, number: int) -> str:
@@ -106,9 +118,23 @@ def speed_rows(comparison: Comparison) -> list[SpeedRow]:
                     f"{formatting.amount(latency.images_per_second(number))}/s",
                     latency.speedup(number) if number else None,
                     comparison.efficiency(latency, number) if number else None,
+                    _cpu(latency, number),
+                    in_sittings(latency, number) if number else "",
                 )
             )
     return found
+
+
+def _cpu(latency: Latency, number: int) -> str:
+    median, ratio = latency.median_cpu_ms(number), latency.cpu_speedup(number)
+    if median is None or ratio is None:
+        return ""
+    return f"{formatting.duration(median)}, {ratio}" if number else formatting.duration(median)
+
+
+def in_sittings(latency: Latency, number: int) -> str:
+    """The speed-up in each sitting: "1.07 × slower, 1.81 × faster"; empty if there was no pause."""
+    return ", ".join(gain(ratio) for ratio in latency.sitting_speedups(number))
 
 
 def macs_marks(comparison: Comparison) -> list[Mark]:

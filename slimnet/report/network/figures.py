@@ -149,7 +149,7 @@ def _draw_speedups(figure: Figure, canvas: Canvas, rows: Sequence[tuple[str, str
     # The axis does not include all intervals: on a busy machine some are so wide that nothing else would be visible.
     limit = 1.5 * max([1.25, *(interval.value for *_, interval in rows)])
     for row, (_, _, interval) in enumerate(rows):
-        colour = MUTED if interval.holds_one else SLIM if interval.value > 1 else DEAD
+        colour = SLIM if interval.is_faster else DEAD if interval.is_slower else MUTED
         end = min(interval.high, limit)
         axes.plot([interval.low, end], [row, row], color=colour, linewidth=3, solid_capstyle="butt")
         axes.plot([interval.value], [row], "o", color=colour, markersize=10)

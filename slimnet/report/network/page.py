@@ -6,6 +6,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from slimnet.benchmark import Comparison
+from slimnet.benchmark.latency import REMEDY
 from slimnet.report.drawing.tradeoff import milliseconds, per_cent, tradeoff
 from slimnet.report.methods import text as methods_text
 from slimnet.report.network import contenders, figures, text
@@ -43,6 +44,8 @@ def render(report: Report) -> str:
         rows=contenders.contender_rows(report.comparison) if report.comparison and report.several else (),
         speeds=contenders.speed_rows(report.comparison) if report.comparison else (),
         profiles=report.comparison.profiles[:1] if report.comparison else (),
+        doubts=report.comparison.doubts if report.comparison else (),
+        remedy=REMEDY,
         environment_rows=environment_rows(report),
         methods=methods_text.method_rows(report.methods) if report.methods else (),
         batchnorm=methods_text.batchnorm_note(report.methods) if report.methods else "",

@@ -4,7 +4,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from slimnet.benchmark import Comparison, Latency
-from slimnet.benchmark.latency import labels, place
+from slimnet.benchmark.intervals import BUSY
+from slimnet.benchmark.latency import REMEDY, labels, place
 from slimnet.models import Architecture
 from slimnet.report import formatting
 from slimnet.report.network import contenders
@@ -125,7 +126,7 @@ def reasons(report: Report) -> list[Reason]:
 
 def is_slower_anywhere(report: Report) -> bool:
     """Whether the slim network is measurably slower on some runtime at some batch size."""
-    return report.comparison is not None and any(each.speedup().high < 1 for each in report.comparison.latencies)
+    return report.comparison is not None and any(each.speedup().is_slower for each in report.comparison.latencies)
 
 
 def recipe_rows(recipe: Recipe, seconds: float) -> list[tuple[str, str]]:
@@ -188,9 +189,15 @@ def _difference(certificate: Certificate) -> str:
 
 
 def _speed(latencies: tuple[Latency, ...]) -> str:
-    measured = sorted(latencies, key=lambda latency: latency.speedup().value)
+    doubts = [each.speedup().doubt for each in latencies if each.speedup().doubt]
+    measured = sorted(
+        (each for each in latencies if not each.speedup().doubt), key=lambda latency: latency.speedup().value
+    )
     gain, loss = measured[-1:], measured[:1]
-    measurable = [each for each in gain if each.speedup().low > 1] + [each for each in loss if each.speedup().high < 1]
+    measurable = [each for each in gain if each.speedup().is_faster]
+    measurable += [each for each in loss if each.speedup().is_slower]
+    if doubts and not measurable:
+        return f"Its speed is {BUSY}: {doubts[-1]}; {REMEDY}."
     if not measurable:
         return "No difference in speed was measured on this machine."
     words = [
