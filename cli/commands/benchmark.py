@@ -16,6 +16,7 @@ from slimnet_cli.options.paths import check_source
 from slimnet_cli.options.shared import json_option, network_options
 from slimnet_cli.output import comparison_tables, terminal
 from slimnet_cli.output.destinations import refuse_missing_folder
+from slimnet_cli.output.phases import Phase, progress_of
 
 if TYPE_CHECKING:
     import torch
@@ -85,11 +86,21 @@ def _ready(
     """The contenders, each with an ONNX file if all can have one, and their inputs."""
     from slimnet.benchmark import shared_runtimes, with_onnx
 
-    with terminal.working("Loading"):
-        contenders = [contender(name, path, network) for name, path in named(networks)]
+    pairs = named(networks)
+    loading = [Phase(f"reading {name}", weight=0.1) for name, _ in pairs]
+    exporting = [Phase(f"ONNX file of {name}") for name, _ in pairs]
+    with progress_of("Loading", [*loading, *exporting]) as progress:
+        contenders = []
+        for number, (name, path) in enumerate(pairs):
+            progress.at(number)
+            contenders.append(contender(name, path, network))
         shared_runtimes(contenders)
         example = example_for(contenders, network, images)
-        return [with_onnx(each, example, folder) for each in contenders], example
+        ready = []
+        for number, each in enumerate(contenders, len(pairs)):
+            progress.at(number)
+            ready.append(with_onnx(each, example, folder))
+        return ready, example
 
 
 def _show(comparison: Comparison, settings: Settings) -> None:

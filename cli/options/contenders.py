@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from slimnet_cli.options.network import EXAMPLES, Network, assumed_shape, noise
 from slimnet_cli.options.sources import find_source
-from slimnet_cli.output import terminal
+from slimnet_cli.output.phases import Phase, progress_of
 
 if TYPE_CHECKING:
     import torch
@@ -124,10 +124,11 @@ def measured(
     images: ImageData | None = None,
 ) -> Comparison:
     """Compare contenders, showing progress."""
-    from slimnet.benchmark import compare, steps
+    from slimnet.benchmark import compare, parts
 
-    with terminal.progress("Measuring", steps(contenders, settings, images)) as advance:
-        return compare(contenders, example, settings, data=images, progress=lambda done, _, label: advance(done, label))
+    phases = [Phase(part.name, part.seconds) for part in parts(contenders, settings, images)]
+    with progress_of("Measuring", phases) as progress:
+        return compare(contenders, example, settings, data=images, watch=progress.at)
 
 
 def write_report(

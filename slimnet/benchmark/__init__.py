@@ -7,6 +7,7 @@ from slimnet.benchmark.environment import Environment, environment, usable_cores
 from slimnet.benchmark.intervals import Interval, ratio_interval
 from slimnet.benchmark.latency import Latency, labels
 from slimnet.benchmark.memory import peak_memory
+from slimnet.benchmark.parts import Part, parts
 from slimnet.benchmark.profile import LayerTimes, Profile
 from slimnet.benchmark.results import Accuracies, Comparison, Memory
 from slimnet.benchmark.runtimes.table import runtime_names
@@ -29,6 +30,7 @@ __all__ = [
     "Latency",
     "LayerTimes",
     "Memory",
+    "Part",
     "Profile",
     "Settings",
     "cells",
@@ -44,6 +46,7 @@ __all__ = [
     "onnx_input_shape",
     "onnx_macs",
     "parameters",
+    "parts",
     "peak_memory",
     "ratio_interval",
     "shared_runtimes",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from slimnet.benchmark.contender import Contender
+from slimnet.benchmark.parts import WatchPart, begun, counting
 from slimnet.benchmark.results import Accuracies
 from slimnet.benchmark.runtimes.table import find_runtime
 from slimnet.benchmark.settings import shared_runtimes
@@ -14,21 +15,29 @@ BATCH = 64
 
 
 def accuracies(
-    contenders: Sequence[Contender], data: ImageData, threads: int, device: str = "cpu"
+    contenders: Sequence[Contender],
+    data: ImageData,
+    threads: int,
+    device: str = "cpu",
+    watch: WatchPart | None = None,
 ) -> Iterator[Accuracies]:
     """Yield the accuracy of all contenders on the test images, by each runtime that can run all of them.
 
-    A runtime computes on `device` if it can score images there, otherwise on the CPU.
+    A runtime computes on `device` if it can score images there, otherwise on the CPU. `watch` is told how far each
+    network has come, in the order of `accuracy_parts`.
 
     Raises:
         DataError: a contender does not take the images, or has another number of classes.
     """
     names = tuple(contender.name for contender in contenders)
+    number = 0
     for runtime in shared_runtimes(contenders):
         values = []
         for contender in contenders:
+            part = begun(watch, number)
             network = find_runtime(runtime).classifier(contender, threads, device)
             check_fits(network, data, contender.name, trained=True)
             with torch_threads(threads):
-                values.append(evaluate(network, data, batch_size=BATCH))
+                values.append(evaluate(network, data, batch_size=BATCH, progress=counting(part)))
+            number += 1
         yield Accuracies(runtime, data.name, names, tuple(values))

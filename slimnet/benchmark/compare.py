@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count as count_from
 from pathlib import Path
 
 from slimnet.benchmark.accuracy import accuracies
@@ -13,11 +14,12 @@ from slimnet.benchmark.latency import Latency
 from slimnet.benchmark.layers import has_layers, profile
 from slimnet.benchmark.load import load_meter, overload
 from slimnet.benchmark.memory import peak_memory
+from slimnet.benchmark.parts import WatchPart, accuracy_parts, begun
 from slimnet.benchmark.profile import Profile
 from slimnet.benchmark.results import Accuracies, Comparison, Memory
 from slimnet.benchmark.runtimes.table import find_runtime
 from slimnet.benchmark.settings import Settings, cells, requested, shared_runtimes
-from slimnet.benchmark.turns import Turns, cpu_clock, take_sittings
+from slimnet.benchmark.turns import Turns, Watch, cpu_clock, take_sittings
 from slimnet.data import ImageData
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
@@ -33,13 +35,15 @@ def compare(
     *,
     data: ImageData | None = None,
     progress: Progress | None = None,
+    watch: WatchPart | None = None,
 ) -> Comparison:
     """Measure two or more networks against the first of them.
 
     `models` maps names to modules or ONNX files, or is a list of contenders that have both. If a runtime of ONNX files
     is requested by name, modules without a file are exported to a temporary one. Copies of the modules are measured in
     eval mode; neither the modules nor torch's number of threads are changed. With `data` the accuracy on its test
-    images is measured, by each runtime that can run all networks on the CPU.
+    images is measured, by each runtime that can run all networks on the CPU. `progress` is called after each
+    measurement, `watch` with the share of the current one of the `parts` that is done.
 
     Raises:
         UsageError: no runtime can run all of them, they are of different tasks, or there are fewer than two.
@@ -54,7 +58,7 @@ def compare(
         total = steps(contenders, settings, data)
         where = environment(settings.devices)
         rows: list[Measured] = []
-        for row in everything(contenders, example, settings, data):
+        for row in everything(contenders, example, settings, data, watch):
             rows.append(row)
             if progress is not None:
                 progress(len(rows), total, row.label)
@@ -80,16 +84,22 @@ def steps(contenders: Sequence[Contender], settings: Settings, data: ImageData |
 
 
 def everything(
-    contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings, data: ImageData | None = None
+    contenders: Sequence[Contender],
+    example: ExampleInputs | Inputs,
+    settings: Settings,
+    data: ImageData | None = None,
+    watch: WatchPart | None = None,
 ) -> Iterator[Measured]:
     """Yield the measurements that take time: accuracy if there is data, latency, and layer times if requested."""
-    timed = cells(contenders, settings)
+    timed, numbers = cells(contenders, settings), count_from(0)
     if data is not None:
-        yield from accuracies(contenders, data, max(settings.thread_counts), settings.devices[-1])
+        yield from accuracies(contenders, data, max(settings.thread_counts), settings.devices[-1], watch)
+        numbers = count_from(len(accuracy_parts(contenders)))
     for cell in timed:
-        yield measure_cell(contenders, batched(example, cell.batch), cell, settings.seconds)
+        part = begun(watch, next(numbers))
+        yield measure_cell(contenders, batched(example, cell.batch), cell, settings.seconds, part)
         if settings.layers and has_layers(cell):
-            yield profile(contenders, example, cell, settings.seconds)
+            yield profile(contenders, example, cell, settings.seconds, begun(watch, next(numbers)))
 
 
 def measure(contenders: Sequence[Contender], example: ExampleInputs | Inputs, settings: Settings) -> Iterator[Latency]:
@@ -102,14 +112,16 @@ def measure(contenders: Sequence[Contender], example: ExampleInputs | Inputs, se
         yield measure_cell(contenders, batched(example, cell.batch), cell, settings.seconds)
 
 
-def measure_cell(contenders: Sequence[Contender], inputs: Inputs, cell: Cell, seconds: float) -> Latency:
+def measure_cell(
+    contenders: Sequence[Contender], inputs: Inputs, cell: Cell, seconds: float, watch: Watch | None = None
+) -> Latency:
     """The latency of every contender in one setting, interleaved."""
     runtime, alone = find_runtime(cell.runtime), cell.device == "cpu" and cell.threads == 1
     with measurement_environment(cell) as stopwatch:
         runs = [runtime.prepare(contender, cell, inputs) for contender in contenders]
         check_alike(contenders, runs, inputs, runtime)
         others = load_meter()
-        turns = take_sittings(runs, seconds, stopwatch=stopwatch, cpu=cpu_clock() if alone else None)
+        turns = take_sittings(runs, seconds, stopwatch=stopwatch, cpu=cpu_clock() if alone else None, watch=watch)
         load = overload(cell.threads, others(), usable_cores())
     names = tuple(contender.name for contender in contenders)
     return latency_of(cell, names, turns, load)

@@ -74,8 +74,8 @@ def ratio_interval(reference: Sequence[float], contender: Sequence[float], sitti
     Block bootstrap: blocks of adjacent rounds are resampled within each sitting, since what other programs do lasts for
     many rounds. Blocks have twice the length that the autocorrelation of "above the median" asks for, as estimated from
     a series that is short, and at most a quarter of a sitting. With few blocks the interval is widened by the ratio of
-    Student's t to the normal quantile. If the sittings differ by more than their own spread explains, it is widened by
-    that difference on each side. The seed is fixed.
+    Student's t to the normal quantile. It spans the ratios of all sittings; if these differ by more than their own
+    spread explains, it is widened by that difference on each side. The seed is fixed.
     """
     return _interval(tuple(map(float, reference)), tuple(map(float, contender)), tuple(sittings))
 
@@ -97,8 +97,10 @@ def _interval(reference: tuple[float, ...], contender: tuple[float, ...], sittin
     ratios = _log_ratio(first[np.hstack(drawn)], second[np.hstack(drawn)])
     widening = _student(blocks - len(parts))
     low, high = value + widening * (np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) - value)
-    differ = _disagreement(first, second, parts, drawn, widening)
-    least, most = min(float(low), value) - differ, max(float(high), value) + differ
+    alone = [float(_log_ratio(first[part], second[part])) for part in parts]
+    spreads = [float(_log_ratio(first[rows], second[rows]).std()) for rows in drawn]
+    differ = _disagreement(alone, widening * np.array(spreads))
+    least, most = min(float(low), value, *alone) - differ, max(float(high), value, *alone) + differ
     return Interval(math.exp(least), math.exp(value), math.exp(most))
 
 
@@ -149,12 +151,8 @@ def _student(freedom: float) -> float:
     return float(stdtrit(max(1.0, freedom), quantile) / ndtri(quantile))
 
 
-def _disagreement(
-    first: np.ndarray, second: np.ndarray, parts: Sequence[slice], drawn: Sequence[np.ndarray], widening: float
-) -> float:
+def _disagreement(values: Sequence[float], spreads: np.ndarray) -> float:
     """The largest difference between sittings, as a logarithm; 0 if their own spread explains it."""
-    values = [float(_log_ratio(first[part], second[part])) for part in parts]
     lowest, highest = int(np.argmin(values)), int(np.argmax(values))
-    spreads = [float(_log_ratio(first[drawn[each]], second[drawn[each]]).std()) for each in (lowest, highest)]
     difference = values[highest] - values[lowest]
-    return difference if difference > 1.96 * widening * math.hypot(*spreads) else 0.0
+    return difference if difference > 1.96 * math.hypot(spreads[lowest], spreads[highest]) else 0.0

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from slimnet.benchmark.counts import batched
 from slimnet.benchmark.profile import OTHER, LayerTimes, Profile
 from slimnet.benchmark.runtimes.layer_timer import Forward, Key, LayerTimer
 from slimnet.benchmark.runtimes.table import find_runtime
-from slimnet.benchmark.turns import FEWEST_ROUNDS, WARM_UP_CALLS
+from slimnet.benchmark.turns import FEWEST_ROUNDS, WARM_UP_CALLS, Watch, looks
 from slimnet.errors import UsageError
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
@@ -29,7 +29,13 @@ def has_layers(cell: Cell) -> bool:
     return find_runtime(cell.runtime).layer_timers(cell.device) is not None
 
 
-def profile(contenders: Sequence[Contender], example: ExampleInputs | Inputs, cell: Cell, seconds: float) -> Profile:
+def profile(
+    contenders: Sequence[Contender],
+    example: ExampleInputs | Inputs,
+    cell: Cell,
+    seconds: float,
+    watch: Watch | None = None,
+) -> Profile:
     """The time of every layer in one setting, measured for about `seconds` in total.
 
     In torch a module's time is that of its forward without its submodules; the ops of containers are listed under the
@@ -47,14 +53,14 @@ def profile(contenders: Sequence[Contender], example: ExampleInputs | Inputs, ce
     with measurement_environment(cell), tempfile.TemporaryDirectory() as folder:
         timers = [make(contender, cell, inputs, Path(folder) / str(i)) for i, contender in enumerate(contenders)]
         check_alike(contenders, [timer.run for timer in timers], inputs, runtime)
-        warm = 1 + _take_turns(timers, seconds)
+        warm = 1 + _take_turns(timers, seconds, looks(time.perf_counter, seconds, watch))
         noted = [_averaged(timer.forwards()[warm:]) for timer in timers]
     names = tuple(contender.name for contender in contenders)
     rows = rows_of([timer.macs for timer in timers], noted)
     return Profile(cell.runtime, cell.batch, cell.threads, names, rows, cell.device)
 
 
-def _take_turns(timers: Sequence[LayerTimer], seconds: float) -> int:
+def _take_turns(timers: Sequence[LayerTimer], seconds: float, look: Callable[[], None] | None) -> int:
     """Run all timers, interleaved; returns the number of warm-up forwards of each."""
     for timer in timers:
         for _ in range(WARM_UP_CALLS):
@@ -64,6 +70,8 @@ def _take_turns(timers: Sequence[LayerTimer], seconds: float) -> int:
         for timer in timers if rounds % 2 else reversed(timers):
             timer.run()
         rounds += 1
+        if look is not None:
+            look()
     return WARM_UP_CALLS
 
 

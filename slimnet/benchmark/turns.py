@@ -67,7 +67,7 @@ def take_sittings(
     """
     timed, fewest = stopwatch or wall_clock(clock), -(-FEWEST_ROUNDS // SITTINGS)
     begin, most = clock(), MOST_ROUNDS // SITTINGS
-    looks = _looks(clock, seconds, watch)
+    look = looks(clock, seconds, watch)
     sittings = []
     for number in range(SITTINGS):
         if number:
@@ -77,7 +77,7 @@ def take_sittings(
         end = clock() + SITTING_SHARE * seconds
         rounds = _rounds(runs, repeats, timed, cpu, number)
         with collection_paused():
-            sittings.append(_until(rounds, end, clock, fewest, most, looks))
+            sittings.append(_until(rounds, end, clock, fewest, most, look))
     table = np.concatenate(sittings).transpose(1, 2, 0) * 1e3
     return Turns(table[0], None if cpu is None else table[1], tuple(map(len, sittings)))
 
@@ -144,8 +144,8 @@ def _rounds(
             yield times
 
 
-def _looks(clock: Clock, seconds: float, watch: Watch | None) -> Callable[[], None] | None:
-    """A function that tells `watch` the share of the time that has passed, now and then."""
+def looks(clock: Clock, seconds: float, watch: Watch | None) -> Callable[[], None] | None:
+    """A function that reports the share of the time that has passed to `watch`, at most twice a second."""
     if watch is None:
         return None
     begin = last = clock()

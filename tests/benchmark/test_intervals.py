@@ -96,6 +96,15 @@ def test_sittings_that_disagree_widen_the_interval():
     assert torn.high > 1.5 * 1.2
 
 
+def test_the_interval_spans_both_sittings():
+    """Times of which 8 in 12 are ten times as long in the first sitting, and none in the second."""
+    first, second = np.ones(24), np.ones(24)
+    first[:8] = 10.0
+    found = ratio_interval(first, second, (12, 12))
+    assert found.low <= 1.0 <= found.value
+    assert found.high >= 10.0 * (1 - 1e-9)
+
+
 def test_few_rounds_widen_the_interval():
     """Oracle: by hand. Student's t of 4 degrees of freedom is 2.776, the normal distribution's quantile 1.960."""
     assert intervals._student(4) == pytest.approx(2.776 / 1.960, rel=1e-3)

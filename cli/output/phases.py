@@ -1,0 +1,193 @@
+"""The progress of work in named phases, each with its share and all with the time that is left."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
+from slimnet_cli.output import terminal
+
+FIRST_LINE = 2.0
+"""Work that takes longer than so many seconds is reported, in a file as well."""
+REFRESHES_A_SECOND = 4.0
+"""Few, because what is measured meanwhile is disturbed by each."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of work: its name, and how long it takes.
+
+    `seconds` is None where it is not known; then it takes in proportion to its `weight` as long as others of which it
+    was not known.
+    """
+
+    name: str
+    seconds: float | None = None
+    weight: float = 1.0
+
+
+class TimeLeft:
+    """The time that is left of phases, from those that are done and the share of the current one."""
+
+    def __init__(self, phases: Sequence[Phase], clock: Callable[[], float]) -> None:
+        self.phases = phases
+        self.number, self.share = 0, 0.0
+        self._clock = clock
+        self._start = self._began = clock()
+        self._took: dict[int, float] = {}
+
+    def at(self, number: int, share: float = 0.0) -> None:
+        """Note how much of a phase is done; those before it are done as a whole."""
+        now = self._clock()
+        if number != self.number:
+            self._took[self.number] = now - self._began
+            self.number, self._began = number, now
+        self.share = min(1.0, max(0.0, share))
+
+    @property
+    def left(self) -> float | None:
+        """The seconds that are left; None if that cannot be said yet."""
+        pace = self._pace()
+        current, passed = self._expected(self.number, pace), self._clock() - self._began
+        if self.share:
+            current = passed / self.share
+        rest = [self._expected(number, pace) for number in range(self.number + 1, len(self.phases))]
+        expected = [current, *rest]
+        known = [each for each in expected if each is not None]
+        return max(0.0, sum(known) - passed) if len(known) == len(expected) else None
+
+    @property
+    def done(self) -> float | None:
+        """The share of all phases that is done, 0..1; None if that cannot be said yet."""
+        passed, left = self._clock() - self._start, self.left
+        return None if left is None else passed / (passed + left) if passed + left else 0.0
+
+    def _expected(self, number: int, pace: float | None) -> float | None:
+        phase = self.phases[number]
+        if phase.seconds is not None:
+            return phase.seconds
+        return None if pace is None else pace * phase.weight
+
+    def _pace(self) -> float | None:
+        """The seconds for a weight of one, by the phases that took as long as nobody knew before."""
+        seconds = weight = 0.0
+        took = dict(self._took)
+        if self.share:
+            took[self.number] = (self._clock() - self._began) / self.share
+        for number, each in took.items():
+            if self.phases[number].seconds is None:
+                seconds, weight = seconds + each, weight + self.phases[number].weight
+        return seconds / weight if weight else None
+
+
+class PhaseProgress:
+    """What shows the progress of phases; `show` is called with a note each time that something changes."""
+
+    def __init__(self, time_left: TimeLeft, show: Callable[[str], None]) -> None:
+        self._time_left, self._show = time_left, show
+
+    def at(self, number: int, share: float = 0.0, note: str = "") -> None:
+        """Show that so much of a phase is done, and a short status."""
+        self._time_left.at(number, share)
+        self._show(note)
+
+    def begin(self, name: str) -> None:
+        """Show that a phase begins; a name that is none of the phases is a status of the current one."""
+        names = [phase.name for phase in self._time_left.phases]
+        if name in names:
+            self.at(names.index(name))
+        else:
+            self.say(name)
+
+    def say(self, note: str) -> None:
+        """Show a short status of the current phase."""
+        self._show(note)
+
+    def counting(self, what: str) -> Callable[[int, int], None]:
+        """A progress callback of the current phase: "512 of 10,000 images"."""
+        return lambda done, total: self.at(
+            self._time_left.number, done / max(1, total), f"{what}{done:,} of {total:,} images"
+        )
+
+
+@contextlib.contextmanager
+def progress_of(what: str, phases: Sequence[Phase]) -> Iterator[PhaseProgress]:
+    """Show the progress of phases: in a terminal as a bar with the phase below it, otherwise in lines on stderr.
+
+    The first line comes after two seconds, one of a new phase two seconds after another, one of the same phase ten, and
+    later less often.
+    """
+    console, time_left = terminal.notes(), TimeLeft(phases, time.monotonic)
+    with terminal.quiet_libraries():
+        if console.is_terminal:
+            with _display(console, what, time_left) as show:
+                yield PhaseProgress(time_left, show)
+        else:
+            yield PhaseProgress(time_left, _lines(lambda words: console.print(words, soft_wrap=True), what, time_left))
+
+
+def _lines(say: terminal.Say, what: str, time_left: TimeLeft) -> Callable[[str], None]:
+    """A function that says the state in a line, if enough time has passed since the last one."""
+    begin = last = time.monotonic()
+    told: int | None = None
+
+    def show(note: str) -> None:
+        nonlocal last, told
+        now = time.monotonic()
+        again = terminal.SECONDS_BETWEEN_LINES * terminal.more_seldom(now - begin)
+        if now - last >= (again if told == time_left.number else FIRST_LINE):
+            last, told = now, time_left.number
+            say(line(what, time_left, note))
+
+    return show
+
+
+def line(what: str, time_left: TimeLeft, note: str = "") -> str:
+    """The state in one line: "Measuring: 3/8, 42 %, 3 min left, accuracy of dense by torch 12 %"."""
+    number = f"{what}: {time_left.number + 1}/{len(time_left.phases)}"
+    return ", ".join([number, *_figures(time_left), *_current(time_left, note)])
+
+
+def _figures(time_left: TimeLeft) -> list[str]:
+    """The share of all phases and the time left, if they are known."""
+    from slimnet.durations import in_two_units
+
+    done, left = time_left.done, time_left.left
+    if done is None or left is None:
+        return []
+    return [f"{100 * done:.0f} %", f"{in_two_units(max(1.0, left))} left"]
+
+
+def _current(time_left: TimeLeft, note: str) -> list[str]:
+    """The current phase, its share, and its status, which says the share as well if it counts."""
+    name, share = time_left.phases[time_left.number].name, time_left.share
+    return [f"{name} {100 * share:.0f} %" if share else name, *([note] if note else [])]
+
+
+@contextlib.contextmanager
+def _display(console: Console, what: str, time_left: TimeLeft) -> Iterator[Callable[[str], None]]:
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[figures]}", markup=False),
+        console=console,
+        transient=True,
+    )
+    task = bar.add_task(what, total=1.0, figures="")
+    with Live(bar, console=console, transient=True, refresh_per_second=REFRESHES_A_SECOND) as live:
+
+        def show(note: str) -> None:
+            number = f"{time_left.number + 1}/{len(time_left.phases)}"
+            figures = ", ".join(_figures(time_left))
+            bar.update(task, description=f"{what} {number}", completed=time_left.done or 0.0, figures=figures)
+            status = terminal.in_lines(", ".join(_current(time_left, note)), console.width)
+            live.update(Group(bar, Text(status, style="dim")))
+
+        yield show

@@ -1,0 +1,122 @@
+"""The progress of named phases, by a clock of our own: shares, time left, and lines in a file."""
+
+import io
+import json
+
+import pytest
+import slimnet_cli
+from bundles import onnx_file
+from rich.console import Console
+from slimnet_cli.output import phases, terminal
+from slimnet_cli.output.phases import Phase, TimeLeft, line, progress_of
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_phases_of_known_length_are_known_from_the_start():
+    """Oracle: by hand. 10 s and 30 s, of which 4 s have passed."""
+    clock = Clock()
+    left = TimeLeft([Phase("a", 10.0), Phase("b", 30.0)], clock)
+    clock.now = 4.0
+    left.at(0)
+    assert (left.left, left.done) == (36.0, 0.1)
+    clock.now = 12.0
+    left.at(1)
+    assert left.left == 30.0
+
+
+def test_the_share_of_a_phase_says_how_long_it_takes():
+    """Oracle: by hand. A quarter of a phase took 20 s, so the phase takes 80 s, and another of its kind as long."""
+    clock = Clock()
+    left = TimeLeft([Phase("accuracy of a"), Phase("accuracy of b"), Phase("latency", 5.0)], clock)
+    clock.now = 1.0
+    left.at(0)
+    assert (left.left, left.done) == (None, None), "nothing is known of the passes yet"
+    clock.now = 20.0
+    left.at(0, 0.25)
+    assert left.left == pytest.approx(60 + 80 + 5)
+    clock.now = 80.0
+    left.at(1)
+    assert left.left == pytest.approx(80 + 5)
+    clock.now = 100.0
+    left.at(1, 0.5)
+    assert left.left == pytest.approx(20 + 5), "the second one is quicker"
+
+
+def test_phases_take_in_proportion_to_their_weight():
+    """Oracle: by hand. A weight of 1 took 3 s, so one of 4 takes 12; what takes longer has no time left."""
+    clock = Clock()
+    left = TimeLeft([Phase("plan"), Phase("exports", weight=4.0)], clock)
+    clock.now = 3.0
+    left.at(1)
+    assert left.left == pytest.approx(12)
+    clock.now = 100.0
+    assert left.left == 0.0
+
+
+def test_a_line_begins_with_what_matters_at_80_columns():
+    clock = Clock()
+    left = TimeLeft([Phase("accuracy of dense by torch"), Phase("latency on onnxruntime, batch 32", 4.0)], clock)
+    clock.now = 90.0
+    left.at(0, 0.5)
+    assert line("Measuring", left, "5,000 of 10,000 images") == (
+        "Measuring: 1/2, 49 %, 1 min 34 s left, accuracy of dense by torch 50 %, 5,000 of 10,000 images"
+    )
+    assert len(line("Measuring", left).partition(", accuracy")[0]) < 40
+
+
+def test_lines_in_a_file_come_after_two_seconds_and_with_each_phase(monkeypatch, capsys):
+    clock = Clock()
+    monkeypatch.setattr(phases.time, "monotonic", clock)
+    with progress_of("Work", [Phase("a", 20.0), Phase("b", 20.0)]) as progress:
+        for second in range(40):
+            clock.now = second + 0.5
+            progress.at(second // 20, (clock.now % 20) / 20)
+    told = capsys.readouterr()
+    lines = told.err.splitlines()
+    assert told.out == ""
+    assert lines[0] == "Work: 1/2, 6 %, 38 s left, a 12 %"
+    assert [each.split(",")[0] for each in lines] == ["Work: 1/2"] * 2 + ["Work: 2/2"] * 2
+    assert lines[-1].endswith("b 52 %")
+
+
+def test_short_work_says_nothing(capsys):
+    with progress_of("Work", [Phase("a"), Phase("b")]) as progress:
+        progress.at(0, 0.5)
+        progress.begin("b")
+        progress.counting("")(3, 4)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_shows_the_bar_and_the_phase(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        terminal, "notes", lambda: Console(file=screen, force_terminal=True, width=80, color_system=None)
+    )
+    with progress_of("Measuring", [Phase("accuracy of dense by torch", 60.0), Phase("b", 20.0)]) as progress:
+        progress.at(0, 0.25, "512 of 2,048 images")
+    shown = screen.getvalue()
+    assert "Measuring 1/2" in shown
+    assert "left" in shown
+    assert "accuracy of dense by torch 25 %, 512 of 2,048 images" in shown
+
+
+def test_benchmark_names_what_it_measures_and_keeps_results_clean(tmp_path, capsys, monkeypatch):
+    """Each line is due at once; progress is on stderr, and stdout is one JSON document."""
+    monkeypatch.setattr(phases, "FIRST_LINE", 0.0)
+    monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0.0)
+    net = str(onnx_file(tmp_path / "net.onnx"))
+    quick = ["--seconds", "0.05", "--batch", "1", "--threads", "1", "--runtime", "onnxruntime", "--layers", "--json"]
+    assert slimnet_cli.run(["benchmark", f"a={net}", f"b={net}", *quick]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["latencies"]
+    assert "Measuring: 1/2, " in told.err
+    assert "latency on onnxruntime, batch 1, 1 thread" in told.err
+    assert "Measuring: 2/2, " in told.err
+    assert "layers on onnxruntime, batch 1, 1 thread" in told.err
