@@ -16,6 +16,7 @@ from slimnet.methods.batchnorm_estimate import recalibrated
 from slimnet.methods.batchnorm_measure import measured
 from slimnet.methods.candidates import Channels, can_be_masked, sibling
 from slimnet.methods.filter_norms import by_output
+from slimnet.methods.refit import Watch, refit_weights
 from slimnet.modules.copying import copy_with
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
 from slimnet.modules.loaders import RepeatedLoader
@@ -70,24 +71,27 @@ def silenced(
     *,
     recalibrate: bool = True,
     images: Iterable[Any] | None = None,
+    refit: bool = False,
 ) -> nn.Module:
     """The masked network: a copy in which every chosen channel is exactly 0 after its BatchNorm.
 
     The filter and bias of a chosen channel are set to zero, and so are γ and β of every BatchNorm that reads it, or
     that scales a channel all of whose writers are chosen (as in a residual stream). With `recalibrate` the BatchNorms
     downstream of its readers get the mean and variance without the masked channels, estimated from the other BatchNorms
-    (see `recalibrated`), or measured on `images`, a hundred or more without labels (see `measured`). `model` is not
-    modified.
+    (see `recalibrated`), or measured on `images`, a hundred or more without labels (see `measured`). With `refit` the
+    remaining weights are fitted on these images instead (see `refit_weights`), which is slower and much closer to the
+    dense network. `model` is not modified.
 
     Raises:
         UsageError: the selection contains a layer or a channel that the network does not have, or a layer whose weight
-            is computed, or BatchNorms cannot be measured on these images.
+            is computed, or BatchNorms cannot be measured on these images, or there are none to fit weights on.
         TraceError, InputError: as `slimnet.slim` does.
     """
+    check_correction(images, recalibrate=recalibrate, refit=refit)
     given = check_inputs(model, inputs)
     channels = Channels.of(model, given)
     quiet = silence(model, channels, selection, shared=False)
-    return mask_and_recalibrate(model, quiet, given, channels, selection, images) if recalibrate else quiet
+    return corrected(model, quiet, given, channels, selection, images, refit) if recalibrate else quiet
 
 
 def remove_selected(
@@ -99,13 +103,16 @@ def remove_selected(
     round_to: int | Mapping[str, int] | None = None,
     recalibrate: bool = True,
     images: Iterable[Any] | None = None,
+    refit: bool = False,
+    watch: Watch | None = None,
     tolerance: float | None = None,
     float64: bool = False,
 ) -> Slimmed:
     """Remove the selected channels: mask them in a copy, and slim that copy exactly.
 
     With `recalibrate` the masked network's BatchNorm statistics are re-estimated without the removed channels, which
-    needs no data and makes the error before fine-tuning much lower; with `images`, as in `silenced`, it is still lower.
+    needs no data and makes the error before fine-tuning much lower; with `images`, as in `silenced`, it is still lower,
+    and with `refit` the lowest. `watch` is called with the number of layers fitted so far and of all.
     The certificate is against the masked network, not against `model`, since a method selects live channels. If all
     selected channels were dead anyway, the two are the same. A criterion that needs data is measured on `loader`. The
     other arguments are those of `slimnet.slim`.
@@ -116,11 +123,12 @@ def remove_selected(
     """
     if require_criterion(selection.criterion, with_data=loader is not None).needs_data and loader is not None:
         loader = RepeatedLoader(loader)
+    check_correction(images, recalibrate=recalibrate, refit=refit)
     given = check_inputs(model, inputs)
     channels = Channels.of(model, given)
     quiet = silence(model, channels, selection)
     if recalibrate:
-        quiet = mask_and_recalibrate(model, quiet, given, channels, selection, images)
+        quiet = corrected(model, quiet, given, channels, selection, images, refit, watch)
     narrow, plan = operated(quiet, given, selection, round_to, loader)
     slimmed = certify_or_raise(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
     reference = SILENCED if selection.count else DENSE
@@ -174,16 +182,32 @@ def operated(
     return plan_and_apply(quiet, inputs, find, as_rounding(round_to))
 
 
-def mask_and_recalibrate(
+def check_correction(images: Iterable[Any] | None, *, recalibrate: bool, refit: bool) -> None:
+    """Refuse a fit without images, or in a network that is to be left as the mask leaves it.
+
+    Raises:
+        UsageError: either.
+    """
+    if refit and images is None:
+        raise UsageError("weights are fitted on images; give images=, a few hundred without labels")
+    if refit and not recalibrate:
+        raise UsageError("refit=True corrects the network, recalibrate=False leaves it alone; choose one")
+
+
+def corrected(
     model: nn.Module,
     quiet: nn.Module,
     inputs: Inputs,
     channels: Channels,
     selection: Selection,
     images: Iterable[Any] | None,
+    refit: bool = False,
+    watch: Watch | None = None,
 ) -> nn.Module:
-    """The masked network with BatchNorm statistics re-estimated without the removed channels."""
+    """The masked network with BatchNorm statistics re-estimated without the removed channels, or weights fitted."""
     masked = wholly_chosen(channels, selection)
+    if refit and images is not None:
+        return refit_weights(model, quiet, channels, images, watch) if masked.any() else quiet
     estimated = recalibrated(quiet, inputs, channels, masked, selection.threshold)
     if images is None or not masked.any():
         return estimated
