@@ -1,17 +1,20 @@
 """Error against MACs of a published ResNet-56 on the whole CIFAR-10 test set, for every method and the rival engine.
 
 The checkpoint is akamaster's ResNet-56 (resnet56-4bfd9763.th), whose images are normalised as ImageNet's. Each method
-ranks channels, the same surgery removes the fewest that bring the network within a budget of MACs and tells the
-BatchNorms what is gone, and the error on the 10,000 test images is measured, as it is and, at some budgets, after a
-short fine-tuning that is the same for all, and for the most telling after a longer one too. The published methods are
-there a second time, "plain": as in their papers the BatchNorms stay as they were. Two are there with BatchNorms
-"measured" on 256 training images without labels, where otherwise they are estimated without any data.
+ranks channels, the same surgery removes the fewest that bring the network within a budget of MACs, the statistics of
+BatchNorms are re-estimated without them, and the error on the 10,000 test images is measured, as it is and, at some
+budgets, after a short fine-tuning that is the same for all, and for the most telling after a longer one too. The
+published methods are there a second time, "plain": as in their papers the BatchNorms stay as they were. Two are there
+with BatchNorms "measured" on 256 training images without labels, where otherwise they are estimated without any data.
+In the rows called "fitted" the remaining weights are fitted to the dense network's activations on such images, or,
+"fitted without data", on 128 images that are made from the statistics of its BatchNorms.
 torch-pruning's own pruners choose and cut by themselves, to the same MACs: see rivals.py. Li et al.'s recipes A and B
 are single points.
 
 Networks are tested in bfloat16 with BatchNorm folded into the convolutions, and images whose two best scores are
 closer than a twentieth of the largest one are looked at again in float32, so that predictions are those of float32 at a
-third of the time; for the dense network both are computed and must agree on every image. Fine-tuning computes in
+third of the time (with --float32 all in float32, which is faster where the processor does not multiply in bfloat16);
+for the dense network both are computed and must agree on every image. Fine-tuning computes in
 bfloat16 over float32 weights. Every point is tested first, and fine-tuned after that.
 
     python benchmarks/resnet56_curves.py CHECKPOINT CIFAR10.npz [--iterations 100] [--out FILE.json]
@@ -27,7 +30,7 @@ import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,7 @@ from slimnet.methods import (
     remove_selected,
     score_channels,
     select_within_budget,
+    synthesise_images,
 )
 from slimnet.methods.batchnorm_measure import ENOUGH
 from slimnet.storage.files import whole_file
@@ -66,9 +70,12 @@ LONGER = (("implicit", 0.5), ("li2017", 0.5), ("implicit", 0.4), ("li2017", 0.4)
 """Points that are fine-tuned for longer as well, the most telling first."""
 PUBLISHED = ("ResNet-56-A", "ResNet-56-B")
 PLAIN = ", plain"
-"""Behind the name of a method: what it chooses is removed as its paper does, and no BatchNorm is told."""
+"""Behind the name of a method: what it chooses is removed as its paper does, and no BatchNorm is re-estimated."""
 MEASURED = ", measured"
 """Behind the name of a method: BatchNorms are measured on some training images, without labels."""
+FITTED, MADE = ", fitted", ", fitted without data"
+"""Behind the name of a method: weights are fitted on some training images, without labels, or on images made here."""
+BEHIND = (PLAIN, MEASURED, FITTED, MADE)
 OTHERS = tuple(method for method in METHODS if method != "implicit")
 FOLDER = Path(__file__).parent
 PLOT = FOLDER.parent / "docs" / "resnet56-curves.svg"
@@ -93,10 +100,10 @@ Job = tuple[Callable[..., dict[str, Any]], tuple[str, float | None]]
 class Bench:
     """The network, its data, and how a slim network is judged."""
 
-    def __init__(self, checkpoint: str, data: str, recipe: Recipe, longer: Recipe) -> None:
+    def __init__(self, checkpoint: str, data: str, recipe: Recipe, longer: Recipe, *, float32: bool = False) -> None:
         self.model = slimnet.load_checkpoint(checkpoint, ARCH).eval()
         self.data = normalised(load_data(data), "imagenet")
-        self.recipe, self.longer = recipe, longer
+        self.recipe, self.longer, self.float32 = recipe, longer, float32
         self.inputs, _ = next(self.data.batches("test", 8))
         self.macs = rivals.counted(self.model, self.inputs[:1])
 
@@ -107,6 +114,8 @@ class Bench:
     @torch.no_grad()
     def predictions(self, model: nn.Module) -> torch.Tensor:
         """The class of every test image `(N,)`: in bfloat16 where that is beyond doubt, else in float32."""
+        if self.float32:
+            return self.certain_predictions(model)
         model, quick = model.eval(), in_bfloat16(model)
         found = []
         for images, _ in self.data.batches("test", 200):
@@ -135,6 +144,20 @@ class Bench:
         batches = itertools.islice(self.data.batches("train", 64), 8)
         return score_channels(method, self.model, self.inputs, batches=batches)
 
+    def correction(self, method: str) -> dict[str, Any]:
+        """How the slim network makes up for what was removed, as arguments of `remove_selected`."""
+        if method.endswith(PLAIN):
+            return {"recalibrate": False}
+        if method.endswith(MADE):
+            return {"images": synthesise_images(self.model, self.inputs), "refit": True}
+        shown = self.data.sample(ENOUGH) if method.endswith((MEASURED, FITTED)) else None
+        return {"images": shown, "refit": method.endswith(FITTED)}
+
+
+def bare(method: str) -> str:
+    """The name of a method without what is behind it."""
+    return method.partition(",")[0] if method.endswith(BEHIND) else method
+
 
 def in_bfloat16(model: nn.Module) -> nn.Module:
     """A copy with BatchNorm folded into the convolutions, in bfloat16."""
@@ -153,8 +176,8 @@ def points() -> Iterator[tuple[str, float | None]]:
     """Every point of every curve: the method, and the share of the MACs that it may leave."""
     for method in ("dense", "implicit, exact", *PUBLISHED):
         yield method, None
-    told = ("implicit" + MEASURED, "li2017" + MEASURED)
-    for method in ("implicit", *OTHERS, *told, *(method + PLAIN for method in OTHERS), *rivals.PRUNERS):
+    helped = ["implicit" + MEASURED, "li2017" + MEASURED, "implicit" + FITTED, "li2017" + FITTED, "implicit" + MADE]
+    for method in ("implicit", *OTHERS, *helped, *(method + PLAIN for method in OTHERS), *rivals.PRUNERS):
         for budget in BUDGETS:
             yield method, budget
 
@@ -174,12 +197,8 @@ def network(bench: Bench, method: str, budget: float | None) -> tuple[nn.Module,
         chosen = published(method, bench.model, bench.inputs)
         slimmed = remove_selected(bench.model, bench.inputs, chosen, recalibrate=False)
     else:
-        ranking = bench.ranking(method.removesuffix(PLAIN).removesuffix(MEASURED))
-        chosen = select_within_budget(bench.model, bench.inputs, ranking, Budget("macs", budget))
-        shown = bench.data.sample(ENOUGH) if method.endswith(MEASURED) else None
-        slimmed = remove_selected(
-            bench.model, bench.inputs, chosen, recalibrate=not method.endswith(PLAIN), images=shown
-        )
+        chosen = select_within_budget(bench.model, bench.inputs, bench.ranking(bare(method)), Budget("macs", budget))
+        slimmed = remove_selected(bench.model, bench.inputs, chosen, **bench.correction(method))
     plan = slimmed.plan
     return slimmed.model, {
         "macs": plan.macs_after,
@@ -290,12 +309,18 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def stroke(row: dict[str, Any]) -> dict[str, Any]:
-    """How a method is drawn: stars are single points, dashes the rival's, dots what is plain, diamonds measured."""
+    """How a method is drawn.
+
+    Stars are single points, dashes the rival's, dots what is plain, diamonds what is
+    measured, triangles what is fitted.
+    """
     method = row["method"]
-    colour = COLOURS[method.removesuffix(PLAIN).removesuffix(MEASURED)]
+    colour = COLOURS[bare(method)]
     style = {"marker": "o", "markersize": 4, "linewidth": 1.4, "color": colour}
     if method.endswith(MEASURED):
         style |= {"marker": "D", "linewidth": 2.4}
+    if method.endswith((FITTED, MADE)):
+        style |= {"marker": "^" if method.endswith(FITTED) else "v", "markersize": 6, "linewidth": 2.8}
     if method.endswith(PLAIN):
         style |= {"linestyle": (0, (1, 2)), "markersize": 2}
     if method in rivals.PRUNERS:
@@ -313,6 +338,9 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--longer", type=int, default=500, help="iterations of the longer fine-tuning, along a cosine")
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--only", action="append", default=[], help="this method alone; may be given several times")
+    parser.add_argument("--untuned", action="store_true", help="no fine-tuning")
+    parser.add_argument("--float32", action="store_true", help="test in float32 throughout")
     parser.add_argument("--table", action="store_true", help="print what is in the output file and compute nothing")
     parser.add_argument("--out", type=Path, default=FOLDER / "results" / "resnet56_curves.json")
     options = parser.parse_args()
@@ -323,35 +351,48 @@ def main() -> None:
             ARCH, "cifar10", options.iterations, batch_size=64, lr=options.lr, flips=True, crop=4, precision="bf16"
         )
         longer = dataclasses.replace(recipe, iterations=options.longer, lr=10 * options.lr, cosine=True)
-        compute(Bench(options.checkpoint, options.data, recipe, longer), results, options.out)
+        bench = Bench(options.checkpoint, options.data, recipe, longer, float32=options.float32)
+        compute(bench, results, options.out, options.only, tune=not options.untuned)
         draw(results, PLOT)
     print(table(results))
 
 
-def compute(bench: Bench, results: dict[str, Any], out: Path) -> None:
-    """Add what is missing to the results."""
+def compute(bench: Bench, results: dict[str, Any], out: Path, only: Sequence[str], *, tune: bool) -> None:
+    """Add what is missing to the results, of the methods asked for, each with where it was computed."""
     settings = {
         "recipe": dataclasses.asdict(bench.recipe),
         "longer": dataclasses.asdict(bench.longer),
         "threads": 1,
         "images": len(bench.data.y_test),
     }
-    if results["points"] and any(results.get(name) != json.loads(json.dumps(settings))[name] for name in settings):
+    if results["points"] and not all(agrees(results.get(name), settings[name]) for name in settings):
         sys.exit(f"{out} was computed with other settings; name another file with --out")
     results |= settings
     if "rival_as_it_is" not in results:
         results["rival_as_it_is"] = {
             name: rivals.crash(name, bench.model, bench.inputs[:1]) or "runs" for name in rivals.PRUNERS
         }
-    known = results["points"]
-    work: list[Job] = [(point, each) for each in points() if key(*each) not in known]
-    work += [(tuned, each) for each in points() if to_tune(*each) and "finetuned" not in known.get(key(*each), {})]
-    work += [(tuned_longer, each) for each in LONGER if "longer" not in known.get(key(*each), {})]
+    known, asked = results["points"], [each for each in points() if not only or each[0] in only]
+    work: list[Job] = [(point, each) for each in asked if key(*each) not in known]
+    if tune:
+        work += [(tuned, each) for each in asked if to_tune(*each) and "finetuned" not in known.get(key(*each), {})]
+        work += [(tuned_longer, each) for each in LONGER if "longer" not in known.get(key(*each), {})]
+    here = dict(environment().rows())
+    results.setdefault("environment", here)
     for number, (job, each) in enumerate(work, 1):
         print(f"{number}/{len(work)} {job.__name__} {key(*each)}", file=sys.stderr, flush=True)
         known[key(*each)] = known.get(key(*each), {}) | job(bench, *each)
-        results["environment"] = dict(environment().rows())
+        if here["Processor"] != results["environment"]["Processor"] or bench.float32:
+            known[key(*each)] |= {"processor": here["Processor"], "float32": bench.float32}
         write(out, results)
+
+
+def agrees(stored: Any, now: Any) -> bool:
+    """Whether settings are those that were stored; ones that there were not yet have no effect at their defaults."""
+    if isinstance(stored, dict):
+        now = json.loads(json.dumps(now))
+        return all(now.get(name) == value for name, value in stored.items())
+    return bool(stored == now)
 
 
 def to_tune(method: str, budget: float | None) -> bool:

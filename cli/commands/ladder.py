@@ -107,6 +107,7 @@ def ladder(
             "method": method,
             "recalibrate": True,
             "measured_on": ENOUGH if images is not None else 0,
+            "refit": images is not None,
         }
 
         def watch(name: str, images_done: int, of: int) -> None:

@@ -116,8 +116,9 @@ def slim(
     on the test images.
 
     With a budget, live channels are removed as well, those with the lowest importance per cost first. That is no
-    longer exact, and the accuracy shown is that before any fine-tuning. BatchNorm statistics are re-estimated without
-    the removed channels: measured on a few training images of --data, or estimated without data.
+    longer exact, and the accuracy shown is that before any fine-tuning. The remaining weights are fitted to the dense
+    network's activations on a few training images of --data, without labels, or with --refit on images made from
+    BatchNorm statistics; without either, BatchNorm statistics are estimated without the removed channels.
     """
     source = find_source(checkpoint, network)
     if output.out is None and not output.dry_run:
@@ -198,8 +199,8 @@ def _write_bundle(
     if lines := width_lines(slimmed.plan):
         console.print("\n" + "\n".join(line.removeprefix("  ") for line in lines), soft_wrap=True)
     if selection is not None:
-        shown = 0 if target is None else target.shown(images)
-        console.print(f"\n{warning(selection, accuracies is not None, shown)}", soft_wrap=True)
+        correction = "" if target is None else target.correction_in_words(images)
+        console.print(f"\n{warning(selection, accuracies is not None, correction)}", soft_wrap=True)
     if latency := slimmed.certificate.latency:
         console.print(f"\n{latency}", soft_wrap=True)
         if latency.missed:
@@ -233,7 +234,7 @@ def _slimmed(
 
         return slim_found(dense, example, find, round_to=round_to, **limits), None
     selection = target.choose(dense, example, images, removing)
-    limits["images"] = target.sample(images)
+    limits |= target.correction(dense, example, images, say)
     return remove_selected(dense, example, selection, round_to=removing.multiple, **limits), selection
 
 

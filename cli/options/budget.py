@@ -12,7 +12,7 @@ from slimnet_cli.options.groups import in_group
 from slimnet_cli.options.shared import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     import torch
     from slimnet_cli.options.removal import Removing
@@ -45,7 +45,13 @@ OPTIONS = (
         "--measure-on",
         type=click.IntRange(0),
         metavar="N",
-        help="Training images of --data, without labels, for BatchNorm statistics; 0: estimate.  [default: 256]",
+        help="Training images of --data, without labels, for --refit and BatchNorm statistics.  [default: 256]",
+    ),
+    budget(
+        "--refit/--no-refit",
+        default=None,
+        help="Fit the remaining weights to the dense network's activations on these images, or without any on images "
+        "made from BatchNorm statistics.  [default: with images]",
     ),
     budget("--method", help=f"How channels are ranked: implicit, li2017, liu2017, ...  [default: {METHOD}]"),
 )
@@ -53,13 +59,17 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Target:
-    """The fraction of the dense network to keep, the ranking of channels, and the measurement of latency."""
+    """The fraction of the dense network to keep, the ranking of channels, and how what is left makes up for the rest.
+
+    `refit` is whether weights are fitted; None leaves that to whether there are images.
+    """
 
     unit: Unit
     left: float
     method: str = METHOD
     runtime: str | None = None
     measure_on: int | None = None
+    refit: bool | None = None
 
     @property
     def budget(self) -> Budget:
@@ -115,16 +125,57 @@ class Target:
         return replace(slimmed, certificate=replace(slimmed.certificate, latency=found))
 
     def shown(self, images: ImageData | None) -> int:
-        """The number of images on which BatchNorm statistics are measured; 0 if they are estimated."""
+        """The number of training images on which the network is corrected; 0 without any."""
         from slimnet.methods.batchnorm_measure import ENOUGH
 
         wanted = ENOUGH if self.measure_on is None else self.measure_on
         return 0 if images is None else min(wanted, len(images.x_train))
 
-    def sample(self, images: ImageData | None) -> Iterator[torch.Tensor] | None:
-        """The images on which BatchNorm statistics are measured; None if they are estimated."""
-        count = self.shown(images)
-        return images.sample(count) if images is not None and count else None
+    def fits(self, images: ImageData | None) -> bool:
+        """Whether weights are fitted."""
+        return self.shown(images) > 0 if self.refit is None else self.refit
+
+    def correction(
+        self, dense: nn.Module, example: torch.Tensor, images: ImageData | None, say: terminal.Say
+    ) -> dict[str, Any]:
+        """How `remove_selected` corrects the network, as its arguments; images are made where they are needed.
+
+        Raises:
+            UsageError: images are needed, there are none, and none can be made for this network.
+        """
+        from slimnet.methods import synthesise_images
+
+        given: dict[str, Any] = {"images": None}
+        if images is not None and self.shown(images):
+            given["images"] = images.sample(self.shown(images))
+        elif self.refit:
+            making = steps_left(say, "making images", "steps")
+            given["images"] = synthesise_images(dense, example, watch=making)
+        if self.fits(images):
+            given |= {"refit": True, "watch": steps_left(say, "fitting weights", "layers")}
+        return given
+
+    def correction_in_words(self, images: ImageData | None) -> str:
+        """A sentence about the images that the network was corrected on; "" where there were none."""
+        shown = self.shown(images)
+        if self.fits(images):
+            source = f"{shown:,} training images, without labels" if shown else "images made from BatchNorm statistics"
+            return f"The remaining weights were fitted on {source}."
+        return f"BatchNorm statistics were measured on {shown:,} training images, without labels." if shown else ""
+
+
+def steps_left(say: terminal.Say, what: str, unit: str) -> Callable[[int, int], None]:
+    """A progress callback that prints "fitting weights: 12 of 55 layers, 40 s left"."""
+    from slimnet_cli.output.terminal import Pace
+
+    paces: list[Pace] = []
+
+    def show(done: int, total: int) -> None:
+        if not paces:
+            paces.append(Pace(total))
+        say(", ".join(filter(None, (f"{what}: {done:,} of {total:,} {unit}", paces[0].left(done)))))
+
+    return show
 
 
 def ranked(
@@ -144,10 +195,12 @@ def target_options(command: Command) -> Command:
     """Add the options; the command gets them as one `target`, None without a budget."""
 
     @functools.wraps(command)
-    def with_target(runtime: str | None, method: str | None, measure_on: int | None, **given: Any) -> Any:
+    def with_target(
+        runtime: str | None, method: str | None, measure_on: int | None, refit: bool | None, **given: Any
+    ) -> Any:
         fractions = {unit: given.pop(f"target_{unit}") for unit in UNITS}
         found = [
-            Target(unit, left, method or METHOD, runtime, measure_on)
+            Target(unit, left, method or METHOD, runtime, measure_on, refit)
             for unit, left in fractions.items()
             if left is not None
         ]
@@ -157,6 +210,8 @@ def target_options(command: Command) -> Command:
             raise click.UsageError("--method ranks channels for a budget; give one, such as --target-macs 0.5")
         if measure_on is not None and not found:
             raise click.UsageError("--measure-on is for a network at a budget; give one, such as --target-macs 0.5")
+        if refit is not None and not found:
+            raise click.UsageError("--refit is for a network at a budget; give one, such as --target-macs 0.5")
         if runtime and fractions["latency"] is None:
             raise click.UsageError("--runtime is for --target-latency; give that too")
         return command(target=found[0] if found else None, **given)
@@ -164,16 +219,16 @@ def target_options(command: Command) -> Command:
     return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_target)
 
 
-def warning(selection: Selection, measured: bool, shown: int = 0) -> str:
+def warning(selection: Selection, measured: bool, correction: str = "") -> str:
     """The note that a network at a budget is not exact, or that dead channels alone met the budget.
 
-    `measured` is whether the accuracy was measured, `shown` the number of images on which BatchNorms were.
+    `measured` is whether the accuracy was measured, `correction` what is to be said of the images for that.
     """
     if not selection.count:
         return "Dead channels alone meet the budget: this is exact."
     cost = "the accuracy above is before any fine-tuning" if measured else "see what that costs with --data"
-    statistics = f" BatchNorm statistics were measured on {shown:,} training images, without labels." if shown else ""
-    return (
+    note = (
         f"This is not exact: {selection.count:,} live channels were removed, chosen by "
-        f"{selection.method}. The certificate compares with the network in which they are masked; {cost}.{statistics}"
+        f"{selection.method}. The certificate compares with the network in which they are masked; {cost}."
     )
+    return f"{note} {correction}".rstrip()

@@ -5,6 +5,7 @@ from slimnet.methods.li2017_recipes import RECIPES, published
 from slimnet.methods.network_slimming import Pass, passes
 from slimnet.methods.remove import Selection, plan_for, remove_selected, silenced
 from slimnet.methods.scores import METHODS, Ranking, score_channels
+from slimnet.methods.synthetic_images import synthesise_images
 
 __all__ = [
     "METHODS",
@@ -20,4 +21,5 @@ __all__ = [
     "score_channels",
     "select_within_budget",
     "silenced",
+    "synthesise_images",
 ]

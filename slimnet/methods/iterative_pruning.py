@@ -75,7 +75,7 @@ class LadderRecord:
 class Ladder:
     """The folder of a network's rungs, and their creation; all of them share the `conditions`.
 
-    With `images`, BatchNorm statistics are measured on training images without labels. `watch` is called with the name
+    With `images`, the remaining weights are fitted on training images without labels. `watch` is called with the name
     of the current rung, the number of test images so far, and their total.
     """
 
@@ -127,7 +127,8 @@ class Ladder:
             return self.keep(kept, Rung(name, note=f"the rung {EXACT} is within it"))
         loader = None if self.images is None else Batches(self.images, progress=self.counting(name))
         shown = None if self.images is None else self.images.sample(ENOUGH)
-        slimmed = remove_selected(self.model, self.inputs, selection, loader=loader, images=shown)
+        fitted = shown is not None and selection.count > 0
+        slimmed = remove_selected(self.model, self.inputs, selection, loader=loader, images=shown, refit=fitted)
         rung = described(
             name,
             slimmed.model,

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 import slimnet
 from slimnet.errors import UsageError
-from slimnet.methods import Selection, remove_selected, silenced
+from slimnet.methods import Selection, remove_selected, silenced, synthesise_images
+from slimnet.methods.batchnorm_measure import statistics
 from slimnet.methods.candidates import Channels
 from slimnet.methods.refit import added_outputs, fitted_layers, refit_weights, unfolded
 from slimnet.modules.example_inputs import Inputs
@@ -208,3 +209,39 @@ def test_misuse(trained):
         remove_selected(trained, images(2), SOME, images=[images(4)], refit=True, recalibrate=False)
     with pytest.raises(UsageError, match="no images"):
         silenced(trained, images(2), SOME, images=[], refit=True)
+
+
+def test_images_made_from_statistics_have_them(trained):
+    """Oracle: the means and variances of the BatchNorms' inputs on the images, against the stored ones."""
+    made = synthesise_images(trained, images(2), 64, steps=60)
+    assert [tuple(batch.shape) for batch in made] == [(32, 2, 10, 10)] * 2
+    assert all(
+        torch.equal(one, other) for one, other in zip(made, synthesise_images(trained, images(2), 64), strict=True)
+    )
+    distances = []
+    for shown in (torch.cat(made), 4 * images(64)):
+        found = statistics(trained, [Inputs.of(shown)])
+        norms = {name: trained.get_submodule(name) for name in found}
+        shifts = [
+            (found[name].mean - norm.running_mean.numpy()) ** 2 / norm.running_var for name, norm in norms.items()
+        ]
+        distances.append(sum(float(each.mean()) for each in shifts))
+    assert distances[0] < 0.05 < distances[1]
+
+
+def test_a_fit_on_made_images_is_better_than_an_estimate(trained):
+    other = images(64, seed=2)
+    made = synthesise_images(trained, other)
+    plain = silenced(trained, other, SOME)
+    fitted = silenced(trained, other, SOME, images=made, refit=True)
+    with torch.no_grad():
+        wanted = trained(other)
+        before, after = ((model(other) - wanted).square().mean() for model in (plain, fitted))
+    assert after < before
+
+
+def test_no_images_can_be_made(trained):
+    with pytest.raises(UsageError, match="has none"):
+        synthesise_images(nn.Conv2d(2, 3, 3), images(2))
+    with pytest.raises(UsageError, match="whose only input are images"):
+        synthesise_images(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval(), torch.zeros(2, 3))
