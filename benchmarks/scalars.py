@@ -53,7 +53,7 @@ def table(results: dict[str, Any]) -> str:
     main, supplementary, *others = read(results)
     parts = []
     for figure in (main, supplementary):
-        image = f"![{figure.title}](results/{drawing_name(figure)})"
+        image = f"![{figure.title}](../results/{drawing_name(figure)})"
         parts += [f"**{figure.title}**", image, halves(figure)]
     parts.append(bullets(claims(main)))
     for figure in others:

@@ -1,4 +1,4 @@
-"""benchmarks/README.md, made from the results: every table with what it was measured on.
+"""benchmarks/README.md and benchmarks/tables, made from the results: every table with what it was measured on.
 
 python benchmarks/tables.py
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import census
+import claims
 import cost_aware
 import decoding
 import gpu
@@ -23,6 +24,7 @@ import surgery_speed
 import train_throughput
 
 FOLDER = Path(__file__).parent
+MADE = "<!-- Made by tables.py from results; do not edit. -->"
 
 SECTIONS = (
     (
@@ -91,16 +93,18 @@ SECTIONS = (
         "behind a double arrow after 500, from 1e-2 along a cosine. "
         "`implicit` ranks by what a channel means to its readers, over what it costs; `liu2017` by |γ|, and `li2017` "
         "by Li et al.'s |F| on the channels between the two convolutions of a block. After the removal every BatchNorm "
-        "gets the mean and variance of what it still hears, estimated from the other BatchNorms without data; in the "
-        "rows called measured it is measured on 256 training images without labels, and the rows called plain leave "
-        "them alone, as the papers do. That matters more than the method: at half of the MACs every "
+        "gets the mean and variance of the remaining channels, estimated from the other BatchNorms without data. In "
+        "the rows called measured they are measured on 256 training images without labels, and the rows called plain "
+        "leave them alone, as the papers do. In the rows called fitted the remaining weights are fitted to the dense "
+        "network's activations by least squares, on the same images or, without data, on 128 images that are made from "
+        "the statistics of the BatchNorms. The correction matters more than the method: at half of the MACs every "
         "plain one errs twice as often or can no longer do anything; fine-tuning measures the statistics anew and "
         "makes up for it. Next to `li2017` with the same help `implicit` is level at 90 %, better by more and more "
         "below, and better after fine-tuning, the less the longer that is. Which of some rankings it is was decided "
         "on training images with a ResNet-20 and a small network of its own; these test images were looked at for the "
         "last one only. torch-pruning's pruners choose and cut by themselves, with their own settings, on the same "
         "function.\n\n"
-        "![Error against MACs](../docs/resnet56-curves.svg)",
+        "![Error against MACs](../../docs/resnet56-curves.svg)",
         resnet56_curves.table,
     ),
     (
@@ -181,17 +185,24 @@ PAPER = (
 """The same, of tables that are made from a folder of results, results/paper."""
 
 
+PLOTS = (
+    ("Error against MACs of a published ResNet-56", "../docs/resnet56-curves.svg", "resnet56_curves"),
+    ("A number under low gradients, the paper's figure 4", "results/figure-4.svg", "scalars"),
+)
+"""The pictures of the first page: what they show, where they are, and the page with their numbers."""
+
+
 def section(heading: str, name: str, words: str, table: Any) -> str:
     """One table with the command that makes it and the machine that it was measured on."""
     path = FOLDER / "results" / f"{name}.json"
-    lines = [f"## {heading}", "", words, ""]
+    lines = [f"# {heading}", "", MADE, "", words, ""]
     if not path.exists():
         return "\n".join([*lines, f"Not run yet: `python benchmarks/{name}.py`.", ""])
     results = json.loads(path.read_text())
     lines += [
         table(results),
         "",
-        f"`python benchmarks/{name}.py`, raw in `results/{name}.json`. {machine(results)}",
+        f"`python benchmarks/{name}.py`, raw in `../results/{name}.json`. {machine(results)}",
         "",
     ]
     return "\n".join(lines)
@@ -199,7 +210,7 @@ def section(heading: str, name: str, words: str, table: Any) -> str:
 
 def paper_section(heading: str, name: str, words: str, table: Callable[[], str]) -> str:
     """A table from the paper's results, in which every row says what it was measured on."""
-    return "\n".join([f"## {heading}", "", words, "", table(), "", f"`python benchmarks/{name}.py`.", ""])
+    return "\n".join([f"# {heading}", "", MADE, "", words, "", table(), "", f"`python benchmarks/{name}.py`.", ""])
 
 
 def machine(results: dict[str, Any]) -> str:
@@ -209,14 +220,36 @@ def machine(results: dict[str, Any]) -> str:
     return "; ".join(f"{name} {known[name]}" for name in names if name in known) + "."
 
 
+def front_page() -> str:
+    """What was shown, a line each, the plots, and the way to every table."""
+    lines = [
+        "# Benchmarks",
+        "",
+        MADE,
+        "",
+        "What was shown, with its provenance. Every table behind it is made by a program here and can be made again.",
+        "",
+        claims.table(),
+        "",
+        "No network has been trained at the paper's length here yet: what the small scale shows is the order of the "
+        "numbers, on networks that are not good.",
+        "",
+    ]
+    for words, place, name in PLOTS:
+        lines += [f"[![{words}]({place})](tables/{name}.md)", "", f"*{words}.*", ""]
+    lines += ["## Tables", ""]
+    lines += [f"- [{heading}](tables/{name}.md)" for heading, name, *_ in (*SECTIONS, *PAPER)]
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Write the page."""
-    intro = (
-        "# Benchmarks\n\n<!-- Made by tables.py from results/*.json; do not edit. -->\n\n"
-        "Each table is made by a program here and can be made again; what a table was measured on stands under it.\n"
-    )
-    page = "\n".join([intro, *(section(*each) for each in SECTIONS), *(paper_section(*each) for each in PAPER)])
-    (FOLDER / "README.md").write_text(page.rstrip() + "\n", encoding="utf-8")
+    """Write the pages."""
+    pages = {FOLDER / "README.md": front_page()}
+    pages |= {FOLDER / "tables" / f"{each[1]}.md": section(*each) for each in SECTIONS}
+    pages |= {FOLDER / "tables" / f"{each[1]}.md": paper_section(*each) for each in PAPER}
+    for path, text in pages.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

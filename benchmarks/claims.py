@@ -1,0 +1,210 @@
+"""What the benchmarks show, a line each: the claim, the paper or a rival, ours, how many, how long, on what.
+
+Every number is read from results/*.json, so that a line cannot say what its table does not.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import latency
+import paper
+from phenomenon import entries
+
+from slimnet.reproduction.scales import Scale
+from slimnet.reproduction.trends import verdicts
+
+RESULTS = Path(__file__).parent / "results"
+USUAL = latency.place("onnxruntime", 1, 1)
+BETAS = ("zero", "negative", "random")
+SCALES: tuple[Scale, ...] = ("full", "middle", "small")
+
+Results = dict[str, Any]
+
+
+class Claim(NamedTuple):
+    """One line; `page` is the page with its table. A length is named where it is not that of the paper."""
+
+    claim: str
+    other: str
+    ours: str
+    count: str
+    length: str
+    hardware: str
+    page: str
+
+
+def hardware(environment: dict[str, str]) -> str:
+    """The processor and the day of a measurement."""
+    known = [environment[name] for name in ("GPU", "Processor", "Vector instructions") if name in environment]
+    return ", ".join([*known, environment["Measured"][:10]])
+
+
+def exactness(results: Results) -> Claim:
+    """Double-precision errors of the surgery on the zoo."""
+    networks = results["networks"]
+    errors = [row[beta]["error"] for row in networks.values() for beta in BETAS if beta in row]
+    races = [row["race"] for row in networks.values() if "race" in row]
+    crashed = sum("torch_pruning_failed" in race for race in races)
+    wrong = sum((race.get("torch_pruning_error") or 0) > 1e-3 for race in races)
+    return Claim(
+        "Dead channels go without a change of the outputs",
+        f"torch-pruning: crashes on {crashed}, wrong by more than 1e-3 on {wrong} of {len(races)}",
+        f"largest relative error {max(errors):.0e} in float64",
+        f"{len(networks)} networks, 40 % dead",
+        "random weights",
+        hardware(results["environment"]),
+        "surgery_speed",
+    )
+
+
+def speed_of_surgery(results: Results) -> Claim:
+    """The time of the surgery against torch-pruning's."""
+    races = [row["race"] for row in results["networks"].values() if "race" in row]
+    ratios = [race["ratio"] for race in races if "torch_pruning_failed" not in race]
+    mean = math.exp(statistics.fmean(map(math.log, ratios)))
+    return Claim(
+        "The surgery is fast",
+        "torch-pruning: 1",
+        f"{mean:.2f} of its time (geometric mean; {min(ratios):.2f} to {max(ratios):.2f})",
+        f"the {len(ratios)} networks on which it does not crash",
+        f"{results['settings']['repeats']} repeats in turns",
+        hardware(results["environment"]),
+        "surgery_speed",
+    )
+
+
+def speed_of_networks(results: Results) -> Claim:
+    """Speed-ups and efficiencies under onnxruntime with widths chosen by measuring."""
+    cells = [row for row in results["cells"].values() if USUAL in row["places"]]
+    medians = [(latency.medians_of(row["places"][USUAL]), row["places"][USUAL]["auto"]) for row in cells]
+    speedups = [median["dense"] / median[auto] for median, auto in medians]
+    efficiencies = [latency.efficiency(row, row["places"][USUAL]) for row in cells]
+    return Claim(
+        "Fewer MACs are less time (`--round auto`)",
+        "dense: 1",
+        f"{min(speedups):.2f} to {max(speedups):.2f} times faster, efficiency {statistics.median(efficiencies):.2f} "
+        "in the median",
+        f"{len(cells)} networks × shares of dead channels",
+        USUAL,
+        hardware(results["environment"]),
+        "latency",
+    )
+
+
+def half_the_macs(results: Results) -> Claim:
+    """The error of ResNet-56 at half of its MACs, without labels or training."""
+    points = results["points"]
+    ways = {
+        "on 256 images": "implicit, fitted at 0.5",
+        "without data": "implicit, fitted without data at 0.5",
+        "statistics alone": "implicit, measured at 0.5",
+    }
+    ours = [f"{100 * points[key]['error']:.2f} % {words}" for words, key in ways.items() if key in points]
+    others = {"dense": "dense", "as Li et al.": "li2017, plain at 0.5", "torch-pruning": "MagnitudePruner at 0.5"}
+    return Claim(
+        "Half of the MACs of a published ResNet-56, no labels, no training: error on CIFAR-10",
+        "; ".join(f"{words} {100 * points[key]['error']:.2f} %" for words, key in others.items()),
+        "; ".join(ours),
+        f"1 network, {results['images']:,} test images",
+        "no fine-tuning",
+        hardware(results["environment"]),
+        "resnet56_curves",
+    )
+
+
+def shorter_steps(results: Results) -> Claim:
+    """Training steps at the width that the paper's networks end with."""
+    shares = results["steps"]["1"]["shares"]
+    dense, narrow = shares["1.0"], shares["0.25"]
+    left = narrow["macs"] / dense["macs"]
+    # Turns are side by side, so that ratios are those of neighbours.
+    faster = statistics.median(a / b for a, b in zip(dense["seconds"], narrow["seconds"], strict=True))
+    return Claim(
+        "Training gets cheaper as filters die: a step of BasicNet",
+        "dense: 1",
+        f"{faster:.1f} times shorter at {100 * left:.1f} % of the MACs",
+        f"{len(narrow['seconds'])} repeats",
+        "steps, not a whole run; 1 thread",
+        hardware(results["environment"]),
+        "shrinking",
+    )
+
+
+def dead_weight(results: Results) -> Claim:
+    """Dead channels in checkpoints that others trained."""
+    totals = results["totals"][results["thresholds"].index(1e-3)]
+    return Claim(
+        "Dead channels in published checkpoints",
+        "–",
+        f"{100 * totals['dead'] / totals['channels']:.1f} % of {totals['channels']:,}",
+        f"{totals['checkpoints']} checkpoints",
+        "as published",
+        hardware(results["environment"]),
+        "census",
+    )
+
+
+def phenomenon(results: Results) -> Claim:
+    """Adam and L2 on CIFAR-10 at the longest scale that was run."""
+    del results
+    name = next(each.name for each in entries())
+    scale = next(scale for scale in SCALES if name in paper.found(scale).results)
+    found, asked = paper.found(scale).results[name], next(entries_of(name))
+    return Claim(
+        "Adam with L2 kills filters: CIFAR-10, L2 1e-3, dead by γ and test error",
+        f"paper: {asked['gamma']:g} %, {asked['error']:g} %",
+        f"{found.mean('gamma'):.1f} %, {found.mean('error'):.1f} %",
+        f"{len(found.runs)} seeds",
+        "the paper's" if scale == "full" else f"**{scale} scale**: shortened, and not the paper's error",
+        found.runs[0].environment.get("Processor", ""),
+        "phenomenon",
+    )
+
+
+def entries_of(name: str) -> Any:
+    """The paper's readings of a cell."""
+    return (each.paper for each in entries() if each.name == name)
+
+
+def trends(results: Results) -> Claim:
+    """The paper's trends at the small scale."""
+    del results
+    known = [each for each in verdicts(paper.found("small").results) if each.holds is not None]
+    return Claim(
+        "The paper's trends hold",
+        f"paper: {len(known)} of {len(known)}",
+        f"{sum(bool(each.holds) for each in known)} of {len(known)}",
+        "3 seeds for most",
+        "**small scale**: shortened, errors of 50 to 97 %",
+        "see the page",
+        "paper",
+    )
+
+
+CLAIMS: Sequence[tuple[str | None, Callable[[Results], Claim]]] = (
+    ("surgery_speed", exactness),
+    ("surgery_speed", speed_of_surgery),
+    ("latency", speed_of_networks),
+    ("resnet56_curves", half_the_macs),
+    ("shrinking", shorter_steps),
+    ("census", dead_weight),
+    (None, phenomenon),
+    (None, trends),
+)
+"""The results of each claim, None for the folder of the paper's, and what reads it there."""
+
+
+def table() -> str:
+    """Every claim in Markdown."""
+    lines = [
+        "| what was shown | paper or rival | slimnet | how many | how long | on | table |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, read in CLAIMS:
+        claim = read({} if name is None else json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+        lines.append(f"| {' | '.join(claim[:-1])} | [{claim.page}](tables/{claim.page}.md) |")
+    return "\n".join(lines)
