@@ -52,8 +52,7 @@ def rows(comparison: Comparison) -> list[tuple[str, Values]]:
 
 def sizes(comparison: Comparison) -> list[tuple[str, Values]]:
     """Parameters, MACs, files and memory."""
-    from slimnet.report.formatting import size
-    from slimnet.report.network.text import FILE_KINDS
+    from slimnet.report.formatting import FILE_KINDS, size
 
     counts = comparison.counts
     found = [("parameters", _amounts([each.params for each in counts], "{:,}".format))]

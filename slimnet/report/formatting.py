@@ -8,6 +8,9 @@ from slimnet.durations import in_two_units
 
 Shown = Callable[[float], str]
 
+FILE_KINDS = {"onnx": "ONNX file", "weights": "Weights file"}
+"""The files of a network whose sizes are compared, in words."""
+
 SPACE = "\u202f"
 """A narrow no-break space."""
 

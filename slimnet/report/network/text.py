@@ -14,8 +14,6 @@ from slimnet.surgery.certificate import Certificate
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.training import Accuracy, Recipe
 
-FILE_KINDS = {"onnx": "ONNX file", "weights": "Weights file"}
-
 
 @dataclass(frozen=True)
 class Tile:
@@ -75,8 +73,8 @@ def tiles(report: Report) -> list[Tile]:
     found = _sizes(report.plan, report.comparison)
     if report.comparison is not None:
         dense, slim = report.comparison.counts[0].file_bytes, report.comparison.counts[-1].file_bytes
-        kinds = [kind for kind in FILE_KINDS if kind in dense and kind in slim]
-        found += [_tile(FILE_KINDS[kind], formatting.size, dense[kind], slim[kind]) for kind in kinds[:1]]
+        kinds = [kind for kind in formatting.FILE_KINDS if kind in dense and kind in slim]
+        found += [_tile(formatting.FILE_KINDS[kind], formatting.size, dense[kind], slim[kind]) for kind in kinds[:1]]
         found += [
             _tile(f"Activations, batch {each.batch}", formatting.size, each.peak_bytes[0], each.peak_bytes[-1])
             for each in report.comparison.memories[:1]

@@ -1,0 +1,52 @@
+"""Packages that only reports or the digits need are imported by no other command."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from command_line import SHORT
+from runs import images
+
+TENSORS = ("x_train", "y_train", "x_test", "y_test")
+
+IN_TURN = """
+import contextlib, io, json, sys
+import slimnet, slimnet_cli
+
+WATCHED = ("torch", "scipy", "sklearn", "matplotlib", "jinja2")
+found = [["import", 0, [name for name in WATCHED if name in sys.modules]]]
+for line in json.load(sys.stdin):
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        code = slimnet_cli.run(line)
+    found.append([line[0], code, [name for name in WATCHED if name in sys.modules]])
+json.dump(found, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(basic, tmp_path_factory):
+    """The watched packages that are loaded after each command, in one process."""
+    folder = tmp_path_factory.mktemp("imports")
+    np.savez(folder / "noise.npz", **{name: getattr(images(), name).numpy() for name in TENSORS})
+    bundle = str(basic.folder)
+    lines = [
+        ["inspect", bundle],
+        ["train", "noise.npz", "--iterations", "1", *SHORT, "-o", "net.pt"],
+        ["export", bundle, "-o", "net.onnx"],
+        ["benchmark", "--seconds", "0.01", bundle, bundle],
+    ]
+    command = [sys.executable, "-c", IN_TURN]
+    run = subprocess.run(command, cwd=folder, input=json.dumps(lines), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert [code for _, code, _ in found] == [0] * len(found)
+    return [(name, set(names)) for name, _, names in found]
+
+
+def test_the_library_and_its_commands_import_what_they_use(imported):
+    """Oracle: the loaded modules."""
+    assert imported[0] == ("import", set())
+    for name, packages in imported[1:]:
+        assert packages == {"torch"}, name
