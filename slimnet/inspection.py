@@ -38,10 +38,21 @@ class LayerReport:
 
 @dataclass(frozen=True, repr=False)
 class Inspection(Summarised):
-    """Every layer of a network, and the plan that slimming it would follow."""
+    """Every layer of a network, and the plan that slimming it would follow.
+
+    `input_shapes` are those of the example inputs, without the batch. The totals of parameters and MACs, as they are
+    and after slimming, are those of the plan (`plan.params_before`, `plan.params_after`, `plan.macs_before`,
+    `plan.macs_after`).
+    """
 
     layers: tuple[LayerReport, ...]
     plan: SurgeryPlan
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Output channels of all layers."""
+        return sum(layer.channels for layer in self.layers)
 
     @property
     def dead_channels(self) -> int:
@@ -58,8 +69,14 @@ class Inspection(Summarised):
         """The dead channels, and what slimming would remove."""
         return f"{self.dead_channels:,} dead channels; {self.plan.summary}"
 
+    @property
+    def inputs(self) -> str:
+        """The shapes of the example inputs in words, without the batch."""
+        return ", ".join(" × ".join(map(str, shape)) or "a number" for shape in self.input_shapes)
+
     def __str__(self) -> str:
-        return str(self.plan)
+        inputs = [f"inputs of {self.inputs}"] if self.input_shapes else []
+        return "\n".join([*inputs, *layer_table(self), "", str(self.plan)])
 
 
 def inspect(
@@ -109,7 +126,27 @@ def inspect(
         )
         for layer in plan.layers
     )
-    return Inspection(layers, plan)
+    return Inspection(layers, plan, tuple(tuple(tensor.shape[1:]) for tensor in inputs.tensors))
+
+
+def layer_table(found: Inspection) -> list[str]:
+    """The layers and their totals as lines of text in columns."""
+    headings = ("layer", "kind", "channels", "dead", "removable", "MACs")
+    rows = [
+        (each.name, each.kind, *(f"{number:,}" for number in (each.channels, each.dead, each.removable, each.macs)))
+        for each in found.layers
+    ]
+    numbers = (found.channels, found.dead_channels, found.removable_channels, found.plan.macs_before)
+    total = ("total", "", *(f"{number:,}" for number in numbers))
+    widths = [max(map(len, column)) for column in zip(headings, *rows, total, strict=True)]
+    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    return [aligned(headings, widths), rule, *(aligned(row, widths) for row in rows), rule, aligned(total, widths)]
+
+
+def aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Cells in columns: the first two are words, the others numbers."""
+    words = [cell.ljust(width) for cell, width in zip(cells[:2], widths, strict=False)]
+    return "  ".join([*words, *(cell.rjust(width) for cell, width in zip(cells[2:], widths[2:], strict=True))])
 
 
 def scales_behind(graph: ChannelGraph, model: nn.Module) -> dict[str, tuple[float, ...]]:

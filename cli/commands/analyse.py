@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from slimnet_cli.options.paths import existing_images, existing_source
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
+from slimnet_cli.output.next_step import show_next
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +42,7 @@ NOTHING = "–"
 class Subject:
     """The subject of an analysis: a network, its data, and the folder of its run, if any.
 
-    The data has a name, the size of its images and a normalisation.
+    The data has a name, the size of its images and a normalisation. `arguments` name the network for other commands.
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class Subject:
     image_size: int | None = None
     run: Path | None = None
     normalise: str = "data"
+    arguments: Sequence[str] = ()
 
 
 @click.command(epilog=EXAMPLES, short_help="Measure sparsity and universality on the training images.")
@@ -105,6 +107,7 @@ def analyse(
         terminal.emit(document(found))
     else:
         _show(found)
+        show_next("slim", *known.arguments, "-o", "slim/")
 
 
 def _subject(path: str, network: Network, data: str | None) -> Subject:
@@ -118,10 +121,11 @@ def _subject(path: str, network: Network, data: str | None) -> Subject:
         if data is None:
             raise click.UsageError(f"{path} is a checkpoint; give the training images with --data")
         known = source.blueprint and source.blueprint.images
-        return Subject(source.load(), data, normalise=known.normalisation if known else "data")
+        normalise = known.normalisation if known else "data"
+        return Subject(source.load(), data, normalise=normalise, arguments=source.arguments)
     recipe = source.recipe
     size = recipe.image_size if data in (None, recipe.data) else None
-    return Subject(source.load(), data or recipe.data, size, source.path)
+    return Subject(source.load(), data or recipe.data, size, source.path, arguments=source.arguments)
 
 
 def _measure(subject: Subject, images: ImageData) -> Analysis:

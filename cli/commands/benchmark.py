@@ -16,6 +16,7 @@ from slimnet_cli.options.paths import check_source
 from slimnet_cli.options.shared import json_option, network_options
 from slimnet_cli.output import comparison_tables, terminal
 from slimnet_cli.output.destinations import refuse_missing_folder
+from slimnet_cli.output.next_step import say_next
 from slimnet_cli.output.phases import Phase, progress_of
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ def benchmark(
         _show(comparison, settings)
         if report is not None:
             terminal.note(f"the report is {report}")
+            say_next(f"open {report} in a browser")
+        else:
+            say_next("the same command with --report FILE.html draws this as a page")
 
 
 def _ready(

@@ -14,6 +14,7 @@ from slimnet_cli.options.paths import existing
 from slimnet_cli.options.shared import json_option, network_options, threshold_option
 from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.output import terminal
+from slimnet_cli.output.next_step import show_next
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -136,8 +137,8 @@ def show(rows: Sequence[CensusRow], threshold: float) -> None:
     console.print("\n" + in_words(rows, threshold), soft_wrap=True)
     slimmable = max((row for row in rows if row.removable), key=lambda row: row.removable or 0, default=None)
     if slimmable is not None:
-        arch = f" --arch {slimmable.arch}" if Path(slimmable.name).is_file() else ""
-        console.print(f"next: slimnet slim {slimmable.name}{arch} -o slim/", soft_wrap=True)
+        arch = ("--arch", slimmable.arch) if Path(slimmable.name).is_file() else ()
+        show_next("slim", slimmable.name, *arch, "-o", "slim/")
 
 
 def table(rows: Sequence[CensusRow]) -> Table:

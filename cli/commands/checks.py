@@ -8,6 +8,7 @@ import click
 from rich.text import Text
 from slimnet_cli.options.shared import json_option
 from slimnet_cli.output import terminal
+from slimnet_cli.output.next_step import show_next
 
 EXAMPLES = """\b
 Examples:
@@ -47,6 +48,7 @@ def checks(as_json: bool) -> None:
     console.print()
     marks = {True: Text("works", style="green"), False: Text("no", style="yellow")}
     console.print(terminal.table(("", "", ""), [(each.name, marks[each.works], each.detail) for each in found]))
+    show_next("demo")
 
 
 def _torchvision() -> Check:

@@ -21,6 +21,7 @@ from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import method_table, terminal
 from slimnet_cli.output.destinations import put_in_place, refuse_missing_folder, working_folder
+from slimnet_cli.output.next_step import show_next
 
 if TYPE_CHECKING:
     from slimnet.comparison import Results, Study
@@ -108,6 +109,21 @@ def compare(
         terminal.emit(results.to_dict())
     else:
         method_table.show(terminal.result(), results)
+        show_next("slim", *source.arguments, *_best(results), *data.arguments, "-o", "slim/")
+
+
+def _best(results: Results) -> list[str]:
+    """The options of `slim` for the method with the lowest error at the largest budget; none without a budget."""
+    from slimnet_cli.options.budget import UNITS
+
+    tried = [row for row in results.outcomes if row.budget is not None and row.budget.unit in UNITS]
+    if not tried:
+        return []
+    left = max(row.budget.left for row in tried if row.budget is not None)
+    same = [row for row in tried if row.budget is not None and row.budget.left == left]
+    best = min(same, key=lambda row: row.course[-1].error if row.course else row.error)
+    assert best.budget is not None
+    return [f"--target-{best.budget.unit}", f"{left:g}", "--method", best.method]
 
 
 def draw(results: Results, path: Path) -> None:

@@ -14,6 +14,7 @@ from slimnet_cli.options.contenders import measured
 from slimnet_cli.options.shared import json_option
 from slimnet_cli.output import before_after, method_table, terminal
 from slimnet_cli.output.destinations import demo_folder
+from slimnet_cli.output.next_step import show_next
 
 if TYPE_CHECKING:
     from torch import nn
@@ -221,3 +222,4 @@ def _show(outcome: Outcome, out: Path) -> None:
     method_table.show(console, outcome.methods)
     console.print()
     console.print(terminal.table(("", ""), [(Text(f"{out / name}", style="bold"), what) for name, what in outputs]))
+    show_next("export", out / "slim", "-o", "slim.onnx")

@@ -14,6 +14,7 @@ from slimnet_cli.options.paths import existing_bundle
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.output import terminal
 from slimnet_cli.output.destinations import refuse_missing_folder
+from slimnet_cli.output.next_step import say_next
 
 if TYPE_CHECKING:
     from slimnet.export.onnx import OnnxExport
@@ -51,6 +52,10 @@ def export(bundle: str, out: str, form: ExportForm, network: Network, as_json: b
         terminal.emit(dataclasses.asdict(result))
     else:
         terminal.result().print(str(result), soft_wrap=True)
+        if Path(out).suffix == ".pt2":
+            say_next(f"torch.export.load({out!r}).module() is the network, without slimnet")
+        else:
+            say_next(f"onnxruntime.InferenceSession({out!r}) runs it; docs/onnx.md says what its inputs are")
 
 
 def _exported(bundle: str, out: str, form: ExportForm, network: Network) -> OnnxExport | Pt2Export:

@@ -20,6 +20,7 @@ from slimnet_cli.options.shared import architecture_option, as_one, json_option
 from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.options.tuning import step_options
 from slimnet_cli.output import terminal
+from slimnet_cli.output.next_step import show_next
 from slimnet_cli.progress.live_run import stop_on_interrupt
 
 if TYPE_CHECKING:
@@ -275,3 +276,4 @@ def _show(tuned: Tuned, *, validated: bool) -> None:
         f"after {tuned.chosen:,} iterations\nwritten to {tuned.bundle}",
         soft_wrap=True,
     )
+    show_next("export", tuned.bundle, "-o", f"{tuned.bundle.resolve().name}.onnx")

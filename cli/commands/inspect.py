@@ -15,9 +15,17 @@ from slimnet_cli.options.data import Labelled, criterion_images, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.paths import existing_source
-from slimnet_cli.options.shared import criterion_option, json_option, keep_option, network_options, threshold_option
+from slimnet_cli.options.shared import (
+    THRESHOLD,
+    criterion_option,
+    json_option,
+    keep_option,
+    network_options,
+    threshold_option,
+)
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
+from slimnet_cli.output.next_step import show_next
 
 if TYPE_CHECKING:
     from slimnet import Inspection
@@ -55,6 +63,8 @@ def inspect(
 ) -> None:
     """Show every layer's dead and removable channels, the reasons for keeping the others, and a histogram of γ.
 
+    The totals are those of the network as it is, and its parameters and MACs if it were slimmed.
+
     CKPT is a checkpoint, which needs --arch; the folder of a RUN and a BUNDLE know their network.
 
     With --criterion activation a channel is dead whose activation is zero on all training images of --data, every one
@@ -75,21 +85,33 @@ def inspect(
         terminal.emit(
             {
                 "criterion": inspection.plan.criterion,
+                "input_shapes": inspection.input_shapes,
+                "channels": inspection.channels,
                 "dead_channels": inspection.dead_channels,
                 "removable_channels": inspection.removable_channels,
+                "parameters": {"before": inspection.plan.params_before, "after": inspection.plan.params_after},
+                "macs": {"before": inspection.plan.macs_before, "after": inspection.plan.macs_after},
                 "layers": [dataclasses.asdict(layer) for layer in inspection.layers],
             }
         )
         return
     _show(inspection, threshold if criterion == GAMMA else None)
+    if inspection.removable_channels:
+        how = [] if criterion == GAMMA else ["--criterion", criterion]
+        how += [] if threshold == THRESHOLD else ["--threshold", f"{threshold:g}"]
+        kept = [word for layer in keep for word in ("--keep", layer)]
+        show_next("slim", *source.arguments, *how, *kept, *data.arguments, "-o", "slim/")
+    else:
+        show_next("slim", *source.arguments, "--target-macs", "0.5", *data.arguments, "-o", "half/")
 
 
 def _show(inspection: Inspection, threshold: float | None) -> None:
     """The layers, and the histogram of γ for the criterion γ."""
     from slimnet.report.formatting import amount
+    from slimnet.surgery.plan_text import change
 
-    console = terminal.result()
-    rows = [
+    console, plan = terminal.result(), inspection.plan
+    rows: list[tuple[str | Text, ...]] = [
         (
             layer.name,
             layer.kind,
@@ -101,6 +123,8 @@ def _show(inspection: Inspection, threshold: float | None) -> None:
         )
         for layer in inspection.layers
     ]
+    totals = (inspection.channels, inspection.dead_channels, inspection.removable_channels)
+    rows.append(("total", "", *(Text(f"{number}", style="bold") for number in totals), amount(plan.macs_before), ""))
     headings = ("layer", "kind", "channels", "dead", "removable", "MACs", "dead but kept, because")
     console.print(terminal.table(headings, rows, right=(2, 3, 4, 5)))
     for kept, advice in {kept.reason: kept.help for kept in inspection.plan.kept if kept.help}.items():
@@ -114,6 +138,11 @@ def _show(inspection: Inspection, threshold: float | None) -> None:
         f"\n{inspection.dead_channels:,} channels are dead ({inspection.plan.criterion}), "
         f"{inspection.removable_channels:,} can be removed."
     )
+    sizes = (("parameters", plan.params_before, plan.params_after), ("MACs", plan.macs_before, plan.macs_after))
+    slimmed = ", ".join(
+        f"{name} {amount(before)} → {amount(after)} ({change(before, after)})" for name, before, after in sizes
+    )
+    console.print(f"inputs of {inspection.inputs}; if slimmed: {slimmed}", soft_wrap=True)
 
 
 def histogram(gammas: Sequence[float], threshold: float) -> list[Text]:

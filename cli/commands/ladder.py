@@ -19,6 +19,7 @@ from slimnet_cli.options.shared import json_option, network_options
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
 from slimnet_cli.output.destinations import put_in_place, working_folder
+from slimnet_cli.output.next_step import show_next
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -129,6 +130,11 @@ def ladder(
         if rung.note:
             terminal.note(f"{rung.name}: {rung.note}")
     terminal.result().print(f"\nbundles and {page.name} written to {out}", soft_wrap=True)
+    smaller = [rung for rung in found if not rung.note and not rung.exact]
+    if smaller and data.source is not None:
+        show_next("finetune", out / smaller[0].name, "--data", data.source, "-o", "tuned/")
+    else:
+        show_next("export", out / "exact", "-o", "exact.onnx")
 
 
 def document(found: list[Rung]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import click
 from slimnet_cli.options.paths import existing
 from slimnet_cli.output import terminal
 from slimnet_cli.output.destinations import refuse_missing_folder
+from slimnet_cli.output.next_step import say_next, show_next
 
 if TYPE_CHECKING:
     from slimnet.benchmark import Comparison
@@ -43,6 +44,7 @@ def report(subject: Path, out: Path | None) -> None:
     Nothing is measured again: 'slimnet analyse RUN --report FILE' adds the universality of the network's features.
     """
     from slimnet.comparison.folder import RESULTS
+    from slimnet.storage.folder_names import is_run
 
     page = out or (subject / IN_FOLDER if subject.is_dir() else subject.with_suffix(".html"))
     refuse_missing_folder(str(page))
@@ -54,6 +56,10 @@ def report(subject: Path, out: Path | None) -> None:
         else:
             _draw_run(subject, page)
     terminal.result().print(f"written to {page}", soft_wrap=True)
+    if is_run(subject):
+        show_next("slim", subject, "-o", "slim/")
+    else:
+        say_next(f"open {page} in a browser")
 
 
 def _draw_run(folder: Path, page: Path) -> None:

@@ -16,6 +16,7 @@ from slimnet_cli.options.shared import as_one, json_option
 from slimnet_cli.options.workers import WorkerOptions, worker_options
 from slimnet_cli.output import terminal
 from slimnet_cli.output.exit_codes import run_command
+from slimnet_cli.output.next_step import say_next
 from slimnet_cli.output.simulated_figures import simulate, write
 from slimnet_cli.progress.reproduction_run import Reproduction, Task, tasks_of
 
@@ -226,6 +227,7 @@ def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str]
         terminal.emit(known)
     else:
         click.echo(terminal.shown(text))
+        say_next(f"open {page} in a browser")
     terminal.note(f"report: {page}")
 
 
@@ -263,6 +265,7 @@ def _show_forecast(rows: Sequence[dict[str, Any]], seeds: int, runs: int, second
         f"other, {in_words(waiting)} of which remain",
         style="dim",
     )
+    say_next("the same command without --dry-run")
 
 
 def _cell(reproduction: Reproduction, entry: Entry, tasks: Sequence[Task], costs: dict[str, float]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from slimnet_cli.options.removal import Removing, removing_options
 from slimnet_cli.options.shared import as_one, json_option, network_options
 from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.output import before_after, terminal
+from slimnet_cli.output.next_step import say_next, show_next
 
 if TYPE_CHECKING:
     from torch import nn
@@ -155,6 +156,7 @@ def _show_plan(source: Source, removing: Removing, target: Target | None, data: 
     terminal.result().print(str(plan), soft_wrap=True)
     if selection is not None:
         terminal.result().print(f"\n{warning(selection, measured=False)}", soft_wrap=True)
+    say_next("the same command with -o DIR and without --dry-run")
 
 
 def _write_bundle(
@@ -207,6 +209,11 @@ def _write_bundle(
             terminal.note("ask for less, or round widths up to multiples that are fast on this machine (--round 8)")
     dead = f"dead is {slimmed.plan.criterion}"
     console.print(f"\n{dead}\n{slimmed.certificate}\n\nwritten to {folder}", soft_wrap=True)
+    if selection is not None and selection.count and data.source is not None:
+        tuned = folder.with_name(f"{folder.name}-tuned")
+        show_next("finetune", folder, "--data", data.source, "-o", tuned)
+    else:
+        show_next("verify", folder)
 
 
 def _slimmed(

@@ -12,6 +12,7 @@ from slimnet_cli.options.paths import existing
 from slimnet_cli.options.shared import json_option
 from slimnet_cli.options.workers import WorkerOptions, worker_options
 from slimnet_cli.output import terminal
+from slimnet_cli.output.next_step import show_next
 
 if TYPE_CHECKING:
     from slimnet.sweep import Cell, Row, Store
@@ -97,6 +98,16 @@ def _show(rows: list[Row], out: Path, as_json: bool) -> None:
     headings = ("cell", "state", "error", "dead filters", "run")
     console = terminal.result()
     console.print(terminal.table(headings, [_line(row) for row in rows], right=(2, 3)))
+    if best := _best(rows):
+        show_next("slim", out / "runs" / best.key, "-o", "slim/")
+
+
+def _best(rows: Sequence[Row]) -> Row | None:
+    """The finished cell with the lowest error."""
+    from slimnet.sweep import Ending
+
+    finished = [(Ending.of(row.result).accuracy.top1, row) for row in rows if row.result is not None]
+    return max(finished, key=lambda each: each[0])[1] if finished else None
 
 
 def _document(row: Row, out: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from slimnet_cli.options.network import Network
 from slimnet_cli.options.paths import existing, existing_bundle
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.output import terminal
+from slimnet_cli.output.next_step import show_next
 
 if TYPE_CHECKING:
     from slimnet import Certificate, Verification
@@ -64,6 +66,7 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
         terminal.emit(document(result))
     else:
         terminal.result().print(str(result), soft_wrap=True)
+        show_next("export", bundle, "-o", f"{Path(bundle).resolve().name}.onnx")
 
 
 def document(result: Verification) -> dict[str, Any]:

@@ -120,6 +120,14 @@ class Labelled:
     normalise: str | None = None
     optional: bool = False
 
+    @property
+    def arguments(self) -> list[str]:
+        """The words that name these images on another command line; none for those that a run names itself."""
+        if self.source is None or self.optional:
+            return []
+        size = ["--image-size", str(self.image_size)] if self.image_size else []
+        return ["--data", self.source, *size, *(["--normalise", self.normalise] if self.normalise else [])]
+
     def load(self, *, alone: bool = False) -> ImageData | None:
         """Read them, with the normalisation of the network's training; None without `--data`.
 

@@ -12,10 +12,11 @@ from slimnet_cli.options.network import Network
 Command = Callable[..., Any]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result to stdout as JSON.")
+THRESHOLD = 1e-3
 threshold_option = click.option(
     "--threshold",
     type=float,
-    default=1e-3,
+    default=THRESHOLD,
     show_default=True,
     help="A channel with |γ| below this is dead, where --criterion is gamma.",
 )

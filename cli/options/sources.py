@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ import click
 from slimnet_cli.options.data import Labelled
 from slimnet_cli.options.network import Network
 from slimnet_cli.output import terminal
+
+from slimnet.storage.folder_names import MODEL
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,6 +38,19 @@ class Source:
     network: Network
     recipe: Recipe | None = None
     blueprint: Blueprint | None = None
+
+    @property
+    def arguments(self) -> list[str]:
+        """The words that name this network on another command line."""
+        known = self.recipe is not None or self.blueprint is not None
+        is_other = self.recipe is not None and self.weights.parent == self.path and self.weights.name != MODEL
+        words = [str(self.weights if is_other else self.path)]
+        if self.network.arch is not None and self.recipe is None:
+            words += ["--arch", self.network.arch]
+            words += ["--arch-args", json.dumps(dict(self.network.arch_args))] if self.network.arch_args else []
+        words += ["--weights", self.network.weights] if self.network.weights and not known else []
+        words += ["--input-shape", ",".join(map(str, self.network.input_shape))] if self.network.input_shape else []
+        return [*words, "--trust"] if self.network.trust else words
 
     def load(self) -> nn.Module:
         """The network with its weights, in eval mode, on the device asked for.
@@ -128,7 +144,7 @@ def _newest(folder: Path) -> Path:
     Raises:
         click.UsageError: there is neither yet.
     """
-    from slimnet.storage.folder_names import CHECKPOINTS, MODEL
+    from slimnet.storage.folder_names import CHECKPOINTS
 
     if (folder / MODEL).exists():
         return folder / MODEL

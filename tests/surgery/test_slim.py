@@ -236,7 +236,7 @@ def test_an_inspection_tells_every_layer_what_is_dead_what_can_go_and_why_the_re
     inspection = slimnet.inspect(model, images())
     slimmed = slimnet.slim(model, images())
     assert inspection.plan == slimmed.plan
-    assert str(inspection) == str(slimmed.plan)
+    assert str(inspection).endswith(f"\n\n{slimmed.plan}")
     layers = {layer.name: layer for layer in inspection.layers}
     assert list(layers) == ["0", "3", "6", "8"]
     assert (layers["0"].kind, layers["0"].channels, layers["0"].dead) == ("conv", 6, 4)

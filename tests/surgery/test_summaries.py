@@ -7,6 +7,7 @@ import torch
 from networks import lively
 
 import slimnet
+from slimnet.benchmark import macs
 
 IMAGES = torch.zeros(2, 1, 8, 8)
 ARGS = {"widths": [4, 6], "pool_after": [1], "hidden": 8, "in_channels": 1}
@@ -34,6 +35,23 @@ def test_a_result_is_one_line(dense):
     for each in (plan, inspection, slimmed, slimmed.certificate):
         assert "\n" not in repr(each)
         assert len(repr(each)) < 250
+
+
+def test_an_inspection_has_totals_and_the_size_of_its_inputs(dense):
+    """Oracle: the sums over the layers, and the parameters and MACs of the two networks, counted elsewhere."""
+    found, slimmed = slimnet.inspect(dense, IMAGES), slimnet.slim(dense, IMAGES)
+    lines = str(found).splitlines()
+    assert lines[0] == "inputs of 1 × 8 × 8"
+    total = next(line.split() for line in lines if line.startswith("total"))
+    assert total[1:] == ["28", "2", f"{slimmed.plan.removed_channels}", f"{macs(dense, IMAGES[:1]):,}"]
+    sizes = [sum(parameter.numel() for parameter in network.parameters()) for network in (dense, slimmed.model)]
+    assert (found.plan.params_before, found.plan.params_after) == tuple(sizes)
+    assert f"parameters {sizes[0]:,} → {sizes[1]:,}" in str(found)
+    assert f"MACs {macs(dense, IMAGES[:1]):,} → {macs(slimmed.model, IMAGES[:1]):,}" in str(found)
+    rows = [line for line in lines if line.startswith(("features.", "classifier."))]
+    assert [line.split()[0] for line in rows] == [layer.name for layer in found.layers]
+    assert len({len(line) for line in rows}) == 1
+    assert "total" in found._repr_html_()
 
 
 def test_a_network_that_was_trained_further_does_not_look_certified(dense):
