@@ -1,5 +1,6 @@
 """Make trained convolutional networks smaller without changing what they compute."""
 
+import logging
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from slimnet.surgery.apply_plan import apply_plan
     from slimnet.surgery.certificate import Certificate, certify
     from slimnet.surgery.plan import SurgeryPlan
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "Certificate",

@@ -17,6 +17,7 @@ from slimnet.planning.dead_channels import DeadChannels, find_dead, require_crit
 from slimnet.planning.make_plan import make_plan
 from slimnet.planning.width_rounding import Rounding
 from slimnet.slimmed import Slimmed
+from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.surgery.apply_plan import apply_plan, independent
 from slimnet.surgery.certificate import Certificate, certify, eval_copy
 from slimnet.surgery.equivalence import TOLERANCE
@@ -29,6 +30,9 @@ from slimnet.width_search import WidthSearch, choose
 
 RoundTo = int | str | Mapping[str, int] | WidthSearch | None
 """What widths may be rounded to: a multiple, one for each of some layers, "auto", or nothing."""
+
+STEPS, SEARCHING, CERTIFYING = 2, "finding and cutting dead channels", "measuring the certificate"
+"""The steps of `slim`; both are repeated if a certificate does not hold and the plan is checked by a retrace."""
 
 FindIn = Callable[[ChannelGraph], DeadChannels]
 """Finds the dead channels in the graph of one network."""
@@ -45,6 +49,7 @@ def slim(
     keep: str | Sequence[str] = (),
     tolerance: float | None = None,
     float64: bool = False,
+    progress: StepCallback | None = None,
 ) -> Slimmed:
     """Remove every dead channel that can be removed without changing the network's outputs.
 
@@ -57,8 +62,8 @@ def slim(
     channels, so that every layer's width is a multiple of it (or what it was), which hardware may like: a number, one
     for each of some layers by name, or "auto" (or a `WidthSearch`) for those that are fastest on onnxruntime here,
     measured beside the dense network. `keep` names layers that are left at their widths: the path of a layer or of a
-    module around it, or a pattern such as "*.conv2", or several. The model is not touched: weights, mode, device and
-    random state stay.
+    module around it, or a pattern such as "*.conv2", or several. `progress` is called with the number of finished
+    steps, their total and what is done now. The model is not touched: weights, mode, device and random state stay.
 
     Raises:
         CertificateError: outputs differ by more than `tolerance` (relative); nothing is returned.
@@ -68,14 +73,16 @@ def slim(
     require_criterion(criterion, with_data=loader is not None)
     kept = as_patterns(keep)
     batches = None if loader is None else RepeatedLoader(loader)
+    measured_on = batches and Steps(STEPS, progress).counted(batches, 0, SEARCHING)
     return slim_found(
         model,
         example_inputs,
-        lambda graph: find_dead(model, graph, threshold, criterion, batches, kept),
+        lambda graph: find_dead(model, graph, threshold, criterion, measured_on, kept),
         loader=batches,
         round_to=round_to,
         tolerance=tolerance,
         float64=float64,
+        progress=progress,
     )
 
 
@@ -88,6 +95,7 @@ def slim_found(
     round_to: RoundTo = None,
     tolerance: float | None = None,
     float64: bool = False,
+    progress: StepCallback | None = None,
 ) -> Slimmed:
     """`slim`, with the dead channels that `find` finds in the traced network; `loader` is for the certificate alone.
 
@@ -97,15 +105,20 @@ def slim_found(
     network = check_module(model)
     inputs = check_inputs(network, example_inputs)
     rounding = as_rounding(round_to)
-    batches = None if loader is None else RepeatedLoader(loader)
+    steps = Steps(STEPS, progress)
+    batches = None if loader is None else steps.counted(RepeatedLoader(loader), 1, CERTIFYING)
     find = found_once(find)
 
     def attempt(retrace: bool, trusted: SurgeryPlan | None) -> Slimmed:
         """Slim the network once, with a plan that was checked by a retrace, or one made without."""
-        narrow, plan = plan_and_apply(network, inputs, find, rounding, retrace=retrace, trusted=trusted)
-        return certify_or_raise(network, narrow, plan, inputs, loader=batches, tolerance=tolerance, float64=float64)
+        with steps.step(0, SEARCHING):
+            narrow, plan = plan_and_apply(network, inputs, find, rounding, retrace=retrace, trusted=trusted)
+        with steps.step(1, CERTIFYING):
+            return certify_or_raise(network, narrow, plan, inputs, loader=batches, tolerance=tolerance, float64=float64)
 
-    return retry_with_retrace(attempt)
+    slimmed = retry_with_retrace(attempt)
+    log_result(f"slimmed {slimmed.summary}")
+    return slimmed
 
 
 def found_once(find: FindIn) -> FindIn:

@@ -15,7 +15,7 @@ from slimnet_cli.options.machine import Machine, machine_options
 from slimnet_cli.options.paths import FORCE, existing, existing_images, work_folder
 from slimnet_cli.options.recipe import RecipeOptions, recipe_options
 from slimnet_cli.options.run_outputs import Keeping, keeping_options
-from slimnet_cli.options.shared import json_option
+from slimnet_cli.options.shared import as_one, json_option
 from slimnet_cli.output import terminal
 from slimnet_cli.output.destinations import put_in_place, refuse_missing_folder, working_folder
 from slimnet_cli.progress.live_run import until_input_ends_option
@@ -37,17 +37,53 @@ Examples:
 output = in_group("Output")
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the run is: in a new folder or file, which may replace an earlier run, or in the one that is resumed."""
+
+    out: str | None
+    force: bool
+    resume: str | None
+
+    def destination(self) -> tuple[Path, bool]:
+        """The path of the run, and whether it is a folder.
+
+        Raises:
+            click.UsageError: nowhere, two places, or one that cannot be written.
+        """
+        if (self.out is None) == (self.resume is None):
+            raise click.UsageError(
+                "give the run's folder with -o DIR (or -o FILE.pt), or the run to resume with --resume DIR"
+            )
+        if self.resume is not None:
+            return Path(self.resume), True
+        assert self.out is not None
+        if self.out.endswith(".pt"):
+            refuse_missing_folder(self.out)
+            return Path(self.out), False
+        return Path(self.out), True
+
+
+place_options = as_one(
+    "place",
+    Place,
+    (
+        output(
+            "-o",
+            "--out",
+            metavar="DIR|FILE.pt",
+            callback=work_folder("run"),
+            help="The run's folder, or a file for its last checkpoint alone.",
+        ),
+        FORCE,
+        output("--resume", metavar="DIR", callback=existing, help="Resume the run in this folder."),
+    ),
+)
+
+
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Train a network until filters die.")
 @click.argument("data", required=False, callback=existing_images)
-@output(
-    "-o",
-    "--out",
-    metavar="DIR|FILE.pt",
-    callback=work_folder("run"),
-    help="The run's folder, or a file for its last checkpoint alone.",
-)
-@FORCE
-@output("--resume", metavar="DIR", callback=existing, help="Resume the run in this folder.")
+@place_options
 @keeping_options
 @recipe_options
 @reading_options
@@ -56,9 +92,7 @@ output = in_group("Output")
 @json_option
 def train(
     data: str | None,
-    out: str | None,
-    force: bool,
-    resume: str | None,
+    place: Place,
     keeping: Keeping,
     requested: RecipeOptions,
     reading: Reading,
@@ -93,8 +127,8 @@ def train(
     from slimnet.torch_state.process import denormals_flushed
     from slimnet.training.loop.distributed import joined, lost_peers_reported
 
-    path, folder = _destination(out, resume)
-    work = working_folder(path, force=force) if folder else path
+    path, folder = place.destination()
+    work = working_folder(path, force=place.force) if folder else path
     keeping.refuse_impossible(folder=folder, held_out=bool(requested.fields.get("held_out")))
     with (
         denormals_flushed(),
@@ -102,31 +136,12 @@ def train(
         single_error_report(ranks),
         lost_peers_reported(ranks),
     ):
-        request = Request(data, work, resume is not None, requested, reading, machine, keeping, ranks)
+        request = Request(data, work, place.resume is not None, requested, reading, machine, keeping, ranks)
         finished = request.in_folder() if folder else request.to_file()
         if finished is not None:
             put_in_place(work, path, RUN)
             finished = finished.moved(work, path)
             _show(finished, as_json)
-
-
-def _destination(out: str | None, resume: str | None) -> tuple[Path, bool]:
-    """The path of the run, and whether it is a folder.
-
-    Raises:
-        click.UsageError: nowhere, two places, or one that cannot be written.
-    """
-    if (out is None) == (resume is None):
-        raise click.UsageError(
-            "give the run's folder with -o DIR (or -o FILE.pt), or the run to resume with --resume DIR"
-        )
-    if resume is not None:
-        return Path(resume), True
-    assert out is not None
-    if out.endswith(".pt"):
-        refuse_missing_folder(out)
-        return Path(out), False
-    return Path(out), True
 
 
 def _show(finished: Finished, as_json: bool) -> None:

@@ -32,6 +32,7 @@ from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.loaders import batches_once
 from slimnet.shrinking.projection_record import ProjectionRecord
 from slimnet.slimmed import Slimmed
+from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.storage.written_folders import BUNDLE
 from slimnet.surgery.certificate import DENSE, Certificate, certify
 from slimnet.surgery.equivalence import BATCHES
@@ -111,11 +112,12 @@ def save(
     images: ImageSpec | None = None,
     dynamic_size: bool = False,
     overwrite: bool = False,
+    progress: StepCallback | None = None,
 ) -> Path:
     """Write a slim network as a bundle: weights and plan, exported program, ONNX, certificate and manifest.
 
     A folder that exists is refused; with `overwrite` a bundle there is replaced, in one step when the new one is
-    complete. A folder that holds anything else is never replaced.
+    complete. A folder that holds anything else is never replaced. `progress` is as for `slim`.
 
     `slimmed` is the result of `slim`, or with `like` the network of that bundle after further training in the caller's
     loop. All three forms are run and must agree with the network before the folder is created. `source`, the origin of
@@ -133,7 +135,7 @@ def save(
         ExportError: the network cannot be exported, or a form does not agree.
         UsageError: a module without `like`, or `images` that are not what the network takes.
     """
-    target = Path(folder)
+    target, steps = Path(folder), Steps(3, progress)
     BUNDLE.refuse_occupied(target, BundleError, overwrite=overwrite)
     if isinstance(slimmed, nn.Module):
         slimmed, record = trained_further(slimmed, like)
@@ -141,18 +143,22 @@ def save(
         images = images or images_of(slimmed.model) or record.images
         dynamic_size = dynamic_size or record.dynamic_size
     with BUNDLE.whole(target, BundleError, overwrite=overwrite) as staging:
-        blueprint = write_parts(slimmed, staging, images, dynamic_size=dynamic_size)
-        plan = blueprint.plan
-        certificate = read_certificate(staging)
-        if projections is not None:
-            write_projections(projections, staging, plan, certificate)
-        module = rebuilt(slimmed, staging)
-        write_exports(slimmed, staging, source, blueprint)
+        with steps.step(0, "writing weights and plan"):
+            blueprint = write_parts(slimmed, staging, images, dynamic_size=dynamic_size)
+            plan = blueprint.plan
+            certificate = read_certificate(staging)
+            if projections is not None:
+                write_projections(projections, staging, plan, certificate)
+            module = rebuilt(slimmed, staging)
+        with steps.step(1, "exporting"):
+            write_exports(slimmed, staging, source, blueprint)
         everything: dict[str, Runner] = {"the network": module_runner(slimmed.model), **forms(staging, module)}
         everything[f"{PROGRAM} as torch loads it"] = TorchRunner(staging / PROGRAM)
-        for inputs in sizes(slimmed.example_inputs.map(lambda tensor: tensor.detach().cpu()), blueprint, target):
-            compare(everything, inputs, target)
+        with steps.step(2, "comparing all forms"):
+            for inputs in sizes(slimmed.example_inputs.map(lambda tensor: tensor.detach().cpu()), blueprint, target):
+                compare(everything, inputs, target)
         write_manifest(staging, source, plan.digest)
+    log_result(f"bundle written to {target}")
     return target
 
 

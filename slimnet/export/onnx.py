@@ -19,6 +19,7 @@ from slimnet.export.onnx_runner import OnnxRunner
 from slimnet.export.preprocessing import Layout
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.modules.network import Network
+from slimnet.steps import log_result
 from slimnet.storage.files import whole_file
 from slimnet.surgery.certificate import dtype_name
 from slimnet.surgery.equivalence import BATCHES
@@ -97,6 +98,7 @@ def export_onnx(
     with whole_file(target, ExportError) as file:
         captured = capture_form(model, example_inputs, form)
         export = write_onnx(captured, file, metadata_of(form, example_inputs) | dict(metadata or {}), opset)
+    log_result(f"ONNX model written to {target}")
     return replace(export, path=target)
 
 

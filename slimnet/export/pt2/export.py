@@ -12,6 +12,7 @@ from slimnet.export.form import Form, capture_form, checked_sizes, conditions
 from slimnet.export.preprocessing import Layout
 from slimnet.export.pt2.runner import ProgramRunner, TorchRunner, program_bytes
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
+from slimnet.steps import log_result
 from slimnet.storage.files import whole_file
 from slimnet.surgery.equivalence import BATCHES
 
@@ -66,4 +67,5 @@ def export_pt2(
         for runner in (TorchRunner(file), ProgramRunner(file)):
             worst = max(worst, check_agreement(captured, runner, "exported program", own_random_numbers=False) or 0.0)
         size = file.stat().st_size
+    log_result(f"exported program written to {target}")
     return Pt2Export(target, size, worst, sizes=checked_sizes(captured))
