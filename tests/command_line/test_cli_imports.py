@@ -49,4 +49,6 @@ def test_the_library_and_its_commands_import_what_they_use(imported):
     """Oracle: the loaded modules."""
     assert imported[0] == ("import", set())
     for name, packages in imported[1:]:
-        assert packages == {"torch"}, name
+        # A ratio of times has an interval by the quantiles of scipy.
+        assert packages - {"scipy"} == {"torch"}, name
+        assert name == "benchmark" or "scipy" not in packages

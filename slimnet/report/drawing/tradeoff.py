@@ -1,12 +1,12 @@
 """Plots of error against cost: a mark for each network, a line for each method."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from slimnet.report.drawing.mark import Mark as Mark
 from slimnet.report.drawing.svg import BLUE, DEAD, GOLD, INK, MUTED, PLUM, SLIM, Canvas, drawing
 from slimnet.report.formatting import printable
 
@@ -19,20 +19,6 @@ LONGEST_NAME = 24
 PIXELS_A_LETTER = 7.0
 
 Shown = Callable[[float], str]
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One network: its cost, its error on test images (0..1), and the interval of the cost if it was measured.
-
-    `before` is its error before fine-tuning, if there was any, which is drawn as a hollow mark.
-    """
-
-    series: str
-    cost: float
-    error: float
-    interval: tuple[float, float] | None = None
-    before: float | None = None
 
 
 def tradeoff(

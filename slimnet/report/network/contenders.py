@@ -6,7 +6,7 @@ from slimnet.benchmark import Comparison, Interval, Latency
 from slimnet.benchmark.intervals import BUSY, gain
 from slimnet.benchmark.latency import labels, place
 from slimnet.report import formatting
-from slimnet.report.drawing.tradeoff import Mark
+from slimnet.report.drawing.mark import Mark
 
 FILE_ORDER = ("onnx", "weights")
 NOTHING = "–"
