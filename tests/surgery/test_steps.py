@@ -10,7 +10,7 @@ import torch
 from networks import lively
 
 import slimnet
-from slimnet.steps import Steps
+from slimnet.steps import LOG, Steps
 
 IMAGES = torch.zeros(2, 1, 8, 8)
 ARGS = {"widths": [4, 6], "pool_after": [1], "hidden": 8, "in_channels": 1}
@@ -58,13 +58,21 @@ def test_an_exception_in_the_callback_ends_the_work_and_leaves_nothing(basic, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_logger_has_results_and_the_seconds_of_steps(dense, caplog):
-    caplog.set_level(logging.DEBUG, "slimnet")
+@pytest.fixture
+def logged(caplog, monkeypatch):
+    """The records of the logger, also where another package of this process has disabled those there were."""
+    monkeypatch.setattr(LOG, "disabled", False)
+    monkeypatch.setattr(LOG, "propagate", True)
+    return caplog
+
+
+def test_the_logger_has_results_and_the_seconds_of_steps(dense, logged):
+    logged.set_level(logging.DEBUG, "slimnet")
     slimnet.slim(dense, IMAGES)
-    levels = [(record.levelname, record.name) for record in caplog.records]
+    levels = [(record.levelname, record.name) for record in logged.records]
     assert levels == [("DEBUG", "slimnet"), ("DEBUG", "slimnet"), ("INFO", "slimnet")]
-    assert re.fullmatch(rf"{CERTIFYING}: \d+\.\d{{3}} s", caplog.messages[1])
-    assert caplog.messages[2].startswith("slimmed BasicNet, 0 of 28 channels removed; parameters ")
+    assert re.fullmatch(rf"{CERTIFYING}: \d+\.\d{{3}} s", logged.messages[1])
+    assert logged.messages[2].startswith("slimmed BasicNet, 0 of 28 channels removed; parameters ")
 
 
 def test_it_is_silent_unless_a_program_asks_for_it():
@@ -74,10 +82,10 @@ def test_it_is_silent_unless_a_program_asks_for_it():
     assert (run.stdout, run.stderr) == ("", "")
 
 
-def test_names_of_files_are_printable_in_the_log(caplog):
-    caplog.set_level(logging.INFO, "slimnet")
+def test_names_of_files_are_printable_in_the_log(logged):
+    logged.set_level(logging.INFO, "slimnet")
     slimnet.steps.log_result("written to a\x1b[0m\nb")
-    assert caplog.messages == ["written to a\\x1b[0m b"]
+    assert logged.messages == ["written to a\\x1b[0m b"]
 
 
 def test_without_a_callback_nothing_is_called():
