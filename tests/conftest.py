@@ -10,6 +10,7 @@ import pytest
 import torch
 from bundles import SHAPE, Made, basic_net, coded_net, images, make, tied_net
 from command_line import SHORT, run
+from slimnet_cli.output import phases
 
 torch.set_num_threads(1)
 
@@ -34,6 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def as_wide_as_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are drawn as for a pipe: a test process that runs beside others is told how wide the terminal is."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def as_quiet_as_quick_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of progress do not depend on how busy the machine is: there are none, unless a test asks for them."""
+    monkeypatch.setattr(phases, "FIRST_LINE", float("inf"))
 
 
 @pytest.fixture

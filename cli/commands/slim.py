@@ -19,6 +19,8 @@ from slimnet_cli.options.shared import as_one, json_option, network_options
 from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.output import before_after, terminal
 from slimnet_cli.output.next_step import say_next, show_next
+from slimnet_cli.output.phases import PhaseProgress, progress_of
+from slimnet_cli.output.slimming_phases import CHOICE, DENSE_ACCURACY, READING, REMOVAL, slimming_phases
 
 if TYPE_CHECKING:
     from torch import nn
@@ -180,18 +182,29 @@ def _write_bundle(
         images = images.with_fewer_tests(output.certificate_images)
     if target:
         target.check(images)
-    with removing.showing_progress("Slimming") as (round_to, say):
+    phases = slimming_phases(
+        widths=removing.measures_widths,
+        budget=target is not None,
+        refit=target is not None and target.fits(images),
+        latency=target is not None and target.unit == "latency",
+        images=0 if images is None else len(images.x_test),
+    )
+    removing.note_load()
+    with progress_of("Slimming", phases) as progress:
+        round_to = removing.rounding(progress.trying)
+        progress.begin(READING)
         dense = source.load()
         example = source.example(dense, images)
         if images:
             check_fits(dense, images)
         spec = images.spec if images else spec_without_images(data.normalise, example, known and known.images)
-        slimmed, selection = _slimmed(dense, example, removing, round_to, target, images, say)
+        slimmed, selection = _slimmed(dense, example, removing, round_to, target, images, progress)
         if target:
-            slimmed = target.timed(dense, slimmed, example, say)
-        accuracies = _accuracies(dense, slimmed.certificate, images, say) if images else None
+            slimmed = target.timed(dense, slimmed, example, progress.begin)
+        accuracies = _accuracies(dense, slimmed.certificate, images, progress) if images else None
         any_size = output.dynamic_size or (known is not None and known.dynamic_size)
-        folder = save(slimmed, out, source=source.path.name, images=spec, dynamic_size=any_size, overwrite=output.force)
+        described: dict[str, Any] = {"source": source.path.name, "images": spec, "dynamic_size": any_size}
+        folder = save(slimmed, out, overwrite=output.force, progress=progress.step, **described)
     if as_json:
         chosen = {} if selection is None else {"target": _document(target, selection)}
         terminal.emit(before_after.document(slimmed, accuracies) | chosen | {"bundle": str(folder)})
@@ -223,30 +236,32 @@ def _slimmed(
     round_to: RoundTo,
     target: Target | None,
     images: ImageData | None,
-    say: terminal.Say,
+    progress: PhaseProgress,
 ) -> tuple[Slimmed, Selection | None]:
     """The slim network, exact or to a budget, and the channels selected for the budget."""
     from slimnet.data import Batches
     from slimnet.methods import remove_selected
-    from slimnet.pipeline import slim_found
+    from slimnet.pipeline import CERTIFYING, SEARCHING, slim_found
     from slimnet.planning.dead_channels import find_dead
 
-    loader = Batches(images, progress=terminal.counting(say, "certificate")) if images else None
+    loader = Batches(images, progress=progress.counting(CERTIFYING)) if images else None
     limits: dict[str, Any] = {"loader": loader, "tolerance": removing.tolerance}
     if target is None:
-        measured_on = criterion_images(images, say)
+        measured_on = Batches(images, "train", progress=progress.counting(SEARCHING)) if images else None
 
         def find(graph: ChannelGraph) -> DeadChannels:
             return find_dead(dense, graph, removing.threshold, removing.criterion, measured_on, removing.keep)
 
-        return slim_found(dense, example, find, round_to=round_to, **limits), None
+        return slim_found(dense, example, find, round_to=round_to, progress=progress.step, **limits), None
+    progress.begin(CHOICE)
     selection = target.choose(dense, example, images, removing)
-    limits |= target.correction(dense, example, images, say)
+    progress.begin(REMOVAL)
+    limits |= target.correction(dense, example, images, progress.say)
     return remove_selected(dense, example, selection, round_to=removing.multiple, **limits), selection
 
 
 def _accuracies(
-    dense: nn.Module, certificate: Certificate, images: ImageData, say: terminal.Say
+    dense: nn.Module, certificate: Certificate, images: ImageData, progress: PhaseProgress
 ) -> tuple[Accuracy, Accuracy]:
     """The accuracy of both networks on the test images, from the certificate if it was measured there."""
     from slimnet.surgery.certificate import DENSE
@@ -255,7 +270,7 @@ def _accuracies(
     assert certificate.accuracies is not None, "the network scores these images"
     before, after = certificate.accuracies
     if certificate.reference != DENSE:
-        before = evaluate(dense, images, progress=terminal.counting(say, "accuracy of the dense network"))
+        before = evaluate(dense, images, progress=progress.counting(DENSE_ACCURACY))
     return before, after
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from slimnet_cli.options.groups import in_group
 from slimnet_cli.options.shared import Command
+from slimnet_cli.output.slimming_phases import LATENCY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +121,7 @@ class Target:
 
         if self.unit != "latency":
             return slimmed
-        say("measuring the latency")
+        say(LATENCY)
         found = measure_latency(dense, slimmed.model, example, self.left, self.runtime)
         return replace(slimmed, certificate=replace(slimmed.certificate, latency=found))
 

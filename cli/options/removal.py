@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -60,31 +60,50 @@ class Removing:
         if budget and self.criterion != GAMMA:
             raise click.UsageError(f"with a budget dead channels are those of --criterion gamma, not {self.criterion}")
 
+    @property
+    def measures_widths(self) -> bool:
+        """Whether widths are chosen by measuring."""
+        return isinstance(self.round_to, str)
+
     @contextmanager
     def showing_progress(self, what: str) -> Iterator[tuple[RoundTo, terminal.Say]]:
         """Show that work is in progress, and the current candidate if widths are measured.
 
         Yields the argument `round_to` of `slim`, and the function that shows the status.
         """
-        if not isinstance(self.round_to, str):
+        if not self.measures_widths:
             with terminal.working(what) as say:
-                yield self.round_to, say
+                yield self.rounding(lambda *_: None), say
+            return
+        from slimnet.width_search import CANDIDATES
+
+        self.note_load()
+        tries = 1 + len(CANDIDATES)
+        with terminal.progress("Trying widths", tries) as advance:
+            yield self.rounding(lambda done, _, name: advance(done, name)), partial(advance, tries)
+
+    def note_load(self) -> None:
+        """Note on stderr that other programs are at work, if widths are measured."""
+        if not self.measures_widths:
             return
         from slimnet.benchmark import environment
-        from slimnet.width_search import CANDIDATES, WidthSearch
 
         where = environment()
         if where.busy:
             terminal.note(
                 f"other programs keep {where.other_work} cores busy: try widths again while nothing else runs"
             )
-        runtime = self.round_to.partition(":")[2] or None
-        tries = 1 + len(CANDIDATES)
-        with terminal.progress("Trying widths", tries) as advance:
-            yield (
-                WidthSearch(runtime=runtime, progress=lambda done, _, name: advance(done, name)),
-                partial(advance, tries),
-            )
+
+    def rounding(self, tried: Callable[[int, int, str], None]) -> RoundTo:
+        """The argument `round_to` of `slim`.
+
+        If widths are measured, `tried` is called with the number of candidates so far, the total, and the last one.
+        """
+        if not isinstance(self.round_to, str):
+            return self.round_to
+        from slimnet.width_search import WidthSearch
+
+        return WidthSearch(runtime=self.round_to.partition(":")[2] or None, progress=tried)
 
 
 class Multiple(click.ParamType):

@@ -100,20 +100,34 @@ class PhaseProgress:
     def begin(self, name: str) -> None:
         """Show that a phase begins; a name that is none of the phases is a status of the current one."""
         names = [phase.name for phase in self._time_left.phases]
-        if name in names:
+        if name not in names:
+            self.say(name)
+        elif names.index(name) != self._time_left.number:
             self.at(names.index(name))
         else:
-            self.say(name)
+            self.say("")
 
     def say(self, note: str) -> None:
         """Show a short status of the current phase."""
         self._show(note)
 
-    def counting(self, what: str) -> Callable[[int, int], None]:
-        """A progress callback of the current phase: "512 of 10,000 images"."""
-        return lambda done, total: self.at(
-            self._time_left.number, done / max(1, total), f"{what}{done:,} of {total:,} images"
-        )
+    def step(self, _: int, __: int, doing: str) -> None:
+        """A progress callback of the library's steps: each is a phase, whose batches are counted elsewhere."""
+        name, batch, _number = doing.partition(", batch ")
+        if not batch:
+            self.begin(name)
+
+    def counting(self, name: str) -> Callable[[int, int], None]:
+        """A progress callback of a phase: "512 of 10,000 images"."""
+        number = [phase.name for phase in self._time_left.phases].index(name)
+        return lambda done, total: self.at(number, done / max(1, total), f"{done:,} of {total:,} images")
+
+    def trying(self, done: int, total: int, name: str) -> None:
+        """A progress callback of the current phase: "candidate 2 of 6: multiples of 4".
+
+        The candidates are measured when all are ready, which takes about as long again.
+        """
+        self.at(self._time_left.number, done / total / 2, f"candidate {done} of {total}: {name}")
 
 
 @contextlib.contextmanager

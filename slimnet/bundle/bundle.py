@@ -39,6 +39,9 @@ from slimnet.surgery.equivalence import BATCHES
 from slimnet.torch_state.devices import device_of
 from slimnet.torch_state.random_state import random_numbers_kept
 
+SAVING = WRITING, EXPORTING, COMPARING = "writing weights and plan", "exporting", "comparing all forms"
+"""The steps of `save`."""
+
 DENSE_AT_LEAST, DENSE_TO_SLIM = 1 << 26, 256
 """The elements that the dense network of an untrusted bundle may have: in all, or for each element of its weights."""
 
@@ -135,7 +138,7 @@ def save(
         ExportError: the network cannot be exported, or a form does not agree.
         UsageError: a module without `like`, or `images` that are not what the network takes.
     """
-    target, steps = Path(folder), Steps(3, progress)
+    target, steps = Path(folder), Steps(len(SAVING), progress)
     BUNDLE.refuse_occupied(target, BundleError, overwrite=overwrite)
     if isinstance(slimmed, nn.Module):
         slimmed, record = trained_further(slimmed, like)
@@ -143,18 +146,18 @@ def save(
         images = images or images_of(slimmed.model) or record.images
         dynamic_size = dynamic_size or record.dynamic_size
     with BUNDLE.whole(target, BundleError, overwrite=overwrite) as staging:
-        with steps.step(0, "writing weights and plan"):
+        with steps.step(0, WRITING):
             blueprint = write_parts(slimmed, staging, images, dynamic_size=dynamic_size)
             plan = blueprint.plan
             certificate = read_certificate(staging)
             if projections is not None:
                 write_projections(projections, staging, plan, certificate)
             module = rebuilt(slimmed, staging)
-        with steps.step(1, "exporting"):
+        with steps.step(1, EXPORTING):
             write_exports(slimmed, staging, source, blueprint)
         everything: dict[str, Runner] = {"the network": module_runner(slimmed.model), **forms(staging, module)}
         everything[f"{PROGRAM} as torch loads it"] = TorchRunner(staging / PROGRAM)
-        with steps.step(2, "comparing all forms"):
+        with steps.step(2, COMPARING):
             for inputs in sizes(slimmed.example_inputs.map(lambda tensor: tensor.detach().cpu()), blueprint, target):
                 compare(everything, inputs, target)
         write_manifest(staging, source, plan.digest)

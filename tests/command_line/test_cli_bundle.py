@@ -10,11 +10,13 @@ import pytest
 import slimnet_cli
 import torch
 from bundles import ARGS, FILES, MANIFEST, SHAPE, basic_net, everything, lived_in
+from slimnet_cli.output import phases
 
 from slimnet.bundle import bundle
 from slimnet.errors import ExportError
 from slimnet.export import onnx as export
 from slimnet.models import build
+from slimnet.pipeline import CERTIFYING, SEARCHING
 
 pytestmark = pytest.mark.usefixtures("operators_read_once")
 
@@ -77,8 +79,12 @@ def test_slim_tells_people_and_machines_what_it_did(checkpoint, tmp_path, capsys
 
     monkeypatch.setattr(bundle, "write_exports", write)
     command = ["slim", str(checkpoint), *ARCH, *INPUT]
-    assert slimnet_cli.run([*command, "-o", str(tmp_path / "people")]) == 0
-    said = capsys.readouterr().out
+    with monkeypatch.context() as patience:
+        patience.setattr(phases, "FIRST_LINE", 0.0)
+        assert slimnet_cli.run([*command, "-o", str(tmp_path / "people")]) == 0
+    said, told = capsys.readouterr()
+    lines = [line.rpartition(", ")[2] for line in told.splitlines() if line.startswith("Slimming: ")]
+    assert list(dict.fromkeys(lines)) == ["reading", SEARCHING, CERTIFYING, *bundle.SAVING]
     assert "certificate holds" in said
     assert f"written to {tmp_path / 'people'}\n" in said
     found = document([*command, "-o", str(tmp_path / "machines")], capsys)

@@ -87,13 +87,14 @@ def test_inspect_says_what_dead_means(checkpoints, capsys):
 def test_slim_removes_it_and_certifies_on_the_test_images(checkpoints, capsys, tmp_path, monkeypatch):
     """Oracle: the dense network's own outputs on the test images. What would be written is taken before it is."""
     monkeypatch.setattr(slimnet_cli.output.terminal, "SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(slimnet_cli.output.phases, "FIRST_LINE", 0)
     path, silent = checkpoints["rare"]
     made = []
     monkeypatch.setattr(slimnet.bundle.bundle, "save", lambda slimmed, folder, **_: made.append(slimmed) or folder)
     code, out, err = said(capsys, "slim", path, *NETWORK, *ACTIVATION, "-o", str(tmp_path / "slim"))
     assert code == 0
     assert "dead is max |a| ≤ 1e-12 on 1,438 examples" in out
-    assert "Slimming: activations: 1,438 of 1,438 images" in err
+    assert "finding and cutting dead channels 100 %, 1,438 of 1,438 images" in err
     (slimmed,) = made
     plan = slimmed.plan
     assert plan.criterion == "max |a| ≤ 1e-12 on 1,438 examples"

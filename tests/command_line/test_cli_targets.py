@@ -36,6 +36,7 @@ def said(capsys, *arguments: str) -> tuple[int, str, str]:
 def test_a_bundle_to_a_budget_says_what_it_is_relative_to(checkpoint, tmp_path, capsys, monkeypatch):
     """Accuracy before and after on the digits; the plan records the budget, and the certificate what it is against."""
     monkeypatch.setattr(slimnet_cli.output.terminal, "SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(slimnet_cli.output.phases, "FIRST_LINE", 0)
     folder = tmp_path / "half"
     code, out, err = said(
         capsys, "slim", checkpoint, *NETWORK, "--target-macs", "0.5", "--data", "digits", "-o", str(folder)
@@ -48,7 +49,7 @@ def test_a_bundle_to_a_budget_says_what_it_is_relative_to(checkpoint, tmp_path, 
     assert "The remaining weights were fitted on 256 training images, without labels." in words
     assert "fitting weights: " in err
     for what in ("certificate", "accuracy of the dense network"):
-        assert f"Slimming: {what}: 359 of 359 images" in err
+        assert f"{what} 100 %, 359 of 359 images" in err
     plan, certificate = read_blueprint(folder).plan, read_certificate(folder)
     assert 0.3 < plan.macs_after / plan.macs_before <= 0.5
     assert "chosen by implicit for macs at most 0.5 of the dense network's" in plan.criterion

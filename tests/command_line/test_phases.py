@@ -9,6 +9,10 @@ from bundles import onnx_file
 from rich.console import Console
 from slimnet_cli.output import phases, terminal
 from slimnet_cli.output.phases import Phase, TimeLeft, line, progress_of
+from slimnet_cli.output.slimming_phases import slimming_phases
+
+from slimnet.bundle.bundle import SAVING
+from slimnet.pipeline import CERTIFYING, SEARCHING
 
 
 class Clock:
@@ -74,6 +78,7 @@ def test_a_line_begins_with_what_matters_at_80_columns():
 def test_lines_in_a_file_come_after_two_seconds_and_with_each_phase(monkeypatch, capsys):
     clock = Clock()
     monkeypatch.setattr(phases.time, "monotonic", clock)
+    monkeypatch.setattr(phases, "FIRST_LINE", 2.0)
     with progress_of("Work", [Phase("a", 20.0), Phase("b", 20.0)]) as progress:
         for second in range(40):
             clock.now = second + 0.5
@@ -86,11 +91,13 @@ def test_lines_in_a_file_come_after_two_seconds_and_with_each_phase(monkeypatch,
     assert lines[-1].endswith("b 52 %")
 
 
-def test_short_work_says_nothing(capsys):
+def test_short_work_says_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(phases.time, "monotonic", Clock())
+    monkeypatch.setattr(phases, "FIRST_LINE", 2.0)
     with progress_of("Work", [Phase("a"), Phase("b")]) as progress:
         progress.at(0, 0.5)
         progress.begin("b")
-        progress.counting("")(3, 4)
+        progress.counting("b")(3, 4)
     assert capsys.readouterr().err == ""
 
 
@@ -105,6 +112,34 @@ def test_a_terminal_shows_the_bar_and_the_phase(monkeypatch):
     assert "Measuring 1/2" in shown
     assert "left" in shown
     assert "accuracy of dense by torch 25 %, 512 of 2,048 images" in shown
+
+
+@pytest.mark.parametrize("images", [0, 1000])
+def test_slim_has_a_phase_for_each_step_of_the_library(images):
+    """Oracle: the names that the library reports; widths that are measured take longer."""
+    given = {"refit": False, "latency": False, "images": images}
+    plain = slimming_phases(widths=False, budget=False, **given)
+    assert [each.name for each in plain] == ["reading", SEARCHING, CERTIFYING, *SAVING]
+    assert slimming_phases(widths=True, budget=False, **given)[1].weight > plain[1].weight
+    names = [each.name for each in slimming_phases(widths=False, budget=True, **given | {"latency": True})]
+    assert names[1:3] == ["choosing channels", "correcting and cutting"]
+    assert "measuring the latency" in names
+    assert ("accuracy of the dense network" in names) == (images > 0)
+
+
+def test_the_steps_of_the_library_are_phases_and_their_batches_are_not():
+    shown: list[tuple[int, str]] = []
+    left = TimeLeft([Phase("a"), Phase("b")], Clock())
+    progress = phases.PhaseProgress(left, lambda note: shown.append((left.number, note)))
+    progress.step(0, 2, "a")
+    progress.step(0, 2, "a, batch 1")
+    progress.counting("a")(1, 2)
+    progress.step(1, 2, "a")
+    assert left.share == 0.5, "the end of a step does not begin it again"
+    progress.step(1, 2, "b")
+    assert (left.number, left.share) == (1, 0.0)
+    progress.say("12 of 55 layers")
+    assert shown == [(0, ""), (0, "1 of 2 images"), (0, ""), (1, ""), (1, "12 of 55 layers")]
 
 
 def test_benchmark_names_what_it_measures_and_keeps_results_clean(tmp_path, capsys, monkeypatch):

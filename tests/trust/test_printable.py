@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 import pytest
 import slimnet_cli
 from rich.text import Text
-from slimnet_cli.output import terminal
+from slimnet_cli.output import phases, terminal
+from slimnet_cli.output.phases import Phase, progress_of
 
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.methods.iterative_pruning import Rung
@@ -70,6 +71,8 @@ def in_progress() -> None:
     with terminal.board(EVIL, 3) as board:
         board.show(1, [EVIL])
         board.say(EVIL)
+    with progress_of(EVIL, [Phase(EVIL), Phase(EVIL)]) as phased:
+        phased.at(1, 0.5, EVIL)
 
 
 SHOWN = {
@@ -92,6 +95,7 @@ def test_nothing_that_is_shown_acts_on_the_terminal_or_is_read_as_markup(monkeyp
 def test_what_is_shown_while_something_is_done_is_harmless_too(monkeypatch):
     """rich moves the cursor here itself, so only what it never writes is looked for."""
     monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(phases, "FIRST_LINE", 0)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "200")
     for stream in (Terminal(), io.StringIO()):
