@@ -55,12 +55,14 @@ def benchmark(
     them all, in two sittings with a pause between them, and each network is compared with the first; where one thread
     runs, by CPU time as well. What other programs make unreliable is called not measurable. The efficiency is the
     speed-up over the MACs reduction: 1 where time fell in proportion to the MACs. With --data the accuracy on the test
-    images is measured in torch and through onnxruntime.
+    images is measured in torch and through onnxruntime and OpenVINO, where these are installed and run the networks.
     """
     if len(networks) < 2:
         raise click.UsageError("name at least two networks: DENSE SLIM")
     for _, path in named(networks):
         check_source(path)
+    from slimnet.benchmark import left_out
+
     settings = measuring.settings()
     if report is not None:
         refuse_missing_folder(str(report))
@@ -69,6 +71,8 @@ def benchmark(
     images = data.load()
     with tempfile.TemporaryDirectory() as folder:
         contenders, example = _ready(networks, network, images, Path(folder))
+        for why in left_out(contenders, settings):
+            terminal.note(f"{why}; it is left out")
         comparison = measured(contenders, example, settings, images)
     if report is not None:
         with terminal.working("Drawing the report"):

@@ -145,7 +145,7 @@ OPTIONS = (
         type=Multiple(),
         metavar="N|auto|none",
         help="Keep a few removable channels, so that widths are multiples of N; auto measures what is fastest on "
-        "onnxruntime (auto:torch: on torch).  [default: none]",
+        "onnxruntime (auto:torch, auto:openvino: on these).  [default: none]",
     ),
     keep_option,
 )

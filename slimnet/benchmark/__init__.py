@@ -11,7 +11,7 @@ from slimnet.benchmark.parts import Part, parts
 from slimnet.benchmark.profile import LayerTimes, Profile
 from slimnet.benchmark.results import Accuracies, Comparison, Memory
 from slimnet.benchmark.runtimes.table import runtime_names
-from slimnet.benchmark.settings import Settings, cells, shared_runtimes
+from slimnet.benchmark.settings import Settings, cells, left_out, shared_runtimes
 from slimnet.benchmark.turns import interleave
 from slimnet.version import installed_version
 
@@ -40,6 +40,7 @@ __all__ = [
     "installed_version",
     "interleave",
     "labels",
+    "left_out",
     "macs",
     "measure",
     "memories",

@@ -78,10 +78,8 @@ def cells(contenders: Sequence[Contender], settings: Settings) -> tuple[Cell, ..
 
 def runtimes_on(device: str, contenders: Sequence[Contender], settings: Settings) -> tuple[str, ...]:
     """The requested runtimes that can run every contender on a device."""
-    shared_runtimes(contenders)
-    return tuple(
-        each.name for each in requested(settings) if _run_all(each, contenders) and each.obstacle(device) is None
-    )
+    _able(contenders)
+    return tuple(each.name for each in requested(settings) if _runs_all(each, contenders, device))
 
 
 def requested(settings: Settings) -> tuple[Runtime, ...]:
@@ -99,17 +97,43 @@ def shared_runtimes(contenders: Sequence[Contender]) -> tuple[str, ...]:
     Raises:
         UsageError: there is none, or there are fewer than two contenders.
     """
+    return tuple(each.name for each in _able(contenders) if _runs_all(each, contenders, "cpu"))
+
+
+def left_out(contenders: Sequence[Contender], settings: Settings) -> tuple[str, ...]:
+    """Why requested runtimes that run here are left out: each has an objection to a contender, stated in one line."""
+    found = [each for each in requested(settings) if _has_forms(each, contenders)]
+    running = [each for each in found if any(each.obstacle(device) is None for device in settings.devices)]
+    return tuple(filter(None, (_objection(each, contenders) for each in running)))
+
+
+def _able(contenders: Sequence[Contender]) -> list[Runtime]:
+    """The runtimes, without variants of others, of which every contender has the form.
+
+    Raises:
+        UsageError: there is none, or there are fewer than two contenders.
+    """
     if len(contenders) < 2:
         raise UsageError(f"{len(contenders)} network given, nothing to compare it with; pass at least two")
-    found = [each for each in table.RUNTIMES if not each.is_variant and _run_all(each, contenders)]
+    found = [each for each in table.RUNTIMES if not each.is_variant and _has_forms(each, contenders)]
     if not found:
         names = ", ".join(contender.name for contender in contenders)
         raise UsageError(f"no runtime can run all of {names}: pass all as .onnx files, or all as modules")
-    return tuple(each.name for each in found if each.obstacle("cpu") is None)
+    return found
 
 
-def _run_all(runtime: Runtime, contenders: Sequence[Contender]) -> bool:
+def _has_forms(runtime: Runtime, contenders: Sequence[Contender]) -> bool:
     return all(contender.has(runtime.needs) for contender in contenders)
+
+
+def _runs_all(runtime: Runtime, contenders: Sequence[Contender], device: str) -> bool:
+    runs = _has_forms(runtime, contenders) and runtime.obstacle(device) is None
+    return runs and _objection(runtime, contenders) is None
+
+
+def _objection(runtime: Runtime, contenders: Sequence[Contender]) -> str | None:
+    """The first objection of a runtime to a contender."""
+    return next(filter(None, map(runtime.objection, contenders)), None)
 
 
 def _check_all_found(contenders: Sequence[Contender], settings: Settings, able: set[str]) -> None:
@@ -135,7 +159,9 @@ def _why_not(runtime: Runtime, device: str, contenders: Sequence[Contender]) -> 
     """Why a requested runtime cannot run, and the remedy."""
     lacking = next((each.name for each in contenders if not each.has(runtime.needs)), None)
     if lacking is None:
-        return runtime.obstacle(device) or f"{runtime.name} does not run on {device}; leave it out"
+        obstacle = runtime.obstacle(device)
+        why = _objection(runtime, contenders) if obstacle is None else None
+        return obstacle or f"{why or f'{runtime.name} does not run on {device}'}; leave {runtime.name} out"
     if runtime.needs == "onnx":
         return f"{lacking} has no ONNX file, which {runtime.name} needs; export it, or leave {runtime.name} out"
     able = " or ".join(each.name for each in table.RUNTIMES if each.needs == "onnx" and not each.obstacle(device))

@@ -86,7 +86,7 @@ def test_steps_count_what_progress_is_told(tmp_path):
     assert [memory.batch for memory in comparison.memories] == [1]
 
 
-def test_accuracy_is_the_same_through_both_runtimes():
+def test_accuracy_is_the_same_through_all_runtimes():
     """Oracle: `evaluate`, which is tested on its own, of the module."""
     first, second = small_net(), small_net()
     nn.init.normal_(second[4].weight)
@@ -94,7 +94,7 @@ def test_accuracy_is_the_same_through_both_runtimes():
     comparison = compare({"a": first, "b": second}, EXAMPLE, settings, data=images())
     expected = tuple(evaluate(net, images()) for net in (first, second))
     assert expected[0] != expected[1]
-    assert [each.runtime for each in comparison.accuracies] == ["torch", "onnxruntime"]
+    assert [each.runtime for each in comparison.accuracies] == ["torch", "onnxruntime", "openvino"]
     assert all(each.values == expected for each in comparison.accuracies)
     assert first.training, "modules stay in the mode they were in"
 

@@ -228,7 +228,7 @@ def test_benchmark_compares_a_checkpoint_with_its_bundle(slimmed, checkpoint, ca
     found = document(["benchmark", str(checkpoint), str(slimmed), *options], capsys)
     parameters = [sum(p.numel() for p in model.parameters()) for model in (basic_net(), bundle.load(slimmed))]
     assert [each["params"] for each in found["counts"]] == parameters
-    assert {each["runtime"] for each in found["latencies"]} == {"torch", "onnxruntime"}
+    assert {each["runtime"] for each in found["latencies"]} == {"torch", "onnxruntime", "openvino"}
 
 
 def test_benchmark_shows_people_a_table(slimmed, capsys):
@@ -244,7 +244,7 @@ def test_benchmark_compares_bundles_that_cannot_be_built_again(coded, nameless, 
     """By their ONNX models alone."""
     command = ["benchmark", str(nameless.folder), str(coded.folder), "--batch", "1", "--seconds", "0.05"]
     found = document([*command, "--threads", "1"], capsys)
-    assert {each["runtime"] for each in found["latencies"]} == {"onnxruntime"}
+    assert {each["runtime"] for each in found["latencies"]} == {"onnxruntime", "openvino"}
 
 
 def test_benchmark_writes_a_report_of_the_bundle(slimmed, checkpoint, tmp_path, capsys):

@@ -137,7 +137,7 @@ def test_progress_names_every_candidate():
     assert told[0][2] == "dense"
 
 
-@pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
 def test_the_clock_of_this_machine_measures_too(runtime):
     model = plain().float()
     slimmed = slimnet.slim(model, planes().float(), round_to=WidthSearch(runtime=runtime, threads=1, seconds=0.02))

@@ -42,6 +42,13 @@ class Runtime(ABC):
     def obstacle(self, device: str) -> str | None:
         """Why it does not run on a device here, and the remedy, in one line; None if it runs."""
 
+    def objection(self, contender: Contender) -> str | None:
+        """Why it does not run a contender that has the form it needs, in one line; None if that is not known before.
+
+        It is asked only where the runtime runs. Where it was not requested by name, it is left out.
+        """
+        return None
+
     @abstractmethod
     def prepare(self, contender: Contender, cell: Cell, inputs: Inputs) -> Run:
         """One forward of a contender, copied, in evaluation mode, in the setting of the cell.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from slimnet.benchmark.runtimes.onnxruntime import OnnxRuntime
+from slimnet.benchmark.runtimes.openvino import OpenVino
 from slimnet.benchmark.runtimes.runtime import Runtime
 from slimnet.benchmark.runtimes.torch import Torch
 from slimnet.benchmark.runtimes.torch_compile import TorchCompile
@@ -14,6 +15,7 @@ RUNTIMES: tuple[Runtime, ...] = (
     TorchCompile(),
     TorchGraph(),
     OnnxRuntime(),
+    OpenVino(),
 )
 """The runtimes in the order of measurement; the first runs on every device."""
 
