@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from slimnet.checkpoint import load_checkpoint
     from slimnet.data.image_spec import ImageSpec
     from slimnet.export.onnx import OnnxExport, export_onnx
+    from slimnet.export.openvino import export_openvino
     from slimnet.export.pt2.export import export_pt2
     from slimnet.inspection import Inspection, inspect
     from slimnet.models.architecture import build
@@ -41,6 +42,7 @@ __all__ = [
     "build",
     "certify",
     "export_onnx",
+    "export_openvino",
     "export_pt2",
     "inspect",
     "load",
@@ -64,6 +66,7 @@ _ON_DEMAND = {
     "build": "slimnet.models.architecture",
     "certify": "slimnet.surgery.certificate",
     "export_onnx": "slimnet.export.onnx",
+    "export_openvino": "slimnet.export.openvino",
     "export_pt2": "slimnet.export.pt2.export",
     "inspect": "slimnet.inspection",
     "load": "slimnet.bundle.bundle",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from slimnet.data.image_spec import ImageSpec
 
 LAYOUTS = ("nhwc", "nchw")
+OTHER_FORMS = (".pt2", ".xml")
+"""The ends of the names of files that are not ONNX: exported programs, and OpenVINO's graphs."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,13 @@ class ExportForm:
         Raises:
             click.UsageError: naming them.
         """
-        if self.opset is not None and Path(out).suffix == ".pt2":
+        if self.opset is not None and Path(out).suffix in OTHER_FORMS:
             raise click.UsageError("--opset is for ONNX files; leave it out, or name a file that ends in .onnx")
         if self.layout is not None and not self.with_preprocessing:
             raise click.UsageError("--layout is that of the bytes of --with-preprocessing; give that too")
 
     def options(self, known: ImageSpec | None, example: torch.Tensor) -> dict[str, Any]:
-        """The arguments of `export_onnx` and `export_pt2`; `known` is what the bundle says of its images.
+        """The arguments of `export_onnx` and of the other forms; `known` is what the bundle says of its images.
 
         Raises:
             click.UsageError: preprocessing is asked for, and the normalisation is not known.

@@ -82,7 +82,7 @@ def test_a_report_of_several_files_is_about_what_was_measured(net, tmp_path, cap
 
 
 def test_machines_get_a_comparison_that_can_be_read_back(net, capsys):
-    assert run(net, net, *QUICK, "--threads", "1,all", "--json") == 0
+    assert run(net, net, *QUICK, "--threads", "1,all", "--runtime", "onnxruntime", "--json") == 0
     comparison = Comparison.from_dict(json.loads(capsys.readouterr().out))
     assert [latency.threads for latency in comparison.latencies] == sorted({1, usable_cores()})
     assert comparison.names == ("onnx0/net.onnx", "onnx0/net.onnx (2)")

@@ -30,6 +30,7 @@ PUBLIC = [
     "build",
     "certify",
     "export_onnx",
+    "export_openvino",
     "export_pt2",
     "inspect",
     "load",
