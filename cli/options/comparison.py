@@ -65,8 +65,9 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
         default=256,
         show_default=True,
         metavar="N",
-        help="Training images, without labels, for BatchNorm statistics; 0: estimate.",
+        help="Training images, without labels, for BatchNorm statistics or --refit; 0: estimate.",
     ),
+    methods("--refit", is_flag=True, help="Fit the remaining weights of every network on these images."),
     methods("--threshold", type=float, default=1e-3, show_default=True, help="For implicit: |γ| below this is dead."),
     methods("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random, and of fine-tuning."),
     tuning(
@@ -108,6 +109,7 @@ class Contest:
     l1: float | None
     recalibrate: bool
     measure_on: int
+    refit: bool
     threshold: float
     seed: int
     iterations: int
@@ -142,6 +144,7 @@ class Contest:
             sparsifying=self._sparsifying(arch, source),
             recalibrate=self.recalibrate,
             measure_on=self.measure_on if self.recalibrate else 0,
+            refit=self.refit,
             threshold=self.threshold,
             seed=self.seed,
             batch=self.batch,

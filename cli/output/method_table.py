@@ -73,6 +73,8 @@ def _notes(results: Results, *, tuned: bool, timed: Latency | None) -> list[str]
         )
     if not results.recalibrated:
         notes.append("removed as in the papers: BatchNorm statistics are not re-estimated")
+    elif results.refitted:
+        notes.append(f"remaining weights: fitted on {results.measured_on:,} training images, without labels")
     elif results.measured_on:
         notes.append(f"BatchNorm statistics: measured on {results.measured_on:,} training images, without labels")
     trained, sparse = results.sparsifying, next((each.sparsified for each in results.outcomes if each.sparsified), None)

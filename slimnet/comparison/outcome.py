@@ -110,6 +110,7 @@ class Results:
         sparsifying: the recipe of the training with L1 on γ before "liu2017" chooses; None without.
         recalibrated: whether BatchNorm statistics were re-estimated without the removed channels.
         measured_on: the number of training images, without labels, for that; 0 if they were estimated.
+        refitted: whether the remaining weights were fitted on these images instead.
         environment: the environment of the measurements.
     """
 
@@ -123,6 +124,7 @@ class Results:
     sparsifying: Recipe | None = None
     recalibrated: bool = True
     measured_on: Count = 0
+    refitted: bool = False
 
     def left(self, outcome: Outcome) -> float:
         """The MACs of a slim network as a fraction of the dense one's, 0..1."""
@@ -140,6 +142,7 @@ class Results:
             "sparsifying": json.loads(self.sparsifying.to_json()) if self.sparsifying else None,
             "recalibrated": self.recalibrated,
             "measured_on": self.measured_on,
+            "refitted": self.refitted,
             "environment": asdict(self.environment),
         }
 

@@ -49,6 +49,7 @@ class Settings:
         recalibrate: whether BatchNorm statistics are re-estimated, see `methods.remove_selected`; the published methods
             do not include this.
         measure_on: the number of training images, without labels, on which they are measured; 0: estimated.
+        refit: whether the remaining weights are fitted on these images instead.
         threshold: |γ| below this is dead, for "implicit".
         seed: the seed of "random".
         batch: the batch size of latency measurements.
@@ -66,6 +67,7 @@ class Settings:
     sparsifying: Recipe | None = None
     recalibrate: bool = True
     measure_on: int = ENOUGH
+    refit: bool = False
     threshold: float = 1e-3
     seed: int = 0
     batch: int = 1
@@ -83,6 +85,8 @@ class Settings:
             )
         if self.sparsifying is not None and (SPARSE not in self.methods or not self.sparsifying.l1_gamma):
             raise UsageError(f"training with L1 on γ is for {SPARSE}: add it to the methods, with a λ above 0")
+        if self.refit and not (self.recalibrate and self.measure_on):
+            raise UsageError("weights are fitted on images: refit needs recalibrate, and measure_on above 0")
         if self.evaluations < 1 or self.batch < 1 or self.threads < 1 or not self.seconds >= 0:
             raise UsageError(
                 f"{self.evaluations} evaluations, batch {self.batch}, {self.threads} threads and {self.seconds} s "
@@ -103,6 +107,7 @@ class Settings:
             "sparsifying": self.sparsifying and self.sparsifying.to_json(),
             "recalibrate": self.recalibrate,
             "measure_on": self.measure_on,
+            **({"refit": True} if self.refit else {}),
             "threshold": self.threshold,
             "seed": self.seed,
             "batch": self.batch,

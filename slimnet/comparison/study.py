@@ -123,6 +123,7 @@ class Study:
             sparsifying=self.settings.sparsifying,
             recalibrated=self.settings.recalibrate,
             measured_on=self.settings.measure_on if self.settings.recalibrate else 0,
+            refitted=self.settings.refit,
             environment=self._environment,
         )
 
@@ -205,6 +206,7 @@ class Study:
             selection,
             recalibrate=self.settings.recalibrate,
             images=self._data.sample(count) if count else None,
+            refit=self.settings.refit and selection.count > 0,
         )
 
     def _judge(self, cell: Cell) -> Iterator[StudyProgress]:

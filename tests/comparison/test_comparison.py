@@ -275,7 +275,25 @@ def test_without_images_to_measure_on_batchnorms_are_told_an_estimate(tmp_path):
     assert not results.measured_on
 
 
+def test_weights_are_fitted_if_asked(tmp_path):
+    """Oracle: by hand, on as many images."""
+    model, data = network().eval(), images(60)
+    example, _ = next(data.batches("test", 8))
+    chosen = select_within_budget(model, example, score_channels("li2017", model, example), HALF)
+    slimmed = remove_selected(model, example, chosen, images=data.sample(20), refit=True)
+    results = done(tmp_path / "fitted", methods=("li2017",), measure_on=20, refit=True, finetuning=None)
+    assert results.outcomes[0].error == 1 - evaluate(slimmed.model, data).top1
+    assert results.refitted
+    assert Results.from_dict(json.loads(json.dumps(results.to_dict()))) == results
+
+
 # ---- wrong
+
+
+@pytest.mark.parametrize("without", [{"recalibrate": False}, {"measure_on": 0}])
+def test_weights_are_fitted_on_images(without):
+    with pytest.raises(UsageError, match="fitted on images"):
+        settings(refit=True, **without)
 
 
 def test_an_unknown_method_is_refused_and_the_nearest_suggested():

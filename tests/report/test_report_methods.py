@@ -88,6 +88,7 @@ def test_nothing_judged_and_nothing_trained_is_said(results):
         ({"recalibrated": False}, "As in the papers, BatchNorm statistics were not re-estimated."),
         ({}, "BatchNorm statistics were re-estimated without data."),
         ({"measured_on": 256}, "BatchNorm statistics were measured on 256 training images, without labels."),
+        ({"measured_on": 256, "refitted": True}, "The remaining weights were fitted on 256 training images"),
     ],
 )
 def test_it_says_what_batchnorms_were_told(results, told, words):

@@ -80,7 +80,9 @@ def method_rows(results: Results) -> list[MethodRow]:
 
 
 def batchnorm_note(results: Results) -> str:
-    """The treatment of BatchNorm statistics after the removal, in one sentence."""
+    """The treatment of BatchNorm statistics and weights after the removal, in one sentence."""
+    if results.refitted:
+        return f"The remaining weights were fitted on {results.measured_on:,} training images, without labels."
     if not results.recalibrated:
         return "As in the papers, BatchNorm statistics were not re-estimated."
     if not results.measured_on:
