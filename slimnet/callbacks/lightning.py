@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from slimnet.callbacks.target import checked_interval, part_of
 from slimnet.errors import UsageError
 from slimnet.modules.example_inputs import ExampleInputs
 from slimnet.monitor import Monitor, Reading
@@ -115,29 +116,6 @@ class Shrinking(Callback):
     def _show(self, trainer: Trainer, cut: Cut | None) -> None:
         if cut is not None and self._report is not None:
             self._report(f"step {trainer.global_step}: {cut}")
-
-
-def checked_interval(every: int) -> int:
-    """The number of steps between two looks.
-
-    Raises:
-        UsageError: it is below 1.
-    """
-    if every < 1:
-        raise UsageError(f"every {every} steps cannot be; it must be at least 1")
-    return every
-
-
-def part_of(module: LightningModule, path: str) -> Any:
-    """The module at a path in a Lightning module.
-
-    Raises:
-        UsageError: there is none.
-    """
-    try:
-        return module.get_submodule(path)
-    except AttributeError as error:
-        raise UsageError(f"{type(module).__name__} has no module {path!r}; name the path of the network") from error
 
 
 def placed(inputs: ExampleInputs, module: LightningModule) -> ExampleInputs:

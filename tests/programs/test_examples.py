@@ -1,4 +1,4 @@
-"""The examples run: both train, shrink the network and its averaged copy, and save what can be loaded again."""
+"""The examples run: they train, shrink the network and its averaged copy, and save what can be loaded again."""
 
 import importlib.util
 from pathlib import Path
@@ -74,3 +74,19 @@ def test_lightning_trains_with_a_callback_that_shrinks(tmp_path, monkeypatch, ca
     assert numbers(saved) == numbers(module.model) == callback.shrinker.plan.params_after
     assert numbers(saved) < callback.shrinker.plan.params_before / 2
     torch.testing.assert_close(saved(images), module.average.module.eval()(images))
+
+
+@pytest.mark.sweep
+@pytest.mark.filterwarnings("ignore")
+def test_the_trainer_of_transformers_shrinks(tmp_path, monkeypatch, capsys):
+    """Its callbacks are tested in tests/shrinking; this is the example, to the network that it reads again."""
+    if importlib.util.find_spec("transformers") is None:
+        pytest.skip("transformers is not installed: pip install transformers accelerate")
+    compat.torchvision()
+    trainer = example("shrinking_trainer", monkeypatch)
+    with torch.random.fork_rng(devices=[]), torch_threads(1):
+        trainer.main(tmp_path)
+    said = capsys.readouterr().out
+    assert "channels removed, MACs" in said
+    assert "test images are classified correctly" in said
+    assert numbers(trainer.load(tmp_path / "checkpoint-12")) < numbers(slimnet.build("basicnet", trainer.NETWORK)) / 2
