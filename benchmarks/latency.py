@@ -198,7 +198,7 @@ def line(name: str, row: dict[str, Any], measured: dict[str, Any]) -> str:
         f"{medians['dense'] / medians[fixed]:.2f} ({fixed.rpartition(' ')[2]})",
         f"{speedup(samples, auto)}, {auto.rpartition(' ')[2]}",
         f"{work['dense'] / work[auto]:.2f}",
-        efficiency(row, measured),
+        shown_efficiency(row, measured),
         speedup(samples, auto, THEIRS) if THEIRS in samples else "it crashes",
     )
     return "| " + " | ".join(cells) + " |"
@@ -214,7 +214,7 @@ def short_line(name: str, where: str, row: dict[str, Any]) -> str:
         f"{medians_of(measured)['dense']:.1f}",
         speedup(samples, "none"),
         f"{speedup(samples, auto)}, {auto.rpartition(' ')[2]}",
-        efficiency(row, measured),
+        shown_efficiency(row, measured),
         speedup(samples, auto, THEIRS) if THEIRS in samples else "it crashes",
     )
     return "| " + " | ".join(cells) + " |"
@@ -225,12 +225,16 @@ def medians_of(measured: dict[str, Any]) -> dict[str, float]:
     return {each: float(np.median(values)) for each, values in measured["samples_ms"].items()}
 
 
-def efficiency(row: dict[str, Any], measured: dict[str, Any]) -> str:
-    """The speed-up of what auto takes over its MACs reduction; a dash where it has the MACs of the dense network."""
+def efficiency(row: dict[str, Any], measured: dict[str, Any]) -> float:
+    """The speed-up of what auto takes over its MACs reduction."""
     medians, work, auto = medians_of(measured), row["macs"], measured["auto"]
-    if work[auto] == work["dense"]:
-        return "–"
-    return f"{medians['dense'] / medians[auto] * work[auto] / work['dense']:.2f}"
+    return medians["dense"] / medians[auto] * work[auto] / work["dense"]
+
+
+def shown_efficiency(row: dict[str, Any], measured: dict[str, Any]) -> str:
+    """The efficiency; a dash where auto takes a network of as many MACs as the dense one."""
+    work = row["macs"]
+    return "–" if work[measured["auto"]] == work["dense"] else f"{efficiency(row, measured):.2f}"
 
 
 def table(results: dict[str, Any]) -> str:
