@@ -18,6 +18,7 @@ from slimnet_cli.output import comparison_tables, terminal
 from slimnet_cli.output.destinations import refuse_missing_folder
 from slimnet_cli.output.next_step import say_next
 from slimnet_cli.output.phases import Phase, progress_of
+from slimnet_cli.output.width_hint import note_slow_widths
 
 if TYPE_CHECKING:
     import torch
@@ -127,3 +128,4 @@ def _show(comparison: Comparison, settings: Settings) -> None:
     ]
     console.print("\n" + "\n".join(lines), style="dim", soft_wrap=True)
     comparison_tables.note_doubts(comparison)
+    note_slow_widths(comparison)

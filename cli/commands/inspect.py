@@ -26,6 +26,7 @@ from slimnet_cli.options.shared import (
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
 from slimnet_cli.output.next_step import show_next
+from slimnet_cli.output.option_names import with_options
 
 if TYPE_CHECKING:
     from slimnet import Inspection
@@ -128,7 +129,7 @@ def _show(inspection: Inspection, threshold: float | None) -> None:
     headings = ("layer", "kind", "channels", "dead", "removable", "MACs", "dead but kept, because")
     console.print(terminal.table(headings, rows, right=(2, 3, 4, 5)))
     for kept, advice in {kept.reason: kept.help for kept in inspection.plan.kept if kept.help}.items():
-        console.print(f"{kept}: {advice}", style="dim")
+        console.print(f"{kept}: {with_options(advice)}", style="dim")
     gammas = list(chain.from_iterable(layer.gammas for layer in inspection.layers))
     if gammas and threshold is not None:
         console.print(f"\n|γ| of {len(gammas):,} channels", style="bold")

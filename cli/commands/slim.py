@@ -21,6 +21,7 @@ from slimnet_cli.output import before_after, terminal
 from slimnet_cli.output.next_step import say_next, show_next
 from slimnet_cli.output.phases import PhaseProgress, progress_of
 from slimnet_cli.output.slimming_phases import CHOICE, DENSE_ACCURACY, READING, REMOVAL, slimming_phases
+from slimnet_cli.output.width_hint import note_missed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -146,8 +147,8 @@ def _show_plan(source: Source, removing: Removing, target: Target | None, data: 
         model = source.load()
         example = source.example(model, images)
         if target:
-            selection = target.choose(model, example, images, removing)
-            plan = plan_for(model, example, selection, round_to=removing.multiple)
+            selection, widths = target.choose(model, example, images, removing, round_to)
+            plan = plan_for(model, example, selection, round_to=widths)
         else:
             measured: dict[str, Any] = {"criterion": removing.criterion, "loader": criterion_images(images, say)}
             measured["keep"] = removing.keep
@@ -218,8 +219,7 @@ def _write_bundle(
         console.print(f"\n{warning(selection, accuracies is not None, correction)}", soft_wrap=True)
     if latency := slimmed.certificate.latency:
         console.print(f"\n{latency}", soft_wrap=True)
-        if latency.missed:
-            terminal.note("ask for less, or round widths up to multiples that are fast on this machine (--round 8)")
+        note_missed(latency, slimmed.plan.rounding)
     dead = f"dead is {slimmed.plan.criterion}"
     console.print(f"\n{dead}\n{slimmed.certificate}\n\nwritten to {folder}", soft_wrap=True)
     if selection is not None and selection.count and data.source is not None:
@@ -254,10 +254,10 @@ def _slimmed(
 
         return slim_found(dense, example, find, round_to=round_to, progress=progress.step, **limits), None
     progress.begin(CHOICE)
-    selection = target.choose(dense, example, images, removing)
+    selection, widths = target.choose(dense, example, images, removing, round_to)
     progress.begin(REMOVAL)
     limits |= target.correction(dense, example, images, progress.say)
-    return remove_selected(dense, example, selection, round_to=removing.multiple, **limits), selection
+    return remove_selected(dense, example, selection, round_to=widths, **limits), selection
 
 
 def _accuracies(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -98,22 +99,32 @@ class Target:
         assert self.budget
 
     def choose(
-        self, dense: nn.Module, example: torch.Tensor, images: ImageData | None, removing: Removing
-    ) -> Selection:
-        """The channels to remove.
+        self, dense: nn.Module, example: torch.Tensor, images: ImageData | None, removing: Removing, round_to: Any
+    ) -> tuple[Selection, Any]:
+        """The channels to remove, and what their widths are rounded to: a number, or what was measured with "auto".
 
         Raises:
             UsageError: the budget cannot be met, or the method does not fit the network.
         """
         from slimnet.methods import select_within_budget
+        from slimnet.methods.budget_widths import choose_rounding
         from slimnet.methods.latency_budget import stopwatch
+        from slimnet.width_search import WidthSearch
 
         ranking = ranked(self.method, dense, example, images, self.unit, removing.threshold)
-        given: dict[str, Any] = {"round_to": removing.multiple, "keep": removing.keep}
-        if self.unit != "latency":
-            return select_within_budget(dense, example, ranking, self.budget, **given)
-        with stopwatch(dense, example, self.runtime) as latency:
-            return select_within_budget(dense, example, ranking, self.budget, latency=latency, **given)
+        with ExitStack() as stack:
+            given: dict[str, Any] = {"keep": removing.keep}
+            if self.unit == "latency":
+                given["latency"] = stack.enter_context(stopwatch(dense, example, self.runtime))
+
+            def select(multiple: int | None) -> Selection:
+                return select_within_budget(dense, example, ranking, self.budget, round_to=multiple, **given)
+
+            if not isinstance(round_to, WidthSearch):
+                return select(round_to), round_to
+            auto = replace(round_to, runtime=round_to.runtime or self.runtime)
+            found = choose_rounding(dense, example, select, auto)
+        return found.selection, found.round_to
 
     def timed(self, dense: nn.Module, slimmed: Slimmed, example: torch.Tensor, say: terminal.Say) -> Slimmed:
         """The slim network with its latency in its certificate, measured if that is the budget."""

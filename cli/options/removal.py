@@ -31,17 +31,6 @@ class Removing:
     keep: tuple[str, ...]
 
     @property
-    def multiple(self) -> int | None:
-        """The multiple as a number, for networks at a budget.
-
-        Raises:
-            click.UsageError: widths are to be measured.
-        """
-        if isinstance(self.round_to, str):
-            raise click.UsageError("--round auto measures one network, and a budget tries many; give a number")
-        return self.round_to
-
-    @property
     def needs_data(self) -> bool:
         """Whether the criterion is measured on images."""
         from slimnet.planning.dead_channels import require_criterion

@@ -3,8 +3,18 @@
 import re
 
 OPTIONS = {
+    "batches=": "--data",
+    "dynamic_size=": "--dynamic-size",
+    "images=": "--normalise",
+    "keep=": "--keep",
+    "loader=": "--data",
+    "model=": "--arch",
     "overwrite=True": "--force",
+    "round_to=": "--round",
     "tolerance=": "--tolerance",
+    "trust=True, or Recipe.trusted()": "--trust, or name it with --arch",
+    "trust=True": "--trust",
+    "weights=": "--weights",
 }
 """The arguments in messages of the library, and the options that give them."""
 

@@ -57,7 +57,7 @@ def check_activations(module: nn.Module | None, inputs: Inputs, batch: int, wher
     if largest is None and example > LIMIT_UNKNOWN:
         raise BundleError(
             f"{where} is to be checked on inputs of {example:,} numbers, of at most {LIMIT_UNKNOWN:,} where its "
-            "network is not known; name the network (--arch), or save it again with smaller example inputs"
+            "network is not known; name the network with model=, or save it again with smaller example inputs"
         )
 
 

@@ -319,7 +319,7 @@ def fresh_dense(blueprint: Blueprint, folder: Path, *, trust: bool) -> nn.Module
     architecture = blueprint.architecture
     if architecture is None:
         raise BundleError(
-            f"{folder} does not say how its network is built; say it with model= (--arch on the command line), "
+            f"{folder} does not say how its network is built; say it with model=, "
             f"or run {PROGRAM} or {ONNX}, which need nothing else"
         )
     if trust:
@@ -327,7 +327,7 @@ def fresh_dense(blueprint: Blueprint, folder: Path, *, trust: bool) -> nn.Module
     if architecture.imports_code:
         raise BundleError(
             f"{folder} would import and call {architecture.name} to make its network, {architecture}, "
-            "which is not run unasked; if you trust it, say so with trust=True or model= (or --trust, --arch)"
+            "which is not run unasked; if you trust it, say so with trust=True, or name the network with model="
         )
     shapes = blueprint.plan.shapes
     check_proportion(shapes, folder)
@@ -346,7 +346,7 @@ def check_proportion(shapes: Shapes, folder: Path) -> None:
     if dense > limit:
         raise BundleError(
             f"{folder} claims a dense network of {dense:,} numbers for {held:,} in its {WEIGHTS}, more than "
-            f"{DENSE_TO_SLIM} times as many; if that is right, pass the dense network with model= (or --arch)"
+            f"{DENSE_TO_SLIM} times as many; if that is right, name the dense network with model="
         )
 
 

@@ -148,7 +148,7 @@ def fixed_size(module: nn.Module, network: str, path: str, why: str) -> ExportEr
     where = f"layer {path} ({type(layer).__name__})" if path else "its own forward"
     return ExportError(
         f"{network} does not take images of any size: {where} fixes height or width ({why}); "
-        "leave dynamic_size (--dynamic-size) out, or pool to a fixed size before that layer"
+        "leave dynamic_size= out, or pool to a fixed size before that layer"
     )
 
 

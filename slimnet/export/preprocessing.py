@@ -105,7 +105,7 @@ def with_preprocessing(
     if layout not in get_args(Layout):
         raise UsageError(f"preprocessing is {layout!r}; it must be one of {', '.join(get_args(Layout))}")
     if images is None:
-        raise UsageError("the normalisation of the images is not known; give it with images= (--normalise)")
+        raise UsageError("the normalisation of the images is not known; give it with images=")
     check_images(images, inputs)
     network, example = private_copy(model), inputs.tensors[0]
     wrapped = WithPreprocessing(network, images, layout, example.dtype, next(iter(inputs.kwargs), None)).eval()

@@ -28,6 +28,7 @@ from slimnet.slimmed import Slimmed
 from slimnet.storage.field_types import Count
 from slimnet.surgery.certificate import DENSE, SILENCED
 from slimnet.surgery.plan import SurgeryPlan
+from slimnet.surgery.plan_data import WidthTrial
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,19 @@ class Selection:
         """The number of chosen channels, the method and the purpose, in words."""
         purpose = f" for {self.purpose}" if self.purpose else ""
         return f"{self.count} channels chosen by {self.method}{purpose}"
+
+
+@dataclass(frozen=True)
+class ChosenWidths:
+    """A multiple for the widths that was chosen by measurement, and what the plan says of that."""
+
+    multiple: int
+    rounding: str
+    trials: tuple[WidthTrial, ...]
+
+
+RoundTo = int | Mapping[str, int] | ChosenWidths | None
+"""What the widths of a selection are rounded up to."""
 
 
 def silenced(
@@ -100,7 +114,7 @@ def remove_selected(
     selection: Selection,
     *,
     loader: Iterable[Any] | None = None,
-    round_to: int | Mapping[str, int] | None = None,
+    round_to: RoundTo = None,
     recalibrate: bool = True,
     images: Iterable[Any] | None = None,
     refit: bool = False,
@@ -141,7 +155,7 @@ def plan_for(
     inputs: ExampleInputs,
     selection: Selection,
     *,
-    round_to: int | Mapping[str, int] | None = None,
+    round_to: RoundTo = None,
 ) -> SurgeryPlan:
     """The plan that `remove_selected` applies; the network is not run.
 
@@ -159,7 +173,7 @@ def plan_and_mask(
     inputs: Inputs,
     channels: Channels,
     selection: Selection,
-    round_to: int | Mapping[str, int] | None,
+    round_to: RoundTo,
 ) -> tuple[nn.Module, SurgeryPlan]:
     """The slim network with its final widths, without recalibration, and its plan."""
     return operated(silence(model, channels, selection), inputs, selection, round_to)
@@ -169,7 +183,7 @@ def operated(
     quiet: nn.Module,
     inputs: Inputs,
     selection: Selection,
-    round_to: int | Mapping[str, int] | None,
+    round_to: RoundTo,
     loader: Iterable[Any] | None = None,
 ) -> tuple[nn.Module, SurgeryPlan]:
     """The slim network and its plan, made from the masked one."""
@@ -179,7 +193,10 @@ def operated(
         text = str(selection) if selection.criterion == GAMMA else f"{dead.criterion}, and {selection.chosen}"
         return dataclasses.replace(dead, criterion=text)
 
-    return plan_and_apply(quiet, inputs, find, as_rounding(round_to))
+    if not isinstance(round_to, ChosenWidths):
+        return plan_and_apply(quiet, inputs, find, as_rounding(round_to))
+    narrow, plan = plan_and_apply(quiet, inputs, find, as_rounding(round_to.multiple))
+    return narrow, dataclasses.replace(plan, rounding=round_to.rounding, trials=round_to.trials)
 
 
 def check_correction(images: Iterable[Any] | None, *, recalibrate: bool, refit: bool) -> None:

@@ -92,7 +92,7 @@ def require_method(method: str, *, with_batches: bool) -> Callable[[Task], Score
     """
     score = named(method)
     if method in NEED_BATCHES and not with_batches:
-        raise UsageError(f"{method} needs labelled images, on which it takes gradients; pass batches= (--data)")
+        raise UsageError(f"{method} needs labelled images, on which it takes gradients; pass batches=")
     return score
 
 

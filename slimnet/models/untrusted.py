@@ -30,7 +30,7 @@ SOURCES = re.compile(r"(^|_)(pretrained|weights|checkpoint|state|url|path|file|d
 HARMLESS = ("drop_path", "drop_path_rate", "init_weights")
 """Arguments with such a word that have another meaning."""
 
-TRUST = "if you trust it, say so with --trust or name it with --arch (in Python: trust=True, or Recipe.trusted())"
+TRUST = "if you trust it, say so with trust=True, or Recipe.trusted()"
 
 
 class UntrustedName(str):

@@ -168,7 +168,7 @@ def require_criterion(name: str, *, with_data: bool) -> Criterion:
     if not isinstance(name, str) or name not in CRITERIA:
         raise UsageError(f"there is no criterion {name!r}; {nearest_name(name, CRITERIA)}")
     if CRITERIA[name].needs_data and not with_data:
-        raise UsageError(f"criterion {name} is measured on data; pass loader= (--data)")
+        raise UsageError(f"criterion {name} is measured on data; pass loader=")
     return CRITERIA[name]
 
 

@@ -128,7 +128,7 @@ def test_a_channel_that_wakes_on_test_images_is_reported_and_nothing_is_written(
             ["--criterion", "activations"],
             "error: there is no criterion 'activations'; did you mean activation? (gamma, ",
         ),
-        (["--criterion", "activation"], "error: criterion activation is measured on data; pass loader= (--data)"),
+        (["--criterion", "activation"], "error: criterion activation is measured on data; pass --data"),
     ],
 )
 def test_misuse_is_one_line_before_anything_is_read(arguments, message, capsys, tmp_path):

@@ -114,7 +114,7 @@ def test_a_file_whose_preprocessing_is_another_one_is_not_written(write, tmp_pat
     ("options", "message"),
     [
         ({"images": SPEC, "preprocessing": "hwc"}, "preprocessing is 'hwc'; it must be one of nhwc, nchw"),
-        ({"preprocessing": "nhwc"}, "the normalisation of the images is not known; give it with images= (--normalise)"),
+        ({"preprocessing": "nhwc"}, "the normalisation of the images is not known; give it with images="),
         ({"images": SPEC, "preprocessing": "nhwc"}, "images have 3 channels (mean and std), but the network takes 2"),
         ({"images": SPEC}, "images have 3 channels (mean and std), but the network takes 2"),
     ],
