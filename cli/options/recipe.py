@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from slimnet_cli.options.architectures import known_architecture
 from slimnet_cli.options.groups import in_group
 from slimnet_cli.options.paths import existing
 from slimnet_cli.options.shared import Command, json_object
@@ -54,6 +55,7 @@ OPTIONS = (
     network(
         "--arch",
         metavar="ARCH",
+        callback=known_architecture,
         help="basicnet, vgg16, ..., torchvision:NAME, timm:NAME, package.module:factory or file.py:Class.",
     ),
     network(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
+from slimnet_cli.options.architectures import known_architecture
 from slimnet_cli.options.network import Network
 
 Command = Callable[..., Any]
@@ -91,6 +92,7 @@ def architecture_options(
         "--arch",
         required=required,
         metavar="ARCH",
+        callback=known_architecture,
         help="basicnet, vgg16, resnet56, ..., torchvision:NAME, timm:NAME, package.module:factory or file.py:Class.",
     )
     arch_args = click.option(

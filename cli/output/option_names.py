@@ -10,6 +10,7 @@ OPTIONS = {
     "loader=": "--data",
     "model=": "--arch",
     "overwrite=True": "--force",
+    "refit=": "--refit",
     "round_to=": "--round",
     "tolerance=": "--tolerance",
     "trust=True, or Recipe.trusted()": "--trust, or name it with --arch",

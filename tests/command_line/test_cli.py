@@ -104,7 +104,7 @@ def test_the_help_of_the_program_names_every_command(capsys):
         (["inspect", "x.pt", "--arch", "resnet20", "--arch-args", "[1]"], "is not a JSON object"),
         (["inspect", "x.pt", "--arch", "resnet20", "--input-shape", "3,-1,2"], "positive whole numbers"),
         (["inspect", "x.pt", "--arch", "resnet20", "--input-shape", ""], "positive whole numbers"),
-        (["inspect", "x.pt", "--arch", "resnot20"], "x.pt"),
+        (["inspect", "x.pt", "--arch", "resnot20"], "unknown architecture 'resnot20'; did you mean resnet20"),
         (["train", "digits", "-o", "missing/net.pt"], "there is no folder missing"),
         (["train", "digits", "-o", "."], "is a folder"),
         (["train", "letters", "-o", "net.pt"], "letters"),

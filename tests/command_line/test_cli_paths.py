@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from slimnet_cli.options.architectures import BUILTIN
+
+from slimnet.models.architecture import BUILTIN_ARCHITECTURES
 
 COMMANDS = {
     "slim none.pt --arch resnet56 -o out": "none.pt does not exist; check the path of the checkpoint",
@@ -22,6 +25,9 @@ COMMANDS = {
     "slim a.pt --arch resnet56 -o no/out": "cannot write no/out: there is no folder no; make it first",
     "slim a.pt --arch resnet56 -o out --data none.npz": "none.npz does not exist; check the path of the images",
     "slim full -o out": "full is neither a bundle (it has no manifest.json) nor the folder of a run (no recipe.json)",
+    "slim a.pt --arch resnet57 -o out": "unknown architecture 'resnet57'; did you mean resnet56, torchvision:",
+    "inspect a.pt --arch Xception": "unknown architecture 'Xception'; is it torchvision:Xception or timm:Xception?",
+    "train digits --arch vgg17 -o out": "unknown architecture 'vgg17'; did you mean vgg1",
     "inspect none.pt --arch resnet56": "none.pt does not exist; check the path of the checkpoint",
     "analyse none": "none does not exist; check the path of the checkpoint",
     "analyse a.pt --arch resnet56 --data none.npz": "none.npz does not exist; check the path of the images",
@@ -41,6 +47,11 @@ COMMANDS = {
     "train digits --from none.pt -o out": "none.pt does not exist; check the path",
     "train --resume none": "none does not exist; check the path",
 }
+
+
+def test_the_names_of_built_in_networks_are_those_of_the_library():
+    assert set(BUILTIN) == set(BUILTIN_ARCHITECTURES)
+
 
 EACH_IN_TURN = """
 import contextlib, io, json, sys
