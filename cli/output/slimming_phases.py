@@ -20,7 +20,7 @@ def slimming_phases(*, widths: bool, budget: bool, refit: bool, latency: bool, i
     from slimnet.bundle.bundle import COMPARING, EXPORTING, WRITING
     from slimnet.pipeline import CERTIFYING, SEARCHING
 
-    removal = [Phase(CHOICE, weight=2.0), Phase(REMOVAL, weight=30.0 if refit else 4.0)]
+    removal = [Phase(CHOICE, weight=60.0 if widths else 2.0), Phase(REMOVAL, weight=30.0 if refit else 4.0)]
     search = [Phase(SEARCHING, weight=60.0 if widths else 1.5)]
     passes = [Phase(CERTIFYING, weight=1.5 + FOR_EACH_IMAGE * images)]
     passes += [Phase(LATENCY, LATENCY_SECONDS)] if latency else []
