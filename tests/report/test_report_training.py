@@ -59,6 +59,24 @@ def page() -> str:
     return render_training(record())
 
 
+def test_errors_on_validation_images_are_drawn_and_the_lowest_is_named():
+    """Accuracies at the second, third and last of five reports; without any there is neither line nor tile."""
+    accuracies = {1: 0.6, 2: 0.8, 4: 0.7}
+    validated = tuple(
+        dataclasses.replace(report, validation_accuracy=accuracies.get(number))
+        for number, report in enumerate(reports())
+    )
+    found = record(progress=validated)
+    assert found.validation == ([20, 30, 50], pytest.approx([0.4, 0.2, 0.3]))
+    page = render_training(found)
+    assert "Validation error 20.0 % lowest, after 30 iterations" in text(page)
+    assert "validation" in labels(page)
+    assert "the error on the validation images" in text(page)
+    plain = render_training(record())
+    assert "alidation" not in text(plain)
+    assert "validation" not in labels(plain)
+
+
 def text(page: str) -> str:
     return " ".join(Tags(page).text.split()).replace("\u202f", " ")
 

@@ -65,7 +65,14 @@ def _loss(axes: Axes, record: TrainingRecord) -> None:
 def _error(axes: Axes, record: TrainingRecord) -> None:
     errors = 100 * np.asarray(record.errors)
     axes.plot(record.iterations, errors, color=INK, linewidth=1.5)
-    axes.set(ylabel="error, %", ylim=(0, max(5.0, 1.08 * float(errors.max()))))
+    iterations, validated = record.validation
+    if validated:
+        values = [100 * error for error in validated]
+        best = int(np.argmin(values))
+        axes.plot(iterations, values, color=SLIM, marker="o", markersize=3)
+        axes.plot(iterations[best], values[best], color=SLIM, marker="o", markersize=7)
+        _ending(axes, (iterations[-1], values[-1]), "validation", SLIM)
+    axes.set(ylabel="error, %", ylim=(0, max(5.0, 1.08 * float(max([*errors, *(100 * each for each in validated)])))))
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
 
 

@@ -81,6 +81,13 @@ class TrainingRecord:
         return [1 - each.accuracy for each in self.progress]
 
     @property
+    def validation(self) -> tuple[list[int], list[float]]:
+        """The iterations at which the run was validated, and the errors, 0..1, on its validation images."""
+        known = [(each.iteration, each.validation_accuracy) for each in self.progress]
+        seen = [(iteration, accuracy) for iteration, accuracy in known if accuracy is not None]
+        return [iteration for iteration, _ in seen], [1 - accuracy for _, accuracy in seen]
+
+    @property
     def sparsity(self) -> list[float]:
         """Share, 0..1, of convolution channels dead by γ at each report."""
         return [each.sparsity for each in self.progress]

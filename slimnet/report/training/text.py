@@ -41,6 +41,23 @@ def sentences(record: TrainingRecord) -> list[str]:
     return [_training(record), *_dead_by_activation(record), *_shrunk(record), *_slimmed(record)]
 
 
+def validation_tiles(record: TrainingRecord) -> list[Tile]:
+    """The lowest error on the validation images, and when that was; nothing in a run without validation."""
+    iterations, errors = record.validation
+    if not errors:
+        return []
+    best = errors.index(min(errors))
+    return [
+        Tile(
+            "Validation error",
+            "",
+            formatting.percent(errors[best], 1),
+            f"lowest, after {iterations[best]:,} iterations",
+            None,
+        )
+    ]
+
+
 def tiles(record: TrainingRecord) -> list[Tile]:
     """The numbers below the headline."""
     last = record.last
@@ -54,6 +71,7 @@ def tiles(record: TrainingRecord) -> list[Tile]:
     found += [
         _loss(record),
         Tile("Training error", "", formatting.percent(1 - last.accuracy, 1), "over the last report", None),
+        *validation_tiles(record),
     ]
     if record.accuracy is not None:
         wrong, images = 1 - record.accuracy.top1, record.accuracy.n
