@@ -7,6 +7,7 @@ Zhang and Sun, ICCV 2017, section 3.1; Luo, Wu and Lin, ICCV 2017).
 """
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -79,8 +80,8 @@ def refit_weights(
     `channels` are those of the dense network, `images` batches of a hundred or more images in all, without labels.
     Where something is added to a layer's output, as in a residual block, the fit also corrects by how much that differs
     from the dense network's. Masked channels stay masked; `ridge` is how much a weight is drawn to what it was. Layers
-    that are called more than once, or whose weight is computed, and transposed and three-dimensional convolutions are
-    not changed.
+    that are called more than once, or whose weight is computed or shared, and transposed and three-dimensional
+    convolutions are not changed.
 
     Raises:
         UsageError: there are no images.
@@ -92,7 +93,8 @@ def refit_weights(
     models = eval_copy(dense), copy_with(quiet, lambda _, tensor: tensor.detach().clone()).eval()
     fitted = fitted_layers(channels.graph, dense)
     with torch.no_grad(), uncompiled(), random_numbers_kept(dense):
-        added = added_outputs(models[0], fitted, batches[0])
+        called, added = calls_and_additions(models[0], fitted, batches[0])
+        fitted = [layer for layer in fitted if called[layer.path] == 1]
         for number, layer in enumerate(fitted):
             fit(models, layer, batches, ridge, added=layer.path in added)
             if watch is not None:
@@ -114,13 +116,15 @@ def fitted_layers(graph: ChannelGraph, model: nn.Module) -> list[FittedLayer]:
     behind: dict[bytes, str] = {}
     for gamma, norm in graph.norms:
         behind[norm.inputs.tobytes()] = gamma.rpartition(".")[0]
-    calls = [layer.module for layer in graph.layers]
+    calls = Counter(layer.module for layer in graph.layers)
+    holders = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     norms = [gamma.rpartition(".")[0] for gamma, _ in graph.norms]
     found = []
     for layer in graph.layers:
         module, name = modules.get(layer.module), layer.module
-        plain = isinstance(module, FITTABLE) and layer.weight == owned(name, "weight")
-        if not plain or calls.count(name) > 1:
+        if not isinstance(module, FITTABLE) or layer.weight != owned(name, "weight"):
+            continue
+        if calls[name] > 1 or holders[id(module.weight)] > 1:
             continue
         follower = behind.get(layer.outputs.tobytes(), "")
         known = isinstance(modules.get(follower), MEASURABLE) and norms.count(follower) == 1
@@ -147,12 +151,18 @@ class Additions(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def added_outputs(model: nn.Module, layers: Sequence[FittedLayer], batch: Inputs) -> set[str]:
-    """The layers to whose output, behind its BatchNorm, another tensor is added."""
+def calls_and_additions(
+    model: nn.Module, layers: Sequence[FittedLayer], batch: Inputs
+) -> tuple[Counter[str], set[str]]:
+    """How often each layer's module is called, and the layers to whose output another tensor is added.
+
+    The output is that of the BatchNorm behind a layer. A layer whose weight is used without its module is not called.
+    """
     owners: dict[int, str] = {}
     modules = dict(model.named_modules())
     kept: list[torch.Tensor] = []
     found: set[str] = set()
+    calls: Counter[str] = Counter()
 
     def note(path: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, output: torch.Tensor) -> None:
@@ -161,14 +171,18 @@ def added_outputs(model: nn.Module, layers: Sequence[FittedLayer], batch: Inputs
 
         return hook
 
+    def count(path: str) -> Callable[..., None]:
+        return lambda *_: calls.update([path])
+
     hooks = [modules[layer.last].register_forward_hook(note(layer.path)) for layer in layers]
+    hooks += [modules[layer.path].register_forward_hook(count(layer.path)) for layer in layers]
     try:
         with Additions(lambda one, other: found.update(owners[id(x)] for x in (one, other) if id(x) in owners)):
             batch.map(lambda tensor: tensor[:1]).call(model)
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return calls, found
 
 
 @dataclass
@@ -186,9 +200,12 @@ def see(model: nn.Module, layer: FittedLayer, batch: Inputs, *, added: bool) -> 
     found: list[Seen] = []
     last: list[torch.Tensor] = []
 
-    def note(_: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def note(
+        _: nn.Module, given: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor], output: torch.Tensor
+    ) -> None:
+        (x,) = given or named.values()
         # What follows may work in place.
-        found.append(Seen(given[0].clone() if added else given[0], output.clone() if added else output))
+        found.append(Seen(x.clone(), output.clone()) if added else Seen(x, output))
         if not added:
             raise Stop
 
@@ -198,7 +215,7 @@ def see(model: nn.Module, layer: FittedLayer, batch: Inputs, *, added: bool) -> 
                 found[0].addend = foreign.clone()
                 raise Stop
 
-    hooks = [modules[layer.path].register_forward_hook(note)]
+    hooks = [modules[layer.path].register_forward_hook(note, with_kwargs=True)]
     if added:
         hooks.append(modules[layer.last].register_forward_hook(lambda _, __, output: last.append(output)))
     try:

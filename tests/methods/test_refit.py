@@ -14,7 +14,7 @@ from slimnet.errors import UsageError
 from slimnet.methods import Selection, remove_selected, silenced, synthesise_images
 from slimnet.methods.batchnorm_measure import statistics
 from slimnet.methods.candidates import Channels
-from slimnet.methods.refit import added_outputs, fitted_layers, refit_weights, unfolded
+from slimnet.methods.refit import calls_and_additions, fitted_layers, refit_weights, unfolded
 from slimnet.modules.example_inputs import Inputs
 
 
@@ -136,7 +136,9 @@ def test_additions_are_found_and_corrected(trained):
     assert [(layer.path, layer.norm) for layer in layers] == [
         ("stem.0", "stem.1"), ("first.0", "first.1"), ("second.0", "second.1"), ("head", ""),
     ]  # fmt: skip
-    assert added_outputs(trained, layers, Inputs.of(shown)) == {"second.0"}
+    calls, added = calls_and_additions(trained, layers, Inputs.of(shown))
+    assert added == {"second.0"}
+    assert calls == {"stem.0": 1, "first.0": 1, "second.0": 1, "head": 1}
     quiet = silenced(trained, shown, Selection("by hand", {"first.0": (0, 1)}), recalibrate=False)
     with torch.no_grad():
         quiet.stem[1].bias += 0.1  # what an earlier layer left over, in every channel of the stream
@@ -200,6 +202,34 @@ def check_fit(model: nn.Module, layer: str, shown: torch.Tensor, every: int) -> 
     with torch.no_grad():
         wanted, before, after = (net(shown) for net in (model, quiet, fitted))
     assert (after - wanted).norm() < (before - wanted).norm()
+
+
+class Unusual(nn.Module):
+    """A layer called by keyword, one whose weight is used without its module, and two that share a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.named, self.unused = nn.Conv2d(2, 6, 3), nn.Conv2d(6, 4, 1)
+        self.one, self.other = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.other.weight = self.one.weight
+        self.last = nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.named(input=x))
+        x = functional.relu(functional.conv2d(x, self.unused.weight, self.unused.bias))
+        return self.last(input=self.other(self.one(x)))
+
+
+def test_unusual_layers_are_left_alone():
+    torch.manual_seed(0)
+    model, shown = Unusual().eval(), images(8)
+    quiet = silenced(model, shown, Selection("by hand", {"named": (1, 2)}), recalibrate=False)
+    fitted = refit_weights(model, quiet, Channels.of(model, shown), [shown])
+    same = {
+        name: torch.equal(fitted.get_submodule(name).weight, quiet.get_submodule(name).weight)
+        for name in ("unused", "one", "other", "last")
+    }
+    assert same == {"unused": True, "one": True, "other": True, "last": False}
 
 
 def test_misuse(trained):
