@@ -227,8 +227,8 @@ def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str]
         terminal.emit(known)
     else:
         click.echo(terminal.shown(text))
-        say_next(f"open {page} in a browser")
-    terminal.note(f"report: {page}")
+    # On stdout is Markdown or JSON alone.
+    terminal.note(f"report: {page}\nnext: open it in a browser")
 
 
 def forecast(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str], as_json: bool) -> None:

@@ -106,7 +106,7 @@ def test_the_help_of_the_program_names_every_command(capsys):
         (["inspect", "x.pt", "--arch", "resnet20", "--input-shape", ""], "positive whole numbers"),
         (["inspect", "x.pt", "--arch", "resnot20"], "unknown architecture 'resnot20'; did you mean resnet20"),
         (["train", "digits", "-o", "missing/net.pt"], "there is no folder missing"),
-        (["train", "digits", "-o", "."], "is a folder"),
+        (["train", "digits", "-o", "."], ". holds a.onnx and no run; name another folder"),
         (["train", "letters", "-o", "net.pt"], "letters"),
         (["train", "digits", "-o", "net.pt", "--l2", "nan"], "l2"),
         (["train", "digits", "-o", "net.pt", "--iterations", "0"], "iterations"),
