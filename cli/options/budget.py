@@ -42,7 +42,9 @@ OPTIONS = (
     budget(
         "--target-latency", type=float, metavar="FRACTION", help="Keep at most this fraction of the latency at batch 1."
     ),
-    budget("--runtime", help="Where the latency is measured: torch, onnxruntime or openvino.  [default: onnxruntime]"),
+    budget(
+        "--runtime", help="Where the latency is measured: torch, onnxruntime, openvino or ncnn.  [default: onnxruntime]"
+    ),
     budget(
         "--measure-on",
         type=click.IntRange(0),

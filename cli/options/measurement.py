@@ -39,8 +39,8 @@ OPTIONS = (
         "runtimes",
         callback=names,
         metavar="NAME,NAME",
-        help="torch, torch.compile, torch.graph (CUDA graphs), onnxruntime, openvino, all.  "
-        "[default: all but torch.compile]",
+        help="torch, torch.compile, torch.graph (CUDA graphs), onnxruntime, openvino, ncnn, all.  "
+        "[default: all but torch.compile and ncnn]",
     ),
     measuring("--layers", is_flag=True, help="Time every layer as well, in torch, onnxruntime and openvino."),
     measuring("--seconds", type=float, default=4.0, help="For each runtime, batch size, ....  [default: 4]"),

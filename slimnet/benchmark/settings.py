@@ -92,12 +92,13 @@ def requested(settings: Settings) -> tuple[Runtime, ...]:
 
 
 def shared_runtimes(contenders: Sequence[Contender]) -> tuple[str, ...]:
-    """The runtimes that can run every contender on the CPU, without variants of other runtimes.
+    """The runtimes that can run every contender on the CPU, without variants of others and those on request only.
 
     Raises:
         UsageError: there is none, or there are fewer than two contenders.
     """
-    return tuple(each.name for each in _able(contenders) if _runs_all(each, contenders, "cpu"))
+    able = [each for each in _able(contenders) if not each.on_request]
+    return tuple(each.name for each in able if _runs_all(each, contenders, "cpu"))
 
 
 def left_out(contenders: Sequence[Contender], settings: Settings) -> tuple[str, ...]:

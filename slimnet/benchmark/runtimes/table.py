@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from slimnet.benchmark.runtimes.ncnn import Ncnn
 from slimnet.benchmark.runtimes.onnxruntime import OnnxRuntime
 from slimnet.benchmark.runtimes.openvino import OpenVino
 from slimnet.benchmark.runtimes.runtime import Runtime
@@ -16,6 +17,7 @@ RUNTIMES: tuple[Runtime, ...] = (
     TorchGraph(),
     OnnxRuntime(),
     OpenVino(),
+    Ncnn(),
 )
 """The runtimes in the order of measurement; the first runs on every device."""
 
