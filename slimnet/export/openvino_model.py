@@ -12,6 +12,7 @@ import torch
 
 from slimnet.errors import ExportError, UsageError, whole_reason
 from slimnet.modules.example_inputs import Inputs
+from slimnet.torch_state.process import denormals_kept
 
 TELEMETRY = "openvino_telemetry"
 """The package by which OpenVINO reports each import to its makers; it works without."""
@@ -66,7 +67,9 @@ def core() -> Any:
 def compiled(model: Any, threads: int = 0, *, layer_times: bool = False) -> Any:
     """A network compiled for the CPU, for a number of threads; 0: as many as OpenVINO chooses."""
     settings = SETTINGS | {"INFERENCE_NUM_THREADS": threads, "PERF_COUNT": layer_times}
-    return core().compile_model(model, "CPU", settings)
+    # With CPU_DENORMALS_OPTIMIZATION denormal numbers would from then on be zeros in this thread, for torch too.
+    with denormals_kept():
+        return core().compile_model(model, "CPU", settings)
 
 
 def arrays_of(inputs: Inputs) -> list[np.ndarray]:

@@ -82,6 +82,16 @@ def denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
+@contextmanager
+def denormals_kept() -> Iterator[None]:
+    """Put back how this thread takes denormal numbers, which another library changes in the context."""
+    before = flushes()
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
 def flushes() -> bool:
     """Whether this thread takes denormal numbers for zero."""
     return not torch.full((), DENORMAL, device="cpu").mul(1.0)

@@ -17,6 +17,7 @@ from slimnet.benchmark.runtimes import ncnn_network
 from slimnet.benchmark.runtimes.ncnn import Ncnn, NcnnClassifier
 from slimnet.errors import UsageError
 from slimnet.modules.example_inputs import Inputs
+from slimnet.torch_state.process import DENORMAL
 
 pytest.importorskip("ncnn")
 pytest.importorskip("pnnx")
@@ -57,6 +58,11 @@ def test_it_computes_what_torch_does(model, path, threads, batch):
     (found,) = Ncnn().prepare(Contender("net", onnx=path), Cell("cpu", "ncnn", threads, batch), Inputs.of(images))()
     assert torch.allclose(torch.from_numpy(found), model(images), rtol=1e-4, atol=1e-5)
     assert torch.allclose(NcnnClassifier(path, threads)(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+def test_denormal_numbers_stay_what_they_are_in_torch(path):
+    NcnnClassifier(path, 1)(EXAMPLE)
+    assert (torch.full((4,), DENORMAL) * 1.0).sum() > 0
 
 
 def test_inputs_that_do_not_fit_are_refused(path):

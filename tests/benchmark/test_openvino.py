@@ -22,6 +22,7 @@ from slimnet.benchmark.settings import left_out
 from slimnet.errors import UsageError
 from slimnet.methods.latency_budget import stopwatch
 from slimnet.modules.example_inputs import Inputs
+from slimnet.torch_state.process import DENORMAL, denormals_flushed
 
 NAME = OpenVino.name
 WRONG = torch.randn(1, 4, 16, 16)
@@ -70,6 +71,18 @@ def test_threads_and_precision_are_those_that_were_asked_for(path):
     assert network.get_property("INFERENCE_PRECISION_HINT").to_dtype() == "float32"
     assert network.get_property("ENABLE_CPU_PINNING") is False
     assert network.inputs[0].shape == tuple(EXAMPLE.shape), "it is compiled for one shape"
+
+
+def test_denormal_numbers_stay_what_they_are_in_torch(path):
+    """OpenVINO's compilation makes zeros of them in the thread that calls it."""
+    tiny = torch.full((4,), DENORMAL)
+    run = OpenVino().prepare(Contender("net", onnx=path), Cell("cpu", NAME, 1, 2), Inputs.of(EXAMPLE))
+    run()
+    OpenVinoClassifier(path, 1)(EXAMPLE)
+    assert (tiny * 1.0).sum() > 0
+    with denormals_flushed():
+        OpenVinoClassifier(path, 1)
+        assert (tiny * 1.0).sum() == 0
 
 
 def test_images_of_any_number_are_scored(model, path):
