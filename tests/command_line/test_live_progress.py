@@ -114,7 +114,7 @@ def test_a_file_gets_lines_and_a_wish_to_stop_is_said_once(tmp_path, capsys, mon
         watched.begin("a")
         report(tmp_path / "a", 20)
         told, deadline = "", time.monotonic() + LONGEST_WAIT
-        while "iteration 20" not in told and time.monotonic() < deadline:
+        while not ("iteration 20" in told and sweep_progress.STOPPING in told) and time.monotonic() < deadline:
             told += capsys.readouterr().err
         watched.end(Outcome("a", result=RESULT))
     lines = (told + capsys.readouterr().err).splitlines()
