@@ -152,9 +152,9 @@ def dead_weight(results: Results) -> Claim:
 def phenomenon(results: Results) -> Claim:
     """Adam and L2 on CIFAR-10 at the longest scale that was run."""
     del results
-    name = next(each.name for each in entries())
-    scale = next(scale for scale in SCALES if name in paper.found(scale).results)
-    found, asked = paper.found(scale).results[name], next(entries_of(name))
+    cell = entries()[0]
+    scale = next(scale for scale in SCALES if cell.name in paper.found(scale).results)
+    found, asked = paper.found(scale).results[cell.name], cell.paper
     return Claim(
         "Adam with L2 kills filters: CIFAR-10, L2 1e-3, dead by γ and test error",
         f"paper: {asked['gamma']:g} %, {asked['error']:g} %",
@@ -164,11 +164,6 @@ def phenomenon(results: Results) -> Claim:
         found.runs[0].environment.get("Processor", ""),
         "phenomenon",
     )
-
-
-def entries_of(name: str) -> Any:
-    """The paper's readings of a cell."""
-    return (each.paper for each in entries() if each.name == name)
 
 
 def trends(results: Results) -> Claim:

@@ -4,7 +4,7 @@ The Trainer's own optimiser is AdamW, whose decoupled weight decay does not make
 `Trainer(..., optimizers=(torch.optim.Adam(model.parameters(), weight_decay=1e-4), None))`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,10 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from slimnet.callbacks.target import checked_interval, part_of
+from slimnet.callbacks.target import ShrinkingCallback, checked_interval, part_of
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.modules.example_inputs import ExampleInputs
 from slimnet.monitor import Monitor, Reading
-from slimnet.shrinking import Shrinker
-from slimnet.shrinking.shrinker import Cut
 from slimnet.storage.files import whole_file
 from slimnet.torch_state.devices import device_of
 
@@ -72,7 +70,7 @@ class Monitoring(TrainerCallback):  # type: ignore[misc]
             state.log_history.append({**numbers, "step": state.global_step})
 
 
-class Shrinking(TrainerCallback):  # type: ignore[misc]
+class Shrinking(ShrinkingCallback, TrainerCallback):  # type: ignore[misc]
     """Removes dead channels every `every` steps with a `slimnet.Shrinker`, and at the end what rounded widths kept.
 
     `network` is the path of the network in the trained model, such as "backbone", and `also` the paths of copies that
@@ -89,20 +87,6 @@ class Shrinking(TrainerCallback):  # type: ignore[misc]
         UsageError: `every` is below 1, several processes or GPUs train, or there is no module at a path (when training
             starts).
     """
-
-    def __init__(
-        self,
-        example_inputs: ExampleInputs,
-        every: int = 500,
-        *,
-        network: str = "",
-        also: Sequence[str] = (),
-        report: Callable[[str], None] | None = None,
-        **options: Any,
-    ) -> None:
-        self._inputs, self._every = example_inputs, checked_interval(every)
-        self._network, self._also, self._report, self._options = network, tuple(also), report, options
-        self.shrinker: Shrinker | None = None
 
     def on_train_begin(  # type: ignore[override]
         self,
@@ -122,14 +106,12 @@ class Shrinking(TrainerCallback):  # type: ignore[misc]
         # accelerate wraps the optimiser.
         own = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer.optimizer
         own = getattr(own, "optimizer", own)
-        network = part_of(model, self._network)
-        copies = [part_of(model, path) for path in self._also]
-        self.shrinker = Shrinker(network, own, placed(self._inputs, network), also=copies, **self._options)
+        self._make_shrinker(model, own, placed(self._inputs, part_of(model, self._network)))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Look, and cut what has been dead at enough looks."""
         if self.shrinker is not None and state.global_step % self._every == 0:
-            self._show(state, self.shrinker.step())
+            self._show(state.global_step, self.shrinker.step())
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write the plan of all cuts so far beside the weights of a checkpoint."""
@@ -142,11 +124,7 @@ class Shrinking(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Cut what rounded widths have kept."""
         if self.shrinker is not None:
-            self._show(state, self.shrinker.finish())
-
-    def _show(self, state: TrainerState, cut: Cut | None) -> None:
-        if cut is not None and self._report is not None:
-            self._report(f"step {state.global_step}: {cut}")
+            self._show(state.global_step, self.shrinker.finish())
 
 
 def placed(inputs: ExampleInputs, network: nn.Module) -> ExampleInputs:

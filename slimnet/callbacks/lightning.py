@@ -1,15 +1,12 @@
 """Callbacks for PyTorch Lightning: what is dead, logged as it dies, and dead channels removed while it trains."""
 
 import sys
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from slimnet.callbacks.target import checked_interval, part_of
+from slimnet.callbacks.target import ShrinkingCallback, checked_interval, part_of
 from slimnet.errors import UsageError
 from slimnet.modules.example_inputs import ExampleInputs
 from slimnet.monitor import Monitor, Reading
-from slimnet.shrinking import Shrinker
-from slimnet.shrinking.shrinker import Cut
 
 # Lightning is published as two packages with classes of their own: what the caller uses is imported by now.
 if "lightning.pytorch" in sys.modules:
@@ -53,7 +50,7 @@ class Monitoring(Callback):
         module.log_dict(self.reading.scalars(layers=self._layers))
 
 
-class Shrinking(Callback):
+class Shrinking(ShrinkingCallback, Callback):
     """Removes dead channels every `every` steps with a `slimnet.Shrinker`, and at the end what rounded widths kept.
 
     `network` is the path of the network in the Lightning module, such as "model", and `also` the paths of copies that
@@ -71,20 +68,6 @@ class Shrinking(Callback):
             (when training starts).
     """
 
-    def __init__(
-        self,
-        example_inputs: ExampleInputs,
-        every: int = 500,
-        *,
-        network: str = "",
-        also: Sequence[str] = (),
-        report: Callable[[str], None] | None = None,
-        **options: Any,
-    ) -> None:
-        self._inputs, self._every = example_inputs, checked_interval(every)
-        self._network, self._also, self._report, self._options = network, tuple(also), report, options
-        self.shrinker: Shrinker | None = None
-
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Make the shrinker."""
         if trainer.world_size > 1:
@@ -94,28 +77,22 @@ class Shrinking(Callback):
             )
         if len(trainer.optimizers) != 1:
             raise UsageError(f"{len(trainer.optimizers)} optimisers train the module, and a shrinker needs one")
-        copies = [part_of(module, path) for path in self._also]
-        model, inputs = part_of(module, self._network), placed(self._inputs, module)
-        self.shrinker = Shrinker(model, trainer.optimizers[0], inputs, also=copies, **self._options)
+        self._make_shrinker(module, trainer.optimizers[0], placed(self._inputs, module))
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         """Look, and cut what has been dead at enough looks."""
         if self.shrinker is not None and trainer.global_step % self._every == 0:
-            self._show(trainer, self.shrinker.step())
+            self._show(trainer.global_step, self.shrinker.step())
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Cut what rounded widths have kept."""
         if self.shrinker is not None:
-            self._show(trainer, self.shrinker.finish())
+            self._show(trainer.global_step, self.shrinker.finish())
 
     def state_dict(self) -> dict[str, Any]:
         """The plan of all cuts so far as JSON, None before the first."""
         plan = self.shrinker.plan if self.shrinker is not None else None
         return {"plan": None if plan is None else plan.to_json()}
-
-    def _show(self, trainer: Trainer, cut: Cut | None) -> None:
-        if cut is not None and self._report is not None:
-            self._report(f"step {trainer.global_step}: {cut}")
 
 
 def placed(inputs: ExampleInputs, module: LightningModule) -> ExampleInputs:

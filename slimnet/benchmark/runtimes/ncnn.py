@@ -9,7 +9,7 @@ from torch import nn
 from slimnet.benchmark.contender import Cell, Contender
 from slimnet.benchmark.counts import onnx_input_shape
 from slimnet.benchmark.runtimes.ncnn_network import arrays_of, convert, load_ncnn, network_for
-from slimnet.benchmark.runtimes.runtime import Runtime
+from slimnet.benchmark.runtimes.runtime import Runtime, obstacle_on_cpu, shapes_of
 from slimnet.benchmark.turns import Run
 from slimnet.errors import UsageError
 from slimnet.modules.example_inputs import Inputs
@@ -32,13 +32,7 @@ class Ncnn(Runtime):
 
     def obstacle(self, device: str) -> str | None:
         """A GPU, or a package that is missing or does not load."""
-        if device != "cpu":
-            return f"{self.name} is measured on the CPU alone, not on {device}; leave it out, or measure on cpu"
-        try:
-            load_ncnn()
-        except UsageError as error:
-            return str(error)
-        return None
+        return obstacle_on_cpu(self.name, device, load_ncnn)
 
     def objection(self, contender: Contender) -> str | None:
         """What ncnn does not have, where the file says the shape of its input."""
@@ -60,8 +54,7 @@ class Ncnn(Runtime):
             network = network_for(contender.onnx, [array.shape[1:] for array in arrays], cell.threads)
             network.run([array[:1] for array in arrays])
         except ValueError as error:
-            given = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
-            raise UsageError(self.refusal(contender.name, given, error)) from error
+            raise UsageError(self.refusal(contender.name, shapes_of(inputs), error)) from error
         return lambda: network.run(arrays)
 
     def classifier(self, contender: Contender, threads: int, device: str) -> nn.Module:

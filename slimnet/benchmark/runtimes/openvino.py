@@ -10,7 +10,7 @@ from slimnet.benchmark.contender import Cell, Contender
 from slimnet.benchmark.runtimes.layer_timer import LayerTimer
 from slimnet.benchmark.runtimes.openvino_layers import OpenVinoLayers
 from slimnet.benchmark.runtimes.openvino_session import read_network, refusal_of, request_for
-from slimnet.benchmark.runtimes.runtime import MakeTimer, Runtime
+from slimnet.benchmark.runtimes.runtime import MakeTimer, Runtime, obstacle_on_cpu, shapes_of
 from slimnet.benchmark.turns import Run
 from slimnet.errors import UsageError
 from slimnet.export.openvino_model import compiled, infer, load_openvino, said
@@ -31,13 +31,7 @@ class OpenVino(Runtime):
 
     def obstacle(self, device: str) -> str | None:
         """A GPU, or a package that is missing or does not load."""
-        if device != "cpu":
-            return f"{self.name} is measured on the CPU alone, not on {device}; leave it out, or measure on cpu"
-        try:
-            load_openvino()
-        except UsageError as error:
-            return str(error)
-        return None
+        return obstacle_on_cpu(self.name, device, load_openvino)
 
     def objection(self, contender: Contender) -> str | None:
         """The operators that OpenVINO does not have."""
@@ -90,8 +84,3 @@ class OpenVinoClassifier(nn.Module):
             return infer(self.network, Inputs.of(images))[0]
         except RuntimeError as error:
             raise ValueError(said(error)) from error
-
-
-def shapes_of(inputs: Inputs) -> str:
-    """The shapes of inputs, as messages state them."""
-    return ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)

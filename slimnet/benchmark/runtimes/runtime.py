@@ -12,11 +12,27 @@ from torch import nn
 from slimnet.benchmark.contender import Cell, Contender, Form
 from slimnet.benchmark.runtimes.layer_timer import LayerTimer
 from slimnet.benchmark.turns import Run, Stopwatch, wall_clock
-from slimnet.errors import reason
+from slimnet.errors import UsageError, reason
 from slimnet.modules.example_inputs import Inputs, tensors_in
 
 MakeTimer = Callable[[Contender, Cell, Inputs, Path], LayerTimer]
 """Creates the timer of a contender's layers; the path is the prefix of any files that it writes."""
+
+
+def obstacle_on_cpu(name: str, device: str, load: Callable[[], object]) -> str | None:
+    """The obstacle of a runtime for CPUs alone: a GPU, or a package that `load` does not import."""
+    if device != "cpu":
+        return f"{name} is measured on the CPU alone, not on {device}; leave it out, or measure on cpu"
+    try:
+        load()
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def shapes_of(inputs: Inputs) -> str:
+    """The shapes of inputs, as messages state them."""
+    return ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
 
 
 class Runtime(ABC):
