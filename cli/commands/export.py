@@ -57,6 +57,8 @@ def export(bundle: str, out: str, form: ExportForm, network: Network, as_json: b
         terminal.result().print(str(result), soft_wrap=True)
         if Path(out).suffix == ".pt2":
             say_next(f"torch.export.load({out!r}).module() is the network, without slimnet")
+        elif Path(out).suffix == ".xml":
+            say_next(f"openvino.Core().compile_model({out!r}) is the network, without slimnet")
         else:
             say_next(f"onnxruntime.InferenceSession({out!r}) runs it; docs/onnx.md says what its inputs are")
 

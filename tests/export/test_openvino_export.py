@@ -80,6 +80,9 @@ def test_the_command_line_writes_them_from_a_bundle(tmp_path, capsys):
     assert slimnet_cli.run([*given, "--opset", "18"]) == 2
     assert "--opset is for ONNX files" in capsys.readouterr().err
     assert slimnet_cli.run(given) == 0
-    assert "net.bin" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "net.bin" in said
+    assert "next: openvino.Core().compile_model(" in said
+    assert "onnxruntime" not in said
     assert (tmp_path / "net.xml").is_file()
     assert (tmp_path / "net.bin").is_file()
