@@ -8,6 +8,7 @@ from torch import nn
 
 from slimnet.errors import CertificateError, SlimnetError, UsageError
 from slimnet.graph.channel_graph import ChannelGraph
+from slimnet.kernel_widths.fast_widths import FastWidths, as_fast_widths
 from slimnet.models.architecture import architecture_of
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs, check_module
 from slimnet.modules.loaders import RepeatedLoader, batches_once
@@ -28,8 +29,8 @@ from slimnet.torch_state.random_state import random_numbers_kept
 from slimnet.tracing.trace import trace
 from slimnet.width_search import WidthSearch, choose
 
-RoundTo = int | str | Mapping[str, int] | WidthSearch | None
-"""What widths may be rounded to: a multiple, one for each of some layers, "auto", or nothing."""
+RoundTo = int | str | Mapping[str, int] | Rounding | FastWidths | WidthSearch | None
+"""What widths may be rounded to: a multiple, one for each of some layers, "fast", "auto", or nothing."""
 
 STEPS, SEARCHING, CERTIFYING = 2, "finding and cutting dead channels", "measuring the certificate"
 """The steps of `slim`; both are repeated if a certificate does not hold and the plan is checked by a retrace."""
@@ -60,10 +61,12 @@ def slim(
     a generator is refused. `tolerance` is how far outputs may move, relative to the largest one: 1e-4 where nothing is
     said, and what rounding takes in short types (1e-2 in float16, 5e-2 in bfloat16). `round_to` keeps a few removable
     channels, so that every layer's width is a multiple of it (or what it was), which hardware may like: a number, one
-    for each of some layers by name, or "auto" (or a `WidthSearch`) for those that are fastest on onnxruntime here,
-    measured beside the dense network. `keep` names layers that are left at their widths: the path of a layer or of a
-    module around it, or a pattern such as "*.conv2", or several. `progress` is called with the number of finished
-    steps, their total and what is done now. The model is not touched: weights, mode, device and random state stay.
+    for each of some layers by name, "fast" (or "fast:openvino", or a `FastWidths`) for the widths at which kernels are
+    fast, by times that are measured once on a machine and stored, or "auto" (or a `WidthSearch`) for those that are
+    fastest on onnxruntime here, measured beside the dense network. `keep` names layers that are left at their widths:
+    the path of a layer or of a module around it, or a pattern such as "*.conv2", or several. `progress` is called with
+    the number of finished steps, their total and what is done now. The model is not touched: weights, mode, device and
+    random state stay.
 
     Raises:
         CertificateError: outputs differ by more than `tolerance` (relative); nothing is returned.
@@ -204,14 +207,19 @@ def as_rounding(round_to: RoundTo) -> Rounding | WidthSearch:
     """What widths are rounded to, as it may be given.
 
     Raises:
-        UsageError: it is not a positive whole number, nor a mapping of layers to such numbers, nor "auto".
+        UsageError: it is not a positive whole number, nor a mapping of layers to such numbers, nor "fast" or "auto", or
+            kernels have to be measured on a runtime that does not run here.
     """
-    if isinstance(round_to, WidthSearch):
+    if isinstance(round_to, WidthSearch | Rounding):
         return round_to
+    if isinstance(round_to, FastWidths):
+        return round_to.rounding()
     if isinstance(round_to, str):
+        if (fast := as_fast_widths(round_to)) is not None:
+            return fast.rounding()
         if round_to != "auto":
             raise UsageError(
-                f'round_to is {round_to!r}; it must be a number, a mapping of layers to numbers, or "auto"'
+                f'round_to is {round_to!r}; it must be a number, a mapping of layers to numbers, "fast" or "auto"'
             )
         return WidthSearch()
     if round_to is None:

@@ -1,8 +1,10 @@
-"""One thread per test process: two workers on two cores would otherwise fight for them."""
+"""One thread per test process: two workers on two cores would otherwise fight for them. Kernels are not measured."""
 
 import functools
+import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,16 +12,23 @@ import pytest
 import torch
 from bundles import SHAPE, Made, basic_net, coded_net, images, make, tied_net
 from command_line import SHORT, run
+from kernel_prices import store_proportional
 from slimnet_cli.output import phases
 
 torch.set_num_threads(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Processes that tests start heed signals, though the tests themselves may run in the background (`nohup`, `&`)."""
+    """Processes that tests start heed signals, though the tests themselves may run in the background (`nohup`, `&`).
+
+    They find times of kernels in the cache folder, by which exact widths are the fastest.
+    """
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["SLIMNET_CACHE"] = cache = tempfile.mkdtemp(prefix="slimnet-tests-")
+    config.add_cleanup(functools.partial(shutil.rmtree, cache, ignore_errors=True))
+    store_proportional(Path(cache))
 
 
 LONG = ("test_elsewhere.py", "test_sweep.py", "test_signals.py", "test_readme.py", "test_certified_weights.py")

@@ -15,6 +15,7 @@ from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.paths import FORCE, existing_source, work_folder
 from slimnet_cli.options.recipe import numbers
+from slimnet_cli.options.removal import chosen_widths, round_option
 from slimnet_cli.options.shared import json_option, network_options
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
@@ -55,6 +56,7 @@ rungs = in_group("Rungs")
 @rungs("--steps", default=STEPS, show_default=True, callback=numbers(float), metavar="F,...", help="Fractions to keep.")
 @rungs("--unit", type=click.Choice(["macs", "params", "channels"]), default="macs", show_default=True, help="Of what.")
 @rungs("--method", default=METHOD, show_default=True, help="How channels are ranked: implicit, li2017, liu2017, ...")
+@round_option("Rungs", whole_networks=False)
 @data_options
 @json_option
 def ladder(
@@ -65,6 +67,7 @@ def ladder(
     steps: tuple[float, ...],
     unit: Any,
     method: str,
+    round_to: int | str | None,
     data: Labelled,
     as_json: bool,
 ) -> None:
@@ -74,7 +77,8 @@ def ladder(
 
     The first rung removes dead channels only and is exact. The next ones also remove live channels, until the given
     fractions of the MACs remain: with --data the table, DIR/ladder.json and DIR/ladder.html give the accuracy before
-    any fine-tuning, and which rungs are Pareto-optimal. After Ctrl-C or a crash the same command resumes.
+    any fine-tuning, and which rungs are Pareto-optimal. In each rung removable channels are kept whose removal brings
+    no time under onnxruntime, unless --round says otherwise. After Ctrl-C or a crash the same command resumes.
     """
     from slimnet.methods import Budget
     from slimnet.methods.batchnorm_measure import ENOUGH
@@ -109,12 +113,14 @@ def ladder(
             "recalibrate": True,
             "measured_on": ENOUGH if images is not None else 0,
             "refit": images is not None,
+            "round": round_to,
         }
 
         def watch(name: str, images_done: int, of: int) -> None:
             advance(len(found), f"{name}: {images_done:,} of {of:,} images")
 
-        whole = Ladder(work, model, example, images, conditions, source.path.name, watch)
+        widths = chosen_widths(round_to, lambda words: advance(len(found), words))
+        whole = Ladder(work, model, example, images, conditions, source.path.name, watch, widths)
         for rung in whole.climb(steps, unit, THRESHOLD, ranking):
             found.append(rung)
             advance(len(found), rung.name)

@@ -19,6 +19,7 @@ from slimnet_cli.options.shared import as_one, json_option, network_options
 from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.output import before_after, terminal
 from slimnet_cli.output.next_step import say_next, show_next
+from slimnet_cli.output.option_names import with_options
 from slimnet_cli.output.phases import PhaseProgress, progress_of
 from slimnet_cli.output.slimming_phases import CHOICE, DENSE_ACCURACY, READING, REMOVAL, slimming_phases
 from slimnet_cli.output.width_hint import note_missed
@@ -112,8 +113,12 @@ def slim(
     knows its network and its images; BUNDLE is a network that was slimmed before. Writes a bundle: the slim weights,
     an ONNX model, the plan and the certificate. With --data the certificate is measured on the test images and their
     accuracy is shown; without, on random inputs. The bundle and its ONNX model state the normalisation, the image size
-    and the classes of --data; without --data, they state the normalisation of --normalise. With --round auto the widths
-    are those that are fastest on this machine, and the dense network is one of the candidates.
+    and the classes of --data; without --data, they state the normalisation of --normalise.
+
+    Removable channels are kept where the layers are as fast with them, since kernels work on blocks of channels: by
+    times of the kernels of onnxruntime, or of the --runtime of --target-latency, which are measured once on a machine,
+    in about ten seconds, and stored in ~/.cache/slimnet. With --round none every removable channel is removed, and
+    fewer MACs can take more time. With --round auto whole networks are measured, the dense one among them.
 
     With --criterion activation a channel is dead whose activation is zero on all training images of --data, every one
     of which the network sees once. That is exact on these images; its effect on others is measured by the certificate,
@@ -129,6 +134,7 @@ def slim(
         raise click.UsageError("give the bundle's folder with -o DIR, or print only the plan with --dry-run")
     data = source.labelled(data)
     removing.check(data, budget=target is not None)
+    removing = removing.under(target and target.runtime)
     if output.out is None or output.dry_run:
         _show_plan(source, removing, target, data, as_json)
     else:
@@ -156,7 +162,7 @@ def _show_plan(source: Source, removing: Removing, target: Target | None, data: 
     if as_json:
         terminal.emit(json.loads(plan.to_json()))
         return
-    terminal.result().print(str(plan), soft_wrap=True)
+    terminal.result().print(with_options(str(plan)), soft_wrap=True)
     if selection is not None:
         terminal.result().print(f"\n{warning(selection, measured=False)}", soft_wrap=True)
     say_next("the same command with -o DIR and without --dry-run")
@@ -192,7 +198,7 @@ def _write_bundle(
     )
     removing.note_load()
     with progress_of("Slimming", phases) as progress:
-        round_to = removing.rounding(progress.trying)
+        round_to = removing.rounding(progress.trying, progress.say)
         progress.begin(READING)
         dense = source.load()
         example = source.example(dense, images)
@@ -213,7 +219,7 @@ def _write_bundle(
     console = terminal.result()
     console.print(before_after.table(slimmed, accuracies))
     if lines := width_lines(slimmed.plan):
-        console.print("\n" + "\n".join(line.removeprefix("  ") for line in lines), soft_wrap=True)
+        console.print("\n" + with_options("\n".join(line.removeprefix("  ") for line in lines)), soft_wrap=True)
     if selection is not None:
         correction = "" if target is None else target.correction_in_words(images)
         console.print(f"\n{warning(selection, accuracies is not None, correction)}", soft_wrap=True)

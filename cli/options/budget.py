@@ -108,19 +108,22 @@ class Target:
         Raises:
             UsageError: the budget cannot be met, or the method does not fit the network.
         """
+        from slimnet.kernel_widths.fast_widths import FastWidths
         from slimnet.methods import select_within_budget
         from slimnet.methods.budget_widths import choose_rounding
         from slimnet.methods.latency_budget import stopwatch
         from slimnet.width_search import WidthSearch
 
+        if isinstance(round_to, FastWidths):
+            round_to = round_to.rounding()
         ranking = ranked(self.method, dense, example, images, self.unit, removing.threshold)
         with ExitStack() as stack:
             given: dict[str, Any] = {"keep": removing.keep}
             if self.unit == "latency":
                 given["latency"] = stack.enter_context(stopwatch(dense, example, self.runtime))
 
-            def select(multiple: int | None) -> Selection:
-                return select_within_budget(dense, example, ranking, self.budget, round_to=multiple, **given)
+            def select(widths: Any) -> Selection:
+                return select_within_budget(dense, example, ranking, self.budget, round_to=widths, **given)
 
             if not isinstance(round_to, WidthSearch):
                 return select(round_to), round_to

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
-from slimnet_cli.options.shared import as_one, criterion_option, keep_option, threshold_option
+from slimnet_cli.options.groups import in_group
+from slimnet_cli.options.shared import Command, as_one, criterion_option, keep_option, threshold_option
 from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
     from slimnet_cli.options.data import Labelled
 
+    from slimnet.kernel_widths.fast_widths import FastWidths
     from slimnet.pipeline import RoundTo
+    from slimnet.planning.width_rounding import Rounding
 
-AUTO = "auto"
+AUTO, FAST, NONE = "auto", "fast", "none"
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,13 @@ class Removing:
 
     @property
     def measures_widths(self) -> bool:
-        """Whether widths are chosen by measuring."""
-        return isinstance(self.round_to, str)
+        """Whether widths are chosen by measuring whole networks."""
+        return isinstance(self.round_to, str) and self.round_to.partition(":")[0] == AUTO
+
+    def under(self, runtime: str | None) -> Removing:
+        """The same, with widths that are fast under a runtime, if fast ones are wanted and no other runtime is."""
+        fast = runtime is not None and self.round_to == FAST
+        return replace(self, round_to=f"{FAST}:{runtime}") if fast else self
 
     @contextmanager
     def showing_progress(self, what: str) -> Iterator[tuple[RoundTo, terminal.Say]]:
@@ -62,14 +70,14 @@ class Removing:
         """
         if not self.measures_widths:
             with terminal.working(what) as say:
-                yield self.rounding(lambda *_: None), say
+                yield self.rounding(lambda *_: None, say), say
             return
         from slimnet.width_search import CANDIDATES
 
         self.note_load()
         tries = 1 + len(CANDIDATES)
         with terminal.progress("Trying widths", tries) as advance:
-            yield self.rounding(lambda done, _, name: advance(done, name)), partial(advance, tries)
+            yield self.rounding(lambda done, _, name: advance(done, name), terminal.note), partial(advance, tries)
 
     def note_load(self) -> None:
         """Note on stderr that other programs are at work, if widths are measured."""
@@ -83,40 +91,81 @@ class Removing:
                 f"other programs keep {where.other_work} cores busy: try widths again while nothing else runs"
             )
 
-    def rounding(self, tried: Callable[[int, int, str], None]) -> RoundTo:
+    def rounding(self, tried: Callable[[int, int, str], None], say: terminal.Say) -> RoundTo:
         """The argument `round_to` of `slim`.
 
-        If widths are measured, `tried` is called with the number of candidates so far, the total, and the last one.
+        If whole networks are measured, `tried` is called with the number of candidates so far, the total, and the last
+        one; if kernels are, which is once on a machine, `say` is called with a short status.
         """
         if not isinstance(self.round_to, str):
             return self.round_to
+        name, _, runtime = self.round_to.partition(":")
+        if name == FAST:
+            return fast_widths(runtime or None, say)
         from slimnet.width_search import WidthSearch
 
-        return WidthSearch(runtime=self.round_to.partition(":")[2] or None, progress=tried)
+        return WidthSearch(runtime=runtime or None, progress=tried)
+
+
+def fast_widths(runtime: str | None, say: terminal.Say) -> FastWidths:
+    """Widths that are fast under a runtime; `say` is called with a short status if its kernels are measured."""
+    from slimnet.kernel_widths.fast_widths import FastWidths
+
+    def show(done: int, total: int, doing: str) -> None:
+        say(f"measuring kernels, once on this machine: {done + 1} of {total}, {doing}")
+
+    return FastWidths(runtime, progress=show, warn=terminal.note)
+
+
+def chosen_widths(round_to: int | str | None, say: terminal.Say) -> int | Rounding | None:
+    """The widths that a value of --round stands for where whole networks are not measured; see `fast_widths`."""
+    if not isinstance(round_to, str):
+        return round_to
+    return fast_widths(round_to.partition(":")[2] or None, say).rounding()
 
 
 class Multiple(click.ParamType):
-    """A positive whole number, "auto" with or without a runtime, or "none"."""
+    """A positive whole number, "fast" or "auto" with or without a runtime, or "none"."""
 
     name = "multiple"
 
+    def __init__(self, whole_networks: bool) -> None:
+        self.whole_networks = whole_networks
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str | None:
         """Turn "16" into 16 and "none" into None."""
-        if value is None or value == "none":
+        if value is None or value == NONE:
             return None
-        if value == AUTO or (str(value).startswith(f"{AUTO}:") and value in measured_roundings()):
+        measured = (FAST, AUTO) if self.whole_networks else (FAST,)
+        if value in measured or (":" in str(value) and value in measured_roundings(measured)):
             return str(value)
         if not str(value).isdecimal() or int(value) < 1:
-            ways = ", ".join(measured_roundings())
+            ways = ", ".join(measured_roundings(measured))
             self.fail(f"{value!r} is no width to round to; give a number such as 16, {ways} or none", param, ctx)
         return int(value)
 
 
-def measured_roundings() -> tuple[str, ...]:
+def measured_roundings(kinds: tuple[str, ...]) -> tuple[str, ...]:
     """The values of --round for measured widths: on the default runtime, or on one that is no variant."""
     from slimnet.benchmark.runtimes.table import RUNTIMES
 
-    return (AUTO, *(f"{AUTO}:{each.name}" for each in RUNTIMES if not each.is_variant))
+    names = [each.name for each in RUNTIMES if not each.is_variant]
+    return tuple(way for kind in kinds for way in (kind, *(f"{kind}:{name}" for name in names)))
+
+
+def round_option(group: str = "", *, whole_networks: bool = True) -> Callable[[Command], Command]:
+    """The option --round, in a group of options if that is named; `whole_networks` is whether they can be measured."""
+    auto = "; auto, by measuring whole networks (fast:torch, auto:openvino, ...: on these)" if whole_networks else ""
+    return (in_group(group) if group else click.option)(
+        "--round",
+        "round_to",
+        type=Multiple(whole_networks),
+        metavar="fast|auto|N|none" if whole_networks else "fast|N|none",
+        default=FAST,
+        show_default=True,
+        help="Keep removable channels without which the network is no faster: fast, by times of onnxruntime's kernels, "
+        f"measured once on this machine{auto}. N keeps multiples of N, none removes all.",
+    )
 
 
 OPTIONS = (
@@ -128,14 +177,7 @@ OPTIONS = (
         help="Largest allowed change of an output, relative to the largest one. "
         "[default: 1e-4; 1e-2 in float16, 5e-2 in bfloat16]",
     ),
-    click.option(
-        "--round",
-        "round_to",
-        type=Multiple(),
-        metavar="N|auto|none",
-        help="Keep a few removable channels, so that widths are multiples of N; auto measures what is fastest on "
-        "onnxruntime (auto:torch, auto:openvino: on these).  [default: none]",
-    ),
+    round_option(),
     keep_option,
 )
 

@@ -11,6 +11,7 @@ OPTIONS = {
     "model=": "--arch",
     "overwrite=True": "--force",
     "refit=": "--refit",
+    "round_to=None": "--round none",
     "round_to=": "--round",
     "tolerance=": "--tolerance",
     "trust=True, or Recipe.trusted()": "--trust, or name it with --arch",

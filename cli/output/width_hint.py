@@ -25,7 +25,9 @@ def note_slow_widths(comparison: Comparison) -> None:
 
 def note_missed(latency: MeasuredLatency, rounding: str) -> None:
     """Print a note on a budget of latency that was missed, or on a network that is slower than the dense one."""
-    if not latency.doubt and latency.low > 1 and rounding == "none":
+    from slimnet.surgery.plan_data import FAST
+
+    if not latency.doubt and latency.low > 1 and (rounding == "none" or rounding.startswith(FAST)):
         terminal.note(f"the slim network is slower than the dense one: {remedy(latency.runtime)}")
     elif latency.missed:
         terminal.note(f"ask for less, or let --round {measured(latency.runtime)} choose the widths")

@@ -37,6 +37,7 @@ class Kind(Enum):
     EQUAL_GROUPS = "equal parts at the groups of {place}", NOTHING
     FILLS_GROUP = "fills up a group of {place}", NOTHING
     ROUNDED = "rounded up to a multiple of {detail}", "another round_to="
+    NO_FASTER = "removal brings no time under {detail}", "another round_to="
     WHOLE = "the whole width is kept", "another round_to="
     OUTPUT = "output of the network", NOTHING
     CALLS_DIFFER = "constant differs between the calls of {place}", NOTHING

@@ -15,6 +15,7 @@ from slimnet.methods.remove import Selection, plan_and_mask
 from slimnet.methods.scores import Ranking
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
 from slimnet.planning.asked_layers import as_patterns, find_layers
+from slimnet.planning.width_rounding import Rounding
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.training.recipe.channel_cost import Piece, layer_macs, parameter_sizes
 
@@ -56,7 +57,7 @@ def select_within_budget(
     budget: Budget,
     *,
     scope: Scope = "global",
-    round_to: int | Mapping[str, int] | None = None,
+    round_to: int | Mapping[str, int] | Rounding | None = None,
     latency: LatencyLeft | None = None,
     keep: str | Sequence[str] = (),
 ) -> Selection:
@@ -66,8 +67,8 @@ def select_within_budget(
     channels that cannot be removed are not chosen, and no layer loses its last channel. `scope` "global" compares all
     scores with one threshold, "uniform" removes the same share of every layer. The number is found by bisection from an
     arithmetic estimate, with an actual plan for each step; `latency` measures the slim network for a budget of
-    latency. `round_to` and `keep` are those of `slimnet.slim`; the subsequent `remove_selected` needs the same
-    `round_to`, and finds `keep` in the selection.
+    latency. `round_to` and `keep` are those of `slimnet.slim` (`FastWidths().rounding()` for "fast"); the subsequent
+    `remove_selected` needs the same `round_to`, and finds `keep` in the selection.
 
     Raises:
         UsageError: the budget cannot be met (the message has the smallest possible one), scores do not fit the
@@ -88,7 +89,7 @@ class Search:
     inputs: Inputs
     ranking: Ranking
     scope: Scope
-    round_to: int | Mapping[str, int] | None
+    round_to: int | Mapping[str, int] | Rounding | None
     budget: Budget
     latency: LatencyLeft | None
     keep: tuple[str, ...] = ()

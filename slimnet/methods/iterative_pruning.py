@@ -19,6 +19,7 @@ from slimnet.methods.budget import Budget, Unit, select_within_budget
 from slimnet.methods.remove import Selection, remove_selected
 from slimnet.methods.scores import Ranking
 from slimnet.modules.example_inputs import ExampleInputs
+from slimnet.planning.width_rounding import Rounding
 from slimnet.storage.field_types import Amount, Count, Share
 from slimnet.storage.files import held, whole_file
 from slimnet.storage.records import read_record
@@ -76,7 +77,8 @@ class Ladder:
     """The folder of a network's rungs, and their creation; all of them share the `conditions`.
 
     With `images`, the remaining weights are fitted on training images without labels. `watch` is called with the name
-    of the current rung, the number of test images so far, and their total.
+    of the current rung, the number of test images so far, and their total. `round_to` is that of `slimnet.slim`, in
+    each rung.
     """
 
     folder: Path
@@ -86,6 +88,7 @@ class Ladder:
     conditions: Mapping[str, Any]
     source: str | None = None
     watch: Callable[[str, int, int], None] | None = None
+    round_to: int | Rounding | None = None
 
     def climb(
         self, steps: Sequence[float], unit: Unit, threshold: float, ranking: Callable[[], Ranking]
@@ -111,7 +114,7 @@ class Ladder:
                 def choose(budget: Budget = budget) -> Selection:
                     if not ranked:
                         ranked.append(ranking())
-                    return select_within_budget(self.model, self.inputs, ranked[0], budget)
+                    return select_within_budget(self.model, self.inputs, ranked[0], budget, round_to=self.round_to)
 
                 yield self.rung(kept, f"{unit}-{budget.left:g}", choose)
 
@@ -128,7 +131,8 @@ class Ladder:
         loader = None if self.images is None else Batches(self.images, progress=self.counting(name))
         shown = None if self.images is None else self.images.sample(ENOUGH)
         fitted = shown is not None and selection.count > 0
-        slimmed = remove_selected(self.model, self.inputs, selection, loader=loader, images=shown, refit=fitted)
+        given: dict[str, Any] = {"loader": loader, "images": shown, "refit": fitted, "round_to": self.round_to}
+        slimmed = remove_selected(self.model, self.inputs, selection, **given)
         rung = described(
             name,
             slimmed.model,

@@ -24,6 +24,7 @@ from slimnet.modules.network import Network
 from slimnet.pipeline import as_rounding, certify_or_raise, plan_and_apply
 from slimnet.planning.asked_layers import find_layers
 from slimnet.planning.dead_channels import GAMMA, DeadChannels, find_dead, require_criterion
+from slimnet.planning.width_rounding import Rounding
 from slimnet.slimmed import Slimmed
 from slimnet.storage.field_types import Count
 from slimnet.surgery.certificate import DENSE, SILENCED
@@ -74,7 +75,7 @@ class ChosenWidths:
     trials: tuple[WidthTrial, ...]
 
 
-RoundTo = int | Mapping[str, int] | ChosenWidths | None
+RoundTo = int | Mapping[str, int] | Rounding | ChosenWidths | None
 """What the widths of a selection are rounded up to."""
 
 

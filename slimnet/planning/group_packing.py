@@ -14,7 +14,7 @@ import numpy as np
 from slimnet.graph.channel_graph import ChannelGraph, Reader, SplitAxis
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.planning.removal import Division, Problem, Removal
-from slimnet.planning.width_rounding import Multiples
+from slimnet.planning.width_rounding import AllowedWidths
 
 MAX_SIZES = 6
 """The number of group sizes tried along each axis, from the smallest that fits to the old one."""
@@ -96,15 +96,14 @@ def packed_sets(removal: Removal, packable: set[int]) -> np.ndarray:
     return np.concatenate(sides) if sides else np.zeros(0, dtype=np.int64)
 
 
-def pack(removal: Removal, packable: set[int], multiples: Multiples) -> tuple[list[Packing], Removal]:
+def pack(removal: Removal, packable: set[int], allowed: AllowedWidths) -> tuple[list[Packing], Removal]:
     """New groups for every packable convolution, and the removal after channels are restored to fill them."""
     packings = []
     for index, reader in grouped(removal.graph):
         if index in packable:
             inputs = removal.sets[reader.inputs].reshape(reader.groups, -1)
             outputs = removal.sets[reader.outputs].reshape(reader.groups, -1)
-            round_to = (multiples.of(inputs), multiples.of(outputs))
-            bins, width, height = best_groups(removal, inputs, outputs, round_to)
+            bins, width, height = best_groups(removal, inputs, outputs, allowed)
             reason = Reason(Kind.FILLS_GROUP, reader.at)
             inputs_left, removal = fill_bins(removal, inputs, bins, width, reason)
             outputs_left, removal = fill_bins(removal, outputs, bins, height, reason)
@@ -113,12 +112,12 @@ def pack(removal: Removal, packable: set[int], multiples: Multiples) -> tuple[li
 
 
 def best_groups(
-    removal: Removal, inputs: np.ndarray, outputs: np.ndarray, round_to: tuple[int, int]
+    removal: Removal, inputs: np.ndarray, outputs: np.ndarray, allowed: AllowedWidths
 ) -> tuple[list[tuple[int, ...]], int, int]:
     """The bins and group sizes `(inputs, outputs)` that cost the fewest weights.
 
     Each group keeps at least one input and one output, so every live block fits into a bin of at least that size. If
-    the total width can be a multiple of `round_to` at no more than twice the cost, it is.
+    both widths can be allowed ones at no more than twice the cost, they are.
     """
     live_in = (~removal.removed[inputs]).sum(1)
     live_out = (~removal.removed[outputs]).sum(1)
@@ -130,7 +129,7 @@ def best_groups(
         for height in sizes(max(1, int(live_out.max())), outputs.shape[1]):
             bins = first_fit(blocks, live_in, live_out, width, height)
             cost = len(bins) * (9 * width * height + width * in_cost + height * out_cost)
-            is_round = len(bins) * width % round_to[0] == 0 and len(bins) * height % round_to[1] == 0
+            is_round = allowed.allows(inputs, len(bins) * width) and allowed.allows(outputs, len(bins) * height)
             if is_round not in best or cost < best[is_round][0]:
                 best[is_round] = (cost, bins, width, height)
     cheapest = min(best.values(), key=lambda found: found[0])

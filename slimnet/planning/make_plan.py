@@ -32,7 +32,7 @@ from slimnet.planning.slim_cost import (
 )
 from slimnet.planning.split_axes import AxisChoices, ExtraPin
 from slimnet.planning.step_check import check_steps
-from slimnet.planning.width_rounding import Multiples, Rounding
+from slimnet.planning.width_rounding import AllowedWidths, Rounding
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.process import collection_paused
 from slimnet.tracing.trace import InterruptedForwardError
@@ -140,10 +140,10 @@ def make_draft(removal: Removal, findings: CodeFindings, rounding: Rounding) -> 
     packable = find_packable(removal) if findings.packing else set()
     removal = removal.with_problem(equal=equal_parts(removal.problem, packable))
     crossings, settled = better_crossings(removal, findings.uncrossed)
-    multiples = Multiples.of_layers(removal, rounding)
-    if widths := multiples.widths(packed_sets(removal, packable)):
+    allowed = AllowedWidths.of_layers(removal, rounding)
+    if widths := allowed.constraints(packed_sets(removal, packable)):
         settled = settle(removal.with_problem(widths=tuple(widths)), crossings)
-    packings, packed = pack(settled, packable, multiples)
+    packings, packed = pack(settled, packable, allowed)
     if packed is not settled:
         packed = settle(packed, crossings)
     return Draft(packed, tuple(packings), tuple(crossings))

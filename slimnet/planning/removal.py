@@ -9,28 +9,27 @@ import numpy as np
 
 from slimnet.graph.channel_graph import ChannelGraph, Norm, Pointwise, Reader, SplitAxis
 from slimnet.graph.labels import Labels
-from slimnet.graph.reasons import Kind, Reason
+from slimnet.graph.reasons import Reason
 from slimnet.planning.liveness import Needs
 
 
 @dataclass(frozen=True)
 class WidthConstraint:
-    """The width of a layer: the sets it writes, the number of channels of each, and the multiple to round up to."""
+    """The width of a layer: the sets it writes, the number of channels of each, and the widths it may have.
+
+    `allowed` `(C + 1,)` says so of each width from 0; the complete one, C, is allowed in any case. `reason` is that of
+    channels which are kept for it.
+    """
 
     sets: np.ndarray
     counts: np.ndarray
-    multiple: int
+    allowed: np.ndarray
+    reason: Reason
 
     def is_odd(self, removed: np.ndarray) -> bool:
-        """Whether the remaining width is neither a multiple nor the complete one."""
+        """Whether the remaining width is neither allowed nor the complete one."""
         own = removed[self.sets]
-        return bool(own.any()) and int(self.counts[~own].sum()) % self.multiple != 0
-
-    @property
-    def reason(self) -> Reason:
-        """The reason for channels that it keeps."""
-        whole = self.multiple >= self.counts.sum()
-        return Reason(Kind.WHOLE) if whole else Reason(Kind.ROUNDED, detail=str(self.multiple))
+        return bool(own.any()) and not self.allowed[int(self.counts[~own].sum())]
 
 
 class Division(NamedTuple):

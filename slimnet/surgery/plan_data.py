@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.storage.field_types import Count
 
+FAST = "fast under "
+"""How the rounding of a plan begins whose widths are fast under a runtime, which is named after it."""
+
 FORMAT = 1
 """The version of the JSON that `SurgeryPlan.to_json` writes."""
 
@@ -177,6 +180,11 @@ class PlanData:
     def removed_channels(self) -> int:
         """Output channels removed from convolutions and linear layers."""
         return sum(layer.channels_before - layer.channels_after for layer in self.layers)
+
+    @property
+    def kept_for_speed(self) -> int:
+        """Removable output channels that are kept because their removal brings no time."""
+        return sum(len(kept.channels) for kept in self.kept if kept.kind == Kind.NO_FASTER.name.lower())
 
     @property
     def dead_channels(self) -> int:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from slimnet.surgery.plan_data import LayerPlan, Merge, PlanData, WidthTrial
+from slimnet.surgery.plan_data import FAST, LayerPlan, Merge, PlanData, WidthTrial
 
 
 def describe(plan: PlanData) -> str:
@@ -52,7 +52,14 @@ def many(count: int, thing: str) -> str:
 
 
 def width_lines(plan: PlanData) -> list[str]:
-    """To what the widths were rounded up, and what else was measured before that was chosen."""
+    """To what the widths were rounded up, and what else was measured before that was chosen.
+
+    Of fast widths, how many channels they keep.
+    """
+    if plan.rounding.startswith(FAST):
+        kept, runtime = many(plan.kept_for_speed, "removable channel"), plan.rounding.removeprefix(FAST)
+        speed = f"  kept {kept}: removing them brings no time under {runtime}; round_to=None removes them"
+        return [speed] if plan.kept_for_speed else []
     chosen = [f"  widths rounded up: {plan.rounding}"] if plan.rounding != "none" or plan.trials else []
     return [*chosen, *(trial_line(trial) for trial in plan.trials)]
 

@@ -45,6 +45,7 @@ def test_others_do_not(found, capsys):
     ("changes", "rounding", "said"),
     [
         ({}, "none", "the slim network is slower than the dense one: its widths are slow there"),
+        ({}, "fast under torch", "the slim network is slower than the dense one: its widths are slow there"),
         ({}, "multiples of 8", "ask for less, or let --round auto:torch choose the widths"),
         ({"low": 0.7}, "none", "ask for less, or let --round auto:torch choose the widths"),
         ({"low": 0.4}, "none", ""),

@@ -15,6 +15,7 @@ from zoo import network, scatter_dead
 
 import slimnet
 from slimnet.errors import UsageError
+from slimnet.graph.reasons import Kind, Reason
 from slimnet.planning.removal import WidthConstraint
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_data import LayerPlan
@@ -145,7 +146,7 @@ def test_channels_that_make_two_widths_round_are_preferred():
 
 
 def test_a_width_that_is_neither_round_nor_whole_is_odd():
-    width = WidthConstraint(np.array([1, 2, 3, 4]), np.array([1, 1, 1, 2]), multiple=2)
+    width = WidthConstraint(np.array([1, 2, 3, 4]), np.array([1, 1, 1, 2]), np.arange(6) % 2 == 0, Reason(Kind.WHOLE))
     removed = np.zeros(5, dtype=bool)
     assert not width.is_odd(removed)
     removed[1] = True
