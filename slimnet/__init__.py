@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from slimnet.bundle.bundle import Verification, load, save, verify_bundle
     from slimnet.checkpoint import load_checkpoint
     from slimnet.data.image_spec import ImageSpec
+    from slimnet.export.int8.export import export_int8
     from slimnet.export.onnx import OnnxExport, export_onnx
     from slimnet.export.openvino import export_openvino
     from slimnet.export.pt2.export import export_pt2
@@ -41,6 +42,7 @@ __all__ = [
     "apply_plan",
     "build",
     "certify",
+    "export_int8",
     "export_onnx",
     "export_openvino",
     "export_pt2",
@@ -65,6 +67,7 @@ _ON_DEMAND = {
     "apply_plan": "slimnet.surgery.apply_plan",
     "build": "slimnet.models.architecture",
     "certify": "slimnet.surgery.certificate",
+    "export_int8": "slimnet.export.int8.export",
     "export_onnx": "slimnet.export.onnx",
     "export_openvino": "slimnet.export.openvino",
     "export_pt2": "slimnet.export.pt2.export",

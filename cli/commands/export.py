@@ -1,25 +1,34 @@
-"""slimnet export: an ONNX model, an exported program or OpenVINO's files from a bundle."""
+"""slimnet export: an ONNX model, an exported program or OpenVINO's files from a bundle, a run or a checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.export_form import ExportForm, export_form_options
+from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import existing_bundle
-from slimnet_cli.options.shared import architecture_option, json_option
-from slimnet_cli.output import terminal
-from slimnet_cli.output.destinations import refuse_missing_folder
+from slimnet_cli.options.paths import existing_source
+from slimnet_cli.options.quantisation import Quantisation, quantisation_options
+from slimnet_cli.options.shared import json_option, network_options
+from slimnet_cli.options.sources import Source, find_source
+from slimnet_cli.output import int8_table, terminal
+from slimnet_cli.output.destinations import refuse_missing_folder, refuse_taken_files
 from slimnet_cli.output.next_step import say_next
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from slimnet.data import ImageData
+    from slimnet.data.image_spec import ImageSpec
+    from slimnet.export.int8.export import Int8Export
     from slimnet.export.onnx import OnnxExport
     from slimnet.export.openvino import OpenVinoExport
     from slimnet.export.pt2.export import Pt2Export
+    from slimnet.modules.example_inputs import Inputs
 
 EXAMPLES = """\b
 Examples:
@@ -27,56 +36,183 @@ Examples:
   slimnet export slim/ -o net.onnx --with-preprocessing --dynamic-size
   slimnet export slim/ -o net.pt2 --with-preprocessing --layout nchw --normalise imagenet
   slimnet export slim/ -o net.xml
-  slimnet export slim/ -o net.onnx --opset 18 --json
+  slimnet export slim/ -o net.int8.onnx --int8 --data cifar10 --dense resnet56.th
+  slimnet export resnet56.th --arch resnet56 -o dense.onnx --opset 18 --json
 """
 
+BESIDE = {"openvino": ".bin"}
+"""The end of the name of a second file that is written with the first."""
 
-@click.command(epilog=EXAMPLES, short_help="Write a bundle as an ONNX model.")
-@click.argument("bundle", metavar="BUNDLE", callback=existing_bundle)
-@click.option("-o", "--out", required=True, metavar="F.onnx|F.pt2|F.xml", help="The file; replaced if it exists.")
+NEXT = {
+    "onnx": "onnxruntime.InferenceSession({0!r}) runs it; docs/onnx.md says what its inputs are",
+    "pt2": "torch.export.load({0!r}).module() is the network, without slimnet",
+    "openvino": "openvino.Core().compile_model({0!r}) is the network, without slimnet",
+}
+
+
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Write a network as an ONNX model, also in int8.")
+@click.argument("network_path", metavar="BUNDLE|RUN|CKPT", callback=existing_source)
+@click.option("-o", "--out", required=True, metavar="F.onnx|F.pt2|F.xml", help="The file to write.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
 @export_form_options
-@functools.partial(architecture_option, checkpoints=False, references=True)
+@quantisation_options
+@network_options(required=False, references=True)
+@data_options
 @json_option
-def export(bundle: str, out: str, form: ExportForm, network: Network, as_json: bool) -> None:
-    """Write the slim network of a bundle as an ONNX model, as an exported program for torch (.pt2), or for OpenVINO.
+def export(
+    network_path: str,
+    out: str,
+    force: bool,
+    form: ExportForm,
+    quantisation: Quantisation,
+    network: Network,
+    data: Labelled,
+    as_json: bool,
+) -> None:
+    """Write the network of a bundle as an ONNX model, as an exported program for torch (.pt2), or for OpenVINO (.xml).
 
-    One self-contained file for any batch size, checked against the network; an ONNX model has BatchNorm folded. For
-    OpenVINO these are two: the graph (.xml), and the weights in float32 in a .bin file beside it.
-    With --with-preprocessing it takes images as bytes, and was compared with the network after slimnet's own
-    preprocessing. With --dynamic-size it takes images of any height and width. The normalisation is that of the bundle,
-    or --normalise. --arch is only needed if the bundle does not name it, or if it is your own code
-    (package.module:factory).
+    So are those of a run, or of a checkpoint, which needs --arch. One self-contained file for any batch size, checked
+    against the network; an ONNX model has BatchNorm folded. For OpenVINO these are two: the graph (.xml), and the
+    weights in float32 in a .bin file beside it. With --with-preprocessing it takes images as bytes, and was compared
+    with the network after slimnet's own preprocessing. With --dynamic-size it takes images of any height and width. The
+    normalisation is that of the bundle, or --normalise. --arch is only needed if the bundle does not name it, or if it
+    is your own code (package.module:factory).
+
+    With --int8 the ONNX model is quantised by onnxruntime. The certificate beside it states accuracy and agreement of
+    the network in float32 and in int8 on the test images of --data, and with --dense those of the dense network too.
     """
+    kind = form.kind(out)
     form.check(out)
+    quantisation.check(kind)
     refuse_missing_folder(out)
-    with terminal.working("Exporting"):
-        result = _exported(bundle, out, form, network)
+    ending = ".json" if quantisation.int8 else BESIDE.get(kind)
+    refuse_taken_files([out, *([str(Path(out).with_suffix(ending))] if ending else [])], force=force)
+    source = find_source(network_path, network)
+    images = _images(source, data, form, quantisation)
+    with terminal.working("Exporting") as say:
+        model = source.load()
+        inputs = _inputs(source, model, images)
+        known, normalise = _known(source, data, images)
+        options = form.options(known, normalise, inputs.tensors[0])
+        options |= {} if kind == "pt2" else {"metadata": _metadata(source)}
+        options |= {"opset": form.opset} if kind == "onnx" else {}
+        if quantisation.int8:
+            assert images is not None, "it was checked"
+            result: Int8Export | OnnxExport | Pt2Export | OpenVinoExport = _in_int8(
+                source, model, inputs, out, images, quantisation, options, say
+            )
+        else:
+            result = _in_float32(kind)(model, inputs, out, **options)
     if as_json:
         terminal.emit(dataclasses.asdict(result))
-    else:
-        terminal.result().print(str(result), soft_wrap=True)
-        if Path(out).suffix == ".pt2":
-            say_next(f"torch.export.load({out!r}).module() is the network, without slimnet")
-        elif Path(out).suffix == ".xml":
-            say_next(f"openvino.Core().compile_model({out!r}) is the network, without slimnet")
-        else:
-            say_next(f"onnxruntime.InferenceSession({out!r}) runs it; docs/onnx.md says what its inputs are")
+        return
+    _show(result, kind, out)
 
 
-def _exported(bundle: str, out: str, form: ExportForm, network: Network) -> OnnxExport | Pt2Export | OpenVinoExport:
-    from slimnet.bundle.bundle import load, read_blueprint
+def _show(result: Any, kind: str, out: str) -> None:
+    console = terminal.result()
+    if certificate := getattr(result, "certificate", None):
+        console.print(int8_table.table(certificate))
+        console.print("\n" + "\n".join(int8_table.lines(certificate)) + "\n", soft_wrap=True)
+    console.print(str(result), soft_wrap=True)
+    say_next(NEXT[kind].format(out))
+
+
+def _images(source: Source, data: Labelled, form: ExportForm, quantisation: Quantisation) -> ImageData | None:
+    """The images to calibrate and measure on, or those whose normalisation becomes part of the file.
+
+    Raises:
+        click.UsageError: there are none for --int8.
+    """
+    needed = quantisation.int8 or data.source is not None
+    found = source.labelled(data).load(alone=True) if needed or form.with_preprocessing else None
+    if quantisation.int8 and found is None:
+        raise click.UsageError("--int8 is calibrated on training images; name them with --data")
+    return found
+
+
+def _inputs(source: Source, model: nn.Module, images: ImageData | None) -> Inputs:
     from slimnet.bundle.input_spec import random_inputs
-    from slimnet.export.onnx import export_onnx
-    from slimnet.export.openvino import export_openvino
-    from slimnet.export.pt2.export import export_pt2
+    from slimnet.modules.example_inputs import Inputs
 
-    blueprint = read_blueprint(bundle)
-    inputs = random_inputs(blueprint.inputs, seed=0)
-    options: dict[str, Any] = form.options(blueprint.images, inputs.tensors[0])
-    model = load(bundle, network.fresh(), trust=network.trust)
-    if Path(out).suffix == ".pt2":
-        return export_pt2(model, inputs, out, **options)
-    metadata = {"plan_digest": blueprint.plan.digest}
-    if Path(out).suffix == ".xml":
-        return export_openvino(model, inputs, out, metadata=metadata, **options)
-    return export_onnx(model, inputs, out, metadata=metadata, opset=form.opset, **options)
+    if source.blueprint is not None:
+        return random_inputs(source.blueprint.inputs, seed=0)
+    return Inputs.of(source.example(model, images))
+
+
+def _known(source: Source, data: Labelled, images: ImageData | None) -> tuple[ImageSpec | None, str | None]:
+    """What is known of the network's images, and the normalisation that the command line gives without images."""
+    stored = None if source.blueprint is None else source.blueprint.images
+    if images is None:
+        return stored, data.normalise
+    return (stored if stored is not None and data.normalise is None else images.spec), None
+
+
+def _metadata(source: Source) -> dict[str, str]:
+    return {} if source.blueprint is None else {"plan_digest": source.blueprint.plan.digest}
+
+
+def _in_float32(kind: str) -> Any:
+    """The function of the library that writes a kind of file."""
+    if kind == "pt2":
+        from slimnet.export.pt2.export import export_pt2
+
+        return export_pt2
+    if kind == "openvino":
+        from slimnet.export.openvino import export_openvino
+
+        return export_openvino
+    from slimnet.export.onnx import export_onnx
+
+    return export_onnx
+
+
+def _in_int8(
+    source: Source,
+    model: nn.Module,
+    inputs: Inputs,
+    out: str,
+    images: ImageData,
+    quantisation: Quantisation,
+    options: dict[str, Any],
+    say: terminal.Say,
+) -> Int8Export:
+    from slimnet.export.int8.export import export_int8
+    from slimnet.training.analysis.metrics import check_fits
+
+    check_fits(model, images, trained=True)
+    if quantisation.certificate_images is not None:
+        images = images.with_fewer_tests(quantisation.certificate_images)
+    return export_int8(
+        model,
+        inputs,
+        out,
+        images,
+        dense=_dense(source, quantisation.dense),
+        name="dense" if source.blueprint is None else "slim",
+        calibration_images=quantisation.calibration_images,
+        seed=quantisation.calibration_seed or 0,
+        progress=lambda finished, total, doing: say(f"{doing} ({min(finished + 1, total)} of {total})"),
+        **options,
+    )
+
+
+def _dense(source: Source, checkpoint: str | None) -> nn.Module | None:
+    """The network that a bundle was made from.
+
+    Raises:
+        click.UsageError: the network is no bundle's, or the architecture is not known.
+    """
+    if checkpoint is None:
+        return None
+    if source.blueprint is None:
+        raise click.UsageError(f"--dense is what a bundle was made from, and {source.path} is no bundle; leave it out")
+    from slimnet.bundle.stored_certificate import read_certificate
+    from slimnet.modules.digest import weights_digest
+    from slimnet.surgery.certificate import DENSE
+
+    dense = source.network.or_else(source.blueprint.architecture).load(checkpoint)
+    certificate = read_certificate(source.path)
+    if certificate.reference == DENSE and weights_digest(dense) != certificate.reference_weights:
+        terminal.note(f"{checkpoint} is not the network of the certificate in {source.path}: its weights differ")
+    return dense

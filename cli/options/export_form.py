@@ -1,4 +1,4 @@
-"""Options of how an exported file takes its inputs."""
+"""Options of what is exported, and of how the file takes its inputs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from slimnet_cli.options.data import NORMALISE, spec_without_images
+from slimnet_cli.options.data import spec_without_images
 from slimnet_cli.options.shared import as_one
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from slimnet.data.image_spec import ImageSpec
 
 LAYOUTS = ("nhwc", "nchw")
-OTHER_FORMS = (".pt2", ".xml")
-"""The ends of the names of files that are not ONNX: exported programs, and OpenVINO's graphs."""
+KINDS = {".pt2": "pt2", ".xml": "openvino"}
+"""The kinds of files by the ends of their names; others are ONNX."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,11 @@ class ExportForm:
     opset: int | None
     with_preprocessing: bool
     layout: str | None
-    normalise: str | None
     dynamic_size: bool
+
+    def kind(self, out: str) -> str:
+        """The kind of the file at a path: onnx, pt2 or openvino."""
+        return KINDS.get(Path(out).suffix, "onnx")
 
     def check(self, out: str) -> None:
         """Refuse options that do not belong together, or to the kind of file.
@@ -36,22 +39,25 @@ class ExportForm:
         Raises:
             click.UsageError: naming them.
         """
-        if self.opset is not None and Path(out).suffix in OTHER_FORMS:
+        if self.opset is not None and self.kind(out) != "onnx":
             raise click.UsageError("--opset is for ONNX files; leave it out, or name a file that ends in .onnx")
         if self.layout is not None and not self.with_preprocessing:
             raise click.UsageError("--layout is that of the bytes of --with-preprocessing; give that too")
 
-    def options(self, known: ImageSpec | None, example: torch.Tensor) -> dict[str, Any]:
-        """The arguments of `export_onnx` and of the other forms; `known` is what the bundle says of its images.
+    def options(self, known: ImageSpec | None, normalise: str | None, example: torch.Tensor) -> dict[str, Any]:
+        """The arguments of `export_onnx` and of the other forms.
+
+        `known` is what the bundle or the data says of the images, and `normalise` what the command line says without
+        data.
 
         Raises:
             click.UsageError: preprocessing is asked for, and the normalisation is not known.
             DataError: the normalisation does not fit the network.
         """
-        images = known if self.normalise is None else spec_without_images(self.normalise, example, known)
+        images = known if normalise is None else spec_without_images(normalise, example, known)
         if self.with_preprocessing and images is None:
             raise click.UsageError(
-                "the bundle does not say how its images are normalised; say it with --normalise, such as imagenet"
+                "it is not known how the network's images are normalised; say it with --normalise, such as imagenet"
             )
         return {
             "images": images,
@@ -72,7 +78,6 @@ OPTIONS = (
         type=click.Choice(LAYOUTS, case_sensitive=False),
         help="The axes of these images: nhwc, as image files are decoded, or nchw.  [default: nhwc]",
     ),
-    NORMALISE,
     click.option(
         "--dynamic-size",
         is_flag=True,

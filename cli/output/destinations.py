@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,17 @@ def refuse_missing_folder(file: str) -> None:
         raise click.UsageError(f"{file} is a folder; name a file in it")
     if not path.parent.is_dir():
         raise click.UsageError(f"cannot write {file}: there is no folder {path.parent}; make it first")
+
+
+def refuse_taken_files(files: Sequence[str], *, force: bool) -> None:
+    """Refuse files that are there already, unless they are to be replaced; what is no file is refused when written.
+
+    Raises:
+        click.UsageError: naming the first.
+    """
+    for file in files:
+        if not force and Path(file).is_file():
+            raise click.UsageError(f"{file} exists; name another file, or replace it with --force")
 
 
 @contextmanager

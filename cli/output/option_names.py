@@ -4,6 +4,7 @@ import re
 
 OPTIONS = {
     "batches=": "--data",
+    "calibration_images=": "--calibration-images",
     "dynamic_size=": "--dynamic-size",
     "images=": "--normalise",
     "keep=": "--keep",

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from slimnet.data.image_spec import ImageSpec
@@ -32,6 +33,13 @@ class Form:
     images: ImageSpec | None = None
     preprocessing: Layout | None = None
     dynamic_size: bool = False
+
+    def inputs_of(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Images as bytes `(N, H, W, C)` as a file of this form takes them; their normalisation is known."""
+        if self.preprocessing is None:
+            assert self.images is not None, "without it images do not become inputs"
+            return self.images.normalise(pixels).contiguous()
+        return pixels if self.preprocessing == "nhwc" else pixels.permute(0, 3, 1, 2).contiguous()
 
 
 def capture_form(model: nn.Module, example_inputs: ExampleInputs | Inputs, form: Form) -> Captured:

@@ -184,7 +184,7 @@ def test_export_replaces_a_file_and_says_what_it_wrote(coded, tmp_path, capsys):
     path = tmp_path / "net.onnx"
     path.write_text("old")
     capsys.readouterr()
-    assert slimnet_cli.run(["export", str(coded.folder), "-o", str(path), *CODED]) == 0
+    assert slimnet_cli.run(["export", str(coded.folder), "-o", str(path), "--force", *CODED]) == 0
     assert capsys.readouterr().out.startswith(f"{path}: ONNX opset ")
     assert set(everything(tmp_path)) == {"net.onnx"}
     onnx.checker.check_model(onnx.load(path))
@@ -194,7 +194,7 @@ def test_what_export_refuses_leaves_the_earlier_file(slimmed, coded, nameless, t
     path = tmp_path / "net.onnx"
     path.write_text("old")
     before = everything(tmp_path)
-    to = ["-o", str(path)]
+    to = ["-o", str(path), "--force"]
     assert "opset is 3" in refused(["export", str(slimmed), *to, "--opset", "3"], 2, capsys)
     assert "--arch" in refused(["export", str(nameless.folder), *to], 2, capsys)
     assert "not run unasked" in refused(["export", str(coded.folder), *to], 2, capsys)

@@ -68,7 +68,7 @@ def test_a_dynamic_size_is_kept_by_slim_verify_and_like(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--with-preprocessing"], "the bundle does not say how its images are normalised; say it with --normalise"),
+        (["--with-preprocessing"], "it is not known how the network's images are normalised; say it with --normalise"),
         (["--layout", "nchw"], "--layout is that of the bytes of --with-preprocessing; give that too"),
         (["--with-preprocessing", "--layout", "hwc"], "'hwc' is not one of 'nhwc', 'nchw'"),
         (["--with-preprocessing", "--normalise", "imagenet"], "an input has 1 channels, and imagenet is for 3"),

@@ -29,6 +29,7 @@ PUBLIC = [
     "apply_plan",
     "build",
     "certify",
+    "export_int8",
     "export_onnx",
     "export_openvino",
     "export_pt2",

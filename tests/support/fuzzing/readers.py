@@ -115,7 +115,7 @@ READERS: dict[str, tuple[Reader, ...]] = {
         lambda folder, _: slimnet.load(folder / "slim"),
         lambda folder, _: slimnet.verify_bundle(folder / "slim"),
         lambda folder, _: command("verify", folder / "slim"),
-        lambda folder, _: command("export", folder / "slim", "-o", folder / "out.onnx"),
+        lambda folder, _: command("export", folder / "slim", "-o", folder / "out.onnx", "--force"),
     ),
     "nameless": (lambda folder, _: slimnet.verify_bundle(folder / "slim"),),
     "checkpoint": (

@@ -1,0 +1,235 @@
+"""export_int8: a network as an int8 ONNX file with its certificate, both written only when both are complete."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from slimnet.data import ImageData
+from slimnet.data.image_spec import ImageSpec
+from slimnet.errors import DataError, ExportError, UsageError
+from slimnet.export.capture import Captured, run
+from slimnet.export.form import Form, capture_form, checked_inputs, metadata_of
+from slimnet.export.int8.certificate import INT8, Calibration, Int8Certificate, Int8File, Measurement, pairs_of
+from slimnet.export.int8.quantise import SCHEME, quantise
+from slimnet.export.onnx import check_request, check_size, write_onnx
+from slimnet.export.onnx_runner import OnnxRunner
+from slimnet.export.preprocessing import Layout, check_images, check_one_image
+from slimnet.modules.digest import weights_digest
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.steps import StepCallback, Steps, log_result
+from slimnet.storage.files import whole_file
+from slimnet.surgery.equivalence import same_shapes
+from slimnet.version import __version__, installed_version
+
+CALIBRATION_IMAGES = 128
+"""On a published ResNet-20 and ResNet-56, 512 or 2,048 images bring logits no closer to those in float32."""
+
+CALIBRATION_BATCH = 32
+
+PACKAGES = ("onnxruntime", "onnx", "torch", "numpy")
+"""The packages whose versions a certificate states."""
+
+DENSE = "dense"
+"""What a certificate calls the network that another one was made from."""
+
+
+@dataclass(frozen=True)
+class Int8Export:
+    """An int8 ONNX file that was written (`path`), and its certificate as JSON beside it (`certificate_path`)."""
+
+    path: Path
+    certificate_path: Path
+    size_bytes: int
+    certificate: Int8Certificate
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: ONNX in int8, {self.size_bytes:,} bytes, {self.certificate.file.layers} layers in int8; its "
+            f"certificate is {self.certificate_path}"
+        )
+
+
+def export_int8(
+    model: nn.Module,
+    example_inputs: ExampleInputs | Inputs,
+    path: str | Path,
+    data: ImageData,
+    *,
+    dense: nn.Module | None = None,
+    name: str = "slim",
+    calibration_images: int | None = None,
+    seed: int = 0,
+    images: ImageSpec | None = None,
+    preprocessing: Layout | None = None,
+    dynamic_size: bool = False,
+    opset: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+    progress: StepCallback | None = None,
+) -> Int8Export:
+    """Write a network as an int8 ONNX file, and its certificate as JSON beside it; earlier files are replaced.
+
+    onnxruntime quantises the float32 file that `export_onnx` would write: static, one scale for each output channel,
+    with the ranges of activations from `calibration_images` (default: 128, or all if there are fewer) of the training
+    images, drawn with `seed`. The certificate is measured on the test images. With `dense`, the network that this one
+    was made from, it is quantised in the same way, and both are measured as well; the certificate calls the network
+    itself `name`. `images`, how images become inputs (default: as the data says), and the other arguments are as for
+    `export_onnx`. The networks are not changed.
+
+    Raises:
+        ExportError: the network cannot be exported, the quantiser refuses it, onnxruntime does not run the result, or
+            it cannot be written.
+        DataError: the data is not that of the network, or has fewer training images than asked for.
+        InputError, UsageError: the arguments do not fit.
+    """
+    check_request(metadata, opset)
+    if name == DENSE and dense is not None:
+        raise UsageError(f"{name!r} is what the certificate calls the dense network; give this one another name")
+    inputs, form = Inputs.of(example_inputs), Form(images or data.spec, preprocessing, dynamic_size)
+    networks = {name: model} if dense is None else {DENSE: dense, name: model}
+    for network in networks.values():
+        check_network(network, inputs)
+    check_data(data, form, inputs)
+    calibration, pixels = drawn(data, calibration_images, seed)
+    entries = metadata_of(form, inputs) | dict(metadata or {})
+    target, steps = Path(path), Steps(2 * len(networks) + 1, progress)
+    beside = target.with_suffix(".json")
+    with (
+        whole_file(target, ExportError) as file,
+        whole_file(beside, ExportError) as certificate_file,
+        tempfile.TemporaryDirectory(prefix="slimnet-int8-") as folder,
+    ):
+        maker = Maker(Path(folder), inputs, form, pixels, calibration, entries, opset)
+        made = [maker.make(*each, steps, 2 * number) for number, each in enumerate(networks.items())]
+        files = [*(float32 for float32, _ in made), *(int8 for _, int8 in made)]
+        certificate = measured(files, data, form, calibration, steps)
+        shutil.copyfile(files[-1].path, file)
+        certificate_file.write_text(certificate.to_json() + "\n", encoding="utf-8")
+        size = file.stat().st_size
+        # The certificate is put into place first: without this, an earlier file could then be beside it.
+        target.unlink(missing_ok=True)
+    log_result(f"int8 ONNX model written to {target}")
+    return Int8Export(target, beside, size, certificate)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the files of networks in a folder, in float32 and in int8, all in the same way."""
+
+    folder: Path
+    inputs: Inputs
+    form: Form
+    pixels: torch.Tensor
+    calibration: Calibration
+    metadata: Mapping[str, str]
+    opset: int | None
+
+    def make(self, name: str, network: nn.Module, steps: Steps, finished: int) -> tuple[Int8File, Int8File]:
+        """The float32 and the int8 file of a network.
+
+        Raises:
+            ExportError: as `export_int8`.
+        """
+        digest = weights_digest(network)
+        float32, int8 = (self.folder / f"{finished}{ending}.onnx" for ending in ("", INT8))
+        with steps.step(finished, f"exporting {name}"):
+            captured = capture_form(network, self.inputs, self.form)
+            write_onnx(captured, float32, self.metadata, self.opset)
+        with steps.step(finished + 1, f"quantising {name}"):
+            entries = {"quantisation": SCHEME, "calibration": str(self.calibration)}
+            layers = quantise(float32, int8, self.batches(), entries)
+            check_runs(captured, int8, name)
+        return Int8File(name, float32, digest), Int8File(f"{name}{INT8}", int8, digest, layers)
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """The calibration images as the file takes them."""
+        return (self.form.inputs_of(some).numpy() for some in self.pixels.split(CALIBRATION_BATCH))
+
+
+def measured(
+    files: list[Int8File], data: ImageData, form: Form, calibration: Calibration, steps: Steps
+) -> Int8Certificate:
+    """The certificate of the last of some files.
+
+    Raises:
+        DataError, ExportError: as `Measurement.run`.
+    """
+    measurement, total = Measurement(files, pairs_of([file.name for file in files])), len(data.y_test)
+    finished = steps.total - 1
+    with steps.step(finished, "measuring"):
+        measurement.run(
+            data, form, lambda done: steps.report(finished, f"measuring, {done:,} of {total:,} test images")
+        )
+    versions = {"slimnet": __version__} | {package: installed_version(package) for package in PACKAGES}
+    return Int8Certificate(
+        data.name, total, measurement.measured(), measurement.agreements(), calibration, SCHEME, versions
+    )
+
+
+def check_network(network: nn.Module, inputs: Inputs) -> None:
+    """Refuse a network that is not one of images in float32.
+
+    Raises:
+        UsageError, ExportError: naming what it is.
+    """
+    check_one_image(inputs, "int8")
+    dtype = inputs.tensors[0].dtype
+    if dtype != torch.float32:
+        kind = str(dtype).removeprefix("torch.")
+        raise UsageError(f"int8 is made from float32, but the network takes {kind}; convert it with .float()")
+    check_size(network.state_dict().values())
+
+
+def check_data(data: ImageData, form: Form, inputs: Inputs) -> None:
+    """Refuse images of another number of channels than the network's.
+
+    Raises:
+        DataError: naming both.
+        UsageError: the images of the form do not fit the network.
+    """
+    assert form.images is not None, "it is that of the data at least"
+    channels = inputs.tensors[0].shape[1]
+    if data.channels != channels:
+        raise DataError(
+            f"{data.name} has images of {data.channels} channels, but the network takes {channels}; name the data that "
+            "it was trained on"
+        )
+    check_images(form.images, inputs)
+
+
+def drawn(data: ImageData, count: int | None, seed: int) -> tuple[Calibration, torch.Tensor]:
+    """The training images to calibrate with, as bytes `(N, H, W, C)`.
+
+    Raises:
+        DataError: there are fewer than asked for.
+        UsageError: none are asked for.
+    """
+    have = len(data.x_train)
+    if count is not None and count < 1:
+        raise UsageError(f"calibration_images is {count}; it must be at least 1")
+    if count is not None and count > have:
+        raise DataError(
+            f"{data.name} has {have:,} training images, fewer than the {count:,} to calibrate with; give at most so "
+            "many with calibration_images="
+        )
+    rows = torch.randperm(have, generator=torch.Generator().manual_seed(seed))[: count or CALIBRATION_IMAGES]
+    return Calibration(data.name, len(rows), seed), data.x_train[rows]
+
+
+def check_runs(captured: Captured, path: Path, name: str) -> None:
+    """Refuse an int8 file that does not give finite outputs of the network's shapes, at every batch size and size.
+
+    Raises:
+        ExportError: naming the network.
+    """
+    runner = OnnxRunner(path)
+    for inputs in checked_inputs(captured):
+        actual = runner(inputs)
+        if not same_shapes(tensors_in(run(captured.module, inputs)), actual):
+            shapes = [tuple(tensor.shape) for tensor in actual]
+            raise ExportError(f"{name} in int8 returns other shapes than the network, {shapes}; nothing was written")

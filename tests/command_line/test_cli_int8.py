@@ -1,0 +1,125 @@
+"""slimnet export --int8, of a checkpoint too, and files that are there already."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import slimnet_cli
+import torch
+from bundles import SHAPE, basic_net
+
+from slimnet.bundle.bundle import save
+from slimnet.data.image_spec import ImageSpec
+from slimnet.models import build
+from slimnet.pipeline import slim
+
+pytestmark = pytest.mark.usefixtures("operators_read_once")
+
+ARGS = {"in_channels": 1, "width": 0.0625, "hidden": 8, "num_classes": 3}
+ARCH = ("--arch", "basicnet", "--arch-args", json.dumps(ARGS))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, operators_read_once) -> Path:
+    """A folder with a checkpoint, the bundle of it, which knows its images, and data."""
+    folder = tmp_path_factory.mktemp("int8")
+    dense = basic_net()
+    torch.save(dense.state_dict(), folder / "net.pt")
+    save(slim(dense, torch.randn(2, *SHAPE)), folder / "slim", images=ImageSpec((0.25,), (0.5,), SHAPE[1:]))
+    pixels = np.random.default_rng(0).integers(0, 256, (60, *SHAPE[1:], 1), np.uint8)
+    labels = np.arange(60) % 3
+    np.savez(folder / "data.npz", x_train=pixels[:40], y_train=labels[:40], x_test=pixels[40:], y_test=labels[40:])
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return slimnet_cli.run(["export", *map(str, arguments)])
+
+
+def refused(capsys, *arguments: object) -> str:
+    """The one line with which a request is refused."""
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err.count("\n") == 1
+    return written.err
+
+
+def test_a_bundle_in_int8_with_all_four_networks(place, tmp_path, capsys):
+    out = tmp_path / "net.int8.onnx"
+    given = (place / "slim", "-o", out, "--int8", "--data", place / "data.npz")
+    assert run(*given, "--dense", place / "net.pt", "--calibration-images", 30, "--with-preprocessing") == 0
+    said = capsys.readouterr()
+    for words in ("dense int8", "slim int8", "class as dense", "20 test images", "next: onnxruntime.InferenceSession("):
+        assert words in said.out
+    assert "its weights differ" not in said.err
+    document = json.loads((tmp_path / "net.int8.json").read_text())
+    assert [each["name"] for each in document["networks"]] == ["dense", "slim", "dense int8", "slim int8"]
+    assert document["calibration"]["n"] == 30
+    about = {each.key: each.value for each in onnx.load(out).metadata_props}
+    assert "plan_digest" in about
+    session = onnxruntime.InferenceSession(out)
+    assert session.run(None, {"images": np.zeros((2, *SHAPE[1:], 1), np.uint8)})[0].shape == (2, 3)
+
+    assert f"{out} exists; name another file, or replace it with --force" in refused(capsys, *given)
+    before = out.read_bytes()
+    assert run(*given, "--force", "--certificate-images", 7, "--json", "--dense", _other(tmp_path)) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["certificate"]["n"] == 7
+    assert "is not the network of the certificate in" in said.err
+    assert "its weights differ" in said.err
+    assert out.read_bytes() != before
+    # As the bundle says, not as the data is.
+    assert {each.key: each.value for each in onnx.load(out).metadata_props}["image_mean"] == "[0.25]"
+
+
+def _other(folder: Path) -> Path:
+    """A checkpoint of the same architecture with other weights."""
+    torch.save(build("basicnet", ARGS).state_dict(), folder / "other.pt")
+    return folder / "other.pt"
+
+
+def test_a_checkpoint_is_exported_as_it_is(place, tmp_path, capsys):
+    given = (place / "net.pt", *ARCH, "-o", tmp_path / "int8.onnx", "--int8", "--data", place / "data.npz", "--json")
+    assert run(*given) == 0
+    first, second = json.loads(capsys.readouterr().out)["certificate"]["networks"]
+    assert (first["name"], second["name"]) == ("dense", "dense int8")
+    assert first["weights"] == second["weights"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--int8"], "--int8 is calibrated on training images; name them with --data"),
+        (["--calibration-images", "3"], "--calibration-images is for --int8; give that too, or leave it out"),
+        (["--dense", "net.pt"], "--dense is for --int8; give that too, or leave it out"),
+        (
+            ["--int8", "--data", "data.npz", "--calibration-images", "41"],
+            "at most so many with --calibration-images",
+        ),
+        (["--int8", "--data", "digits"], "name the data that it was trained on"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(options, message, place, tmp_path, capsys):
+    words = [str(place / word) if (place / word).exists() else word for word in options]
+    assert message in refused(capsys, place / "slim", "-o", tmp_path / "net.onnx", *words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["net.pt2", "net.xml"])
+def test_int8_is_for_onnx_files(name, place, tmp_path, capsys):
+    given = (place / "slim", "-o", tmp_path / name, "--int8", "--data", place / "data.npz")
+    assert "--int8 is for ONNX files" in refused(capsys, *given)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("out", "taken"), [("net.xml", "net.bin"), ("net.pt2", "net.pt2")])
+def test_a_file_that_is_there_is_not_replaced_unasked(out, taken, place, tmp_path, capsys):
+    (tmp_path / taken).write_text("what was there")
+    line = refused(capsys, place / "slim", "-o", tmp_path / out)
+    assert f"{taken} exists; name another file, or replace it with --force" in line
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["what was there"]
