@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from slimnet.counting import count_network
 from slimnet.inspection import inspect
 from slimnet.modules.example_inputs import ExampleInputs
 from slimnet.storage.folder_names import is_bundle, is_run
@@ -26,6 +27,7 @@ class CensusRow:
     `channels` counts the scales γ of all BatchNorms, `dead` those with |γ| below the threshold. The pairs are before
     and after exact slimming, MACs for one input; they are None, like `removable`, where the network is not known or
     cannot be traced: `note` says why. `removable` counts output channels of convolutions and linear layers.
+    `counted_macs` are the MACs of the network as it is by another counter, `counted_by` (see `count_network`).
     """
 
     name: str
@@ -36,6 +38,8 @@ class CensusRow:
     macs: tuple[int, int] | None = None
     params: tuple[int, int] | None = None
     note: str = ""
+    counted_macs: int | None = None
+    counted_by: str = ""
 
     @property
     def dead_share(self) -> float:
@@ -65,6 +69,7 @@ def take_census(
     """
     channels, dead = count_scales(model.state_dict(), threshold)
     plan = inspect(model, example_inputs, threshold).plan
+    counts = count_network(model, example_inputs)
     return CensusRow(
         name,
         arch,
@@ -73,6 +78,8 @@ def take_census(
         removable=plan.removed_channels,
         macs=(plan.macs_before, plan.macs_after),
         params=(plan.params_before, plan.params_after),
+        counted_macs=counts.macs,
+        counted_by=counts.counted_by,
     )
 
 

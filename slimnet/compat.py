@@ -1,4 +1,4 @@
-"""The one door to torchvision, timm and torch-pruning: they come in from here, and nowhere else.
+"""The one door to torchvision, timm, fvcore and torch-pruning: they come in from here, and nowhere else.
 
 torchvision describes two of its detection operators (`nms` and `qnms`) to torch while it is being imported.
 When its compiled library cannot be loaded (it was built for another CUDA, or for another torch), those
@@ -6,6 +6,9 @@ operators do not exist and the import dies with "operator torchvision::nms does 
 classification and segmentation networks need no compiled code at all. In that case, and only then, the
 missing operators are declared here without an implementation: the import goes through, the networks work,
 and a call of `nms` itself still says that the compiled library is missing.
+
+fvcore compiles seven small functions with `torch.jit.script` while it is being imported, each with torch's warning that
+`torch.jit.script` is deprecated. Nobody here calls these functions, so those warnings, and no others, are not shown.
 """
 
 import importlib
@@ -17,6 +20,7 @@ from types import ModuleType
 import torch
 
 from slimnet.errors import UsageError
+from slimnet.torch_state.silence import silenced
 
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -26,7 +30,8 @@ _SCHEMAS = {
 _REQUIREMENTS = {
     "torchvision": "torchvision",
     "timm": "'slimnet[timm]'",
-    "torch_pruning": "'slimnet[compare]'",
+    "fvcore": "fvcore",
+    "torch_pruning": "torch-pruning",
 }
 
 # Else one thread would take for leftovers what another is importing.
@@ -60,11 +65,21 @@ def timm() -> ModuleType:
     return _behind_torchvision("timm")
 
 
-def torch_pruning() -> ModuleType:
-    """Import torch-pruning, whose importance criteria some baselines use.
+def fvcore() -> ModuleType:
+    """Import `fvcore.nn`, which counts multiply-accumulates and activations.
 
     Raises:
-        UsageError: it is not installed (it is an optional extra), or broken.
+        UsageError: it is not installed, or broken.
+    """
+    with _IMPORTING, silenced("`torch.jit.script` is deprecated"):
+        return _fresh_import("fvcore.nn")
+
+
+def torch_pruning() -> ModuleType:
+    """Import torch-pruning, which scores channels, and is compared with.
+
+    Raises:
+        UsageError: it is not installed, or broken.
     """
     return _behind_torchvision("torch_pruning")
 
@@ -81,17 +96,18 @@ def _behind_torchvision(name: str) -> ModuleType:
 
 def _fresh_import(name: str) -> ModuleType:
     """Import a package, without what an earlier import that failed half-way may have left of it."""
+    package = name.partition(".")[0]
     if name not in sys.modules:
         for leftover in [module for module in sys.modules if module.startswith(f"{name}.")]:
             del sys.modules[leftover]
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name:
-            raise UsageError(_broken(name, str(error))) from error
-        raise UsageError(f"{name} is not installed; pip install {_REQUIREMENTS[name]}") from error
+        if error.name not in (name, package):
+            raise UsageError(_broken(package, str(error))) from error
+        raise UsageError(f"{package} is not installed; pip install {_REQUIREMENTS[package]}") from error
     except (ImportError, OSError, AttributeError) as error:
-        raise UsageError(_broken(name, str(error))) from error
+        raise UsageError(_broken(package, str(error))) from error
 
 
 def _declare_missing_operator(error: RuntimeError) -> None:

@@ -30,6 +30,7 @@ from slimnet_cli.output.option_names import with_options
 
 if TYPE_CHECKING:
     from slimnet import Inspection
+    from slimnet.counting import NetworkCounts
 
 EXAMPLES = """\b
 Examples:
@@ -72,6 +73,7 @@ def inspect(
     of which the network sees once.
     """
     import slimnet
+    from slimnet.counting import count_network
     from slimnet.planning.dead_channels import GAMMA, require_criterion
 
     source = find_source(checkpoint, network)
@@ -82,6 +84,7 @@ def inspect(
         model = source.load()
         example, loader = source.example(model, images), criterion_images(images, say)
         inspection = slimnet.inspect(model, example, threshold, criterion=criterion, loader=loader, keep=keep)
+        counts = count_network(model, example, activations=True)
     if as_json:
         terminal.emit(
             {
@@ -92,11 +95,12 @@ def inspect(
                 "removable_channels": inspection.removable_channels,
                 "parameters": {"before": inspection.plan.params_before, "after": inspection.plan.params_after},
                 "macs": {"before": inspection.plan.macs_before, "after": inspection.plan.macs_after},
+                "counted": dataclasses.asdict(counts),
                 "layers": [dataclasses.asdict(layer) for layer in inspection.layers],
             }
         )
         return
-    _show(inspection, threshold if criterion == GAMMA else None)
+    _show(inspection, counts, threshold if criterion == GAMMA else None)
     if inspection.removable_channels:
         how = [] if criterion == GAMMA else ["--criterion", criterion]
         how += [] if threshold == THRESHOLD else ["--threshold", f"{threshold:g}"]
@@ -106,7 +110,7 @@ def inspect(
         show_next("slim", *source.arguments, "--target-macs", "0.5", *data.arguments, "-o", "half/")
 
 
-def _show(inspection: Inspection, threshold: float | None) -> None:
+def _show(inspection: Inspection, counts: NetworkCounts, threshold: float | None) -> None:
     """The layers, and the histogram of γ for the criterion γ."""
     from slimnet.report.formatting import amount
     from slimnet.surgery.plan_text import change
@@ -125,7 +129,7 @@ def _show(inspection: Inspection, threshold: float | None) -> None:
         for layer in inspection.layers
     ]
     totals = (inspection.channels, inspection.dead_channels, inspection.removable_channels)
-    rows.append(("total", "", *(Text(f"{number}", style="bold") for number in totals), amount(plan.macs_before), ""))
+    rows.append(("total", "", *(Text(f"{number}", style="bold") for number in totals), amount(counts.macs), ""))
     headings = ("layer", "kind", "channels", "dead", "removable", "MACs", "dead but kept, because")
     console.print(terminal.table(headings, rows, right=(2, 3, 4, 5)))
     for kept, advice in {kept.reason: kept.help for kept in inspection.plan.kept if kept.help}.items():
@@ -144,6 +148,17 @@ def _show(inspection: Inspection, threshold: float | None) -> None:
         f"{name} {amount(before)} → {amount(after)} ({change(before, after)})" for name, before, after in sizes
     )
     console.print(f"inputs of {inspection.inputs}; if slimmed: {slimmed}", soft_wrap=True)
+    console.print(counted(counts, plan.macs_before), style="dim", soft_wrap=True)
+
+
+def counted(counts: NetworkCounts, planned: int) -> str:
+    """Who counted the MACs, what else it counted, and the number of the plan where that is another one."""
+    products = sum(counts.by_operator.get(name, 0) for name in ("attention", "bmm", "einsum", "matmul"))
+    words = [f"{counts.macs:,} MACs in all, counted by {counts.counted_by}"]
+    words += [f"the plan counts {planned:,}"] if planned != counts.macs else []
+    words += [f"products of activations: {products:,} more"] if products else []
+    words += [] if counts.activations is None else [f"outputs of layers: {counts.activations:,} numbers"]
+    return "; ".join(words)
 
 
 def histogram(gammas: Sequence[float], threshold: float) -> list[Text]:

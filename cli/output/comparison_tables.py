@@ -59,6 +59,9 @@ def sizes(comparison: Comparison) -> list[tuple[str, Values]]:
     macs = [each.macs for each in counts if each.macs is not None]
     if len(macs) == len(counts):
         found.append(("multiply-accumulates", _amounts(macs, "{:,}".format, fewer=True)))
+    activations = [each.activations for each in counts if each.activations is not None]
+    if len(activations) == len(counts):
+        found.append(("outputs of layers", _amounts(activations, "{:,}".format)))
     for kind, name in FILE_KINDS.items():
         if all(kind in each.file_bytes for each in counts):
             found.append((name, _amounts([each.file_bytes[kind] for each in counts], size)))

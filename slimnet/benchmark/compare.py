@@ -8,7 +8,6 @@ from pathlib import Path
 from slimnet.benchmark.accuracy import accuracies
 from slimnet.benchmark.conditions import check_alike, measurement_environment
 from slimnet.benchmark.contender import Cell, Contender, Models, contenders_of, count, in_form
-from slimnet.benchmark.counts import batched
 from slimnet.benchmark.environment import environment, usable_cores
 from slimnet.benchmark.latency import Latency
 from slimnet.benchmark.layers import has_layers, profile
@@ -21,7 +20,7 @@ from slimnet.benchmark.runtimes.table import find_runtime
 from slimnet.benchmark.settings import Settings, cells, requested, shared_runtimes
 from slimnet.benchmark.turns import Turns, Watch, cpu_clock, take_sittings
 from slimnet.data import ImageData
-from slimnet.modules.example_inputs import ExampleInputs, Inputs
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, batched
 
 Measured = Latency | Accuracies | Profile
 Progress = Callable[[int, int, str], None]

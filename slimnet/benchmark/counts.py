@@ -1,36 +1,27 @@
 """The size of a network: parameters, multiply-accumulates, bytes on disk.
 
-MACs are those of convolutions and linear layers for one example. Those of a module are counted during its forward by
-torch's counter (which counts floating-point operations, two for each multiply-accumulate), those of an ONNX graph from
-its shapes. All contenders of a comparison are counted in the same way. fvcore's "conv" and "linear" are the same
-numbers (it calls a multiply-accumulate a flop); its totals also include normalisation and pooling.
+MACs are those of convolutions and linear layers for one example. Those of a module are counted by fvcore (see
+`slimnet.counting`), those of an ONNX graph from its shapes. All contenders of a comparison are counted in the same way.
 """
 
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
 from google.protobuf.message import DecodeError
 from onnx import shape_inference
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from slimnet.errors import InputError, UsageError
+from slimnet.counting import count_network
+from slimnet.errors import UsageError
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.storage.field_types import Count
 from slimnet.storage.files import open_file
 
-FLOPS_PER_MAC = 2
-COUNTED = {
-    "conv": (torch.ops.aten.convolution, torch.ops.aten._convolution),
-    "linear": (torch.ops.aten.mm, torch.ops.aten.addmm),
-}
-"""The ATen operators that are counted, with the kind of layer."""
 LAYER_OPERATORS = {"Conv": "conv", "ConvTranspose": "conv", "Gemm": "linear", "MatMul": "linear"}
 """The ONNX operators that are counted, with the kind of layer."""
 
@@ -40,23 +31,37 @@ class Counts:
     """The size and the cost of a network.
 
     `macs` is for one example, and None if the shapes of an ONNX graph are not known without running it; `file_bytes`
-    maps a kind of file ("safetensors", "onnx", ...) to its size.
+    maps a kind of file ("safetensors", "onnx", ...) to its size. `counted_by` is who counted the MACs, `by_operator`
+    what that counter counted in all, and `activations` are elements, as in `NetworkCounts`.
     """
 
     name: str
     params: Count
     macs: Count | None
     file_bytes: Mapping[str, Count]
+    activations: Count | None = None
+    by_operator: Mapping[str, Count] = field(default_factory=dict)
+    counted_by: str = ""
 
 
 def count_module(name: str, model: nn.Module, example: ExampleInputs | Inputs, files: Mapping[str, Path]) -> Counts:
-    """Count a module that is in eval mode, by one forward of one example."""
-    return Counts(name, parameters(model), macs(model, example), file_bytes(files))
+    """Count a module, by forwards of one example in evaluation mode."""
+    found = count_network(model, example, activations=True)
+    return Counts(
+        name,
+        parameters(model),
+        found.macs,
+        file_bytes(files),
+        found.activations,
+        found.by_operator,
+        found.counted_by,
+    )
 
 
 def count_onnx(name: str, path: Path, files: Mapping[str, Path]) -> Counts:
     """Count an ONNX graph; its parameters are the floating-point weights that it stores."""
-    return Counts(name, _stored(read_onnx(path).graph), onnx_macs(path), file_bytes(files))
+    stored = _stored(read_onnx(path).graph)
+    return Counts(name, stored, onnx_macs(path), file_bytes(files), counted_by="the shapes of the ONNX graph")
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
@@ -97,28 +102,7 @@ def parameters(model: nn.Module) -> int:
 
 def macs(model: nn.Module, example: ExampleInputs | Inputs) -> int:
     """Multiply-accumulates of the convolutions and linear layers of a module, for one example."""
-    inputs = batched(example, 1)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        inputs.call(model)
-    return sum(counted(counter).values())
-
-
-def counted(counter: FlopCounterMode) -> dict[str, int]:
-    """The multiply-accumulates in a counter, by kind of layer."""
-    flops = counter.get_flop_counts().get("Global", {})
-    return {kind: sum(int(flops.get(op, 0)) for op in ops) // FLOPS_PER_MAC for kind, ops in COUNTED.items()}
-
-
-def batched(example: ExampleInputs | Inputs, batch: int) -> Inputs:
-    """The example inputs with exactly `batch` examples, repeated or truncated as needed.
-
-    Raises:
-        InputError: they hold no tensor, or an empty one.
-    """
-    inputs = Inputs.of(example)
-    if any(tensor.ndim and not tensor.shape[0] for tensor in inputs.tensors):
-        raise InputError("the example inputs hold no example: their first axis has length 0; pass at least one")
-    return inputs.map(lambda tensor: tensor[[i % len(tensor) for i in range(batch)]] if tensor.ndim else tensor)
+    return count_network(model, example).macs
 
 
 def file_bytes(files: Mapping[str, Path]) -> dict[str, int]:

@@ -9,13 +9,12 @@ import numpy as np
 
 from slimnet.benchmark.conditions import check_alike, measurement_environment
 from slimnet.benchmark.contender import Cell, Contender
-from slimnet.benchmark.counts import batched
 from slimnet.benchmark.profile import OTHER, LayerTimes, Profile
 from slimnet.benchmark.runtimes.layer_timer import Forward, Key, LayerTimer
 from slimnet.benchmark.runtimes.table import find_runtime
 from slimnet.benchmark.turns import FEWEST_ROUNDS, WARM_UP_CALLS, Watch, looks
 from slimnet.errors import UsageError
-from slimnet.modules.example_inputs import ExampleInputs, Inputs
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, batched
 
 MOST_FORWARDS = 200
 SAMPLES = 50

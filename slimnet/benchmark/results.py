@@ -77,6 +77,11 @@ class Comparison(Summarised):
         return tuple(each.name for each in self.counts)
 
     @property
+    def counted_by(self) -> str:
+        """Who counted the MACs; "" if that is not known."""
+        return "; ".join(dict.fromkeys(each.counted_by for each in self.counts if each.counted_by))
+
+    @property
     def summary(self) -> str:
         """The names, and how much faster the last contender is on each runtime."""
         return f"{', '.join(self.names)}; {'; '.join(self._speedups(-1)) or 'nothing was timed'}"

@@ -16,11 +16,12 @@ from slimnet.training.finetune import Point
 
 @dataclass(frozen=True)
 class Size:
-    """Channels of all convolutions and linear layers, parameters, and MACs of one image."""
+    """Channels of all convolutions and linear layers, parameters, and MACs of one image; `counted_by` counted these."""
 
     channels: Count
     params: Count
     macs: Count
+    counted_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from slimnet.benchmark.runtimes.table import DEPLOYED, find_runtime
 from slimnet.comparison.folder import Folder
 from slimnet.comparison.outcome import Dense, Outcome, Results, Size
 from slimnet.comparison.settings import SPARSE, Cell, Settings
+from slimnet.counting import count_network
 from slimnet.data import ImageData
 from slimnet.errors import UsageError
 from slimnet.export.onnx import export_onnx
@@ -144,10 +145,9 @@ class Study:
         if self.settings.seconds and not self._folder.dense_onnx.exists():
             export_onnx(self._model, self._inputs, self._folder.dense_onnx)
         if self._folder.dense() is None:
-            untouched = slim(self._model, self._inputs, 0.0, tolerance=float("inf"))
-            layers = untouched.plan.layers
-            plan = untouched.plan
-            size = Size(sum(layer.channels_before for layer in layers), plan.params_before, plan.macs_before)
+            plan = slim(self._model, self._inputs, 0.0, tolerance=float("inf")).plan
+            channels = sum(layer.channels_before for layer in plan.layers)
+            size = self._size(self._model, channels, plan.params_before)
             self._folder.keep_dense(Dense(size, self._error(self._model)))
 
     def _sparsify(self) -> Iterator[StudyProgress]:
@@ -170,6 +170,11 @@ class Study:
     def _network(self, cell: Cell) -> nn.Module:
         """The network in which a cell's method chooses channels."""
         return self._sparse[0] if cell.method == SPARSE and self._sparse is not None else self._model
+
+    def _size(self, model: nn.Module, channels: int, params: int) -> Size:
+        """The size of a network with so many channels and parameters."""
+        counts = count_network(model, self._inputs)
+        return Size(channels, params, counts.macs, counts.counted_by)
 
     def _error(self, model: nn.Module) -> float:
         return 1 - evaluate(model, self._data).top1
@@ -227,12 +232,13 @@ class Study:
         if self.settings.seconds:
             yield self._now(f"{cell}: measuring latency")
             latency = self._latency(model, self._folder.onnx(cell), cell.key)
+        channels = sum(layer.channels_after for layer in slimmed.plan.layers)
         self._folder.finish(
             cell,
             Outcome(
                 method=cell.method,
                 budget=cell.budget,
-                size=size_of(slimmed),
+                size=self._size(slimmed.model, channels, slimmed.plan.params_after),
                 error=error,
                 difference=slimmed.certificate.max_rel_difference,
                 sparsified=self._sparse[1] if cell.method == SPARSE and self._sparse is not None else None,
@@ -266,12 +272,6 @@ class Study:
         if not self.settings.seconds:
             raise UsageError("a budget of latency needs time to measure it; give seconds above 0")
         return 1 / self._latency(model, self._folder.path / "tried.onnx", "tried").reliable_speedup().value
-
-
-def size_of(slimmed: Slimmed) -> Size:
-    """The size of a slim network."""
-    plan = slimmed.plan
-    return Size(sum(layer.channels_after for layer in plan.layers), plan.params_after, plan.macs_after)
 
 
 def digest(model: nn.Module) -> str:

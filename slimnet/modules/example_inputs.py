@@ -105,6 +105,18 @@ class Inputs:
                 )
 
 
+def batched(example: ExampleInputs | Inputs, batch: int) -> Inputs:
+    """The example inputs with exactly `batch` examples, repeated or truncated as needed.
+
+    Raises:
+        InputError: they hold no tensor, or an empty one.
+    """
+    inputs = Inputs.of(example)
+    if any(tensor.ndim and not tensor.shape[0] for tensor in inputs.tensors):
+        raise InputError("the example inputs hold no example: their first axis has length 0; pass at least one")
+    return inputs.map(lambda tensor: tensor[[i % len(tensor) for i in range(batch)]] if tensor.ndim else tensor)
+
+
 def tensors_in(output: Any) -> list[torch.Tensor]:
     """Every tensor in a network's output: tensors, tuples, dicts, named tuples, and objects that hold any of these."""
     return [tensor for _, tensor in placed_tensors_in(output)]

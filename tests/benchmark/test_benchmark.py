@@ -28,10 +28,10 @@ from slimnet.benchmark import (
     ratio_interval,
     usable_cores,
 )
-from slimnet.benchmark.counts import batched
 from slimnet.benchmark.turns import FEWEST_ROUNDS, MOST_ROUNDS, interleave
 from slimnet.errors import InputError, UsageError
 from slimnet.models import build
+from slimnet.modules.example_inputs import batched
 
 QUICK = Settings(batches=(1, 3), threads=1, seconds=0.02)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import gc
-import logging
 import warnings
 import weakref
 from unittest import mock
@@ -14,13 +13,12 @@ from bundles import onnx_file
 from test_benchmark import QUICK, small_net
 from torch import nn
 
-from slimnet.benchmark import Contender, Settings, cells, compare, environment, macs, steps
+from slimnet.benchmark import Contender, Settings, cells, compare, environment, steps
 from slimnet.benchmark.contender import contenders_of
 from slimnet.benchmark.environment import _described_driver
 from slimnet.benchmark.runtimes.torch_graph import graph_run
 from slimnet.data import ImageData
 from slimnet.errors import DataError, UsageError
-from slimnet.models import build
 from slimnet.modules.example_inputs import Inputs
 from slimnet.training import evaluate
 
@@ -182,33 +180,6 @@ def test_a_second_contender_with_other_scores_is_named():
     other = nn.Sequential(nn.Flatten(), nn.Linear(192, 7))
     with pytest.raises(DataError, match="slim answers"):
         compare([pair()[0], Contender("slim", other)], EXAMPLE, QUICK, data=images())
-
-
-def fvcore_macs(model: nn.Module, example: torch.Tensor) -> int:
-    """What fvcore counts for convolutions and linear layers; it calls a multiply-accumulate a flop."""
-    logging.getLogger("fvcore").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch.jit's
-        from fvcore.nn import FlopCountAnalysis
-
-        counts = FlopCountAnalysis(model, example).unsupported_ops_warnings(False).by_operator()
-    return int(counts["conv"] + counts["linear"])
-
-
-@pytest.mark.parametrize(
-    ("arch", "shape"),
-    [
-        ("resnet20", (3, 32, 32)),
-        ("densenet40", (3, 32, 32)),
-        ("torchvision:mobilenet_v2", (3, 64, 64)),
-        ("torchvision:shufflenet_v2_x0_5", (3, 64, 64)),
-        ("torchvision:regnet_y_400mf", (3, 64, 64)),
-    ],
-)
-def test_macs_agree_with_fvcore(arch, shape):
-    """Oracle: fvcore, which counts the operators of a jit trace."""
-    model, example = build(arch).eval(), torch.randn(1, *shape)
-    assert macs(model, example) == fvcore_macs(model, example)
 
 
 def test_the_driver_is_told_in_words():

@@ -15,7 +15,7 @@ IN_TURN = """
 import contextlib, io, json, sys
 import slimnet, slimnet_cli
 
-WATCHED = ("torch", "scipy", "sklearn", "matplotlib", "jinja2")
+WATCHED = ("torch", "scipy", "sklearn", "matplotlib", "jinja2", "fvcore", "torch_pruning")
 found = [["import", 0, [name for name in WATCHED if name in sys.modules]]]
 for line in json.load(sys.stdin):
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
@@ -32,9 +32,10 @@ def imported(basic, tmp_path_factory):
     np.savez(folder / "noise.npz", **{name: getattr(images(), name).numpy() for name in TENSORS})
     bundle = str(basic.folder)
     lines = [
-        ["inspect", bundle],
+        ["slim", bundle, "--dry-run"],
         ["train", "noise.npz", "--iterations", "1", *SHORT, "-o", "net.pt"],
         ["export", bundle, "-o", "net.onnx"],
+        ["inspect", bundle],
         ["benchmark", "--seconds", "0.01", bundle, bundle],
     ]
     command = [sys.executable, "-c", IN_TURN]
@@ -50,5 +51,6 @@ def test_the_library_and_its_commands_import_what_they_use(imported):
     assert imported[0] == ("import", set())
     for name, packages in imported[1:]:
         # A ratio of times has an interval by the quantiles of scipy.
-        assert packages - {"scipy"} == {"torch"}, name
+        assert packages - {"scipy", "fvcore"} == {"torch"}, name
         assert name == "benchmark" or "scipy" not in packages
+        assert ("fvcore" in packages) == (name in ("benchmark", "inspect")), name

@@ -114,3 +114,14 @@ def test_a_missing_timm_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UsageError, match=r"timm is not installed; pip install 'slimnet\[timm\]'"):
         compat.timm()
+
+
+def test_fvcore_warns_of_nothing_when_it_is_imported():
+    """In an interpreter where warnings are errors: it compiles functions by a way that torch calls deprecated."""
+    printed = run_fresh("""
+        import warnings
+        from slimnet import compat
+        before = list(warnings.filters)
+        print(compat.fvcore().__name__, compat.fvcore() is compat.fvcore(), warnings.filters == before)
+    """)
+    assert printed == "fvcore.nn True True"

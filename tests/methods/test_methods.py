@@ -265,7 +265,7 @@ def test_wrong_requests_are_refused_in_one_line(resnet, monkeypatch):
     with pytest.raises(UsageError, match="Linear has no channels that random could rank"):
         score_channels("random", nn.Linear(4, 2), torch.zeros(1, 4))
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
-    with pytest.raises(UsageError, match=r"torch_pruning is not installed; pip install 'slimnet\[compare\]'"):
+    with pytest.raises(UsageError, match=r"torch_pruning is not installed; pip install torch-pruning"):
         score_channels("fpgm", resnet, IMAGES)
 
 

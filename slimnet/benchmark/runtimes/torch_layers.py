@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from slimnet.benchmark.counts import batched, counted
 from slimnet.benchmark.profile import OTHER
 from slimnet.benchmark.runtimes.layer_timer import Forward, Key, LayerTimer
-from slimnet.modules.example_inputs import Inputs
+from slimnet.counting import count_network
+from slimnet.counting.torch_counter import counted
+from slimnet.modules.example_inputs import Inputs, batched
 
 Mark = tuple[str | None, Any]
 """A module's path when its forward begins, or None when the innermost forward ends; with the reading at that time."""
@@ -106,8 +107,12 @@ def own(made: Sequence[tuple[str | None, float]]) -> dict[str, float]:
 def own_macs(model: nn.Module, inputs: Inputs) -> dict[str, tuple[str, int]]:
     """Kind and multiply-accumulates for one example of every module with MACs of its own, by path.
 
-    The kind is "conv" or "linear", whichever has more MACs. In inference mode linear layers would not be counted.
+    The kind is "conv" or "linear", whichever has more MACs. fvcore counts, or torch's counter where it cannot. In
+    inference mode linear layers would not be counted.
     """
+    by_layer = count_network(model, inputs).by_layer
+    if by_layer is not None:
+        return dict(by_layer)
     one = batched(inputs, 1)
     with torch.no_grad(), FlopCounterMode(display=False) as counter, marks(model, lambda: counted(counter)) as made:
         one.call(model)

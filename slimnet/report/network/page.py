@@ -55,9 +55,10 @@ def render(report: Report) -> str:
 
 
 def environment_rows(report: Report) -> list[tuple[str, str]]:
-    """The environment of the measurements, and the digest of the plan."""
+    """The environment of the measurements, who counted the MACs, and the digest of the plan."""
     plan = [] if report.plan is None else [("Plan", report.plan.digest[:16])]
-    return [*report.environment.rows(), *plan]
+    counted = report.comparison.counted_by if report.comparison is not None else ""
+    return [*report.environment.rows(), *([("MACs", f"counted by {counted}")] if counted else []), *plan]
 
 
 def drawings(report: Report) -> dict[str, dict[str, Markup]]:

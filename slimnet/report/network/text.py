@@ -87,14 +87,16 @@ def tiles(report: Report) -> list[Tile]:
 
 
 def _sizes(plan: SurgeryPlan | None, comparison: Comparison | None) -> list[Tile]:
-    """Parameters and MACs, from the plan if there is one."""
-    if plan is not None:
-        params, macs = (plan.params_before, plan.params_after), (plan.macs_before, plan.macs_after)
-    elif comparison is not None:
+    """Parameters and MACs: those counted in the networks that were compared, or else those of the plan."""
+    pairs = []
+    if comparison is not None:
         dense, slim = comparison.counts[0], comparison.counts[-1]
-        params, macs = (dense.params, slim.params), (dense.macs or 0, slim.macs or 0)
-    else:
+        pairs.append(((dense.params, slim.params), (dense.macs or 0, slim.macs or 0)))
+    if plan is not None:
+        pairs.append(((plan.params_before, plan.params_after), (plan.macs_before, plan.macs_after)))
+    if not pairs:
         return []
+    params, macs = next((pair for pair in pairs if all(pair[1])), pairs[0])
     found = [_tile("Parameters", formatting.amount, *params)]
     return [*found, _tile("Multiply-accumulates", formatting.amount, *macs)] if all(macs) else found
 
