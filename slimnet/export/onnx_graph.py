@@ -10,6 +10,7 @@ from onnxscript import ir
 from slimnet.errors import ExportError, reason
 from slimnet.export.capture import BATCH, Captured, unique
 from slimnet.export.dynamic_size import NAMES, SizeAxes
+from slimnet.export.onnx_lowering import LoweredProgram
 from slimnet.export.quiet_torch import quiet
 
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -28,7 +29,7 @@ def translate(captured: Captured, opset: int | None) -> ir.Model:
     try:
         with quiet():
             program = torch.onnx.export(
-                captured.program,
+                LoweredProgram(captured.program),
                 opset_version=opset,
                 input_names=captured.input_names,
                 output_names=captured.output_names,
