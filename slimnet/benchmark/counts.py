@@ -25,6 +25,9 @@ from slimnet.storage.files import open_file
 LAYER_OPERATORS = {"Conv": "conv", "ConvTranspose": "conv", "Gemm": "linear", "MatMul": "linear"}
 """The ONNX operators that are counted, with the kind of layer."""
 
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+"""The ONNX operators around the layers of a quantised graph; their further inputs are scales and zero points."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -59,7 +62,7 @@ def count_module(name: str, model: nn.Module, example: ExampleInputs | Inputs, f
 
 
 def count_onnx(name: str, path: Path, files: Mapping[str, Path]) -> Counts:
-    """Count an ONNX graph; its parameters are the floating-point weights that it stores."""
+    """Count an ONNX graph; its parameters are the weights that it stores, as floating-point numbers or quantised."""
     stored = _stored(read_onnx(path).graph)
     return Counts(name, stored, onnx_macs(path), file_bytes(files), counted_by="the shapes of the ONNX graph")
 
@@ -156,7 +159,14 @@ def _stored(graph: onnx.GraphProto) -> int:
         onnx.TensorProto.BFLOAT16,
         onnx.TensorProto.DOUBLE,
     }
-    return sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in floating)
+    scales = {name for node in graph.node if node.op_type in QDQ for name in node.input[1:]}
+    quantised = {node.input[0] for node in graph.node if node.op_type == QDQ[1]}
+    weights = [
+        tensor
+        for tensor in graph.initializer
+        if tensor.name in quantised or (tensor.data_type in floating and tensor.name not in scales)
+    ]
+    return sum(math.prod(tensor.dims) for tensor in weights)
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 
-from slimnet.benchmark.counts import LAYER_OPERATORS, onnx_node_macs, read_onnx
+from slimnet.benchmark.counts import LAYER_OPERATORS, QDQ, onnx_node_macs, read_onnx
 from slimnet.benchmark.profile import OTHER
 from slimnet.benchmark.runtimes.layer_timer import Forward, Key, LayerTimer
 from slimnet.benchmark.runtimes.onnxruntime_session import feeds_of, onnx_session
@@ -23,6 +23,7 @@ from slimnet.modules.example_inputs import Inputs
 NODE_EVENT, RUN_EVENT = "_kernel_time", "model_run"
 BETWEEN = "between operators"
 NORM = "BatchNormalization"
+QUANTISED = "_quantized"
 
 
 class OnnxLayers(LayerTimer):
@@ -67,7 +68,7 @@ class LayerNames:
         counted = onnx_node_macs(path)
         self.makers = {value: node for node, _ in counted for value in node.output}
         self.reads = Counter(value for node, _ in counted for value in node.input)
-        self.keys = {node.output[0]: layer_key(node) for node, macs in counted if macs != 0}
+        self.keys = {node.output[0]: layer_key(node, self.makers) for node, macs in counted if macs != 0}
         self.macs: Mapping[Key, int | None] = {
             self.keys[node.output[0]]: macs for node, macs in counted if node.output[0] in self.keys
         }
@@ -77,7 +78,7 @@ class LayerNames:
 
     def key(self, node: str, operator: str) -> Key:
         """The row for a node of onnxruntime's graph."""
-        plain = operator.removeprefix("Fused").removeprefix("QLinear")
+        plain = operator.removeprefix("Fused").removeprefix("QLinear").removeprefix("Q")
         if plain not in LAYER_OPERATORS:
             return (operator, OTHER)
         found = self.layer_behind(node)
@@ -105,11 +106,18 @@ def words(name: str) -> str:
     return f"_{re.sub('[^A-Za-z0-9]', '_', name)}_"
 
 
-def layer_key(node: onnx.NodeProto) -> Key:
-    """Name and kind of a layer in an ONNX file."""
-    weights = [name for name in node.input[:2] if name.endswith(".weight")]
+def layer_key(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> Key:
+    """Name and kind of a layer in an ONNX file, in which `makers` are the nodes by their outputs."""
+    stored = [stored_weight(name, makers) for name in node.input[:2]]
+    weights = [name for name in stored if name.endswith(".weight")]
     name = weights[0].removesuffix(".weight") if weights else node.output[0]
     return (name, LAYER_OPERATORS[node.op_type])
+
+
+def stored_weight(value: str, makers: Mapping[str, onnx.NodeProto]) -> str:
+    """The name of a weight, which onnxruntime's quantiser lengthens; that of any other value as it is."""
+    maker = makers.get(value)
+    return maker.input[0].removesuffix(QUANTISED) if maker is not None and maker.op_type == QDQ[1] else value
 
 
 def by_run(events: Iterable[Mapping[str, Any]], names: LayerNames) -> list[Forward]:

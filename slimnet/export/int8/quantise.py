@@ -134,3 +134,6 @@ def keep_outputs_in_float(graph: Any) -> None:
         graph.node.remove(quantise_node)
         graph.node.remove(dequantise)
         layer.output[0] = output.name
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
