@@ -15,7 +15,7 @@ from slimnet.planning.width_prices import PERIOD
 Kernel = Literal["spatial", "pointwise", "depthwise"]
 KERNELS: tuple[Kernel, ...] = ("spatial", "pointwise", "depthwise")
 
-SIDES = {16: 32, 32: 28, 64: 14, 128: 10, 256: 7}
+SIDES = {16: 32, 32: 28, 64: 14, 160: 7}
 """The height and width of the images by the number of channels around a width: fewer pixels, more channels."""
 
 OPSET, IR_VERSION = 17, 8

@@ -18,7 +18,7 @@ from slimnet.storage.field_types import Size
 from slimnet.storage.files import whole_file
 from slimnet.storage.records import read_record
 
-VERSION = 1
+VERSION = 2
 """The version of how prices are measured; others are measured again."""
 
 FOLDER = "kernel-widths"

@@ -1,6 +1,7 @@
 """The relative time of the layers that write or read channel sets, by the number of channels that are kept."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,10 +12,17 @@ from slimnet.planning.width_prices import WidthPrices
 SPATIAL, POINTWISE, LINEAR = range(3)
 
 
+class Times(NamedTuple):
+    """The relative times of all widths from 0, `(C + 1,)`, and the standard error of one of them, relative to it."""
+
+    times: np.ndarray
+    error: float
+
+
 def times_of_rows(
     graph: ChannelGraph, sets: np.ndarray, rows: Sequence[np.ndarray], prices: WidthPrices
-) -> list[np.ndarray]:
-    """For each row of sets the relative time of its layers at all widths from 0, `(row.size + 1,)`.
+) -> list[Times]:
+    """For each row of sets the relative time of its layers at all widths.
 
     `sets` is the set of every label. The multiply-accumulates of a layer count for every row that it writes or reads,
     for each channel the same number; a layer that reads several rows, such as a concatenation of them, counts for each
@@ -33,15 +41,14 @@ def times_of_rows(
     return [times_of(row.size, macs[number], in_block[number], prices) for number, row in enumerate(rows)]
 
 
-def times_of(width: int, macs: np.ndarray, in_block: bool, prices: WidthPrices) -> np.ndarray:
+def times_of(width: int, macs: np.ndarray, in_block: bool, prices: WidthPrices) -> Times:
     """The times of a row at all widths up to its own, for the multiply-accumulates of one channel by kernel `(3,)`."""
     if in_block:
-        price = prices.depthwise.up_to(width)
-    else:
-        linear = np.full(width + 1, prices.pointwise.prices[-1])
-        price = macs @ np.stack([prices.spatial.up_to(width), prices.pointwise.up_to(width), linear])
-    times: np.ndarray = np.arange(width + 1) * price
-    return times
+        return Times(np.arange(width + 1) * prices.depthwise.up_to(width), prices.depthwise.error)
+    linear = np.full(width + 1, prices.pointwise.prices[-1])
+    price = macs @ np.stack([prices.spatial.up_to(width), prices.pointwise.up_to(width), linear])
+    used = zip(macs.tolist(), (prices.spatial.error, prices.pointwise.error, 0.0), strict=True)
+    return Times(np.arange(width + 1) * price, max(error if work else 0.0 for work, error in used))
 
 
 def kernel_of(layer: Reader) -> int:

@@ -6,24 +6,29 @@ from typing import Annotated
 import numpy as np
 
 from slimnet.errors import UsageError
-from slimnet.storage.field_types import NotEmpty, Positive, Size
+from slimnet.storage.field_types import NotEmpty, Positive, Share, Size
 
 PERIOD = 16
 """Kernels work on blocks of channels: widths whose remainders by this number are equal have similar prices."""
 
-NEAR = 1.05
-"""How many times the least time still counts as equal to it: measured times of kernels vary by a few per cent."""
+NEAR = 0.05
+"""By how much more than the least a time counts as equal to it, at least; more if prices were measured less well."""
+
+SURE = 2.0
+"""By how many times its standard error a time must be longer, to count as longer."""
 
 
 @dataclass(frozen=True)
 class PriceCurve:
     """Some widths in ascending order, and the price of a multiply-accumulate at each, in any unit.
 
-    There is at least one width for each remainder by `PERIOD`.
+    There is at least one width for each remainder by `PERIOD`. `error` is the standard error of a price, relative to
+    it.
     """
 
     widths: Annotated[tuple[Size, ...], NotEmpty()]
     prices: tuple[Positive, ...]
+    error: Share = 0.0
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.prices):
@@ -62,11 +67,12 @@ class WidthPrices:
     depthwise: PriceCurve
 
 
-def allowed_widths(times: np.ndarray) -> np.ndarray:
-    """Which widths are fast `(width + 1,)`, for the times of all widths from 0: those that no larger one clearly beats.
+def allowed_widths(times: np.ndarray, error: float = 0.0) -> np.ndarray:
+    """Which widths are fast `(width + 1,)`, for the times of all widths from 0: those that no larger one surely beats.
 
-    From any width, the next one that is allowed takes the least time of all that are not smaller, or hardly more.
+    `error` is the relative standard error of a time. From any width, the next one that is allowed takes the least time
+    of all that are not smaller, or hardly more.
     """
     least = np.minimum.accumulate(times[::-1])[::-1]
-    fast: np.ndarray = times <= NEAR * least
+    fast: np.ndarray = times <= (1 + max(NEAR, SURE * error)) * least
     return fast

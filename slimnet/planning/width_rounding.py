@@ -132,4 +132,4 @@ def fast_widths(removal: Removal, rows: Mapping[bytes, np.ndarray], prices: Widt
     """The widths of rows that are fastest by the prices of kernels."""
     reason = Reason(Kind.NO_FASTER, detail=prices.runtime)
     times = times_of_rows(removal.graph, removal.sets, tuple(rows.values()), prices)
-    return {key: Allowed(allowed_widths(each), reason) for key, each in zip(rows, times, strict=True)}
+    return {key: Allowed(allowed_widths(*each), reason) for key, each in zip(rows, times, strict=True)}

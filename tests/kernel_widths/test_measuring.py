@@ -1,6 +1,5 @@
 """The stacks whose times are the prices of widths, and what is measured with them."""
 
-import itertools
 import time
 from collections.abc import Sequence
 
@@ -13,7 +12,14 @@ from slimnet.benchmark import macs, onnx_macs
 from slimnet.benchmark.runtimes.table import find_runtime
 from slimnet.errors import UsageError
 from slimnet.kernel_widths import measuring
-from slimnet.kernel_widths.measuring import AROUND, AROUND_IF_SLOW, least_times, measure_prices
+from slimnet.kernel_widths.measuring import (
+    AROUND,
+    AROUND_IF_SLOW,
+    FEWEST_ROUNDS,
+    measure_prices,
+    take_turns,
+    typical_times,
+)
 from slimnet.kernel_widths.stacks import KERNELS, Stack
 from slimnet.torch_state.process import torch_threads
 
@@ -43,11 +49,11 @@ def test_stacks_leave_random_numbers_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def in_turn(runs: Sequence, seconds: float) -> np.ndarray:
-    """Run each once, and claim a second for the first, two for the second and so on."""
+def in_turn(runs: Sequence, threads: int) -> np.ndarray:
+    """Run each once, and claim a second for the first, two for the second and so on, eight times."""
     for run in runs:
         run()
-    return np.arange(1.0, len(runs) + 1)
+    return np.tile(np.arange(1.0, len(runs) + 1), (8, 1))
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "torch"])
@@ -65,15 +71,34 @@ def test_prices_are_times_over_multiply_accumulates_at_every_remainder(name, mon
         assert curve.widths == tuple(width for most in around for width in range(most - 15, most + 1))
         for width, price in zip(curve.widths, curve.prices, strict=True):
             most = next(each for each in around if width <= each)
+            assert curve.error == 0
             seconds = width - (most - 16)
             assert price == pytest.approx(1e12 * seconds / Stack(kernel, width, most).macs, abs=1e-4)
 
 
-def test_the_least_of_several_times_counts():
-    """A run that is disturbed once, beside one that takes twice as long every time."""
-    calls = itertools.count()
-    found = least_times([lambda: time.sleep(0.1 if next(calls) == 3 else 0.005), lambda: time.sleep(0.01)], 0.0)
-    assert 0.005 <= found[0] < found[1] < 0.1
+def test_the_typical_time_is_hardly_changed_by_disturbances_and_fast_spells():
+    """Oracle: the times without either. Two thirds of all samples are far too long, and a tenth of the rounds fast."""
+    dice, true = np.random.default_rng(0), np.linspace(1.0, 2.0, 16)
+    samples = np.tile(true, (96, 1)) * (1 + 0.01 * dice.standard_normal((96, 16)))
+    samples[np.arange(96) % 3 > 0] *= dice.uniform(1.5, 4.0, (64, 16))
+    samples[40:50] *= 0.6
+    typical, error = typical_times(samples)
+    assert np.allclose(typical / typical[0], true / true[0], rtol=0.03)
+    assert 0.001 < error < 0.03
+    steady, none = typical_times(np.tile(true, (96, 1)))
+    assert np.allclose(steady, true)
+    assert none < 1e-12
+    assert typical_times(samples[:24])[1] > error
+
+
+def test_all_runs_take_turns_and_each_is_timed():
+    """On two threads by the clock, which counts sleep as well; on one by the time of the CPU, which does not."""
+    runs = [lambda: time.sleep(0.002), lambda: time.sleep(0.004)]
+    by_clock = take_turns(runs, 2, 0.0)
+    assert by_clock.shape == (FEWEST_ROUNDS, 2)
+    assert by_clock[:, 0].min() >= 0.002
+    assert by_clock[:, 1].min() >= 0.004
+    assert np.median(take_turns(runs, 1, 0.0)) < 0.001
 
 
 def test_a_runtime_that_does_not_run_here_is_refused(monkeypatch):
