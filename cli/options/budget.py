@@ -57,7 +57,9 @@ OPTIONS = (
         help="Fit the remaining weights to the dense network's activations on these images, or without any on images "
         "made from BatchNorm statistics.  [default: with images]",
     ),
-    budget("--method", help=f"How channels are ranked: implicit, li2017, liu2017, ...  [default: {METHOD}]"),
+    budget(
+        "--method", help=f"How channels are ranked: implicit, li2017, liu2017, group-l2, lamp, ...  [default: {METHOD}]"
+    ),
 )
 
 

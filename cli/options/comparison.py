@@ -38,7 +38,7 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
         show_default=True,
         callback=names,
         metavar="NAME,...",
-        help="implicit, li2017, liu2017, random, fpgm, taylor.",
+        help="implicit, li2017, liu2017, random, fpgm, taylor, group-l1, group-l2, group-taylor, bnscale, lamp.",
     ),
     methods("--budget", "budgets", callback=shares, metavar="SHARE,...", help="Fractions to keep: 0.75,0.5."),
     methods(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from slimnet.training.recipe.channel_cost import layer_macs, parameter_sizes, sa
 from slimnet.training.recipe.recipe import Cost
 
 Scores = dict[str, np.ndarray]
+MEAN = {"normalizer": "mean"}
+"""The option of torch-pruning by which scores are divided by their mean, which makes layers comparable."""
 DEAD_BELOW = 1e-3
 """The |γ| below which channels are dead for the method `implicit` (paper, section 2.1)."""
 
@@ -67,13 +70,19 @@ def score_channels(
       writers of their channels; in a residual block all except the last.
     * "liu2017": |γ| (Liu et al. 2017, Network Slimming).
     * "random": drawn from `seed`.
-    * "fpgm", "taylor": torch-pruning's importance of each layer's own filters (He et al. 2019; Molchanov et al. 2019);
-      "taylor" needs the gradients on `batches` of images and labels.
+    * "fpgm", "taylor": torch-pruning's importance of each layer's own filters (He et al. 2019; Molchanov et al. 2019).
+    * "group-l1", "group-l2", "group-taylor": torch-pruning's magnitude Σ|w| or Σw², or its first-order effect on the
+      loss, of all weights that are removed with a channel: filters, BatchNorms, and those that read it (Fang et al.
+      2023, DepGraph), divided by their mean.
+    * "bnscale": torch-pruning's |γ|, divided by the mean over the channels of a group (Liu et al. 2017).
+    * "lamp": its magnitude Σw² of a group, divided by that of all channels that are not smaller (Lee et al. 2021).
+
+    "taylor" and "group-taylor" need the gradients on `batches` of images and labels.
 
     If several BatchNorms scale one channel, as along a residual stream, the score is their mean.
 
     Raises:
-        UsageError: the method is unknown or cannot rank any channel of the network, or "taylor" has no batches.
+        UsageError: the method is unknown or cannot rank any channel of the network, or needs batches and has none.
         TraceError, InputError: as `slimnet.slim` does.
     """
     score = require_method(method, with_batches=batches is not None)
@@ -172,9 +181,9 @@ def random(task: Task) -> Scores:
 
 def fpgm(task: Task) -> Scores:
     """The distance of a filter to the others of its layer, by torch-pruning."""
-    from slimnet.methods.torch_pruning_scores import importance
+    from slimnet.methods.torch_pruning_scores import Criterion, importance
 
-    return importance("FPGMImportance", task.model, task.channels)
+    return importance(Criterion("FPGMImportance", MEAN), task.model, task.channels)
 
 
 def taylor(task: Task) -> Scores:
@@ -183,27 +192,63 @@ def taylor(task: Task) -> Scores:
     Raises:
         DataError: there are no batches.
     """
-    from slimnet.methods.torch_pruning_scores import importance
+    from slimnet.methods.torch_pruning_scores import Criterion, importance
 
-    assert task.batches is not None, "refused before"
-    return importance("TaylorImportance", with_gradients(task.model, task.batches), task.channels)
+    return importance(Criterion("TaylorImportance", MEAN), with_gradients(task, "taylor"), task.channels)
 
 
-def with_gradients(model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> nn.Module:
+def group_l1(task: Task) -> Scores:
+    """Σ|w| of all weights that are removed with a channel, by torch-pruning (Fang et al. 2023)."""
+    return by_group(task.model, task.channels, "GroupMagnitudeImportance", p=1, **MEAN)
+
+
+def group_l2(task: Task) -> Scores:
+    """Σw² of all weights that are removed with a channel, by torch-pruning (Fang et al. 2023)."""
+    return by_group(task.model, task.channels, "GroupMagnitudeImportance", p=2, **MEAN)
+
+
+def bnscale(task: Task) -> Scores:
+    """|γ| divided by the mean of its group, by torch-pruning (Liu et al. 2017)."""
+    return by_group(task.model, task.channels, "BNScaleImportance", **MEAN)
+
+
+def lamp(task: Task) -> Scores:
+    """Σw² of a group divided by that of all channels that are not smaller, by torch-pruning (Lee et al. 2021)."""
+    return by_group(task.model, task.channels, "LAMPImportance", p=2)
+
+
+def group_taylor(task: Task) -> Scores:
+    """The first-order effect on the loss of all weights that are removed with a channel, by torch-pruning.
+
+    Raises:
+        DataError: there are no batches.
+    """
+    return by_group(with_gradients(task, "group-taylor"), task.channels, "GroupTaylorImportance", **MEAN)
+
+
+def by_group(model: nn.Module, channels: Channels, name: str, **options: Any) -> Scores:
+    """The scores by one of torch-pruning's classes, of all that is removed with a channel."""
+    from slimnet.methods.torch_pruning_scores import Criterion, group_importance
+
+    return group_importance(Criterion(name, options), model, channels)
+
+
+def with_gradients(task: Task, method: str) -> nn.Module:
     """A copy of the network, in evaluation mode, with the gradients of the cross-entropy summed over the batches.
 
     The batches are moved to the network's device.
     """
-    copied = copy_with(model, lambda _, tensor: tensor.detach().clone()).eval()
+    assert task.batches is not None, "refused before"
+    copied = copy_with(task.model, lambda _, tensor: tensor.detach().clone()).eval()
     for parameter in copied.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     seen, place = 0, device_of(copied)
     with torch.enable_grad():
-        for images, labels in batches:
+        for images, labels in task.batches:
             F.cross_entropy(copied(images.to(place)), labels.to(place), reduction="sum").backward()
             seen += len(labels)
     if not seen:
-        raise DataError("taylor was given no batches of images and labels")
+        raise DataError(f"{method} was given no batches of images and labels")
     return copied
 
 
@@ -214,6 +259,11 @@ SCORES: dict[str, Callable[[Task], Scores]] = {
     "random": random,
     "fpgm": fpgm,
     "taylor": taylor,
+    "group-l1": group_l1,
+    "group-l2": group_l2,
+    "group-taylor": group_taylor,
+    "bnscale": bnscale,
+    "lamp": lamp,
 }
 METHODS = tuple(SCORES)
-NEED_BATCHES = frozenset(["taylor"])
+NEED_BATCHES = frozenset(["taylor", "group-taylor"])

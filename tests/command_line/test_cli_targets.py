@@ -165,6 +165,7 @@ def test_a_budget_of_latency_is_measured(checkpoint, capsys):
         (["--target-macs", "0.5", "--target-params", "0.5"], "there can be one budget"),
         (["--target-macs", "0.5", "--method", "liu"], "there is no method 'liu'; did you mean liu2017?"),
         (["--target-macs", "0.5", "--method", "taylor"], "taylor needs labelled images"),
+        (["--target-macs", "0.5", "--method", "group-taylor"], "group-taylor needs labelled images"),
         (["--target-macs", "0.5", "--measure-on", "9"], "no images to measure BatchNorm statistics on; give"),
         (["--measure-on", "9"], "--measure-on is for a network at a budget"),
         (["--no-refit"], "--refit is for a network at a budget"),
