@@ -12,6 +12,7 @@ from slimnet_cli.options.budget import METHOD, ranked
 from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.groups import GroupedCommand, in_group
 from slimnet_cli.options.machine import on_device
+from slimnet_cli.options.names import METHODS, one_of
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.paths import FORCE, existing_source, work_folder
 from slimnet_cli.options.recipe import numbers
@@ -55,7 +56,13 @@ rungs = in_group("Rungs")
 @FORCE
 @rungs("--steps", default=STEPS, show_default=True, callback=numbers(float), metavar="F,...", help="Fractions to keep.")
 @rungs("--unit", type=click.Choice(["macs", "params", "channels"]), default="macs", show_default=True, help="Of what.")
-@rungs("--method", default=METHOD, show_default=True, help="How channels are ranked: implicit, li2017, liu2017, ...")
+@rungs(
+    "--method",
+    callback=one_of("method", METHODS),
+    default=METHOD,
+    show_default=True,
+    help="How channels are ranked: implicit, li2017, liu2017, ...",
+)
 @round_option("Rungs", whole_networks=False)
 @data_options
 @json_option

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.options.groups import in_group
+from slimnet_cli.options.names import METHODS, RUNTIMES, one_of
 from slimnet_cli.options.shared import Command
 from slimnet_cli.output.slimming_phases import LATENCY
 
@@ -43,7 +44,9 @@ OPTIONS = (
         "--target-latency", type=float, metavar="FRACTION", help="Keep at most this fraction of the latency at batch 1."
     ),
     budget(
-        "--runtime", help="Where the latency is measured: torch, onnxruntime, openvino or ncnn.  [default: onnxruntime]"
+        "--runtime",
+        callback=one_of("runtime", RUNTIMES),
+        help="Where the latency is measured: torch, onnxruntime, openvino or ncnn.  [default: onnxruntime]",
     ),
     budget(
         "--measure-on",
@@ -58,7 +61,9 @@ OPTIONS = (
         "made from BatchNorm statistics.  [default: with images]",
     ),
     budget(
-        "--method", help=f"How channels are ranked: implicit, li2017, liu2017, group-l2, lamp, ...  [default: {METHOD}]"
+        "--method",
+        callback=one_of("method", METHODS),
+        help=f"How channels are ranked: implicit, li2017, liu2017, group-l2, lamp, ...  [default: {METHOD}]",
     ),
 )
 

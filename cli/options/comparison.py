@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.options.groups import in_group
+from slimnet_cli.options.names import METHODS, some_of
 from slimnet_cli.options.shared import Command, as_one
 from slimnet_cli.options.tuning import step_options
 
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
     from slimnet.training import Recipe
 
 methods, tuning, judging = map(in_group, ("Methods", "Fine-tuning", "Evaluation"))
-
-
-def names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
-    """Turn "implicit,li2017" into a tuple."""
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def shares(_: click.Context, __: click.Parameter, text: str | None) -> tuple[float, ...]:
@@ -36,7 +32,7 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
         "--methods",
         default="implicit,li2017,liu2017,random",
         show_default=True,
-        callback=names,
+        callback=some_of("method", METHODS),
         metavar="NAME,...",
         help="implicit, li2017, liu2017, random, fpgm, taylor, group-l1, group-l2, group-taylor, bnscale, lamp.",
     ),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 from slimnet_cli.options.groups import in_group
+from slimnet_cli.options.names import RUNTIMES, some_of
 from slimnet_cli.options.shared import as_one, positive_numbers
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ OPTIONS = (
     measuring(
         "--runtime",
         "runtimes",
-        callback=names,
+        callback=some_of("runtime", (*RUNTIMES, "all")),
         metavar="NAME,NAME",
         help="torch, torch.compile, torch.graph (CUDA graphs), onnxruntime, openvino, ncnn, all.  "
         "[default: all but torch.compile and ncnn]",

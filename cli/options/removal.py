@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+from slimnet_cli.options import names
 from slimnet_cli.options.groups import in_group
 from slimnet_cli.options.shared import Command, as_one, criterion_option, keep_option, threshold_option
 from slimnet_cli.output import terminal
@@ -147,10 +148,7 @@ class Multiple(click.ParamType):
 
 def measured_roundings(kinds: tuple[str, ...]) -> tuple[str, ...]:
     """The values of --round for measured widths: on the default runtime, or on one that is no variant."""
-    from slimnet.benchmark.runtimes.table import RUNTIMES
-
-    names = [each.name for each in RUNTIMES if not each.is_variant]
-    return tuple(way for kind in kinds for way in (kind, *(f"{kind}:{name}" for name in names)))
+    return tuple(way for kind in kinds for way in (kind, *(f"{kind}:{name}" for name in names.DEPLOYABLE)))
 
 
 def round_option(group: str = "", *, whole_networks: bool = True) -> Callable[[Command], Command]:

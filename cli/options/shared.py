@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from slimnet_cli.options.architectures import known_architecture
+from slimnet_cli.options.names import CRITERIA, one_of
 from slimnet_cli.options.network import Network
 
 Command = Callable[..., Any]
@@ -23,6 +24,7 @@ threshold_option = click.option(
 )
 criterion_option = click.option(
     "--criterion",
+    callback=one_of("criterion", CRITERIA),
     default="gamma",
     show_default=True,
     help="What makes a channel dead: gamma (|γ| below --threshold), or activation (zero on all training images of "

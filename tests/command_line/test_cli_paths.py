@@ -1,13 +1,17 @@
-"""Wrong paths on the command line: one line each, before torch is imported, which takes seconds."""
+"""Wrong paths and names on the command line: one line each, before torch is imported, which takes seconds."""
 
 import json
 import subprocess
 import sys
 
 import pytest
+from slimnet_cli.options import names
 from slimnet_cli.options.architectures import BUILTIN
 
+from slimnet.benchmark.runtimes.table import RUNTIMES, runtime_names
+from slimnet.methods.scores import SCORES
 from slimnet.models.architecture import BUILTIN_ARCHITECTURES
+from slimnet.planning.dead_channels import CRITERIA
 
 COMMANDS = {
     "slim none.pt --arch resnet56 -o out": "none.pt does not exist; check the path of the checkpoint",
@@ -37,7 +41,7 @@ COMMANDS = {
     "benchmark a.pt full --arch resnet56": "full is neither a bundle",
     "verify none": "none is no bundle: it has no manifest.json; name a folder that slimnet.save wrote",
     "verify full": "full is no bundle: it has no manifest.json",
-    "export none -o net.onnx": "none is no bundle: it has no manifest.json; name a folder that slimnet.save wrote",
+    "export none -o net.onnx": "none does not exist; check the path of the checkpoint",
     "finetune none --data digits -o out": "none does not exist; check the path of the checkpoint",
     "finetune a.pt --arch resnet56 --data digits -o full": "cannot write full: that folder is not empty",
     "report none": "none does not exist; check the path",
@@ -45,12 +49,24 @@ COMMANDS = {
     "train none.npz -o out": "none.npz does not exist; check the path of the images",
     "train --recipe none.json -o out": "none.json does not exist; check the path",
     "train digits --from none.pt -o out": "none.pt does not exist; check the path",
+    "slim a.pt --arch resnet56 -o out --round often": "Invalid value for '--round': 'often' is no width to round to",
+    "slim a.pt --arch resnet56 -o out --criterion x": "there is no criterion 'x'; choose one (gamma, activation)",
+    "inspect a.pt --arch resnet56 --criterion gama": "there is no criterion 'gama'; did you mean gamma?",
+    "slim a.pt --arch resnet56 -o out --target-macs 0.5 --method li": "there is no method 'li'; ",
+    "slim a.pt --arch resnet56 -o out --target-latency 0.5 --runtime onnx": "there is no runtime 'onnx'; did you mean ",
+    "ladder a.pt --arch resnet56 -o out --method li2018": "there is no method 'li2018'; did you mean li2017?",
+    "compare a.pt --arch resnet56 --data digits --methods implicit,li": "there is no method 'li'; ",
+    "benchmark a.pt a.pt --arch resnet56 --runtime torch,tensorrt": "there is no runtime 'tensorrt'; ",
     "train --resume none": "none does not exist; check the path",
 }
 
 
-def test_the_names_of_built_in_networks_are_those_of_the_library():
+def test_the_names_are_those_of_the_library():
     assert set(BUILTIN) == set(BUILTIN_ARCHITECTURES)
+    assert set(names.METHODS) == set(SCORES)
+    assert set(names.CRITERIA) == set(CRITERIA)
+    assert runtime_names() == names.RUNTIMES
+    assert tuple(each.name for each in RUNTIMES if not each.is_variant) == names.DEPLOYABLE
 
 
 EACH_IN_TURN = """
