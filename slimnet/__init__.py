@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from slimnet.checkpoint import load_checkpoint
     from slimnet.data.image_spec import ImageSpec
     from slimnet.export.int8.export import export_int8
+    from slimnet.export.ncnn import export_ncnn
     from slimnet.export.onnx import OnnxExport, export_onnx
     from slimnet.export.openvino import export_openvino
     from slimnet.export.pt2.export import export_pt2
@@ -43,6 +44,7 @@ __all__ = [
     "build",
     "certify",
     "export_int8",
+    "export_ncnn",
     "export_onnx",
     "export_openvino",
     "export_pt2",
@@ -68,6 +70,7 @@ _ON_DEMAND = {
     "build": "slimnet.models.architecture",
     "certify": "slimnet.surgery.certificate",
     "export_int8": "slimnet.export.int8.export",
+    "export_ncnn": "slimnet.export.ncnn",
     "export_onnx": "slimnet.export.onnx",
     "export_openvino": "slimnet.export.openvino",
     "export_pt2": "slimnet.export.pt2.export",

@@ -1,4 +1,4 @@
-"""slimnet export: an ONNX model, an exported program or OpenVINO's files from a bundle, a run or a checkpoint."""
+"""slimnet export: a bundle, a run or a checkpoint as an ONNX model, an exported program, or for OpenVINO or ncnn."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from slimnet.data import ImageData
     from slimnet.data.image_spec import ImageSpec
     from slimnet.export.int8.export import Int8Export
+    from slimnet.export.ncnn import NcnnExport
     from slimnet.export.onnx import OnnxExport
     from slimnet.export.openvino import OpenVinoExport
     from slimnet.export.pt2.export import Pt2Export
@@ -36,23 +37,25 @@ Examples:
   slimnet export slim/ -o net.onnx --with-preprocessing --dynamic-size
   slimnet export slim/ -o net.pt2 --with-preprocessing --layout nchw --normalise imagenet
   slimnet export slim/ -o net.xml
+  slimnet export slim/ -o net.param --format ncnn
   slimnet export slim/ -o net.int8.onnx --int8 --data cifar10 --dense resnet56.th
   slimnet export resnet56.th --arch resnet56 -o dense.onnx --opset 18 --json
 """
 
-BESIDE = {"openvino": ".bin"}
+BESIDE = {"openvino": ".bin", "ncnn": ".bin"}
 """The end of the name of a second file that is written with the first."""
 
 NEXT = {
     "onnx": "onnxruntime.InferenceSession({0!r}) runs it; docs/onnx.md says what its inputs are",
     "pt2": "torch.export.load({0!r}).module() is the network, without slimnet",
     "openvino": "openvino.Core().compile_model({0!r}) is the network, without slimnet",
+    "ncnn": "load_param({0!r}) and load_model of the file beside it give ncnn.Net the network, without slimnet",
 }
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Write a network as an ONNX model, also in int8.")
 @click.argument("network_path", metavar="BUNDLE|RUN|CKPT", callback=existing_source)
-@click.option("-o", "--out", required=True, metavar="F.onnx|F.pt2|F.xml", help="The file to write.")
+@click.option("-o", "--out", required=True, metavar="F.onnx|F.pt2|F.xml|F.param", help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @export_form_options
 @quantisation_options
@@ -69,14 +72,15 @@ def export(
     data: Labelled,
     as_json: bool,
 ) -> None:
-    """Write the network of a bundle as an ONNX model, as an exported program for torch (.pt2), or for OpenVINO (.xml).
+    """Write the network of a bundle as an ONNX model, an exported program for torch (.pt2), or for OpenVINO or ncnn.
 
     So are those of a run, or of a checkpoint, which needs --arch. One self-contained file for any batch size, checked
     against the network; an ONNX model has BatchNorm folded. For OpenVINO these are two: the graph (.xml), and the
-    weights in float32 in a .bin file beside it. With --with-preprocessing it takes images as bytes, and was compared
-    with the network after slimnet's own preprocessing. With --dynamic-size it takes images of any height and width. The
-    normalisation is that of the bundle, or --normalise. --arch is only needed if the bundle does not name it, or if it
-    is your own code (package.module:factory).
+    weights in float32 in a .bin file beside it, and so for ncnn (.param), whose network takes one input at a time.
+    With --with-preprocessing it takes images as bytes, and was compared with the network after slimnet's own
+    preprocessing. With --dynamic-size it takes images of any height and width. The normalisation is that of the bundle,
+    or --normalise. --arch is only needed if the bundle does not name it, or if it is your own code
+    (package.module:factory).
 
     With --int8 the ONNX model is quantised by onnxruntime. The certificate beside it states accuracy and agreement of
     the network in float32 and in int8 on the test images of --data, and with --dense those of the dense network too.
@@ -93,12 +97,12 @@ def export(
         model = source.load()
         inputs = _inputs(source, model, images)
         known, normalise = _known(source, data, images)
-        options = form.options(known, normalise, inputs.tensors[0])
-        options |= {} if kind == "pt2" else {"metadata": _metadata(source)}
+        options = {} if kind == "ncnn" else form.options(known, normalise, inputs.tensors[0])
+        options |= {"metadata": _metadata(source)} if kind in ("onnx", "openvino") else {}
         options |= {"opset": form.opset} if kind == "onnx" else {}
         if quantisation.int8:
             assert images is not None, "it was checked"
-            result: Int8Export | OnnxExport | Pt2Export | OpenVinoExport = _in_int8(
+            result: Int8Export | OnnxExport | Pt2Export | OpenVinoExport | NcnnExport = _in_int8(
                 source, model, inputs, out, images, quantisation, options, say
             )
         else:
@@ -154,6 +158,10 @@ def _metadata(source: Source) -> dict[str, str]:
 
 def _in_float32(kind: str) -> Any:
     """The function of the library that writes a kind of file."""
+    if kind == "ncnn":
+        from slimnet.export.ncnn import export_ncnn
+
+        return export_ncnn
     if kind == "pt2":
         from slimnet.export.pt2.export import export_pt2
 

@@ -16,22 +16,23 @@ if TYPE_CHECKING:
     from slimnet.data.image_spec import ImageSpec
 
 LAYOUTS = ("nhwc", "nchw")
-KINDS = {".pt2": "pt2", ".xml": "openvino"}
-"""The kinds of files by the ends of their names; others are ONNX."""
+KINDS = {".onnx": "onnx", ".pt2": "pt2", ".xml": "openvino", ".param": "ncnn"}
+"""The kinds of files by the ends of their names."""
 
 
 @dataclass(frozen=True)
 class ExportForm:
-    """The operator set, and how the file takes its inputs, as given on the command line."""
+    """The format, the operator set, and how the file takes its inputs, as given on the command line."""
 
+    file_format: str | None
     opset: int | None
     with_preprocessing: bool
     layout: str | None
     dynamic_size: bool
 
     def kind(self, out: str) -> str:
-        """The kind of the file at a path: onnx, pt2 or openvino."""
-        return KINDS.get(Path(out).suffix, "onnx")
+        """The kind of the file at a path: that of --format, or by the end of its name; ONNX if that says nothing."""
+        return self.file_format or KINDS.get(Path(out).suffix, "onnx")
 
     def check(self, out: str) -> None:
         """Refuse options that do not belong together, or to the kind of file.
@@ -39,7 +40,15 @@ class ExportForm:
         Raises:
             click.UsageError: naming them.
         """
-        if self.opset is not None and self.kind(out) != "onnx":
+        kind = self.kind(out)
+        if KINDS.get(Path(out).suffix, kind) != kind:
+            ending = next(ending for ending, name in KINDS.items() if name == kind)
+            raise click.UsageError(f"{out} would not be taken for {kind} by its name; let it end in {ending}")
+        if kind == "ncnn" and (self.with_preprocessing or self.dynamic_size):
+            raise click.UsageError(
+                "ncnn's network takes float32 of one size; leave --with-preprocessing and --dynamic-size out"
+            )
+        if self.opset is not None and kind != "onnx":
             raise click.UsageError("--opset is for ONNX files; leave it out, or name a file that ends in .onnx")
         if self.layout is not None and not self.with_preprocessing:
             raise click.UsageError("--layout is that of the bytes of --with-preprocessing; give that too")
@@ -67,6 +76,12 @@ class ExportForm:
 
 
 OPTIONS = (
+    click.option(
+        "--format",
+        "file_format",
+        type=click.Choice(tuple(KINDS.values()), case_sensitive=False),
+        help="The format of the file.  [default: by the end of its name, otherwise onnx]",
+    ),
     click.option("--opset", type=int, help="The ONNX operator set.  [default: what torch writes by itself]"),
     click.option(
         "--with-preprocessing",

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import shape_inference
 from torch import nn
 
 from slimnet.counting import count_network
-from slimnet.errors import UsageError
+from slimnet.export.onnx_file import read_onnx
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.storage.field_types import Count
-from slimnet.storage.files import open_file
 
 LAYER_OPERATORS = {"Conv": "conv", "ConvTranspose": "conv", "Gemm": "linear", "MatMul": "linear"}
 """The ONNX operators that are counted, with the kind of layer."""
@@ -65,24 +63,6 @@ def count_onnx(name: str, path: Path, files: Mapping[str, Path]) -> Counts:
     """Count an ONNX graph; its parameters are the weights that it stores, as floating-point numbers or quantised."""
     stored = _stored(read_onnx(path).graph)
     return Counts(name, stored, onnx_macs(path), file_bytes(files), counted_by="the shapes of the ONNX graph")
-
-
-def read_onnx(path: Path) -> onnx.ModelProto:
-    """Read an ONNX model.
-
-    Raises:
-        UsageError: the file is missing, or is not an ONNX model.
-    """
-    try:
-        with open_file(path):
-            model = onnx.load(path)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (DecodeError, onnx.checker.ValidationError) as error:
-        raise UsageError(f"{path} is not an ONNX model; pass a file that slimnet export wrote") from error
-    if not model.graph.node:
-        raise UsageError(f"{path} is an ONNX model that computes nothing; pass a file that slimnet export wrote")
-    return model
 
 
 def onnx_input_shape(path: Path) -> tuple[int, ...] | None:

@@ -13,9 +13,9 @@ from torch import nn
 import slimnet
 from slimnet.benchmark import Contender, Settings, cells
 from slimnet.benchmark.contender import Cell
-from slimnet.benchmark.runtimes import ncnn_network
 from slimnet.benchmark.runtimes.ncnn import Ncnn, NcnnClassifier
 from slimnet.errors import UsageError
+from slimnet.export import ncnn_model
 from slimnet.modules.example_inputs import Inputs
 from slimnet.torch_state.process import DENORMAL
 
@@ -81,7 +81,7 @@ def test_a_layer_that_it_has_not_is_named(odd):
     contender = Contender("odd", onnx=odd)
     objection = Ncnn().objection(contender)
     assert objection is not None
-    assert "ncnn has no Tensor.slice, which " in objection
+    assert "odd.onnx: ncnn has no Tensor.slice, which it needs; leave ncnn out" in objection
     with pytest.raises(UsageError, match=r"ncnn has no Tensor\.slice"):
         cells([contender, contender], Settings((1,), 1, 0.01, runtimes=("ncnn",)))
 
@@ -90,16 +90,16 @@ def test_what_pnnx_does_not_convert_is_said_in_one_line(path, tmp_path, monkeypa
     program = tmp_path / "pnnx"
     program.write_text("#!/bin/sh\necho first >&2\necho it is broken >&2\nexit 3\n", encoding="utf-8")
     program.chmod(0o755)
-    monkeypatch.setattr(ncnn_network, "converter", lambda: program)
-    with pytest.raises(UsageError, match=r"pnnx does not convert .*: it is broken; leave ncnn out"):
-        ncnn_network.convert(path, [(3, 8, 8)])
+    monkeypatch.setattr(ncnn_model, "converter", lambda: program)
+    with pytest.raises(UsageError, match=r"net\.onnx: pnnx does not convert it: it is broken; leave ncnn out"):
+        ncnn_model.convert(path, [(3, 8, 8)])
 
 
 def test_where_it_is_not_installed_it_says_so(monkeypatch):
     with monkeypatch.context() as changed:
         changed.setitem(sys.modules, "ncnn", None)
         assert Ncnn().obstacle("cpu") == "ncnn is not installed; pip install 'slimnet[ncnn]'"
-    monkeypatch.setattr(ncnn_network, "converter", lambda: None)
+    monkeypatch.setattr(ncnn_model, "converter", lambda: None)
     assert "needs pnnx" in str(Ncnn().obstacle("cpu"))
     assert "not on cuda" in str(Ncnn().obstacle("cuda"))
 

@@ -30,6 +30,7 @@ PUBLIC = [
     "build",
     "certify",
     "export_int8",
+    "export_ncnn",
     "export_onnx",
     "export_openvino",
     "export_pt2",

@@ -13,10 +13,10 @@ import slimnet_cli
 from bundles import FILES, MANIFEST
 
 import slimnet
-from slimnet.benchmark.counts import read_onnx
 from slimnet.benchmark.runtimes.onnxruntime_session import onnx_session
 from slimnet.data import load_data
 from slimnet.errors import ExportError
+from slimnet.export.onnx_file import read_onnx
 from slimnet.export.onnx_runner import OnnxRunner
 from slimnet.export.pt2.runner import ProgramRunner
 from slimnet.reproduction.results import read as read_result

@@ -8,10 +8,10 @@ from torch import nn
 
 from slimnet.benchmark.contender import Cell, Contender
 from slimnet.benchmark.counts import onnx_input_shape
-from slimnet.benchmark.runtimes.ncnn_network import arrays_of, convert, load_ncnn, network_for
 from slimnet.benchmark.runtimes.runtime import Runtime, obstacle_on_cpu, shapes_of
 from slimnet.benchmark.turns import Run
 from slimnet.errors import UsageError
+from slimnet.export.ncnn_model import arrays_of, convert, load_ncnn, network_for
 from slimnet.modules.example_inputs import Inputs
 from slimnet.version import NOT_INSTALLED, installed_version
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import onnx
 
-from slimnet.benchmark.counts import LAYER_OPERATORS, QDQ, onnx_node_macs, read_onnx
+from slimnet.benchmark.counts import LAYER_OPERATORS, QDQ, onnx_node_macs
 from slimnet.benchmark.profile import OTHER
 from slimnet.benchmark.runtimes.layer_timer import Forward, Key, LayerTimer
 from slimnet.benchmark.runtimes.onnxruntime_session import feeds_of, onnx_session
+from slimnet.export.onnx_file import read_onnx
 from slimnet.modules.example_inputs import Inputs
 
 NODE_EVENT, RUN_EVENT = "_kernel_time", "model_run"

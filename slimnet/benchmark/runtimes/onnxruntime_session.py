@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime
 import torch
 
-from slimnet.benchmark.counts import read_onnx
 from slimnet.errors import UsageError, reason
+from slimnet.export.onnx_file import read_onnx
 from slimnet.modules.example_inputs import Inputs
 from slimnet.storage.files import open_file
 

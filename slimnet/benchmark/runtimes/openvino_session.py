@@ -4,8 +4,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from slimnet.benchmark.counts import read_onnx
 from slimnet.errors import UsageError
+from slimnet.export.onnx_file import read_onnx
 from slimnet.export.openvino_model import arrays_of, check_shapes, compiled, core, load_openvino, said
 from slimnet.modules.example_inputs import Inputs
 

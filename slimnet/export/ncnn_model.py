@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from slimnet.benchmark.counts import read_onnx
-from slimnet.errors import UsageError, whole_reason
+from slimnet.errors import ExportError, UsageError, whole_reason
+from slimnet.export.onnx_file import read_onnx
 from slimnet.modules.example_inputs import Inputs
 
 INSTALL = "pip install 'slimnet[ncnn]'"
@@ -100,6 +100,18 @@ def network_for(path: Path, shapes: Sequence[Shape], threads: int) -> Converted:
         UsageError: it is no ONNX file, pnnx does not convert it, or it has an operator that ncnn has not.
     """
     graph, weights = convert(path, shapes)
+    try:
+        return loaded(graph, weights, shapes, threads)
+    except ExportError as error:
+        raise UsageError(f"{path}: {error}; leave ncnn out") from error
+
+
+def loaded(graph: str, weights: bytes, shapes: Sequence[Shape], threads: int) -> Converted:
+    """A converted network for a number of threads.
+
+    Raises:
+        ExportError: ncnn does not load it.
+    """
     ncnn = load_ncnn()
     network = ncnn.Net()
     for setting in ("use_fp16_storage", "use_fp16_arithmetic", "use_fp16_packed", "use_bf16_storage"):
@@ -110,7 +122,7 @@ def network_for(path: Path, shapes: Sequence[Shape], threads: int) -> Converted:
             (Path(folder) / name).write_bytes(content)
         codes = [network.load_param(f"{folder}/{GRAPH}"), network.load_model(f"{folder}/{WEIGHTS}")]
     if any(codes):
-        raise UsageError(f"ncnn does not load {path}; leave ncnn out")
+        raise ExportError("ncnn does not load the converted network")
     return Converted(network, shapes)
 
 
@@ -122,11 +134,23 @@ def convert(path: Path, shapes: Sequence[Shape]) -> tuple[str, bytes]:
     """
     read_onnx(path)
     status = path.stat()
-    return _convert(path, tuple(shapes), (status.st_ino, status.st_mtime_ns, status.st_size))
+    try:
+        return _convert(path, tuple(shapes), (status.st_ino, status.st_mtime_ns, status.st_size))
+    except ExportError as error:
+        raise UsageError(f"{path}: {error}; leave ncnn out") from error
 
 
 @functools.lru_cache(maxsize=4)
 def _convert(path: Path, shapes: tuple[Shape, ...], _version: tuple[int, int, int]) -> tuple[str, bytes]:
+    return converted(path, shapes)
+
+
+def converted(path: Path, shapes: Sequence[Shape]) -> tuple[str, bytes]:
+    """The graph and the weights of an ONNX file for ncnn.
+
+    Raises:
+        ExportError: pnnx does not convert it, or it has an operator that ncnn has not.
+    """
     load_ncnn()
     with tempfile.TemporaryDirectory(prefix="slimnet-pnnx-") as folder:
         here = Path(folder)
@@ -137,13 +161,13 @@ def _convert(path: Path, shapes: tuple[Shape, ...], _version: tuple[int, int, in
         try:
             ended = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=LONGEST, check=False)
         except subprocess.TimeoutExpired as error:
-            raise UsageError(f"pnnx does not convert {path} within {LONGEST} s; leave ncnn out") from error
+            raise ExportError(f"pnnx does not convert it within {LONGEST} s") from error
         if ended.returncode or not (here / GRAPH).is_file():
             last = (ended.stderr or ended.stdout).strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
-            raise UsageError(f"pnnx does not convert {path}: {last[0]}; leave ncnn out")
+            raise ExportError(f"pnnx does not convert it: {last[0]}")
         graph, weights = (here / GRAPH).read_text(encoding="utf-8"), (here / WEIGHTS).read_bytes()
     if missing := unknown_layers(graph):
-        raise UsageError(f"ncnn has no {', '.join(missing)}, which {path} needs; leave ncnn out")
+        raise ExportError(f"ncnn has no {', '.join(missing)}, which it needs")
     return graph, weights
 
 
