@@ -15,6 +15,8 @@ from slimnet_cli.options.paths import existing, existing_bundle
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.output import terminal
 from slimnet_cli.output.next_step import show_next
+from slimnet_cli.output.phases import Phase, progress_of
+from slimnet_cli.output.slimming_phases import FOR_EACH_IMAGE
 
 if TYPE_CHECKING:
     from slimnet import Certificate, Verification
@@ -48,7 +50,7 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
     Exits with 1 if anything differs. A bundle whose network was trained after its certificate
     was measured is complete, but not certified: this is reported, and "certified" is false with --json.
     """
-    from slimnet.bundle.bundle import read_blueprint, verify_bundle
+    from slimnet.bundle.bundle import COMPARING, MEASURING, READING, read_blueprint, verify_bundle
     from slimnet.data import Batches
 
     if data.source is not None and dense is None:
@@ -56,12 +58,15 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
     # Reading it hashes every file of the bundle, as `verify_bundle` does again.
     blueprint = None if dense is None else read_blueprint(bundle)
     images = (data if blueprint is None else data.trained_on(blueprint.images)).load()
-    with terminal.working("Verifying") as say:
+    again = [Phase(MEASURING, weight=1.0 + FOR_EACH_IMAGE * (len(images.x_test) if images else 0))]
+    phases = [Phase(READING), Phase(COMPARING, weight=3.0), *(again if dense is not None else [])]
+    with progress_of("Verifying", phases) as progress:
         trained = None
         if dense is not None and blueprint is not None:
             trained = network.or_else(blueprint.architecture).load(dense)
-        loader = Batches(images, progress=terminal.counting(say, "certificate")) if images else None
-        result = verify_bundle(bundle, network.fresh(), dense=trained, loader=loader, trust=network.trust)
+        loader = Batches(images, progress=progress.counting(MEASURING)) if images else None
+        fresh = network.fresh()
+        result = verify_bundle(bundle, fresh, dense=trained, loader=loader, trust=network.trust, progress=progress.step)
     if as_json:
         terminal.emit(document(result))
     else:

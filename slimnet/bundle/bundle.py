@@ -42,6 +42,10 @@ from slimnet.torch_state.random_state import random_numbers_kept
 SAVING = WRITING, EXPORTING, COMPARING = "writing weights and plan", "exporting", "comparing all forms"
 """The steps of `save`."""
 
+READING, MEASURING = "reading the bundle", "measuring the certificate again"
+VERIFYING = READING, COMPARING, MEASURING
+"""The steps of `verify_bundle`; the last one only with the dense network."""
+
 DENSE_AT_LEAST, DENSE_TO_SLIM = 1 << 26, 256
 """The elements that the dense network of an untrusted bundle may have: in all, or for each element of its weights."""
 
@@ -200,31 +204,34 @@ def verify_bundle(
     dense: nn.Module | None = None,
     loader: Iterable[Any] | None = None,
     trust: bool = False,
+    progress: StepCallback | None = None,
 ) -> Verification:
     """Check a bundle on this machine: every file's hash, and that all forms of the network agree.
 
     `model` and `trust` are as for `load`; of a network that cannot be built, the other two forms are checked. `dense`
     is the trained network from which the bundle was made: with it the certificate is measured again, on `loader` or on
-    random inputs of the recorded shapes.
+    random inputs of the recorded shapes. `progress` is as for `slim`.
 
     Raises:
         BundleError: the folder is no bundle, or a file was changed.
         ExportError: the forms do not agree.
         CertificateError, PlanError: the outputs of `dense` differ, or it is another network.
     """
-    place = Path(folder)
-    manifest = read_manifest(place)
-    blueprint, certificate = Blueprint.read(place / PLAN), read_certificate(place)
-    if not blueprint.plan.digest == certificate.plan_digest == manifest.plan_digest:
-        raise ChangedBundleError(f"{place}: plan and certificate are of different networks; save the bundle again")
-    projections = read_projections(place, blueprint.plan, certificate) if manifest.lists(PROJECTIONS) else None
+    place, steps = Path(folder), Steps(len(VERIFYING) - (dense is None), progress)
+    with steps.step(0, READING):
+        manifest = read_manifest(place)
+        blueprint, certificate = Blueprint.read(place / PLAN), read_certificate(place)
+        if not blueprint.plan.digest == certificate.plan_digest == manifest.plan_digest:
+            raise ChangedBundleError(f"{place}: plan and certificate are of different networks; save the bundle again")
+        projections = read_projections(place, blueprint.plan, certificate) if manifest.lists(PROJECTIONS) else None
+        slim = verifiable_module(blueprint, place, model or dense, trust=trust)
     inputs = random_inputs(blueprint.inputs, seed=0)
-    slim = verifiable_module(blueprint, place, model or dense, trust=trust)
     for each in sizes(inputs.to(torch.device("meta")), blueprint, place):
         check_activations(slim, each, max(BATCHES), str(place))
     compared = sizes(inputs, blueprint, place)
-    found = forms(place, slim)
-    agreement = joined([compare(found, each, place) for each in compared])
+    with steps.step(1, COMPARING):
+        found = forms(place, slim)
+        agreement = joined([compare(found, each, place) for each in compared])
     reference, shapes = next(iter(found)), agreement.only_shapes
     checked = Verification(str(place), reference, agreement.differences, BATCHES, certificate, None, shapes)
     checked = replace(checked, projections=projections, images=blueprint.images, sizes=image_sizes(compared))
@@ -233,8 +240,10 @@ def verify_bundle(
     if certificate.reference != DENSE:
         raise UsageError(f"{place} is proven against {certificate.reference}, so verify it without the dense one")
     assert slim is not None, "it was built from the dense network"
-    samples = inputs if loader is None else batches_once(loader)
-    measured = certify(dense, slim.to(device_of(dense)), blueprint.plan, samples, tolerance=certificate.tolerance)
+    samples = inputs if loader is None else steps.counted(batches_once(loader), 2, MEASURING)
+    with steps.step(2, MEASURING):
+        placed = slim.to(device_of(dense))
+        measured = certify(dense, placed, blueprint.plan, samples, tolerance=certificate.tolerance)
     other = measured.reference_weights != certificate.reference_weights
     if not measured.holds:
         since = ", for it was trained since its certificate was measured" if certificate.trained_since else ""

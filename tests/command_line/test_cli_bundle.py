@@ -142,8 +142,14 @@ def test_verify_says_that_a_bundle_is_sound(slimmed, capsys):
     assert found["measured"] is None
 
 
-def test_verify_measures_again_where_it_is_given_the_checkpoint(slimmed, checkpoint, tmp_path, capsys):
-    found = document(["verify", str(slimmed), "--dense", str(checkpoint)], capsys)
+def test_verify_measures_again_where_it_is_given_the_checkpoint(slimmed, checkpoint, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patience:
+        patience.setattr(phases, "FIRST_LINE", 0.0)
+        assert slimnet_cli.run(["verify", str(slimmed), "--dense", str(checkpoint), "--json"]) == 0
+    said, shown = capsys.readouterr()
+    lines = [line.rpartition(", ")[2] for line in shown.splitlines() if line.startswith("Verifying: ")]
+    assert list(dict.fromkeys(lines)) == list(bundle.VERIFYING)
+    found = json.loads(said)
     assert found["measured"]["holds"] is True
     other = tmp_path / "other.pt"
     torch.save(basic_net(seed=1).state_dict(), other)

@@ -92,3 +92,15 @@ def test_without_a_callback_nothing_is_called():
     with Steps(1).step(0, "work"):
         pass
     assert list(Steps(1).counted([1, 2], 0, "work")) == [1, 2]
+
+
+def test_verification_reports_its_steps_and_measures_again_only_with_the_dense_network(dense, tmp_path):
+    reading, comparing, again = "reading the bundle", "comparing all forms", "measuring the certificate again"
+    folder = slimnet.save(slimnet.slim(dense, IMAGES), tmp_path / "slim")
+    told = []
+    slimnet.verify_bundle(folder, progress=lambda *step: told.append(step))
+    assert told == [(0, 2, reading), (1, 2, reading), (1, 2, comparing), (2, 2, comparing)]
+    told.clear()
+    loader = [torch.randn(2, 1, 8, 8)]
+    slimnet.verify_bundle(folder, dense=dense, loader=loader, progress=lambda *step: told.append(step))
+    assert told[-3:] == [(2, 3, again), (2, 3, f"{again}, batch 1"), (3, 3, again)]
