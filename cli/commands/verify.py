@@ -11,9 +11,9 @@ import click
 from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import existing, existing_bundle
+from slimnet_cli.options.paths import existing, existing_bundle_or_file
 from slimnet_cli.options.shared import architecture_option, json_option
-from slimnet_cli.output import terminal
+from slimnet_cli.output import int8_table, terminal
 from slimnet_cli.output.next_step import show_next
 from slimnet_cli.output.phases import Phase, progress_of
 from slimnet_cli.output.slimming_phases import FOR_EACH_IMAGE
@@ -26,11 +26,12 @@ Examples:
   slimnet verify slim/
   slimnet verify slim/ --dense net.pt --data digits
   slimnet verify slim/ --json
+  slimnet verify net.int8.onnx --data cifar10
 """
 
 
 @click.command(epilog=EXAMPLES, short_help="Check a bundle again on this machine.")
-@click.argument("bundle", metavar="BUNDLE", callback=existing_bundle)
+@click.argument("bundle", metavar="BUNDLE|F.onnx", callback=existing_bundle_or_file)
 @click.option(
     "--dense",
     metavar="CKPT",
@@ -49,7 +50,13 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
     or on random inputs. What a training with --shrink set to zero is checked against plan and weights.
     Exits with 1 if anything differs. A bundle whose network was trained after its certificate
     was measured is complete, but not certified: this is reported, and "certified" is false with --json.
+
+    F.onnx is a file of export --int8, with its certificate beside it: its hash is checked, and its accuracy measured
+    again on the test images of --data.
     """
+    if bundle.endswith(".onnx") and Path(bundle).is_file():
+        _verify_file(bundle, dense, data, as_json)
+        return
     from slimnet.bundle.bundle import COMPARING, MEASURING, READING, read_blueprint, verify_bundle
     from slimnet.data import Batches
 
@@ -72,6 +79,28 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
     else:
         terminal.result().print(str(result), soft_wrap=True)
         show_next("export", bundle, "-o", f"{Path(bundle).resolve().name}.onnx")
+
+
+def _verify_file(file: str, dense: str | None, data: Labelled, as_json: bool) -> None:
+    """Check a file in int8."""
+    if dense is not None:
+        raise click.UsageError(
+            "--dense is for bundles; the certificate of a file in int8 holds the dense network itself"
+        )
+    if data.source is None:
+        raise click.UsageError("a file in int8 is measured again on test images; name them with --data")
+    from slimnet.export.int8.verify import verify_int8
+
+    images = data.load()
+    assert images is not None, "they were named"
+    with terminal.working("Verifying") as say:
+        result = verify_int8(file, images, progress=lambda _, __, doing: say(doing))
+    if as_json:
+        terminal.emit(dataclasses.asdict(result) | {"holds": result.holds})
+        return
+    terminal.result().print(int8_table.table(result.certificate))
+    terminal.result().print("\n" + "\n".join([*int8_table.lines(result.certificate), str(result)]), soft_wrap=True)
+    show_next("benchmark", "DENSE.onnx", file)
 
 
 def document(result: Verification) -> dict[str, Any]:

@@ -66,6 +66,15 @@ def existing_bundle(_: click.Context, __: click.Parameter, path: str) -> str:
     return path
 
 
+def existing_bundle_or_file(context: click.Context, parameter: click.Parameter, path: str) -> str:
+    """Refuse what is neither a bundle by the look of it nor the path of an ONNX file.
+
+    Raises:
+        BundleError: naming it.
+    """
+    return path if path.endswith(".onnx") and os.path.isfile(path) else existing_bundle(context, parameter, path)
+
+
 def existing_images(_: click.Context, __: click.Parameter, source: str | None) -> str | None:
     """Refuse a file of images that is not there; other names of data are known to the library alone.
 

@@ -65,6 +65,11 @@ def test_a_bundle_in_int8_with_all_four_networks(place, tmp_path, capsys):
     session = onnxruntime.InferenceSession(out)
     assert session.run(None, {"images": np.zeros((2, *SHAPE[1:], 1), np.uint8)})[0].shape == (2, 3)
 
+    assert slimnet_cli.run(["verify", str(out), "--data", str(place / "data.npz")]) == 0
+    assert "is the file of its certificate; its accuracy on 20 test images" in capsys.readouterr().out
+    assert slimnet_cli.run(["verify", str(out)]) == 2
+    assert "name them with --data" in capsys.readouterr().err
+
     assert f"{out} exists; name another file, or replace it with --force" in refused(capsys, *given)
     before = out.read_bytes()
     assert run(*given, "--force", "--certificate-images", 7, "--json", "--dense", _other(tmp_path)) == 0

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from torch import nn
 import slimnet
 from slimnet.accuracy import Accuracy
 from slimnet.data import ImageData, load_data
+from slimnet.data.image_spec import ImageSpec
 from slimnet.errors import DataError, ExportError, UsageError
 from slimnet.export.int8.certificate import Int8Certificate
 from slimnet.export.int8.export import export_int8
+from slimnet.export.int8.verify import verify_int8
 from slimnet.modules.digest import weights_digest
 from slimnet.storage.files import sha256_of
 
@@ -166,6 +169,35 @@ def test_the_certificate_holds_all_four_on_the_test_images(digits, tmp_path):
     }
     assert given[0] == (0, 5)
     assert given[-1] == (5, 5)
+
+
+def test_a_file_is_verified_against_its_certificate(digits, tmp_path):
+    """Other bytes, another certificate and other data are refused; the right ones give the same accuracy again."""
+    network, data = digits
+    path, beside = tmp_path / "net.int8.onnx", tmp_path / "net.int8.json"
+    # The data is given as it was loaded, and the file knows that pixels are in 0..1.
+    spec = ImageSpec((0.0,), (1.0,), (16, 16))
+    few = data.with_fewer_tests(100)
+    export_int8(network, data.normalise(data.x_test[:2]), path, few, images=spec)
+    found = verify_int8(path, data)
+    assert found.holds
+    assert found.measured == found.certificate.file.accuracy
+    assert found.measured.n == 100
+    assert "is the file of its certificate" in str(found)
+    text = beside.read_text()
+    assert "has 50 test images" in refusal(DataError, verify_int8, path, data.with_fewer_tests(50))
+    upside_down = replace(data, x_test=255 - data.x_test)
+    assert "they differ" in refusal(ExportError, verify_int8, path, upside_down)
+    beside.write_text(text.replace(found.certificate.file.sha256, "0" * 64))
+    assert "its SHA-256 differs" in refusal(ExportError, verify_int8, path, data)
+    beside.write_text(text.replace('"n": 100', '"n": "many"'))
+    assert "export the network again with --int8" in refusal(ExportError, verify_int8, path, data)
+    beside.unlink()
+    assert "net.int8.json: cannot be read" in refusal(ExportError, verify_int8, path, data)
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    assert "does not say how images become its inputs" in refusal(ExportError, verify_int8, path, data)
 
 
 def test_bytes_are_normalised_in_float32(tmp_path):
