@@ -65,7 +65,8 @@ def inspect(
 ) -> None:
     """Show every layer's dead and removable channels, the reasons for keeping the others, and a histogram of γ.
 
-    The totals are those of the network as it is, and its parameters and MACs if it were slimmed.
+    The totals are those of the network as it is, and its parameters and MACs if it were slimmed with --round none: the
+    default of slimnet slim keeps the removable channels whose removal brings no time.
 
     CKPT is a checkpoint, which needs --arch; the folder of a RUN and a BUNDLE know their network.
 
@@ -147,7 +148,7 @@ def _show(inspection: Inspection, counts: NetworkCounts, threshold: float | None
     slimmed = ", ".join(
         f"{name} {amount(before)} → {amount(after)} ({change(before, after)})" for name, before, after in sizes
     )
-    console.print(f"inputs of {inspection.inputs}; if slimmed: {slimmed}", soft_wrap=True)
+    console.print(f"inputs of {inspection.inputs}; if slimmed: {slimmed} with --round none", soft_wrap=True)
     console.print(counted(counts, plan.macs_before), style="dim", soft_wrap=True)
 
 

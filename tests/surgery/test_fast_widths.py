@@ -9,7 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_prices import blocks_of, made_up
-from test_width_rounding import conv, plain
+from masking import THRESHOLD, difference, masked, outputs
+from networks import BETAS, RATES, RECIPES, build, images
+from test_properties import EXACT, check_counts, check_round_trip, quickly
+from test_width_rounding import LOOSE, conv, follows, plain
 from torch import nn
 from wiring import chain, norm, planes, reasons, slim, widths, wired
 
@@ -202,6 +205,22 @@ def test_grouped_convolutions_and_splits_stay_exact_with_fast_widths():
         slimmed = slim(model, planes(), round_to=fast(blocks_of(size, 3.0)))
         assert max(widths(slimmed.model)) <= 16
         assert "equal parts" not in reasons(slimmed)
+
+
+@settings(quickly, max_examples=4)
+@given(recipe=RECIPES, rate=RATES, beta=BETAS, size=st.sampled_from([4, 8, 16]))
+def test_drawn_networks_with_fast_widths_compute_the_same(recipe, rate, beta, size):
+    """Exact, never wider than dense, and no more is removed than with exact widths."""
+    dense = build(recipe, rate, beta)
+    rounded = slimnet.slim(dense, images(recipe), THRESHOLD, round_to=fast(blocks_of(size, 3.0)), tolerance=LOOSE)
+    fresh = images(recipe, batch=2, seed=7)
+    assert difference(outputs(masked(dense, rounded.plan), fresh), outputs(rounded.model, fresh)) < EXACT
+    check_counts(rounded, recipe)
+    check_round_trip(dense, rounded)
+    assert all(layer.channels_after <= layer.channels_before for layer in rounded.plan.layers)
+    exact = slimnet.slim(dense, images(recipe), THRESHOLD, tolerance=LOOSE)
+    if follows(exact) and not exact.plan.groups:
+        assert rounded.plan.removed_channels <= exact.plan.removed_channels
 
 
 def test_the_library_removes_every_removable_channel_unless_told_otherwise():
