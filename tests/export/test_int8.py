@@ -194,6 +194,9 @@ def test_a_file_is_verified_against_its_certificate(digits, tmp_path):
     assert "export the network again with --int8" in refusal(ExportError, verify_int8, path, data)
     beside.unlink()
     assert "net.int8.json: cannot be read" in refusal(ExportError, verify_int8, path, data)
+    elsewhere = tmp_path / "elsewhere.onnx"
+    onnx.save(onnx.load(path), elsewhere, save_as_external_data=True, location="weights", size_threshold=0)
+    assert "are in another file" in refusal(ExportError, verify_int8, elsewhere, data)
     model = onnx.load(path)
     del model.metadata_props[:]
     onnx.save(model, path)

@@ -10,7 +10,7 @@ from slimnet.data.image_spec import ImageSpec
 from slimnet.errors import DataError, ExportError
 from slimnet.export.form import Form
 from slimnet.export.int8.certificate import Int8Certificate, Int8File, Measurement
-from slimnet.export.onnx_file import read_onnx
+from slimnet.export.onnx_runner import OnnxRunner
 from slimnet.steps import StepCallback, Steps
 from slimnet.storage.files import sha256_of
 
@@ -46,10 +46,9 @@ def verify_int8(path: str | Path, data: ImageData, *, progress: StepCallback | N
     The images are those of the certificate, normalised as the file itself says.
 
     Raises:
-        ExportError: the certificate is missing, is none or is that of another file, the file does not say how images
-            become its inputs, or its accuracy is not the certified one.
+        ExportError: it is no ONNX file that onnxruntime runs, the certificate is missing, is none or is that of another
+            file, the file does not say how images become its inputs, or its accuracy is not the certified one.
         DataError: the data is not that of the certificate.
-        UsageError: the file is no ONNX file.
     """
     file, again = Path(path), "export the network again with --int8"
     form = stated_form(file)
@@ -81,10 +80,10 @@ def stated_form(path: Path) -> Form:
     """How a file takes images, by its metadata.
 
     Raises:
-        ExportError: it does not say so.
-        UsageError: it is no ONNX file.
+        ExportError: it does not say so, or is no ONNX file that onnxruntime runs.
     """
-    about = {entry.key: entry.value for entry in read_onnx(path).metadata_props}
+    # Not by onnx, which would open other files that this one names.
+    about = OnnxRunner(path).session.get_modelmeta().custom_metadata_map
     try:
         if about["image_dtype"] == "uint8":
             return Form(preprocessing="nhwc" if about["image_layout"] == "NHWC" else "nchw")
