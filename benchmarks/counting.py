@@ -89,10 +89,11 @@ def products(found: NetworkCounts) -> dict[str, int]:
 
 
 def torchvision_networks() -> list[str]:
-    """The classification networks of torchvision that are small enough."""
+    """The classification networks of torchvision that are small enough, and one with torch's fused attention."""
     models = torchvision().models
     names = models.list_models(module=models)
-    return [name for name in names if models.get_model_weights(name).DEFAULT.meta["num_params"] <= LARGEST]
+    small = [name for name in names if models.get_model_weights(name).DEFAULT.meta["num_params"] <= LARGEST]
+    return [*small, "vit_b_16"]
 
 
 def rows() -> list[Row]:

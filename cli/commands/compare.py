@@ -30,6 +30,7 @@ EXAMPLES = """\b
 Examples:
   slimnet compare net.pt --arch vgg16 --data cifar10 --budget 0.75,0.5 --finetune 2000 -o runs/compared
   slimnet compare resnet56.th --arch resnet56 --data cifar10 --normalise imagenet --budget 0.5
+  slimnet compare net.pt --arch vgg16 --data cifar10 --methods group-l2 --budget 0.5 --engine torch-pruning
   slimnet compare net.pt --arch basicnet --arch-args '{"in_channels": 1}' --data digits --budget 0.1 --json
 """
 
@@ -116,7 +117,10 @@ def _best(results: Results) -> list[str]:
     """The options of `slim` for the method with the lowest error at the largest budget; none without a budget."""
     from slimnet_cli.options.budget import UNITS
 
-    tried = [row for row in results.outcomes if row.budget is not None and row.budget.unit in UNITS]
+    from slimnet.comparison.settings import ENGINE
+
+    ours = [row for row in results.outcomes if row.engine == ENGINE]
+    tried = [row for row in ours if row.budget is not None and row.budget.unit in UNITS]
     if not tried:
         return []
     left = max(row.budget.left for row in tried if row.budget is not None)

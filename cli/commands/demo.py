@@ -66,7 +66,7 @@ def demo(out: Path, as_json: bool) -> None:
     Adam with L2 regularisation trains a narrow network on scikit-learn's digits until filters have died; dead ones are
     removed while it trains, which makes its steps cheaper. The result is slimmed, a certificate shows that the outputs
     do not change, and dense and slim network are timed in interleaved measurements. Finally other methods of choosing
-    channels get the same MACs, and half of them.
+    channels get the same MACs, and half of them, with slimnet's surgery and with torch-pruning's.
     """
     with demo_folder(out) as folder:
         outcome = _play(folder)
@@ -160,7 +160,7 @@ def _compare(dense: nn.Module, slimmed: Slimmed, images: ImageData) -> Results:
 
 
 def contest(slimmed: Slimmed) -> Settings:
-    """Four methods at the MACs of the slim network, and at half of them, with a short fine-tuning."""
+    """Four methods at the MACs of the slim network and at half of them, two by torch-pruning too; with fine-tuning."""
     from slimnet.comparison import Settings
     from slimnet.methods import Budget
     from slimnet.training import DIGITS_DEMO
@@ -170,6 +170,8 @@ def contest(slimmed: Slimmed) -> Settings:
     return Settings(
         methods=("implicit", "li2017", "liu2017", "random"),
         budgets=(Budget("macs", left), Budget("macs", left / 2)),
+        engines=("torch-pruning",),
+        rival_methods=("implicit", "li2017"),
         finetuning=retraining(DIGITS_DEMO.arch, DIGITS_DEMO.data, TUNED_FOR, optimiser="adam", batch_size=32),
         threads=1,
         seconds=0.5,

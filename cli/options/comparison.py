@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.options.groups import in_group
-from slimnet_cli.options.names import METHODS, some_of
+from slimnet_cli.options.names import ENGINES, METHODS, some_of
 from slimnet_cli.options.shared import Command, as_one
 from slimnet_cli.options.tuning import step_options
 
@@ -43,6 +43,13 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
         default="macs",
         show_default=True,
         help="The unit of the budgets.",
+    ),
+    methods(
+        "--engine",
+        "engines",
+        callback=some_of("engine", ENGINES),
+        metavar="NAME,...",
+        help="Let another engine than slimnet remove channels by the same scores as well: torch-pruning.",
     ),
     methods(
         "--sparsify",
@@ -101,6 +108,7 @@ class Contest:
     methods: tuple[str, ...]
     budgets: tuple[float, ...]
     unit: str
+    engines: tuple[str, ...]
     sparsify: int
     l1: float | None
     recalibrate: bool
@@ -135,6 +143,7 @@ class Contest:
         return Settings(
             methods=self.methods,
             budgets=tuple(Budget(self.unit, left) for left in self.budgets),  # type: ignore[arg-type]
+            engines=("slimnet", *self.engines),
             finetuning=self._recipe(arch, source) if self.iterations else None,
             evaluations=self.tests,
             sparsifying=self._sparsifying(arch, source),

@@ -12,6 +12,9 @@ METHODS = (
 )
 """The keys of `slimnet.methods.scores.SCORES`."""
 
+ENGINES = ("slimnet", "torch-pruning")
+"""The values of `slimnet.comparison.settings.ENGINES`."""
+
 CRITERIA = ("gamma", "activation")
 """The keys of `slimnet.planning.dead_channels.CRITERIA`."""
 

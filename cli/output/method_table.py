@@ -10,7 +10,7 @@ from slimnet_cli.output import terminal
 
 if TYPE_CHECKING:
     from slimnet.benchmark import Latency
-    from slimnet.comparison import Outcome, Results
+    from slimnet.comparison import Failure, Outcome, Results
 
 NOTHING = "–"
 
@@ -23,6 +23,7 @@ def show(console: Console, results: Results) -> None:
     headings += ["fine-tuned"] if tuned else []
     headings += [f"{timed.runtime}, batch {timed.batch}"] if timed else []
     rows = [_row(results, outcome, tuned=tuned, timed=timed is not None) for outcome in results.outcomes]
+    rows += [[_failed(failure), *[NOTHING] * (len(headings) - 1)] for failure in results.failures]
     last = len(headings) - (1 if timed else 0)
     console.print(terminal.table(headings, [_dense(results, len(headings)), *rows], right=range(1, last)))
     console.print("\n" + "\n".join(_notes(results, tuned=tuned, timed=timed)), style="dim", soft_wrap=True)
@@ -49,11 +50,15 @@ def _row(results: Results, outcome: Outcome, *, tuned: bool, timed: bool) -> lis
     return row
 
 
+def _failed(failure: Failure) -> Text:
+    return Text(f"{failure.label}, {failure.budget.left:.3g} of the {failure.budget.unit}", style="yellow")
+
+
 def _name(outcome: Outcome) -> Text:
     if outcome.budget is None:
         return Text(f"{outcome.method}, exact", style="bold")
     trained = f" after {outcome.sparsified.iteration:,} iterations of L1" if outcome.sparsified else ""
-    return Text(f"{outcome.method}{trained}, {outcome.budget.left:.3g} of the {outcome.budget.unit}")
+    return Text(f"{outcome.label}{trained}, {outcome.budget.left:.3g} of the {outcome.budget.unit}")
 
 
 def _course(outcome: Outcome) -> str:
@@ -71,6 +76,7 @@ def _notes(results: Results, *, tuned: bool, timed: Latency | None) -> list[str]
         notes.append(
             f"exact: only dead channels were removed; outputs changed by {exact.difference:.1e} of the largest"
         )
+    notes += _of_engines(results)
     if not results.recalibrated:
         notes.append("removed as in the papers: BatchNorm statistics are not re-estimated")
     elif results.refitted:
@@ -94,6 +100,22 @@ def _notes(results: Results, *, tuned: bool, timed: Latency | None) -> list[str]
         runtime = f"{timed.runtime} {where.software.get(timed.runtime, '')}".rstrip()
         notes.append(f"{where.cpu}, {runtime}, interleaved with the dense network; 95 % interval of the ratio")
     return notes
+
+
+def _of_engines(results: Results) -> list[str]:
+    """What another engine than slimnet did, and what it broke."""
+    from slimnet.comparison.settings import ENGINE
+
+    engines = [each.engine for each in results.outcomes] + [each.engine for each in results.failures]
+    rivals = [engine for engine in engines if engine != ENGINE]
+    if not rivals:
+        return []
+    found = [f"{rivals[0]}: the same scores and fine-tuning, its own choice of groups and its own surgery"]
+    broken = [(each.label, each.budget, each.flaw) for each in results.outcomes if each.flaw]
+    broken += [(each.label, each.budget, each.reason) for each in results.failures]
+    for label, budget, reason in broken:
+        found.append(f"{label}{f', {budget.left:.3g} of the {budget.unit}' if budget else ''}: {reason}")
+    return found
 
 
 def _amount(number: float) -> str:

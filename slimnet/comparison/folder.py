@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slimnet.benchmark import Environment
-from slimnet.comparison.outcome import Dense, Outcome
+from slimnet.comparison.outcome import Dense, Failure, Outcome
 from slimnet.comparison.settings import Cell
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.methods import Selection
@@ -34,8 +34,9 @@ class Folder:
     """The files of a comparison.
 
     `comparison.json` holds its conditions, `dense.json` and `dense.onnx` are the dense network, `cells/KEY.json` is a
-    finished row, `results.json` all rows at the end, `networks/KEY.onnx` the slim network as evaluated, and
-    `under_way/KEY` the state from which an unfinished cell resumes.
+    finished row, `cells/KEY.failed.json` the reason why there is none, `results.json` all rows at the end,
+    `networks/KEY.onnx` the slim network as evaluated, and `under_way/KEY` the state from which an unfinished cell
+    resumes.
     """
 
     path: Path
@@ -88,6 +89,19 @@ class Folder:
             return None
         return read_record(Outcome, file, UsageError, advice=AGAIN, others_ignored=True)
 
+    def failure(self, cell: Cell) -> Failure | None:
+        """Why a cell has no row, if that is known."""
+        file = self._failed(cell)
+        return read_record(Failure, file, UsageError, advice=AGAIN) if file.exists() else None
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether a cell has a row, or failed."""
+        return self._row(cell).exists() or self._failed(cell).exists()
+
+    def fail(self, failure: Failure, cell: Cell) -> None:
+        """Write why a cell has no row."""
+        write(self._failed(cell), asdict(failure))
+
     def finish(self, cell: Cell, outcome: Outcome) -> None:
         """Write a cell's row, and delete its intermediate state."""
         write(self._row(cell), outcome.to_dict())
@@ -112,6 +126,9 @@ class Folder:
 
     def _row(self, cell: Cell) -> Path:
         return self._made("cells") / f"{cell.key}.json"
+
+    def _failed(self, cell: Cell) -> Path:
+        return self._made("cells") / f"{cell.key}.failed.json"
 
     def _made(self, *names: str) -> Path:
         path = self.path.joinpath(*names)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from slimnet.benchmark import Environment, Interval, Latency
+from slimnet.comparison.settings import ENGINE, labelled
 from slimnet.errors import UsageError
 from slimnet.methods import Budget
 from slimnet.storage.field_types import Amount, Count, Share
@@ -46,23 +47,33 @@ class Outcome:
         size: its size.
         error: the error after the removal, before any fine-tuning.
         difference: the largest difference of an output, relative to the largest output: without a budget to the dense
-            network, where the threshold causes it; with a budget to the masked network.
+            network, where the threshold causes it; with a budget to the masked network. None if there is none to
+            compare with.
         course: the errors during the fine-tuning, the last one at its end; empty without.
         latency: dense (first) and slim under onnxruntime, interleaved; None if it was not measured.
         seconds: the time of removing, testing, training and measuring, since it was last resumed.
         sparsified: the iterations of training with L1 on γ before its channels were chosen, and the error of the
             dense network after them; None without.
+        engine: what removed the channels.
+        flaw: what is wrong with the network that another engine than slimnet made, in one line; "" if nothing is.
     """
 
     method: str
     budget: Budget | None
     size: Size
     error: Share
-    difference: Amount
+    difference: Amount | None
     course: tuple[Point, ...] = ()
     latency: Latency | None = None
     seconds: Amount = 0.0
     sparsified: Point | None = None
+    engine: str = ENGINE
+    flaw: str = ""
+
+    @property
+    def label(self) -> str:
+        """The method, and the engine if it is not slimnet."""
+        return labelled(self.method, self.engine)
 
     @property
     def last(self) -> Point | None:
@@ -98,6 +109,21 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """An engine that made no network of a method's choice at a budget, and why, in one line."""
+
+    method: str
+    budget: Budget
+    engine: str
+    reason: str
+
+    @property
+    def label(self) -> str:
+        """The method and the engine."""
+        return labelled(self.method, self.engine)
+
+
+@dataclass(frozen=True)
 class Results:
     """The results of a comparison, complete or not.
 
@@ -112,6 +138,7 @@ class Results:
         recalibrated: whether BatchNorm statistics were re-estimated without the removed channels.
         measured_on: the number of training images, without labels, for that; 0 if they were estimated.
         refitted: whether the remaining weights were fitted on these images instead.
+        failures: the networks that another engine than slimnet could not make.
         environment: the environment of the measurements.
     """
 
@@ -126,6 +153,7 @@ class Results:
     recalibrated: bool = True
     measured_on: Count = 0
     refitted: bool = False
+    failures: tuple[Failure, ...] = ()
 
     def left(self, outcome: Outcome) -> float:
         """The MACs of a slim network as a fraction of the dense one's, 0..1."""
@@ -139,6 +167,7 @@ class Results:
             "images": self.images,
             "dense": asdict(self.dense),
             "outcomes": [outcome.to_dict() | {"macs_left": self.left(outcome)} for outcome in self.outcomes],
+            "failures": [asdict(failure) for failure in self.failures],
             "finetuning": json.loads(self.finetuning.to_json()) if self.finetuning else None,
             "sparsifying": json.loads(self.sparsifying.to_json()) if self.sparsifying else None,
             "recalibrated": self.recalibrated,

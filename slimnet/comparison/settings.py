@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slimnet.benchmark import usable_cores
-from slimnet.errors import UsageError
+from slimnet.comparison.rival import UNITS as RIVAL_UNITS
+from slimnet.errors import UsageError, nearest_name
 from slimnet.methods import Budget
 from slimnet.methods.batchnorm_measure import ENOUGH
 from slimnet.methods.scores import named
@@ -15,24 +16,36 @@ from slimnet.training.finetune import EVALUATIONS
 OURS = "implicit"
 """The method that needs no budget: it removes channels that are dead by the threshold, exactly."""
 
+ENGINE, RIVAL = "slimnet", "torch-pruning"
+ENGINES = (ENGINE, RIVAL)
+"""What removes the channels that a method chooses; slimnet always does, others beside it."""
+
 SPARSE = "liu2017"
 """The method whose paper trains with L1 on γ before channels are chosen."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One slim network: a method at a budget, or the exact removal without a budget."""
+    """One slim network: a method at a budget by an engine, or the exact removal without a budget."""
 
     method: str
     budget: Budget | None
+    engine: str = ENGINE
 
     @property
     def key(self) -> str:
         """Its name in a folder."""
-        return f"{self.method}-{self.budget.unit}-{self.budget.left:g}" if self.budget else f"{self.method}-exact"
+        name = self.method if self.engine == ENGINE else f"{self.method}-{self.engine}"
+        return f"{name}-{self.budget.unit}-{self.budget.left:g}" if self.budget else f"{name}-exact"
 
     def __str__(self) -> str:
-        return f"{self.method}, {self.budget.left:g} of the {self.budget.unit}" if self.budget else self.method
+        name = labelled(self.method, self.engine)
+        return f"{name}, {self.budget.left:g} of the {self.budget.unit}" if self.budget else name
+
+
+def labelled(method: str, engine: str) -> str:
+    """The name of a row: the method, and the engine if it is not slimnet."""
+    return method if engine == ENGINE else f"{method} by {engine}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +55,8 @@ class Settings:
     Attributes:
         methods: names in `slimnet.methods.METHODS`; "implicit" also has a row without a budget.
         budgets: the budgets, each for every method.
+        rival_methods: the methods whose choice other engines than slimnet remove as well; all if empty.
+        engines: what removes the chosen channels, names in `ENGINES`; "slimnet" is always one of them.
         finetuning: the recipe of the fine-tuning of each slim network; None without.
         evaluations: the number of tests during fine-tuning.
         sparsifying: the recipe by which a copy of the network is trained with L1 on γ before "liu2017" chooses channels
@@ -62,6 +77,8 @@ class Settings:
 
     methods: tuple[str, ...]
     budgets: tuple[Budget, ...] = ()
+    engines: tuple[str, ...] = (ENGINE,)
+    rival_methods: tuple[str, ...] = ()
     finetuning: Recipe | None = None
     evaluations: int = EVALUATIONS
     sparsifying: Recipe | None = None
@@ -78,6 +95,7 @@ class Settings:
         for method in self.methods:
             named(method)
         check_threshold(self.threshold)
+        self._check_engines()
         if not self.cells():
             raise UsageError(
                 f"{', '.join(self.methods) or 'no method'} without a budget is nothing to compare: "
@@ -93,10 +111,28 @@ class Settings:
                 "must be at least 1, and the seconds at least 0"
             )
 
+    def _check_engines(self) -> None:
+        """Refuse engines that there are not, and what another engine than slimnet cannot do."""
+        for engine in self.engines:
+            if engine not in ENGINES:
+                raise UsageError(f"there is no engine {engine!r}; {nearest_name(engine, ENGINES)}")
+        if RIVAL not in self.engines:
+            return
+        units = sorted({budget.unit for budget in self.budgets} - set(RIVAL_UNITS))
+        if units or not self.budgets:
+            asked = f"not of {units[0]}" if units else "and there is none"
+            raise UsageError(f"{RIVAL} is brought to budgets of {' or '.join(RIVAL_UNITS)}, {asked}; give such budgets")
+
     def cells(self) -> tuple[Cell, ...]:
         """Every slim network, in the order of creation; equal ones once."""
         exact = [Cell(OURS, None)] if OURS in self.methods else []
-        ranked = [Cell(method, budget) for budget in self.budgets for method in self.methods]
+        ranked = [
+            Cell(method, budget, engine)
+            for budget in self.budgets
+            for method in self.methods
+            for engine in dict.fromkeys([ENGINE, *self.engines])
+            if engine == ENGINE or method in (self.rival_methods or self.methods)
+        ]
         return tuple(dict.fromkeys([*exact, *ranked]))
 
     def conditions(self) -> dict[str, Any]:

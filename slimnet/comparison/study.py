@@ -11,17 +11,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from slimnet.benchmark import Contender, Environment, Latency, environment, measure
+from slimnet.benchmark import Contender, Environment, Latency, environment, measure, parameters
 from slimnet.benchmark import Settings as Clock
 from slimnet.benchmark.runtimes.table import DEPLOYED, find_runtime
 from slimnet.comparison.folder import Folder
-from slimnet.comparison.outcome import Dense, Outcome, Results, Size
-from slimnet.comparison.settings import SPARSE, Cell, Settings
+from slimnet.comparison.outcome import Dense, Failure, Outcome, Results, Size
+from slimnet.comparison.rival import RivalError, cut_to_budget, remeasured
+from slimnet.comparison.settings import ENGINE, SPARSE, Cell, Settings
 from slimnet.counting import count_network
 from slimnet.data import ImageData
 from slimnet.errors import UsageError
 from slimnet.export.onnx import export_onnx
-from slimnet.methods import remove_selected, score_channels, select_within_budget
+from slimnet.methods import Ranking, remove_selected, score_channels, select_within_budget
 from slimnet.pipeline import slim
 from slimnet.slimmed import Slimmed
 from slimnet.storage.files import held
@@ -50,6 +51,16 @@ class StudyProgress:
     done: int
     total: int
     doing: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A slim network before any training, as an engine made it; `difference` and `flaw` are those of its `Outcome`."""
+
+    model: nn.Module
+    size: Size
+    difference: float | None
+    flaw: str = ""
 
 
 class Study:
@@ -89,7 +100,7 @@ class Study:
             self._environment = self._begin()
             yield self._now("the dense network")
             self._measure_dense()
-            waiting = [cell for cell in self.cells if self._folder.outcome(cell) is None]
+            waiting = [cell for cell in self.cells if not self._folder.is_done(cell)]
             sparse = [cell for cell in waiting if cell.method == SPARSE and self.settings.sparsifying is not None]
             for cell in waiting:
                 if cell not in sparse:
@@ -114,6 +125,7 @@ class Study:
         if dense is None:
             raise UsageError(f"{self._folder.path} holds no results yet; iterate over the study first")
         found = [self._folder.outcome(cell) for cell in self.cells]
+        failures = [self._folder.failure(cell) for cell in self.cells]
         return Results(
             network=self._name,
             data=self._data.name,
@@ -125,6 +137,7 @@ class Study:
             recalibrated=self.settings.recalibrate,
             measured_on=self.settings.measure_on if self.settings.recalibrate else 0,
             refitted=self.settings.refit,
+            failures=tuple(failure for failure in failures if failure is not None),
             environment=self._environment,
         )
 
@@ -138,7 +151,7 @@ class Study:
         return self._folder.begin(conditions | machine, here)
 
     def _now(self, doing: str) -> StudyProgress:
-        done = sum(self._folder.outcome(cell) is not None for cell in self.cells)
+        done = sum(map(self._folder.is_done, self.cells))
         return StudyProgress(done, len(self.cells), doing)
 
     def _measure_dense(self) -> None:
@@ -180,11 +193,18 @@ class Study:
         return 1 - evaluate(model, self._data).top1
 
     def _choose(self, cell: Cell) -> None:
-        """Choose the channels of a cell by its method, unless they are stored."""
-        if cell.budget is None or self._folder.selection(cell) is not None:
+        """Choose the channels of a cell by its method, unless they are stored; another engine chooses when it cuts."""
+        if cell.budget is None or cell.engine != ENGINE or self._folder.selection(cell) is not None:
             return
+        chosen = select_within_budget(
+            self._network(cell), self._inputs, self._ranking(cell), cell.budget, latency=self._latency_left
+        )
+        self._folder.keep_selection(cell, chosen)
+
+    def _ranking(self, cell: Cell) -> Ranking:
+        """The scores of all channels by a cell's method."""
         batches = itertools.islice(self._data.batches("train", RANKING_BATCH), RANKING_BATCHES)
-        ranking = score_channels(
+        return score_channels(
             cell.method,
             self._network(cell),
             self._inputs,
@@ -192,13 +212,37 @@ class Study:
             seed=self.settings.seed,
             threshold=self.settings.threshold,
         )
-        chosen = select_within_budget(
-            self._network(cell), self._inputs, ranking, cell.budget, latency=self._latency_left
-        )
-        self._folder.keep_selection(cell, chosen)
+
+    def _made(self, cell: Cell) -> Made:
+        """The cell's slim network, before any training.
+
+        Raises:
+            RivalError: another engine made none.
+        """
+        if cell.engine != ENGINE:
+            return self._made_by_rival(cell)
+        slimmed = self._removed(cell)
+        channels = sum(layer.channels_after for layer in slimmed.plan.layers)
+        size = self._size(slimmed.model, channels, slimmed.plan.params_after)
+        return Made(slimmed.model, size, slimmed.certificate.max_rel_difference)
+
+    def _made_by_rival(self, cell: Cell) -> Made:
+        """The network that torch-pruning cuts by the same scores, with BatchNorms measured on the same images."""
+        dense, count = self._folder.dense(), self.settings.measure_on
+        assert dense is not None, "measured first"
+        assert cell.budget is not None, "refused before"
+        cut = cut_to_budget(self._network(cell), self._inputs, self._ranking(cell), cell.budget)
+        channels = dense.size.channels - sum(map(len, cut.removed.values()))
+        size = self._size(cut.model, channels, parameters(cut.model))
+        if self.settings.recalibrate and count:
+            remeasured(cut.model, self._data.sample(count), self._place)
+        return Made(cut.model, size, cut.difference, cut.flaw)
 
     def _removed(self, cell: Cell) -> Slimmed:
-        """The cell's slim network, before any training."""
+        """The network that slimnet makes.
+
+        A network without a budget is the exact one.
+        """
         if cell.budget is None:
             # The table shows whether the threshold's certificate holds; this is no reason to stop.
             return slim(self._model, self._inputs, self.settings.threshold, tolerance=float("inf"))
@@ -218,13 +262,18 @@ class Study:
         """Remove the channels of a cell, test, fine-tune, test, and time; then write the row."""
         start = time.perf_counter()
         yield self._now(f"{cell}: removing channels")
-        slimmed = self._removed(cell)
+        try:
+            made = self._made(cell)
+        except RivalError as failure:
+            assert cell.budget is not None, "refused before"
+            self._folder.fail(Failure(cell.method, cell.budget, cell.engine, str(failure)), cell)
+            return
         yield self._now(f"{cell}: testing")
-        error = self._error(slimmed.model)
-        model = slimmed.model
+        error = self._error(made.model)
+        model = made.model
         course: tuple[Point, ...] = ()
         if self.settings.finetuning is not None:
-            tuning = self._finetuning(cell, slimmed.model)
+            tuning = self._finetuning(cell, made.model)
             for progress in tuning:
                 yield self._now(f"{cell}: fine-tuning {progress.iteration}/{progress.total}, loss {progress.loss:.3f}")
             model, course = tuning.model.eval(), tuple(tuning.course)
@@ -232,15 +281,16 @@ class Study:
         if self.settings.seconds:
             yield self._now(f"{cell}: measuring latency")
             latency = self._latency(model, self._folder.onnx(cell), cell.key)
-        channels = sum(layer.channels_after for layer in slimmed.plan.layers)
         self._folder.finish(
             cell,
             Outcome(
                 method=cell.method,
                 budget=cell.budget,
-                size=self._size(slimmed.model, channels, slimmed.plan.params_after),
+                size=made.size,
                 error=error,
-                difference=slimmed.certificate.max_rel_difference,
+                difference=made.difference,
+                engine=cell.engine,
+                flaw=made.flaw,
                 sparsified=self._sparse[1] if cell.method == SPARSE and self._sparse is not None else None,
                 course=course,
                 latency=latency,

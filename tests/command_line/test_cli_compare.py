@@ -11,7 +11,8 @@ import slimnet_cli
 import torch
 from processes import LONGEST_WAIT
 from slimnet_cli.commands.demo import TUNED_FOR, contest
-from slimnet_cli.options.comparison import names, shares
+from slimnet_cli.options.comparison import shares
+from slimnet_cli.options.names import METHODS, some_of
 
 import slimnet
 from slimnet.comparison import Results
@@ -84,7 +85,7 @@ def test_for_machines_it_is_json_that_the_library_reads_back(checkpoint, tmp_pat
     for row in document["outcomes"]:
         assert set(row) == {
             *("method", "budget", "size", "error", "difference", "sparsified", "course", "latency", "seconds"),
-            *("last", "best", "speedup", "macs_left"),
+            *("last", "best", "speedup", "macs_left", "engine", "flaw"),
         }
     assert {path.name for path in (tmp_path / "out" / "cells").iterdir()} == {
         "implicit-exact.json",
@@ -179,11 +180,12 @@ def test_the_demo_gives_every_method_the_macs_that_are_left_without_dead_channel
         slimmed.certificate.macs_after / slimmed.certificate.macs_before / part for part in (1, 2)
     ]
     assert settings.finetuning.iterations == TUNED_FOR
-    assert len(settings.cells()) == 9
+    assert len(settings.cells()) == 13
+    assert sum(cell.engine == "torch-pruning" for cell in settings.cells()) == 4
 
 
 def test_lists_are_read_once_each():
-    assert names(None, None, "li2017, random,li2017") == ("li2017", "random")
+    assert some_of("method", METHODS)(None, None, "li2017, random,li2017") == ("li2017", "random")
     assert shares(None, None, "0.5,0.25,0.5") == (0.5, 0.25)
 
 
@@ -191,7 +193,7 @@ def test_the_examples_of_the_help_are_commands_that_parse(tmp_path, monkeypatch)
     from slimnet_cli.commands.compare import EXAMPLES, compare
 
     lines = [line.strip() for line in EXAMPLES.splitlines() if line.strip().startswith("slimnet")]
-    assert len(lines) == 3
+    assert len(lines) == 4
     monkeypatch.chdir(tmp_path)
     for name in {shlex.split(line)[2] for line in lines}:
         (tmp_path / name).touch()

@@ -9,6 +9,7 @@ from slimnet_cli.options import names
 from slimnet_cli.options.architectures import BUILTIN
 
 from slimnet.benchmark.runtimes.table import RUNTIMES, runtime_names
+from slimnet.comparison.settings import ENGINES
 from slimnet.methods.scores import SCORES
 from slimnet.models.architecture import BUILTIN_ARCHITECTURES
 from slimnet.planning.dead_channels import CRITERIA
@@ -56,6 +57,7 @@ COMMANDS = {
     "slim a.pt --arch resnet56 -o out --target-latency 0.5 --runtime onnx": "there is no runtime 'onnx'; did you mean ",
     "ladder a.pt --arch resnet56 -o out --method li2018": "there is no method 'li2018'; did you mean li2017?",
     "compare a.pt --arch resnet56 --data digits --methods implicit,li": "there is no method 'li'; ",
+    "compare a.pt --arch resnet56 --data digits --engine tp": "there is no engine 'tp'; ",
     "benchmark a.pt a.pt --arch resnet56 --runtime torch,tensorrt": "there is no runtime 'tensorrt'; ",
     "train --resume none": "none does not exist; check the path",
 }
@@ -64,6 +66,7 @@ COMMANDS = {
 def test_the_names_are_those_of_the_library():
     assert set(BUILTIN) == set(BUILTIN_ARCHITECTURES)
     assert set(names.METHODS) == set(SCORES)
+    assert names.ENGINES == ENGINES
     assert set(names.CRITERIA) == set(CRITERIA)
     assert runtime_names() == names.RUNTIMES
     assert tuple(each.name for each in RUNTIMES if not each.is_variant) == names.DEPLOYABLE

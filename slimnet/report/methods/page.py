@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from slimnet.comparison import Results
-from slimnet.report.methods.text import batchnorm_note, headline, method_drawings, method_rows, sentences, tuning
+from slimnet.report.methods.text import headline, method_drawings, method_rows, removal_note, sentences, tuning
 from slimnet.report.rendering import fill, marked, write_page
 from slimnet.version import installed_version
 
@@ -27,7 +27,7 @@ def render_methods(results: Results) -> str:
         headline=headline(results),
         sentences=sentences(results),
         rows=method_rows(results),
-        batchnorm=batchnorm_note(results),
+        removal=removal_note(results),
         tuning=tuning(results),
         drawings=marked(method_drawings(results)),
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from slimnet.benchmark import Interval
 from slimnet.comparison import Outcome, Results
+from slimnet.comparison.settings import ENGINE
 from slimnet.report import formatting
 from slimnet.report.drawing.tradeoff import Mark, milliseconds, per_cent, tradeoff
 
@@ -38,8 +39,8 @@ def sentences(results: Results) -> list[str]:
         if len(rivals) > 1:
             best, worst = rivals[0], rivals[-1]
             found.append(
-                f"At {formatting.percent(budget.left)} of the {UNITS[budget.unit]}, {best.method} has the lowest error "
-                f"({error(final(best))}) and {worst.method} the highest ({error(final(worst))})."
+                f"At {formatting.percent(budget.left)} of the {UNITS[budget.unit]}, {best.label} has the lowest error "
+                f"({error(final(best))}) and {worst.label} the highest ({error(final(worst))})."
             )
     return found
 
@@ -67,7 +68,7 @@ def method_rows(results: Results) -> list[MethodRow]:
     before = results.dense.size
     return [
         MethodRow(
-            method=outcome.method,
+            method=outcome.label,
             budget=f"{formatting.percent(outcome.budget.left)} of {outcome.budget.unit}" if outcome.budget else "exact",
             channels=f"{before.channels - outcome.size.channels:,} of {before.channels:,}",
             macs=formatting.percent(1 - results.left(outcome), 1),
@@ -76,6 +77,26 @@ def method_rows(results: Results) -> list[MethodRow]:
             speedup=outcome.speedup,
         )
         for outcome in results.outcomes
+    ]
+
+
+def removal_note(results: Results) -> str:
+    """What removed the channels, what that broke, and what was done about BatchNorm statistics and weights."""
+    rivals = {each.engine for each in results.outcomes} | {each.engine for each in results.failures}
+    rivals.discard(ENGINE)
+    surgery = "All channels were removed by the same surgery."
+    if rivals:
+        surgery = f"{', '.join(sorted(rivals))} had the same scores, and its own choice of groups and surgery."
+    return " ".join([surgery, *broken(results), batchnorm_note(results)])
+
+
+def broken(results: Results) -> list[str]:
+    """What another engine than slimnet broke, a sentence for each network."""
+    flaws = [(outcome.label, outcome.budget, outcome.flaw) for outcome in results.outcomes if outcome.flaw]
+    failures = [(failure.label, failure.budget, failure.reason) for failure in results.failures]
+    return [
+        f"{label}{f', {formatting.percent(budget.left)} of {budget.unit}' if budget else ''}: {reason}."
+        for label, budget, reason in (*flaws, *failures)
     ]
 
 
@@ -130,7 +151,7 @@ def method_drawings(results: Results) -> dict[str, dict[str, str]]:
 
 
 def _mark(outcome: Outcome, cost: float, interval: tuple[float, float] | None) -> Mark:
-    name = outcome.method if outcome.budget is not None else f"{outcome.method}, exact"
+    name = outcome.label if outcome.budget is not None else f"{outcome.method}, exact"
     return Mark(name, cost, final(outcome), interval, outcome.error if outcome.last is not None else None)
 
 

@@ -48,7 +48,7 @@ def render(report: Report) -> str:
         remedy=REMEDY,
         environment_rows=environment_rows(report),
         methods=methods_text.method_rows(report.methods) if report.methods else (),
-        batchnorm=methods_text.batchnorm_note(report.methods) if report.methods else "",
+        removal=methods_text.removal_note(report.methods) if report.methods else "",
         tuning=methods_text.tuning(report.methods) if report.methods else "",
         drawings=drawings(report),
     )
