@@ -13,6 +13,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,6 +29,7 @@ from slimnet.torch_state.silence import silenced
 from slimnet.tracing.trace import trace
 
 RESULTS = Path(__file__).parent / "results" / "counting.json"
+PRODUCTS = ("matmul", "einsum", "attention")
 LARGEST = 25e6
 """Networks with more parameters are left out: they are wider or deeper copies of others."""
 
@@ -83,9 +85,7 @@ def installed(model: nn.Module, example: torch.Tensor) -> tuple[int | None, dict
 
 def products(found: NetworkCounts) -> dict[str, int]:
     """The MACs that are no layers': products of activations."""
-    return {
-        name: found.by_operator[name] for name in ("matmul", "bmm", "einsum", "attention") if name in found.by_operator
-    }
+    return {name: found.by_operator[name] for name in PRODUCTS if name in found.by_operator}
 
 
 def torchvision_networks() -> list[str]:
@@ -108,6 +108,33 @@ def rows() -> list[Row]:
         found.append(count(f"timm:{name}", model, torch.randn(1, *size)))
         print(found[-1].name, found[-1].counted_by, flush=True)
     return found
+
+
+def table(results: dict[str, Any]) -> str:
+    """How many networks agree, and those that do not, with the operators that fvcore lacks."""
+    found = results["rows"]
+    alike = [row for row in found if row["slimnet"] == row["plan"] and row["counted_by"].startswith("fvcore")]
+    lines = [
+        f"{len(found)} networks; fvcore traces {sum(row['counted_by'].startswith('fvcore') for row in found)} of them, "
+        f"and with the added operators it counts what the planner counts on {len(alike)}. Those on which not all four "
+        "agree:",
+        "",
+        "| network | fvcore | with slimnet's operators | planner | torch | operators that fvcore lacks |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for row in found:
+        counts = [row[name] for name in ("fvcore", "slimnet", "plan", "torch")]
+        if len(set(counts)) > 1:
+            unknown = ", ".join(f"{name} × {calls}" for name, calls in row["unknown"].items())
+            cells = ("–" if count is None else f"{count:,}" for count in counts)
+            lines.append(f"| {row['name']} | {' | '.join(cells)} | {unknown or 'a product with a weight'} |")
+    lines += ["", "Products of activations, which are in no MACs of layers, by fvcore's names:", ""]
+    lines += ["| network | matmul | einsum | attention |", "|---|---:|---:|---:|"]
+    for row in found:
+        if row["products"]:
+            cells = (f"{row['products'][name]:,}" if name in row["products"] else "" for name in PRODUCTS)
+            lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:

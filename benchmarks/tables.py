@@ -11,6 +11,7 @@ from typing import Any
 import census
 import claims
 import cost_aware
+import counting
 import decoding
 import gpu
 import latency
@@ -39,6 +40,14 @@ SECTIONS = (
         "times its size; torch-pruning asks for more than 24 GB on it, so that it was not raced, and nor was "
         "regnet_y_128gf.",
         lambda results: f"```\n{surgery_speed.table(results)}\n```",
+    ),
+    (
+        "Multiply-accumulates by four counters",
+        "counting",
+        "MACs of convolutions and linear layers for one image: by fvcore as it is installed, by fvcore with the "
+        "operators that slimnet adds (what slimnet prints), by the planner on meta tensors, and by torch's counter of "
+        "operations, which does not look into torch's fused attention.",
+        counting.table,
     ),
     (
         "A number under low gradients",
