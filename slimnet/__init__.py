@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from slimnet.bundle.bundle import Verification, load, save, verify_bundle
     from slimnet.checkpoint import load_checkpoint
     from slimnet.data.image_spec import ImageSpec
+    from slimnet.export.executorch import export_executorch
     from slimnet.export.int8.export import export_int8
     from slimnet.export.ncnn import export_ncnn
     from slimnet.export.onnx import OnnxExport, export_onnx
@@ -43,6 +44,7 @@ __all__ = [
     "apply_plan",
     "build",
     "certify",
+    "export_executorch",
     "export_int8",
     "export_ncnn",
     "export_onnx",
@@ -69,6 +71,7 @@ _ON_DEMAND = {
     "apply_plan": "slimnet.surgery.apply_plan",
     "build": "slimnet.models.architecture",
     "certify": "slimnet.surgery.certificate",
+    "export_executorch": "slimnet.export.executorch",
     "export_int8": "slimnet.export.int8.export",
     "export_ncnn": "slimnet.export.ncnn",
     "export_onnx": "slimnet.export.onnx",

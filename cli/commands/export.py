@@ -1,4 +1,4 @@
-"""slimnet export: a bundle, a run or a checkpoint as an ONNX model, an exported program, or for OpenVINO or ncnn."""
+"""slimnet export: a bundle, a run or a checkpoint as an ONNX model, an exported program, or for another runtime."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.options.data import Labelled, data_options
-from slimnet_cli.options.export_form import ExportForm, export_form_options
+from slimnet_cli.options.export_form import SINGLE, ExportForm, export_form_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.paths import existing_source
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from slimnet.data import ImageData
     from slimnet.data.image_spec import ImageSpec
+    from slimnet.export.executorch import ExecutorchExport
     from slimnet.export.int8.export import Int8Export
     from slimnet.export.ncnn import NcnnExport
     from slimnet.export.onnx import OnnxExport
@@ -38,6 +39,7 @@ Examples:
   slimnet export slim/ -o net.pt2 --with-preprocessing --layout nchw --normalise imagenet
   slimnet export slim/ -o net.xml
   slimnet export slim/ -o net.param --format ncnn
+  slimnet export slim/ -o net.pte
   slimnet export slim/ -o net.int8.onnx --int8 --data cifar10 --dense resnet56.th
   slimnet export resnet56.th --arch resnet56 -o dense.onnx --opset 18 --json
 """
@@ -49,13 +51,14 @@ NEXT = {
     "onnx": "onnxruntime.InferenceSession({0!r}) runs it; docs/onnx.md says what its inputs are",
     "pt2": "torch.export.load({0!r}).module() is the network, without slimnet",
     "openvino": "openvino.Core().compile_model({0!r}) is the network, without slimnet",
+    "executorch": "executorch.runtime.Runtime.get().load_program({0!r}) is the network, without slimnet",
     "ncnn": "load_param({0!r}) and load_model of the file beside it give ncnn.Net the network, without slimnet",
 }
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Write a network as an ONNX model, also in int8.")
 @click.argument("network_path", metavar="BUNDLE|RUN|CKPT", callback=existing_source)
-@click.option("-o", "--out", required=True, metavar="F.onnx|F.pt2|F.xml|F.param", help="The file to write.")
+@click.option("-o", "--out", required=True, metavar="F.onnx|F.pt2|F.xml|F.param|F.pte", help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @export_form_options
 @quantisation_options
@@ -72,11 +75,12 @@ def export(
     data: Labelled,
     as_json: bool,
 ) -> None:
-    """Write the network of a bundle as an ONNX model, an exported program for torch (.pt2), or for OpenVINO or ncnn.
+    """Write the network of a bundle as an ONNX model, an exported program for torch (.pt2), or for another runtime.
 
     So are those of a run, or of a checkpoint, which needs --arch. One self-contained file for any batch size, checked
     against the network; an ONNX model has BatchNorm folded. For OpenVINO these are two: the graph (.xml), and the
-    weights in float32 in a .bin file beside it, and so for ncnn (.param), whose network takes one input at a time.
+    weights in float32 in a .bin file beside it, and so for ncnn (.param), whose network takes one input at a time,
+    as that of ExecuTorch (.pte) does, with XNNPACK's kernels.
     With --with-preprocessing it takes images as bytes, and was compared with the network after slimnet's own
     preprocessing. With --dynamic-size it takes images of any height and width. The normalisation is that of the bundle,
     or --normalise. --arch is only needed if the bundle does not name it, or if it is your own code
@@ -97,12 +101,12 @@ def export(
         model = source.load()
         inputs = _inputs(source, model, images)
         known, normalise = _known(source, data, images)
-        options = {} if kind == "ncnn" else form.options(known, normalise, inputs.tensors[0])
+        options = {} if kind in SINGLE else form.options(known, normalise, inputs.tensors[0])
         options |= {"metadata": _metadata(source)} if kind in ("onnx", "openvino") else {}
         options |= {"opset": form.opset} if kind == "onnx" else {}
         if quantisation.int8:
             assert images is not None, "it was checked"
-            result: Int8Export | OnnxExport | Pt2Export | OpenVinoExport | NcnnExport = _in_int8(
+            result: Int8Export | OnnxExport | Pt2Export | OpenVinoExport | NcnnExport | ExecutorchExport = _in_int8(
                 source, model, inputs, out, images, quantisation, options, say
             )
         else:
@@ -158,6 +162,10 @@ def _metadata(source: Source) -> dict[str, str]:
 
 def _in_float32(kind: str) -> Any:
     """The function of the library that writes a kind of file."""
+    if kind == "executorch":
+        from slimnet.export.executorch import export_executorch
+
+        return export_executorch
     if kind == "ncnn":
         from slimnet.export.ncnn import export_ncnn
 

@@ -46,7 +46,7 @@ OPTIONS = (
     budget(
         "--runtime",
         callback=one_of("runtime", RUNTIMES),
-        help="Where the latency is measured: torch, onnxruntime, openvino or ncnn.  [default: onnxruntime]",
+        help="Where the latency is measured: torch, onnxruntime, openvino, ncnn or executorch.  [default: onnxruntime]",
     ),
     budget(
         "--measure-on",

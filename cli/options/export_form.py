@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from slimnet.data.image_spec import ImageSpec
 
 LAYOUTS = ("nhwc", "nchw")
-KINDS = {".onnx": "onnx", ".pt2": "pt2", ".xml": "openvino", ".param": "ncnn"}
+KINDS = {".onnx": "onnx", ".pt2": "pt2", ".xml": "openvino", ".param": "ncnn", ".pte": "executorch"}
 """The kinds of files by the ends of their names."""
+SINGLE = ("ncnn", "executorch")
+"""Those that take single inputs of one shape, as the network does."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class ExportForm:
         if KINDS.get(Path(out).suffix, kind) != kind:
             ending = next(ending for ending, name in KINDS.items() if name == kind)
             raise click.UsageError(f"{out} would not be taken for {kind} by its name; let it end in {ending}")
-        if kind == "ncnn" and (self.with_preprocessing or self.dynamic_size):
+        if kind in SINGLE and (self.with_preprocessing or self.dynamic_size):
             raise click.UsageError(
-                "ncnn's network takes float32 of one size; leave --with-preprocessing and --dynamic-size out"
+                f"a file for {kind} takes float32 of one size; leave --with-preprocessing and --dynamic-size out"
             )
         if self.opset is not None and kind != "onnx":
             raise click.UsageError("--opset is for ONNX files; leave it out, or name a file that ends in .onnx")

@@ -40,8 +40,8 @@ OPTIONS = (
         "runtimes",
         callback=some_of("runtime", (*RUNTIMES, "all")),
         metavar="NAME,NAME",
-        help="torch, torch.compile, torch.graph (CUDA graphs), onnxruntime, openvino, ncnn, all.  "
-        "[default: all but torch.compile and ncnn]",
+        help="torch, torch.compile, torch.graph (CUDA graphs), onnxruntime, openvino, ncnn, executorch, all.  "
+        "[default: all but torch.compile, ncnn and executorch]",
     ),
     measuring("--layers", is_flag=True, help="Time every layer as well, in torch, onnxruntime and openvino."),
     measuring("--seconds", type=float, default=4.0, help="For each runtime, batch size, ....  [default: 4]"),

@@ -29,6 +29,7 @@ PUBLIC = [
     "apply_plan",
     "build",
     "certify",
+    "export_executorch",
     "export_int8",
     "export_ncnn",
     "export_onnx",

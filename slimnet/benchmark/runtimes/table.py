@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from slimnet.benchmark.runtimes.executorch import ExecuTorch
 from slimnet.benchmark.runtimes.ncnn import Ncnn
 from slimnet.benchmark.runtimes.onnxruntime import OnnxRuntime
 from slimnet.benchmark.runtimes.openvino import OpenVino
@@ -18,6 +19,7 @@ RUNTIMES: tuple[Runtime, ...] = (
     OnnxRuntime(),
     OpenVino(),
     Ncnn(),
+    ExecuTorch(),
 )
 """The runtimes in the order of measurement; the first runs on every device."""
 
