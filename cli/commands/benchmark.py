@@ -125,7 +125,7 @@ def _show(comparison: Comparison, settings: Settings) -> None:
         ", ".join(f"{name} {version}" for name, version in {**where.software, "Python": where.python}.items())
         + f", {where.os}",
         *([f"{where.gpu}, {where.driver}"] if where.gpu else []),
-        *([f"multiply-accumulates counted by {comparison.counted_by}"] if comparison.counted_by else []),
+        *([f"MACs counted by {comparison.counted_by}"] if comparison.counted_by else []),
     ]
     console.print("\n" + "\n".join(lines), style="dim", soft_wrap=True)
     comparison_tables.note_doubts(comparison)

@@ -160,6 +160,8 @@ def test_inspect_for_machines_agrees_with_the_weights(checkpoint, capsys):
     layer = next(layer for layer in document["layers"] if layer["name"] == "features.conv3")
     assert layer["gammas"] == pytest.approx(state["features.bn3.weight"].tolist())
     assert layer["dead"] == (state["features.bn3.weight"] < 1e-3).sum()
+    assert document["counted"]["macs"] == document["macs"]["before"] == sum(each["macs"] for each in document["layers"])
+    assert document["counted"]["counted_by"].startswith("fvcore")
 
 
 def test_slim_rounds_widths_where_it_is_asked_to(checkpoint, capsys, monkeypatch):

@@ -94,9 +94,9 @@ def test_inspect_hands_on_how_it_looked(tmp_path, monkeypatch, capsys):
 
 
 def test_compare_names_the_method_with_the_lowest_error_at_the_largest_budget():
-    def row(method, left, error, course=()):
+    def row(method, left, error, course=(), engine="slimnet"):
         budget = None if left is None else Budget("macs", left)
-        return SimpleNamespace(method=method, budget=budget, error=error, course=course)
+        return SimpleNamespace(method=method, budget=budget, error=error, course=course, engine=engine)
 
     tuned = (SimpleNamespace(error=0.1),)
     rows = [
@@ -104,6 +104,7 @@ def test_compare_names_the_method_with_the_lowest_error_at_the_largest_budget():
         row("li2017", 0.5, 0.01),
         row("fpgm", 0.75, 0.3),
         row("liu2017", 0.75, 0.9, tuned),
+        row("random", 0.75, 0.0, engine="torch-pruning"),
     ]
     assert _best(SimpleNamespace(outcomes=rows)) == ["--target-macs", "0.75", "--method", "liu2017"]
     assert _best(SimpleNamespace(outcomes=rows[:1])) == []
