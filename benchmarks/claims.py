@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import latency
+import never_slower
 import paper
 from phenomenon import entries
 
@@ -93,6 +94,22 @@ def speed_of_networks(results: Results) -> Claim:
         USUAL,
         hardware(results["environment"]),
         "latency",
+    )
+
+
+def never_slower_by_default(results: Results) -> Claim:
+    """Cells that are slower than the dense network, with the default widths and as they fall."""
+    places = sorted({where for cell in results["cells"].values() for where in cell["places"]})
+    rows = [row for where in places for *_, row in never_slower.cells_at(results, where)]
+    default, fallen = (never_slower.count_slower(rows, name) for name in ("fast", never_slower.NONE))
+    return Claim(
+        "Never slower than the dense network, by default",
+        f"as the widths fall: {fallen} of {len(rows)} are slower",
+        f"{default} of {len(rows)} are slower",
+        f"{len(results['cells'])} networks × shares of dead channels",
+        ", ".join(dict.fromkeys(where.partition(",")[0] for where in places)) + ", 1 thread, batch 1",
+        hardware(results["environment"]),
+        "never_slower",
     )
 
 
@@ -185,6 +202,7 @@ CLAIMS: Sequence[tuple[str | None, Callable[[Results], Claim]]] = (
     ("surgery_speed", exactness),
     ("surgery_speed", speed_of_surgery),
     ("latency", speed_of_networks),
+    ("never_slower", never_slower_by_default),
     ("resnet56_curves", half_the_macs),
     ("shrinking", shorter_steps),
     ("census", dead_weight),

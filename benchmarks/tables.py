@@ -15,6 +15,7 @@ import counting
 import decoding
 import gpu
 import latency
+import never_slower
 import paper
 import phenomenon
 import resnet56_curves
@@ -84,6 +85,18 @@ SECTIONS = (
         "(a fifth of the time) and squeeze-and-excite in EfficientNet-B0, which leave the blocked layout in the dense "
         "network too. A multiple for each layer of its own would bring little, so `auto` looks for one for all.",
         latency.table,
+    ),
+    (
+        "Never slower, by default",
+        "never_slower",
+        "The networks of the table of latency on three runtimes: dense, without any removable channel (*none*, as the "
+        "widths fall), and as `slimnet slim --round fast:RUNTIME` leaves them (*fast*; with onnxruntime that is the "
+        "default), which keeps the removable channels without which the runtime's kernels are no faster. Each place is "
+        "measured twice, one after the other. *Slower* are the cells whose 95 % interval lies below 1 both times; an "
+        "interval *holds* that has something in common with the one of the second measurement. *Efficiency* is the "
+        "speed-up in the mean of both, over the MACs reduction. Times are those of the CPU where other programs took "
+        "some of the clock's, as they did: the machine was busy.",
+        never_slower.table,
     ),
     (
         "Dead weight in published checkpoints",
