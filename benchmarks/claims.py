@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import int8
 import latency
 import never_slower
 import paper
@@ -113,6 +114,29 @@ def never_slower_by_default(results: Results) -> Claim:
     )
 
 
+def slim_and_int8(results: Results) -> Claim:
+    """Speed-ups of slim networks in int8, and the accuracy that int8 costs."""
+    cells = results["cells"]
+    faster = {key: int8.speedup(cells[key]["samples_ms"]["onnxruntime"], "slim int8") for key in int8.DEAD}
+    accuracies = {
+        key: {each["name"]: each["accuracy"]["top1"] for each in cells[key]["certificate"]["networks"]}
+        for key in int8.PUBLISHED
+    }
+    lost = [
+        f"{100 * (found['slim int8'] - found['slim']):+.2f} ({key.partition(', ')[2]})"
+        for key, found in accuracies.items()
+    ]
+    return Claim(
+        "Slim and int8 together: latency, and points of accuracy that int8 costs a slim ResNet-56",
+        "dense float32: 1",
+        f"{' and '.join(f'{ratio:.2f} times faster ({key})' for key, ratio in faster.items())}; {', '.join(lost)}",
+        f"{len(faster)} networks for time, {cells[int8.EXACT]['certificate']['n']:,} test images for accuracy",
+        USUAL,
+        hardware(results["environment"]),
+        "int8",
+    )
+
+
 def half_the_macs(results: Results) -> Claim:
     """The error of ResNet-56 at half of its MACs, without labels or training."""
     points = results["points"]
@@ -203,6 +227,7 @@ CLAIMS: Sequence[tuple[str | None, Callable[[Results], Claim]]] = (
     ("surgery_speed", speed_of_surgery),
     ("latency", speed_of_networks),
     ("never_slower", never_slower_by_default),
+    ("int8", slim_and_int8),
     ("resnet56_curves", half_the_macs),
     ("shrinking", shorter_steps),
     ("census", dead_weight),

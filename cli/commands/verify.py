@@ -14,7 +14,7 @@ from slimnet_cli.options.network import Network
 from slimnet_cli.options.paths import existing, existing_bundle_or_file
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.output import int8_table, terminal
-from slimnet_cli.output.next_step import show_next
+from slimnet_cli.output.next_step import say_next, show_next
 from slimnet_cli.output.phases import Phase, progress_of
 from slimnet_cli.output.slimming_phases import FOR_EACH_IMAGE
 
@@ -100,7 +100,7 @@ def _verify_file(file: str, dense: str | None, data: Labelled, as_json: bool) ->
         return
     terminal.result().print(int8_table.table(result.certificate))
     terminal.result().print("\n" + "\n".join([*int8_table.lines(result.certificate), str(result)]), soft_wrap=True)
-    show_next("benchmark", "DENSE.onnx", file)
+    say_next(f"onnxruntime.InferenceSession({file!r}) runs it; docs/onnx.md says what its inputs are")
 
 
 def document(result: Verification) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from slimnet.surgery.equivalence import same_shapes
 from slimnet.version import __version__, installed_version
 
 CALIBRATION_IMAGES = 128
-"""On a published ResNet-20 and ResNet-56, 512 or 2,048 images bring logits no closer to those in float32."""
+"""On a published ResNet-20 and ResNet-56, 512 or 2,048 images bring logits no closer to those in float32 in the mean;
+only the largest difference falls."""
 
 CALIBRATION_BATCH = 32
 
