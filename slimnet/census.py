@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from slimnet.counting import count_network
+from slimnet.counting import count_or_take
 from slimnet.inspection import inspect
 from slimnet.modules.example_inputs import ExampleInputs
 from slimnet.storage.folder_names import is_bundle, is_run
@@ -69,7 +69,7 @@ def take_census(
     """
     channels, dead = count_scales(model.state_dict(), threshold)
     plan = inspect(model, example_inputs, threshold).plan
-    counts = count_network(model, example_inputs)
+    counts = count_or_take(model, example_inputs, plan.macs_before)
     return CensusRow(
         name,
         arch,

@@ -74,7 +74,7 @@ def inspect(
     of which the network sees once.
     """
     import slimnet
-    from slimnet.counting import count_network
+    from slimnet.counting import count_or_take
     from slimnet.planning.dead_channels import GAMMA, require_criterion
 
     source = find_source(checkpoint, network)
@@ -85,7 +85,7 @@ def inspect(
         model = source.load()
         example, loader = source.example(model, images), criterion_images(images, say)
         inspection = slimnet.inspect(model, example, threshold, criterion=criterion, loader=loader, keep=keep)
-        counts = count_network(model, example, activations=True)
+        counts = count_or_take(model, example, inspection.plan.macs_before)
     if as_json:
         terminal.emit(
             {

@@ -61,6 +61,14 @@ def count_network(model: nn.Module, example: ExampleInputs | Inputs, *, activati
         return by_torch(model, inputs, reason)
 
 
+def count_or_take(model: nn.Module, example: ExampleInputs | Inputs, planned: int) -> NetworkCounts:
+    """Count a network as `count_network` does, or take the MACs of its plan where it does not run here."""
+    try:
+        return count_network(model, example, activations=True)
+    except TraceError as error:
+        return NetworkCounts(planned, f"the planner: {error}", {})
+
+
 def by_fvcore(model: nn.Module, inputs: Inputs, *, activations: bool) -> NetworkCounts:
     """Count by fvcore.
 

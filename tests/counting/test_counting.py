@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from slimnet.census import take_census
 from slimnet.compat import torchvision
 from slimnet.counting import count_network
 from slimnet.counting.network_counts import by_torch
@@ -150,6 +151,21 @@ def test_a_network_that_does_not_run_is_refused_in_one_line():
         count_network(nn.Linear(4, 3), torch.randn(2, 5))
     with pytest.raises(InputError, match="hold no example"):
         count_network(nn.Linear(4, 3), torch.randn(0, 4))
+
+
+class Elsewhere(nn.Linear):
+    def forward(self, x):
+        if not x.is_meta:
+            raise RuntimeError("made for another device")
+        return super().forward(x)
+
+
+def test_a_network_that_is_only_traced_has_the_macs_of_its_plan():
+    """`inspect` and `census` show networks that do not run on this machine as well."""
+    found = take_census("net", Elsewhere(4, 3), torch.randn(2, 4))
+    assert found.macs == (12, 12)
+    assert found.counted_macs == 12
+    assert found.counted_by.startswith("the planner: Elsewhere does not run on the example inputs: RuntimeError: made")
 
 
 def test_containers_have_the_macs_of_their_own_code_only():
