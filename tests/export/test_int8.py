@@ -218,6 +218,10 @@ def test_bytes_are_normalised_in_float32(tmp_path):
                 expected = outputs(plain.path, data.normalise(pixels).contiguous())
                 assert np.abs(actual - expected).max() < 0.01
             assert actual.shape == (12, 3)
+    rounded_values = {node.output[0] for node in onnx.load(path).graph.node if node.op_type == "DequantizeLinear"}
+    arithmetic = [node for node in onnx.load(path).graph.node if node.op_type in ("Mul", "Add")]
+    assert len(arithmetic) == 2
+    assert not rounded_values & {name for node in arithmetic for name in node.input}
     about = {each.key: each.value for each in onnx.load(path).metadata_props}
     assert about["image_dtype"] == "uint8"
     assert about["calibration"] == "minimum and maximum on 40 training images of noise, drawn with seed 0"
