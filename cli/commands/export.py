@@ -17,7 +17,10 @@ from slimnet_cli.options.shared import json_option, network_options
 from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.output import int8_table, terminal
 from slimnet_cli.output.destinations import refuse_missing_folder, refuse_taken_files
+from slimnet_cli.output.export_phases import export_phases, int8_phases
 from slimnet_cli.output.next_step import say_next
+from slimnet_cli.output.phases import Phase, PhaseProgress, progress_of
+from slimnet_cli.output.slimming_phases import READING
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,7 +100,8 @@ def export(
     refuse_taken_files([out, *([str(Path(out).with_suffix(ending))] if ending else [])], force=force)
     source = find_source(network_path, network)
     images = _images(source, data, form, quantisation)
-    with terminal.working("Exporting") as say:
+    with progress_of("Exporting", _phases(source, quantisation, images)) as progress:
+        progress.begin(READING)
         model = source.load()
         inputs = _inputs(source, model, images)
         known, normalise = _known(source, data, images)
@@ -107,14 +111,26 @@ def export(
         if quantisation.int8:
             assert images is not None, "it was checked"
             result: Int8Export | OnnxExport | Pt2Export | OpenVinoExport | NcnnExport | ExecutorchExport = _in_int8(
-                source, model, inputs, out, images, quantisation, options, say
+                source, model, inputs, out, images, quantisation, options, progress
             )
         else:
-            result = _in_float32(kind)(model, inputs, out, **options)
+            result = _in_float32(kind)(model, inputs, out, **options, progress=progress.step)
     if as_json:
         terminal.emit(dataclasses.asdict(result))
         return
     _show(result, kind, out)
+
+
+def _phases(source: Source, quantisation: Quantisation, images: ImageData | None) -> list[Phase]:
+    if not quantisation.int8 or images is None:
+        return export_phases()
+    measured = min(len(images.x_test), quantisation.certificate_images or len(images.x_test))
+    return int8_phases([*(["dense"] if quantisation.dense else []), _name(source)], measured)
+
+
+def _name(source: Source) -> str:
+    """What the certificate of a file in int8 calls the network."""
+    return "dense" if source.blueprint is None else "slim"
 
 
 def _show(result: Any, kind: str, out: str) -> None:
@@ -191,7 +207,7 @@ def _in_int8(
     images: ImageData,
     quantisation: Quantisation,
     options: dict[str, Any],
-    say: terminal.Say,
+    progress: PhaseProgress,
 ) -> Int8Export:
     from slimnet.export.int8.export import export_int8
     from slimnet.training.analysis.metrics import check_fits
@@ -205,10 +221,10 @@ def _in_int8(
         out,
         images,
         dense=_dense(source, quantisation.dense),
-        name="dense" if source.blueprint is None else "slim",
+        name=_name(source),
         calibration_images=quantisation.calibration_images,
         seed=quantisation.calibration_seed or 0,
-        progress=lambda finished, total, doing: say(f"{doing} ({min(finished + 1, total)} of {total})"),
+        progress=progress.step,
         **options,
     )
 

@@ -10,10 +10,10 @@ from slimnet.errors import ExportError, UsageError
 from slimnet.export.agreement import check_agreement
 from slimnet.export.capture import with_batch
 from slimnet.export.executorch_model import LoweredNetwork, load_executorch, lowered
-from slimnet.export.form import Form, capture_form, conditions
+from slimnet.export.form import CAPTURING, CHECKING, EXPORT, Form, capture_form, conditions
 from slimnet.export.onnx import check_size
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
-from slimnet.steps import log_result
+from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.storage.files import whole_file
 from slimnet.surgery.equivalence import BATCHES
 
@@ -48,29 +48,33 @@ class ExecutorchExport:
         return f"{self.path}: {made_for}, {self.size_bytes:,} bytes, {found} {where}"
 
 
-def export_executorch(model: nn.Module, example_inputs: ExampleInputs | Inputs, path: str | Path) -> ExecutorchExport:
+def export_executorch(
+    model: nn.Module, example_inputs: ExampleInputs | Inputs, path: str | Path, *, progress: StepCallback | None = None
+) -> ExecutorchExport:
     """Write a network as a program of ExecuTorch (.pte) and check it; an earlier file at `path` is replaced.
 
     It takes single inputs of the shapes of `example_inputs`: a batch of one. Weights stay in float32, and XNNPACK runs
-    what it has kernels for. The file is written only after ExecuTorch has run it with the network's outputs. The model
-    is not changed.
+    what it has kernels for. The file is written only after ExecuTorch has run it with the network's outputs.
+    `progress` is as for `slim`. The model is not changed.
 
     Raises:
         ExportError: the network cannot be exported, ExecuTorch lacks one of its operators, the result differs, or it
             cannot be written.
         InputError, UsageError: the arguments do not fit, or ExecuTorch is not installed.
     """
-    target = Path(path)
+    target, steps = Path(path), Steps(len(EXPORT), progress)
     if target.suffix != PROGRAM:
         raise UsageError(f"{path} does not end in {PROGRAM}; name a file that does")
     load_executorch()
     check_size(model.state_dict().values())
     with whole_file(target, ExportError) as file:
-        captured = capture_form(model, Inputs.of(example_inputs), Form())
+        with steps.step(0, CAPTURING):
+            captured = capture_form(model, Inputs.of(example_inputs), Form())
         single = with_batch(captured.inputs, 1)
-        content = lowered(captured.module, single, captured.name)
-        runner = OneByOne(LoweredNetwork(content, single))
-        difference = check_agreement(captured, runner, "ExecuTorch's program", own_random_numbers=True)
+        with steps.step(1, CHECKING):
+            content = lowered(captured.module, single, captured.name)
+            runner = OneByOne(LoweredNetwork(content, single))
+            difference = check_agreement(captured, runner, "ExecuTorch's program", own_random_numbers=True)
         file.write_bytes(content)
     log_result(f"ExecuTorch program written to {target}")
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in single.tensors)

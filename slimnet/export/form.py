@@ -21,6 +21,10 @@ from slimnet.export.preprocessing import (
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.surgery.equivalence import BATCHES
 
+CAPTURING, CHECKING = "capturing the network", "translating and comparing"
+EXPORT = CAPTURING, CHECKING
+"""The steps of an export."""
+
 
 @dataclass(frozen=True)
 class Form:

@@ -9,10 +9,11 @@ from torch import nn
 
 from slimnet.errors import ExportError, UsageError
 from slimnet.export.agreement import check_agreement
-from slimnet.export.form import Form, capture_form, conditions
+from slimnet.export.form import CAPTURING, CHECKING, EXPORT, Form, capture_form, conditions
 from slimnet.export.ncnn_model import Converted, arrays_of, converted, load_ncnn, loaded
 from slimnet.export.onnx import check_size, write_onnx
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
+from slimnet.steps import StepCallback, Steps
 from slimnet.storage.files import whole_file
 from slimnet.surgery.equivalence import BATCHES
 
@@ -44,12 +45,14 @@ class NcnnExport:
         )
 
 
-def export_ncnn(model: nn.Module, example_inputs: ExampleInputs | Inputs, path: str | Path) -> NcnnExport:
+def export_ncnn(
+    model: nn.Module, example_inputs: ExampleInputs | Inputs, path: str | Path, *, progress: StepCallback | None = None
+) -> NcnnExport:
     """Write a network in ncnn's format and check it: the graph at `path` (.param), the weights in a .bin beside it.
 
     It takes single inputs of the shapes of `example_inputs`, in float32. Weights stay in float32. Earlier files are
     replaced, and only after ncnn has run the new ones with the network's outputs; whatever happens, a graph is never
-    beside the weights of another one. The model is not changed.
+    beside the weights of another one. `progress` is as for `slim`. The model is not changed.
 
     Raises:
         ExportError: the network cannot be exported, ncnn lacks one of its operators, the result differs, or it cannot
@@ -60,14 +63,16 @@ def export_ncnn(model: nn.Module, example_inputs: ExampleInputs | Inputs, path: 
     if target.suffix != GRAPH:
         raise UsageError(f"{path} does not end in {GRAPH}; name a file that does, whose weights are then beside it")
     load_ncnn()
+    steps = Steps(len(EXPORT), progress)
     inputs, weights = Inputs.of(example_inputs), target.with_suffix(WEIGHTS)
     if any(tensor.dtype != torch.float32 for tensor in inputs.tensors):
         raise UsageError("ncnn takes inputs in float32 alone; convert the network with .float()")
     check_size(model.state_dict().values())
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in inputs.tensors)
     with whole_file(target, ExportError) as graph_file, whole_file(weights, ExportError) as weights_file:
-        captured = capture_form(model, inputs, Form())
-        with tempfile.TemporaryDirectory(prefix="slimnet-ncnn-") as folder:
+        with steps.step(0, CAPTURING):
+            captured = capture_form(model, inputs, Form())
+        with steps.step(1, CHECKING), tempfile.TemporaryDirectory(prefix="slimnet-ncnn-") as folder:
             source = Path(folder) / "network.onnx"
             write_onnx(captured, source)
             try:
@@ -75,7 +80,7 @@ def export_ncnn(model: nn.Module, example_inputs: ExampleInputs | Inputs, path: 
                 runner = NcnnRunner(loaded(graph, content, shapes, 1))
             except ExportError as error:
                 raise ExportError(f"{captured.name} cannot be written for ncnn: {error}") from error
-        difference = check_agreement(captured, runner, "ncnn's network", own_random_numbers=True)
+            difference = check_agreement(captured, runner, "ncnn's network", own_random_numbers=True)
         graph_file.write_text(graph, encoding="utf-8")
         weights_file.write_bytes(content)
         size = graph_file.stat().st_size + weights_file.stat().st_size

@@ -13,13 +13,13 @@ from slimnet.data.image_spec import ImageSpec
 from slimnet.errors import ExportError, UsageError
 from slimnet.export.agreement import check_agreement
 from slimnet.export.capture import Captured
-from slimnet.export.form import Form, capture_form, checked_sizes, conditions, metadata_of
+from slimnet.export.form import CAPTURING, CHECKING, EXPORT, Form, capture_form, checked_sizes, conditions, metadata_of
 from slimnet.export.onnx_graph import translate
 from slimnet.export.onnx_runner import OnnxRunner
 from slimnet.export.preprocessing import Layout
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.modules.network import Network
-from slimnet.steps import log_result
+from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.storage.files import whole_file
 from slimnet.surgery.certificate import dtype_name
 from slimnet.surgery.equivalence import BATCHES
@@ -73,6 +73,7 @@ def export_onnx(
     images: ImageSpec | None = None,
     preprocessing: Layout | None = None,
     dynamic_size: bool = False,
+    progress: StepCallback | None = None,
 ) -> OnnxExport:
     """Write a network as one self-contained ONNX file and check it; an earlier file at `path` is replaced.
 
@@ -85,7 +86,7 @@ def export_onnx(
     `images`, how images become inputs of the network, is stated in the metadata too (docs/onnx.md). With
     `preprocessing`, "nhwc" or "nchw", it is part of the graph instead: the file takes images as bytes (uint8), and was
     also compared with the network after slimnet's own preprocessing. With `dynamic_size` it takes images of any height
-    and width, and is compared at two sizes.
+    and width, and is compared at two sizes. `progress` is as for `slim`.
 
     Raises:
         ExportError: the network cannot be exported for any batch size, or for images of any size if that was asked
@@ -94,10 +95,12 @@ def export_onnx(
     """
     check_request(metadata, opset)
     check_size(model.state_dict().values())
-    target, form = Path(path), Form(images, preprocessing, dynamic_size)
+    target, form, steps = Path(path), Form(images, preprocessing, dynamic_size), Steps(len(EXPORT), progress)
     with whole_file(target, ExportError) as file:
-        captured = capture_form(model, example_inputs, form)
-        export = write_onnx(captured, file, metadata_of(form, example_inputs) | dict(metadata or {}), opset)
+        with steps.step(0, CAPTURING):
+            captured = capture_form(model, example_inputs, form)
+        with steps.step(1, CHECKING):
+            export = write_onnx(captured, file, metadata_of(form, example_inputs) | dict(metadata or {}), opset)
     log_result(f"ONNX model written to {target}")
     return replace(export, path=target)
 

@@ -11,11 +11,12 @@ from torch import nn
 from slimnet.data.image_spec import ImageSpec
 from slimnet.errors import ExportError, UsageError
 from slimnet.export.agreement import check_agreement
-from slimnet.export.form import Form, capture_form, checked_sizes, conditions, metadata_of
+from slimnet.export.form import CAPTURING, CHECKING, EXPORT, Form, capture_form, checked_sizes, conditions, metadata_of
 from slimnet.export.onnx import check_request, check_size, described, write_onnx
 from slimnet.export.openvino_model import OpenVinoRunner, core, load_openvino, said
 from slimnet.export.preprocessing import Layout
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
+from slimnet.steps import StepCallback, Steps
 from slimnet.storage.files import whole_file
 from slimnet.surgery.equivalence import BATCHES
 
@@ -61,6 +62,7 @@ def export_openvino(
     images: ImageSpec | None = None,
     preprocessing: Layout | None = None,
     dynamic_size: bool = False,
+    progress: StepCallback | None = None,
 ) -> OpenVinoExport:
     """Write a network in OpenVINO's format and check it: the graph at `path` (.xml), the weights in a .bin beside it.
 
@@ -80,10 +82,12 @@ def export_openvino(
     load_openvino()
     check_request(metadata, None)
     check_size(model.state_dict().values())
+    steps = Steps(len(EXPORT), progress)
     form, weights = Form(images, preprocessing, dynamic_size), target.with_suffix(WEIGHTS)
     with whole_file(target, ExportError) as graph_file, whole_file(weights, ExportError) as weights_file:
-        captured = capture_form(model, example_inputs, form)
-        with tempfile.TemporaryDirectory() as folder:
+        with steps.step(0, CAPTURING):
+            captured = capture_form(model, example_inputs, form)
+        with steps.step(1, CHECKING), tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / f"network{GRAPH}"
             export = write_onnx(captured, made.with_suffix(".onnx"))
             entries = described(metadata_of(form, example_inputs) | dict(metadata or {}), export.opset)

@@ -5,12 +5,15 @@ import json
 
 import pytest
 import slimnet_cli
+import torch
 from bundles import onnx_file
 from rich.console import Console
 from slimnet_cli.output import phases, terminal
+from slimnet_cli.output.export_phases import export_phases, int8_phases
 from slimnet_cli.output.phases import Phase, TimeLeft, line, progress_of
 from slimnet_cli.output.slimming_phases import slimming_phases
 
+import slimnet
 from slimnet.bundle.bundle import SAVING
 from slimnet.pipeline import CERTIFYING, SEARCHING
 
@@ -155,3 +158,18 @@ def test_benchmark_names_what_it_measures_and_keeps_results_clean(tmp_path, caps
     assert "latency on onnxruntime, batch 1, 1 thread" in told.err
     assert "Measuring: 2/2, " in told.err
     assert "layers on onnxruntime, batch 1, 1 thread" in told.err
+
+
+def test_an_export_has_its_phases(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(phases, "FIRST_LINE", 0.0)
+    torch.save(slimnet.build("resnet20").state_dict(), tmp_path / "net.pt")
+    line = ["export", str(tmp_path / "net.pt"), "--arch", "resnet20", "-o", str(tmp_path / "net.pt2")]
+    assert slimnet_cli.run(line) == 0
+    shown = [each for each in capsys.readouterr().err.splitlines() if each.startswith("Exporting: ")]
+    names = dict.fromkeys(each.rpartition(", ")[2] for each in shown)
+    assert list(names) == [each.name for each in export_phases()]
+
+
+def test_an_export_in_int8_has_phases_for_each_network():
+    names = [each.name for each in int8_phases(["dense", "slim"], 100)]
+    assert names[1:] == ["exporting dense", "quantising dense", "exporting slim", "quantising slim", "measuring"]

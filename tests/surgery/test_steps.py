@@ -104,3 +104,11 @@ def test_verification_reports_its_steps_and_measures_again_only_with_the_dense_n
     loader = [torch.randn(2, 1, 8, 8)]
     slimnet.verify_bundle(folder, dense=dense, loader=loader, progress=lambda *step: told.append(step))
     assert told[-3:] == [(2, 3, again), (2, 3, f"{again}, batch 1"), (3, 3, again)]
+
+
+@pytest.mark.parametrize(("export", "name"), [(slimnet.export_onnx, "net.onnx"), (slimnet.export_pt2, "net.pt2")])
+def test_exports_report_their_steps(dense, tmp_path, export, name):
+    told = []
+    export(dense, IMAGES, tmp_path / name, progress=lambda *step: told.append(step))
+    capturing, checking = "capturing the network", "translating and comparing"
+    assert told == [(0, 2, capturing), (1, 2, capturing), (1, 2, checking), (2, 2, checking)]

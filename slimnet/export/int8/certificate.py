@@ -21,6 +21,9 @@ from slimnet.storage.records import read_record
 INT8 = " int8"
 """Behind the name of a network that was quantised."""
 
+MEASURING = "measuring"
+"""The last step of an export in int8, and the one of its verification."""
+
 BATCH = 64
 
 

@@ -15,7 +15,15 @@ from slimnet.data.image_spec import ImageSpec
 from slimnet.errors import DataError, ExportError, UsageError
 from slimnet.export.capture import Captured, run
 from slimnet.export.form import Form, capture_form, checked_inputs, metadata_of
-from slimnet.export.int8.certificate import INT8, Calibration, Int8Certificate, Int8File, Measurement, pairs_of
+from slimnet.export.int8.certificate import (
+    INT8,
+    MEASURING,
+    Calibration,
+    Int8Certificate,
+    Int8File,
+    Measurement,
+    pairs_of,
+)
 from slimnet.export.int8.quantise import SCHEME, quantise
 from slimnet.export.onnx import check_request, check_size, write_onnx
 from slimnet.export.onnx_runner import OnnxRunner
@@ -118,6 +126,16 @@ def export_int8(
     return Int8Export(target, beside, size, certificate)
 
 
+def exporting(name: str) -> str:
+    """The step in which a network is written in float32."""
+    return f"exporting {name}"
+
+
+def quantising(name: str) -> str:
+    """The step in which it is written in int8."""
+    return f"quantising {name}"
+
+
 @dataclass(frozen=True)
 class Maker:
     """Makes the files of networks in a folder, in float32 and in int8, all in the same way."""
@@ -138,10 +156,10 @@ class Maker:
         """
         digest = weights_digest(network)
         float32, int8 = (self.folder / f"{finished}{ending}.onnx" for ending in ("", INT8))
-        with steps.step(finished, f"exporting {name}"):
+        with steps.step(finished, exporting(name)):
             captured = capture_form(network, self.inputs, self.form)
             write_onnx(captured, float32, self.metadata, self.opset)
-        with steps.step(finished + 1, f"quantising {name}"):
+        with steps.step(finished + 1, quantising(name)):
             entries = {"quantisation": SCHEME, "calibration": str(self.calibration)}
             layers = quantise(float32, int8, self.batches(), entries)
             check_runs(captured, int8, name)
@@ -162,9 +180,9 @@ def measured(
     """
     measurement, total = Measurement(files, pairs_of([file.name for file in files])), len(data.y_test)
     finished = steps.total - 1
-    with steps.step(finished, "measuring"):
+    with steps.step(finished, MEASURING):
         measurement.run(
-            data, form, lambda done: steps.report(finished, f"measuring, {done:,} of {total:,} test images")
+            data, form, lambda done: steps.report(finished, f"{MEASURING}, {done:,} of {total:,} test images")
         )
     versions = {"slimnet": __version__} | {package: installed_version(package) for package in PACKAGES}
     return Int8Certificate(

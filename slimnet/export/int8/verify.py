@@ -9,7 +9,7 @@ from slimnet.data import ImageData
 from slimnet.data.image_spec import ImageSpec
 from slimnet.errors import DataError, ExportError
 from slimnet.export.form import Form
-from slimnet.export.int8.certificate import Int8Certificate, Int8File, Measurement
+from slimnet.export.int8.certificate import MEASURING, Int8Certificate, Int8File, Measurement
 from slimnet.export.onnx_runner import OnnxRunner
 from slimnet.steps import StepCallback, Steps
 from slimnet.storage.files import sha256_of
@@ -63,11 +63,11 @@ def verify_int8(path: str | Path, data: ImageData, *, progress: StepCallback | N
     steps = Steps(1, progress)
     name = certificate.file.name
     measurement = Measurement([Int8File(name, file, certificate.file.weights, certificate.file.layers)], [])
-    with steps.step(0, "measuring"):
+    with steps.step(0, MEASURING):
         measurement.run(
             data.with_fewer_tests(certificate.n),
             form,
-            lambda done: steps.report(0, f"measuring, {done:,} of {certificate.n:,} test images"),
+            lambda done: steps.report(0, f"{MEASURING}, {done:,} of {certificate.n:,} test images"),
         )
     (measured,) = measurement.measured()
     found = Int8Verification(file, certificate, measured.accuracy)
