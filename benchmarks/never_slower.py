@@ -179,7 +179,8 @@ def kernels(prices: Mapping[str, Any]) -> list[str]:
 
 def of_published(document: Mapping[str, Any]) -> dict[str, Any]:
     """What the table shows of a comparison by `slimnet benchmark --json`."""
-    macs_of = {each["name"]: each["macs"] for each in document["counts"]}
+    # A list: the keys of an object are stored in alphabetical order.
+    macs_of = [(each["name"], each["macs"]) for each in document["counts"]]
     rows = []
     for each in document["latencies"]:
         known = {name: each[name] for name in Latency.__dataclass_fields__ if name in each}
@@ -191,8 +192,8 @@ def of_published(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def published(found: Mapping[str, Any]) -> list[str]:
     """A published network with each kind of widths, in every place."""
-    first, *others = found["macs"]
-    less = [f"{name}, {1 - found['macs'][name] / found['macs'][first]:.1%} fewer MACs" for name in others]
+    (_, dense), *others = found["macs"]
+    less = [f"{name}, {1 - macs / dense:.1%} fewer MACs" for name, macs in others]
     lines = [
         "The published ResNet-56 of CIFAR-10, 49 of whose channels are removable: how many times faster than the "
         "dense network it is without them (*none*), by default, with widths for onnxruntime also elsewhere (*fast*), "
