@@ -17,6 +17,7 @@ from slimnet.planning.asked_layers import as_patterns
 from slimnet.planning.dead_channels import DeadChannels, find_dead, require_criterion
 from slimnet.planning.make_plan import make_plan
 from slimnet.printable import Summarised
+from slimnet.surgery.kept_shares import ranking_lines
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.tracing.trace import trace
 from slimnet.width_search import WidthSearch
@@ -76,7 +77,8 @@ class Inspection(Summarised):
 
     def __str__(self) -> str:
         inputs = [f"inputs of {self.inputs}"] if self.input_shapes else []
-        return "\n".join([*inputs, *layer_table(self), "", str(self.plan)])
+        ranking = ["", *found] if (found := ranking_lines(self.plan)) else []
+        return "\n".join([*inputs, *layer_table(self), *ranking, "", str(self.plan)])
 
 
 def inspect(

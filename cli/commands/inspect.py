@@ -29,7 +29,7 @@ from slimnet_cli.output.next_step import show_next
 from slimnet_cli.output.option_names import with_options
 
 if TYPE_CHECKING:
-    from slimnet import Inspection
+    from slimnet import Inspection, SurgeryPlan
     from slimnet.counting import NetworkCounts
 
 EXAMPLES = """\b
@@ -65,6 +65,8 @@ def inspect(
 ) -> None:
     """Show every layer's dead and removable channels, the reasons for keeping the others, and a histogram of γ.
 
+    Below, the lines of code and the layers that keep most dead channels, with the remedy where there is one.
+
     The totals are those of the network as it is, and its parameters and MACs if it were slimmed with --round none: the
     default of slimnet slim keeps the removable channels whose removal brings no time.
 
@@ -76,6 +78,7 @@ def inspect(
     import slimnet
     from slimnet.counting import count_or_take
     from slimnet.planning.dead_channels import GAMMA, require_criterion
+    from slimnet.surgery.kept_shares import rank_lines
 
     source = find_source(checkpoint, network)
     data = source.labelled(data)
@@ -94,6 +97,8 @@ def inspect(
                 "channels": inspection.channels,
                 "dead_channels": inspection.dead_channels,
                 "removable_channels": inspection.removable_channels,
+                "shares": inspection.plan.shares.to_data(),
+                "lines_of_code": [dataclasses.asdict(line) for line in rank_lines(inspection.plan)],
                 "parameters": {"before": inspection.plan.params_before, "after": inspection.plan.params_after},
                 "macs": {"before": inspection.plan.macs_before, "after": inspection.plan.macs_after},
                 "counted": dataclasses.asdict(counts),
@@ -135,14 +140,17 @@ def _show(inspection: Inspection, counts: NetworkCounts, threshold: float | None
     console.print(terminal.table(headings, rows, right=(2, 3, 4, 5)))
     for kept, advice in {kept.reason: kept.help for kept in inspection.plan.kept if kept.help}.items():
         console.print(f"{kept}: {with_options(advice)}", style="dim")
+    _show_holders(plan)
     gammas = list(chain.from_iterable(layer.gammas for layer in inspection.layers))
     if gammas and threshold is not None:
         console.print(f"\n|γ| of {len(gammas):,} channels", style="bold")
         for line in histogram(gammas, threshold):
             console.print(line)
+    stay = plan.shares.kept_in_words
     console.print(
         f"\n{inspection.dead_channels:,} channels are dead ({inspection.plan.criterion}), "
-        f"{inspection.removable_channels:,} can be removed."
+        f"{inspection.removable_channels:,} can be removed{f'; {stay}' if stay else ''}.",
+        soft_wrap=True,
     )
     sizes = (("parameters", plan.params_before, plan.params_after), ("MACs", plan.macs_before, plan.macs_after))
     slimmed = ", ".join(
@@ -150,6 +158,22 @@ def _show(inspection: Inspection, counts: NetworkCounts, threshold: float | None
     )
     console.print(f"inputs of {inspection.inputs}; if slimmed: {slimmed} with --round none", soft_wrap=True)
     console.print(counted(counts, plan.macs_before), style="dim", soft_wrap=True)
+
+
+def _show_holders(plan: SurgeryPlan) -> None:
+    """The lines of code, and the layers, that keep most dead channels, with the reason and the remedy."""
+    from slimnet.surgery.kept_shares import RANKED, rank_layers, rank_lines
+
+    console = terminal.result()
+    for what, holders in (("line of code", rank_lines(plan)), ("layer", rank_layers(plan))):
+        if holders:
+            rows = [
+                (holder.name, f"{holder.channels:,}", holder.reason, with_options(holder.help))
+                for holder in holders[:RANKED]
+            ]
+            console.print("")
+            headings = (f"{what} that keeps most", "dead but kept", "mostly because", "remedy")
+            console.print(terminal.table(headings, rows, right=(1,)))
 
 
 def counted(counts: NetworkCounts, planned: int) -> str:

@@ -144,6 +144,7 @@ def slim(
 def _show_plan(source: Source, removing: Removing, target: Target | None, data: Labelled, as_json: bool) -> None:
     import slimnet
     from slimnet.methods import plan_for
+    from slimnet.surgery.plan import SHARES
 
     images = data.load() if target or removing.needs_data else None
     if target:
@@ -160,7 +161,7 @@ def _show_plan(source: Source, removing: Removing, target: Target | None, data: 
             measured["keep"] = removing.keep
             plan = slimnet.inspect(model, example, removing.threshold, round_to=round_to, **measured).plan
     if as_json:
-        terminal.emit(json.loads(plan.to_json()))
+        terminal.emit(json.loads(plan.to_json()) | {SHARES: plan.shares.to_data()})
         return
     terminal.result().print(with_options(str(plan)), soft_wrap=True)
     if selection is not None:
@@ -220,6 +221,8 @@ def _write_bundle(
     console.print(before_after.table(slimmed, accuracies))
     if lines := width_lines(slimmed.plan):
         console.print("\n" + with_options("\n".join(line.removeprefix("  ") for line in lines)), soft_wrap=True)
+    if shares := str(slimmed.plan.shares):
+        console.print(f"\n{shares}", soft_wrap=True)
     if selection is not None:
         correction = "" if target is None else target.correction_in_words(images)
         console.print(f"\n{warning(selection, accuracies is not None, correction)}", soft_wrap=True)

@@ -41,6 +41,7 @@ def document(slimmed: Slimmed, accuracies: Accuracies | None) -> dict[str, Any]:
         "channels": {"before": _channels(slimmed), "after": _channels(slimmed) - plan.removed_channels},
         "criterion": plan.criterion,
         "dead_channels": plan.dead_channels,
+        "shares": plan.shares.to_data(),
         "rounding": plan.rounding,
         "kept_for_speed": plan.kept_for_speed,
         "parameters": {"before": plan.params_before, "after": plan.params_after},

@@ -24,61 +24,96 @@ NONPOSITIVE_SHIFT = "β ≤ 0 in front of a ReLU"
 OWN_WEIGHT = "a module of torch with a weight of its own"
 
 
-class Kind(Enum):
-    """A kind of reason: its sentence, with `{place}` or `{detail}`, and a remedy, empty if there is none."""
+class Cause(Enum):
+    """What several kinds of reasons have in common, in words that follow "kept since"."""
 
-    ASKED = "kept as requested", "another keep="
-    UNCUT = "nothing that holds it can be cut", NOTHING
-    VARIES = "varies where {place} reads it", "fewer shortcuts: all that write a channel must be dead"
-    CARRIER = "carrier of constants for {place}", NONPOSITIVE_SHIFT
-    LAST = "last channel of {place}", NOTHING
-    SECOND = "second channel of {place}", NOTHING
-    EQUAL_PARTS = "equal parts at {place}", NOTHING
-    EQUAL_GROUPS = "equal parts at the groups of {place}", NOTHING
-    FILLS_GROUP = "fills up a group of {place}", NOTHING
-    ROUNDED = "rounded up to a multiple of {detail}", "another round_to="
-    NO_FASTER = "removal brings no time under {detail}", "another round_to="
-    WHOLE = "the whole width is kept", "another round_to="
-    OUTPUT = "output of the network", NOTHING
-    CALLS_DIFFER = "constant differs between the calls of {place}", NOTHING
-    REDUCED = "reduced over its channels at {place}", NONPOSITIVE_SHIFT
-    LARGEST = "kept as the maximum constant, reduced over its channels at {place}", NOTHING
-    NORMALISED = "normalised over its channels at {place}", "BatchNorm"
-    NEIGHBOURS = "mixed with its neighbours at {place}", NOTHING
-    POSITIONS = "used as coordinates at {place}", NOTHING
-    NUMBERS = "indexed by a list at {place}", "x.flip(1), chunk and the like work with any width"
-    MULTIPLIED = "multiplied as a matrix at {place}", "scales that are numbers, not computed from the width"
-    FIXED_SIZE = "combined with a tensor of fixed size at {place}", NOTHING
-    NO_CHANNELS = "combined with a tensor without channels at {place}", NOTHING
-    JOINED = "joined with a tensor of fixed size at {place}", NOTHING
-    OTHER_POSITIONS = "combined with other positions at {place}", NOTHING
-    ONE_FOR_MANY = "one channel scales many in {place}", NOTHING
-    TAKEN = "taken by position at {place}", "chunk or x.shape[1] // 2 for halves; x[:, ::2] works with any width"
-    SLICED = "sliced by position at {place}", WRITE_SIZES
-    SELECTED = "selected by position at {place}", WRITE_SIZES
-    SPLIT = "split into parts of fixed sizes at {place}", "chunk, or sizes computed from x.shape[1]"
-    PADDED_CHANNELS = "padded by a fixed number of channels at {place}", WRITE_SIZES
-    PADDED = "padded at {place}", NOTHING
-    OVERWRITTEN = "overwritten by position at {place}", WRITE_SIZES
-    OVERWRITTEN_WITH = "overwritten with a tensor of fixed size at {place}", WRITE_SIZES
-    OVERWRITTEN_IN_PART = "overwritten in part at {place}", NOTHING
-    CODE = "the code at {place} hard-codes a width", WRITE_SIZES
-    CODE_AROUND = "the code around {place} hard-codes a width", WRITE_SIZES
-    WEIGHT_NORM = "normalised with its filter at {place}", "remove_parametrizations first"
-    FOREIGN_WEIGHT = "combined with a weight that belongs to no layer in {place}", OWN_WEIGHT
-    COMPUTED_WEIGHT = "weight computed at {place}", OWN_WEIGHT
-    DATA_WEIGHT = "convolved with a weight computed from data at {place}", OWN_WEIGHT
-    GROUPED_WEIGHT = "grouped weight of an unsupported kind at {place}", OWN_WEIGHT
-    JOINED_WEIGHTS = "weights are concatenated at {place}", OWN_WEIGHT
-    GATED_WEIGHT = "a weight is gated at {place}", OWN_WEIGHT
-    CONVOLVED = "read by a convolution at {place}", NOTHING
-    LINEAR = "read by a linear layer at {place}", NOTHING
-    POOLED = "pooled at {place}", NOTHING
-    EMPTY = "empty tensor at {place}", NOTHING
-    NO_BIAS = "{place} has no bias to fold it into", OWN_WEIGHT
-    NO_CARRIER = "the padded weight of {place} is computed, or shared with a layer of another kind", OWN_WEIGHT
-    NOT_FOLLOWED = "not traced through {place}", NOTHING
-    UNKNOWN_OP = "used by unknown op {place}", NOTHING
+    WIDTH = "a width is a number in the code"
+    FIXED_TENSOR = "a tensor of fixed size is as wide"
+    VARYING = "they vary where they are read"
+    CONSTANTS = "they carry constants"
+    NO_BIAS = "no bias or weight can store their constants"
+    OVER_CHANNELS = "an op computes over the channels"
+    SPREAD = "an op treats their axis as another one"
+    SCALES = "one channel scales many"
+    PARTS = "parts and groups stay equal"
+    LAST = "they are the last of their axis"
+    OUTPUT = "they are outputs of the network"
+    WEIGHT = "a weight is computed or shared"
+    UNKNOWN = "an op is unknown"
+    NO_AXIS = "nothing that holds them can be cut"
+    REQUEST = "that was requested"
+    ROUNDING = "widths are rounded up"
+    TIME = "their removal brings no time"
+    OTHER = "the plan gives another reason"
+
+
+class Kind(Enum):
+    """A kind of reason: its sentence, with `{place}` or `{detail}`, a remedy, empty if there is none, and its cause."""
+
+    ASKED = "kept as requested", "another keep=", Cause.REQUEST
+    UNCUT = "nothing that holds it can be cut", NOTHING, Cause.NO_AXIS
+    VARIES = "varies where {place} reads it", "fewer shortcuts: all that write a channel must be dead", Cause.VARYING
+    CARRIER = "carrier of constants for {place}", NONPOSITIVE_SHIFT, Cause.CONSTANTS
+    LAST = "last channel of {place}", NOTHING, Cause.LAST
+    SECOND = "second channel of {place}", NOTHING, Cause.LAST
+    EQUAL_PARTS = "equal parts at {place}", NOTHING, Cause.PARTS
+    EQUAL_GROUPS = "equal parts at the groups of {place}", NOTHING, Cause.PARTS
+    FILLS_GROUP = "fills up a group of {place}", NOTHING, Cause.PARTS
+    ROUNDED = "rounded up to a multiple of {detail}", "another round_to=", Cause.ROUNDING
+    NO_FASTER = "removal brings no time under {detail}", "another round_to=", Cause.TIME
+    WHOLE = "the whole width is kept", "another round_to=", Cause.ROUNDING
+    OUTPUT = "output of the network", NOTHING, Cause.OUTPUT
+    CALLS_DIFFER = "constant differs between the calls of {place}", NOTHING, Cause.VARYING
+    REDUCED = "reduced over its channels at {place}", NONPOSITIVE_SHIFT, Cause.OVER_CHANNELS
+    LARGEST = "kept as the maximum constant, reduced over its channels at {place}", NOTHING, Cause.CONSTANTS
+    NORMALISED = "normalised over its channels at {place}", "BatchNorm", Cause.OVER_CHANNELS
+    NEIGHBOURS = "mixed with its neighbours at {place}", NOTHING, Cause.OVER_CHANNELS
+    POSITIONS = "used as coordinates at {place}", NOTHING, Cause.OVER_CHANNELS
+    NUMBERS = "indexed by a list at {place}", "x.flip(1), chunk and the like work with any width", Cause.WIDTH
+    MULTIPLIED = (
+        "multiplied as a matrix at {place}",
+        "scales that are numbers, not computed from the width",
+        Cause.OVER_CHANNELS,
+    )
+    FIXED_SIZE = "combined with a tensor of fixed size at {place}", NOTHING, Cause.FIXED_TENSOR
+    NO_CHANNELS = "combined with a tensor without channels at {place}", NOTHING, Cause.FIXED_TENSOR
+    JOINED = "joined with a tensor of fixed size at {place}", NOTHING, Cause.FIXED_TENSOR
+    OTHER_POSITIONS = "combined with other positions at {place}", NOTHING, Cause.SPREAD
+    ONE_FOR_MANY = "one channel scales many in {place}", NOTHING, Cause.SCALES
+    TAKEN = (
+        "taken by position at {place}",
+        "chunk or x.shape[1] // 2 for halves; x[:, ::2] works with any width",
+        Cause.WIDTH,
+    )
+    SLICED = "sliced by position at {place}", WRITE_SIZES, Cause.WIDTH
+    SELECTED = "selected by position at {place}", WRITE_SIZES, Cause.WIDTH
+    SPLIT = "split into parts of fixed sizes at {place}", "chunk, or sizes computed from x.shape[1]", Cause.WIDTH
+    PADDED_CHANNELS = "padded by a fixed number of channels at {place}", WRITE_SIZES, Cause.WIDTH
+    PADDED = "padded at {place}", NOTHING, Cause.SPREAD
+    OVERWRITTEN = "overwritten by position at {place}", WRITE_SIZES, Cause.WIDTH
+    OVERWRITTEN_WITH = "overwritten with a tensor of fixed size at {place}", WRITE_SIZES, Cause.FIXED_TENSOR
+    OVERWRITTEN_IN_PART = "overwritten in part at {place}", NOTHING, Cause.SPREAD
+    CODE = "the code at {place} hard-codes a width", WRITE_SIZES, Cause.WIDTH
+    CODE_AROUND = "the code around {place} hard-codes a width", WRITE_SIZES, Cause.WIDTH
+    WEIGHT_NORM = "normalised with its filter at {place}", "remove_parametrizations first", Cause.WEIGHT
+    FOREIGN_WEIGHT = "combined with a weight that belongs to no layer in {place}", OWN_WEIGHT, Cause.WEIGHT
+    COMPUTED_WEIGHT = "weight computed at {place}", OWN_WEIGHT, Cause.WEIGHT
+    DATA_WEIGHT = "convolved with a weight computed from data at {place}", OWN_WEIGHT, Cause.WEIGHT
+    GROUPED_WEIGHT = "grouped weight of an unsupported kind at {place}", OWN_WEIGHT, Cause.WEIGHT
+    JOINED_WEIGHTS = "weights are concatenated at {place}", OWN_WEIGHT, Cause.WEIGHT
+    GATED_WEIGHT = "a weight is gated at {place}", OWN_WEIGHT, Cause.WEIGHT
+    CONVOLVED = "read by a convolution at {place}", NOTHING, Cause.SPREAD
+    LINEAR = "read by a linear layer at {place}", NOTHING, Cause.SPREAD
+    POOLED = "pooled at {place}", NOTHING, Cause.SPREAD
+    EMPTY = "empty tensor at {place}", NOTHING, Cause.SPREAD
+    NO_BIAS = "{place} has no bias to fold it into", OWN_WEIGHT, Cause.NO_BIAS
+    NO_CARRIER = (
+        "the padded weight of {place} is computed, or shared with a layer of another kind",
+        OWN_WEIGHT,
+        Cause.NO_BIAS,
+    )
+    NOT_FOLLOWED = "not traced through {place}", NOTHING, Cause.UNKNOWN
+    UNKNOWN_OP = "used by unknown op {place}", NOTHING, Cause.UNKNOWN
 
     @property
     def sentence(self) -> str:
@@ -89,6 +124,11 @@ class Kind(Enum):
     def help(self) -> str:
         """The remedy in a few words; empty if there is none."""
         return self.value[1]
+
+    @property
+    def cause(self) -> Cause:
+        """What the kind has in common with others."""
+        return self.value[2]
 
 
 class Reason(NamedTuple):

@@ -13,9 +13,13 @@ from slimnet.modules.tensors import Tensors
 from slimnet.printable import Summarised
 from slimnet.storage.records import build, parse_json
 from slimnet.surgery.composition import compose
+from slimnet.surgery.kept_shares import DeadShares
 from slimnet.surgery.plan_checks import check_indices
 from slimnet.surgery.plan_data import FORMAT, PlanData
 from slimnet.surgery.plan_text import describe, totals
+
+SHARES = "shares"
+"""The name under which a printed plan has its shares; they are no part of it, and not in its digest."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,14 +66,15 @@ class SurgeryPlan(Summarised, PlanData):
 
     @classmethod
     def from_data(cls, data: Any) -> "SurgeryPlan":
-        """What `to_json` writes, parsed.
+        """What `to_json` writes, parsed; `SHARES`, which `slimnet slim --dry-run --json` adds, follow from the rest.
 
         Raises:
             PlanError: as `from_json`.
         """
         if not isinstance(data, dict) or data.get("version") != FORMAT:
             raise PlanError(f"the plan is not a slimnet plan of version {FORMAT}; make it again with this slimnet")
-        return build(cls, data, "the plan", PlanError)
+        stored = {name: value for name, value in data.items() if name != SHARES}
+        return build(cls, stored, "the plan", PlanError)
 
     def check_fits(self, network: str, tensors: Tensors) -> None:
         """Refuse a network whose parameters and buffers are not those the plan was made for.
@@ -100,6 +105,11 @@ class SurgeryPlan(Summarised, PlanData):
             PlanError: they do not compose, naming the first tensor that differs.
         """
         return compose(self, other)
+
+    @property
+    def shares(self) -> DeadShares:
+        """What becomes of the dead channels: how many are removed, and how many are kept for which cause."""
+        return DeadShares.of(self)
 
     @property
     def summary(self) -> str:

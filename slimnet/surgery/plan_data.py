@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from slimnet.graph.reasons import Kind, Reason
+from slimnet.graph.reasons import Cause, Kind, Reason
 from slimnet.storage.field_types import Count
 
 FAST = "fast under "
@@ -114,8 +114,17 @@ class Kept:
     @property
     def help(self) -> str:
         """The remedy in a few words; empty where there is none."""
-        kind = Kind.__members__.get(self.kind.upper())
-        return "" if kind is None else kind.help
+        return "" if self.known_kind is None else self.known_kind.help
+
+    @property
+    def cause(self) -> Cause:
+        """What the reason has in common with others; `Cause.OTHER` where its kind is not known."""
+        return Cause.OTHER if self.known_kind is None else self.known_kind.cause
+
+    @property
+    def known_kind(self) -> Kind | None:
+        """The kind of the reason; None where the plan has none, or one of another version."""
+        return Kind.__members__.get(self.kind.upper())
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from collections import Counter
 
+from slimnet.surgery.kept_shares import DeadShares
 from slimnet.surgery.plan_data import FAST, LayerPlan, Merge, PlanData, WidthTrial
 
 
 def describe(plan: PlanData) -> str:
-    """The plan in plain text: totals, changed layers, folded constants, kept channels and the reasons."""
+    """The plan in plain text: totals, changed layers, folded constants, kept channels and the reasons, shares."""
     lines = [
         f"surgery plan for {plan.network}: dead is {plan.criterion}",
         f"  {totals(plan)}",
@@ -22,7 +23,8 @@ def describe(plan: PlanData) -> str:
     for kept in plan.kept:
         reasons[kept.reason] += len(kept.channels)
     lines += [f"  {many(count, 'dead channel')} kept: {reason}" for reason, count in reasons.most_common()]
-    return "\n".join(lines)
+    shares = str(DeadShares.of(plan))
+    return "\n".join([*lines, f"  {shares}"] if shares else lines)
 
 
 def totals(plan: PlanData) -> str:

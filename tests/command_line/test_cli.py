@@ -146,7 +146,11 @@ def test_inspect_says_what_helps_against_what_stays(tmp_path, capsys):
     torch.save(bundles.basic_net().state_dict(), tmp_path / "net.pt")
     network = ("--arch", "basicnet", "--arch-args", json.dumps(bundles.ARGS), "--input-shape", "1,8,8")
     assert slimnet_cli.run(["inspect", str(tmp_path / "net.pt"), *network]) == 0
-    helped = [line for line in capsys.readouterr().out.splitlines() if line.endswith(": β ≤ 0 in front of a ReLU")]
+    lines = capsys.readouterr().out.splitlines()
+    helped = [line for line in lines if line.endswith(": β ≤ 0 in front of a ReLU")]
+    (ranking,) = [number for number, line in enumerate(lines) if line.startswith("layer that keeps most")]
+    assert lines[ranking + 1].split()[:2] == ["features.conv1", "1"]
+    assert any(line.endswith("are kept since they carry constants.") for line in lines)
     assert helped
     assert all(line.startswith("carrier of constants for features.conv") for line in helped)
     assert len(set(helped)) == len(helped)
@@ -160,6 +164,9 @@ def test_inspect_for_machines_agrees_with_the_weights(checkpoint, capsys):
     layer = next(layer for layer in document["layers"] if layer["name"] == "features.conv3")
     assert layer["gammas"] == pytest.approx(state["features.bn3.weight"].tolist())
     assert layer["dead"] == (state["features.bn3.weight"] < 1e-3).sum()
+    kept = sum(sum(layer["kept_because"].values()) for layer in document["layers"])
+    assert document["shares"]["dead"] == document["shares"]["removed"] + kept == document["dead_channels"]
+    assert document["lines_of_code"] == []
     assert document["counted"]["macs"] == document["macs"]["before"] == sum(each["macs"] for each in document["layers"])
     assert document["counted"]["counted_by"].startswith("fvcore")
 
@@ -185,10 +192,14 @@ def test_slim_rounds_widths_where_it_is_asked_to(checkpoint, capsys, monkeypatch
 def test_dry_run_prints_a_plan_that_can_be_read_back(checkpoint, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert slimnet_cli.run(["slim", checkpoint, *ARCH, "--dry-run", "--json"]) == 0
-    plan = SurgeryPlan.from_json(capsys.readouterr().out)
+    text = capsys.readouterr().out
+    plan = SurgeryPlan.from_json(text)
     assert plan.removed_channels > 0
+    assert json.loads(text)["shares"] == plan.shares.to_data()
     assert slimnet_cli.run(["slim", checkpoint, *ARCH, "--dry-run"]) == 0
-    assert capsys.readouterr().out.startswith("surgery plan for BasicNet")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("surgery plan for BasicNet")
+    assert f"  {plan.shares}" in lines
     assert list(tmp_path.iterdir()) == []
 
 

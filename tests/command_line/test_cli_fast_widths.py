@@ -66,13 +66,17 @@ def test_what_was_kept_is_said_in_the_plan_the_result_and_the_bundle(checkpoint,
     assert slimnet_cli.run(["slim", checkpoint, *NETWORK, "--dry-run"]) == 0
     assert said in capsys.readouterr().out
     assert slimnet_cli.run(["slim", checkpoint, *NETWORK, "-o", str(tmp_path / "slim")]) == 0
-    assert said in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert said in shown
     plan = read_blueprint(tmp_path / "slim").plan
+    assert f"\n{plan.shares}\n" in shown
+    assert f"{kept} {'is kept' if kept == 1 else 'are kept'} since their removal brings no time" in str(plan.shares)
     assert (plan.kept_for_speed, plan.rounding) == (kept, "fast under onnxruntime")
     again = ["slim", checkpoint, *NETWORK, "-o", str(tmp_path / "json"), "--json"]
     assert slimnet_cli.run(again) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["kept_for_speed"], document["rounding"]) == (kept, "fast under onnxruntime")
+    assert document["shares"] == plan.shares.to_data()
 
 
 def test_a_budget_is_met_with_widths_that_are_fast_where_its_latency_is_measured(

@@ -221,6 +221,18 @@ def test_reasons_are_counted_and_the_commonest_comes_first(brief):
     ]
 
 
+def test_the_page_says_which_share_of_the_dead_channels_stays(brief):
+    """Oracle: by hand."""
+    kept = (Kept("a", "as it is", (1, 2), "code", "view", "a", "net.py:7"), Kept("b", "carrier", (3,), "carrier"))
+    page = render(dataclasses.replace(brief, plan=dataclasses.replace(brief.plan, kept=kept)))
+    removed = brief.plan.removed_channels
+    sentence = (
+        f"Of {removed + 3} dead channels {removed} are removed; 2 are kept since a width is a number in the code "
+        "(net.py:7); 1 since they carry constants."
+    )
+    assert sentence in " ".join(Tags(page).text.split())
+
+
 @pytest.mark.parametrize("threshold", [1e-3, 1e-4, 0.5])
 def test_no_bar_of_the_histogram_is_half_dead(threshold):
     """Oracle: the threshold is itself an edge between two bins, and every value lies in one."""

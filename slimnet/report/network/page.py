@@ -39,6 +39,7 @@ def render(report: Report) -> str:
         sentences=text.sentences(report),
         tiles=text.tiles(report),
         reasons=text.reasons(report),
+        shares=text.shares(report),
         recipe=text.recipe_rows(report.training.recipe, report.training.seconds) if report.training else (),
         slower=text.is_slower_anywhere(report),
         rows=contenders.contender_rows(report.comparison) if report.comparison and report.several else (),

@@ -124,6 +124,12 @@ def reasons(report: Report) -> list[Reason]:
     return sorted(found, key=lambda reason: -reason.channels)
 
 
+def shares(report: Report) -> str:
+    """What becomes of the dead channels, in a sentence; empty where none is dead."""
+    found = str(report.plan.shares) if report.plan else ""
+    return f"{found[:1].upper()}{found[1:]}." if found else ""
+
+
 def is_slower_anywhere(report: Report) -> bool:
     """Whether the slim network is measurably slower on some runtime at some batch size."""
     return report.comparison is not None and any(each.speedup().is_slower for each in report.comparison.latencies)
