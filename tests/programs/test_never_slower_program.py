@@ -1,6 +1,7 @@
 """benchmarks/never_slower.py: what its tables say of made-up measurements."""
 
 import json
+
 import never_slower
 import pytest
 
