@@ -1,4 +1,6 @@
-"""The names that `slimnet.methods` had before: scripts that use them go on."""
+"""The names that `slimnet.methods` had before: scripts that use them go on, with a warning, until 0.3."""
+
+import warnings
 
 from slimnet.methods import (
     METHODS,
@@ -15,6 +17,8 @@ from slimnet.methods import (
 from slimnet.methods import remove_selected as remove
 from slimnet.methods import score_channels as rank
 from slimnet.methods import select_within_budget as within
+
+warnings.warn("slimnet.baselines is now slimnet.methods; it goes in 0.3", DeprecationWarning, stacklevel=2)
 
 __all__ = [
     "METHODS",

@@ -44,6 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def as_wide_as_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are drawn as for a pipe: a test process that runs beside others is told how wide the terminal is."""
     monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -102,7 +102,17 @@ def notes() -> Console:
 
 def _console(stream: Any) -> Console:
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
-    return PrintableConsole(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    styled = has_styles(stream)
+    return PrintableConsole(file=stream, width=width, force_terminal=styled, markup=False, highlight=False, emoji=False)
+
+
+def has_styles(stream: Any) -> bool:
+    """Whether escape sequences (styles, bars that are redrawn) may be written to a stream.
+
+    To terminals only, whatever FORCE_COLOR says: what is piped is read by programs. NO_COLOR, if it has a value, and
+    TERM=dumb give plain lines on a terminal as well, as screen readers and logs need them.
+    """
+    return bool(stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
 
 
 def emit(document: Any) -> None:
