@@ -1,5 +1,6 @@
 """What is said of a sweep's cells while they are at work, and of each that has ended."""
 
+import io
 import json
 import subprocess
 import sys
@@ -107,17 +108,23 @@ def test_a_cluster_shows_so_many_cells_and_counts_the_others(tmp_path):
     assert shown.lines[-1] == "and 3 more"
 
 
-def test_a_file_gets_lines_and_a_wish_to_stop_is_said_once(tmp_path, capsys, monkeypatch):
+def test_a_file_gets_lines_and_a_wish_to_stop_is_said_once(tmp_path, monkeypatch):
+    """The lines come from another thread, between whose writes `capsys` would empty its buffer."""
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", file)
     monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0)
     monkeypatch.setattr(sweep_progress, "LOOK_SECONDS", 0.01)
     with sweep_progress.watching([job(tmp_path, "a")], {"a": "cell a"}, lambda: True) as watched:
         watched.begin("a")
         report(tmp_path / "a", 20)
-        told, deadline = "", time.monotonic() + LONGEST_WAIT
-        while not ("iteration 20" in told and sweep_progress.STOPPING in told) and time.monotonic() < deadline:
-            told += capsys.readouterr().err
+        deadline = time.monotonic() + LONGEST_WAIT
+        while time.monotonic() < deadline:
+            written = file.getvalue()
+            if "iteration 20" in written and sweep_progress.STOPPING in written:
+                break
+            time.sleep(0.01)
         watched.end(Outcome("a", result=RESULT))
-    lines = (told + capsys.readouterr().err).splitlines()
+    lines = file.getvalue().splitlines()
     assert lines.count(sweep_progress.STOPPING) == 1
     assert any(line.startswith("cell a: iteration 20 of 406,250, ") for line in lines)
     assert lines[-1] == "1 of 1: cell a done in 2 h: 10.0 % error, 71 % of the filters dead"
