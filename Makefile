@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # For two cores: many tests wait for processes of their own.
 WORKERS ?= 3
 
-.PHONY: demo test test-all fuzz lint size setup setup-dev clean
+.PHONY: demo test test-all fuzz lint size docs setup setup-dev clean
 
 demo: setup
 	$(BIN)/slimnet demo --out runs/demo
@@ -30,6 +30,11 @@ lint: setup-dev
 size: setup
 	$(BIN)/python benchmarks/install_size.py --quick
 
+# The documentation as a site, in build/site; a warning is an error. Open build/site/index.html.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "The documentation is in build/site/index.html"
+
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
 
@@ -45,5 +50,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --editable ".[dev]"
 	@touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) --editable ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs build/site
