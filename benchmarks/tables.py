@@ -25,6 +25,7 @@ import shrinking
 import small_scale
 import surgery_speed
 import train_throughput
+import zoos
 
 FOLDER = Path(__file__).parent
 MADE = "<!-- Made by tables.py from results; do not edit. -->"
@@ -42,6 +43,19 @@ SECTIONS = (
         "times its size; torch-pruning asks for more than 24 GB on it, so that it was not raced, and nor was "
         "regnet_y_128gf.",
         lambda results: f"```\n{surgery_speed.table(results)}\n```",
+    ),
+    (
+        "Networks of other packages",
+        "zoos",
+        "40 networks of timm and 40 of torchvision, drawn by seed 0, of which the first 13 came up within a few "
+        "minutes; the other 67 were not begun, and this says little about the packages as a whole. 40 % of "
+        "each BatchNorm's channels dead, β negative there, random weights, images of 64×64 "
+        "pixels or of the network's own size, one process each. *Exact* compares the slim network with the masked one "
+        "in double precision on another image. *Of what could be at most* divides what is removed by that and what "
+        "stays only because the code is not followed (a width in it, an op that is not known); what varies where it "
+        "is read, carries constants or is normalised over channels is not in it. Seconds are those of `slim` in "
+        "double precision with its certificate, on a machine that was busy with other work, and so far too long.",
+        zoos.table,
     ),
     (
         "Multiply-accumulates by four counters",

@@ -1,0 +1,323 @@
+"""The surgery on networks of other people's packages: exact or not, what is removed of what could be, and why not.
+
+Each network has random weights and 40 % dead channels, drawn independently per BatchNorm, with calibrated statistics,
+as in `zoo.py`. It is traced, planned and cut in a process of its own with a time limit, and the slim network is
+compared with the masked one in double precision on an image that it has not seen. Networks without BatchNorm, and those
+with more than 100 million parameters, are listed and not run. What is in the output file already is not run again.
+
+    python benchmarks/zoos.py [--zoo timm] [--sample 40] [--minutes 10] [--seed 0] [--out FILE.json] [NAME ...]
+
+An upper bound of what could be removed is what is removed and what stays only because slimnet does not follow the code:
+a channel that varies where it is read, carries constants, or is normalised with others stays whatever slimnet learns.
+"""
+
+import argparse
+import json
+import multiprocessing
+import random
+import statistics
+import sys
+import time
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from zoo import batch_norms, classifiers, images, outputs, relative, rounding, scatter_dead
+
+import slimnet
+from slimnet.benchmark.environment import environment
+from slimnet.compat import torchvision
+from slimnet.errors import SlimnetError
+from slimnet.graph.reasons import Cause
+from slimnet.models import build
+from slimnet.modules.copying import shared_copy
+from slimnet.storage.files import whole_file
+from slimnet.surgery.certificate import masked_scales
+from slimnet.surgery.kept_shares import rank_lines
+from slimnet.surgery.plan import SurgeryPlan
+
+FRACTION = 0.4
+BETA = "negative"
+CALIBRATED_ON = 4
+EXACT = 1e-9
+MOST_PARAMETERS = 100_000_000
+LIMIT_SECONDS = 120.0
+LINES_SHOWN = 15
+UNLISTED = (
+    "pytorchcv",
+    "segmentation_models_pytorch",
+    "ultralytics",
+    "transformers",
+    "torchxrayvision",
+    "facenet-pytorch",
+    "monai",
+    "torchreid",
+)
+"""Packages whose networks this program does not list yet."""
+
+INHERENT = {Cause.VARYING, Cause.CONSTANTS, Cause.LAST, Cause.OUTPUT, Cause.OVER_CHANNELS, Cause.SCALES}
+"""Causes for which channels stay however well the code is followed."""
+
+RUN = ("exact", "wrong", "refused", "crash", "over the time limit")
+"""What becomes of a network that is run."""
+
+
+def timm_networks() -> list[str]:
+    """Every architecture of timm."""
+    torchvision()
+    import timm
+
+    return list(timm.list_models())
+
+
+ZOOS: dict[str, Callable[[], list[str]]] = {"timm": timm_networks, "torchvision": classifiers}
+"""The packages whose networks are run, and what lists them."""
+
+
+def side_of(model: nn.Module) -> int:
+    """The side of the images that a network needs: its own where that is fixed, else 64 pixels."""
+    known = getattr(model, "default_cfg", None) or {}
+    return int(known["input_size"][-1]) if known.get("fixed_input_size") else 64
+
+
+def inputs_for(model: nn.Module, name: str) -> Callable[[int], torch.Tensor]:
+    """What makes so many images of a size that the network takes: 64 pixels, or else its own size."""
+    known = getattr(model, "default_cfg", None) or {}
+    own = int(known.get("input_size", (3, 224, 224))[-1])
+    for side in dict.fromkeys((side_of(model), own)):
+        try:
+            outputs(model, images(name, 2, side, torch.float64))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            problem = error
+            continue
+        return lambda batch, side=side: images(name, batch, side, torch.float64)
+    raise problem
+
+
+def size_of(name: str) -> int | None:
+    """The parameters of a network, without building it in memory; None where its constructor needs numbers."""
+    try:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in build(name).parameters())
+    except SlimnetError:
+        return None
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Slim one network, and compare it with the masked one."""
+    size = size_of(name)
+    if size is not None and size > MOST_PARAMETERS:
+        return {"result": f"more than {MOST_PARAMETERS:,} parameters"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build(name).double().eval()
+    if not any(batch_norms(model)):
+        return {"result": "no BatchNorm"}
+    make = inputs_for(model, name)
+    scatter_dead(model, make(CALIBRATED_ON), FRACTION, BETA)
+    start = time.perf_counter()
+    try:
+        slimmed = slimnet.slim(model, make(2), tolerance=float("inf"))
+    except SlimnetError as error:
+        return {"result": "refused", "because": str(error)}
+    seconds = time.perf_counter() - start
+    masked = shared_copy(model, masked_scales(model, slimmed.plan)).eval()
+    fresh = make(1)
+    error = relative(outputs(masked, fresh), outputs(slimmed.model, fresh))
+    exact = error is not None and (error < EXACT or error < 30 * rounding(masked, fresh))
+    return {"result": "exact" if exact else "wrong", "error": error, "seconds": seconds} | facts(slimmed.plan)
+
+
+def facts(plan: SurgeryPlan) -> dict[str, Any]:
+    """What a plan removes, the upper bound, and what stays by cause and by line of code."""
+    shares = plan.shares
+    followed = sum(share.channels for share in shares.kept if share.cause not in INHERENT)
+    return {
+        "parameters": plan.params_before,
+        "dead": shares.dead,
+        "removed": shares.removed,
+        "at_most": shares.removed + followed,
+        "kept": {share.cause.name.lower(): share.channels for share in shares.kept},
+        "lines": {f"{line.name}, {line.reason}": line.channels for line in rank_lines(plan)},
+    }
+
+
+def answer(name: str, end: Connection) -> None:
+    """Send what `measure` finds, or where it stopped with an error that is not slimnet's own, through a pipe."""
+    try:
+        found = measure(name)
+    except Exception as error:  # a crash is a result
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        words = (str(error).splitlines() or [""])[0]
+        found = {
+            "result": "crash",
+            "because": f"{type(error).__name__}: {words}",
+            "where": f"{Path(where.filename).name}:{where.lineno}",
+        }
+    end.send(found)
+
+
+def measure_elsewhere(name: str) -> dict[str, Any]:
+    """`measure` in a process of its own, which is ended when it takes too long."""
+    forks = multiprocessing.get_context("fork")
+    here, there = forks.Pipe(duplex=False)
+    process = forks.Process(target=answer, args=(name, there))
+    process.start()
+    there.close()
+    try:
+        if not here.poll(LIMIT_SECONDS):
+            return {"result": "over the time limit", "because": f"{LIMIT_SECONDS:g} s"}
+        found: dict[str, Any] = here.recv()
+    except EOFError:
+        process.join()
+        return {"result": "crash", "because": f"the process ended with {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+    return found
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The results so far."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"networks": {}}
+    return found
+
+
+def write(path: Path, name: str, found: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Add one network to the results, in one step."""
+    results = read(path)
+    results["networks"][name] = found
+    results["environment"] = dict(environment().rows())
+    results["settings"] = settings
+    with whole_file(path, SlimnetError) as file:
+        file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+
+
+def chosen(zoos: Iterable[str], sample: int | None, seed: int) -> list[str]:
+    """The networks of these packages in an order drawn by the seed, the packages in turns; of each so many at most."""
+    orders = []
+    for zoo in zoos:
+        names = [f"{zoo}:{name}" for name in ZOOS[zoo]()]
+        random.Random(seed).shuffle(names)
+        orders.append(names[:sample])
+    longest = max(map(len, orders), default=0)
+    return [names[place] for place in range(longest) for names in orders if place < len(names)]
+
+
+def versions() -> dict[str, str]:
+    """The version of each package whose networks are run."""
+    return {zoo: metadata.version(zoo) for zoo in ZOOS}
+
+
+def unlisted() -> list[str]:
+    """A line for each package of the plan whose networks are not run."""
+    lines = []
+    for package in UNLISTED:
+        try:
+            lines.append(f"{package} {metadata.version(package)}: its networks are not listed here yet")
+        except metadata.PackageNotFoundError:
+            lines.append(f"{package}: not installed, skipped")
+    return lines
+
+
+def table(results: dict[str, Any]) -> str:
+    """What became of the networks of each package, why channels stay, and the lines of code that keep most."""
+    zoos: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for name, row in results["networks"].items():
+        zoo, _, network = name.partition(":")
+        zoos[zoo][network] = row
+    ran = {zoo: [row for row in rows.values() if row["result"] in RUN] for zoo, rows in zoos.items()}
+    lines = [
+        "| package | networks | "
+        + " | ".join(RUN)
+        + " | dead | removed | of what could be at most | seconds, median |",
+        "|---|---|" + "---|" * len(RUN) + "---|---|---|---|",
+        *(summary(zoo, rows) for zoo, rows in ran.items() if rows),
+        "",
+    ]
+    skipped = Counter(
+        f"{zoo}: {row['result']}" for zoo in zoos for row in zoos[zoo].values() if row["result"] not in RUN
+    )
+    lines += [f"Listed and not run: {'; '.join(f'{what}, {count}' for what, count in skipped.items())}.", ""] * bool(
+        skipped
+    )
+    lines += problems(results["networks"])
+    lines += reasons([row for rows in ran.values() for row in rows])
+    return "\n".join(lines)
+
+
+def summary(zoo: str, rows: list[dict[str, Any]]) -> str:
+    """A row of the table: what became of the networks of one package."""
+    counts = Counter(row["result"] for row in rows)
+    cut = [row for row in rows if "dead" in row]
+    dead, removed, most = (sum(row[key] for row in cut) for key in ("dead", "removed", "at_most"))
+    seconds = f"{statistics.median(row['seconds'] for row in cut):.2f}" if cut else "–"
+    share = f"{removed / most:.1%}" if most else "–"
+    cells = [zoo, len(rows), *(counts[result] for result in RUN), f"{dead:,}", f"{removed:,}", share, seconds]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def problems(networks: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each network that is not exact."""
+    found = []
+    for name, row in sorted(networks.items()):
+        if row["result"] in RUN and row["result"] != "exact":
+            what = (
+                f"error {row['error']}" if "error" in row else " ".join([row["because"], row.get("where", "")]).strip()
+            )
+            found.append(f"- `{name}` is {row['result']}: {what}")
+    return [*found, ""] if found else []
+
+
+def reasons(rows: list[dict[str, Any]]) -> list[str]:
+    """Why dead channels stay, and the lines of code that keep most, over all networks."""
+    kept: Counter[str] = Counter()
+    lines: Counter[str] = Counter()
+    networks: defaultdict[str, set[int]] = defaultdict(set)
+    for number, row in enumerate(rows):
+        kept.update(row.get("kept", {}))
+        lines.update(row.get("lines", {}))
+        for key in (*row.get("kept", {}), *row.get("lines", {})):
+            networks[key].add(number)
+    found = ["| dead channels that stay since | channels | networks |", "|---|---|---|"]
+    found += [f"| {Cause[name.upper()].value} | {n:,} | {len(networks[name])} |" for name, n in kept.most_common()]
+    found += ["", "| line of code | channels | networks |", "|---|---|---|"]
+    found += [f"| {line} | {n:,} | {len(networks[line])} |" for line, n in lines.most_common(LINES_SHOWN)]
+    return found
+
+
+def main() -> None:
+    """Run what is missing, saying how far it is, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="networks such as timm:resnet18; without any, those of the packages")
+    parser.add_argument("--zoo", choices=ZOOS, action="append", help="run this package only (repeatable)")
+    parser.add_argument("--sample", type=int, help="so many networks of each package at most, drawn by the seed")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no network after this time")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "zoos.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    end = time.monotonic() + 60 * options.minutes
+    print(*unlisted(), sep="\n", file=sys.stderr)
+    wanted = options.names or chosen(options.zoo or list(ZOOS), options.sample, options.seed)
+    done = read(options.out)["networks"]
+    missing = [name for name in wanted if name not in done]
+    settings = {"dead": FRACTION, "beta": BETA, "seed": options.seed, "image": 64, "versions": versions()}
+    for number, name in enumerate(missing, 1):
+        if time.monotonic() > end:
+            print(f"{len(missing) - number + 1} networks are left to run", file=sys.stderr)
+            break
+        found = measure_elsewhere(name)
+        print(f"{number}/{len(missing)} {name}: {found['result']}", file=sys.stderr, flush=True)
+        write(options.out, name, found, settings)
+    print(table(read(options.out)))
+
+
+if __name__ == "__main__":
+    main()

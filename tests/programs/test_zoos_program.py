@@ -1,0 +1,50 @@
+"""benchmarks/zoos.py: its table of made-up results, a network that fails, and one that takes too long."""
+
+import time
+
+import pytest
+import zoos
+
+EXACT = {"result": "exact", "error": 1e-15, "dead": 10, "removed": 6, "at_most": 8, "seconds": 2.0}
+RESULTS = {
+    "networks": {
+        "timm:one": EXACT | {"kept": {"width": 2, "varying": 2}, "lines": {"a.py:1, split": 2}},
+        "timm:two": EXACT | {"seconds": 1.0, "kept": {"width": 4}, "lines": {"a.py:1, split": 3, "b.py:2, view": 1}},
+        "timm:three": {"result": "no BatchNorm"},
+        "torchvision:four": {"result": "crash", "because": "KeyError: 'x'", "where": "trace.py:7"},
+    }
+}
+
+
+def test_a_row_sums_up_a_package_and_causes_and_lines_all_networks():
+    """Oracle: by hand."""
+    lines = zoos.table(RESULTS).splitlines()
+    assert "| timm | 2 | 2 | 0 | 0 | 0 | 0 | 20 | 12 | 75.0% | 1.50 |" in lines
+    assert "| torchvision | 1 | 0 | 0 | 0 | 1 | 0 | 0 | 0 | – | – |" in lines
+    assert "Listed and not run: timm: no BatchNorm, 1." in lines
+    assert "- `torchvision:four` is crash: KeyError: 'x' trace.py:7" in lines
+    assert "| a width is a number in the code | 6 | 2 |" in lines
+    assert "| a.py:1, split | 5 | 2 |" in lines
+
+
+def test_a_crash_and_a_network_that_takes_too_long_are_results(monkeypatch):
+    def fail(name: str) -> dict:
+        if name == "slow":
+            time.sleep(60)
+        raise KeyError(name)
+
+    monkeypatch.setattr(zoos, "measure", fail)
+    crash = zoos.measure_elsewhere("quick")
+    assert (crash["result"], crash["because"]) == ("crash", "KeyError: 'quick'")
+    assert crash["where"].startswith("test_zoos_program.py:")
+    monkeypatch.setattr(zoos, "LIMIT_SECONDS", 0.2)
+    assert zoos.measure_elsewhere("slow")["result"] == "over the time limit"
+
+
+@pytest.mark.parametrize("sample", [2, 5])
+def test_the_packages_take_turns_in_an_order_that_the_seed_draws(sample, monkeypatch):
+    monkeypatch.setattr(zoos, "ZOOS", {"a": lambda: ["1", "2", "3"], "b": lambda: ["4"]})
+    names = zoos.chosen(["a", "b"], sample, seed=0)
+    assert len(names) == len(set(names)) == min(sample, 3) + 1
+    assert [name[0] for name in names[:2]] == ["a", "b"]
+    assert names == zoos.chosen(["a", "b"], sample, seed=0)
