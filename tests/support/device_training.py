@@ -14,7 +14,9 @@ from slimnet.comparison import Study
 from slimnet.data import Batches, load_data
 from slimnet.errors import UsageError
 from slimnet.methods import Budget, remove_selected, score_channels, select_within_budget
-from slimnet.methods.scores import with_gradients
+from slimnet.methods.candidates import Channels
+from slimnet.methods.scores import Task, with_gradients
+from slimnet.modules.example_inputs import check_inputs
 from slimnet.torch_state.random_state import random_number_states
 from slimnet.training import Recipe, evaluate, train
 from slimnet.training.analysis.universality import analyse
@@ -132,7 +134,11 @@ def test_methods_choose_and_recalibrate_as_on_the_cpu(method):
 
 
 def test_gradients_for_taylor_are_taken_where_the_network_is():
-    found = [with_gradients(model_of(place), DIGITS.batches("train", 512)) for place in (CPU, HERE)]
+    found = []
+    for place in (CPU, HERE):
+        model, images = model_of(place), next(DIGITS.batches("test", 8, place))[0]
+        channels = Channels.of(model, check_inputs(model, images))
+        found.append(with_gradients(Task(model, channels, DIGITS.batches("train", 512), 0, "macs"), "taylor"))
     assert is_same(found[1].features.conv1.weight.grad, found[0].features.conv1.weight.grad)
 
 
