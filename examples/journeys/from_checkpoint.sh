@@ -14,6 +14,7 @@ data=$4
 out=$5
 iterations=${6:-10000}
 
+mkdir -p "$out"
 slimnet inspect "$checkpoint" --arch "$arch" --arch-args "$arguments" --data "$data"
 slimnet slim "$checkpoint" --arch "$arch" --arch-args "$arguments" --data "$data" -o "$out/exact"
 slimnet slim "$out/exact" --data "$data" --target-macs 0.5 -o "$out/half"

@@ -11,6 +11,7 @@ data=$2
 out=$3
 iterations=${4:-10000}
 
+mkdir -p "$out"
 slimnet slim "$source" --data "$data" --target-latency 0.7 -o "$out/fast"
 slimnet finetune "$out/fast" --data "$data" --iterations "$iterations" -o "$out/tuned"
 slimnet export "$out/tuned" --with-preprocessing --layout nhwc -o "$out/net.onnx"
