@@ -76,10 +76,28 @@ def nearest_name(given: str, names: Iterable[str]) -> str:
     return f"{hint} ({', '.join(known)})"
 
 
+def check_name(kind: str, name: object, known: Iterable[str]) -> None:
+    """Refuse a name that is none of those that there are of a kind.
+
+    Raises:
+        UsageError: with the nearest name.
+    """
+    names = list(known)
+    if name not in names:
+        raise UsageError(f"there is no {kind} {name!r}; {nearest_name(str(name), names)}")
+
+
 def reason(error: BaseException) -> str:
     """The kind of an exception and the first line of what it says."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def short_reason(error: BaseException) -> str:
+    """The first line of an error, up to 200 characters, behind its kind unless it is one of slimnet's."""
+    lines = str(error).strip().splitlines()
+    line = lines[0][:200] if lines else type(error).__name__
+    return line if isinstance(error, SlimnetError) else f"{type(error).__name__}: {line}"
 
 
 def whole_reason(error: BaseException) -> str:

@@ -40,6 +40,8 @@ def one_of(kind: str, known: tuple[str, ...]) -> Parser:
         Raises:
             UsageError: with the nearest name, in the library's words.
         """
+        from slimnet.errors import check_name
+
         if name is not None:
             check_name(kind, name, known)
         return name
@@ -56,21 +58,11 @@ def some_of(kind: str, known: tuple[str, ...]) -> ListParser:
         Raises:
             UsageError: with the nearest name, in the library's words.
         """
+        from slimnet.errors import check_name
+
         names = tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
         for name in names:
             check_name(kind, name, known)
         return names
 
     return split
-
-
-def check_name(kind: str, name: str, known: tuple[str, ...]) -> None:
-    """Refuse an unknown name.
-
-    Raises:
-        UsageError: with the nearest name.
-    """
-    from slimnet.errors import UsageError, nearest_name
-
-    if name not in known:
-        raise UsageError(f"there is no {kind} {name!r}; {nearest_name(name, known)}")

@@ -12,7 +12,7 @@ from torch import nn
 from slimnet.benchmark import parameters
 from slimnet.compat import torch_pruning
 from slimnet.counting import count_network
-from slimnet.errors import SlimnetError, UsageError
+from slimnet.errors import SlimnetError, UsageError, short_reason
 from slimnet.methods import Budget, Ranking, Selection, silenced
 from slimnet.methods.candidates import Channels
 from slimnet.modules.example_inputs import check_inputs, tensors_in
@@ -110,7 +110,7 @@ class Search:
         try:
             found = self.cut_at(ratio)
         except Exception as error:  # whatever it raises is a result
-            self.failure = in_one_line(error)
+            self.failure = short_reason(error)
             return None
         self.smallest = found.left if self.smallest is None else min(self.smallest, found.left)
         if found.left <= self.budget.left and (self.best is None or found.left > self.best.left):
@@ -250,9 +250,3 @@ def check_shapes(model: nn.Module, inputs: torch.Tensor, expected: list[tuple[in
 def in_words(found: list[tuple[int, ...]]) -> str:
     """Shapes in words."""
     return ", ".join(" × ".join(map(str, shape)) for shape in found) or "no tensor"
-
-
-def in_one_line(error: Exception) -> str:
-    """An error in one line, with its class if it is none of slimnet's."""
-    line = (str(error).strip() or "no message").splitlines()[0][:200]
-    return line if isinstance(error, SlimnetError) else f"{type(error).__name__}: {line}"

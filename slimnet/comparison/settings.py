@@ -5,7 +5,7 @@ from typing import Any
 
 from slimnet.benchmark import usable_cores
 from slimnet.comparison.rival import UNITS as RIVAL_UNITS
-from slimnet.errors import UsageError, nearest_name
+from slimnet.errors import UsageError, check_name
 from slimnet.methods import Budget
 from slimnet.methods.batchnorm_measure import ENOUGH
 from slimnet.methods.scores import named
@@ -114,8 +114,7 @@ class Settings:
     def _check_engines(self) -> None:
         """Refuse engines that there are not, and what another engine than slimnet cannot do."""
         for engine in self.engines:
-            if engine not in ENGINES:
-                raise UsageError(f"there is no engine {engine!r}; {nearest_name(engine, ENGINES)}")
+            check_name("engine", engine, ENGINES)
         if RIVAL not in self.engines:
             return
         units = sorted({budget.unit for budget in self.budgets} - set(RIVAL_UNITS))

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from slimnet.compat import fvcore
 from slimnet.counting.operators import LAYERS, WITHOUT_MACS, handles
 from slimnet.counting.torch_counter import counted
-from slimnet.errors import SlimnetError, TraceError
+from slimnet.errors import TraceError, short_reason
 from slimnet.modules.copying import copy_with
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, batched
 from slimnet.torch_state.silence import silenced
@@ -57,7 +57,7 @@ def count_network(model: nn.Module, example: ExampleInputs | Inputs, *, activati
         try:
             return by_fvcore(model, inputs, activations=activations)
         except Exception as error:  # of the network's own code, of torch.jit, of fvcore
-            reason = reason_of(error)
+            reason = short_reason(error)
         return by_torch(model, inputs, reason)
 
 
@@ -145,12 +145,6 @@ def by_torch(model: nn.Module, inputs: Inputs, reason: str) -> NetworkCounts:
         with FlopCounterMode(display=False) as counter:
             inputs.call(quiet)
     except Exception as error:  # of the network's own code
-        raise TraceError(f"{type(model).__name__} does not run on the example inputs: {reason_of(error)}") from error
+        raise TraceError(f"{type(model).__name__} does not run on the example inputs: {short_reason(error)}") from error
     found = counted(counter)
     return NetworkCounts(sum(found.values()), f"torch's counter; fvcore could not trace: {reason}", found)
-
-
-def reason_of(error: Exception) -> str:
-    """What went wrong, in one line."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    return line if isinstance(error, SlimnetError) else f"{type(error).__name__}: {line}"

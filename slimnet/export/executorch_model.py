@@ -8,7 +8,6 @@ import importlib
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -72,8 +71,7 @@ def lowered(module: nn.Module, inputs: Inputs, name: str) -> bytes:
     load_executorch()
     exir, xnnpack = importlib.import_module("executorch.exir"), importlib.import_module(PARTITIONER)
     try:
-        with quiet(), native_messages_dropped(), torch.no_grad(), random_numbers_kept(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet(), native_messages_dropped(), torch.no_grad(), random_numbers_kept():
             program = torch.export.export(module, inputs.args, inputs.kwargs, strict=False)
             edge = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
             return bytes(edge.to_executorch().buffer)

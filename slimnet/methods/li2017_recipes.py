@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from slimnet.errors import UsageError, nearest_name
+from slimnet.errors import UsageError, check_name
 from slimnet.methods.candidates import Channels
 from slimnet.methods.filter_norms import filter_norms
 from slimnet.methods.remove import Selection
@@ -39,8 +39,7 @@ def published(name: str, model: nn.Module, inputs: ExampleInputs) -> Selection:
         UsageError: there is no such recipe, or it is for another network.
         TraceError, InputError: as `slimnet.slim` does.
     """
-    if name not in RECIPES:
-        raise UsageError(f"there is no published recipe {name!r}; {nearest_name(name, RECIPES)}")
+    check_name("published recipe", name, RECIPES)
     recipe = RECIPES[name]
     channels = Channels.of(model, check_inputs(model, inputs))
     check_network(name, recipe, channels)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from slimnet.errors import DataError, UsageError, nearest_name
+from slimnet.errors import DataError, UsageError, check_name
 from slimnet.graph.channel_graph import Reader
 from slimnet.methods.candidates import Channels
 from slimnet.methods.filter_norms import filter_norms, relative
@@ -111,9 +111,8 @@ def named(method: str) -> Callable[[Task], Scores]:
     Raises:
         UsageError: there is none; it suggests the nearest.
     """
-    if method in SCORES:
-        return SCORES[method]
-    raise UsageError(f"there is no method {method!r}; {nearest_name(method, SCORES)}")
+    check_name("method", method, SCORES)
+    return SCORES[method]
 
 
 def implicit(task: Task) -> Scores:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from slimnet.errors import DataError, UsageError, nearest_name
+from slimnet.errors import DataError, UsageError, check_name
 from slimnet.graph.channel_graph import SILENT, ActivationKey, ChannelGraph
 from slimnet.modules.copying import shared_copy
 from slimnet.modules.example_inputs import Inputs
@@ -165,8 +165,7 @@ def require_criterion(name: str, *, with_data: bool) -> Criterion:
     Raises:
         UsageError: there is none (the nearest name is suggested), or it needs data and there is none.
     """
-    if not isinstance(name, str) or name not in CRITERIA:
-        raise UsageError(f"there is no criterion {name!r}; {nearest_name(name, CRITERIA)}")
+    check_name("criterion", name, CRITERIA)
     if CRITERIA[name].needs_data and not with_data:
         raise UsageError(f"criterion {name} is measured on data; pass loader=")
     return CRITERIA[name]

@@ -10,7 +10,7 @@ from slimnet.benchmark.runtimes.runtime import Runtime
 from slimnet.benchmark.runtimes.torch import Torch
 from slimnet.benchmark.runtimes.torch_compile import TorchCompile
 from slimnet.benchmark.runtimes.torch_graph import TorchGraph
-from slimnet.errors import UsageError, nearest_name
+from slimnet.errors import check_name
 
 RUNTIMES: tuple[Runtime, ...] = (
     Torch(),
@@ -38,10 +38,8 @@ def find_runtime(name: str) -> Runtime:
     Raises:
         UsageError: there is none.
     """
-    for each in RUNTIMES:
-        if each.name == name:
-            return each
-    raise UsageError(f"there is no runtime {name!r}; {nearest_name(name, runtime_names())}")
+    check_name("runtime", name, runtime_names())
+    return next(each for each in RUNTIMES if each.name == name)
 
 
 def installed_versions() -> Mapping[str, str]:
