@@ -53,11 +53,13 @@ class Task:
         return Cell(self.recipe, "").key
 
 
-def tasks_of(wanted: Sequence[Entry], scale: Scale, seeds: int, shrink_every: int = 0) -> list[Task]:
+def tasks_of(
+    wanted: Sequence[Entry], scale: Scale, seeds: int, shrink_every: int = 0, precision: str | None = None
+) -> list[Task]:
     """The runs of these networks, the most important first, and all of a first seed before the next.
 
-    A run covers every network of the paper that has its recipe, also those not requested. `shrink_every` is that of
-    all recipes.
+    A run covers every network of the paper that has its recipe, also those not requested. `shrink_every` and
+    `precision` are those of all recipes, as in `recipe_of`.
     """
     from slimnet.reproduction.catalogue import by_worth
     from slimnet.reproduction.scales import recipe_of
@@ -66,7 +68,7 @@ def tasks_of(wanted: Sequence[Entry], scale: Scale, seeds: int, shrink_every: in
     found: dict[str, Task] = {}
     for seed in range(seeds):
         for entry in by_worth():
-            recipe = recipe_of(entry, scale, seed, shrink_every=shrink_every)
+            recipe = recipe_of(entry, scale, seed, shrink_every=shrink_every, precision=precision)
             if recipe is not None:
                 alone = Task(recipe, (entry,))
                 known = found.get(alone.key, Task(recipe, ()))
@@ -98,9 +100,9 @@ class Reproduction:
         Raises:
             UsageError: the folder holds results of the same network trained with, or without, dead filters removed.
         """
-        from slimnet.reproduction.results import check_shrinking, holds
+        from slimnet.reproduction.results import check_alike, holds
 
-        check_shrinking(self.results, task.names, self.scale, task.recipe)
+        check_alike(self.results, task.names, self.scale, task.recipe)
         return holds(self.results, task.names, self.scale, task.recipe)
 
     @functools.cached_property

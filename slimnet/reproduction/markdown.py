@@ -11,7 +11,7 @@ from slimnet.reproduction import scalar_text
 from slimnet.reproduction.catalogue import READINGS, Entry, Table, Value, datasets, printed
 from slimnet.reproduction.results import Result
 from slimnet.reproduction.scalars import ScalarFigure
-from slimnet.reproduction.scales import Scale, describe_scale
+from slimnet.reproduction.scales import Scale, describe_scale, precision_of
 from slimnet.reproduction.trends import Verdict, verdicts
 
 NOTHING = "–"
@@ -58,6 +58,7 @@ def _cell(entry: Entry, result: Result | None) -> dict[str, Any]:
         "seeds": list(result.seeds),
         "iterations": result.iterations,
         "shrink_every": result.shrink_every,
+        "precision": result.precision,
         "macs_left": macs_left(result),
         "hardware": sorted({kept.hardware(run.environment) for run in result.runs}),
     }
@@ -161,8 +162,9 @@ def ours(entry: Entry, result: Result | None, shown: Sequence[str], machines: Se
 
 
 def length(result: Result) -> str:
-    """The number of iterations of a result's runs, and whether dead filters were removed during training."""
-    return f"{result.iterations:,}{', shrinking' if result.shrink_every else ''}"
+    """The number of iterations of a result's runs, whether they shrank, and a precision that is not the scale's."""
+    precision = "" if result.precision == precision_of(result.scale) else f", {result.precision}"
+    return f"{result.iterations:,}{', shrinking' if result.shrink_every else ''}{precision}"
 
 
 def machine_letters(result: Result, machines: Sequence[str]) -> str:

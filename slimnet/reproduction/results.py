@@ -92,13 +92,18 @@ class Result:
         """The iterations between removals of dead channels during training; 0 without removals."""
         return int(self.recipe.get("shrink_every", 0))
 
+    @property
+    def precision(self) -> str:
+        """The precision of training, as in `Recipe`."""
+        return Recipe(**{**self.recipe, "seed": 0}).precision
+
     def is_of(self, recipe: Recipe) -> bool:
         """Whether it has this recipe except for the seed; fields added to recipes since have their default."""
         return Recipe(**{**self.recipe, "seed": recipe.seed}) == recipe
 
     def is_like(self, recipe: Recipe) -> bool:
-        """Whether it has this recipe except for the seed and the removal of dead channels during training."""
-        return self.is_of(replace(recipe, shrink_every=self.shrink_every))
+        """Whether it has this recipe except for the seed, the precision and the removal of dead channels."""
+        return self.is_of(replace(recipe, shrink_every=self.shrink_every, precision=self.precision))
 
     def mean(self, reading: str) -> Value:
         """A reading as the mean over the runs, for each layer if it has one number for each."""
@@ -151,10 +156,11 @@ def add(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe, run: R
 
     Raises:
         SlimnetError: it cannot be written.
-        UsageError: dead channels were removed during the training of the others but not of this one, or the reverse.
+        UsageError: the others were trained in another precision, or dead channels were removed during their training
+            but not during this one, or the reverse.
     """
     path, shared = folder / file_name(names, scale), without_seed(recipe)
-    check_shrinking(folder, names, scale, recipe)
+    check_alike(folder, names, scale, recipe)
     earlier = read(path) if path.exists() else None
     others = earlier.runs if earlier is not None and earlier.is_of(recipe) else ()
     runs = sorted([*(each for each in others if each.seed != run.seed), run], key=lambda each: each.seed)
@@ -214,8 +220,8 @@ def current(results: Mapping[str, Result]) -> dict[str, Result]:
     return found
 
 
-def check_shrinking(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe) -> None:
-    """Refuse to mix runs that removed dead channels during training with runs that did not.
+def check_alike(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe) -> None:
+    """Refuse to mix runs of two precisions, or runs that removed dead channels during training with ones that did not.
 
     Raises:
         UsageError: the folder holds runs of the other kind for this network.
@@ -224,11 +230,14 @@ def check_shrinking(folder: Path, names: Sequence[str], scale: Scale, recipe: Re
     if not path.exists():
         return
     earlier = read(path)
-    if earlier.is_like(recipe) and not earlier.is_of(recipe):
-        kinds = {True: "removed dead filters during training (--shrink)", False: "kept dead filters during training"}
-        raise UsageError(
-            f"{path} holds runs that {kinds[earlier.shrink_every > 0]}; reproduce the others in another folder"
-        )
+    if not earlier.is_like(recipe) or earlier.is_of(recipe):
+        return
+    kind = "removed dead filters during training (--shrink)"
+    if earlier.precision != recipe.precision:
+        kind = f"were trained in {earlier.precision}"
+    elif not earlier.shrink_every:
+        kind = "kept dead filters during training"
+    raise UsageError(f"{path} holds runs that {kind}; reproduce the others in another folder")
 
 
 def holds(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe) -> bool:

@@ -64,11 +64,20 @@ def images_of(scale: Scale) -> Images | None:
     return None if reduction is None else reduction.images
 
 
-def recipe_of(entry: Entry, scale: Scale, seed: int = 0, *, shrink_every: int = 0) -> Recipe | None:
+def precision_of(scale: Scale) -> str:
+    """The precision in which the runs of a scale are trained unless another is chosen."""
+    reduction = reduction_of(scale)
+    return "fp32" if reduction is None else reduction.precision
+
+
+def recipe_of(
+    entry: Entry, scale: Scale, seed: int = 0, *, shrink_every: int = 0, precision: str | None = None
+) -> Recipe | None:
     """The recipe of a network of the paper; None for another method, which the paper only quotes.
 
     Its `data` is the name of the paper's data set, or the path of the part on which the scale trains, relative to the
-    folder of the reproduction. `shrink_every` is the number of iterations between removals of dead channels.
+    folder of the reproduction. `shrink_every` is the number of iterations between removals of dead channels,
+    `precision` that of training, as in `Recipe`; None for the scale's own.
     """
     if entry.of is not None:
         return None
@@ -76,6 +85,7 @@ def recipe_of(entry: Entry, scale: Scale, seed: int = 0, *, shrink_every: int = 
     fields = _full(entry, datasets()[entry.data])
     if reduction is not None:
         fields = _reduced(fields, reduction)
+    fields["precision"] = precision or precision_of(scale)
     return Recipe(**fields, seed=seed, shrink_every=shrink_every)
 
 
@@ -100,7 +110,6 @@ def _reduced(full: Mapping[str, Any], reduction: Reduction) -> dict[str, Any]:
         "arch_args": narrowed(full["arch"], full["arch_args"], reduction),
         "iterations": reduction.iterations,
         "drops": (reduction.iterations * DROP_AT[0] // DROP_AT[1],),
-        "precision": reduction.precision,
     }
     if images is None:
         return {**full, **changed}

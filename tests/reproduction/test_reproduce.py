@@ -123,18 +123,27 @@ def widths_of(recipe):
     return list(recipe.arch_args["widths"])
 
 
-def test_runs_that_shrink_are_marked_and_do_not_mix_with_others(place, capsys):
-    assert reproduce(place, "table4", "--budget", "0.01s", "--shrink", "--json") == 0
-    assert reproduce(place, "table4", "--shrink") == 0
+@pytest.mark.parametrize(
+    ("options", "mark", "kind"),
+    [
+        (["--shrink"], "shrinking", "removed dead filters during training (--shrink)"),
+        (["--precision", "fp32"], "fp32", "were trained in fp32"),
+    ],
+)
+def test_runs_of_another_kind_are_marked_and_do_not_mix_with_others(options, mark, kind, place, capsys):
+    """The small scale trains in bfloat16, without shrinking, unless it is told otherwise."""
+    assert reproduce(place, "table4", "--budget", "0.01s", *options, "--json") == 0
+    assert reproduce(place, "table4", *options) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ") and "small: " in line]
     assert len(lines) == 6
-    assert all("| 4, shrinking |" in line for line in lines)
+    assert all(f"| 4, {mark} |" in line for line in lines)
     found = results.read_all(place / "out" / "results", "small")
-    assert {each.shrink_every for each in found.values()} == {500}
-    assert "× 4, shrinking on" in (place / "out" / "report.html").read_text()
+    shrinking = "--shrink" in options
+    assert {each.shrink_every for each in found.values()} == {500 if shrinking else 0}
+    assert {each.precision for each in found.values()} == {"bf16" if shrinking else "fp32"}
+    assert f"× 4, {mark} on" in (place / "out" / "report.html").read_text()
     assert reproduce(place, "table4") == 2
-    error = capsys.readouterr().err
-    assert "runs that removed dead filters during training (--shrink); reproduce the others in another folder" in error
+    assert f"runs that {kind}; reproduce the others in another folder" in capsys.readouterr().err
     assert len(runs(place)) == 6
 
 
