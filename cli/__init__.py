@@ -17,6 +17,7 @@ from slimnet_cli.commands.export import export
 from slimnet_cli.commands.finetune import finetune
 from slimnet_cli.commands.inspect import inspect
 from slimnet_cli.commands.ladder import ladder
+from slimnet_cli.commands.push import push
 from slimnet_cli.commands.report import report
 from slimnet_cli.commands.reproduce import reproduce
 from slimnet_cli.commands.slim import slim
@@ -51,6 +52,7 @@ for command in (
     export,
     finetune,
     verify,
+    push,
     benchmark,
     report,
     compare,

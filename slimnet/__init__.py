@@ -10,6 +10,7 @@ from slimnet.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from slimnet.bundle.bundle import Verification, load, save, verify_bundle
+    from slimnet.bundle.push import push_to_hub
     from slimnet.checkpoint import load_checkpoint
     from slimnet.data.image_spec import ImageSpec
     from slimnet.export.executorch import export_executorch
@@ -53,6 +54,7 @@ __all__ = [
     "inspect",
     "load",
     "load_checkpoint",
+    "push_to_hub",
     "save",
     "slim",
     "verify_bundle",
@@ -80,6 +82,7 @@ _ON_DEMAND = {
     "inspect": "slimnet.inspection",
     "load": "slimnet.bundle.bundle",
     "load_checkpoint": "slimnet.checkpoint",
+    "push_to_hub": "slimnet.bundle.push",
     "save": "slimnet.bundle.bundle",
     "slim": "slimnet.pipeline",
     "verify_bundle": "slimnet.bundle.bundle",

@@ -67,6 +67,10 @@ class ExportError(SlimnetError):
     """An exported model that could not be made or does not agree with the module."""
 
 
+class HubError(SlimnetError):
+    """A hub of models that cannot be reached, or that refuses a request."""
+
+
 def nearest_name(given: str, names: Iterable[str]) -> str:
     """A suggestion for an unknown name, and the list of valid ones."""
     known = list(names)

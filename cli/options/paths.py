@@ -9,7 +9,11 @@ from typing import TypeVar
 
 import click
 from slimnet_cli.options.machine import launched_with_others
+from slimnet_cli.output import terminal
 from slimnet_cli.output.destinations import beside
+
+HUB = "hf://"
+"""How the address of a bundle on a hub begins."""
 
 PathOrText = TypeVar("PathOrText", str, Path, str | None)
 
@@ -26,13 +30,34 @@ def existing(_: click.Context, __: click.Parameter, path: PathOrText) -> PathOrT
 
 
 def existing_source(_: click.Context, __: click.Parameter, path: str) -> str:
-    """Refuse what is no checkpoint, run or bundle by the look of it; for a callback.
+    """Refuse what is no checkpoint, run or bundle by the look of it; a bundle on a hub is fetched. For a callback.
 
     Raises:
         click.UsageError: naming it.
+        SlimnetError: there is no bundle at the address, or it cannot be reached.
     """
+    if path.startswith(HUB):
+        return fetched(path)
     check_source(path)
     return path
+
+
+def fetched(address: str) -> str:
+    """The folder in the cache of the bundle at an address on a hub.
+
+    Raises:
+        SlimnetError: there is no bundle at the address, or it cannot be reached.
+    """
+    # It comes with torch; an address that is no address is refused before.
+    from slimnet.hub.address import Address
+    from slimnet.hub.client import load_client
+
+    Address.parse(address)
+    load_client()
+    with terminal.working(f"Fetching {address}"):
+        from slimnet.bundle.remote import local_folder
+
+        return str(local_folder(address))
 
 
 def check_source(path: str) -> None:
@@ -54,11 +79,14 @@ def check_source(path: str) -> None:
 
 
 def existing_bundle(_: click.Context, __: click.Parameter, path: str) -> str:
-    """Refuse what is no bundle by the look of it.
+    """Refuse what is no bundle by the look of it; one on a hub is fetched.
 
     Raises:
         BundleError: naming it.
+        SlimnetError: there is no bundle at the address, or it cannot be reached.
     """
+    if path.startswith(HUB):
+        return fetched(path)
     from slimnet.storage.folder_names import is_bundle, no_bundle
 
     if not is_bundle(Path(path)):

@@ -17,6 +17,7 @@ from slimnet.bundle.further_training import trained_further
 from slimnet.bundle.input_spec import random_inputs
 from slimnet.bundle.manifest import CERTIFICATE, ONNX, PLAN, PROGRAM, WEIGHTS, read_manifest, write_manifest
 from slimnet.bundle.projections import PROJECTIONS, read_projections, write_projections
+from slimnet.bundle.remote import local_folder
 from slimnet.bundle.stored_certificate import read_certificate
 from slimnet.data.image_spec import ImageSpec, images_of
 from slimnet.errors import BundleError, CertificateError, ChangedBundleError, PlanError, UsageError
@@ -172,6 +173,7 @@ def save(
 def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
     """Build the slim network of a bundle again, on the CPU, in the mode in which it was saved.
 
+    `folder` may be on a hub: `hf://owner/name` or `hf://owner/name@revision` (`local_folder`).
     `model` is a fresh dense network of the same architecture, which is needed if the bundle names none. An architecture
     from other code (`package.module:factory`), or with arguments that open files or connect to servers, is built only
     with `trust`: an untrusted file must not choose the code that runs.
@@ -180,8 +182,9 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trus
         BundleError: the folder is no bundle, a file was changed, or the architecture needs `model` or `trust`.
         PlanError: the plan is invalid, or `model` is not the network for which it was made.
         ArchitectureError: the architecture cannot be built here.
+        UsageError, HubError: there is no such repository, or the hub cannot be reached.
     """
-    place = Path(folder)
+    place = local_folder(folder)
     blueprint = read_blueprint(place)
     return blueprint.build(model or fresh_dense(blueprint, place, trust=trust), place / WEIGHTS)
 
@@ -193,8 +196,9 @@ def read_blueprint(folder: str | os.PathLike[str]) -> Blueprint:
         BundleError: the folder is no bundle, or a file was changed.
         PlanError: the plan is invalid.
     """
-    read_manifest(Path(folder))
-    return Blueprint.read(Path(folder) / PLAN)
+    place = local_folder(folder)
+    read_manifest(place)
+    return Blueprint.read(place / PLAN)
 
 
 def verify_bundle(
@@ -208,17 +212,18 @@ def verify_bundle(
 ) -> Verification:
     """Check a bundle on this machine: every file's hash, and that all forms of the network agree.
 
-    `model` and `trust` are as for `load`; of a network that cannot be built, the other two forms are checked. `dense`
-    is the trained network from which the bundle was made: with it the certificate is measured again, on `loader` or on
-    random inputs of the recorded shapes. `progress` is as for `slim`.
+    `folder`, `model` and `trust` are as for `load`; of a network that cannot be built, the other two forms are checked.
+    `dense` is the trained network from which the bundle was made: with it the certificate is measured again, on
+    `loader` or on random inputs of the recorded shapes. `progress` is as for `slim`.
 
     Raises:
         BundleError: the folder is no bundle, or a file was changed.
         ExportError: the forms do not agree.
         CertificateError, PlanError: the outputs of `dense` differ, or it is another network.
     """
-    place, steps = Path(folder), Steps(len(VERIFYING) - (dense is None), progress)
+    steps = Steps(len(VERIFYING) - (dense is None), progress)
     with steps.step(0, READING):
+        place = local_folder(folder)
         manifest = read_manifest(place)
         blueprint, certificate = Blueprint.read(place / PLAN), read_certificate(place)
         if not blueprint.plan.digest == certificate.plan_digest == manifest.plan_digest:

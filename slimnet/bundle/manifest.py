@@ -69,7 +69,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         BundleError: the folder is no bundle, a file is missing or was changed, or the manifest is invalid.
     """
-    manifest = _parsed(folder)
+    manifest = listed_files(folder)
     for recorded in manifest.files:
         try:
             found = _hashed(folder / recorded.name)
@@ -112,7 +112,12 @@ def _rendered(manifest: Manifest) -> bytes:
     return (json.dumps(document | {"digest": digest}, sort_keys=True, indent=1) + "\n").encode()
 
 
-def _parsed(folder: Path) -> Manifest:
+def listed_files(folder: Path) -> Manifest:
+    """Read a bundle's manifest without looking at the files that it lists.
+
+    Raises:
+        BundleError: the folder is no bundle, or the manifest is invalid.
+    """
     try:
         content = read_bytes(folder / MANIFEST, LIMIT_BYTES)
     except FileNotFoundError as error:

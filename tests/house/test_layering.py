@@ -38,6 +38,7 @@ PUBLIC = [
     "inspect",
     "load",
     "load_checkpoint",
+    "push_to_hub",
     "save",
     "slim",
     "verify_bundle",

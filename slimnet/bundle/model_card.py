@@ -1,0 +1,154 @@
+"""The model card of a bundle: README.md for a hub, written from its certificate, plan and manifest."""
+
+import json
+import os
+import re
+
+from slimnet.bundle.blueprint import Blueprint
+from slimnet.bundle.input_spec import random_inputs
+from slimnet.bundle.manifest import ONNX, PLAN, Manifest, read_manifest
+from slimnet.bundle.remote import local_folder
+from slimnet.bundle.stored_certificate import read_certificate
+from slimnet.surgery.certificate import DENSE, SILENCED, Certificate
+from slimnet.surgery.plan import SurgeryPlan
+from slimnet.surgery.plan_text import change
+
+LAYERS_SHOWN = 40
+"""The layers in the table of a card; of others it says how many there are."""
+
+TAGS = ("slimnet", "pruning", "onnx")
+
+
+def model_card(folder: str | os.PathLike[str], address: str = "hf://owner/name", *, license: str | None = None) -> str:
+    """The text of README.md for a bundle at an address: what was removed, what was measured, how it is loaded.
+
+    `license` is the identifier of a licence, such as "mit", as hubs write it in the metadata of a card.
+
+    Raises:
+        BundleError: the folder is no bundle, or a file was changed.
+    """
+    place = local_folder(folder)
+    manifest = read_manifest(place)
+    blueprint, certificate = Blueprint.read(place / PLAN), read_certificate(place)
+    repository = address.removeprefix("hf://").partition("@")[0]
+    parts = [
+        metadata(blueprint, license),
+        f"# {plain(repository.rpartition('/')[2])}",
+        opening(blueprint, certificate),
+        figures(certificate),
+        "## Load it",
+        use(blueprint, address, repository),
+        "## How it was checked",
+        f"{plain(str(certificate))}.",
+        "## What was removed",
+        layers(blueprint.plan),
+        "## Inputs",
+        inputs(blueprint),
+        "## Written by",
+        versions(manifest),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def metadata(blueprint: Blueprint, license: str | None) -> str:
+    """The YAML at the top, of which JSON is a part."""
+    known: dict[str, object] = {"library_name": "slimnet", "tags": list(TAGS)}
+    if blueprint.images is not None:
+        known["pipeline_tag"] = "image-classification"
+    if license is not None:
+        known["license"] = license
+    return "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in known.items()), "---"])
+
+
+def opening(blueprint: Blueprint, certificate: Certificate) -> str:
+    """What this network is, and how it relates to the dense one."""
+    plan, name = blueprint.plan, plain(str(blueprint.architecture or blueprint.plan.network))
+    removed = f"{plan.removed_channels:,} of {sum(layer.channels_before for layer in plan.layers):,} channels"
+    if certificate.trained_since:
+        relation = "Since then it was trained further: **it is not certified to compute what the dense network does.**"
+    elif certificate.reference == SILENCED:
+        relation = (
+            "A method chose live channels as well: it computes what the dense network does with these channels set to "
+            "zero, **not what the dense network does**."
+        )
+    else:
+        relation = f"It computes what {certificate.reference} computes, as measured below."
+    made = "[slimnet](https://pypi.org/project/slimnet/)"
+    return f"A {name} with {removed} removed by {made}. {relation}"
+
+
+def figures(certificate: Certificate) -> str:
+    """Sizes before and after, the largest difference, and the accuracies if they are known."""
+    rows = [
+        ("Parameters", certificate.params_before, certificate.params_after),
+        ("MACs for one example", certificate.macs_before, certificate.macs_after),
+    ]
+    lines = ["| | Before | After | Change |", "|---|---:|---:|---:|"]
+    lines += [f"| {name} | {before:,} | {after:,} | {change(before, after)} |" for name, before, after in rows]
+    if certificate.accuracies is not None:
+        before, after = certificate.accuracies
+        lines.append(f"| Top-1 accuracy on {after.n:,} images | {before.top1:.2%} | {after.top1:.2%} | |")
+    if certificate.top1_agreement is not None:
+        lines.append(f"| The same class on {certificate.samples:,} samples | | {certificate.top1_agreement:.2%} | |")
+    difference = f"{certificate.max_rel_difference:.1e}"
+    lines.append(f"| Largest relative difference of outputs | | {difference} | |")
+    if certificate.reference != DENSE or certificate.trained_since:
+        when = ", as it was before it was trained further" if certificate.trained_since else ""
+        lines += ["", f"Differences and accuracies are to {certificate.reference}{when}."]
+    return "\n".join(lines)
+
+
+def use(blueprint: Blueprint, address: str, repository: str) -> str:
+    """Code that loads it, with slimnet and without."""
+    architecture = blueprint.architecture
+    given = ""
+    if architecture is None or architecture.imports_code:
+        given = ", model=YourNetwork()"
+    return f"""```python
+import slimnet  # pip install 'slimnet[hub]'
+
+model = slimnet.load("{address}"{given}).eval()
+```
+
+Nothing in it is a pickle, and no code of this repository is run. `slimnet verify {address}` checks every hash, and that
+weights, exported program and ONNX model agree on your machine. Without slimnet:
+
+```python
+import onnxruntime
+from huggingface_hub import hf_hub_download
+
+session = onnxruntime.InferenceSession(hf_hub_download("{repository}", "{ONNX}"))
+```"""
+
+
+def layers(plan: SurgeryPlan) -> str:
+    """The layers that became narrower, and how dead channels were found."""
+    changed = [layer for layer in plan.layers if layer.channels_after != layer.channels_before]
+    if not changed:
+        return "Nothing: no channel was dead and could go."
+    lines = [f"Dead is {plain(plan.criterion)}.", "", "| Layer | Channels before | after |", "|---|---:|---:|"]
+    lines += [f"| {plain(each.name)} | {each.channels_before:,} | {each.channels_after:,} |" for each in changed][
+        :LAYERS_SHOWN
+    ]
+    more = len(changed) - LAYERS_SHOWN
+    return "\n".join([*lines, "", f"And {more:,} more layers, in `plan.json`."] if more > 0 else lines)
+
+
+def inputs(blueprint: Blueprint) -> str:
+    """The images that it takes and the classes that it knows, or the shapes of its example inputs."""
+    shapes = [str(tuple(tensor.shape)) for tensor in random_inputs(blueprint.inputs, seed=0).tensors]
+    example = f"Example inputs had the shape {' and '.join(shapes)}; the first axis is the batch."
+    if blueprint.images is None:
+        return example
+    return f"{example} It takes {plain(str(blueprint.images))}."
+
+
+def versions(manifest: Manifest) -> str:
+    """The versions that wrote the bundle, and the origin of the dense network if it was recorded."""
+    written = ", ".join(f"{name} {plain(version)}" for name, version in manifest.versions.items())
+    return f"{written}." if manifest.source is None else f"{written}. The dense network: {plain(manifest.source)}."
+
+
+def plain(text: str) -> str:
+    """Text from a file in which no character has a meaning in Markdown or HTML."""
+    return re.sub(r"([\\`*_{}\[\]<>|#&])", r"\\\1", text)
