@@ -26,10 +26,9 @@ def sizes_of(address: Address, names: Sequence[str]) -> dict[str, int]:
         UsageError, HubError: as `hub_for`.
     """
     with hub_for(address) as hub:
-        found = hub.snapshot_download(
-            address.repository, revision=address.revision, allow_patterns=list(names), dry_run=True
-        )
-    return {each.filename: each.file_size for each in found}
+        found = hub.get_paths_info(address.repository, list(names), revision=address.revision)
+    # A folder has no size.
+    return {each.path: getattr(each, "size", -1) for each in found}
 
 
 def send(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "hf_test"
 LARGE = (".safetensors", ".onnx", ".pt2")
@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
             for method, pattern, handle in ROUTES:
                 match = re.fullmatch(pattern, path)
                 if match and self.command in method:
-                    if self.command in ("POST", "PUT") and "validate" not in path and "/lfs/" not in path:
+                    if self.command in ("POST", "PUT") and not re.search("validate|/lfs/|paths-info", path):
                         self.check_token()
                     handle(self, *match.groups())
                     return
@@ -128,8 +128,12 @@ class Handler(BaseHTTPRequestHandler):
         commit, tree = self.tree(name, revision)
         self.send_json({"id": name, "sha": commit, "siblings": [{"rfilename": each} for each in tree]})
 
-    def listing(self, name: str, revision: str) -> None:
+    def paths_info(self, name: str, revision: str) -> None:
+        self.listing(name, revision, set(parse_qs(self.body.decode())["paths"]))
+
+    def listing(self, name: str, revision: str, paths: set[str] | None = None) -> None:
         _, tree = self.tree(name, revision)
+        tree = {path: content for path, content in tree.items() if paths is None or path in paths}
         entries = []
         for path, content in tree.items():
             size = self.hub.sizes.get(path, len(content))
@@ -144,8 +148,7 @@ class Handler(BaseHTTPRequestHandler):
         if path not in tree:
             raise Refused(404, "EntryNotFound")
         found = digest(tree[path]) if path.endswith(LARGE) else blob_id(tree[path])
-        size = str(self.hub.sizes.get(path, len(tree[path])))
-        self.send(tree[path], headers={"ETag": f'"{found}"', "X-Repo-Commit": commit, "X-Linked-Size": size})
+        self.send(tree[path], headers={"ETag": f'"{found}"', "X-Repo-Commit": commit})
 
     def create(self) -> None:
         asked = json.loads(self.body)
@@ -219,6 +222,7 @@ NAME = "([^/]+/[^/]+)"
 ROUTES = [
     ("GET", rf"/api/models/{NAME}/revision/(.+)", Handler.info),
     ("GET", rf"/api/models/{NAME}/tree/(.+)", Handler.listing),
+    ("POST", rf"/api/models/{NAME}/paths-info/(.+)", Handler.paths_info),
     ("GET HEAD", rf"/{NAME}/resolve/([^/]+)/(.+)", Handler.content),
     ("POST", r"/api/repos/create", Handler.create),
     ("POST", r"/api/validate-yaml", Handler.validate),
