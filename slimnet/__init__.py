@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from slimnet.inspection import Inspection, inspect
     from slimnet.models.architecture import build
     from slimnet.monitor import Monitor
+    from slimnet.onnx_slimming.slim_onnx import SlimmedOnnx, slim_onnx
     from slimnet.pipeline import slim
     from slimnet.shrinking import Shrinker
     from slimnet.slimmed import Slimmed
@@ -39,6 +40,7 @@ __all__ = [
     "OnnxExport",
     "Shrinker",
     "Slimmed",
+    "SlimmedOnnx",
     "SlimnetError",
     "SurgeryPlan",
     "Verification",
@@ -57,6 +59,7 @@ __all__ = [
     "push_to_hub",
     "save",
     "slim",
+    "slim_onnx",
     "verify_bundle",
 ]
 
@@ -68,6 +71,7 @@ _ON_DEMAND = {
     "OnnxExport": "slimnet.export.onnx",
     "Shrinker": "slimnet.shrinking",
     "Slimmed": "slimnet.slimmed",
+    "SlimmedOnnx": "slimnet.onnx_slimming.slim_onnx",
     "SurgeryPlan": "slimnet.surgery.plan",
     "Verification": "slimnet.bundle.bundle",
     "apply_plan": "slimnet.surgery.apply_plan",
@@ -85,6 +89,7 @@ _ON_DEMAND = {
     "push_to_hub": "slimnet.bundle.push",
     "save": "slimnet.bundle.bundle",
     "slim": "slimnet.pipeline",
+    "slim_onnx": "slimnet.onnx_slimming.slim_onnx",
     "verify_bundle": "slimnet.bundle.bundle",
 }
 """The modules of the public names. Each of them imports torch, which takes seconds: a wrong path on the command line is

@@ -13,7 +13,8 @@ from slimnet_cli.options.data import Labelled, criterion_images, data_options, s
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import FORCE, existing_source, new_bundle
+from slimnet_cli.options.onnx_file import check_pair, is_onnx, new_bundle_or_onnx, refuse_other_options
+from slimnet_cli.options.paths import FORCE, existing_source
 from slimnet_cli.options.removal import Removing, removing_options
 from slimnet_cli.options.shared import as_one, json_option, network_options
 from slimnet_cli.options.sources import Source, find_source
@@ -27,7 +28,7 @@ from slimnet_cli.output.width_hint import note_missed
 if TYPE_CHECKING:
     from torch import nn
 
-    from slimnet import Certificate, Slimmed
+    from slimnet import Certificate, Slimmed, SurgeryPlan
     from slimnet.data import ImageData
     from slimnet.graph.channel_graph import ChannelGraph
     from slimnet.methods import Selection
@@ -44,6 +45,7 @@ Examples:
   slimnet slim resnet56.th --arch resnet56 --target-macs 0.5 --data cifar10 -o half/
   slimnet slim mobilenet.pt --arch torchvision:mobilenet_v2 --round auto -o slim/
   slimnet slim net.pt --arch basicnet --arch-args '{"in_channels": 1}' --data digits -o slim/
+  slimnet slim net.onnx -o slim.onnx
 """
 
 
@@ -68,9 +70,10 @@ output_options = as_one(
         click.option(
             "-o",
             "--out",
-            metavar="DIR",
-            callback=new_bundle,
-            help="The folder to write the bundle to; it must not exist yet, unless --force replaces it.",
+            metavar="DIR|F.onnx",
+            callback=new_bundle_or_onnx,
+            help="The folder to write the bundle to, or of an ONNX file the slim one; it must not exist yet, unless "
+            "--force replaces it.",
         ),
         FORCE,
         click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
@@ -90,7 +93,7 @@ output_options = as_one(
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Remove the dead channels of a network.")
-@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE", callback=existing_source)
+@click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE|F.onnx", callback=existing_source)
 @network_options(required=False, references=True)
 @on_device
 @output_options
@@ -115,6 +118,10 @@ def slim(
     accuracy is shown; without, on random inputs. The bundle and its ONNX model state the normalisation, the image size
     and the classes of --data; without --data, they state the normalisation of --normalise.
 
+    F.onnx is a network whose code is not at hand. Dead are channels behind a BatchNorm with a small γ, and filters that
+    are zero. Writes a slim ONNX file with the same nodes, names and outputs; the certificate compares both under
+    onnxruntime on random inputs. Sizes that the file leaves open are those of --input-shape, or 224 × 224.
+
     Removable channels are kept where the layers are as fast with them, since kernels work on blocks of channels: by
     times of the kernels of onnxruntime, or of the --runtime of --target-latency, which are measured once on a machine,
     in about ten seconds, and stored in ~/.cache/slimnet. With --round none every removable channel is removed, and
@@ -129,9 +136,14 @@ def slim(
     network's activations on a few training images of --data, without labels, or with --refit on images made from
     BatchNorm statistics; without either, BatchNorm statistics are estimated without the removed channels.
     """
-    source = find_source(checkpoint, network)
+    check_pair(checkpoint, output.out)
     if output.out is None and not output.dry_run:
         raise click.UsageError("give the bundle's folder with -o DIR, or print only the plan with --dry-run")
+    if is_onnx(checkpoint):
+        refuse_other_options(click.get_current_context(), checkpoint, measures_widths=removing.measures_widths)
+        _slim_file(checkpoint, network, output, removing, as_json)
+        return
+    source = find_source(checkpoint, network)
     data = source.labelled(data)
     removing.check(data, budget=target is not None)
     removing = removing.under(target and target.runtime)
@@ -139,6 +151,57 @@ def slim(
         _show_plan(source, removing, target, data, as_json)
     else:
         _write_bundle(source, removing, target, data, output, as_json)
+
+
+def _slim_file(path: str, network: Network, output: Output, removing: Removing, as_json: bool) -> None:
+    """Slim an ONNX file, or show the plan of it."""
+    from slimnet.onnx_slimming.slim_onnx import plan_onnx, slim_onnx
+
+    asked: dict[str, Any] = {"keep": removing.keep, "input_shape": network.input_shape}
+    with removing.showing_progress("Slimming") as (round_to, say):
+        asked["round_to"] = round_to
+        if output.out is None or output.dry_run:
+            plan = plan_onnx(path, removing.threshold, **asked)
+        else:
+            asked |= {"tolerance": removing.tolerance, "overwrite": output.force}
+            slimmed = slim_onnx(path, output.out, removing.threshold, progress=lambda _, __, doing: say(doing), **asked)
+            plan = slimmed.plan
+    if output.out is None or output.dry_run:
+        _print_plan(plan, as_json)
+        return
+    if as_json:
+        terminal.emit(before_after.onnx_document(slimmed))
+        return
+    console = terminal.result()
+    console.print(before_after.table(slimmed, None))
+    _print_widths(plan)
+    measured = f"{slimmed.certificate}, measured under onnxruntime on {slimmed.inputs}"
+    console.print(f"\ndead is {plan.criterion}\n{measured}\n\nwritten to {slimmed.path}", soft_wrap=True)
+    say_next(f"onnxruntime.InferenceSession({str(slimmed.path)!r}) runs it, with the inputs of the dense one")
+
+
+def _print_plan(plan: SurgeryPlan, as_json: bool) -> None:
+    from slimnet.surgery.plan import SHARES
+
+    if as_json:
+        terminal.emit(json.loads(plan.to_json()) | {SHARES: plan.shares.to_data()})
+        return
+    terminal.result().print(with_options(str(plan)), soft_wrap=True)
+    say_next(DRY_NEXT)
+
+
+DRY_NEXT = "the same command with -o and without --dry-run"
+
+
+def _print_widths(plan: SurgeryPlan) -> None:
+    """Print how widths were rounded, and what becomes of the dead channels."""
+    from slimnet.surgery.plan_text import width_lines
+
+    console = terminal.result()
+    if lines := width_lines(plan):
+        console.print("\n" + with_options("\n".join(line.removeprefix("  ") for line in lines)), soft_wrap=True)
+    if shares := str(plan.shares):
+        console.print(f"\n{shares}", soft_wrap=True)
 
 
 def _show_plan(source: Source, removing: Removing, target: Target | None, data: Labelled, as_json: bool) -> None:
@@ -178,7 +241,6 @@ def _write_bundle(
     as_json: bool,
 ) -> None:
     from slimnet.bundle.bundle import save
-    from slimnet.surgery.plan_text import width_lines
     from slimnet.training.analysis.metrics import check_fits
 
     assert output.out is not None, "it was checked"
@@ -219,10 +281,7 @@ def _write_bundle(
         return
     console = terminal.result()
     console.print(before_after.table(slimmed, accuracies))
-    if lines := width_lines(slimmed.plan):
-        console.print("\n" + with_options("\n".join(line.removeprefix("  ") for line in lines)), soft_wrap=True)
-    if shares := str(slimmed.plan.shares):
-        console.print(f"\n{shares}", soft_wrap=True)
+    _print_widths(slimmed.plan)
     if selection is not None:
         correction = "" if target is None else target.correction_in_words(images)
         console.print(f"\n{warning(selection, accuracies is not None, correction)}", soft_wrap=True)

@@ -12,7 +12,7 @@ from slimnet_cli.output import terminal
 from slimnet_cli.output.comparison_tables import less, rows
 
 if TYPE_CHECKING:
-    from slimnet import Slimmed
+    from slimnet import Slimmed, SlimmedOnnx, SurgeryPlan
     from slimnet.benchmark import Comparison
     from slimnet.training import Accuracy
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 Row = tuple[str, str, str, str]
 
 
-def table(slimmed: Slimmed, accuracies: Accuracies | None, comparison: Comparison | None = None) -> Table:
+def table(slimmed: Slimmed | SlimmedOnnx, accuracies: Accuracies | None, comparison: Comparison | None = None) -> Table:
     """Size, accuracy and speed before and after."""
-    return _grid([*_sizes(slimmed), *(_measured(comparison) if comparison else ()), *_accuracy(accuracies)])
+    return _grid([*_sizes(slimmed.plan), *(_measured(comparison) if comparison else ()), *_accuracy(accuracies)])
 
 
 def _grid(lines: list[Row]) -> Table:
@@ -35,10 +35,24 @@ def _grid(lines: list[Row]) -> Table:
 
 def document(slimmed: Slimmed, accuracies: Accuracies | None) -> dict[str, Any]:
     """Size, accuracy and speed before and after, as JSON."""
+    architecture = slimmed.architecture.to_json() if slimmed.architecture else None
+    found = {"architecture": architecture} | _of_plan(slimmed)
+    if accuracies:
+        before, after = accuracies
+        found["accuracy"] = {"before": dataclasses.asdict(before), "after": dataclasses.asdict(after)}
+    return found
+
+
+def onnx_document(slimmed: SlimmedOnnx) -> dict[str, Any]:
+    """An ONNX file before and after, as JSON."""
+    sizes = {"before": slimmed.bytes_before, "after": slimmed.bytes_after}
+    return {"model": str(slimmed.path), "inputs": slimmed.inputs, "bytes": sizes} | _of_plan(slimmed)
+
+
+def _of_plan(slimmed: Slimmed | SlimmedOnnx) -> dict[str, Any]:
     plan = slimmed.plan
-    found: dict[str, Any] = {
-        "architecture": slimmed.architecture.to_json() if slimmed.architecture else None,
-        "channels": {"before": _channels(slimmed), "after": _channels(slimmed) - plan.removed_channels},
+    return {
+        "channels": {"before": _channels(plan), "after": _channels(plan) - plan.removed_channels},
         "criterion": plan.criterion,
         "dead_channels": plan.dead_channels,
         "shares": plan.shares.to_data(),
@@ -50,18 +64,14 @@ def document(slimmed: Slimmed, accuracies: Accuracies | None) -> dict[str, Any]:
         "plan_digest": plan.digest,
         "certificate": json.loads(slimmed.certificate.to_json()),
     }
-    if accuracies:
-        before, after = accuracies
-        found["accuracy"] = {"before": dataclasses.asdict(before), "after": dataclasses.asdict(after)}
-    return found
 
 
-def _channels(slimmed: Slimmed) -> int:
-    return sum(layer.channels_before for layer in slimmed.plan.layers)
+def _channels(plan: SurgeryPlan) -> int:
+    return sum(layer.channels_before for layer in plan.layers)
 
 
-def _sizes(slimmed: Slimmed) -> list[Row]:
-    plan, channels = slimmed.plan, _channels(slimmed)
+def _sizes(plan: SurgeryPlan) -> list[Row]:
+    channels = _channels(plan)
     return [
         _row("channels", channels, channels - plan.removed_channels),
         _row("parameters", plan.params_before, plan.params_after),

@@ -23,6 +23,7 @@ PUBLIC = [
     "OnnxExport",
     "Shrinker",
     "Slimmed",
+    "SlimmedOnnx",
     "SlimnetError",
     "SurgeryPlan",
     "Verification",
@@ -41,6 +42,7 @@ PUBLIC = [
     "push_to_hub",
     "save",
     "slim",
+    "slim_onnx",
     "verify_bundle",
 ]
 
