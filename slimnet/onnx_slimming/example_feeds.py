@@ -125,7 +125,8 @@ def further_feeds(inputs: Sequence[GraphInput], first: Feed) -> list[Feed]:
     else:
         found = [draw(inputs, [(1, *shape[1:]) for shape in shapes], 1)]
     if any(len(each.sizes) == 4 and None in each.sizes[2:] for each in inputs):
-        found.append(draw(inputs, [larger(each, shape) for each, shape in zip(inputs, shapes, strict=True)], EXAMPLES))
+        larger_shapes = [larger(each, shape) for each, shape in zip(inputs, shapes, strict=True)]
+        found.append(draw(inputs, larger_shapes, len(found) + 1))
     return found
 
 

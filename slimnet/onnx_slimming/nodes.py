@@ -21,7 +21,7 @@ from slimnet.onnx_slimming.operators.table import OPERATORS
 MOST_KNOWN = 1 << 22
 """The most numbers that are computed beforehand at once: enough for every table of indices, no threat to memory."""
 
-SIZED = ("Reshape", "Split", "Resize")
+SIZED = ("Reshape", "Split", "Resize", "Upsample")
 """Operators with sizes of their own: their nodes are classes of `sized.py`."""
 
 GROWING = ("ConstantOfShape", "Expand", "Tile", "Range")

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from slimnet.onnx_slimming.node_values import NotSupportedError, Value, at, integers, known, tensor
 from slimnet.onnx_slimming.nodes import Node, NodeSource
+from slimnet.onnx_slimming.operators.normalisation import OPSET
 
 Shape = tuple[int, ...]
 
@@ -165,9 +166,12 @@ class Resize(SizedNode):
         scales, sizes = self.scales_and_sizes(x, given)
         mode = settings.get("mode", "nearest")
         where = settings.get("coordinate_transformation_mode", "half_pixel")
-        if mode == "nearest":
+        rounding = settings.get("nearest_mode", "round_prefer_floor")
+        if settings.get(OPSET, 13) < 11:
+            where, rounding = "asymmetric", "floor"
+        if mode == "nearest" and (where, rounding) in REPEATING:
             return nearest(x, scales, sizes)
-        interpolation = {("linear", 3): "linear", ("linear", 4): "bilinear", ("cubic", 4): "bicubic"}
+        interpolation = {("linear", 3): "linear", ("linear", 4): "bilinear"}
         if (mode, x.ndim) not in interpolation or where not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
             raise NotSupportedError(f"mode {mode} with {where}")
         return functional.interpolate(
@@ -191,14 +195,21 @@ class Resize(SizedNode):
         return factors[2:], [math.floor(n * f) for n, f in zip(x.shape[2:], factors[2:], strict=True)]
 
 
+REPEATING = {
+    ("asymmetric", "floor"),
+    *((where, f"round_prefer_{way}") for where in ("half_pixel", "pytorch_half_pixel") for way in ("floor", "ceil")),
+}
+"""Coordinates and roundings that repeat each pixel, where the factor is a whole number."""
+
+
 def nearest(x: torch.Tensor, scales: Sequence[float], sizes: list[int]) -> torch.Tensor:
-    """Each pixel repeated a whole number of times, which every mode of rounding does alike."""
+    """Each pixel repeated a whole number of times."""
     if any(scale != int(scale) for scale in scales):
         raise NotSupportedError("a factor that is no whole number")
     return functional.interpolate(x, sizes, mode="nearest")
 
 
-SIZED_NODES: dict[str, type[SizedNode]] = {"Reshape": Reshape, "Split": Split, "Resize": Resize}
+SIZED_NODES: dict[str, type[SizedNode]] = {"Reshape": Reshape, "Split": Split, "Resize": Resize, "Upsample": Resize}
 
 
 def changed(dense: Sizes, last: Sizes) -> np.ndarray | None:

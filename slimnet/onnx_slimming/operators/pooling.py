@@ -57,9 +57,30 @@ def max_pool(settings: Settings, x: Value) -> torch.Tensor:
     around = padding_around(settings, given.shape[2:], kernel, stride, dilation)
     if any(2 * before > taps for (before, _), taps in zip(around, kernel, strict=True)):
         raise NotSupportedError("a padding of more than half the window")
-    given, padding = framed(given, around, -math.inf)
     ceil = bool(settings.get("ceil_mode", 0))
+    if not ceil and ends_in_padding(given.shape[2:], around, kernel, stride, dilation):
+        around, ceil = [(0, 0)] * rank, True
+    given, padding = framed(given, around, -math.inf)
     return MAX_POOLS[rank](given, kernel, stride, padding, dilation, ceil_mode=ceil)
+
+
+def ends_in_padding(
+    sizes: Sequence[int],
+    around: list[tuple[int, int]],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+) -> bool:
+    """Whether windows that are padded behind the planes alone are those of a pooling whose last window is incomplete.
+
+    Such a pooling leaves constants as they are, which a padding of its own would not.
+    """
+    for size, (before, after), taps, step, apart in zip(sizes, around, kernel, stride, dilation, strict=True):
+        reach = (taps - 1) * apart + 1
+        count = (size + after - reach) // step + 1
+        if before or count != -((reach - size) // step) + 1 or (count - 1) * step >= size:
+            return False
+    return True
 
 
 def average_pool(settings: Settings, x: Value) -> torch.Tensor:
