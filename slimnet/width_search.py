@@ -120,7 +120,7 @@ def networks(
 
 def same_plan(plan: SurgeryPlan, other: SurgeryPlan) -> bool:
     """Whether two plans make the same network."""
-    return (plan.cuts, plan.groups, plan.paddings) == (other.cuts, other.groups, other.paddings)
+    return (plan.cuts, plan.groups, plan.attributes) == (other.cuts, other.groups, other.attributes)
 
 
 def fewest_macs_of_the_fastest(macs: Sequence[int], samples: Samples) -> int:

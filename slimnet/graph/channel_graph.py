@@ -14,6 +14,7 @@ import torch
 
 from slimnet.graph.labels import Labels
 from slimnet.graph.reasons import Place, Reason
+from slimnet.graph.sizes import SizeUse
 from slimnet.modules.tensors import Named, Tensors
 from slimnet.torch_state.precision import Numbers, numbers
 
@@ -197,15 +198,6 @@ class Activation:
     key: ActivationKey
 
 
-@dataclass(frozen=True)
-class Padding:
-    """Zero channels that a `PadShortcut` adds before and after those of its input."""
-
-    module: str
-    before: Labels
-    after: Labels
-
-
 class CountedNorm(NamedTuple):
     """A normalisation without tensors, whose module has an attribute for its number of channels `(C,)`."""
 
@@ -251,7 +243,8 @@ class ChannelGraph:
     `tensors` are the network's; `sets` is the number of the channel set of every label, from label 0; `vectors` are,
     for each parameter axis with channels, the labels `(C,)` with which it is cut; `step_ops` is the index of each
     step's op; `macs` are the multiply-accumulates of convolutions and linear layers for one example; `used` are the
-    parameters and buffers that any op reads.
+    parameters and buffers that any op reads; `paddings` are channels that were added as padding; `uses` are the sizes
+    that ops were given of which it is known from what the code computes them.
     """
 
     tensors: Tensors
@@ -266,11 +259,12 @@ class ChannelGraph:
     sums: tuple[ChannelReduction, ...]
     used: frozenset[str]
     activations: tuple[Activation, ...]
-    paddings: tuple[Padding, ...]
+    paddings: tuple[Labels, ...]
     counted: tuple[CountedNorm, ...]
     ops: tuple[Op, ...]
     macs: int
     batch: int
+    uses: tuple[SizeUse, ...] = ()
 
     @property
     def fixed(self) -> Labels:

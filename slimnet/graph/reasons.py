@@ -95,6 +95,16 @@ class Kind(Enum):
     OVERWRITTEN_IN_PART = "overwritten in part at {place}", NOTHING, Cause.SPREAD
     CODE = "the code at {place} hard-codes a width", WRITE_SIZES, Cause.WIDTH
     CODE_AROUND = "the code around {place} hard-codes a width", WRITE_SIZES, Cause.WIDTH
+    ATTRIBUTE = (
+        "the code at {place} takes a width from {detail}, which cannot change with it",
+        "an attribute of its own for every width",
+        Cause.WIDTH,
+    )
+    UNCLEAR_ATTRIBUTE = (
+        "the code at {place} takes a width from {detail}, and which of them must change is not clear",
+        "an attribute of its own for every width",
+        Cause.WIDTH,
+    )
     WEIGHT_NORM = "normalised with its filter at {place}", "remove_parametrizations first", Cause.WEIGHT
     FOREIGN_WEIGHT = "combined with a weight that belongs to no layer in {place}", OWN_WEIGHT, Cause.WEIGHT
     COMPUTED_WEIGHT = "weight computed at {place}", OWN_WEIGHT, Cause.WEIGHT

@@ -72,7 +72,7 @@ def find_packable(removal: Removal) -> set[int]:
     for parts in graph.parts:
         ordered[sets[parts.rows]] = True
     for padding in graph.paddings:
-        ordered[sets[np.concatenate([padding.before, padding.after])]] = True
+        ordered[sets[padding]] = True
     uses: Counter[int] = Counter()
     sides = {}
     for index, reader in grouped(graph):

@@ -11,6 +11,7 @@ from slimnet.graph.reasons import Kind, Reason
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.modules.network import Network
 from slimnet.planning.asked_layers import pins_of
+from slimnet.planning.attribute_cuts import attribute_values, counted_channels, linked_divisions
 from slimnet.planning.candidates import removable
 from slimnet.planning.channel_order import MixedChannelsError, Orders, match
 from slimnet.planning.code_findings import CodeFindings
@@ -34,6 +35,7 @@ from slimnet.planning.split_axes import AxisChoices, ExtraPin
 from slimnet.planning.step_check import check_steps
 from slimnet.planning.width_rounding import AllowedWidths, Rounding
 from slimnet.surgery.plan import SurgeryPlan
+from slimnet.surgery.plan_data import AttributeCut
 from slimnet.torch_state.process import collection_paused
 from slimnet.tracing.trace import InterruptedForwardError
 
@@ -98,16 +100,21 @@ def plan_from(
             return plan_of(basis, network, draft, unchanged(graph.tensors.parameters, graph), rounding)
         if not retrace and is_plain(graph):
             narrow = slim_cost_by_arithmetic(graph.tensors.parameters, removal)
-            return plan_of(basis, network, draft, narrow, rounding)
-        try:
-            structure, slim = trace_slim(Network.of(model), inputs, draft)
-            orders = match(removal, slim, draft.rows)
-            check_steps(removal, slim, orders)
-            return plan_of(basis, network, draft, slim_cost_of_trace(structure, slim), rounding, orders)
-        except MixedChannelsError as mixed:
-            findings = findings.after_mixing(draft, mixed)
-        except InterruptedForwardError as stop:
-            findings = findings.after_stop(draft, stop)
+            return plan_of(basis, network, draft, narrow, rounding, attributes=counted_channels(removal))
+        values = attribute_values(removal)
+        failure = None
+        counted = counted_channels(removal)
+        for attributes in dict.fromkeys((values.cuts + counted, counted)):
+            try:
+                structure, slim = trace_slim(Network.of(model), inputs, draft, attributes)
+                orders = match(removal, slim, draft.rows)
+                check_steps(removal, slim, orders)
+                cost = slim_cost_of_trace(structure, slim)
+                return plan_of(basis, network, draft, cost, rounding, orders, attributes)
+            except (MixedChannelsError, InterruptedForwardError) as error:
+                failure = failure or error
+        assert failure is not None
+        findings = findings.after_retrace(draft, values, failure)
     everything = [(np.arange(1, graph.size), Reason(Kind.CODE))]
     nothing = Draft(removable(graph, basis.constants, basis.needs, everything), (), ())
     return plan_of(basis, network, nothing, unchanged(graph.tensors.parameters, graph), rounding)
@@ -138,7 +145,11 @@ def start_of(basis: Basis, findings: CodeFindings) -> Removal:
 def make_draft(removal: Removal, findings: CodeFindings, rounding: Rounding) -> Draft:
     """The part of a removal that can be built, with equal parts, carriers, round widths and packed groups."""
     packable = find_packable(removal) if findings.packing else set()
-    removal = removal.with_problem(equal=equal_parts(removal.problem, packable))
+    equal = equal_parts(removal.problem, packable)
+    linked = linked_divisions(removal.graph, removal.sets, findings.linked)
+    # Parts of parts first: where they are equal, the whole is.
+    finest_first = sorted((*equal, *linked), key=lambda division: division.rows.shape[1])
+    removal = removal.with_problem(equal=tuple(finest_first))
     crossings, settled = better_crossings(removal, findings.uncrossed)
     allowed = AllowedWidths.of_layers(removal, rounding)
     if widths := allowed.constraints(packed_sets(removal, packable)):
@@ -150,7 +161,13 @@ def make_draft(removal: Removal, findings: CodeFindings, rounding: Rounding) -> 
 
 
 def plan_of(
-    basis: Basis, network: str, draft: Draft, narrow: SlimCost, rounding: Rounding, orders: Orders | None = None
+    basis: Basis,
+    network: str,
+    draft: Draft,
+    narrow: SlimCost,
+    rounding: Rounding,
+    orders: Orders | None = None,
+    attributes: tuple[AttributeCut, ...] = (),
 ) -> SurgeryPlan:
     """A draft as a plan; without `orders` the kept channels stay in their order.
 
@@ -159,4 +176,4 @@ def plan_of(
     """
     removal = draft.removal
     found = natural_orders(removal) if orders is None else orders
-    return write_plan(network, basis.graph.tensors, narrow, removal, found, basis.dead, str(rounding))
+    return write_plan(network, basis.graph.tensors, narrow, removal, found, basis.dead, str(rounding), attributes)

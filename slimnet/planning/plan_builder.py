@@ -18,7 +18,16 @@ from slimnet.planning.relied_constants import relied_scales
 from slimnet.planning.removal import Removal
 from slimnet.planning.slim_cost import SlimCost, count_elements
 from slimnet.surgery.plan import SurgeryPlan
-from slimnet.surgery.plan_data import AxisCut, FeatureCount, Fold, GroupCut, Kept, LayerPlan, Merge, PaddingCut, Zeroed
+from slimnet.surgery.plan_data import (
+    AttributeCut,
+    AxisCut,
+    Fold,
+    GroupCut,
+    Kept,
+    LayerPlan,
+    Merge,
+    Zeroed,
+)
 from slimnet.torch_state.precision import double_sum, in_double
 
 AT_ONCE = 1 << 16
@@ -33,6 +42,7 @@ def write_plan(
     orders: Orders,
     dead: DeadChannels,
     rounding: str,
+    attributes: tuple[AttributeCut, ...] = (),
 ) -> SurgeryPlan:
     """Collect cuts, groups, folds, merges and reasons, and count parameters and MACs.
 
@@ -58,7 +68,7 @@ def write_plan(
         folds=tuple(folds),
         merges=tuple(merges),
         zeroed=tuple(Zeroed(*relied) for relied in relied_scales(removal, merges, dead.scales).items()),
-        paddings=tuple(padding_cuts(removal)),
+        paddings=(),
         kept=tuple(kept_dead(removal, found_dead)),
         layers=tuple(layer_plans(narrow, removal, found_dead)),
         params_before=count_elements(tensors.parameters),
@@ -66,7 +76,7 @@ def write_plan(
         macs_before=graph.macs,
         macs_after=narrow.macs,
         rounding=rounding,
-        features=tuple(feature_counts(removal)),
+        attributes=attributes,
     )
 
 
@@ -223,22 +233,6 @@ def merge_into_carriers(removal: Removal, reader: Reader, reads: np.ndarray, los
             sources += lost_inputs.tolist()
     ratios = values[sources] / values[carriers]
     return Merge(reader.weight, reader.in_axis, tuple(carriers), tuple(sources), tuple(ratios.tolist()))
-
-
-def padding_cuts(removal: Removal) -> list[PaddingCut]:
-    """The new number of zero channels of each `PadShortcut` that changes."""
-    cuts = []
-    for padding in removal.graph.paddings:
-        before, after = removal.count_kept(padding.before), removal.count_kept(padding.after)
-        if (before, after) != (padding.before.size, padding.after.size):
-            cuts.append(PaddingCut(padding.module, before, after))
-    return cuts
-
-
-def feature_counts(removal: Removal) -> list[FeatureCount]:
-    """The new numbers of channels of normalisations without tensors, where they change; each module once."""
-    left = {module: (labels.size, removal.count_kept(labels)) for module, labels in removal.graph.counted}
-    return [FeatureCount(module, after) for module, (before, after) in left.items() if after != before]
 
 
 def kept_dead(removal: Removal, dead: Mapping[str, np.ndarray]) -> list[Kept]:

@@ -1,20 +1,22 @@
 """The retrace: a trace of the network's code with every tensor at its new size, to be compared with the dense trace."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from slimnet.graph.channel_graph import ChannelGraph, Depthwise
+from slimnet.modules.attributes import set_integer
 from slimnet.modules.copying import skeleton
 from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.network import Network
-from slimnet.modules.width_attributes import set_features, set_padding, update_width_attributes
+from slimnet.modules.width_attributes import update_width_attributes
 from slimnet.planning.crossing_divisions import Crossing
 from slimnet.planning.group_packing import Packing
 from slimnet.planning.removal import Removal
 from slimnet.planning.split_axes import permuted_sets
+from slimnet.surgery.plan_data import AttributeCut
 from slimnet.tracing.trace import trace_structure
 
 
@@ -37,8 +39,10 @@ class Draft:
         return {crossing.first for crossing in self.crossings if np.isin(crossing.sets, sets).any()}
 
 
-def trace_slim(network: Network, inputs: Inputs, draft: Draft) -> tuple[Network, ChannelGraph]:
-    """Trace the network with every tensor at its new size; also returns the skeleton.
+def trace_slim(
+    network: Network, inputs: Inputs, draft: Draft, attributes: Iterable[AttributeCut] = ()
+) -> tuple[Network, ChannelGraph]:
+    """Trace the network with every tensor at its new size, and some attributes changed; also returns the skeleton.
 
     Raises:
         InterruptedForwardError: its forward raised.
@@ -48,11 +52,8 @@ def trace_slim(network: Network, inputs: Inputs, draft: Draft) -> tuple[Network,
     groups = {graph.readers[p.reader].weight or "": len(p.bins) for p in draft.packings}
     structure = skeleton(network, shapes)
     update_width_attributes(structure, groups)
-    for padding in graph.paddings:
-        before, after = draft.removal.count_kept(padding.before), draft.removal.count_kept(padding.after)
-        set_padding(structure.module, padding.module, before, after)
-    for module, labels in graph.counted:
-        set_features(structure.module, module, draft.removal.count_kept(labels))
+    for cut in attributes:
+        set_integer(structure, cut.module, cut.attribute, cut.before, cut.after)
     depthwise = [isinstance(layer, Depthwise) for layer in graph.layers]
     return structure, trace_structure(structure, network, inputs, depthwise)
 

@@ -8,6 +8,7 @@ import torch
 
 from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Op, Reader
 from slimnet.graph.labels import varying_axes
+from slimnet.graph.sizes import attributes_of
 from slimnet.modules.network import Network
 from slimnet.planning.channel_order import Orders
 from slimnet.planning.removal import Removal
@@ -43,7 +44,12 @@ def is_plain(graph: ChannelGraph) -> bool:
     If the code hard-codes a width after all, the slim network's forward raises.
     """
     divided = graph.parts or graph.sums or graph.paddings or any(reader.groups > 1 for reader in graph.readers)
-    return not divided and all(spec_of(op.name).width_free and not is_ambiguous(op) for op in graph.ops if op.touched)
+    sized = any(attributes_of(use.size) for use in graph.uses)
+    return (
+        not divided
+        and not sized
+        and all(spec_of(op.name).width_free and not is_ambiguous(op) for op in graph.ops if op.touched)
+    )
 
 
 def is_ambiguous(op: Op) -> bool:

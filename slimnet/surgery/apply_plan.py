@@ -10,6 +10,7 @@ from torch import nn
 
 from slimnet.errors import PlanError
 from slimnet.graph.channel_graph import SILENT
+from slimnet.modules.attributes import set_integer
 from slimnet.modules.copying import copied, copy_with
 from slimnet.modules.network import Network
 from slimnet.modules.width_attributes import set_features, set_padding, stored, submodule, update_width_attributes
@@ -42,10 +43,12 @@ def apply_plan(model: nn.Module | Network, plan: SurgeryPlan, *, borrow: bool = 
 
 
 def set_widths(network: Network, plan: SurgeryPlan) -> None:
-    """Make the attributes of a network whose tensors a plan has cut fit them: widths, groups, paddings and features."""
+    """Make the attributes of a network whose tensors a plan has cut fit them: widths, groups, and other sizes."""
     update_width_attributes(network, {group.weight: group.groups_after for group in plan.groups})
     for padding in plan.paddings:
         set_padding(network.module, padding.module, padding.before, padding.after)
+    for cut in plan.attributes:
+        set_integer(network, cut.module, cut.attribute, cut.before, cut.after)
     for count in plan.features:
         set_features(network.module, count.module, count.channels)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from slimnet.errors import PlanError
 from slimnet.surgery.plan_checks import check_indices
-from slimnet.surgery.plan_data import AxisCut, Fold, GroupCut, Kept, LayerPlan, Merge, PlanData, Zeroed
+from slimnet.surgery.plan_data import AttributeCut, AxisCut, Fold, GroupCut, Kept, LayerPlan, Merge, PlanData, Zeroed
 
 Keep = tuple[int, ...]
 Shape = tuple[int, ...]
@@ -39,6 +39,7 @@ def compose(first: PlanData, second: Plan) -> Plan:
         # Both are numbers of channels after the surgery, so that the last ones count.
         paddings=tuple({each.module: each for each in (*first.paddings, *second.paddings)}.values()),
         features=tuple({each.module: each for each in (*first.features, *second.features)}.values()),
+        attributes=composer.attributes(),
         kept=composer.kept(),
         layers=composer.layers(),
         params_before=first.params_before,
@@ -220,6 +221,23 @@ class Composer:
                     flat = flat.take(keep, axis)
             found.setdefault(each.tensor, set()).update(flat.reshape(-1)[list(each.channels)].tolist())
         return tuple(Zeroed(tensor, tuple(sorted(channels))) for tensor, channels in sorted(found.items()))
+
+    def attributes(self) -> tuple[AttributeCut, ...]:
+        """The attributes from their dense values to the last ones.
+
+        Raises:
+            PlanError: the second plan expects another value than the first leaves.
+        """
+        found = {(cut.module, cut.attribute): cut for cut in self.first.attributes}
+        for cut in self.second.attributes:
+            inner = found.get((cut.module, cut.attribute), cut)
+            if inner is not cut and inner.after != cut.before:
+                raise PlanError(
+                    f"the plans do not compose: the first leaves {cut.path} at {inner.after}, the second expects "
+                    f"{cut.before}; make the second for the network that the first leaves"
+                )
+            found[cut.module, cut.attribute] = dataclasses.replace(cut, before=inner.before)
+        return tuple(found.values())
 
     def kept(self) -> tuple[Kept, ...]:
         """What the second plan keeps, in dense channels; what the first kept is among it, or was removed since."""

@@ -1,6 +1,7 @@
 """What every plan must satisfy, wherever it comes from: its positions exist, and its groups divide their channels."""
 
 import math
+from collections import Counter
 
 from slimnet.errors import PlanError
 from slimnet.surgery.plan_data import GroupCut, Merge, PlanData
@@ -29,8 +30,21 @@ def check_indices(plan: PlanData) -> None:
         check_merge(plan, merge)
     if any(min(padding.before, padding.after) < 0 for padding in plan.paddings):
         raise PlanError("the plan pads by a negative number of channels")
+    check_attributes(plan)
     if any(count.channels < 1 for count in plan.features):
         raise PlanError("the plan leaves a normalisation without channels")
+
+
+def check_attributes(plan: PlanData) -> None:
+    """Refuse attributes that are changed twice.
+
+    Raises:
+        PlanError: naming the first of them.
+    """
+    changed = Counter(cut.path for cut in plan.attributes)
+    for path, times in changed.items():
+        if times > 1:
+            raise PlanError(f"the plan changes {path} {times} times")
 
 
 def known_shape(plan: PlanData, name: str) -> tuple[int, ...]:

@@ -75,7 +75,7 @@ class Zeroed:
 
 @dataclass(frozen=True)
 class PaddingCut:
-    """The zero channels a `PadShortcut` adds after the surgery."""
+    """The zero channels a `PadShortcut` adds after the surgery, in plans of earlier versions."""
 
     module: str
     before: Count
@@ -84,10 +84,28 @@ class PaddingCut:
 
 @dataclass(frozen=True)
 class FeatureCount:
-    """The channels after the surgery of a normalisation that has no tensor of its own."""
+    """The channels after the surgery of a normalisation that has no tensor of its own, in plans of earlier versions."""
 
     module: str
     channels: Count
+
+
+@dataclass(frozen=True)
+class AttributeCut:
+    """An integer attribute of a module that is a width: its value before and after the surgery.
+
+    `attribute` is a dotted path from the module: `width`, `sizes.0` of a list or tuple, `config.width` of a dataclass.
+    """
+
+    module: str
+    attribute: str
+    before: Count
+    after: Count
+
+    @property
+    def path(self) -> str:
+        """The whole path from the network."""
+        return f"{self.module}.{self.attribute}" if self.module else self.attribute
 
 
 @dataclass(frozen=True)
@@ -183,6 +201,7 @@ class PlanData:
     rounding: str = "none"
     trials: tuple[WidthTrial, ...] = ()
     features: tuple[FeatureCount, ...] = ()
+    attributes: tuple[AttributeCut, ...] = ()
     version: int = FORMAT
 
     @property

@@ -17,6 +17,7 @@ def describe(plan: PlanData) -> str:
     lines += [layer_line(layer) for layer in changed]
     if not changed:
         lines.append("  nothing to remove: no dead channel can go" if plan.dead_channels else "  nothing to remove")
+    lines += [f"  {cut.path}: {cut.before} → {cut.after}" for cut in plan.attributes]
     lines += [f"  {many(fold.channels, 'constant')} of removed channels folded into {fold.bias}" for fold in plan.folds]
     lines += [line for merge in plan.merges for line in merge_lines(merge)]
     reasons: Counter[str] = Counter()

@@ -17,7 +17,6 @@ from slimnet.graph.channel_graph import (
     CountedNorm,
     KnownTensor,
     Op,
-    Padding,
     Pin,
     Pointwise,
     SplitAxis,
@@ -26,6 +25,7 @@ from slimnet.graph.channel_graph import (
 )
 from slimnet.graph.labels import Labels, align, along, common_shape, unique, varying_axes
 from slimnet.graph.reasons import Kind, Place, Reason
+from slimnet.graph.sizes import SizeUse
 from slimnet.modules.tensors import Named
 from slimnet.tracing.constant_rules import common_constant
 from slimnet.tracing.source_line import line_above
@@ -49,7 +49,8 @@ class Recorder:
     `modules` are the skeleton's by path; `meta` holds its tensors by name and `real` the network's. `module` is the
     path of the one whose forward is running, `line` the line of the network's code that called the op. `depthwise` says
     of each layer in turn whether it is a depthwise convolution, where a narrower network's own numbers would mislead:
-    one channel in one group is an ordinary convolution too.
+    one channel in one group is an ordinary convolution too. `given` are the integers given to the function of torch
+    whose op is handled; those made by this `trace` remember where they come from.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], meta: Named, real: Named, depthwise: Sequence[bool] = ()):
@@ -70,9 +71,12 @@ class Recorder:
         self.sums: list[ChannelReduction] = []
         self.activations: list[Activation] = []
         self.activation_calls: Counter[tuple[str, str]] = Counter()
-        self.paddings: list[Padding] = []
+        self.paddings: list[Labels] = []
         self.counted: list[CountedNorm] = []
         self.ops: list[Op] = []
+        self.uses: list[SizeUse] = []
+        self.given: tuple[int, ...] = ()
+        self.trace = object()
         self.used: set[str] = set()
         self.path = Path()
         self.tags: dict[int, tuple[torch.Tensor, Tag]] = {}

@@ -1,6 +1,7 @@
 """trace: run a network's own forward once on meta tensors and write down what happens to every channel."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -19,6 +20,7 @@ from slimnet.torch_state.process import collection_paused
 from slimnet.tracing.dispatch import ChannelMode
 from slimnet.tracing.meta_autocast import as_with_data
 from slimnet.tracing.recorder import Recorder
+from slimnet.tracing.size_numbers import SizesMode, follow_numbers
 from slimnet.tracing.trace_errors import refusal
 from slimnet.tracing.worker_threads import work_followed
 
@@ -47,15 +49,23 @@ def trace(model: nn.Module | Network, inputs: ExampleInputs | Inputs) -> Channel
     """
     try:
         network = Network.of(model)
-        return trace_structure(skeleton(network), network, Inputs.of(inputs))
+        given = Inputs.of(inputs)
+        try:
+            return trace_structure(skeleton(network), network, given, sizes=True)
+        except InterruptedForwardError:
+            # Whether the numbers were to blame, which are of a class of their own, the code alone could tell.
+            return trace_structure(skeleton(network), network, given)
     except InterruptedForwardError as stop:
         raise stop.cause from stop.__cause__
 
 
-def trace_structure(structure: Network, real: Network, inputs: Inputs, depthwise: Sequence[bool] = ()) -> ChannelGraph:
+def trace_structure(
+    structure: Network, real: Network, inputs: Inputs, depthwise: Sequence[bool] = (), *, sizes: bool = False
+) -> ChannelGraph:
     """Trace a skeleton whose tensors have the values of a `real` network's, which are read where constants need them.
 
-    `depthwise` says which layers are depthwise, where the skeleton is that of a narrower network.
+    `depthwise` says which layers are depthwise, where the skeleton is that of a narrower network. With `sizes`, the
+    graph says from which attributes and widths the code computes the sizes that it gives to ops.
 
     Raises:
         InterruptedForwardError: the forward raised.
@@ -65,7 +75,9 @@ def trace_structure(structure: Network, real: Network, inputs: Inputs, depthwise
         module.eval()
         meta = Network.of(module).named
     recorder = Recorder(modules, meta, real.named, depthwise)
-    record(recorder, inputs)
+    if sizes:
+        follow_numbers(structure, recorder.trace)
+    record(recorder, inputs, sizes=sizes)
     graph = finish(recorder, real.tensors, inputs.batch)
     named = real.named
     used = {id(named[name]) for name in graph.used}
@@ -76,7 +88,7 @@ def trace_structure(structure: Network, real: Network, inputs: Inputs, depthwise
         module.get_submodule(path).training = True
     recorder.begin_again(Network.of(module).named)
     try:
-        record(recorder, inputs)
+        record(recorder, inputs, sizes=sizes)
     except InterruptedForwardError:
         return graph
     if not graph.used <= recorder.used:
@@ -103,13 +115,14 @@ def ancestors(names: list[str]) -> set[str]:
     return found
 
 
-def record(recorder: Recorder, inputs: Inputs) -> None:
+def record(recorder: Recorder, inputs: Inputs, *, sizes: bool = False) -> None:
     """Run one forward of the skeleton, in the mode in which its modules are."""
     modules = recorder.modules
     given = inputs.map(lambda tensor: torch.empty_like(tensor.as_subclass(torch.Tensor), device="meta"))
 
     try:
-        with as_with_data(), module_paths(modules, recorder.path), work_followed(ChannelMode(recorder)):
+        followed = SizesMode(recorder) if sizes else nullcontext()
+        with as_with_data(), module_paths(modules, recorder.path), work_followed(ChannelMode(recorder)), followed:
             output = given.call(modules[""])
         recorder.path.check()
         for tensor in tensors_in(output):
@@ -141,4 +154,5 @@ def finish(recorder: Recorder, real: Tensors, batch: int) -> ChannelGraph:
         ops=tuple(recorder.ops),
         macs=sum(step.macs for step in recorder.steps if isinstance(step, Reader | Depthwise)) // batch,
         batch=batch,
+        uses=tuple(recorder.uses),
     )

@@ -115,7 +115,7 @@ def test_a_number_that_is_none_is_refused(part, key, value):
     refused(PlanError, 2, lambda: attempt(text))
 
 
-ADDED_LATER = {None: {"rounding", "trials", "features"}, "kept": {"kind", "op", "module", "line"}}
+ADDED_LATER = {None: {"rounding", "trials", "features", "attributes"}, "kept": {"kind", "op", "module", "line"}}
 """Fields that the first plans of this version did not have."""
 
 

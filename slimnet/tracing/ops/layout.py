@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from slimnet.graph.channel_graph import Constants, KnownTensor, Padding
+from slimnet.graph.channel_graph import Constants, KnownTensor
 from slimnet.graph.labels import Labels, align, compress, expand_fully, matching_runs, reshape, unique, varying_axes
 from slimnet.graph.reasons import Kind
-from slimnet.models.cifar_resnet import PadShortcut
+from slimnet.graph.sizes import Size, attributes_of
 from slimnet.tracing.constant_rules import common_constant, unknown_constant
 from slimnet.tracing.meta_shapes import cat
 from slimnet.tracing.number_rules import along_axis, no_number, plane_padding
@@ -18,6 +18,7 @@ from slimnet.tracing.op_call import Call, OpSpec
 from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.ops.splitting import divide, note_parts
 from slimnet.tracing.recorder import Recorder
+from slimnet.tracing.size_uses import note_shape, note_use, origins
 from slimnet.tracing.tensor_tags import Tag
 
 
@@ -35,6 +36,7 @@ def view(recorder: Recorder, call: Call) -> None:
                 axes = varying_axes(face)
                 free = tuple(axes.index(axis) for axis in (split[-1], *split[:-1]))
                 note_parts(recorder, call, face.reshape([face.shape[axis] for axis in axes]), free)
+    note_shape(recorder, faces, out.shape)
     recorder.set(out, Tag(faces, blank=recorder.tag(x).blank))
 
 
@@ -229,21 +231,27 @@ def pad(recorder: Recorder, call: Call) -> None:
         face = recorder.pointwise(
             [face], lambda v: torch.where(v[0] == value, v[0], torch.nan), reason=recorder.because(Kind.PADDED, call)
         )
+    sizes = origins(recorder, amounts)
     for axis in channel_axes:
-        face = pad_channels(recorder, call, face, axis, padded[axis])
+        place = 2 * (x.ndim - 1 - axis)
+        face = pad_channels(recorder, call, face, axis, sizes[place : place + 2])
     recorder.set(out, Tag((face,)))
 
 
-def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, amount: tuple[int, int]) -> Labels:
-    """Constant channels before and after; they can be removed where a `PadShortcut` owns their number."""
+def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, sizes: Sequence[Size | None]) -> Labels:
+    """Constant channels before and after; they can be removed where their numbers are attributes of modules."""
+    place = 2 * (call.tensors[0].ndim - 1 - axis)
+    amount = call.args[1][place : place + 2]
     value = float(call.arg(2, "value", 0) or 0)
     before, after = recorder.fresh((max(0, amount[0]),)), recorder.fresh((max(0, amount[1]),))
     for added in (before, after):
         recorder.known.append(KnownTensor(added, torch.full((added.size,), value, dtype=torch.float64, device="cpu")))
     added_labels = np.concatenate([before, after])
-    owned = isinstance(recorder.modules.get(recorder.module), PadShortcut)
+    owned = all(size is not None and attributes_of(size) for size, count in zip(sizes, amount, strict=True) if count)
     if owned and min(amount) >= 0 and set(varying_axes(face)) == {axis}:
-        recorder.paddings.append(Padding(recorder.module, before, after))
+        recorder.paddings.append(added_labels)
+        for labels, size in zip((before, after), sizes, strict=True):
+            note_use(recorder, labels, 0, size)
     else:
         reason = recorder.because(Kind.PADDED_CHANNELS, call)
         recorder.pin(np.concatenate([added_labels, face.reshape(-1)]), reason)

@@ -8,10 +8,12 @@ import numpy as np
 from slimnet.graph.channel_graph import SplitAxis
 from slimnet.graph.labels import Labels, compress, varying_axes
 from slimnet.graph.reasons import Kind
+from slimnet.graph.sizes import Formula, Size, attributes_of
 from slimnet.tracing.number_rules import along_axis, no_number
 from slimnet.tracing.op_call import Call, OpSpec
 from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.recorder import Recorder
+from slimnet.tracing.size_uses import are_free, note_use, origin, origins
 from slimnet.tracing.tensor_tags import Tag
 
 
@@ -33,6 +35,7 @@ def take_slice(recorder: Recorder, call: Call) -> None:
         if face.shape[axis] > 1 and out.shape[axis] != x.shape[axis]:
             if varying_axes(face) == (axis,):
                 note_slice(recorder, call, face.reshape(-1), taken)
+                note_bounds(recorder, face.reshape(-1), taken)
             else:
                 recorder.pin(face, recorder.because(Kind.SLICED, call))
             face = compress(face[(*[slice(None)] * axis, taken)])
@@ -53,10 +56,29 @@ def note_slice(recorder: Recorder, call: Call, labels: Labels, taken: slice) -> 
         else:
             recorder.pin(labels, recorder.because(Kind.SLICED, call))
         return
+    fixed = labels[counted(taken, labels.size)]
+    if any(size is not None and attributes_of(size) for size in bounds_of(recorder, taken)):
+        note_parts(recorder, call, labels.reshape(1, -1), (1,), fixed)
+        return
     part = math.gcd(labels.size, start, end)
     equal = part > 1 and labels.size // part <= MOST_PARTS
     grid = labels.reshape(-1, part) if equal else labels.reshape(1, -1)
-    note_parts(recorder, call, grid, (1,) if equal else (), labels[counted(taken, labels.size)])
+    note_parts(recorder, call, grid, (1,) if equal else (), fixed)
+
+
+def bounds_of(recorder: Recorder, taken: slice) -> list[Size | None]:
+    """Where the bounds of a slice come from."""
+    return [origin(recorder, bound) if recorder.given else None for bound in (taken.start, taken.stop)]
+
+
+def note_bounds(recorder: Recorder, labels: Labels, taken: slice) -> None:
+    """Record the bounds of a slice of channels `(C,)`: how many come before them, or behind them from the end on."""
+    for bound, size in zip((taken.start, taken.stop), bounds_of(recorder, taken), strict=True):
+        if size is not None and 0 < abs(bound) < labels.size:
+            if bound > 0:
+                note_use(recorder, labels[:bound], 0, size)
+            else:
+                note_use(recorder, labels[bound:], 0, Formula("sub", 0, size))
 
 
 def counted(taken: slice, size: int) -> np.ndarray:
@@ -91,20 +113,33 @@ def split(recorder: Recorder, call: Call) -> None:
     axis = call.arg(2, "dim", 0) % x.ndim
     sizes = [out.shape[axis] for out in outs]
     bounds = np.cumsum([0, *sizes])
+    given = call.args[1]
+    found = origins(recorder, given) if isinstance(given, list | tuple) else [origin(recorder, given)] * len(outs)
     pieces: list[list[Labels]] = [[] for _ in outs]
     for face in recorder.tag(x).faces:
         if face.shape[axis] > 1 and len(outs) > 1:
-            divide(recorder, call, face, axis, sizes)
+            divide(recorder, call, face, axis, sizes, found)
+            for place, (size, start) in enumerate(zip(sizes, bounds[:-1], strict=True)):
+                if size == sizes[0] or isinstance(given, list | tuple):
+                    note_use(recorder, face.take(range(start, start + size), axis), axis, found[place])
         for piece, start, end in zip(pieces, bounds[:-1], bounds[1:], strict=True):
             piece.append(face.take(range(start, end), axis) if face.shape[axis] > 1 else face)
     for out, piece in zip(outs, pieces, strict=True):
         recorder.set(out, Tag(tuple(piece)))
 
 
-def divide(recorder: Recorder, call: Call, face: Labels, axis: int, sizes: Sequence[int]) -> None:
-    """A channel axis is divided: note the equal parts, or pin them where they are not equal."""
+def divide(
+    recorder: Recorder, call: Call, face: Labels, axis: int, sizes: Sequence[int], found: Sequence[Size | None] = ()
+) -> None:
+    """A channel axis is divided: note the equal parts; unequal ones are pinned, unless attributes say how many."""
     part = math.gcd(*sizes)
-    if set(varying_axes(face)) != {axis}:
+    several = len(set(sizes)) > 1 or len(set(found)) > 1 or set(varying_axes(face)) != {axis}
+    if several and found and are_free(found):
+        for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
+            labels = face.take(range(start, start + size), axis)
+            rows = np.moveaxis(labels, axis, -1).reshape(-1, size)
+            note_parts(recorder, call, rows, (1,), labels.reshape(-1))
+    elif set(varying_axes(face)) != {axis}:
         recorder.pin(face, recorder.because(Kind.SPLIT, call))
     elif len(set(sizes)) == 1:
         note_parts(recorder, call, face.reshape(len(sizes), -1), (1, 0))
