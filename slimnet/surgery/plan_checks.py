@@ -36,7 +36,7 @@ def check_indices(plan: PlanData) -> None:
 
 
 def check_attributes(plan: PlanData) -> None:
-    """Refuse attributes that are changed twice.
+    """Refuse attributes that are changed twice, or that grow.
 
     Raises:
         PlanError: naming the first of them.
@@ -45,6 +45,9 @@ def check_attributes(plan: PlanData) -> None:
     for path, times in changed.items():
         if times > 1:
             raise PlanError(f"the plan changes {path} {times} times")
+    for cut in plan.attributes:
+        if cut.after > cut.before:
+            raise PlanError(f"the plan makes {cut.path} larger, from {cut.before} to {cut.after}")
 
 
 def known_shape(plan: PlanData, name: str) -> tuple[int, ...]:

@@ -37,6 +37,7 @@ from blocks import (
 )
 from hypothesis import strategies as st
 from masking import calibrate, kill
+from sized_wiring import Sized
 from torch import nn
 
 SIDE = {1: 16, 2: 9, 3: 6}
@@ -153,6 +154,11 @@ def in_place_view(dice: Dice, width: int) -> tuple[nn.Module, int]:
     return nn.Sequential(front, block), block.after.out_channels
 
 
+def sized(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    front, wide = widened(dice, width, 2)
+    return nn.Sequential(front, Sized(dice, wide)), wide
+
+
 BLOCKS: dict[str, Maker] = {
     "plain": plain,
     "strided": strided,
@@ -174,6 +180,7 @@ BLOCKS: dict[str, Maker] = {
     "taken": taken,
     "inside": inside,
     "summed": summed,
+    "sized": sized,
 }
 HEADS = ("pooled", "flat", "hidden", "planes")
 RETURNS = ("tensor", "tuple", "dict")

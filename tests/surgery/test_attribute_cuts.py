@@ -18,6 +18,7 @@ import slimnet
 from slimnet.bundle.bundle import load, save
 from slimnet.errors import PlanError
 from slimnet.inspection import inspect
+from slimnet.models import PadShortcut
 from slimnet.surgery.plan import SurgeryPlan
 
 EXACT = 1e-12
@@ -237,6 +238,7 @@ def first_again(plan: SurgeryPlan) -> SurgeryPlan:
         ({"attribute": "_modules.stem"}, "changes _modules.stem, which the network does not have"),
         ({"attribute": ""}, "which the network does not have"),
         ({"before": 15}, "changes width from 15, but the network has 16"),
+        ({"after": 17}, "makes width larger, from 16 to 17"),
         ({"after": -1}, "the plan"),
         ({"after": True}, "the plan"),
         ({"after": "8"}, "the plan"),
@@ -273,6 +275,25 @@ def test_a_bundle_rebuilds_the_attributes(tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "bundle" / "model.onnx")
     (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     assert abs(found - expected).max() < 1e-4
+
+
+def test_a_plan_of_an_earlier_version_pads_and_counts_by_fields_of_its_own():
+    model = double(
+        nn.Sequential(ConvNorm(2, 8, [1, 2, 6]), PadShortcut(1, 2, 4), nn.InstanceNorm2d(14), nn.Conv2d(14, 3, 1))
+    )
+    plan = plan_of(model)
+    cuts = {cut.path: cut.after for cut in plan.attributes}
+    assert cuts == {"1.before": 0, "1.after": 0, "2.num_features": 5}
+    data = json.loads(plan.to_json())
+    data["attributes"] = []
+    data["paddings"] = [{"module": "1", "before": 0, "after": 0}]
+    data["features"] = [{"module": "2", "channels": 5}]
+    x = planes()
+    with torch.no_grad():
+        expected = slimnet.apply_plan(model, plan)
+        found = slimnet.apply_plan(model, SurgeryPlan.from_data(data))
+        assert torch.equal(found(x), expected(x))
+    assert found[2].num_features == 5
 
 
 def test_integers_of_a_network_are_plain_ones_afterwards():
