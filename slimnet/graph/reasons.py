@@ -96,12 +96,12 @@ class Kind(Enum):
     CODE = "the code at {place} hard-codes a width", WRITE_SIZES, Cause.WIDTH
     CODE_AROUND = "the code around {place} hard-codes a width", WRITE_SIZES, Cause.WIDTH
     ATTRIBUTE = (
-        "the code at {place} takes a width from {detail}, which cannot change with it",
+        "the code at {place} takes a width from {detail} that cannot change with it",
         "an attribute of its own for every width",
         Cause.WIDTH,
     )
     UNCLEAR_ATTRIBUTE = (
-        "the code at {place} takes a width from {detail}, and which of them must change is not clear",
+        "the code at {place} takes a width from {detail} and it is not clear which of them must change",
         "an attribute of its own for every width",
         Cause.WIDTH,
     )
