@@ -23,6 +23,10 @@ Link = tuple[int, ...]
 """The indices of uses that must keep equally many channels, since they are given the same size."""
 
 
+WIDEST = 20_000
+"""The largest attribute that is thought to be a width: every value below it is tried."""
+
+
 @dataclass(frozen=True)
 class AttributeValues:
     """The new values of attributes that are widths, by what a removal leaves.
@@ -106,12 +110,14 @@ class Solver:
         if not wrong:
             return AttributeValues()
         links = {self.link_to_width(place) for place in wrong} - {()}
-        while (found := self.determined()) is not None:
-            attribute, places = found
-            options = self.options(attribute, places)
-            if not options:
-                links |= self.links_of(places)
-            self.values[attribute] = best(attribute, options)
+        before = -1
+        while before < len(self.values):
+            before = len(self.values)
+            for attribute, places in self.of_attribute.items():
+                if attribute not in self.values and (alone := self.alone(attribute, places)):
+                    options = self.options(attribute, alone)
+                    links |= set() if options else self.links_of(alone)
+                    self.values[attribute] = best(attribute, options)
         for place in sorted(wrong):
             self.decide_alone(place)
         unclear = {each for place in wrong if not self.fits(place, self.values) for each in self.attributes[place]}
@@ -122,23 +128,18 @@ class Solver:
         size = self.removal.graph.uses[place].size
         return evaluate(size, values, self.removal.count_kept) == self.needed[place]
 
-    def determined(self) -> tuple[IntegerAttribute, list[int]] | None:
-        """The next attribute that is the only one in some uses without a value, and these uses."""
-        for attribute, places in self.of_attribute.items():
-            if attribute not in self.values:
-                alone = [p for p in places if all(a in self.values for a in self.attributes[p] - {attribute})]
-                if alone:
-                    return attribute, alone
-        return None
+    def alone(self, attribute: IntegerAttribute, places: Iterable[int]) -> list[int]:
+        """The uses in which an attribute is the only one without a value."""
+        return [place for place in places if all(a in self.values for a in self.attributes[place] - {attribute})]
 
     def options(self, attribute: IntegerAttribute, places: Iterable[int]) -> list[int]:
-        """The values of an attribute, not above its own, with which all these uses fit."""
+        """The values of an attribute below its own with which all these uses fit, or its own if it does."""
         places = list(places)
-        lowest = min(0, attribute.value)
+        if all(self.fits(place, self.values) for place in places):
+            return [attribute.value]
+        tried = range(attribute.value - 1, -1, -1) if attribute.value <= WIDEST else ()
         return [
-            value
-            for value in range(attribute.value, lowest - 1, -1)
-            if all(self.fits(place, {**self.values, attribute: value}) for place in places)
+            value for value in tried if all(self.fits(place, {**self.values, attribute: value}) for place in places)
         ]
 
     def decide_alone(self, place: int) -> None:
