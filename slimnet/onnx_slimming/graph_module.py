@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.errors import SlimnetError, TraceError, UsageError
 from slimnet.onnx_slimming.layers import Weight, make_layer, weights_of
-from slimnet.onnx_slimming.memory_limit import MemoryLimit
+from slimnet.onnx_slimming.memory_limit import MemoryLimit, as_meta, run_on_meta
 from slimnet.onnx_slimming.node_values import Value
 from slimnet.onnx_slimming.nodes import Node, NodeSource, failed, weight_name
 from slimnet.onnx_slimming.operators.table import KNOWN_INPUTS
@@ -332,11 +332,16 @@ class OnMeta(TorchDispatchMode):
     """Runs ops without values: tensors that are stored elsewhere are taken for empty ones."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        moved = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), (args, kwargs or {}))
-        return func(*moved[0], **moved[1])
+        moved = pytree.tree_map_only(torch.Tensor, as_meta, (args, kwargs or {}))
+        return run_on_meta(func, *moved)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """This mode is never compiled: torch's guard against that would import its compiler, which takes seconds."""
+        return False
 
 
-def run_on_meta(module: nn.Module, inputs: Sequence[torch.Tensor]) -> None:
+def trace_sizes(module: nn.Module, inputs: Sequence[torch.Tensor]) -> None:
     """One forward of a module whose tensors are on the meta device, for the sizes that its nodes note."""
     with torch.no_grad(), OnMeta():
         module(*[torch.empty_like(each, device="meta") for each in inputs])

@@ -19,7 +19,7 @@ from slimnet.onnx_slimming.graph_module import (
     constant_value,
     is_constant,
     module_at,
-    run_on_meta,
+    trace_sizes,
 )
 from slimnet.onnx_slimming.nodes import NodeSource
 from slimnet.onnx_slimming.sized import SizedNode, changed
@@ -52,7 +52,7 @@ def rewritten(
         if old.shape != new.shape or not torch.equal(old, new):
             editor.store(stored, np.ascontiguousarray((new.t() if turned else new).cpu().numpy()))
     traced = skeleton(Network.of(slim)).module
-    run_on_meta(traced, inputs)
+    trace_sizes(traced, inputs)
     for step in slim.program.steps:
         source = slim.program.sources[step.path]
         update_layer(editor, source, step.path, module_at(dense, step.path), module_at(slim, step.path))

@@ -8,8 +8,10 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.errors import UsageError
+from slimnet.tracing import meta_shapes
+from slimnet.tracing.ops.registry import spec_of
 
-LIMIT = 8 << 30
+LIMIT = 2 << 30
 """Bytes that the tensors of a forward may take at once, its inputs and weights aside."""
 
 
@@ -37,11 +39,16 @@ class MemoryLimit(TorchDispatchMode):
                 weakref.finalize(tensor, self.release, tensor.nbytes)
         return out
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """This mode is never compiled: torch's guard against that would import its compiler, which takes seconds."""
+        return False
+
     def check(self, func: Any, args: tuple, kwargs: dict) -> None:
         """Refuse an op whose results are too large."""
         try:
             on_meta = pytree.tree_map_only(torch.Tensor, as_meta, (args, kwargs | device_of(kwargs)))
-            found = func(*on_meta[0], **on_meta[1])
+            found = run_on_meta(func, *on_meta)
         except (NotImplementedError, RuntimeError):  # an op whose shape depends on values, or one that will raise
             return
         given = {storage_of(each) for each in pytree.tree_leaves(on_meta) if isinstance(each, torch.Tensor)}
@@ -58,9 +65,14 @@ class MemoryLimit(TorchDispatchMode):
         self.held -= size
 
 
+def run_on_meta(func: Any, args: tuple, kwargs: dict) -> Any:
+    """What an op returns for tensors without values, by the shape rules of the trace where there are some."""
+    return meta_shapes.run(func, spec_of(func.overloadpacket.__name__).shape, args, kwargs)
+
+
 def as_meta(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor without values."""
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    """A contiguous tensor without values: the trace has rules for its shapes, torch's own would import its compiler."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
 
 def device_of(kwargs: dict) -> dict[str, str]:

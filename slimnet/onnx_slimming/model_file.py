@@ -5,6 +5,7 @@ from pathlib import Path
 
 import onnx
 import onnx.inliner
+from google.protobuf.message import Message
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from slimnet.errors import TraceError, UsageError, short_reason
@@ -80,11 +81,22 @@ def parsed(path: Path) -> onnx.ModelProto:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's errors have no common base
         raise UsageError(f"{path} is not an ONNX model, or is cut short; export it again") from error
-    if not model.ir_version or not model.opset_import:
+    if not model.ir_version or not model.opset_import or not is_text(model):
         raise UsageError(f"{path} is not an ONNX model, or is cut short; export it again")
     if not model.graph.node:
         raise UsageError(f"{path} is an ONNX model that computes nothing; pass one with a network in it")
     return model
+
+
+def is_text(message: Message) -> bool:
+    """Whether everything in a message that should be text is: protobuf gives bytes where it is no UTF-8."""
+    for kind, value in message.ListFields():
+        values = [value] if isinstance(value, str | bytes | Message) else value
+        if kind.type == kind.TYPE_STRING and any(isinstance(each, bytes) for each in values):
+            return False
+        if kind.type == kind.TYPE_MESSAGE and not all(map(is_text, values)):
+            return False
+    return True
 
 
 def too_large(path: Path) -> UsageError:

@@ -211,3 +211,26 @@ def test_a_network_without_dead_channels_says_so(tmp_path):
 )
 def test_requests_that_cannot_be_met(tmp_path, settings, words):
     assert words in message(saved(plain_model(), tmp_path), **settings)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_bytes_changed_at_random_end_in_a_result_or_in_one_line(tmp_path, seed):
+    """Names that are no UTF-8, inputs of nodes that do not exist, sizes out of range, ..."""
+    random = np.random.default_rng(seed)
+    content = np.frombuffer(plain_model().SerializeToString(), dtype=np.uint8).copy()
+    content[random.integers(0, len(content), random.integers(1, 9))] = random.integers(0, 256)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content.tobytes())
+    said = ""
+    try:
+        slimnet.slim_onnx(path, tmp_path / "slim.onnx")
+    except SlimnetError as error:
+        said = str(error)
+    assert "\n" not in said
+    assert (tmp_path / "slim.onnx").exists() is not bool(said)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    content = plain_model().SerializeToString().replace(b"first/Conv", b"first\xc2Conv")
+    (tmp_path / "net.onnx").write_bytes(content)
+    assert "is not an ONNX model" in message(tmp_path / "net.onnx")
