@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # For two cores: many tests wait for processes of their own.
 WORKERS ?= 3
 
-.PHONY: demo test test-all fuzz lint size docs setup setup-dev clean
+.PHONY: demo test test-all fuzz lint size docs axe setup setup-dev clean
 
 demo: setup
 	$(BIN)/slimnet demo --out runs/demo
@@ -34,6 +34,11 @@ size: setup
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "The documentation is in build/site/index.html"
+
+# Accessibility of reports and pages: axe-core from npm, in headless Chromium.
+axe: $(VENV)/.installed-dev $(VENV)/.installed-docs
+	npm install --silent --no-save --prefix build/axe axe-core@4
+	$(BIN)/python -m pytest tests/report/test_accessibility.py
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev

@@ -1,5 +1,7 @@
 """benchmarks/README.md and benchmarks/tables, made from the results: every table with what it was measured on.
 
+Numbers that the README and docs/ quote from them are renewed as well (quoted_numbers.py).
+
 python benchmarks/tables.py
 """
 
@@ -19,6 +21,7 @@ import latency
 import never_slower
 import paper
 import phenomenon
+import quoted_numbers
 import resnet56_curves
 import scalars
 import shrinking
@@ -303,6 +306,7 @@ def main() -> None:
     for path, text in pages.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text.rstrip() + "\n", encoding="utf-8")
+    quoted_numbers.main()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README is true: its blocks run as they are printed, and what it links to exists."""
+"""README and manual are true: their blocks run as they are printed, and what the README links to exists."""
 
 import itertools
 import re
@@ -16,20 +16,40 @@ from slimnet.torch_state.process import torch_threads
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MANUAL = (ROOT / "docs" / "manual.md").read_text(encoding="utf-8")
+WORDS_AT_MOST = 300
+"""In the README's sentences and links: two minutes if read aloud."""
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, text: str = MANUAL) -> list[str]:
     """The texts between fences; every other fence ends a block."""
-    fenced = re.split(r"^```(.*)\n", README, flags=re.MULTILINE)[1:]
+    fenced = re.split(r"^```(.*)\n", text, flags=re.MULTILINE)[1:]
     return [text for name, text in zip(fenced[::4], fenced[1::4], strict=True) if name == language]
 
 
+(THREE_LINES,) = blocks("python", README)
 QUICK_START, SHRINKING = blocks("python")
+
+
+def test_the_readme_is_one_screen():
+    without_blocks = re.sub(r"^```.*?^```$|^\|.*?$|<!--.*?-->", "", README, flags=re.MULTILINE | re.DOTALL)
+    shown = re.sub(r"\]\([^)]+\)|[`*#\[]", " ", without_blocks)
+    assert 100 < len(shown.split()) <= WORDS_AT_MOST
+    assert len(re.findall(r"^\| ", README, re.MULTILINE)) <= 6
+
+
+def test_the_three_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    """On a network whose channels are dead by hand, as in the manual."""
+    monkeypatch.chdir(tmp_path)
+    setting, _, _ = QUICK_START.partition("slimmed = ")
+    exec(compile(setting + THREE_LINES, "README.md", "exec"), {"__name__": "__main__"})
+    assert "certificate holds" in capsys.readouterr().out
+    assert (tmp_path / "slim" / "model.onnx").is_file()
 
 
 def test_the_python_quick_start_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    exec(compile(QUICK_START, "README.md", "exec"), {"__name__": "__main__"})
+    exec(compile(QUICK_START, "manual.md", "exec"), {"__name__": "__main__"})
     assert "certificate holds" in capsys.readouterr().out
     assert (tmp_path / "slim.onnx").is_file()
 
@@ -43,7 +63,7 @@ def test_the_loop_with_a_shrinker_runs_and_cuts_what_is_dead(capsys):
     with torch.random.fork_rng(devices=[]), torch_threads(1):
         torch.manual_seed(0)
         names = {"__name__": "__main__"}
-        exec(compile(loop, "README.md", "exec"), names)
+        exec(compile(loop, "manual.md", "exec"), names)
     assert "channels removed, MACs" in capsys.readouterr().out
     assert names["shrinker"].plan.macs_after < names["shrinker"].plan.macs_before
     assert names["loss"].isfinite()
@@ -75,6 +95,10 @@ def test_the_command_that_pip_installs_is_the_one_that_runs_here():
     assert command.load() is slimnet_cli.main
 
 
+def test_the_readme_names_every_command():
+    assert set(slimnet_cli.commands.commands) <= set(re.findall(r"`([a-z]+)`", README))
+
+
 def test_every_command_but_demo_and_checks_is_shown():
     shown = set(re.findall(r"^slimnet (\w+)", "".join(blocks("sh") + blocks("")), re.MULTILINE))
     assert shown == set(slimnet_cli.commands.commands) - {"demo", "checks"}
@@ -83,7 +107,7 @@ def test_every_command_but_demo_and_checks_is_shown():
 def test_every_file_that_is_linked_to_exists():
     targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
     assert targets
-    assert not [target for target in targets if not (ROOT / target).exists()]
+    assert not [target for target in targets if not (ROOT / target.partition("#")[0]).exists()]
 
 
 def test_every_make_target_that_is_named_exists():
