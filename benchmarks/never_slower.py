@@ -34,11 +34,12 @@ from zoo import images, network, outputs, relative
 
 import slimnet
 from slimnet.benchmark import Contender, Interval, Latency, Settings, environment, macs, measure
+from slimnet.benchmark.runtimes.table import find_runtime
 from slimnet.compat import torchvision
 from slimnet.kernel_widths.fast_widths import FastWidths
 from slimnet.planning.width_prices import PriceCurve
 
-RUNTIMES = ("onnxruntime", "openvino", "torch")
+RUNTIMES = ("onnxruntime", "openvino", "torch", "ncnn", "executorch")
 DENSE, NONE = "dense", "none"
 FACTS = "facts.json"
 SHOWN_WIDTHS = (49, 52, 56, 57, 60, 62, 63)
@@ -66,18 +67,25 @@ def prepare(name: str, dead: int, folder: Path, runtimes: tuple[str, ...]) -> No
         if each != DENSE:
             slimmed = slimnet.slim(dense, inputs, round_to=None if each == NONE else each)
             model, kept = slimmed.model, slimmed.plan.kept_for_speed
-        if each != fast("torch"):
+        forms = forms_of(each)
+        if "onnx" in forms:
             slimnet.export_onnx(model, inputs, folder / f"{each}.onnx")
-        if each in (DENSE, NONE, fast("torch")):
+        if "module" in forms:
             torch.save(model, folder / f"{each}.pt")
         facts[each] = {"macs": macs(model, inputs), "error": relative(expected, outputs(model, fresh)), "kept": kept}
         write(folder / FACTS, facts)
 
 
+def forms_of(name: str) -> set[str]:
+    """The forms in which a network is stored: that of its runtime, and for those of every runtime both."""
+    of = {fast(runtime): find_runtime(runtime).needs for runtime in RUNTIMES}
+    return {of[name]} if name in of else {"onnx", "module"}
+
+
 def contenders_of(folder: Path, runtime: str) -> list[Contender]:
     """The dense network, the smallest one and the fast one, as a runtime takes them."""
     names = (DENSE, NONE, fast(runtime))
-    if runtime != "torch":
+    if find_runtime(runtime).needs == "onnx":
         return [Contender(name, onnx=folder / f"{name}.onnx") for name in names]
     torchvision()  # before its classes are loaded, which needs it whole
     return [Contender(name, torch.load(folder / f"{name}.pt", weights_only=False)) for name in names]

@@ -23,6 +23,7 @@ from slimnet_cli.progress.reproduction_run import Reproduction, Task, tasks_of
 if TYPE_CHECKING:
     from slimnet.reproduction.catalogue import Entry
     from slimnet.reproduction.scales import Scale
+    from slimnet.training.recipe.recipe import Precision
 
 EXAMPLES = """\b
 Examples:
@@ -43,7 +44,7 @@ class Extent:
     seeds: int
     budget: float | None
     shrink: bool
-    precision: str | None
+    precision: Precision | None
 
 
 def seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from slimnet.sweep.workers import Workers
     from slimnet.training import Recipe
     from slimnet.training.analysis.universality import ProgressCallback
+    from slimnet.training.recipe.recipe import Precision
 
 STORE, RUNS, RESULTS = "sweep.sqlite", "runs", "results"
 
@@ -54,7 +55,7 @@ class Task:
 
 
 def tasks_of(
-    wanted: Sequence[Entry], scale: Scale, seeds: int, shrink_every: int = 0, precision: str | None = None
+    wanted: Sequence[Entry], scale: Scale, seeds: int, shrink_every: int = 0, precision: Precision | None = None
 ) -> list[Task]:
     """The runs of these networks, the most important first, and all of a first seed before the next.
 

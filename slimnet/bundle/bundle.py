@@ -12,7 +12,7 @@ from torch import nn
 
 from slimnet.bundle.activations import check_activations
 from slimnet.bundle.blueprint import Blueprint, weights_into, write_weights
-from slimnet.bundle.forms import compare, forms, joined, module_runner
+from slimnet.bundle.forms import batches_for, check_exports, compare, forms, joined, module_runner
 from slimnet.bundle.further_training import trained_further
 from slimnet.bundle.input_spec import random_inputs
 from slimnet.bundle.manifest import CERTIFICATE, ONNX, PLAN, PROGRAM, WEIGHTS, read_manifest, write_manifest
@@ -36,7 +36,6 @@ from slimnet.slimmed import Slimmed
 from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.storage.written_folders import BUNDLE
 from slimnet.surgery.certificate import DENSE, Certificate, certify
-from slimnet.surgery.equivalence import BATCHES
 from slimnet.torch_state.devices import device_of
 from slimnet.torch_state.random_state import random_numbers_kept
 
@@ -124,6 +123,8 @@ def save(
 ) -> Path:
     """Write a slim network as a bundle: weights and plan, exported program, ONNX, certificate and manifest.
 
+    A network whose forward depends on data, such as a detector, is written without exported program and ONNX.
+
     A folder that exists is refused; with `overwrite` a bundle there is replaced, in one step when the new one is
     complete. A folder that holds anything else is never replaced. `progress` is as for `slim`.
 
@@ -158,13 +159,16 @@ def save(
             if projections is not None:
                 write_projections(projections, staging, plan, certificate)
             module = rebuilt(slimmed, staging)
+        exported = plan.stop is None
+        everything: dict[str, Runner] = {"the network": module_runner(slimmed.model)}
         with steps.step(1, EXPORTING):
-            write_exports(slimmed, staging, source, blueprint)
-        everything: dict[str, Runner] = {"the network": module_runner(slimmed.model), **forms(staging, module)}
-        everything[f"{PROGRAM} as torch loads it"] = TorchRunner(staging / PROGRAM)
+            if exported:
+                write_exports(slimmed, staging, source, blueprint)
+                everything[f"{PROGRAM} as torch loads it"] = TorchRunner(staging / PROGRAM)
+        everything |= forms(staging, module, exported=exported)
         with steps.step(2, COMPARING):
             for inputs in sizes(slimmed.example_inputs.map(lambda tensor: tensor.detach().cpu()), blueprint, target):
-                compare(everything, inputs, target)
+                compare(everything, inputs, target, batches_for(plan))
         write_manifest(staging, source, plan.digest)
     log_result(f"bundle written to {target}")
     return target
@@ -230,15 +234,18 @@ def verify_bundle(
             raise ChangedBundleError(f"{place}: plan and certificate are of different networks; save the bundle again")
         projections = read_projections(place, blueprint.plan, certificate) if manifest.lists(PROJECTIONS) else None
         slim = verifiable_module(blueprint, place, model or dense, trust=trust)
+    exported = manifest.lists(ONNX)
+    check_exports(blueprint.plan, slim, place, exported=exported)
+    batches = batches_for(blueprint.plan)
     inputs = random_inputs(blueprint.inputs, seed=0)
     for each in sizes(inputs.to(torch.device("meta")), blueprint, place):
-        check_activations(slim, each, max(BATCHES), str(place))
+        check_activations(slim, each, max(batches, default=inputs.batch), str(place))
     compared = sizes(inputs, blueprint, place)
     with steps.step(1, COMPARING):
-        found = forms(place, slim)
-        agreement = joined([compare(found, each, place) for each in compared])
+        found = forms(place, slim, exported=exported)
+        agreement = joined([compare(found, each, place, batches) for each in compared])
     reference, shapes = next(iter(found)), agreement.only_shapes
-    checked = Verification(str(place), reference, agreement.differences, BATCHES, certificate, None, shapes)
+    checked = Verification(str(place), reference, agreement.differences, batches, certificate, None, shapes)
     checked = replace(checked, projections=projections, images=blueprint.images, sizes=image_sizes(compared))
     if dense is None:
         return checked

@@ -8,24 +8,48 @@ import torch
 from torch import nn
 
 from slimnet.bundle.manifest import ONNX, PROGRAM, WEIGHTS
-from slimnet.errors import ExportError
+from slimnet.errors import BundleError, ChangedBundleError, ExportError
 from slimnet.export.capture import forward, private_copy, with_batch
 from slimnet.export.onnx_runner import OnnxRunner, limit_for
 from slimnet.export.pt2.runner import ProgramRunner
 from slimnet.export.random_forward import Runner, depends_on_random_numbers
 from slimnet.modules.example_inputs import Inputs, tensors_in
 from slimnet.surgery.equivalence import BATCHES, nothing_finite, relative_difference, same_shapes, tolerance_for
+from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.random_state import random_numbers_kept
 
 
-def forms(folder: Path, module: nn.Module | None) -> dict[str, Runner]:
+def forms(folder: Path, module: nn.Module | None, *, exported: bool = True) -> dict[str, Runner]:
     """Every form of a bundle's network, ready to run."""
     first = {} if module is None else {WEIGHTS: module_runner(module)}
+    if not exported:
+        return first
     return {
         **first,
         PROGRAM: ProgramRunner(folder / PROGRAM),
         ONNX: OnnxRunner(folder / ONNX, limit_for(folder / WEIGHTS)),
     }
+
+
+def batches_for(plan: SurgeryPlan) -> tuple[int, ...]:
+    """The batch sizes at which forms are compared; none where the forward depends on data: inputs stay as given."""
+    return BATCHES if plan.stop is None else ()
+
+
+def check_exports(plan: SurgeryPlan, slim: nn.Module | None, place: Path, *, exported: bool) -> None:
+    """Refuse a bundle that lacks its exported forms, or one without them whose network cannot be built.
+
+    Raises:
+        BundleError: it does.
+    """
+    if exported:
+        return
+    if plan.stop is None:
+        raise ChangedBundleError(f"{place} has no {ONNX}; save the bundle again")
+    if slim is None:
+        raise BundleError(
+            f"{place} holds no exported form, since its forward depends on data: name its network, model="
+        )
 
 
 def module_runner(module: nn.Module) -> Runner:
@@ -42,19 +66,22 @@ class Agreement:
     only_shapes: tuple[str, ...]
 
 
-def compare(runners: Mapping[str, Runner], inputs: Inputs, place: Path) -> Agreement:
+def compare(runners: Mapping[str, Runner], inputs: Inputs, place: Path, batches: Sequence[int] = BATCHES) -> Agreement:
     """Run all forms on the same inputs and the same random numbers, as far as they can draw the same.
+
+    Without `batches` the inputs are taken as they are.
 
     Raises:
         ExportError: one differs from the first by more than the tolerance, or that is nowhere finite.
     """
     (reference, first), *others = runners.items()
-    random = depends_on_random_numbers(first, with_batch(inputs, BATCHES[0]))
+    compared = [with_batch(inputs, batch) for batch in batches] or [inputs]
+    random = depends_on_random_numbers(first, compared[0])
     # onnxruntime has a generator of its own.
     only_shapes = tuple(name for name, _ in others if name == ONNX and random)
     worst: dict[str, float] = {}
-    for batch in BATCHES:
-        given = with_batch(inputs, batch)
+    for given in compared:
+        batch = given.batch
         expected = under_the_same_numbers(first, given)
         if nothing_finite(expected):
             raise ExportError(

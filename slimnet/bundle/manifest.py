@@ -27,6 +27,9 @@ from slimnet.version import __version__
 FILES = (WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE)
 """The files of a bundle besides the manifest."""
 
+WITHOUT_EXPORTS = (WEIGHTS, PLAN, CERTIFICATE)
+"""Those of a network that cannot be exported, since its forward depends on data."""
+
 FORMAT = 1
 """The version of the bundle's layout."""
 
@@ -56,7 +59,7 @@ class Manifest:
 
 def write_manifest(folder: Path, source: str | None, plan_digest: str) -> Manifest:
     """Hash the files of a finished bundle and write `manifest.json` next to them."""
-    names = (*FILES, *((PROJECTIONS,) if (folder / PROJECTIONS).exists() else ()))
+    names = [name for name in (*FILES, PROJECTIONS) if (folder / name).exists()]
     files = tuple(_hashed(folder / name) for name in names)
     manifest = Manifest(files, source, plan_digest, versions())
     (folder / MANIFEST).write_bytes(_rendered(manifest))
@@ -133,7 +136,8 @@ def listed_files(folder: Path) -> Manifest:
     parts = {name: value for name, value in data.items() if name not in ("format", "digest")}
     manifest = build(Manifest, parts, str(folder / MANIFEST), ChangedBundleError, advice=again)
     # Only these names are accepted, so that no path leads out of the folder.
-    known = tuple(each.name for each in manifest.files) in (FILES, (*FILES, PROJECTIONS))
+    names = tuple(each.name for each in manifest.files if each.name != PROJECTIONS)
+    known = names in (FILES, WITHOUT_EXPORTS) and len(manifest.files) - len(names) <= 1
     if not known or _rendered(manifest) != content:
         raise ChangedBundleError(f"{folder / MANIFEST} was changed after it was written; save the bundle again")
     return manifest

@@ -231,6 +231,18 @@ FROZEN_NORM = ("weight", "bias", "running_mean", "running_var")
 """The buffers `(C,)` of a FrozenBatchNorm2d."""
 
 
+class Stop(NamedTuple):
+    """Where a trace ended before the forward did, at an op that depends on data.
+
+    `watched` are the paths of the largest modules whose outputs are read behind it, `reused` the parameters and buffers
+    that the rest of the forward uses again.
+    """
+
+    place: Place
+    watched: tuple[str, ...]
+    reused: tuple[str, ...] = ()
+
+
 def returned(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor itself, as the `Value` of a tensor that is known."""
     return tensor
@@ -244,7 +256,8 @@ class ChannelGraph:
     for each parameter axis with channels, the labels `(C,)` with which it is cut; `step_ops` is the index of each
     step's op; `macs` are the multiply-accumulates of convolutions and linear layers for one example; `used` are the
     parameters and buffers that any op reads; `paddings` are channels that were added as padding; `uses` are the sizes
-    that ops were given of which it is known from what the code computes them.
+    that ops were given of which it is known from what the code computes them. `stop` is where the trace ended, if that
+    was before the forward did.
     """
 
     tensors: Tensors
@@ -265,6 +278,7 @@ class ChannelGraph:
     macs: int
     batch: int
     uses: tuple[SizeUse, ...] = ()
+    stop: Stop | None = None
 
     @property
     def fixed(self) -> Labels:

@@ -40,6 +40,7 @@ class Cause(Enum):
     OUTPUT = "they are outputs of the network"
     WEIGHT = "a weight is computed or shared"
     UNKNOWN = "an op is unknown"
+    DATA = "what follows depends on data"
     NO_AXIS = "nothing that holds them can be cut"
     REQUEST = "that was requested"
     ROUNDING = "widths are rounded up"
@@ -123,6 +124,7 @@ class Kind(Enum):
         Cause.NO_BIAS,
     )
     NOT_FOLLOWED = "not traced through {place}", NOTHING, Cause.UNKNOWN
+    DATA_DEPENDENT = "read behind {place}, where the forward depends on data", NOTHING, Cause.DATA
     UNKNOWN_OP = "used by unknown op {place}", NOTHING, Cause.UNKNOWN
 
     @property

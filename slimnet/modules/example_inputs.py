@@ -65,8 +65,14 @@ class Inputs:
 
     @property
     def batch(self) -> int:
-        """The size of the first tensor's first axis."""
+        """The number of examples: the size of the first tensor's first axis.
+
+        A list of images `(3, H, W)`, as detectors take it, has as many as images.
+        """
         first = self.tensors[0]
+        images = self.args[0] if self.args else None
+        if isinstance(images, list | tuple) and all(is_image(each) for each in images):
+            return len(images)
         return max(1, first.shape[0]) if first.ndim else 1
 
     def map(self, change: Any) -> "Inputs":
@@ -103,6 +109,11 @@ class Inputs:
                     f"example inputs are {given.dtype} but the network is {tensor.dtype}; "
                     f"convert them with .to({tensor.dtype})"
                 )
+
+
+def is_image(value: Any) -> bool:
+    """Whether this is one image `(3, H, W)`."""
+    return isinstance(value, torch.Tensor) and value.ndim == 3 and value.shape[0] == 3
 
 
 def batched(example: ExampleInputs | Inputs, batch: int) -> Inputs:

@@ -4,19 +4,29 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
+
+from slimnet.modules.example_inputs import tensors_in
+
+Returned = tuple[str, list[torch.Tensor]]
+"""The path of a module, and the tensors that a call of it returned."""
 
 
 @contextmanager
-def module_paths(modules: Mapping[str, nn.Module], path: list[str]) -> Iterator[None]:
+def module_paths(
+    modules: Mapping[str, nn.Module], path: list[str], returned: list[Returned] | None = None
+) -> Iterator[None]:
     """While the context lasts, keep the path of the module whose forward is running at the end of `path`.
+
+    The tensors that each forward returns are appended to `returned`, if given, with the module's path.
 
     `modules` are all of a network's, as `modules_of` gives them. Their forwards are wrapped meanwhile, so they must be
     copies of one's own; hooks would cost ten times as much.
     """
     own = {name: vars(module)["forward"] for name, module in modules.items() if "forward" in vars(module)}
     for name, module in modules.items():
-        vars(module)["forward"] = announced(module.forward, name, path)
+        vars(module)["forward"] = announced(module.forward, name, path, returned)
     try:
         yield
     finally:
@@ -27,15 +37,20 @@ def module_paths(modules: Mapping[str, nn.Module], path: list[str]) -> Iterator[
                 del vars(module)["forward"]
 
 
-def announced(forward: Callable[..., Any], name: str, path: list[str]) -> Callable[..., Any]:
-    """A module's forward that puts the module's name at the end of `path` while it runs."""
+def announced(
+    forward: Callable[..., Any], name: str, path: list[str], returned: list[Returned] | None
+) -> Callable[..., Any]:
+    """A module's forward that puts the module's name at the end of `path` while it runs; see `module_paths`."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         path.append(name)
         try:
-            return forward(*args, **kwargs)
+            output = forward(*args, **kwargs)
         finally:
             path.pop()
+        if returned is not None:
+            returned.append((name, [output] if isinstance(output, torch.Tensor) else tensors_in(output)))
+        return output
 
     run.__wrapped__ = forward  # type: ignore[attr-defined]
     return run

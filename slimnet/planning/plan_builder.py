@@ -21,6 +21,7 @@ from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_data import (
     AttributeCut,
     AxisCut,
+    DataStop,
     Fold,
     GroupCut,
     Kept,
@@ -77,6 +78,7 @@ def write_plan(
         macs_after=narrow.macs,
         rounding=rounding,
         attributes=attributes,
+        stop=None if graph.stop is None else DataStop(str(graph.stop.place), graph.stop.watched),
     )
 
 

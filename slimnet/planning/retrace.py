@@ -55,7 +55,8 @@ def trace_slim(
     for cut in attributes:
         set_integer(structure, cut.module, cut.attribute, cut.before, cut.after)
     depthwise = [isinstance(layer, Depthwise) for layer in graph.layers]
-    return structure, trace_structure(structure, network, inputs, depthwise)
+    reused = None if graph.stop is None else graph.stop.reused
+    return structure, trace_structure(structure, network, inputs, depthwise, reused=reused)
 
 
 def new_shapes(tensors: Mapping[str, torch.Tensor], draft: Draft) -> dict[str, tuple[int, ...]]:

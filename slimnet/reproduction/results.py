@@ -16,6 +16,7 @@ from slimnet.storage.field_types import Amount, Count, NotEmpty, Share, Size
 from slimnet.storage.files import whole_file
 from slimnet.storage.records import build, read_json
 from slimnet.training import Recipe
+from slimnet.training.recipe.recipe import Precision
 
 DIGITS = 5
 """The significant digits of stored numbers; the fifth is noise already."""
@@ -93,7 +94,7 @@ class Result:
         return int(self.recipe.get("shrink_every", 0))
 
     @property
-    def precision(self) -> str:
+    def precision(self) -> Precision:
         """The precision of training, as in `Recipe`."""
         return Recipe(**{**self.recipe, "seed": 0}).precision
 

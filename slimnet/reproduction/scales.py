@@ -8,7 +8,7 @@ from slimnet.models.arguments import scaled
 from slimnet.models.basicnet import WIDTHS
 from slimnet.reproduction.catalogue import Dataset, Entry, datasets, document
 from slimnet.training import Recipe
-from slimnet.training.recipe.recipe import BASE_SETTINGS
+from slimnet.training.recipe.recipe import BASE_SETTINGS, Precision
 
 Scale = Literal["full", "middle", "small"]
 
@@ -45,7 +45,7 @@ class Reduction:
     first_width: float
     strength: float
     lr: Mapping[str, float]
-    precision: str
+    precision: Precision
     images: Images | None = None
 
 
@@ -64,14 +64,14 @@ def images_of(scale: Scale) -> Images | None:
     return None if reduction is None else reduction.images
 
 
-def precision_of(scale: Scale) -> str:
+def precision_of(scale: Scale) -> Precision:
     """The precision in which the runs of a scale are trained unless another is chosen."""
     reduction = reduction_of(scale)
     return "fp32" if reduction is None else reduction.precision
 
 
 def recipe_of(
-    entry: Entry, scale: Scale, seed: int = 0, *, shrink_every: int = 0, precision: str | None = None
+    entry: Entry, scale: Scale, seed: int = 0, *, shrink_every: int = 0, precision: Precision | None = None
 ) -> Recipe | None:
     """The recipe of a network of the paper; None for another method, which the paper only quotes.
 

@@ -104,6 +104,11 @@ class Shrinker:
         check_copies(model, self.also)
         check_own(model, self.also)
         graph = trace(model, self._inputs)
+        if graph.stop is not None:
+            raise UsageError(
+                f"the forward depends on data from {graph.stop.place} on, so that the rest cannot be followed: shrink "
+                "the part before it (a detector's backbone) while it trains, or slim the whole network afterwards"
+            )
         self.rounding.check_against(graph)
         self._scales = {name: model.get_parameter(name) for name in scales_of(graph)}
         self._looks = {name: np.zeros(scale.numel(), dtype=np.int64) for name, scale in self._scales.items()}

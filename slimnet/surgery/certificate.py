@@ -1,8 +1,9 @@
 """certify: measure the differences between the outputs of the slim and the dense network."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -24,6 +25,16 @@ from slimnet.torch_state.precision import float32_products
 from slimnet.torch_state.random_state import RandomState, loader_draws_kept, random_numbers_kept
 
 
+class Ran(NamedTuple):
+    """What one forward computed: the outputs to be compared, and the results that depend on them through data.
+
+    Usually outputs are what the network returns, and there are no other results.
+    """
+
+    outputs: list[torch.Tensor]
+    results: list[torch.Tensor]
+
+
 @dataclass
 class Difference:
     """A running largest difference between two networks' outputs, and the accuracy of each."""
@@ -32,14 +43,29 @@ class Difference:
     agreeing: int = 0
     samples: int = 0
     logits: bool = True
+    results: Distance = field(default_factory=Distance)
+    results_unlike: int = 0
     hits: tuple[Hits, Hits] = field(default_factory=lambda: (Hits(), Hits()))
 
-    def add(self, expected: list[torch.Tensor], actual: list[torch.Tensor], labels: torch.Tensor | None = None) -> None:
+    def add(self, expected: Ran, actual: Ran, labels: torch.Tensor | None = None) -> None:
         """Compare one batch of outputs; with `labels` `(N,)`, logits with the right classes as well.
 
         Raises:
             CertificateError: the networks return different numbers or shapes of tensors.
         """
+        self.add_outputs(expected.outputs, actual.outputs, None if expected.results else labels)
+        self.logits = self.logits and not expected.results
+        if not same_shapes(expected.results, actual.results):
+            self.results_unlike += 1
+            return
+        for left, right in zip(expected.results, actual.results, strict=True):
+            if left.numel():
+                self.results = self.results.joined(distance(left, right))
+
+    def add_outputs(
+        self, expected: list[torch.Tensor], actual: list[torch.Tensor], labels: torch.Tensor | None
+    ) -> None:
+        """Compare the outputs of one batch that follow from the inputs by ops which do not depend on data."""
         if not same_shapes(expected, actual):
             shapes = [tuple(tensor.shape) for tensor in expected]
             raise CertificateError(f"the slim network returns other shapes than the dense one, which returns {shapes}")
@@ -97,7 +123,7 @@ def certify(
         raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
     scales = masked_scales(dense, plan)
     doubled = (as_double(slim), as_double(eval_copy(dense, scales))) if float64 else None
-    found = Comparison()
+    found = Comparison(() if plan.stop is None else plan.stop.watched)
     place = device_of(dense.module)
     with torch.no_grad(), uncompiled(), loader_draws_kept, float32_products(tf32=False):
         for batch in (each.to(place) for each in batches_of(inputs)):
@@ -129,6 +155,9 @@ def certify(
         infinities=to_dense.infinities,
         nans=to_dense.nans,
         random=found.random,
+        stop="" if plan.stop is None else plan.stop.place,
+        results_max_rel_difference=found.to_dense.results.relative if found.to_dense.results.values else None,
+        results_unlike=found.to_dense.results_unlike,
     )
     if found.unequal_draws and not certificate.was_within_tolerance:
         raise CertificateError(
@@ -140,8 +169,12 @@ def certify(
 
 @dataclass
 class Comparison:
-    """Dense, masked and slim network on the same batches and random numbers: how far they are apart so far."""
+    """Dense, masked and slim network on the same batches and random numbers: how far they are apart so far.
 
+    With `watched` modules, it is their outputs that are compared; see `DataStop`.
+    """
+
+    watched: tuple[str, ...] = ()
     to_dense: Difference = field(default_factory=Difference)
     to_masked: Difference = field(default_factory=Difference)
     wider: Difference = field(default_factory=Difference)
@@ -163,23 +196,55 @@ class Comparison:
         start = self.next_draws or before
         start.restore()
         # Each copy is gone before the next is made, which is less than the slim network takes itself.
-        actual = outputs(eval_copy(slim), batch)
+        actual = self.run(eval_copy(slim), batch)
         self.random |= start.moved()
         end = self.next_draws = RandomState.now(start.devices)
         start.restore()
-        expected = outputs(eval_copy(dense), batch)
+        expected = self.run(eval_copy(dense), batch)
         self.unequal_draws |= end.moved()
         self.to_dense.add(expected, actual, batch.labels)
         start.restore()
-        self.to_masked.add(outputs(eval_copy(dense, scales), batch), actual)
+        self.to_masked.add(self.run(eval_copy(dense, scales), batch), actual)
         self.samples += batch.batch
         if doubled:
             narrow, masked = doubled
             wide = batch.to(device_of(narrow)).map(doubled_floats)
             start.restore()
-            wide_expected = outputs(eval_copy(masked), wide)
+            wide_expected = self.run(eval_copy(masked), wide)
             start.restore()
-            self.wider.add(wide_expected, outputs(eval_copy(narrow), wide))
+            self.wider.add(wide_expected, self.run(eval_copy(narrow), wide))
+
+    def run(self, model: nn.Module, inputs: Inputs) -> Ran:
+        """One forward of a network."""
+        if not self.watched:
+            return Ran(outputs(model, inputs), [])
+        with outputs_of(model, self.watched) as seen:
+            results = outputs(model, inputs)
+        return Ran(seen, results)
+
+
+@contextmanager
+def outputs_of(model: nn.Module, paths: Sequence[str]) -> Iterator[list[torch.Tensor]]:
+    """While the context lasts, copies of all tensors that these modules return, in order.
+
+    Raises:
+        CertificateError: the network has no such module.
+    """
+    seen: list[torch.Tensor] = []
+    modules = dict(model.named_modules())
+    missing = next((path for path in paths if path not in modules), None)
+    if missing is not None:
+        raise CertificateError(f"the plan compares outputs of {missing}, which the network does not have")
+
+    def keep(module: nn.Module, given: Any, output: Any) -> None:
+        seen.extend(tensor.detach().clone() for tensor in tensors_in(output))
+
+    handles = [modules[path].register_forward_hook(keep) for path in paths]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def check_finite(found: Distance) -> None:

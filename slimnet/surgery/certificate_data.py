@@ -36,6 +36,11 @@ class Certificate(Summarised):
     `values` output values, `infinities` were infinite, and had to be so in the slim one, and `nans` were NaN, as in the
     slim one, and were not compared. `random` says that the forward drew random numbers, the same in all networks.
     `latency` was measured where the network was made to a budget of latency.
+
+    Where the forward begins to depend on data at `stop` (a detector that selects boxes), outputs are those of the
+    modules in front of it. What the network returns is compared as well and does not count, since a rounding error may
+    select another box: `results_max_rel_difference` where shapes are equal, and `results_unlike`, the number of batches
+    where they are not.
     """
 
     samples: Count
@@ -62,6 +67,9 @@ class Certificate(Summarised):
     random: bool = False
     trained_since: bool = False
     latency: MeasuredLatency | None = None
+    stop: str = ""
+    results_max_rel_difference: Amount | None = None
+    results_unlike: Count = 0
 
     @property
     def holds(self) -> bool:
@@ -140,9 +148,22 @@ class Certificate(Summarised):
         return (
             f"largest relative output difference {self.max_rel_difference:.1e} to "
             f"{self.reference} and {self.masked_max_rel_difference:.1e} to the masked one on {self.samples} samples in "
-            f"{self.dtype} (tolerance {self.tolerance:g}){drawn}{agreement}{self.not_finite}; parameters "
-            f"{self.params_before:,} → {self.params_after:,}, MACs {self.macs_before:,} → {self.macs_after:,}"
+            f"{self.dtype} (tolerance {self.tolerance:g}){drawn}{agreement}{self.not_finite}{self._results}; "
+            f"parameters {self.params_before:,} → {self.params_after:,}, "
+            f"MACs {self.macs_before:,} → {self.macs_after:,}"
         )
+
+    @property
+    def _results(self) -> str:
+        """How far the results are apart that follow from the compared outputs by ops that depend on data."""
+        if not self.stop:
+            return ""
+        found = f"; compared up to {self.stop}"
+        if self.results_max_rel_difference is not None:
+            found += f", results behind it differ by {self.results_max_rel_difference:.1e}"
+        if self.results_unlike:
+            found += f", results of another shape for {self.results_unlike:,} batches"
+        return found
 
     @property
     def not_finite(self) -> str:

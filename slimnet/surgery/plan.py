@@ -18,6 +18,9 @@ from slimnet.surgery.plan_checks import check_indices
 from slimnet.surgery.plan_data import FORMAT, PlanData
 from slimnet.surgery.plan_text import describe, totals
 
+LATER = ("attributes", "stop")
+"""Fields that plans of version 1 did not have at first: empty ones are not written, so that digests stay what they were."""
+
 SHARES = "shares"
 """The name under which a printed plan has its shares; they are no part of it, and not in its digest."""
 
@@ -46,6 +49,8 @@ class SurgeryPlan(Summarised, PlanData):
         """The canonical JSON, a cut or a fold at a time; all at once would take ten times the memory of the text."""
         opening = "{"
         for name, value in sorted(fields_of(self).items()):
+            if name in LATER and not value:
+                continue
             yield f'{opening}"{name}":'
             if isinstance(value, tuple) and value:
                 yield from ("[,"[number > 0] + encode(item) for number, item in enumerate(value))

@@ -179,6 +179,18 @@ class WidthTrial:
 
 
 @dataclass(frozen=True)
+class DataStop:
+    """Where the forward begins to depend on data, as a detector does that selects boxes.
+
+    What it reads from there on stays as wide as it was, and layers that run only behind it are no part of the plan.
+    `watched` are the paths of the modules in front of it whose outputs the certificate compares.
+    """
+
+    place: str
+    watched: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PlanData:
     """The fields of a surgery plan, without its methods: see `slimnet.surgery.plan.SurgeryPlan`."""
 
@@ -202,6 +214,7 @@ class PlanData:
     trials: tuple[WidthTrial, ...] = ()
     features: tuple[FeatureCount, ...] = ()
     attributes: tuple[AttributeCut, ...] = ()
+    stop: DataStop | None = None
     version: int = FORMAT
 
     @property

@@ -15,9 +15,10 @@ from slimnet.graph.labels import Labels
 from slimnet.torch_state.devices import to_common_device
 from slimnet.tracing import meta_shapes
 from slimnet.tracing.accounting import Account
+from slimnet.tracing.data_dependence import depends_on_data, stop_at
 from slimnet.tracing.inplace_aliases import write_through
 from slimnet.tracing.literal_arguments import numbers_of
-from slimnet.tracing.op_call import Call
+from slimnet.tracing.op_call import SEQUENCES, Call, tensors_among
 from slimnet.tracing.ops.registry import OPS, UNKNOWN, spec_of, unknown
 from slimnet.tracing.recorder import Recorder
 from slimnet.tracing.tensor_tags import Tag
@@ -43,6 +44,8 @@ class ChannelMode(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         self.recorder.begin_op(sys._getframe(1))
+        if self.recorder.stopped is not None:
+            raise self.data_dependence("what is computed behind an error")
         args, kwargs, tensors = self.on_meta(args, kwargs)
         if name == "index" and any(tensor.dtype is torch.bool for tensor in tensors):
             args = (args[0], self.positions(args[1]))
@@ -51,7 +54,12 @@ class ChannelMode(TorchDispatchMode):
             return self.scalar(tensors[0])
         if functional is not None:
             return self.in_place(func, functional, args, kwargs, tensors)
-        out = meta_shapes.run(func, spec.shape, args, kwargs)
+        try:
+            out = meta_shapes.run(func, spec.shape, args, kwargs)
+        except Exception as error:
+            if depends_on_data(func, error):
+                raise stop_at(self.recorder, name, self.data_dependence(f"the result of {name}")) from error
+            raise
         call = Call(name, func, args, kwargs, outputs_of(out), tensors, spec)
         if overwrites(func):
             self.overwritten(call)
@@ -178,11 +186,15 @@ class ChannelMode(TorchDispatchMode):
         """The number in a tensor that does not depend on the input."""
         value = self.recorder.value(tensor)
         if value is None:
-            raise TraceError(
-                f"the forward depends on data: a tensor's value is read in {self.recorder.where}; "
-                "slimnet needs a forward whose ops do not depend on values"
-            )
+            raise stop_at(self.recorder, "item", self.data_dependence("a tensor's value is read"))
         return value().item()
+
+    def data_dependence(self, what: str) -> TraceError:
+        """The error of a forward that depends on data before slimnet has seen any layer of it."""
+        return TraceError(
+            f"the forward depends on data: {what} in {self.recorder.where}; "
+            "slimnet needs a forward whose ops do not depend on values"
+        )
 
     def note(self, call: Call) -> None:
         """Remember the op and its parameters, so that a resized network that fails can be reported with its place."""
@@ -191,7 +203,7 @@ class ChannelMode(TorchDispatchMode):
         touched: list[Labels] = []
         for tensor in call.tensors:
             if (name := parameters.get(id(tensor))) is not None:
-                recorder.used.add(name)
+                recorder.parameter_uses.append(name)
         for tensor in (*call.tensors, *call.outputs):
             if (entry := tags.get(id(tensor))) is not None:
                 touched += entry[1].faces
@@ -238,27 +250,8 @@ def check_fit(written: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
         raise RuntimeError(f"shapes {[tuple(size) for size in sizes]} do not fit in place")
 
 
-def tensors_among(args: tuple, kwargs: dict) -> tuple[torch.Tensor, ...]:
-    """The tensors among an op's arguments, in lists as well."""
-    found = []
-    for value in (*args, *kwargs.values()) if kwargs else args:
-        if type(value) in NO_TENSORS:
-            continue
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, SEQUENCES) and value and type(value[0]) not in NO_TENSORS:
-            found += [item for item in value if isinstance(item, torch.Tensor)]
-    return tuple(found)
-
-
 def outputs_of(out: Any) -> tuple[torch.Tensor, ...]:
     """The tensors that an op returned, one or several."""
     if isinstance(out, torch.Tensor):
         return (out,)
     return tuple(tensor for tensor in out if isinstance(tensor, torch.Tensor)) if isinstance(out, SEQUENCES) else ()
-
-
-SEQUENCES = (list, tuple)
-
-NO_TENSORS = frozenset([int, float, bool, str, torch.dtype, torch.device])
-"""The types of most of an op's arguments that are no tensors."""

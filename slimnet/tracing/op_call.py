@@ -104,3 +104,22 @@ def replaced(value: Any, given: Iterator[torch.Tensor]) -> Any:
     if isinstance(value, list | tuple):
         return [next(given) if isinstance(item, torch.Tensor) else item for item in value]
     return value
+
+
+def tensors_among(args: tuple, kwargs: dict) -> tuple[torch.Tensor, ...]:
+    """The tensors among an op's arguments, in lists as well."""
+    found = []
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if type(value) in NO_TENSORS:
+            continue
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, SEQUENCES) and value and type(value[0]) not in NO_TENSORS:
+            found += [item for item in value if isinstance(item, torch.Tensor)]
+    return tuple(found)
+
+
+SEQUENCES = (list, tuple)
+
+NO_TENSORS = frozenset([int, float, bool, str, torch.dtype, torch.device])
+"""The types of most of an op's arguments that are no tensors."""

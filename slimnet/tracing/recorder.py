@@ -21,11 +21,13 @@ from slimnet.graph.channel_graph import (
     Pointwise,
     SplitAxis,
     Step,
+    Stop,
     Value,
 )
 from slimnet.graph.labels import Labels, align, along, common_shape, unique, varying_axes
 from slimnet.graph.reasons import Kind, Place, Reason
 from slimnet.graph.sizes import SizeUse
+from slimnet.modules.forward_path import Returned
 from slimnet.modules.tensors import Named
 from slimnet.tracing.constant_rules import common_constant
 from slimnet.tracing.source_line import line_above
@@ -77,7 +79,9 @@ class Recorder:
         self.uses: list[SizeUse] = []
         self.given: tuple[int, ...] = ()
         self.trace = object()
-        self.used: set[str] = set()
+        self.parameter_uses: list[str] = []
+        self.stopped: Stop | None = None
+        self.returned: list[Returned] = []
         self.path = Path()
         self.tags: dict[int, tuple[torch.Tensor, Tag]] = {}
         self.families: dict[int, list[torch.Tensor]] = {}
@@ -93,8 +97,13 @@ class Recorder:
         """Another forward begins, with the skeleton's tensors as the one before has left them."""
         self.meta = {name: tensor for name, tensor in meta.items() if name in self.real}
         self.parameters = {id(tensor): name for name, tensor in reversed(self.meta.items())}
-        self.used = set()
+        self.parameter_uses, self.returned = [], []
         self.activation_calls.clear()
+
+    @property
+    def used(self) -> frozenset[str]:
+        """The parameters and buffers that any op of this forward reads."""
+        return frozenset(self.parameter_uses)
 
     # Labels
 

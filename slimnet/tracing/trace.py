@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from slimnet.errors import SlimnetError
+from slimnet.errors import SlimnetError, TraceError
 from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Reader, Step
 from slimnet.graph.labels import connected_sets
 from slimnet.graph.reasons import Kind, Reason
@@ -17,6 +17,7 @@ from slimnet.modules.forward_path import module_paths
 from slimnet.modules.network import Network
 from slimnet.modules.tensors import Tensors
 from slimnet.torch_state.process import collection_paused
+from slimnet.tracing.data_dependence import used_again, with_reused
 from slimnet.tracing.dispatch import ChannelMode
 from slimnet.tracing.meta_autocast import as_with_data
 from slimnet.tracing.recorder import Recorder
@@ -40,11 +41,12 @@ def trace(model: nn.Module | Network, inputs: ExampleInputs | Inputs) -> Channel
     """Follow every channel of `model` through its forward in evaluation mode, on meta tensors.
 
     Parts that only training runs (auxiliary classifiers) are followed as well, in a second forward, so that the slim
-    network can go on training, unless something else then runs in the place of what runs in evaluation. The model is
-    not touched.
+    network can go on training, unless something else then runs in the place of what runs in evaluation. A forward that
+    begins to depend on data is followed up to there (`ChannelGraph.stop`). The model is not touched.
 
     Raises:
-        TraceError: the forward needs real data (it branches on a value, or makes shapes from values).
+        TraceError: the forward depends on data before any layer has run (it branches on a value, or makes shapes from
+            values), or its data leaves torch.
         InputError: the forward does not take these inputs.
     """
     try:
@@ -60,12 +62,19 @@ def trace(model: nn.Module | Network, inputs: ExampleInputs | Inputs) -> Channel
 
 
 def trace_structure(
-    structure: Network, real: Network, inputs: Inputs, depthwise: Sequence[bool] = (), *, sizes: bool = False
+    structure: Network,
+    real: Network,
+    inputs: Inputs,
+    depthwise: Sequence[bool] = (),
+    *,
+    sizes: bool = False,
+    reused: tuple[str, ...] | None = None,
 ) -> ChannelGraph:
     """Trace a skeleton whose tensors have the values of a `real` network's, which are read where constants need them.
 
     `depthwise` says which layers are depthwise, where the skeleton is that of a narrower network. With `sizes`, the
-    graph says from which attributes and widths the code computes the sizes that it gives to ops.
+    graph says from which attributes and widths the code computes the sizes that it gives to ops. `reused` are the
+    parameters that are used again behind the stop; without it the real network is run to find them.
 
     Raises:
         InterruptedForwardError: the forward raised.
@@ -79,6 +88,10 @@ def trace_structure(
         follow_numbers(structure, recorder.trace)
     record(recorder, inputs, sizes=sizes)
     graph = finish(recorder, real.tensors, inputs.batch)
+    if recorder.stopped is not None:
+        if reused is None:
+            reused = reused_behind(recorder, real, inputs)
+        return with_reused(graph, recorder.stopped._replace(reused=reused))
     named = real.named
     used = {id(named[name]) for name in graph.used}
     idle = [name for name, tensor in named.items() if id(tensor) not in used and isinstance(tensor, nn.Parameter)]
@@ -91,7 +104,7 @@ def trace_structure(
         record(recorder, inputs, sizes=sizes)
     except InterruptedForwardError:
         return graph
-    if not graph.used <= recorder.used:
+    if recorder.stopped is not None or not graph.used <= recorder.used:
         # Training runs a twin, such as a moving average's, in the place of what is asked for.
         return graph
     with_training = finish(recorder, real.tensors, inputs.batch)
@@ -121,16 +134,45 @@ def record(recorder: Recorder, inputs: Inputs, *, sizes: bool = False) -> None:
     given = inputs.map(lambda tensor: torch.empty_like(tensor.as_subclass(torch.Tensor), device="meta"))
 
     try:
-        followed = SizesMode(recorder) if sizes else nullcontext()
-        with as_with_data(), module_paths(modules, recorder.path), work_followed(ChannelMode(recorder)), followed:
+        with (
+            as_with_data(),
+            module_paths(modules, recorder.path, recorder.returned),
+            work_followed(ChannelMode(recorder)),
+            SizesMode(recorder) if sizes else nullcontext(),
+        ):
             output = given.call(modules[""])
         recorder.path.check()
         for tensor in tensors_in(output):
             recorder.pin_tensor(tensor, Reason(Kind.OUTPUT))
     except SlimnetError as error:
-        raise InterruptedForwardError(len(recorder.ops), error) from error
+        if not can_stop(recorder):
+            raise InterruptedForwardError(len(recorder.ops), error) from error
+    except Exception as error:
+        if not can_stop(recorder):
+            raise InterruptedForwardError(len(recorder.ops), refusal(error, inputs)) from error
+    else:
+        if recorder.stopped is not None:
+            goes_on = TraceError(
+                f"the forward goes on after an error at {recorder.stopped.place}, which depends on data"
+            )
+            raise InterruptedForwardError(len(recorder.ops), goes_on)
+
+
+def reused_behind(recorder: Recorder, real: Network, inputs: Inputs) -> tuple[str, ...]:
+    """The parameters that the forward uses again behind the stop, as seen in a run on the example inputs.
+
+    Raises:
+        InterruptedForwardError: the forward raised.
+    """
+    try:
+        return used_again(real, inputs, recorder.parameter_uses)
     except Exception as error:
         raise InterruptedForwardError(len(recorder.ops), refusal(error, inputs)) from error
+
+
+def can_stop(recorder: Recorder) -> bool:
+    """Whether the forward was followed up to an op that depends on data, and some layer has run before it."""
+    return recorder.stopped is not None and any(isinstance(step, Reader | Depthwise) for step in recorder.steps)
 
 
 def finish(recorder: Recorder, real: Tensors, batch: int) -> ChannelGraph:
@@ -147,7 +189,7 @@ def finish(recorder: Recorder, real: Tensors, batch: int) -> ChannelGraph:
         pins=tuple(recorder.pins),
         parts=tuple(recorder.parts),
         sums=tuple(recorder.sums),
-        used=frozenset(recorder.used),
+        used=recorder.used,
         activations=tuple(recorder.activations),
         paddings=tuple(recorder.paddings),
         counted=tuple(recorder.counted),
