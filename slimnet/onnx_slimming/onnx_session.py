@@ -59,6 +59,6 @@ def difference(dense: onnx.ModelProto, slim: onnx.ModelProto, feeds: Sequence[Fe
             actual = run_session(after, feed, "the slim model")
         except TraceError as error:
             raise CertificateError(str(error)) from error
-        found.add(expected, actual)
+        found.add_outputs(expected, actual)
         samples += max(1, next(iter(feed.values())).shape[0]) if next(iter(feed.values())).ndim else 1
     return found, samples

@@ -48,7 +48,7 @@ class Difference:
     hits: tuple[Hits, Hits] = field(default_factory=lambda: (Hits(), Hits()))
 
     def add(self, expected: Ran, actual: Ran, labels: torch.Tensor | None = None) -> None:
-        """Compare one batch of outputs; with `labels` `(N,)`, logits with the right classes as well.
+        """Compare what two networks computed on one batch: `add_outputs`, and their results, which may differ.
 
         Raises:
             CertificateError: the networks return different numbers or shapes of tensors.
@@ -63,9 +63,13 @@ class Difference:
                 self.results = self.results.joined(distance(left, right))
 
     def add_outputs(
-        self, expected: list[torch.Tensor], actual: list[torch.Tensor], labels: torch.Tensor | None
+        self, expected: list[torch.Tensor], actual: list[torch.Tensor], labels: torch.Tensor | None = None
     ) -> None:
-        """Compare the outputs of one batch that follow from the inputs by ops which do not depend on data."""
+        """Compare the outputs of one batch; with `labels` `(N,)`, logits with the right classes as well.
+
+        Raises:
+            CertificateError: they differ in number or shape.
+        """
         if not same_shapes(expected, actual):
             shapes = [tuple(tensor.shape) for tensor in expected]
             raise CertificateError(f"the slim network returns other shapes than the dense one, which returns {shapes}")

@@ -19,7 +19,7 @@ from slimnet.surgery.plan_data import FORMAT, PlanData
 from slimnet.surgery.plan_text import describe, totals
 
 LATER = ("attributes", "stop")
-"""Fields that plans of version 1 did not have at first: empty ones are not written, so that digests stay what they were."""
+"""Fields that plans did not have at first: empty ones are not written, so that digests stay what they were."""
 
 SHARES = "shares"
 """The name under which a printed plan has its shares; they are no part of it, and not in its digest."""
