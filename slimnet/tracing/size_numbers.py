@@ -6,6 +6,8 @@ in its modules, and in the shapes of its tensors, are of a class that keeps the 
 
 import copy
 import dataclasses
+import inspect
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -88,10 +90,12 @@ def follow_numbers(structure: Network, trace: object) -> None:
 
 def unfollowed(forward: Callable[..., Any]) -> Callable[..., Any]:
     """The forward of a layer of torch, of which no function is looked at: that would take a fifth of the trace."""
+    # A layer that held its own method would be freed by the collector of garbage alone.
+    found: Callable[[], Any] = weakref.WeakMethod(forward) if inspect.ismethod(forward) else (lambda: forward)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         with torch._C.DisableTorchFunction():
-            return forward(*args, **kwargs)
+            return found()(*args, **kwargs)
 
     return run
 
