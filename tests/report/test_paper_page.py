@@ -11,7 +11,8 @@ WHERE = {"Processor": "P", "Device": "CPU", "Threads": "1"}
 def result(name: str, *gammas: float) -> Result:
     readings = [dict.fromkeys(paper_page.READINGS, 0.0) | {"gamma": gamma} for gamma in gammas]
     runs = tuple(Run(seed, each, (), (2, 1), 0, 0.0, 1.0, 1.0, WHERE) for seed, each in enumerate(readings))
-    return Result((name,), "small", {"arch": "basicnet", "data": "cifar10", "iterations": 4}, runs)
+    recipe = {"arch": "basicnet", "data": "cifar10", "iterations": 4, "precision": "bf16"}
+    return Result((name,), "small", recipe, runs)
 
 
 def found(table: Table) -> dict[str, Result]:
