@@ -28,6 +28,7 @@ import shrinking
 import small_scale
 import surgery_speed
 import train_throughput
+import unfinished
 import zoos
 
 FOLDER = Path(__file__).parent
@@ -290,6 +291,7 @@ def front_page() -> str:
         "No network has been trained at the paper's length here yet: what the small scale shows is the order of the "
         "numbers, on networks that are not good.",
         "",
+        *unfinished.lines(),
     ]
     for words, place, name in PLOTS:
         lines += [f"[![{words}]({place})](tables/{name}.md)", "", f"*{words}.*", ""]
