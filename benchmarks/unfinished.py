@@ -100,7 +100,7 @@ def lines() -> list[str]:
         cell, left = pack.name.removesuffix(".tar.xz"), state["macs_left"] / state["macs"]
         found.append(
             f"- Under way, without a result yet: {cell}, {state['iteration']:,} of {state['total']:,} iterations, "
-            f"{state['sparsity']:.0%} of the filters dead by γ, {left:.0%} of the MACs left. "
+            f"{100 * state['sparsity']:.0f} % of the filters dead by γ, {100 * left:.0f} % of the MACs left. "
             "[unfinished.py](unfinished.py) resumes it."
         )
     return [*found, ""] if found else []
