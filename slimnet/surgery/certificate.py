@@ -84,6 +84,10 @@ class Difference:
                 for hits, scores in zip(self.hits, (first, second), strict=True):
                     hits.add(scores, labels)
 
+    def results_within(self, tolerance: float) -> bool:
+        """Whether the results of all batches have the same shapes and values."""
+        return not self.results_unlike and self.results.relative <= tolerance
+
     @property
     def agreement(self) -> float | None:
         """The fraction of samples with the same prediction."""
@@ -126,13 +130,16 @@ def certify(
     if not tolerance >= 0:
         raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
     scales = masked_scales(dense, plan)
-    doubled = (as_double(slim), as_double(eval_copy(dense, scales))) if float64 else None
-    found = Comparison(() if plan.stop is None else plan.stop.watched)
+    watched = () if plan.stop is None else plan.stop.watched
+    doubled = (as_double(slim), as_double(eval_copy(dense, scales))) if float64 or watched else None
+    found = Comparison(watched)
     place = device_of(dense.module)
     with torch.no_grad(), uncompiled(), loader_draws_kept, float32_products(tf32=False):
         for batch in (each.to(place) for each in batches_of(inputs)):
             with random_numbers_kept(dense.module) as before:
-                found.add(dense, slim, scales, batch, doubled, before)
+                start = found.add(dense, slim, scales, batch, before)
+                if doubled and not found.add_in_double(*doubled, batch, start, required=float64):
+                    doubled = None
     if not found.samples:
         raise CertificateError("no inputs to certify with: the loader gave none")
     to_dense, to_masked = found.to_dense.measured, found.to_masked.measured
@@ -162,6 +169,7 @@ def certify(
         stop="" if plan.stop is None else plan.stop.place,
         results_max_rel_difference=found.to_dense.results.relative if found.to_dense.results.values else None,
         results_unlike=found.to_dense.results_unlike,
+        float64_results=found.wider.results_within(tolerance) if watched and doubled else None,
     )
     if found.unequal_draws and not certificate.was_within_tolerance:
         raise CertificateError(
@@ -193,10 +201,12 @@ class Comparison:
         slim: Network,
         scales: Mapping[str, torch.Tensor],
         batch: Inputs,
-        doubled: tuple[nn.Module, nn.Module] | None,
         before: RandomState,
-    ) -> None:
-        """Run all networks on one batch from where the random numbers stand; the next batch goes on from there."""
+    ) -> RandomState:
+        """Run all networks on one batch from where the random numbers stand; the next batch goes on from there.
+
+        Returns where they stood before this one.
+        """
         start = self.next_draws or before
         start.restore()
         # Each copy is gone before the next is made, which is less than the slim network takes itself.
@@ -210,13 +220,27 @@ class Comparison:
         start.restore()
         self.to_masked.add(self.run(eval_copy(dense, scales), batch), actual)
         self.samples += batch.batch
-        if doubled:
-            narrow, masked = doubled
-            wide = batch.to(device_of(narrow)).map(doubled_floats)
+        return start
+
+    def add_in_double(
+        self, narrow: nn.Module, masked: nn.Module, batch: Inputs, start: RandomState, *, required: bool
+    ) -> bool:
+        """Run the slim and the masked network in double precision; returns whether they can.
+
+        Raises:
+            CertificateError: they cannot, and it is required.
+        """
+        wide = batch.to(device_of(narrow)).map(doubled_floats)
+        try:
             start.restore()
-            wide_expected = self.run(eval_copy(masked), wide)
+            expected = self.run(eval_copy(masked), wide)
             start.restore()
-            self.wider.add(wide_expected, self.run(eval_copy(narrow), wide))
+            self.wider.add(expected, self.run(eval_copy(narrow), wide))
+        except CertificateError:
+            if required:
+                raise
+            return False
+        return True
 
     def run(self, model: nn.Module, inputs: Inputs) -> Ran:
         """One forward of a network."""

@@ -122,7 +122,9 @@ def test_the_certificate_compares_what_goes_into_the_selection():
     assert proof.top1_agreement is None
     assert proof.results_unlike == 0
     assert proof.results_max_rel_difference is not None
+    assert proof.float64_results is True
     assert "compared up to nonzero in the network itself" in str(proof)
+    assert "the same results in float64" in str(proof)
     assert slimnet.Certificate.from_json(proof.to_json()) == proof
 
 
@@ -135,6 +137,38 @@ def test_a_difference_in_front_of_the_selection_is_found():
     assert not proof.holds
     assert proof.max_rel_difference > 0.1
     assert proof.results_unlike == 1 or proof.results_max_rel_difference > 0.1
+
+
+def test_a_difference_behind_the_selection_is_found_in_double_precision():
+    """Oracle: a slim network with other weights in a layer that runs only behind the selection."""
+
+    def forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        found = model.first(images)
+        return model.last(cells(found)[best(model.scores(found))])
+
+    net = wired(forward, first=layer(3), scores=nn.Conv2d(WIDTH, 1, 1), last=nn.Linear(WIDTH, 2))
+    slimmed = slimnet.slim(net.float(), planes(3).float())
+    assert slimmed.certificate.float64_results is True
+    slimmed.model.last.weight.data.mul_(2)
+    proof = slimnet.certify(net, slimmed.model, slimmed.plan, planes(3).float())
+    assert proof.max_rel_difference < 1e-6
+    assert proof.float64_results is False
+    assert not proof.holds
+    assert "OTHER results in float64" in str(proof)
+
+
+def test_a_forward_that_does_not_run_in_double_precision_is_certified_without():
+    """Numbers in its code are float32."""
+
+    def forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        found = model.first(images)
+        return cells(found)[best(model.scores(found))] @ torch.ones(WIDTH, 1)
+
+    net = wired(forward, first=layer(3), scores=nn.Conv2d(WIDTH, 1, 1)).float()
+    proof = slimnet.slim(net, planes(3).float()).certificate
+    assert proof.holds
+    assert proof.float64_results is None
+    assert "in float64" not in str(proof)
 
 
 def test_a_plan_whose_compared_modules_are_missing_is_refused():
