@@ -8,7 +8,7 @@ from slimnet.modules.example_inputs import ExampleInputs, check_inputs
 from slimnet.planning.dead_channels import check_threshold, dead_by_scale
 from slimnet.planning.make_plan import make_plan
 from slimnet.surgery.cut_history import cuts_of
-from slimnet.tracing.trace import trace
+from slimnet.tracing.trace import trace_whole
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Monitor:
         Raises:
             TraceError: its forward depends on data.
         """
-        graph = trace(self.model, self._inputs)
+        graph = trace_whole(self.model, self._inputs)
         plan = make_plan(self.model, self._inputs, graph, dead_by_scale(graph, self.threshold))
         layers = tuple(
             LayerReading(each.name, each.channels_before, each.dead, each.channels_before - each.channels_after)

@@ -160,12 +160,13 @@ def save(
                 write_projections(projections, staging, plan, certificate)
             module = rebuilt(slimmed, staging)
         exported = plan.stop is None
-        everything: dict[str, Runner] = {"the network": module_runner(slimmed.model)}
         with steps.step(1, EXPORTING):
             if exported:
                 write_exports(slimmed, staging, source, blueprint)
-                everything[f"{PROGRAM} as torch loads it"] = TorchRunner(staging / PROGRAM)
+        everything: dict[str, Runner] = {"the network": module_runner(slimmed.model)}
         everything |= forms(staging, module, exported=exported)
+        if exported:
+            everything[f"{PROGRAM} as torch loads it"] = TorchRunner(staging / PROGRAM)
         with steps.step(2, COMPARING):
             for inputs in sizes(slimmed.example_inputs.map(lambda tensor: tensor.detach().cpu()), blueprint, target):
                 compare(everything, inputs, target, batches_for(plan))

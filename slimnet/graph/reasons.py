@@ -124,7 +124,7 @@ class Kind(Enum):
         Cause.NO_BIAS,
     )
     NOT_FOLLOWED = "not traced through {place}", NOTHING, Cause.UNKNOWN
-    DATA_DEPENDENT = "read behind {place}, where the forward depends on data", NOTHING, Cause.DATA
+    DATA_DEPENDENT = "read behind {place} where the forward depends on data", NOTHING, Cause.DATA
     UNKNOWN_OP = "used by unknown op {place}", NOTHING, Cause.UNKNOWN
 
     @property

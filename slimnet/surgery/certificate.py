@@ -1,5 +1,6 @@
 """certify: measure the differences between the outputs of the slim and the dense network."""
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,11 +29,13 @@ from slimnet.torch_state.random_state import RandomState, loader_draws_kept, ran
 class Ran(NamedTuple):
     """What one forward computed: the outputs to be compared, and the results that depend on them through data.
 
-    Usually outputs are what the network returns, and there are no other results.
+    Usually outputs are what the network returns, and there are no other results; else they are the tensors in what the
+    watched modules `returned`.
     """
 
     outputs: list[torch.Tensor]
     results: list[torch.Tensor]
+    returned: list[Any]
 
 
 @dataclass
@@ -131,15 +134,13 @@ def certify(
         raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
     scales = masked_scales(dense, plan)
     watched = () if plan.stop is None else plan.stop.watched
-    doubled = (as_double(slim), as_double(eval_copy(dense, scales))) if float64 or watched else None
+    doubled = (as_double(slim), as_double(eval_copy(dense, scales))) if float64 else None
     found = Comparison(watched)
     place = device_of(dense.module)
     with torch.no_grad(), uncompiled(), loader_draws_kept, float32_products(tf32=False):
         for batch in (each.to(place) for each in batches_of(inputs)):
             with random_numbers_kept(dense.module) as before:
-                start = found.add(dense, slim, scales, batch, before)
-                if doubled and not found.add_in_double(*doubled, batch, start, required=float64):
-                    doubled = None
+                found.add(dense, slim, scales, batch, doubled, before)
     if not found.samples:
         raise CertificateError("no inputs to certify with: the loader gave none")
     to_dense, to_masked = found.to_dense.measured, found.to_masked.measured
@@ -169,7 +170,7 @@ def certify(
         stop="" if plan.stop is None else plan.stop.place,
         results_max_rel_difference=found.to_dense.results.relative if found.to_dense.results.values else None,
         results_unlike=found.to_dense.results_unlike,
-        float64_results=found.wider.results_within(tolerance) if watched and doubled else None,
+        results_follow=found.behind.results_within(tolerance) if watched else None,
     )
     if found.unequal_draws and not certificate.was_within_tolerance:
         raise CertificateError(
@@ -183,12 +184,14 @@ def certify(
 class Comparison:
     """Dense, masked and slim network on the same batches and random numbers: how far they are apart so far.
 
-    With `watched` modules, it is their outputs that are compared; see `DataStop`.
+    With `watched` modules, it is their outputs that are compared (see `DataStop`), and `behind` them what the slim
+    network makes of those of the dense one.
     """
 
     watched: tuple[str, ...] = ()
     to_dense: Difference = field(default_factory=Difference)
     to_masked: Difference = field(default_factory=Difference)
+    behind: Difference = field(default_factory=Difference)
     wider: Difference = field(default_factory=Difference)
     samples: int = 0
     random: bool = False
@@ -201,12 +204,10 @@ class Comparison:
         slim: Network,
         scales: Mapping[str, torch.Tensor],
         batch: Inputs,
+        doubled: tuple[nn.Module, nn.Module] | None,
         before: RandomState,
-    ) -> RandomState:
-        """Run all networks on one batch from where the random numbers stand; the next batch goes on from there.
-
-        Returns where they stood before this one.
-        """
+    ) -> None:
+        """Run all networks on one batch from where the random numbers stand; the next batch goes on from there."""
         start = self.next_draws or before
         start.restore()
         # Each copy is gone before the next is made, which is less than the slim network takes itself.
@@ -220,56 +221,50 @@ class Comparison:
         start.restore()
         self.to_masked.add(self.run(eval_copy(dense, scales), batch), actual)
         self.samples += batch.batch
-        return start
-
-    def add_in_double(
-        self, narrow: nn.Module, masked: nn.Module, batch: Inputs, start: RandomState, *, required: bool
-    ) -> bool:
-        """Run the slim and the masked network in double precision; returns whether they can.
-
-        Raises:
-            CertificateError: they cannot, and it is required.
-        """
-        wide = batch.to(device_of(narrow)).map(doubled_floats)
-        try:
+        if self.watched:
             start.restore()
-            expected = self.run(eval_copy(masked), wide)
+            self.behind.add(expected, self.run(eval_copy(slim), batch, expected.returned))
+        if doubled:
+            narrow, masked = doubled
+            wide = batch.to(device_of(narrow)).map(doubled_floats)
             start.restore()
-            self.wider.add(expected, self.run(eval_copy(narrow), wide))
-        except CertificateError:
-            if required:
-                raise
-            return False
-        return True
+            wide_expected = self.run(eval_copy(masked), wide)
+            start.restore()
+            self.wider.add(wide_expected, self.run(eval_copy(narrow), wide))
 
-    def run(self, model: nn.Module, inputs: Inputs) -> Ran:
-        """One forward of a network."""
+    def run(self, model: nn.Module, inputs: Inputs, replayed: Sequence[Any] | None = None) -> Ran:
+        """One forward of a network, in which the watched modules return what is `replayed`, if anything."""
         if not self.watched:
-            return Ran(outputs(model, inputs), [])
-        with outputs_of(model, self.watched) as seen:
+            return Ran(outputs(model, inputs), [], [])
+        with returns_of(model, self.watched, replayed) as returned:
             results = outputs(model, inputs)
-        return Ran(seen, results)
+        return Ran([tensor for each in returned for tensor in tensors_in(each)], results, returned)
 
 
 @contextmanager
-def outputs_of(model: nn.Module, paths: Sequence[str]) -> Iterator[list[torch.Tensor]]:
-    """While the context lasts, copies of all tensors that these modules return, in order.
+def returns_of(model: nn.Module, paths: Sequence[str], replayed: Sequence[Any] | None = None) -> Iterator[list[Any]]:
+    """While the context lasts, copies of what these modules return, in order; they return what is `replayed` instead.
 
     Raises:
         CertificateError: the network has no such module.
     """
-    seen: list[torch.Tensor] = []
+    returned: list[Any] = []
     modules = dict(model.named_modules())
     missing = next((path for path in paths if path not in modules), None)
     if missing is not None:
         raise CertificateError(f"the plan compares outputs of {missing}, which the network does not have")
 
-    def keep(module: nn.Module, given: Any, output: Any) -> None:
-        seen.extend(tensor.detach().clone() for tensor in tensors_in(output))
+    def keep(module: nn.Module, given: Any, output: Any) -> Any:
+        # Copies, since what follows may write into them.
+        place = len(returned)
+        if replayed is not None and place < len(replayed):
+            output = copy.deepcopy(replayed[place])
+        returned.append(copy.deepcopy(output))
+        return output
 
     handles = [modules[path].register_forward_hook(keep) for path in paths]
     try:
-        yield seen
+        yield returned
     finally:
         for handle in handles:
             handle.remove()

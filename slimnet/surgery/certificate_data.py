@@ -40,8 +40,8 @@ class Certificate(Summarised):
     Where the forward begins to depend on data at `stop` (a detector that selects boxes), outputs are those of the
     modules in front of it. What the network returns is compared as well, but a rounding error may select another box:
     `results_max_rel_difference` where shapes are equal, and `results_unlike`, the number of batches where they are not,
-    do not count. In double precision they do: `float64_results` is whether the slim and the masked network return the
-    same there, None where the forward does not run in it.
+    do not count. What counts is `results_follow`: whether the slim network returns what the dense one does if these
+    modules return what the dense network's do.
     """
 
     samples: Count
@@ -71,7 +71,7 @@ class Certificate(Summarised):
     stop: str = ""
     results_max_rel_difference: Amount | None = None
     results_unlike: Count = 0
-    float64_results: bool | None = None
+    results_follow: bool | None = None
 
     @property
     def holds(self) -> bool:
@@ -84,7 +84,7 @@ class Certificate(Summarised):
         measured = [self.max_rel_difference, self.masked_max_rel_difference]
         if self.float64_max_rel_difference is not None:
             measured.append(self.float64_max_rel_difference)
-        return self.float64_results is not False and all(difference <= self.tolerance for difference in measured)
+        return self.results_follow is not False and all(difference <= self.tolerance for difference in measured)
 
     def for_weights(self, digest: str) -> "Certificate":
         """The certificate as it is for a slim network with these weights."""
@@ -165,8 +165,10 @@ class Certificate(Summarised):
             found += f", results behind it differ by {self.results_max_rel_difference:.1e}"
         if self.results_unlike:
             found += f", results of another shape for {self.results_unlike:,} batches"
-        if self.float64_results is not None:
-            found += f", {'the same' if self.float64_results else 'OTHER'} results in float64"
+        if self.results_follow is not None:
+            found += (
+                f", {'the same' if self.results_follow else 'OTHER'} results from the dense network's outputs there"
+            )
         return found
 
     @property

@@ -61,6 +61,19 @@ def trace(model: nn.Module | Network, inputs: ExampleInputs | Inputs) -> Channel
         raise stop.cause from stop.__cause__
 
 
+def trace_whole(model: nn.Module | Network, inputs: ExampleInputs | Inputs) -> ChannelGraph:
+    """`trace`, for work that needs every layer.
+
+    Raises:
+        TraceError: the forward depends on data anywhere.
+        InputError: as `trace`.
+    """
+    graph = trace(model, inputs)
+    if graph.stop is not None:
+        raise TraceError(f"the forward depends on data from {graph.stop.place} on, so that the rest cannot be followed")
+    return graph
+
+
 def trace_structure(
     structure: Network,
     real: Network,

@@ -16,7 +16,7 @@ from slimnet.modules.network import Network
 from slimnet.planning.dead_channels import ACTIVATION_LIMIT, PeakMeter
 from slimnet.torch_state.devices import device_of, usable
 from slimnet.torch_state.precision import float32_products, in_double
-from slimnet.tracing.trace import trace
+from slimnet.tracing.trace import trace_whole
 from slimnet.training.analysis.features import FeatureLayer, feature_layers
 from slimnet.training.analysis.metrics import DEAD_BELOW, check_fits
 
@@ -123,7 +123,7 @@ def analyse(
     copied = copy_with(model, lambda _, tensor: tensor.to(target or tensor.device)).eval()
     place = device_of(copied)
     example, _ = next(data.batches("train", 1, place))
-    layers = feature_layers(trace(copied, example))
+    layers = feature_layers(trace_whole(copied, example))
     survey = Survey(copied, data, layers, batch_size, progress)
     peaks, shares = survey.measure(fits=4 * len(data.x_train) * sum(layer.size for layer in layers) <= memory)
     parameters = Network.of(copied).state
