@@ -195,7 +195,12 @@ def of_published(document: Mapping[str, Any]) -> dict[str, Any]:
         latency = Latency(**known | {"names": tuple(each["names"])})
         speedups = [of_interval(latency, number) for number in range(1, len(latency.names))]
         rows.append({"place": place(latency.runtime, latency.threads, latency.batch), "speedups": speedups})
-    return {"macs": macs_of, "rows": rows}
+    return {"macs": macs_of, "rows": rows, "environment": dict(environment().rows())}
+
+
+def place_of(machine: Mapping[str, str]) -> str:
+    """A machine and a day in a few words."""
+    return ", ".join(machine[name] for name in ("Processor", "Vector instructions", "Measured"))
 
 
 def published(found: Mapping[str, Any]) -> list[str]:
@@ -205,7 +210,8 @@ def published(found: Mapping[str, Any]) -> list[str]:
     lines = [
         "The published ResNet-56 of CIFAR-10, 49 of whose channels are removable: how many times faster than the "
         "dense network it is without them (*none*), by default, with widths for onnxruntime also elsewhere (*fast*), "
-        "and with the widths of `--round auto`.",
+        "and with the widths of `--round auto`. "
+        f"Measured on {place_of(found['environment'])}.",
         "",
         f"| place | {' | '.join(less)} |",
         "|---|" + "--:|" * len(less),

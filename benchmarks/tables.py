@@ -108,7 +108,7 @@ SECTIONS = (
     (
         "Never slower, by default",
         "never_slower",
-        "The networks of the table of latency on three runtimes: dense, without any removable channel (*none*, as the "
+        "The networks of the table of latency on five runtimes: dense, without any removable channel (*none*, as the "
         "widths fall), and as `slimnet slim --round fast:RUNTIME` leaves them (*fast*; with onnxruntime that is the "
         "default), which keeps the removable channels without which the runtime's kernels are no faster. Each place is "
         "measured twice, one after the other. *Slower* are the cells whose 95 % interval lies below 1 both times; an "
