@@ -10,6 +10,7 @@ from slimnet.errors import CertificateError, SlimnetError, UsageError
 from slimnet.graph.channel_graph import ChannelGraph
 from slimnet.kernel_widths.fast_widths import FastWidths, as_fast_widths
 from slimnet.models.architecture import architecture_of
+from slimnet.modules.copying import eval_copy
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs, check_module
 from slimnet.modules.loaders import RepeatedLoader, batches_once
 from slimnet.modules.network import Network
@@ -20,7 +21,7 @@ from slimnet.planning.width_rounding import Rounding
 from slimnet.slimmed import Slimmed
 from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.surgery.apply_plan import apply_plan, independent
-from slimnet.surgery.certificate import Certificate, certify, eval_copy
+from slimnet.surgery.certificate import Certificate, certify
 from slimnet.surgery.equivalence import TOLERANCE
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.devices import uncompiled

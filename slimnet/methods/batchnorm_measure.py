@@ -9,11 +9,10 @@ from torch import nn
 
 from slimnet.errors import UsageError
 from slimnet.methods.batchnorm_updates import RUNNING, Changes, Statistics, owned
-from slimnet.modules.copying import shared_copy
+from slimnet.modules.copying import eval_copy, shared_copy
 from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.network import Network
 from slimnet.planning.constants import as_float64
-from slimnet.surgery.certificate import eval_copy
 from slimnet.torch_state.devices import device_of, uncompiled
 from slimnet.torch_state.random_state import random_numbers_kept
 

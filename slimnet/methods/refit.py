@@ -22,10 +22,9 @@ from slimnet.graph.channel_graph import ChannelGraph
 from slimnet.methods.batchnorm_measure import MEASURABLE
 from slimnet.methods.batchnorm_updates import owned
 from slimnet.methods.candidates import Channels
-from slimnet.modules.copying import copy_with, shared_copy
+from slimnet.modules.copying import copy_with, eval_copy, shared_copy
 from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.network import Network
-from slimnet.surgery.certificate import eval_copy
 from slimnet.torch_state.devices import device_of, uncompiled
 from slimnet.torch_state.random_state import random_numbers_kept
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from slimnet.errors import UsageError
 from slimnet.methods.batchnorm_measure import MEASURABLE
+from slimnet.modules.copying import eval_copy
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_inputs
-from slimnet.surgery.certificate import eval_copy
 from slimnet.torch_state.devices import uncompiled
 from slimnet.torch_state.random_state import random_numbers_kept
 

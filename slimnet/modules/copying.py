@@ -170,3 +170,10 @@ def shared_copy(model: nn.Module | Network, replaced: Mapping[str, torch.Tensor]
     """A copy with its own mode flags and hooks but the same tensors, some replaced by name."""
     changed = replaced or {}
     return copy_with(model, lambda name, tensor: changed.get(name, tensor))
+
+
+def eval_copy(model: nn.Module | Network, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
+    """A copy in evaluation mode, some tensors replaced, whose forward may write into its buffers: they are its own."""
+    network = Network.of(model)
+    buffers = {name: buffer.detach().clone() for name, buffer in network.tensors.buffers.items()}
+    return shared_copy(network, buffers | dict(replaced or {})).eval()

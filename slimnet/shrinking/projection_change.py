@@ -12,8 +12,9 @@ from torch import nn
 
 from slimnet.errors import CertificateError
 from slimnet.graph.channel_graph import ChannelGraph, Reader
+from slimnet.modules.copying import eval_copy
 from slimnet.modules.example_inputs import Inputs
-from slimnet.surgery.certificate import eval_copy, outputs
+from slimnet.surgery.certificate import outputs
 from slimnet.surgery.equivalence import relative_difference
 from slimnet.torch_state.devices import uncompiled
 from slimnet.torch_state.random_state import random_numbers_kept

@@ -11,7 +11,7 @@ from torch import nn
 
 from slimnet.accuracy import Accuracy, Hits
 from slimnet.errors import CertificateError, UsageError
-from slimnet.modules.copying import check_filled, copy_with, shared_copy
+from slimnet.modules.copying import check_filled, copy_with, eval_copy
 from slimnet.modules.digest import weights_digest
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.modules.network import Network
@@ -282,13 +282,6 @@ def check_finite(found: Distance) -> None:
             f"the dense network's own output is {kind} on these inputs, in all of {found.values:,} values, so nothing "
             "can be compared; pass inputs on which it computes finite numbers, or a network that does"
         )
-
-
-def eval_copy(model: nn.Module | Network, replaced: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
-    """A copy in evaluation mode, some tensors replaced, whose forward may write into its buffers: they are its own."""
-    network = Network.of(model)
-    buffers = {name: buffer.detach().clone() for name, buffer in network.tensors.buffers.items()}
-    return shared_copy(network, buffers | dict(replaced or {})).eval()
 
 
 def batches_of(inputs: Any) -> Iterable[Inputs]:

@@ -22,7 +22,7 @@ from slimnet.errors import SlimnetError
 from slimnet.graph.channel_graph import ChannelGraph, Pin, Stop
 from slimnet.graph.labels import Labels
 from slimnet.graph.reasons import Kind, Place, Reason
-from slimnet.modules.copying import shared_copy
+from slimnet.modules.copying import eval_copy
 from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.network import Network
 from slimnet.modules.tensors import Named
@@ -138,8 +138,7 @@ def used_again(network: Network, inputs: Inputs, traced: Sequence[str]) -> tuple
     `traced` are those used up to the stop, in order. Where the forward on data uses others in that time, nothing is
     known of the order, and those that it uses more often are returned.
     """
-    buffers = {name: buffer.detach().clone() for name, buffer in network.tensors.buffers.items()}
-    copy = Network.of(shared_copy(network, buffers).eval())
+    copy = Network.of(eval_copy(network))
     with torch.no_grad(), uncompiled(), random_numbers_kept(copy.module), ParameterUses(copy.named) as found:
         inputs.call(copy.module)
     if found.uses[: len(traced)] == list(traced):
