@@ -2,8 +2,9 @@
 
 Each network has random weights and 40 % dead channels, drawn independently per BatchNorm, with calibrated statistics,
 as in `zoo.py`. It is traced, planned and cut in a process of its own with a time limit, and the slim network is
-compared with the masked one in double precision on an image that it has not seen. Networks without BatchNorm, and those
-with more than 100 million parameters, are listed and not run. What is in the output file already is not run again.
+compared with the masked one in double precision on an image that it has not seen. Listed and not run are networks
+without BatchNorm, those with more than 100 million parameters, and those that take no batch of images. What is in the
+output file already is not run again. Packages that are not installed are named and left out.
 
     python benchmarks/zoos.py [--zoo timm] [--sample 40] [--minutes 10] [--seed 0] [--out FILE.json] [NAME ...]
 
@@ -21,21 +22,19 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from zoo import batch_norms, classifiers, images, outputs, relative, rounding, scatter_dead
+from zoo import batch_norms, images, outputs, relative, rounding, scatter_dead
+from zoo_networks import ZOOS
 
 import slimnet
 from slimnet.benchmark.environment import environment
-from slimnet.compat import torchvision
 from slimnet.errors import SlimnetError
 from slimnet.graph.reasons import Cause
-from slimnet.models import build
 from slimnet.modules.copying import shared_copy
 from slimnet.storage.files import whole_file
 from slimnet.surgery.certificate import masked_scales
@@ -48,19 +47,8 @@ CALIBRATED_ON = 4
 EXACT = 1e-9
 MOST_PARAMETERS = 100_000_000
 LIMIT_SECONDS = 120.0
+TOO_LARGE = f"more than {MOST_PARAMETERS:,} parameters"
 LINES_SHOWN = 15
-UNLISTED = (
-    "pytorchcv",
-    "segmentation_models_pytorch",
-    "ultralytics",
-    "transformers",
-    "torchxrayvision",
-    "facenet-pytorch",
-    "monai",
-    "torchreid",
-)
-"""Packages whose networks this program does not list yet."""
-
 INHERENT = {Cause.VARYING, Cause.CONSTANTS, Cause.LAST, Cause.OUTPUT, Cause.OVER_CHANNELS, Cause.SCALES}
 """Causes for which channels stay however well the code is followed."""
 
@@ -68,35 +56,35 @@ RUN = ("exact", "wrong", "refused", "crash", "over the time limit")
 """What becomes of a network that is run."""
 
 
-def timm_networks() -> list[str]:
-    """Every architecture of timm."""
-    torchvision()
-    import timm
-
-    return list(timm.list_models())
-
-
-ZOOS: dict[str, Callable[[], list[str]]] = {"timm": timm_networks, "torchvision": classifiers}
-"""The packages whose networks are run, and what lists them."""
+def build(name: str) -> nn.Module:
+    """A network by the name of its package and its own, as in timm:resnet18."""
+    zoo, _, network = name.partition(":")
+    return ZOOS[zoo].build(network)
 
 
 def side_of(model: nn.Module) -> int:
     """The side of the images that a network needs: its own where that is fixed, else 64 pixels."""
     known = getattr(model, "default_cfg", None) or {}
-    return int(known["input_size"][-1]) if known.get("fixed_input_size") else 64
+    return own_side(model) if known.get("fixed_input_size") else 64
+
+
+def own_side(model: nn.Module) -> int:
+    """The side of the images that a network was designed for, as timm and pytorchcv say it; else 224 pixels."""
+    known = getattr(model, "default_cfg", None) or {}
+    size = known.get("input_size") or getattr(model, "in_size", None)
+    return int(size[-1]) if isinstance(size, tuple | list) else 224
 
 
 def inputs_for(model: nn.Module, name: str) -> Callable[[int], torch.Tensor]:
     """What makes so many images of a size that the network takes: 64 pixels, or else its own size."""
-    known = getattr(model, "default_cfg", None) or {}
-    own = int(known.get("input_size", (3, 224, 224))[-1])
-    for side in dict.fromkeys((side_of(model), own)):
+    channels = ZOOS[name.partition(":")[0]].channels
+    for side in dict.fromkeys((side_of(model), own_side(model))):
         try:
-            outputs(model, images(name, 2, side, torch.float64))
+            outputs(model, images(name, 2, side, torch.float64)[:, :channels])
         except (RuntimeError, AssertionError, ValueError) as error:
             problem = error
             continue
-        return lambda batch, side=side: images(name, batch, side, torch.float64)
+        return lambda batch, side=side: images(name, batch, side, torch.float64)[:, :channels]
     raise problem
 
 
@@ -105,21 +93,31 @@ def size_of(name: str) -> int | None:
     try:
         with torch.device("meta"):
             return sum(parameter.numel() for parameter in build(name).parameters())
-    except SlimnetError:
+    except Exception:  # whatever it is, the network that is built next shows it
         return None
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Slim one network, and compare it with the masked one."""
+    """Build one network, and slim it where it can have dead channels."""
     size = size_of(name)
     if size is not None and size > MOST_PARAMETERS:
-        return {"result": f"more than {MOST_PARAMETERS:,} parameters"}
+        return {"result": TOO_LARGE}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = build(name).double().eval()
+        try:
+            model = build(name).double().eval()
+            make = inputs_for(model, name)
+        except Exception as error:  # a network that needs a download, other inputs or another package
+            return {"result": "not run on images", "because": first_line(error)}
     if not any(batch_norms(model)):
         return {"result": "no BatchNorm"}
-    make = inputs_for(model, name)
+    if sum(parameter.numel() for parameter in model.parameters()) > MOST_PARAMETERS:
+        return {"result": TOO_LARGE}
+    return slim_and_compare(model, make)
+
+
+def slim_and_compare(model: nn.Module, make: Callable[[int], torch.Tensor]) -> dict[str, Any]:
+    """Kill channels of a network, slim it, and compare it with the masked one."""
     scatter_dead(model, make(CALIBRATED_ON), FRACTION, BETA)
     start = time.perf_counter()
     try:
@@ -132,6 +130,11 @@ def measure(name: str) -> dict[str, Any]:
     error = relative(outputs(masked, fresh), outputs(slimmed.model, fresh))
     exact = error is not None and (error < EXACT or error < 30 * rounding(masked, fresh))
     return {"result": "exact" if exact else "wrong", "error": error, "seconds": seconds} | facts(slimmed.plan)
+
+
+def first_line(error: Exception) -> str:
+    """The type of an error and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def facts(plan: SurgeryPlan) -> dict[str, Any]:
@@ -154,10 +157,9 @@ def answer(name: str, end: Connection) -> None:
         found = measure(name)
     except Exception as error:  # a crash is a result
         where = traceback.extract_tb(error.__traceback__)[-1]
-        words = (str(error).splitlines() or [""])[0]
         found = {
             "result": "crash",
-            "because": f"{type(error).__name__}: {words}",
+            "because": first_line(error),
             "where": f"{Path(where.filename).name}:{where.lineno}",
         }
     end.send(found)
@@ -203,27 +205,30 @@ def chosen(zoos: Iterable[str], sample: int | None, seed: int) -> list[str]:
     """The networks of these packages in an order drawn by the seed, the packages in turns; of each so many at most."""
     orders = []
     for zoo in zoos:
-        names = [f"{zoo}:{name}" for name in ZOOS[zoo]()]
+        names = [f"{zoo}:{name}" for name in ZOOS[zoo].list_names()]
         random.Random(seed).shuffle(names)
         orders.append(names[:sample])
     longest = max(map(len, orders), default=0)
     return [names[place] for place in range(longest) for names in orders if place < len(names)]
 
 
-def versions() -> dict[str, str]:
-    """The version of each package whose networks are run."""
-    return {zoo: metadata.version(zoo) for zoo in ZOOS}
+def installed() -> list[str]:
+    """The packages that are installed here."""
+    return [zoo for zoo in ZOOS if ZOOS[zoo].version is not None]
 
 
-def unlisted() -> list[str]:
-    """A line for each package of the plan whose networks are not run."""
-    lines = []
-    for package in UNLISTED:
-        try:
-            lines.append(f"{package} {metadata.version(package)}: its networks are not listed here yet")
-        except metadata.PackageNotFoundError:
-            lines.append(f"{package}: not installed, skipped")
-    return lines
+def versions(networks: Iterable[str]) -> dict[str, str | None]:
+    """The version of each package of these networks."""
+    return {zoo: ZOOS[zoo].version for zoo in sorted({name.partition(":")[0] for name in networks})}
+
+
+def not_installed() -> list[str]:
+    """A line for each package that is not installed, whose networks are not run."""
+    return [
+        f"{zoo.distribution}: not installed, its networks are not run (pip install {zoo.distribution})"
+        for zoo in ZOOS.values()
+        if zoo.version is None
+    ]
 
 
 def table(results: dict[str, Any]) -> str:
@@ -304,11 +309,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * options.minutes
-    print(*unlisted(), sep="\n", file=sys.stderr)
-    wanted = options.names or chosen(options.zoo or list(ZOOS), options.sample, options.seed)
+    print(*not_installed(), sep="\n", file=sys.stderr)
+    wanted = options.names or chosen(options.zoo or installed(), options.sample, options.seed)
     done = read(options.out)["networks"]
     missing = [name for name in wanted if name not in done]
-    settings = {"dead": FRACTION, "beta": BETA, "seed": options.seed, "image": 64, "versions": versions()}
+    settings = {
+        "dead": FRACTION,
+        "beta": BETA,
+        "seed": options.seed,
+        "image": 64,
+        "versions": versions([*done, *missing]),
+    }
     for number, name in enumerate(missing, 1):
         if time.monotonic() > end:
             print(f"{len(missing) - number + 1} networks are left to run", file=sys.stderr)

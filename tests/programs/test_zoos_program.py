@@ -4,6 +4,8 @@ import time
 
 import pytest
 import zoos
+from torch import nn
+from zoo_networks import Zoo
 
 EXACT = {"result": "exact", "error": 1e-15, "dead": 10, "removed": 6, "at_most": 8, "seconds": 2.0}
 RESULTS = {
@@ -43,7 +45,11 @@ def test_a_crash_and_a_network_that_takes_too_long_are_results(monkeypatch):
 
 @pytest.mark.parametrize("sample", [2, 5])
 def test_the_packages_take_turns_in_an_order_that_the_seed_draws(sample, monkeypatch):
-    monkeypatch.setattr(zoos, "ZOOS", {"a": lambda: ["1", "2", "3"], "b": lambda: ["4"]})
+    packages = {
+        "a": Zoo("torch", lambda: ["1", "2", "3"], nn.Module),
+        "b": Zoo("torch", lambda: ["4"], nn.Module),
+    }
+    monkeypatch.setattr(zoos, "ZOOS", packages)
     names = zoos.chosen(["a", "b"], sample, seed=0)
     assert len(names) == len(set(names)) == min(sample, 3) + 1
     assert [name[0] for name in names[:2]] == ["a", "b"]
