@@ -199,9 +199,13 @@ class Activation:
 
 
 class CountedNorm(NamedTuple):
-    """A normalisation without tensors, whose module has an attribute for its number of channels `(C,)`."""
+    """A normalisation without tensors, whose module has an attribute for how many `labels` `(C,)` there are.
+
+    These are its channels, or one channel of each of its groups.
+    """
 
     module: str
+    attribute: str
     labels: Labels
 
 

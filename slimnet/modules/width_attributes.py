@@ -27,6 +27,8 @@ def update_width_attributes(network: Network, groups: Mapping[str, int]) -> None
             sized = module.running_mean if module.weight is None else module.weight
             if sized is not None and sized.shape[0] != module.num_features:
                 module.num_features = sized.shape[0]
+        elif isinstance(module, nn.GroupNorm) and module.weight is not None:
+            update_group_norm(module)
         elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
             first = "weight_ih" if isinstance(module, nn.RNNCellBase) else "weight_ih_l0"
             module.input_size = module.get_parameter(first).shape[1]
@@ -56,6 +58,13 @@ def update_convolution(module: nn.modules.conv._ConvNd, groups: int | None) -> N
         inputs, outputs = weight.shape[1] * groups, weight.shape[0]
     # Without the module's `__setattr__`, which takes longer than all of the above.
     vars(module).update(groups=groups, in_channels=inputs, out_channels=outputs)
+
+
+def update_group_norm(module: nn.GroupNorm) -> None:
+    """Set a GroupNorm's numbers of channels and groups from γ; its groups remain as large as they are."""
+    size = module.num_channels // module.num_groups
+    module.num_channels = module.weight.shape[0]
+    module.num_groups = module.num_channels // size
 
 
 def set_padding(model: nn.Module, path: str, before: int, after: int) -> None:

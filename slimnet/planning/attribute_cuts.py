@@ -48,11 +48,14 @@ class AttributeValues:
 
 
 def counted_channels(removal: Removal) -> tuple[AttributeCut, ...]:
-    """The new numbers of channels of normalisations without tensors, where they change; each module once."""
-    left = {module: (labels.size, removal.count_kept(labels)) for module, labels in removal.graph.counted}
+    """The new numbers of channels and groups of normalisations without tensors, where they change; each once."""
+    left = {
+        (norm.module, norm.attribute): (norm.labels.size, removal.count_kept(norm.labels))
+        for norm in removal.graph.counted
+    }
     return tuple(
-        AttributeCut(module, "num_features", before, after)
-        for module, (before, after) in left.items()
+        AttributeCut(module, attribute, before, after)
+        for (module, attribute), (before, after) in left.items()
         if after != before
     )
 

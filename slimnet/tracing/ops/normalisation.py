@@ -1,9 +1,12 @@
 """Normalisation: BatchNorm, and ops that make the values along an axis depend on each other."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import torch
 
-from slimnet.graph.channel_graph import CountedNorm, Norm, Pointwise
+from slimnet.graph.channel_graph import Constants, CountedNorm, Norm, Pointwise, Value
 from slimnet.graph.labels import Labels, along, varying_axes
 from slimnet.graph.reasons import Kind
 from slimnet.tracing import meta_shapes
@@ -55,7 +58,77 @@ def count_channels(recorder: Recorder, inputs: Labels) -> None:
     """
     module = recorder.modules.get(recorder.module)
     if isinstance(module, torch.nn.modules.batchnorm._NormBase):
-        recorder.counted.append(CountedNorm(recorder.module, inputs[: module.num_features]))
+        recorder.counted.append(CountedNorm(recorder.module, "num_features", inputs[: module.num_features]))
+
+
+def group_norm(recorder: Recorder, call: Call) -> None:
+    """GroupNorm: the channels of a group share their mean and variance, so that a group goes as a whole or not at all.
+
+    It is recorded as the mean and the deviation of each group, the normalised channels, and a norm with γ and β. A
+    single group stays.
+    """
+    x, weight, bias = call.args[:3]
+    groups, eps = int(call.args[6]), float(call.args[7])
+    where = fixed_size(recorder, call)
+    over_channels = recorder.because(Kind.NORMALISED, call)
+    labels = recorder.channels(x, 1, over_channels)
+    if labels is None:
+        return
+    if groups == 1:
+        recorder.pin(labels, over_channels)
+    columns = list(labels.reshape(groups, -1).T)
+    mean = recorder.pointwise(columns, mean_constant, reason=where)
+    deviation = recorder.pointwise(columns, deviation_constant(eps), reason=where)
+    size = len(columns)
+    shared = [mean.repeat(size), deviation.repeat(size)]
+    normalised = recorder.pointwise([labels, *shared], standardised_constant, reason=where)
+    outputs = recorder.fresh((labels.size,))
+    recorder.join(outputs, normalised, where)
+    gamma, beta = [tensor if tensor is None else recorder.attach(tensor, outputs, where) for tensor in (weight, bias)]
+    if [gamma is None, beta is None] == [weight is None, bias is None]:
+        vectors = (gamma, beta, repeated(0.0, labels.size), repeated(1.0, labels.size))
+        scale = None if weight is None else recorder.parameter(weight)
+        recorder.add_step(Norm(normalised, outputs, vectors, 0.0, scale))
+    else:
+        recorder.add_step(Pointwise((normalised,), outputs, unknown_constant))
+    count_groups(recorder, labels, groups)
+    faces = (along(outputs, 1, x.ndim), along(mean, 1, 2), along(deviation, 1, 2))
+    for out, face in zip(call.outputs, faces, strict=False):
+        recorder.set(out, Tag((face,)))
+
+
+def mean_constant(values: Sequence[Constants]) -> Constants:
+    """The mean of the channels of a group, all of which are constant."""
+    return torch.stack(list(values)).mean(0)
+
+
+def deviation_constant(eps: float) -> Callable[[Sequence[Constants]], Constants]:
+    """The square root of the variance of the channels of a group, all of which are constant, plus ε."""
+    return lambda values: (torch.stack(list(values)).var(0, correction=0) + eps).sqrt()
+
+
+def standardised_constant(values: Sequence[Constants]) -> Constants:
+    """(x − mean) / deviation."""
+    return (values[0] - values[1]) / values[2]
+
+
+def repeated(value: float, count: int) -> Value:
+    """A tensor `(count,)` of one value."""
+    return lambda: torch.full((count,), value, dtype=torch.float64, device="cpu")
+
+
+def count_groups(recorder: Recorder, labels: Labels, groups: int) -> None:
+    """Remember the groups and channels of a module that counts them; those with γ are set by its length."""
+    module = recorder.modules.get(recorder.module)
+    if isinstance(module, torch.nn.GroupNorm) and module.weight is None:
+        recorder.counted.append(CountedNorm(recorder.module, "num_channels", labels))
+        recorder.counted.append(CountedNorm(recorder.module, "num_groups", labels.reshape(groups, -1)[:, 0]))
+
+
+def group_settings(_: Recorder, call: Call) -> tuple[Any, ...]:
+    """The channels of a group, and ε; how many groups there are follows the width."""
+    channels, groups, eps = call.args[4], call.args[6], call.args[7]
+    return (int(channels) // int(groups), eps)
 
 
 def normalise_over(recorder: Recorder, call: Call) -> None:
@@ -83,6 +156,9 @@ NORMALISATION_OPS = merge_rows(
         "cudnn_batch_norm": OpSpec(batch_norm, width_free=True),
     },
     same_row(OpSpec(normalise_over), "_softmax", "_log_softmax", "softmax", "cumsum"),
-    same_row(OpSpec(pinned=Kind.NORMALISED, numbers=no_number), "native_layer_norm", "native_group_norm"),
+    {
+        "native_layer_norm": OpSpec(pinned=Kind.NORMALISED, numbers=no_number),
+        "native_group_norm": OpSpec(group_norm, numbers=group_settings),
+    },
     {"_fused_rms_norm": OpSpec(pinned=Kind.NORMALISED)},
 )
