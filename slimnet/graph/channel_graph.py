@@ -150,8 +150,9 @@ class Pin:
 class ChannelReduction:
     """Labels `(sums, channels)` of which each row is reduced to one value: only zeros can be removed.
 
-    `out` are labels `(sums,)` of the results. `kind` is "sum", "mean" or "max"; from a maximum every constant except
-    the largest can be removed. `indices` is the label of the indices of the largest values, if the op returns them.
+    `out` are labels `(sums,)` of the results. `kind` is "sum", "mean", "max" or "moments"; from a maximum every
+    constant except the largest can be removed, from the moments of a LayerNorm every constant. `indices` is the label
+    of the indices of the largest values, if the op returns them.
     """
 
     rows: Labels

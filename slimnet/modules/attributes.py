@@ -15,7 +15,10 @@ KEEP_WEIGHTS_SIZES = frozenset(
         "groups",
         "in_features",
         "out_features",
+        "normalized_shape",
+        "num_channels",
         "num_features",
+        "num_groups",
         "num_parameters",
         "input_size",
     }

@@ -29,6 +29,8 @@ def update_width_attributes(network: Network, groups: Mapping[str, int]) -> None
                 module.num_features = sized.shape[0]
         elif isinstance(module, nn.GroupNorm) and module.weight is not None:
             update_group_norm(module)
+        elif isinstance(module, nn.LayerNorm) and module.weight is not None and module.weight.ndim == 1:
+            module.normalized_shape = tuple(module.weight.shape)
         elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
             first = "weight_ih" if isinstance(module, nn.RNNCellBase) else "weight_ih_l0"
             module.input_size = module.get_parameter(first).shape[1]

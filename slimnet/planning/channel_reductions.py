@@ -1,7 +1,8 @@
 """Channel reductions: means and maxima over all channels of an axis, which depend on how many channels there are.
 
 Removing zeros from a mean over C channels, so that C' remain, multiplies the mean by C / C'. The weights of its readers
-are multiplied by C' / C to compensate. A maximum is unchanged as long as the largest of the constants is kept.
+are multiplied by C' / C to compensate. A maximum is unchanged as long as the largest of the constants is kept. What a
+constant adds to the mean and variance of a LayerNorm becomes part of the LayerNorm.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from slimnet.graph.labels import Labels
 def staying(graph: ChannelGraph, constants: np.ndarray, total: ChannelReduction) -> Labels:
     """The reduced channels that cannot be removed, because the result would change in a way that is not compensated."""
     values = constants[total.rows]
-    if total.kind == "max":
+    if total.kind == "moments":
+        stays = np.isnan(values)
+    elif total.kind == "max":
         stays = np.isnan(values) | (total.indices is not None and is_used(graph, total.indices))
     else:
         stays = ~(values == 0) | (total.kind == "mean" and scaled_readers(graph, total) is None)

@@ -27,6 +27,7 @@ from slimnet.surgery.plan_data import (
     Kept,
     LayerPlan,
     Merge,
+    NormCompensation,
     Zeroed,
 )
 from slimnet.torch_state.precision import double_sum, in_double
@@ -78,6 +79,7 @@ def write_plan(
         macs_after=narrow.macs,
         rounding=rounding,
         attributes=attributes,
+        compensations=tuple(norm_compensations(removal)),
         stop=None if graph.stop is None else DataStop(str(graph.stop.place), graph.stop.watched),
     )
 
@@ -170,6 +172,17 @@ def rescaling_merges(removal: Removal, total: ChannelReduction) -> Iterator[Merg
         ratio = -np.count_nonzero(removed) / removed.size
         for reader, place in scaled_readers(removal.graph, total) or ():
             yield Merge(reader.weight or "", reader.in_axis, (place,), (place,), (ratio,))
+
+
+def norm_compensations(removal: Removal) -> Iterator[NormCompensation]:
+    """What every LayerNorm that loses constants must add to its statistics."""
+    for total in removal.graph.sums:
+        if total.kind == "moments":
+            labels = total.rows[0]
+            lost = removal.constants[labels[removal.is_removed(labels)]]
+            if lost.size:
+                mean = float(lost.mean())
+                yield NormCompensation(total.where.place.module, labels.size, mean, float(((lost - mean) ** 2).sum()))
 
 
 def concatenate_merges(first: Merge, second: Merge | None) -> Merge:

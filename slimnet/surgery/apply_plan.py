@@ -10,6 +10,7 @@ from torch import nn
 
 from slimnet.errors import PlanError
 from slimnet.graph.channel_graph import SILENT
+from slimnet.models.compensated_norm import compensate
 from slimnet.modules.attributes import set_integer
 from slimnet.modules.copying import copied, copy_with
 from slimnet.modules.network import Network
@@ -49,6 +50,8 @@ def set_widths(network: Network, plan: SurgeryPlan) -> None:
         set_padding(network.module, padding.module, padding.before, padding.after)
     for cut in plan.attributes:
         set_integer(network, cut.module, cut.attribute, cut.before, cut.after)
+    for each in plan.compensations:
+        compensate(submodule(network.module, each.module), each.module, each.total, each.mean, each.spread)
     for count in plan.features:
         set_features(network.module, count.module, count.channels)
 

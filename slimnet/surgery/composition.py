@@ -40,6 +40,8 @@ def compose(first: PlanData, second: Plan) -> Plan:
         paddings=tuple({each.module: each for each in (*first.paddings, *second.paddings)}.values()),
         features=tuple({each.module: each for each in (*first.features, *second.features)}.values()),
         attributes=composer.attributes(),
+        # A LayerNorm that the first plan compensates is no LayerNorm to the second one, which keeps its channels.
+        compensations=first.compensations + second.compensations,
         kept=composer.kept(),
         layers=composer.layers(),
         params_before=first.params_before,

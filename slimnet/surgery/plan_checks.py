@@ -31,6 +31,7 @@ def check_indices(plan: PlanData) -> None:
     if any(min(padding.before, padding.after) < 0 for padding in plan.paddings):
         raise PlanError("the plan pads by a negative number of channels")
     check_attributes(plan)
+    check_compensations(plan)
     if any(count.channels < 1 for count in plan.features):
         raise PlanError("the plan leaves a normalisation without channels")
 
@@ -48,6 +49,20 @@ def check_attributes(plan: PlanData) -> None:
     for cut in plan.attributes:
         if cut.after > cut.before:
             raise PlanError(f"the plan makes {cut.path} larger, from {cut.before} to {cut.after}")
+
+
+def check_compensations(plan: PlanData) -> None:
+    """Refuse LayerNorms that are compensated twice, or by numbers that no constants have.
+
+    Raises:
+        PlanError: naming the first of them.
+    """
+    often = Counter(each.module for each in plan.compensations)
+    for each in plan.compensations:
+        if often[each.module] > 1:
+            raise PlanError(f"the plan compensates {each.module} {often[each.module]} times")
+        if each.total < 1 or not math.isfinite(each.mean) or not 0 <= each.spread < math.inf:
+            raise PlanError(f"the plan gives {each.module} statistics that it cannot have")
 
 
 def known_shape(plan: PlanData, name: str) -> tuple[int, ...]:

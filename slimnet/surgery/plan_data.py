@@ -109,6 +109,20 @@ class AttributeCut:
 
 
 @dataclass(frozen=True)
+class NormCompensation:
+    """What the removed constants of a LayerNorm add to its statistics.
+
+    `total` are its channels before the surgery, `mean` is that of the removed constants, `spread` the sum of their
+    squared deviations from it.
+    """
+
+    module: str
+    total: Count
+    mean: float
+    spread: float
+
+
+@dataclass(frozen=True)
 class Kept:
     """Dead channels of a layer that stay, and why: `reason` in words, and the same as data.
 
@@ -215,6 +229,7 @@ class PlanData:
     features: tuple[FeatureCount, ...] = ()
     attributes: tuple[AttributeCut, ...] = ()
     stop: DataStop | None = None
+    compensations: tuple[NormCompensation, ...] = ()
     version: int = FORMAT
 
     @property

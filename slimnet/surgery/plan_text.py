@@ -23,6 +23,7 @@ def describe(plan: PlanData) -> str:
     if not changed:
         lines.append("  nothing to remove: no dead channel can go" if plan.dead_channels else "  nothing to remove")
     lines += [f"  {cut.path}: {cut.before} → {cut.after}" for cut in plan.attributes]
+    lines += [f"  {each.module}: removed constants stay in its mean and variance" for each in plan.compensations]
     lines += [f"  {many(fold.channels, 'constant')} of removed channels folded into {fold.bias}" for fold in plan.folds]
     lines += [line for merge in plan.merges for line in merge_lines(merge)]
     reasons: Counter[str] = Counter()

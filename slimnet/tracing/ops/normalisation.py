@@ -8,10 +8,10 @@ import torch
 
 from slimnet.graph.channel_graph import Constants, CountedNorm, Norm, Pointwise, Value
 from slimnet.graph.labels import Labels, along, varying_axes
-from slimnet.graph.reasons import Kind
+from slimnet.graph.reasons import Kind, Reason
+from slimnet.models.compensated_norm import compensated_class
 from slimnet.tracing import meta_shapes
 from slimnet.tracing.constant_rules import unknown_constant
-from slimnet.tracing.number_rules import no_number
 from slimnet.tracing.op_call import Call, OpSpec
 from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.ops.elementwise import fixed_size
@@ -82,19 +82,27 @@ def group_norm(recorder: Recorder, call: Call) -> None:
     size = len(columns)
     shared = [mean.repeat(size), deviation.repeat(size)]
     normalised = recorder.pointwise([labels, *shared], standardised_constant, reason=where)
-    outputs = recorder.fresh((labels.size,))
-    recorder.join(outputs, normalised, where)
-    gamma, beta = [tensor if tensor is None else recorder.attach(tensor, outputs, where) for tensor in (weight, bias)]
-    if [gamma is None, beta is None] == [weight is None, bias is None]:
-        vectors = (gamma, beta, repeated(0.0, labels.size), repeated(1.0, labels.size))
-        scale = None if weight is None else recorder.parameter(weight)
-        recorder.add_step(Norm(normalised, outputs, vectors, 0.0, scale))
-    else:
-        recorder.add_step(Pointwise((normalised,), outputs, unknown_constant))
+    outputs = scaled(recorder, normalised, (weight, bias), where)
     count_groups(recorder, labels, groups)
     faces = (along(outputs, 1, x.ndim), along(mean, 1, 2), along(deviation, 1, 2))
     for out, face in zip(call.outputs, faces, strict=False):
         recorder.set(out, Tag((face,)))
+
+
+def scaled(
+    recorder: Recorder, normalised: Labels, affine: tuple[torch.Tensor | None, torch.Tensor | None], where: Reason
+) -> Labels:
+    """Record γ · x̂ + β of normalised channels x̂ `(C,)`; returns the labels of the results."""
+    outputs = recorder.fresh((normalised.size,))
+    recorder.join(outputs, normalised, where)
+    gamma, beta = [tensor if tensor is None else recorder.attach(tensor, outputs, where) for tensor in affine]
+    if [gamma is None, beta is None] == [tensor is None for tensor in affine]:
+        vectors = (gamma, beta, repeated(0.0, normalised.size), repeated(1.0, normalised.size))
+        scale = None if affine[0] is None else recorder.parameter(affine[0])
+        recorder.add_step(Norm(normalised, outputs, vectors, 0.0, scale))
+    else:
+        recorder.add_step(Pointwise((normalised,), outputs, unknown_constant))
+    return outputs
 
 
 def mean_constant(values: Sequence[Constants]) -> Constants:
@@ -131,6 +139,38 @@ def group_settings(_: Recorder, call: Call) -> tuple[Any, ...]:
     return (int(channels) // int(groups), eps)
 
 
+def layer_norm(recorder: Recorder, call: Call) -> None:
+    """LayerNorm over channels: constants may go where what they add to mean and variance can be made up for.
+
+    That is so in modules that `slimnet.models.compensated_norm` knows, if they run once.
+    """
+    x, _, weight, bias = call.args[:4]
+    over_channels = recorder.because(Kind.NORMALISED, call)
+    module = recorder.modules.get(recorder.module)
+    faces = recorder.tag(x).faces
+    again = any(total.kind == "moments" and total.where.place.module == recorder.module for total in recorder.sums)
+    alone = len(faces) == 1 and varying_axes(faces[0]) == (x.ndim - 1,)
+    if again or not alone or compensated_class(module) is None:
+        for tensor in call.tensors:
+            recorder.pin_tensor(tensor, over_channels)
+        return
+    where = fixed_size(recorder, call)
+    inputs = faces[0].reshape(-1)
+    shared = recorder.summed(inputs[None], over_channels, "moments")
+    normalised = recorder.pointwise([inputs, shared.repeat(inputs.size)], unknown_constant, reason=where, joined=1)
+    outputs = scaled(recorder, normalised, (weight, bias), where)
+    if weight is None:
+        recorder.counted.append(CountedNorm(recorder.module, "normalized_shape.0", inputs))
+    recorder.set(call.outputs[0], Tag((along(outputs, x.ndim - 1, x.ndim),)))
+    for statistic in call.outputs[1:]:
+        recorder.set(statistic, Tag((shared.reshape([1] * x.ndim),)))
+
+
+def layer_norm_settings(_: Recorder, call: Call) -> tuple[Any, ...]:
+    """ε; over how many channels it is follows the width."""
+    return (call.args[4],)
+
+
 def normalise_over(recorder: Recorder, call: Call) -> None:
     """softmax, cumsum: values along an axis depend on each other; over the channels that pins them."""
     x, out = call.tensors[0], call.outputs[0]
@@ -157,7 +197,7 @@ NORMALISATION_OPS = merge_rows(
     },
     same_row(OpSpec(normalise_over), "_softmax", "_log_softmax", "softmax", "cumsum"),
     {
-        "native_layer_norm": OpSpec(pinned=Kind.NORMALISED, numbers=no_number),
+        "native_layer_norm": OpSpec(layer_norm, numbers=layer_norm_settings),
         "native_group_norm": OpSpec(group_norm, numbers=group_settings),
     },
     {"_fused_rms_norm": OpSpec(pinned=Kind.NORMALISED)},
