@@ -1,4 +1,4 @@
-"""GroupNorm: whole groups of constant channels go, and nothing else does.
+"""GroupNorm: whole groups of constant channels go, and nothing else does. InstanceNorm in a residual sum.
 
 The oracle is the network itself in double precision, whose γ are exactly zero: `wiring.slim` compares both.
 """
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
-from wiring import chain, planes, reasons, slim, widths, wired
+from wiring import chain, norm, planes, reasons, slim, widths, wired
 
 import slimnet
 
@@ -41,10 +41,10 @@ def sizes(model: nn.Module) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("padding", [0, 1])
 def test_a_group_whose_gammas_are_all_zero_goes(padding):
-    norm = group_norm(4, 8, [4, 5, 6, 7])
+    groups = group_norm(4, 8, [4, 5, 6, 7])
     with torch.no_grad():
-        norm.bias.abs_()
-    slimmed = slim(chain(filters(8), norm, nn.ReLU(), nn.Conv2d(8, 3, 3, padding=padding)), planes())
+        groups.bias.abs_()
+    slimmed = slim(chain(filters(8), groups, nn.ReLU(), nn.Conv2d(8, 3, 3, padding=padding)), planes())
     # One channel stays to carry the constants where the reader is padded, and with it its group.
     assert sizes(slimmed.model) == ([(2, 4)] if padding == 0 else [(3, 6)])
 
@@ -167,3 +167,35 @@ def test_plans_that_cut_groups_compose():
     with torch.no_grad():
         dense[1].weight[4:6] = 0.0
         torch.testing.assert_close(once(images), dense(images), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("affine", [False, True])
+def test_an_instance_norm_is_added_to_other_channels(affine, tracked):
+    """It lays the examples of a batch behind each other, whose channels are the same ones."""
+    model = wired(
+        lambda self, x: self.last((self.normed(self.second(x)) + self.norm(self.first(x))).relu()),
+        first=nn.Conv2d(2, 4, 1),
+        norm=norm(4, [0, 1]),
+        second=filters(4, [0, 1]),
+        normed=nn.InstanceNorm2d(4, affine=affine, track_running_stats=tracked),
+        last=nn.Conv2d(4, 3, 1),
+    )
+    with torch.no_grad():
+        model.second.bias[:2] = 0.0
+        for each in (model.normed.weight, model.normed.bias) if affine else ():
+            each[:2] = 0.0
+    slimmed = slim(model, planes())
+    assert widths(slimmed.model) == [2, 2, 3]
+    assert slimmed.model.normed.num_features == 2
+
+
+def test_a_norm_over_the_same_channels_twice_has_a_gamma_for_each():
+    """`cat([x, x])` repeats its channels as an InstanceNorm does, but they are scaled and shifted differently."""
+    model = wired(
+        lambda self, x: self.last(self.norm(torch.cat([self.first(x)] * 2, 1)).relu()),
+        first=nn.Conv2d(2, 4, 1),
+        norm=norm(8, [0, 2, 4, 7], beta=0.3),
+        last=nn.Conv2d(8, 3, 1),
+    )
+    assert widths(slim(model, planes()).model) == [3, 3]

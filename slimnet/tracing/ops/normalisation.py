@@ -15,7 +15,7 @@ from slimnet.tracing.constant_rules import unknown_constant
 from slimnet.tracing.op_call import Call, OpSpec
 from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.ops.elementwise import fixed_size
-from slimnet.tracing.recorder import Recorder
+from slimnet.tracing.recorder import Recorder, period
 from slimnet.tracing.tensor_tags import Tag
 
 
@@ -35,7 +35,8 @@ def normalise(recorder: Recorder, call: Call, *, training: bool, eps: float) -> 
     where = fixed_size(recorder, call)
     labels = recorder.channels(x, 1, where)
     inputs = np.zeros(x.shape[1], dtype=np.int64) if labels is None else labels
-    outputs = recorder.fresh((inputs.size,))
+    rows = repeats_after(recorder, inputs, call.args[1:5])
+    outputs = np.tile(recorder.fresh((rows,)), inputs.size // rows)
     recorder.join(outputs, inputs, where)
     own = [tensor if tensor is None else recorder.attach(tensor, outputs, where) for tensor in call.args[1:5]]
     gamma, beta, mean, variance = own
@@ -49,6 +50,21 @@ def normalise(recorder: Recorder, call: Call, *, training: bool, eps: float) -> 
     if all(tensor is None for tensor in call.args[1:5]):
         count_channels(recorder, inputs)
     recorder.set(out, Tag((along(outputs, 1, x.ndim),)))
+
+
+def repeats_after(recorder: Recorder, inputs: Labels, vectors: Sequence[torch.Tensor | None]) -> int:
+    """After how many channels the inputs of a BatchNorm repeat themselves, and all that it applies to them does too.
+
+    InstanceNorm lays the examples of a batch behind each other, with γ and β as often: they have the same channels. A
+    BatchNorm behind `cat([x, x])` has a γ for each.
+    """
+    rows = period(inputs)
+    faces = [() if tensor is None else recorder.tag(tensor).faces for tensor in vectors]
+    parameters = any(tensor is not None and recorder.parameter(tensor) is not None for tensor in vectors)
+    if rows == inputs.size or parameters or not inputs.all():
+        return inputs.size
+    alike = all(len(each) == 1 and period(each[0].reshape(-1)) == rows for each in faces if each != ())
+    return rows if alike else inputs.size
 
 
 def count_channels(recorder: Recorder, inputs: Labels) -> None:
