@@ -37,14 +37,16 @@ class Network:
         """The network with the weights of a checkpoint, in eval mode, on its device.
 
         Raises:
-            click.UsageError: no architecture was named.
+            click.UsageError: no architecture was named, and the file is not trusted to hold the network itself.
             CheckpointError, ArchitectureError: as `slimnet.checkpoint.load_checkpoint`.
         """
-        if self.arch is None:
-            raise click.UsageError(f"{checkpoint} is a checkpoint; name its network with --arch")
+        if self.arch is None and not self.trust:
+            raise click.UsageError(unnamed(checkpoint))
+        if self.arch is None and self.arch_args:
+            raise click.UsageError("--arch-args are those of an architecture; name it with --arch")
         from slimnet.checkpoint import read_checkpoint
 
-        loaded = read_checkpoint(checkpoint, self.arch, self.arch_args, weights=self.weights)
+        loaded = read_checkpoint(checkpoint, self.arch, self.arch_args, weights=self.weights, trust=self.trust)
         if loaded.note:
             terminal.note(f"{checkpoint}: {loaded.note}")
         return loaded.model.eval().to(self.device)
@@ -72,7 +74,15 @@ class Network:
         """A few inputs on the network's device: the first test images, or noise of the given or the usual shape."""
         if data is not None:
             return next(data.batches("test", EXAMPLES, self.device))[0]
+        if self.arch is None and self.input_shape is None:
+            name = type(model).__name__
+            raise click.UsageError(f"the inputs of {name} are not known; give their shape with --input-shape C,H,W")
         return noise(self.input_shape or assumed_shape(self.arch or "", self.arch_args, model)).to(self.device)
+
+
+def unnamed(checkpoint: str) -> str:
+    """The message about a checkpoint whose network was not named."""
+    return f"{checkpoint} is a checkpoint; name its network with --arch, or pass --trust for a pickled module"
 
 
 def noise(shape: Shape) -> torch.Tensor:

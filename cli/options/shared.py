@@ -82,7 +82,8 @@ def json_object(_: click.Context, __: click.Parameter, text: str | None) -> dict
 TRUST = click.option(
     "--trust",
     is_flag=True,
-    help="Build the network that a file names, though that runs code (package.module:factory) or opens other files.",
+    help="Build the network that a file names, or unpickle the one that it holds, though that runs code "
+    "(package.module:factory) or opens other files.",
 )
 
 

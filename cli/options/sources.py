@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.options.data import Labelled
-from slimnet_cli.options.network import Network
+from slimnet_cli.options.network import Network, unnamed
 from slimnet_cli.output import terminal
 
 from slimnet.storage.folder_names import MODEL
@@ -111,7 +111,9 @@ def find_source(path: str, network: Network) -> Source:
     # model.pt, model_best.pt, and model_2500.pt of a run that was made longer.
     if place.match("model*.pt") and is_run(place.parent):
         return _of_run(place.parent, network, place)
-    raise click.UsageError(f"{path} is a checkpoint; name its network with --arch")
+    if network.trust:
+        return Source(place, place, network)
+    raise click.UsageError(unnamed(path))
 
 
 def _of_bundle(folder: Path, network: Network) -> Source:

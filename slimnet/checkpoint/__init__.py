@@ -11,6 +11,7 @@ from torch import nn
 
 from slimnet.checkpoint import mismatch, unpickling
 from slimnet.checkpoint.weights import AVERAGES, WRAPPERS, State, Weights, bare_names, chosen, found_in, whole_networks
+from slimnet.checkpoint.whole_modules import chosen_module, widened, with_states
 from slimnet.errors import CheckpointError, reason
 from slimnet.models.architecture import Architecture, build
 from slimnet.torch_state.devices import real_by_default
@@ -33,7 +34,12 @@ class Loaded:
 
 
 def load_checkpoint(
-    path: str | os.PathLike[str], arch: str, arch_args: Mapping[str, Any] | None = None, *, weights: str | None = None
+    path: str | os.PathLike[str],
+    arch: str | None = None,
+    arch_args: Mapping[str, Any] | None = None,
+    *,
+    weights: str | None = None,
+    trust: bool = False,
 ) -> nn.Module:
     """Build a network and fill it with the weights of a checkpoint, converted to the network's own types.
 
@@ -43,22 +49,33 @@ def load_checkpoint(
     are taken where there are several: "ema" for a moving average, "plain" for none, or the name of an entry or the
     beginning of names, such as "teacher". Without it plain ones are preferred.
 
+    With `trust` a pickled whole module is read as well, which runs code that the file names: its weights go into the
+    network of `arch`, and without `arch` it is the network itself, in float32 where it was stored in 16 bits.
+
     Raises:
         CheckpointError: a file that cannot be read safely, does not fit the network, or holds NaN or Inf.
         ArchitectureError: the network cannot be built.
     """
-    return read_checkpoint(path, arch, arch_args, weights=weights).model
+    return read_checkpoint(path, arch, arch_args, weights=weights, trust=trust).model
 
 
 def read_checkpoint(
-    path: str | os.PathLike[str], arch: str, arch_args: Mapping[str, Any] | None = None, *, weights: str | None = None
+    path: str | os.PathLike[str],
+    arch: str | None = None,
+    arch_args: Mapping[str, Any] | None = None,
+    *,
+    weights: str | None = None,
+    trust: bool = False,
 ) -> Loaded:
     """The network that `load_checkpoint` returns, with what else the checkpoint held.
 
     Raises:
         CheckpointError, ArchitectureError: as `load_checkpoint`.
     """
-    found = _found(Path(path), unpickling.read(Path(path)))
+    if arch is None:
+        return _whole_module(Path(path), weights, trust=trust)
+    content = unpickling.read(Path(path), trust=trust)
+    found = _found(Path(path), with_states(content) if trust else content)
     # On the meta device, where it may be the default, there would be nothing to fill. Its first weights are drawn from
     # the process's generator, which another thread may be about to put back.
     with DRAWING, real_by_default():
@@ -84,6 +101,23 @@ def read_checkpoint(
         raise CheckpointError(f"{path} cannot be loaded into {arch} ({reason(error)})") from error
     left_out = _left_out(found, whole, taken)
     return Loaded(model, taken.place, left_out, _note(whole, taken, weights, left_out))
+
+
+def _whole_module(path: Path, weights: str | None, *, trust: bool) -> Loaded:
+    """The network that was pickled into a checkpoint."""
+    if not trust:
+        raise CheckpointError(
+            f"{path}: name its network with arch=; if it is a pickled whole module, and you trust it, with trust=True"
+        )
+    try:
+        taken, note = chosen_module(unpickling.read(path, trust=True), weights)
+        notes = filter(None, (note, widened(taken.module)))
+    except CheckpointError as error:
+        text = str(error)
+        raise CheckpointError(text if text.startswith(str(path)) else f"{path} {text}") from error
+    state = mismatch.tensors_of(taken.module)
+    _check_values(path, state, state)
+    return Loaded(taken.module, taken.place, note="; ".join(notes))
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> State:

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from slimnet.errors import CheckpointError, reason
+from slimnet.models.user_code import last_on_path
 from slimnet.storage.files import open_file
 from slimnet.torch_state.process_patch import ProcessPatch
 from slimnet.torch_state.silence import silenced
@@ -64,8 +65,10 @@ NOT_CHECKPOINTS = {
 }
 
 
-def read(file: Path) -> Any:
+def read(file: Path, *, trust: bool = False) -> Any:
     """The content of a checkpoint file, tensors on the CPU; the format is recognised by content, not by suffix.
+
+    With `trust`, a file that can only be read by running code from it is read so.
 
     Raises:
         CheckpointError: no such file, another format, damaged, or only readable by running code from it.
@@ -73,12 +76,12 @@ def read(file: Path) -> Any:
     try:
         _refuse_others(file)
         with open_file(file) as stream:
-            return _read(file, stream)
+            return _read(file, stream, trust=trust)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or reason(error)}") from error
 
 
-def _read(file: Path, stream: BinaryIO) -> Any:
+def _read(file: Path, stream: BinaryIO, *, trust: bool) -> Any:
     """The content of an open checkpoint file."""
     start = stream.read(64)
     if not start:
@@ -90,7 +93,7 @@ def _read(file: Path, stream: BinaryIO) -> Any:
     elif not start.startswith(b"\x80"):
         raise CheckpointError(f"{file} {_what_else(file, start)}")
     stream.seek(0)
-    return _read_torch(file, stream)
+    return _read_torch(file, stream, trust=trust)
 
 
 def _refuse_others(file: Path) -> None:
@@ -150,14 +153,35 @@ def _check_archive(file: Path, stream: BinaryIO) -> None:
         )
 
 
-def _read_torch(file: Path, stream: BinaryIO) -> Any:
-    """What torch.save wrote, by torch's restricted unpickler alone."""
+def _read_torch(file: Path, stream: BinaryIO, *, trust: bool) -> Any:
+    """What torch.save wrote, by torch's restricted unpickler; with `trust` by pickle, where that one refuses it."""
     try:
         with silenced(), _COMPANY_ALLOWED:
             return torch.load(stream, map_location="cpu", weights_only=True)
     # The bytes are unknown and may raise whatever an unpickler can: struct.error, UnicodeDecodeError, ...
     except Exception as error:
-        raise CheckpointError(f"{file} {_why_unreadable(file, error)}") from error
+        if not trust or not mentioned_names(file):
+            raise CheckpointError(f"{file} {_why_unreadable(file, error)}") from error
+    stream.seek(0)
+    return _unpickled(file, stream)
+
+
+def _unpickled(file: Path, stream: BinaryIO) -> Any:
+    """What torch.save wrote, by pickle, which imports and calls what the file names."""
+    try:
+        with silenced(), last_on_path(Path.cwd()):
+            return torch.load(stream, map_location="cpu", weights_only=False)
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            f"{file} was pickled with the module {error.name}, which cannot be imported here; "
+            "install its package, or run this where its code is"
+        ) from error
+    # Code of any kind runs.
+    except Exception as error:
+        raise CheckpointError(
+            f"{file} cannot be unpickled ({reason(error)}); "
+            "use the versions of the packages that it was written with, or save the state_dict of its network"
+        ) from error
 
 
 def _allow_company() -> Any:
@@ -177,8 +201,7 @@ def _why_unreadable(file: Path, error: Exception) -> str:
     if not commands and any(name.startswith(("torch.nn.modules.", "torch.nn.parallel.")) for name in mentioned):
         return (
             "is a pickled whole module, which can only be read by running code from it; "
-            "convert it where its class is importable and you trust it: "
-            "torch.save(torch.load(FILE, weights_only=False).state_dict(), NEW_FILE)"
+            "if you trust it, and its class is importable, say so with trust=True"
         )
     # torch names what it refused, but in a truncated file that may be half a name.
     refused = [name for name in re.findall(r"GLOBAL (\S+)", str(error)) if name in mentioned]

@@ -18,7 +18,7 @@ from slimnet.errors import ExportError, InputError, reason
 from slimnet.export.dynamic_size import Layers, SizeAxes, at_another_size, check_size_is_free
 from slimnet.export.quiet_torch import quiet
 from slimnet.export.random_forward import depends_on_random_numbers
-from slimnet.modules.copying import check_filled, copy_with
+from slimnet.modules.copying import check_filled, copy_with, eval_copy
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, placed_tensors_in, tensors_in
 from slimnet.torch_state.random_state import random_numbers_kept
 
@@ -79,7 +79,7 @@ def capture(
         module.register_forward_hook(lambda _, __, output: tensors_by_name(names, output))
     random = depends_on_random_numbers(lambda given: tensors_in(forward(module, given)), traced)
     name = name or type(model).__name__
-    program = export_program(module, traced, inputs, size_axes, name)
+    program = export_program(after_one_example(module, inputs), traced, inputs, size_axes, name)
     return Captured(program, module, inputs, input_names(program), names, random, size_axes, name)
 
 
@@ -90,6 +90,18 @@ def private_copy(model: nn.Module) -> nn.Module:
     """
     plain = torch.contiguous_format
     return copy_with(model, lambda _, tensor: tensor.detach().to("cpu", copy=True, memory_format=plain)).eval()
+
+
+def after_one_example(module: nn.Module, inputs: Inputs) -> nn.Module:
+    """A copy of a module, whose last forward was on one example.
+
+    A forward may keep what it computed for a shape, and use it again where the same shape comes: in the graph that
+    would be a condition on the batch. An axis of any length never has the length 1 while it is traced.
+    """
+    copy = eval_copy(module)
+    with contextlib.suppress(InputError):
+        run(copy, with_batch(inputs, 1))
+    return copy
 
 
 def first_output(module: nn.Module, traced: Inputs, inputs: Inputs) -> Any:

@@ -22,7 +22,7 @@ def import_user_code(name: str) -> ModuleType:
     """
     if name.endswith(".py"):
         return _import_file(Path(name))
-    with _last_on_path(Path.cwd()):
+    with last_on_path(Path.cwd()):
         return importlib.import_module(name)
 
 
@@ -39,7 +39,7 @@ def _import_file(path: Path) -> ModuleType:
     # Code that looks itself up, such as a dataclass, finds it there.
     sys.modules[name] = module
     try:
-        with _last_on_path(place.parent):
+        with last_on_path(place.parent):
             spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
@@ -48,7 +48,7 @@ def _import_file(path: Path) -> ModuleType:
 
 
 @contextmanager
-def _last_on_path(folder: Path) -> Iterator[None]:
+def last_on_path(folder: Path) -> Iterator[None]:
     """Search a folder after all others."""
     entry = str(folder)
     sys.path.append(entry)

@@ -92,7 +92,10 @@ def test_the_help_of_the_program_names_every_command(capsys):
     [
         (["slimm"], "No such command 'slimm'"),
         (["slim"], "Missing argument 'CKPT|RUN|BUNDLE|F.onnx'"),
-        (["slim", "x.pt", "-o", "out"], "x.pt is a checkpoint; name its network with --arch"),
+        (
+            ["slim", "x.pt", "-o", "out"],
+            "x.pt is a checkpoint; name its network with --arch, or pass --trust for a pickled module",
+        ),
         (["slim", "x.pt", "--arch", "resnet20"], "-o DIR"),
         (["slim", "x.pt", "--arch", "resnet20", "-o", "."], "is not empty"),
         (["slim", "x.pt", "--arch", "resnet20", "--dry-run"], "x.pt"),

@@ -17,7 +17,7 @@ from slimnet.planning.dead_channels import CRITERIA
 COMMANDS = {
     "slim none.pt --arch resnet56 -o out": "none.pt does not exist; check the path of the checkpoint",
     "slim a.pt --arch resnet56": "give the bundle's folder with -o DIR",
-    "slim a.pt -o out": "a.pt is a checkpoint; name its network with --arch",
+    "slim a.pt -o out": "a.pt is a checkpoint; name its network with --arch, or pass --trust for a pickled module",
     "slim a.pt --arch resnet56 -o full": "cannot write full: that folder is not empty",
     "slim a.pt --arch resnet56 -o full --force": "cannot replace full: it holds notes.txt, which slimnet did not make",
     "ladder a.pt --arch resnet56 -o full": "full holds notes.txt and no ladder; name another folder",

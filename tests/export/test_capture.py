@@ -54,6 +54,36 @@ class Gathers(nn.Module):
         return self.fc(x) @ table.T * scale
 
 
+class Remembers(nn.Module):
+    """Keeps a grid of positions for the shape that it saw last, as detectors keep their anchors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 2, 3)
+        self.shape: torch.Size | None = None
+        self.grid = torch.zeros(0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(x)
+        if self.shape != y.shape:
+            self.shape = y.shape
+            self.grid = torch.stack(torch.meshgrid(*map(torch.arange, y.shape[2:]), indexing="ij")).to(y)
+        return y + self.grid
+
+
+@pytest.mark.parametrize("seen", [None, 1, 2, 3])
+def test_what_a_forward_keeps_for_a_shape_is_no_condition_on_the_batch(seen):
+    """Whatever number of examples it saw last. Oracle: the network itself."""
+    model = Remembers().eval()
+    if seen is not None:
+        model(torch.randn(seen, 3, 8, 8))
+    captured = capture(model, torch.randn(2, 3, 8, 8))
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, 3, 8, 8)
+        with torch.no_grad():
+            assert torch.equal(captured.program.module()(x), model(x))
+
+
 @pytest.mark.parametrize("given", [1, 2, 3, 8])
 @pytest.mark.parametrize("batch", [1, 2, 5, 11])
 def test_the_graph_computes_what_the_network_computes_at_any_batch_size(given, batch):
