@@ -1,18 +1,18 @@
 """trace: run a network's own forward once on meta tensors and write down what happens to every channel."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 import torch
 from torch import nn
 
-from slimnet.errors import SlimnetError, TraceError
-from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Reader, Step
+from slimnet.errors import InputError, SlimnetError, TraceError
+from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Reader
 from slimnet.graph.labels import connected_sets
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.modules.copying import skeleton
-from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, batched, tensors_in
 from slimnet.modules.forward_path import module_paths
 from slimnet.modules.network import Network
 from slimnet.modules.tensors import Tensors
@@ -23,6 +23,7 @@ from slimnet.tracing.meta_autocast import as_with_data
 from slimnet.tracing.recorder import Recorder
 from slimnet.tracing.size_numbers import SizesMode, follow_numbers
 from slimnet.tracing.trace_errors import refusal
+from slimnet.tracing.training_parts import idle_parameters, modules_around, unread_weights, without_macs
 from slimnet.tracing.worker_threads import work_followed
 
 
@@ -40,8 +41,9 @@ class InterruptedForwardError(Exception):
 def trace(model: nn.Module | Network, inputs: ExampleInputs | Inputs) -> ChannelGraph:
     """Follow every channel of `model` through its forward in evaluation mode, on meta tensors.
 
-    Parts that only training runs (auxiliary classifiers) are followed as well, in a second forward, so that the slim
-    network can go on training, unless something else then runs in the place of what runs in evaluation. A forward that
+    Parts that only training runs (auxiliary classifiers), or of which only training returns what they compute, are
+    followed as well, in a second forward, so that the slim network can go on training, unless something else then runs
+    in the place of what runs in evaluation. A forward that
     begins to depend on data is followed up to there (`ChannelGraph.stop`). The model is not touched.
 
     Raises:
@@ -96,6 +98,9 @@ def trace_structure(
     if any(each.training for each in modules.values()):
         module.eval()
         meta = Network.of(module).named
+    if keeps_shapes(modules.values()):
+        see_another_batch(structure, real, inputs)
+        meta = Network.of(module).named
     recorder = Recorder(modules, meta, real.named, depthwise)
     if sizes:
         follow_numbers(structure, recorder.trace)
@@ -105,19 +110,17 @@ def trace_structure(
         if reused is None:
             reused = reused_behind(recorder, real, inputs)
         return with_reused(graph, recorder.stopped._replace(reused=reused))
-    named = real.named
-    used = {id(named[name]) for name in graph.used}
-    idle = [name for name, tensor in named.items() if id(tensor) not in used and isinstance(tensor, nn.Parameter)]
-    if not idle:
+    idle, unread = idle_parameters(graph, real.named), unread_weights(graph)
+    if not idle and not unread:
         return graph
-    for path in ancestors(idle):
+    for path in modules_around([*idle, *unread]):
         module.get_submodule(path).training = True
     recorder.begin_again(Network.of(module).named)
     try:
         record(recorder, inputs, sizes=sizes)
     except InterruptedForwardError:
         return graph
-    if recorder.stopped is not None or not graph.used <= recorder.used:
+    if recorder.stopped is not None or (idle and not graph.used <= recorder.used):
         # Training runs a twin, such as a moving average's, in the place of what is asked for.
         return graph
     with_training = finish(recorder, real.tensors, inputs.batch)
@@ -125,20 +128,18 @@ def trace_structure(
     return replace(with_training, steps=graph.steps + tuple(map(without_macs, again)), macs=graph.macs)
 
 
-def without_macs(step: Step) -> Step:
-    """A step of the forward in training, which costs inference nothing."""
-    return step._replace(macs=0) if isinstance(step, Reader | Depthwise) else step
+def keeps_shapes(modules: Iterable[nn.Module]) -> bool:
+    """Whether a module holds the shape of a tensor, as code does that keeps what it computed for that shape."""
+    return any(type(value) is torch.Size for module in modules for value in vars(module).values())
 
 
-def ancestors(names: list[str]) -> set[str]:
-    """The modules around those that own the named parameters; the owners themselves are not among them."""
-    found = set()
-    for name in names:
-        path = name.rpartition(".")[0]
-        while path:
-            path = path.rpartition(".")[0]
-            found.add(path)
-    return found
+def see_another_batch(structure: Network, real: Network, inputs: Inputs) -> None:
+    """Run a forward of the skeleton for one example more, so that what it keeps for a shape is not for this one.
+
+    It would be used again here, and computed anew where the slim network has another shape.
+    """
+    with suppress(InterruptedForwardError, InputError, IndexError):
+        record(Recorder(structure.modules, structure.named, real.named), batched(inputs, inputs.batch + 1))
 
 
 def record(recorder: Recorder, inputs: Inputs, *, sizes: bool = False) -> None:

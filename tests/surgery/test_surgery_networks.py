@@ -203,21 +203,60 @@ class Lambda(nn.Module):
         )
 
 
-@pytest.mark.parametrize("part", [Remembers, Lambda])
-def test_code_that_does_not_follow_holds_up_what_is_around_it_alone(part: type[nn.Module]):
-    """The channels that go into the module stay, those before it go."""
-    model = wired(
+def around(part: nn.Module) -> nn.Module:
+    """A network with dead channels in front of a module, and before them."""
+    return wired(
         lambda m, x: m.part(m.norm(m.second(m.first(x))).relu()),
         first=nn.Sequential(nn.Conv2d(2, 8, 3), norm(8, [1, 2, 6], -0.5), nn.ReLU()),
         second=nn.Conv2d(8, 8, 3),
         norm=norm(8, [0, 3], -0.5),
-        part=part(),
+        part=part,
     )
-    x = planes()
-    model(x)
-    slimmed = slim_and_compare(model, x, fresh=planes(side=9))
+
+
+def test_code_that_does_not_follow_holds_up_what_is_around_it_alone():
+    """The channels that go into the module stay, those before it go."""
+    slimmed = slim_and_compare(around(Lambda()), planes(), fresh=planes(side=9))
     assert [slimmed.model.first[0].out_channels, slimmed.model.second.out_channels] == [5, 8]
     assert all("part" in kept.reason for kept in slimmed.plan.kept)
+
+
+@pytest.mark.parametrize("seen", [None, 1, 3, 4])
+def test_what_a_forward_keeps_for_a_shape_holds_nothing_up(seen: int | None):
+    """Whatever number of examples the network saw last: three are those that it is slimmed with."""
+    model = around(Remembers())
+    if seen is not None:
+        model(planes(batch=seen))
+    slimmed = slim_and_compare(model, planes(batch=3), fresh=planes(side=9))
+    assert [slimmed.model.first[0].out_channels, slimmed.model.second.out_channels] == [5, 6]
+
+
+class TwoHeads(nn.Module):
+    """Both heads run, and a loss reads them both; the network's answer is that of the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(2, 8, 3), norm(8, [1, 2, 6], -0.5), nn.ReLU())
+        self.answer, self.other = (
+            nn.Sequential(nn.Conv2d(8, 6, 3), norm(6, dead, 0.5), nn.ReLU(), nn.Conv2d(6, 4, 1))
+            for dead in ([0, 5], [2, 3, 4])
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        features = self.first(x)
+        answer, other = self.answer(features), self.other(features)
+        return [answer, other] if self.training else answer
+
+
+def test_a_head_that_only_a_loss_reads_can_go_on_training():
+    """Of it goes what is dead, and no more. Oracle: the masked network in training."""
+    model = double(TwoHeads())
+    slimmed = slim_and_compare(model, planes(), fresh=planes(side=9))
+    assert [slimmed.model.answer[0].out_channels, slimmed.model.other[0].out_channels] == [4, 3]
+    assert slimmed.model.other[3].out_channels == 4
+    x = planes(side=7)
+    for expected, found in zip(model.train()(x), slimmed.model.train()(x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_channels_of_an_image_beside_those_of_a_layer_are_no_copies_of_each_other():
