@@ -77,7 +77,7 @@ def write(results: dict[str, Any], path: Path) -> None:
     with whole_file(path, SlimnetError) as file:
         file.write_text(text + "\n")
     for figure in read(results)[:2]:
-        (path.parent / drawing_name(figure)).write_text(standalone(draw_scalars(figure)["wide"]), encoding="utf-8")
+        (path.parent / drawing_name(figure)).write_text(standalone(draw_scalars(figure).wide), encoding="utf-8")
 
 
 def rounded(curve: dict[str, Any]) -> dict[str, Any]:

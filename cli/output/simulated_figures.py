@@ -31,7 +31,7 @@ def simulate(names: Sequence[str], out: Path) -> dict[str, ScalarFigure]:
         with terminal.working(f"Simulating {name}"):
             found[name] = known(out / f"{name}.json") or figure_of(name)
             write(out / f"{name}.json", json.dumps(dataclasses.asdict(found[name])) + "\n")
-            write(out / f"{name}.svg", standalone(draw_scalars(found[name])["wide"]))
+            write(out / f"{name}.svg", standalone(draw_scalars(found[name]).wide))
     return found
 
 

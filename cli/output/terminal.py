@@ -72,7 +72,13 @@ def _closed_terminal() -> Iterator[None]:
 
 
 class PrintableConsole(Console):
-    """A console that escapes control characters: names may come from any file."""
+    """A console that escapes control characters, since names may come from any file, and breaks no text in a file."""
+
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+        """Print; text that goes to no terminal stays in one line, since programs read it by lines."""
+        if soft_wrap is None:
+            soft_wrap = not self.is_terminal and all(isinstance(each, str | Text) for each in objects)
+        super().print(*objects, soft_wrap=soft_wrap, **options)
 
     def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """All output passes through here; rich's own control codes are marked as such."""

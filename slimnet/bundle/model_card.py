@@ -16,7 +16,8 @@ from slimnet.surgery.plan_text import change
 LAYERS_SHOWN = 40
 """The layers in the table of a card; of others it says how many there are."""
 
-TAGS = ("slimnet", "pruning", "onnx")
+TAGS = ("slimnet", "pruning")
+"""The tags of every card; that of a bundle with an ONNX file has "onnx" as well."""
 
 
 def model_card(folder: str | os.PathLike[str], address: str = "hf://owner/name", *, license: str | None = None) -> str:
@@ -32,12 +33,13 @@ def model_card(folder: str | os.PathLike[str], address: str = "hf://owner/name",
     blueprint, certificate = Blueprint.read(place / PLAN), read_certificate(place)
     repository = address.removeprefix("hf://").partition("@")[0]
     parts = [
-        metadata(blueprint, license),
+        metadata(blueprint, license, exported=manifest.lists(ONNX)),
         f"# {plain(repository.rpartition('/')[2])}",
         opening(blueprint, certificate),
         figures(certificate),
         "## Load it",
-        use(blueprint, address, repository),
+        use(blueprint, address),
+        forms_in_words(address, repository, exported=manifest.lists(ONNX)),
         "## How it was checked",
         f"{plain(str(certificate))}.",
         "## What was removed",
@@ -50,9 +52,9 @@ def model_card(folder: str | os.PathLike[str], address: str = "hf://owner/name",
     return "\n\n".join(parts) + "\n"
 
 
-def metadata(blueprint: Blueprint, license: str | None) -> str:
+def metadata(blueprint: Blueprint, license: str | None, *, exported: bool) -> str:
     """The YAML at the top, of which JSON is a part."""
-    known: dict[str, object] = {"library_name": "slimnet", "tags": list(TAGS)}
+    known: dict[str, object] = {"library_name": "slimnet", "tags": [*TAGS, *(["onnx"] if exported else [])]}
     if blueprint.images is not None:
         known["pipeline_tag"] = "image-classification"
     if license is not None:
@@ -98,8 +100,8 @@ def figures(certificate: Certificate) -> str:
     return "\n".join(lines)
 
 
-def use(blueprint: Blueprint, address: str, repository: str) -> str:
-    """Code that loads it, with slimnet and without."""
+def use(blueprint: Blueprint, address: str) -> str:
+    """Code that loads it with slimnet."""
     architecture = blueprint.architecture
     given = ""
     if architecture is None or architecture.imports_code:
@@ -108,9 +110,18 @@ def use(blueprint: Blueprint, address: str, repository: str) -> str:
 import slimnet  # pip install 'slimnet[hub]'
 
 model = slimnet.load("{address}"{given}).eval()
-```
+```"""
 
-Nothing in it is a pickle, and no code of this repository is run. `slimnet verify {address}` checks every hash, and that
+
+def forms_in_words(address: str, repository: str, *, exported: bool) -> str:
+    """What is in the repository besides the weights, how that is checked, and code that loads it without slimnet."""
+    safe = "Nothing in it is a pickle, and no code of this repository is run."
+    if not exported:
+        return (
+            f"{safe} Its forward depends on data, so there is no exported program and no ONNX model: it runs in torch "
+            f"alone. `slimnet verify {address}` checks every hash."
+        )
+    return f"""{safe} `slimnet verify {address}` checks every hash, and that
 weights, exported program and ONNX model agree on your machine. Without slimnet:
 
 ```python
@@ -137,7 +148,8 @@ def layers(plan: SurgeryPlan) -> str:
 def inputs(blueprint: Blueprint) -> str:
     """The images that it takes and the classes that it knows, or the shapes of its example inputs."""
     shapes = [str(tuple(tensor.shape)) for tensor in random_inputs(blueprint.inputs, seed=0).tensors]
-    example = f"Example inputs had the shape {' and '.join(shapes)}; the first axis is the batch."
+    batch = "; the first axis is the batch" if blueprint.plan.stop is None else ""
+    example = f"Example inputs had the shape {' and '.join(shapes)}{batch}."
     if blueprint.images is None:
         return example
     return f"{example} It takes {plain(str(blueprint.images))}."

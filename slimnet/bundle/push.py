@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slimnet.bundle.bundle import save
-from slimnet.bundle.manifest import MANIFEST, PROJECTIONS, read_manifest
+from slimnet.bundle.manifest import FILES, MANIFEST, PROJECTIONS, read_manifest
 from slimnet.bundle.model_card import model_card
 from slimnet.errors import UsageError
 from slimnet.hub.address import Address
@@ -38,7 +38,8 @@ def push_to_hub(
     `slimmed` is the folder of a bundle, or the result of `slim`, which is saved as `save` does without options.
     `repository` is `owner/name` or `owner/name@branch`; it is made if it is missing, `private` if so. With the bundle
     goes a model card (README.md): `card`, or what `slimnet.bundle.model_card.model_card` writes, with the identifier
-    of a `license`. A card that is there is replaced. The hash of every file is checked before anything is sent.
+    of a `license`. A card that is there is replaced, and files of an
+    earlier bundle that this one lacks are removed. The hash of every file is checked before anything is sent.
     `message` is that of the commit, `token` the credentials, in place of those that the client has (HF_TOKEN, or
     `hf auth login`). Needs the extra `hub`.
 
@@ -55,8 +56,8 @@ def push_to_hub(
         names = [each.name for each in read_manifest(folder).files]
         text = model_card(folder, str(address), license=license) if card is None else card
         files: dict[str, Path | bytes] = {name: folder / name for name in (*names, MANIFEST)}
-        # A bundle that was there before may have had one more file.
-        gone = [name for name in (PROJECTIONS,) if name not in files]
+        # A bundle that was there before may have had more files.
+        gone = [name for name in (*FILES, PROJECTIONS) if name not in files]
         files[CARD] = text.encode()
         sent = send(address, files, message=message or MESSAGE, private=private, gone=gone, token=token)
     log_result(f"bundle written to {sent}")

@@ -1,6 +1,7 @@
 """Rendering of a template with values to a self-contained HTML page."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from markupsafe import Markup
 from slimnet.errors import SlimnetError
 from slimnet.printable import printable
 from slimnet.report import formatting
+from slimnet.report.drawing.svg import Drawing
 from slimnet.storage.files import whole_file
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -51,6 +53,6 @@ def _shown(value: Any) -> Any:
     return printable(value, kept="\n\t") if type(value) is str else value
 
 
-def marked(drawings: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Markup]]:
+def marked(drawings: Mapping[str, Drawing]) -> dict[str, Drawing]:
     """Drawings, whose texts are escaped already, as `Markup` for a template."""
-    return {name: {width: Markup(svg) for width, svg in both.items()} for name, both in drawings.items()}
+    return {name: replace(each, wide=Markup(each.wide), narrow=Markup(each.narrow)) for name, each in drawings.items()}

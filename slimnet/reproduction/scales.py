@@ -15,6 +15,9 @@ Scale = Literal["full", "middle", "small"]
 DROP_AT = (250, 325)
 """The epoch of the learning rate's drop, and the number of all epochs."""
 
+NARROWEST = 1e-6
+"""The smallest factor of widths: the paper prints networks in which every filter is dead."""
+
 STRENGTHS = ("l2", "weight_decay")
 
 
@@ -132,8 +135,11 @@ def narrowed(arch: str, arguments: Mapping[str, Any], reduction: Reduction) -> d
 
 
 def with_share_of_filters(recipe: Recipe, share: float) -> Recipe:
-    """The recipe of a network with this share, 0..1, of the filters in each layer; for timing, not for training."""
-    arguments = recipe.arch_args
+    """The recipe of a network with this share, 0..1, of the filters in each layer; for timing, not for training.
+
+    No layer gets fewer than one filter.
+    """
+    arguments, share = recipe.arch_args, max(share, NARROWEST)
     if recipe.arch != "basicnet":
         return replace(recipe, arch_args={**arguments, "width": arguments.get("width", 1.0) * share})
     widths = arguments.get("widths", "64-1x")

@@ -5,6 +5,8 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import slimnet_cli
@@ -72,6 +74,43 @@ def test_results_errors_and_progress_are_plain(shown, stream, environment, basic
     assert "Training" in text
     assert "\x1b" not in text
     assert "\r" not in text
+
+
+def lines_in_a_file(path: Path, commands: Sequence[Sequence[str]], monkeypatch) -> list[str]:
+    """The lines of a file that gets both streams, as of `slimnet ... > FILE 2>&1`, buffered as Python buffers files."""
+    monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(phases, "FIRST_LINE", 0)
+    with open(path, "w") as file, os.fdopen(os.dup(file.fileno()), "w", buffering=1) as errors:
+        monkeypatch.setattr("sys.stdout", file)
+        monkeypatch.setattr("sys.stderr", errors)
+        for command in commands:
+            assert slimnet_cli.run(command) == 0
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_a_file_of_both_streams_has_every_step_and_sentence_in_a_line_of_its_own(tmp_path, monkeypatch, basic):
+    """Progress, tables, long sentences and the next step, in the order in which they were written."""
+    monkeypatch.chdir(tmp_path)
+    forecast = ["reproduce", "table4", "--dry-run", "--scale", "small", "--threads", "1"]
+    folder = str(basic.folder)
+    written = lines_in_a_file(tmp_path / "log", [forecast, ["inspect", folder], ["verify", folder]], monkeypatch)
+    following = [number for number, line in enumerate(written) if "next: " in line]
+    assert len(following) == 3
+    assert all(written[number].startswith("next: ") for number in following)
+    timing = [number for number, line in enumerate(written) if "Timing steps: " in line]
+    assert timing
+    assert all(written[number].startswith("Timing steps: ") for number in timing)
+    assert max(timing) < min(following)
+    (needs,) = (line for line in written if line.startswith("CIFAR-100 is not in data"))
+    assert needs.endswith("(170 MB)"), "not broken at a width that no file has"
+
+
+def test_text_in_a_file_is_broken_nowhere_and_in_a_terminal_at_its_width(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    for stream, lines in ((io.StringIO, 1), (Terminal, 5)):
+        monkeypatch.setattr("sys.stdout", out := stream())
+        terminal.result().print("word " * 40)
+        assert len(out.getvalue().splitlines()) == lines
 
 
 @pytest.mark.parametrize("name", slimnet_cli.commands.commands)

@@ -18,6 +18,7 @@ from bundles import images as small_images
 from hub_server import TOKEN, Hub, serving
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
+from torch import nn
 
 import slimnet
 from slimnet.bundle.model_card import model_card
@@ -266,6 +267,8 @@ def test_the_card_states_what_was_measured(basic):
         "tags": ["slimnet", "pruning", "onnx"],
         "license": "mit",
     }
+    assert "onnxruntime.InferenceSession" in body
+    assert "the first axis is the batch." in body
     certificate, plan = basic.slimmed.certificate, basic.slimmed.plan
     assert f"| MACs for one example | {certificate.macs_before:,} | {certificate.macs_after:,} |" in body
     assert f"| Parameters | {certificate.params_before:,} | {certificate.params_after:,} |" in body
@@ -277,6 +280,52 @@ def test_the_card_states_what_was_measured(basic):
     assert len([line for line in body.splitlines() if line.startswith("| features") or "classifier" in line]) == len(
         changed
     )
+
+
+class Selecting(nn.Module):
+    """How many cells it returns depends on data, so that it has no exported form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.scores = nn.Conv2d(8, 2, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scores = self.scores(self.features(images)).movedim(1, -1).flatten(0, -2)
+        return scores[(scores[:, 0] > scores[:, 0].median()).nonzero().flatten()]
+
+
+@pytest.fixture(scope="module")
+def selecting(tmp_path_factory) -> Path:
+    """A bundle without exported forms."""
+    torch.manual_seed(0)
+    net = Selecting().eval()
+    net.features[1].weight.data[::2], net.features[1].bias.data[::2] = 0, -0.1
+    return slimnet.save(slimnet.slim(net, torch.randn(1, *SHAPE)), tmp_path_factory.mktemp("selecting") / "slim")
+
+
+def test_the_card_of_a_bundle_without_exports_shows_no_way_to_load_them(selecting):
+    text = model_card(selecting, "hf://owner/name")
+    _, front, body = text.split("---\n", 2)
+    assert yaml.safe_load(front)["tags"] == ["slimnet", "pruning"]
+    assert "InferenceSession" not in body
+    assert "model.onnx" not in body
+    assert "depends on data, so there is no exported program and no ONNX model" in body
+    assert 'slimnet.load("hf://owner/name", model=YourNetwork())' in body
+    assert "is the batch" not in body, "its inputs are taken as they are"
+
+
+def test_files_of_an_earlier_bundle_go_with_a_push_over_it_and_those_of_others_stay(hub, basic, selecting):
+    """Else the repository would have the ONNX model of another network."""
+    slimnet.push_to_hub(basic.folder, "owner/name")
+    hub.add("owner/name", hub.repositories["owner/name"].newest | {"notes.txt": b"mine"})
+    slimnet.push_to_hub(selecting, "owner/name")
+    left = set(hub.repositories["owner/name"].newest) - {".gitattributes"}
+    assert left == {*files_of(selecting), "README.md", "notes.txt"}
+    given = torch.randn(1, *SHAPE)
+    with torch.no_grad():
+        found, expected = (slimnet.load(place, Selecting()).eval()(given) for place in ("hf://owner/name", selecting))
+    assert torch.equal(found, expected)
 
 
 def test_names_in_a_card_are_text_and_no_markup(basic, tmp_path):

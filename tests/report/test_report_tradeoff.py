@@ -23,14 +23,14 @@ def texts(svg):
 @pytest.mark.parametrize("width", ["wide", "narrow"])
 def test_every_series_is_named_once_and_the_dense_network_too(width):
     marks = [Mark(method, cost, 0.1, before=0.3) for method in ("li2017", "random") for cost in (0.25, 0.5)]
-    assert {"li2017", "random", "dense", "MACs left", "test error, %"} <= texts(drawn(marks)[width])
+    assert {"li2017", "random", "dense", "MACs left", "test error, %"} <= texts(getattr(drawn(marks), width))
 
 
 def test_each_network_has_a_mark_and_a_hollow_one_before_fine_tuning():
     """Oracle: the number of `use` elements, which matplotlib writes for each marker (legend and ticks included)."""
 
     def markers(marks):
-        return len(list(ElementTree.fromstring(drawn(marks)["wide"]).iter(f"{SVG}use")))
+        return len(list(ElementTree.fromstring(drawn(marks).wide).iter(f"{SVG}use")))
 
     plain = [Mark("li2017", cost, 0.1) for cost in (0.25, 0.5, 0.75)]
     tuned = [Mark("li2017", cost, 0.1, before=0.11) for cost in (0.25, 0.5, 0.75)]
@@ -40,13 +40,13 @@ def test_each_network_has_a_mark_and_a_hollow_one_before_fine_tuning():
 @pytest.mark.parametrize("errors", [(0.0, 0.0), (0.0, 0.9), (0.02, 0.9), (1.0, 1.0)])
 def test_errors_of_every_size_can_be_drawn(errors):
     low, high = errors
-    assert drawn([Mark("a", 0.5, high)], Mark("dense", 1.0, low))["wide"].startswith("<svg")
+    assert drawn([Mark("a", 0.5, high)], Mark("dense", 1.0, low)).wide.startswith("<svg")
 
 
 def test_names_that_other_people_choose_are_text():
-    assert printable(EVIL, LONGEST_NAME) in texts(drawn([Mark(EVIL, 0.5, 0.1)])["wide"])
+    assert printable(EVIL, LONGEST_NAME) in texts(drawn([Mark(EVIL, 0.5, 0.1)]).wide)
 
 
 def test_a_series_that_begins_with_an_underscore_is_in_the_legend():
     """matplotlib leaves such names out."""
-    assert any(text.endswith("_mine") for text in texts(drawn([Mark("_mine", 0.5, 0.1)])["wide"]))
+    assert any(text.endswith("_mine") for text in texts(drawn([Mark("_mine", 0.5, 0.1)]).wide))

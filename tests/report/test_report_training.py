@@ -112,7 +112,7 @@ def test_the_page_says_what_the_record_says(page):
 
 def test_every_figure_of_the_issue_is_there(page):
     found = {attributes["id"] for tag, attributes in Tags(page).found if tag == "figure"}
-    assert found == {"progress", "layers", "deaths", "gammas", "betas", "universality"}
+    assert found == {"silhouette", "progress", "layers", "deaths", "gammas", "betas", "universality"}
     assert {"loss", "error, %", "dead, %", "MACs", "lr × 0.1", "features.conv1", "features.conv2"} <= labels(page)
     assert {"1 of 4", "1/4", "25\u202f% dead"} <= labels(page)
 

@@ -200,14 +200,15 @@ def test_in_words_a_figure_says_when_curves_reach_half_and_what_holds(figure):
 
 def test_drawings_name_every_panel_and_every_lambda():
     figure = scalar_figure("A figure", ("adam", "rmsprop"), LowGradients(iterations=5, seeds=2), (1e-3, 1e-5))
-    for width, svg in draw_scalars(figure).items():
+    drawn = draw_scalars(figure)
+    for svg in (drawn.wide, drawn.narrow):
         for text in ("Adam, weight decay", "RMSprop, L2", "λ = 10⁻⁵"):
-            assert text in svg, width
+            assert text in svg
 
 
 def test_a_drawing_by_itself_brings_its_colours_for_light_and_dark():
     figure = scalar_figure("A figure", ("sgd",), LowGradients(iterations=5, seeds=1), (1e-3,))
-    page = standalone(draw_scalars(figure)["narrow"])
+    page = standalone(draw_scalars(figure).narrow)
     root = ElementTree.fromstring(page)
     assert root.attrib["width"] == "330"
     style = root.find("{http://www.w3.org/2000/svg}style").text

@@ -55,6 +55,7 @@ def test_every_recipe_of_the_paper_can_shrink():
     ("fields", "dead", "expected"),
     [
         ({"shrink_every": 500}, 0.75, [(100, "64-1x"), (900, [16, 32, 32, 64, 64, 128, 128])]),
+        ({"shrink_every": 500}, 1.0, [(100, "64-1x"), (900, [1] * 7)]),
         ({"shrink_every": 0}, 0.75, [(1000, "64-1x")]),
         ({"shrink_every": 500}, 0.0, [(1000, "64-1x")]),
         ({"shrink_every": 500, "iterations": 1}, 0.75, [(1, "64-1x")]),

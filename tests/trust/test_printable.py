@@ -13,6 +13,7 @@ from slimnet_cli.output.phases import Phase, progress_of
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.methods.iterative_pruning import Rung
 from slimnet.printable import LONGEST, message, printable
+from slimnet.report.drawing.numbers import Numbers
 from slimnet.report.drawing.svg import drawing
 from slimnet.report.methods.iterative_page import render_ladder
 from slimnet.reproduction.markdown import escaped
@@ -127,7 +128,9 @@ def test_a_drawing_is_xml_whatever_it_says():
     def draw(figure, _):
         figure.text(0.5, 0.5, EVIL.replace("\ud800", ""))
 
-    for svg in drawing("evil", EVIL, lambda _: 50, draw).values():
+    drawn = drawing("evil", EVIL, lambda _: 50, draw, Numbers.of((EVIL,), [(EVIL,)]))
+    assert is_harmless(drawn.numbers.rows[0][0])
+    for svg in (drawn.wide, drawn.narrow):
         assert is_harmless(svg)
         assert "<script" not in svg
         root = ElementTree.fromstring(svg)

@@ -8,14 +8,15 @@ from matplotlib.ticker import FuncFormatter
 
 from slimnet.census import CensusRow
 from slimnet.report.census.text import share_removed, short_name
-from slimnet.report.drawing.svg import DEAD, INK, MUTED, SLIM, Canvas, drawing
+from slimnet.report.drawing.numbers import TableOnPage
+from slimnet.report.drawing.svg import DEAD, INK, MUTED, SLIM, Canvas, Drawing, drawing
 from slimnet.report.formatting import percent, printable
 
 MOST_ROWS = 40
 """How many checkpoints are drawn: those with the largest shares."""
 
 
-def shares(rows: Sequence[CensusRow]) -> dict[str, str]:
+def shares(rows: Sequence[CensusRow]) -> Drawing:
     """Two bars a checkpoint, those with the most dead channels first."""
     shown = sorted((row for row in rows if row.channels), key=lambda row: -row.dead_share)[:MOST_ROWS]
 
@@ -42,4 +43,4 @@ def shares(rows: Sequence[CensusRow]) -> dict[str, str]:
         figure.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=INK)
 
     description = f"Share of dead channels, and of the MACs removed, in {len(shown)} checkpoints"
-    return drawing("census", description, lambda _: 70 + 34 * len(shown), draw)
+    return drawing("census", description, lambda _: 70 + 34 * len(shown), draw, TableOnPage("checkpoints"))

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from slimnet.printable import printable
+from slimnet.report.drawing.numbers import Numbers, TableOnPage
 from slimnet.torch_state.silence import silenced
 
 SVG = "http://www.w3.org/2000/svg"
@@ -79,15 +80,28 @@ NARROW = Canvas(width=330, narrow=True)
 Draw = Callable[[Figure, Canvas], None]
 
 
-def drawing(name: str, description: str, height: Callable[[Canvas], float], draw: Draw) -> dict[str, str]:
-    """Draw a figure at both widths: {"wide": svg, "narrow": svg}.
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as SVG at both widths, and its numbers."""
+
+    wide: str
+    narrow: str
+    numbers: Numbers | TableOnPage
+
+
+def drawing(
+    name: str, description: str, height: Callable[[Canvas], float], draw: Draw, numbers: Numbers | TableOnPage
+) -> Drawing:
+    """Draw a figure at both widths.
 
     `name` makes the ids in it unique within a page; `description` is for screen readers; heights are in CSS pixels.
+    `numbers` are what it shows, as a table, or name the table on its page that has them.
     """
-    return {
-        "wide": _svg(f"{name}-wide", description, WIDE, height(WIDE), draw),
-        "narrow": _svg(f"{name}-narrow", description, NARROW, height(NARROW), draw),
-    }
+    return Drawing(
+        _svg(f"{name}-wide", description, WIDE, height(WIDE), draw),
+        _svg(f"{name}-narrow", description, NARROW, height(NARROW), draw),
+        numbers,
+    )
 
 
 def _svg(name: str, description: str, canvas: Canvas, height: float, draw: Draw) -> str:

@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from slimnet.report.drawing.mark import Mark as Mark
-from slimnet.report.drawing.svg import BLUE, DEAD, GOLD, INK, MUTED, PLUM, SLIM, Canvas, drawing
+from slimnet.report.drawing.numbers import Numbers, share
+from slimnet.report.drawing.svg import BLUE, DEAD, GOLD, INK, MUTED, PLUM, SLIM, Canvas, Drawing, drawing
 from slimnet.report.formatting import printable
 
 STROKES = ((SLIM, "o"), (BLUE, "s"), (DEAD, "D"), (GOLD, "^"), (PLUM, "v"), (MUTED, "X"), (INK, "P"))
@@ -21,9 +22,7 @@ PIXELS_A_LETTER = 7.0
 Shown = Callable[[float], str]
 
 
-def tradeoff(
-    name: str, description: str, marks: Sequence[Mark], dense: Mark, cost_label: str, shown: Shown
-) -> dict[str, str]:
+def tradeoff(name: str, description: str, marks: Sequence[Mark], dense: Mark, cost_label: str, shown: Shown) -> Drawing:
     """Error against cost, with a cross-hair at the dense network; lower left is better.
 
     `shown` formats a cost on the axis; `cost_label` is the label of the axis.
@@ -45,7 +44,22 @@ def tradeoff(
         figure.legend(loc="outside upper left", ncols=_columns(series, canvas), frameon=False, handlelength=1.6)
 
     rows = -(-len(series) // 2)
-    return drawing(name, description, lambda canvas: (330 if canvas.narrow else 380) + 12 * rows, draw)
+    height = lambda canvas: (330 if canvas.narrow else 380) + 12 * rows  # noqa: E731
+    return drawing(name, description, height, draw, _numbers([dense, *marks], cost_label, shown))
+
+
+def _numbers(marks: Sequence[Mark], cost_label: str, shown: Shown) -> Numbers:
+    """Every mark, with the columns that one of them has."""
+    columns: dict[str, Callable[[Mark], str]] = {
+        "Network": lambda mark: mark.series,
+        cost_label[0].upper() + cost_label[1:]: lambda mark: shown(mark.cost),
+        "Interval": lambda mark: "" if mark.interval is None else " to ".join(map(shown, mark.interval)),
+        "Error before fine-tuning": lambda mark: "" if mark.before is None else share(mark.before),
+        "Error": lambda mark: share(mark.error),
+    }
+    told = {heading: [of(mark) for mark in marks] for heading, of in columns.items()}
+    kept = {heading: cells for heading, cells in told.items() if any(cells)}
+    return Numbers.of(tuple(kept), zip(*kept.values(), strict=True))
 
 
 def _errors(mark: Mark) -> list[float]:
@@ -101,10 +115,10 @@ def _columns(series: Sequence[str], canvas: Canvas) -> int:
 
 
 def per_cent(fraction: float) -> str:
-    """A fraction of the dense network's cost as an axis label."""
-    return f"{100 * fraction:.0f}\u202f%"
+    """A fraction of the dense network's cost."""
+    return f"{100 * fraction:.{0 if fraction >= 1 else 3}{'f' if fraction >= 1 else 'g'}}\u202f%"
 
 
 def milliseconds(value: float) -> str:
-    """A latency as an axis label."""
-    return f"{value:g}"
+    """A latency."""
+    return f"{value:.5g}"

@@ -6,6 +6,7 @@ from slimnet.benchmark import Interval
 from slimnet.comparison import Outcome, Results
 from slimnet.comparison.settings import ENGINE
 from slimnet.report import formatting
+from slimnet.report.drawing.svg import Drawing
 from slimnet.report.drawing.tradeoff import Mark, milliseconds, per_cent, tradeoff
 
 UNITS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "latency"}
@@ -129,7 +130,7 @@ def tuning(results: Results) -> str:
     return " ".join(found)
 
 
-def method_drawings(results: Results) -> dict[str, dict[str, str]]:
+def method_drawings(results: Results) -> dict[str, Drawing]:
     """Error against MACs and, if it was measured, against latency, by name, each wide and narrow."""
     if not results.outcomes:
         return {}

@@ -14,19 +14,31 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from slimnet.benchmark import Interval, Latency
 from slimnet.benchmark.latency import labels
-from slimnet.benchmark.profile import Profile
+from slimnet.benchmark.profile import LayerTimes, Profile
 from slimnet.report.drawing.axes import floor, iterations_axis, loss_axis, powers, threshold_line
-from slimnet.report.drawing.svg import DEAD, DENSE, INK, MUTED, SLIM, Canvas, drawing
-from slimnet.report.formatting import printable, times
+from slimnet.report.drawing.numbers import (
+    NOTHING,
+    Numbers,
+    TableOnPage,
+    distributions,
+    left_out,
+    share,
+    short,
+    spaced,
+)
+from slimnet.report.drawing.svg import DEAD, DENSE, INK, MUTED, SLIM, Canvas, Drawing, drawing
+from slimnet.report.formatting import amount, duration, printable, times, tiny
 from slimnet.report.network.content import Training
 from slimnet.surgery.plan_data import LayerPlan
 
 MOST_BARS = 40
 MOST_TRACES = 240
 SMALLEST_THRESHOLD = 1e-9
+WIDE_BINS = 56
+"""The bars of a histogram of γ in the wide drawing."""
 
 
-def silhouette(layers: Sequence[tuple[int, int]]) -> dict[str, str]:
+def silhouette(layers: Sequence[tuple[int, int]], numbers: Numbers | TableOnPage) -> Drawing:
     """The silhouette of the network: for each layer a bar with its channels before, and in front of it after."""
     tallest = max(before for before, _ in layers)
 
@@ -41,7 +53,7 @@ def silhouette(layers: Sequence[tuple[int, int]]) -> dict[str, str]:
         ):
             _pillars(axes, heights, colour, canvas.width / len(layers))
 
-    return drawing("silhouette", "Width of every layer before and after", lambda _: 150, draw)
+    return drawing("silhouette", "Width of every layer before and after", lambda _: 150, draw, numbers)
 
 
 def _pillars(axes: Axes, heights: Sequence[float], colour: str, pixels: float) -> None:
@@ -49,10 +61,12 @@ def _pillars(axes: Axes, heights: Sequence[float], colour: str, pixels: float) -
     axes.bar(range(len(heights)), heights, width, bottom=[-height / 2 for height in heights], color=colour)
 
 
-def widths(layers: Sequence[LayerPlan]) -> dict[str, str]:
+def widths(layers: Sequence[LayerPlan]) -> Drawing:
     """Channels of every layer before and after: a bar for each layer, or an outline if there are too many."""
     rows = [Bar(each.name, each.channels_before, each.channels_after, _change(each)) for each in layers]
-    return bars("widths", f"Channels of {len(layers)} layers before and after the surgery", rows, "channels")
+    cells = [(each.name, f"{each.channels_before:,}", f"{each.channels_after:,}") for each in layers]
+    numbers = Numbers.of(("Layer", "Channels before", "after"), cells)
+    return bars("widths", f"Channels of {len(layers)} layers before and after the surgery", rows, "channels", numbers)
 
 
 def _change(layer: LayerPlan) -> str:
@@ -70,15 +84,16 @@ class Bar:
     words: str
 
 
-def bars(name: str, description: str, rows: Sequence[Bar], unit: str) -> dict[str, str]:
+def bars(name: str, description: str, rows: Sequence[Bar], unit: str, numbers: Numbers) -> Drawing:
     """A bar for each layer, grey before and in front of it green after, or an outline if there are too many."""
     if len(rows) > MOST_BARS:
-        return drawing(name, description, lambda _: 260, lambda figure, _: _outline(figure, rows, unit))
+        return drawing(name, description, lambda _: 260, lambda figure, _: _outline(figure, rows, unit), numbers)
     return drawing(
         name,
         description,
         lambda canvas: 24 + len(rows) * (22 if not canvas.narrow else 24),
         lambda figure, canvas: _bars(figure, canvas, rows),
+        numbers,
     )
 
 
@@ -110,13 +125,26 @@ def _outline(figure: Figure, rows: Sequence[Bar], unit: str) -> None:
     axes.grid(axis="y")
 
 
-def layer_times(profile: Profile) -> dict[str, str]:
+def layer_times(profile: Profile) -> Drawing:
     """The time of every layer in the first contender and in the last, and of all other ops by kind."""
     rows = [
         Bar(row.name, row.median_ms(0) or 0.0, row.median_ms(-1) or 0.0, _gain(row.speedup(), row.efficiency()))
         for row in (*profile.layers, *profile.others)
     ]
-    return bars("layertimes", f"Time of {len(rows)} layers before and after the surgery", rows, "ms")
+    numbers = Numbers.of(("Layer", "MACs", "Before", "After", "Speed-up", "Efficiency"), map(_layer_row, profile.rows))
+    return bars("layertimes", f"Time of {len(rows)} layers before and after the surgery", rows, "ms", numbers)
+
+
+def _layer_row(row: LayerTimes) -> tuple[str, ...]:
+    macs = f"{amount(row.macs[0])} → {amount(row.macs[-1] or 0)}" if row.macs[0] else ""
+    times_ms = [row.median_ms(number) for number in (0, -1)]
+    ratios = [row.speedup(), row.efficiency()]
+    return (
+        row.name,
+        macs,
+        *(NOTHING if each is None else duration(each) for each in times_ms),
+        *(NOTHING if each is None else f"{each.value:.2f}" for each in ratios),
+    )
 
 
 def _gain(speedup: Interval | None, efficiency: Interval | None) -> str:
@@ -126,7 +154,7 @@ def _gain(speedup: Interval | None, efficiency: Interval | None) -> str:
     return times(speedup.value) if efficiency is None else f"{times(speedup.value)} ({efficiency.value:.2f})"
 
 
-def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
+def speedups(latencies: Sequence[Latency]) -> Drawing:
     """The speed-up of each network over the first in every setting, with the 95 % interval."""
     several = len(latencies[0].names) > 2
     rows = [
@@ -141,6 +169,7 @@ def speedups(latencies: Sequence[Latency]) -> dict[str, str]:
         "Speed-up of the slim network with its interval",
         lambda _: 56 + (28 if several else 36) * len(rows),
         draw,
+        TableOnPage("speeds"),
     )
 
 
@@ -178,14 +207,14 @@ def _speedup_label(label: str, name: str, canvas: Canvas) -> str:
     return f"{printable(name, 16)}\n{label}" if canvas.narrow else f"{printable(name, 28)}, {label}"
 
 
-def gamma_histogram(gammas: Sequence[float], threshold: float) -> dict[str, str]:
+def gamma_histogram(gammas: Sequence[float], threshold: float) -> Drawing:
     """A histogram of |γ| on a logarithmic axis, with the threshold between dead and live channels."""
     threshold = max(threshold, SMALLEST_THRESHOLD)
     values = np.maximum(np.abs(np.asarray(gammas, dtype=float)), floor(threshold))
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         axes = figure.add_subplot()
-        edges = _bins(values, threshold, 28 if canvas.narrow else 56)
+        edges = _bins(values, threshold, WIDE_BINS // 2 if canvas.narrow else WIDE_BINS)
         for part, colour in ((values < threshold, DEAD), (values >= threshold, SLIM)):
             axes.hist(values[part], edges.tolist(), color=colour, rwidth=0.86)
         axes.set_xscale("log")
@@ -200,7 +229,21 @@ def gamma_histogram(gammas: Sequence[float], threshold: float) -> dict[str, str]
 
     dead = int((values < threshold).sum())
     description = f"Histogram of |γ|: {dead} of {values.size} channels below the threshold of {threshold:g}"
-    return drawing("gammas", description, lambda canvas: 250 if canvas.narrow else 280, draw)
+    height = lambda canvas: 250 if canvas.narrow else 280  # noqa: E731
+    return drawing("gammas", description, height, draw, _bin_counts(values, threshold))
+
+
+def _bin_counts(values: np.ndarray, threshold: float) -> Numbers:
+    """The bars of the wide drawing, those of no channel left out."""
+    edges = _bins(values, threshold, WIDE_BINS)
+    counts, _ = np.histogram(values, edges)
+    rows = [
+        (tiny(low), tiny(high), f"{count:,}", "dead" if low < threshold * (1 - 1e-9) else "alive")
+        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+        if count
+    ]
+    note = f"Channels with |γ| below {tiny(floor(threshold))} are counted at it."
+    return Numbers.of(("|γ| from", "to", "Channels", "They are"), rows, note)
 
 
 def _bins(values: np.ndarray, threshold: float, count: int) -> np.ndarray:
@@ -213,7 +256,7 @@ def _bins(values: np.ndarray, threshold: float, count: int) -> np.ndarray:
     return np.asarray(10 ** (middle + step * np.arange(-below, above + 1)))
 
 
-def progress(training: Training) -> dict[str, str]:
+def progress(training: Training) -> Drawing:
     """The loss, and below it the share of dead channels, over the iterations."""
 
     def draw(figure: Figure, canvas: Canvas) -> None:
@@ -231,10 +274,14 @@ def progress(training: Training) -> dict[str, str]:
         for axes in (upper, lower):
             iterations_axis(axes, training.iterations[-1], canvas)
 
-    return drawing("progress", "Loss and dead channels over the training", lambda _: 330, draw)
+    points = zip(training.iterations, training.losses, training.dead, strict=True)
+    rows = [(f"{iteration:,}", short(loss), share(dead)) for iteration, loss, dead in spaced(list(points))]
+    note = left_out(len(training.iterations), "reports")
+    numbers = Numbers.of(("Iteration", "Loss", "Dead"), rows, note)
+    return drawing("progress", "Loss and dead channels over the training", lambda _: 330, draw, numbers)
 
 
-def gamma_traces(training: Training, threshold: float) -> dict[str, str]:
+def gamma_traces(training: Training, threshold: float) -> Drawing:
     """|γ| of the channels over the iterations, one line each; those that end below the threshold died."""
     threshold = max(threshold, SMALLEST_THRESHOLD)
     rows = np.maximum(training.gammas.astype(float), floor(threshold))
@@ -252,4 +299,6 @@ def gamma_traces(training: Training, threshold: float) -> dict[str, str]:
         axes.set(ylabel="|γ|", xlabel="iteration")
         iterations_axis(axes, training.iterations[-1], canvas)
 
-    return drawing("traces", "The size of every γ over the training", lambda canvas: 330, draw)
+    sizes = {"all": (np.asarray(training.iterations), np.abs(training.gammas.astype(float)))}
+    numbers = distributions(sizes, "Channels", "|γ| of all channels.")
+    return drawing("traces", "The size of every γ over the training", lambda canvas: 330, draw, numbers)

@@ -3,10 +3,10 @@
 from itertools import chain
 from pathlib import Path
 
-from markupsafe import Markup
-
 from slimnet.benchmark import Comparison
 from slimnet.benchmark.latency import REMEDY
+from slimnet.report.drawing.numbers import TableOnPage
+from slimnet.report.drawing.svg import Drawing
 from slimnet.report.drawing.tradeoff import milliseconds, per_cent, tradeoff
 from slimnet.report.methods import text as methods_text
 from slimnet.report.network import contenders, figures, text
@@ -15,7 +15,7 @@ from slimnet.report.rendering import fill, marked, write_page
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.training.analysis.metrics import DEAD_BELOW
 
-Drawings = dict[str, dict[str, str]]
+Drawings = dict[str, Drawing]
 
 
 def write_report(report: Report, path: Path) -> Path:
@@ -62,7 +62,7 @@ def environment_rows(report: Report) -> list[tuple[str, str]]:
     return [*report.environment.rows(), *([("MACs", f"counted by {counted}")] if counted else []), *plan]
 
 
-def drawings(report: Report) -> dict[str, dict[str, Markup]]:
+def drawings(report: Report) -> Drawings:
     """The figures for which this report has values, by name, each wide and narrow."""
     found = _of_plan(report.plan) if report.plan is not None else {}
     if report.comparison is not None:
@@ -83,7 +83,9 @@ def _of_plan(plan: SurgeryPlan) -> Drawings:
     if not plan.layers:
         return {}
     return {
-        "silhouette": figures.silhouette([(each.channels_before, each.channels_after) for each in plan.layers]),
+        "silhouette": figures.silhouette(
+            [(each.channels_before, each.channels_after) for each in plan.layers], TableOnPage("widths-numbers")
+        ),
         "widths": figures.widths(plan.layers),
     }
 

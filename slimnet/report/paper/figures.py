@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from slimnet.report.drawing.axes import few_iterations_axis
 from slimnet.report.drawing.heatmap import between, draw_cells, shares
-from slimnet.report.drawing.svg import DEAD, DENSE, INK, MUTED, SLIM, Canvas, drawing
+from slimnet.report.drawing.numbers import Numbers, TableOnPage, distributions, histogram_rows
+from slimnet.report.drawing.svg import DEAD, DENSE, INK, MUTED, SLIM, Canvas, Drawing, drawing
 from slimnet.report.formatting import printable
 from slimnet.report.training.figures import FAINTEST
 from slimnet.training.analysis.metrics import DEAD_BELOW
@@ -19,8 +20,6 @@ from slimnet.training.analysis.metrics import DEAD_BELOW
 VALUE_BINS = 36
 ROW_HEIGHT = 22
 LABEL_WIDTH = 34
-
-Drawing = dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +57,7 @@ def comparison(name: str, panels: Mapping[str, Sequence[Bar]]) -> Drawing:
 
     most = max(len(bars) for bars in panels.values())
     height = lambda canvas: (most * ROW_HEIGHT + 56) * (len(panels) if canvas.narrow else 1)  # noqa: E731
-    return drawing(name, "Sparsity by γ: the paper's and ours", height, draw)
+    return drawing(name, "Sparsity by γ: the paper's and ours", height, draw, TableOnPage(f"{name}-table"))
 
 
 def _bars(axes: Axes, bars: Sequence[Bar], *, labelled: bool) -> None:
@@ -95,7 +94,12 @@ def history(name: str, runs: Sequence[Moved]) -> Drawing:
             every[2 * block + 1, 0].set_ylabel("β")
 
     height = lambda canvas: 300 * (-(-len(runs) // 2) if canvas.narrow else 1) + 24  # noqa: E731
-    return drawing(name, "How γ and β moved over the training", height, draw)
+    moved = {
+        f"{run.label}, {letter}": (run.iterations, values)
+        for run in runs
+        for letter, values in (("γ", run.gammas), ("β", run.betas))
+    }
+    return drawing(name, "How γ and β moved over the training", height, draw, distributions(moved, "Run"))
 
 
 def _moved(pair: np.ndarray, run: Moved, edges: Sequence[np.ndarray], canvas: Canvas) -> None:
@@ -133,7 +137,18 @@ def universality(name: str, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
             axes.set_axis_off()
 
     height = lambda canvas: (layers * ROW_HEIGHT + 56) * -(-len(runs) // (1 if canvas.narrow else 2))  # noqa: E731
-    return drawing(name, "Universality of the features of every layer", height, draw)
+    return drawing(name, "Universality of the features of every layer", height, draw, _universalities(runs))
+
+
+def _universalities(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Numbers:
+    """The histograms of every layer of every run; all of them have as many bins."""
+    found = {}
+    for label, layers in runs.items():
+        for number, layer in enumerate(layers, 1):
+            parts = np.asarray(layer["bins"], dtype=float) / layer["features"]
+            found[f"{label}, C{number}"] = parts, 1 - float(parts.sum())
+    bins = max((len(parts) for parts, _ in found.values()), default=1)
+    return histogram_rows(found, np.linspace(0, 1, bins + 1), "Run, layer")
 
 
 def _layers(axes: Axes, layers: Sequence[Mapping[str, Any]]) -> None:

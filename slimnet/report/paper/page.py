@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
+from slimnet.report.drawing.svg import Drawing
 from slimnet.report.paper import figures
 from slimnet.report.paper.figures import Bar, Moved
 from slimnet.report.paper.scalar_figures import draw_scalars
@@ -160,7 +159,7 @@ def simulation(name: str, figure: ScalarFigure) -> dict[str, Any]:
     }
 
 
-def drawings(found: Found, histories: Histories) -> dict[str, dict[str, Markup]]:
+def drawings(found: Found, histories: Histories) -> dict[str, Drawing]:
     """The figures with results, by name, each wide and narrow."""
     drawn = {name: draw_scalars(figure) for name, figure in found.simulations.items()}
     for each in printed(found.names):

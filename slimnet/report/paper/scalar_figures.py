@@ -4,7 +4,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from slimnet.report.drawing.axes import few_iterations_axis
-from slimnet.report.drawing.svg import DEAD, INK, MUTED, SLIM, Canvas, drawing
+from slimnet.report.drawing.numbers import MOST_COLUMNS, Numbers, left_out, short, spaced
+from slimnet.report.drawing.svg import DEAD, INK, MUTED, SLIM, Canvas, Drawing, drawing
 from slimnet.report.formatting import tiny
 from slimnet.reproduction.scalars import NAMES, Curve, ScalarFigure
 
@@ -15,7 +16,7 @@ LINES = ((DEAD, "-"), (SLIM, "-"), (INK, "-"), (MUTED, "-"), (MUTED, (0, (4, 2))
 """Colour and dashes of every λ, the largest first; they are repeated if there are more."""
 
 
-def draw_scalars(figure: ScalarFigure) -> dict[str, str]:
+def draw_scalars(figure: ScalarFigure) -> Drawing:
     """The absolute value of the scalar over the iterations, a panel for each optimiser and regulariser.
 
     Lines are medians over the seeds, and the bands are from the 10th to the 90th percentile.
@@ -44,7 +45,24 @@ def draw_scalars(figure: ScalarFigure) -> dict[str, str]:
         return PANEL * (len(panels) if canvas.narrow else -(-len(panels) // 2)) + 60
 
     description = f"{figure.title}: how far regularisers bring a number down under low gradients, by optimiser and λ"
-    return drawing(name, description, height, draw)
+    return drawing(name, description, height, draw, _numbers(figure))
+
+
+def _numbers(figure: ScalarFigure) -> Numbers:
+    """A row for each curve: its median, and in brackets its band, at a few iterations."""
+    places = spaced(range(len(figure.curves[0].iterations)), MOST_COLUMNS)
+    rows = [
+        (
+            NAMES[curve.optimiser],
+            NAMES[curve.regulariser],
+            tiny(curve.strength),
+            *(f"{short(curve.median[at])} ({short(curve.low[at])} to {short(curve.high[at])})" for at in places),
+        )
+        for curve in figure.curves
+    ]
+    headings = [f"{figure.curves[0].iterations[at]:,}" for at in places]
+    note = left_out(len(figure.curves[0].iterations), "points in time", MOST_COLUMNS)
+    return Numbers.of(("Optimiser", "Regulariser", "λ, at iteration", *headings), rows, note)
 
 
 def _panel(axes: Axes, curves: list[Curve], strengths: tuple[float, ...]) -> None:

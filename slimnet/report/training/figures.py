@@ -1,6 +1,6 @@
 """The figures of a training run's report: progress, dead filters, histories of γ and β, universality of features."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,8 +9,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from slimnet.report.drawing.axes import few_iterations_axis, iterations_axis, loss_axis
 from slimnet.report.drawing.heatmap import between, draw_cells, shares
-from slimnet.report.drawing.svg import DEAD, DENSE, GRID, INK, MUTED, SLIM, Canvas, drawing
+from slimnet.report.drawing.numbers import Numbers, distributions, histogram_rows, spaced
+from slimnet.report.drawing.svg import DEAD, DENSE, GRID, INK, MUTED, SLIM, Canvas, Drawing, drawing
 from slimnet.report.formatting import amount, percent, printable
+from slimnet.report.training.numbers import deaths_in_numbers, layers_in_numbers, reports_in_numbers
 from slimnet.report.training.record import TrainingRecord
 from slimnet.training.analysis.metrics import DEAD_BELOW
 from slimnet.training.analysis.universality import LayerAnalysis
@@ -21,10 +23,9 @@ VALUE_BINS = 36
 DEAD_STRIP = 3.5
 """The width, in bins, of the strip with all dead γ."""
 
+UNIVERSALITY = "Universality of the features of every layer"
 UNIVERSALITY_BINS = 20
 FAINTEST = 0.2
-
-Drawing = dict[str, str]
 
 
 def progress(record: TrainingRecord) -> Drawing:
@@ -54,7 +55,8 @@ def progress(record: TrainingRecord) -> Drawing:
                 textcoords="offset points", va="top", color=MUTED,
             )  # fmt: skip
 
-    return drawing("progress", "Loss, error, dead filters and predicted cost", lambda _: 128 * len(parts) + 30, draw)
+    description, height = "Loss, error, dead filters and predicted cost", 128 * len(parts) + 30
+    return drawing("progress", description, lambda _: height, draw, reports_in_numbers(record))
 
 
 def _loss(axes: Axes, record: TrainingRecord) -> None:
@@ -119,8 +121,9 @@ def layer_sparsity(record: TrainingRecord) -> Drawing:
     """The share of dead filters of every layer at the end, by γ and, if measured, by activation."""
     layers = list(record.alive.items())
     description = f"Share of dead filters in {len(layers)} layers"
+    numbers = layers_in_numbers(record)
     if len(layers) > MOST_BARS:
-        return drawing("layers", description, lambda _: 240, lambda figure, _: _dead_outline(figure, record))
+        return drawing("layers", description, lambda _: 240, lambda figure, _: _dead_outline(figure, record), numbers)
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         axes = figure.add_subplot()
@@ -137,7 +140,8 @@ def layer_sparsity(record: TrainingRecord) -> Drawing:
         axes.set(xlim=(0, 100), xticks=[0, 50, 100], xticklabels=["0", "50", "100 %"])
         axes.spines["bottom"].set_visible(False)
 
-    return drawing("layers", description, lambda canvas: 46 + len(layers) * (24 if canvas.narrow else 22), draw)
+    height = lambda canvas: 46 + len(layers) * (24 if canvas.narrow else 22)  # noqa: E731
+    return drawing("layers", description, height, draw, numbers)
 
 
 def _dead_outline(figure: Figure, record: TrainingRecord) -> None:
@@ -187,7 +191,8 @@ def deaths(record: TrainingRecord) -> Drawing:
         axes.grid(visible=False)
         axes.set_xlabel("iteration")
 
-    return drawing("deaths", "Share of dead filters over the training", lambda _: 58 + height * len(names), draw)
+    description = "Share of dead filters over the training"
+    return drawing("deaths", description, lambda _: 58 + height * len(names), draw, deaths_in_numbers(record))
 
 
 def gamma_history(record: TrainingRecord) -> Drawing:
@@ -205,7 +210,7 @@ def gamma_history(record: TrainingRecord) -> Drawing:
         draw_cells(axes, columns, strip, dead.mean(1)[:, None], DEAD)
         axes.set_ylim(floor, high)
 
-    return _history("gammas", "γ of every layer over the training", record, record.layers, panel)
+    return _history("gammas", "γ of every layer over the training", record, record.gammas, record.layers, panel)
 
 
 def beta_history(record: TrainingRecord) -> Drawing:
@@ -223,13 +228,19 @@ def beta_history(record: TrainingRecord) -> Drawing:
         axes.set_ylim(low, high)
         axes.axhline(0, color=MUTED, linewidth=1, zorder=0)
 
-    return _history("betas", "β of every layer over the training", record, layers, panel)
+    return _history("betas", "β of every layer over the training", record, record.betas, layers, panel)
 
 
 def _history(
-    name: str, description: str, record: TrainingRecord, layers: Sequence[str], panel: Callable[[Axes, str], None]
+    name: str,
+    description: str,
+    record: TrainingRecord,
+    values: Mapping[str, np.ndarray],
+    layers: Sequence[str],
+    panel: Callable[[Axes, str], None],
 ) -> Drawing:
     shown = _shown(layers)
+    numbers = distributions({record.name_of(layer): (record.kept_at, values[layer]) for layer in shown}, "Layer")
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         for number, (axes, layer) in enumerate(zip(_grid(figure, canvas, len(shown)), shown, strict=True)):
@@ -240,7 +251,7 @@ def _history(
             if number < len(shown) - _columns(canvas):
                 axes.xaxis.set_major_formatter(FuncFormatter(lambda *_: ""))
 
-    return drawing(name, description, lambda canvas: 150 * -(-len(shown) // _columns(canvas)) + 24, draw)
+    return drawing(name, description, lambda canvas: 150 * -(-len(shown) // _columns(canvas)) + 24, draw, numbers)
 
 
 def _grid(figure: Figure, canvas: Canvas, count: int) -> list[Axes]:
@@ -258,9 +269,7 @@ def _columns(canvas: Canvas) -> int:
 
 def _shown(layers: Sequence[str]) -> list[str]:
     """All layers if there are few, otherwise some of them, evenly spaced from the first to the last."""
-    if len(layers) <= MOST_PANELS:
-        return list(layers)
-    return [layers[round(place)] for place in np.linspace(0, len(layers) - 1, MOST_PANELS)]
+    return spaced(layers, MOST_PANELS)
 
 
 def _range(values: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -279,10 +288,11 @@ def _strength(part: np.ndarray) -> np.ndarray:
 def universality(layers: Sequence[LayerAnalysis]) -> Drawing:
     """A histogram of each layer's features by universality (the paper's figures 3 and 5)."""
     measured = [layer for layer in layers if layer.universalities is not None]
-    if len(measured) > 2 * MOST_PANELS:
-        return _universality_map(measured)
     edges = np.linspace(0, 1, UNIVERSALITY_BINS + 1)
     counted = [_responding(layer, edges) for layer in measured]
+    numbers = histogram_rows({layer.layer: each for layer, each in zip(measured, counted, strict=True)}, edges)
+    if len(measured) > 2 * MOST_PANELS:
+        return _universality_map(counted, edges, numbers)
     ceiling = 1.15 * max([0.05, *(float(parts.max()) for parts, _ in counted)])
 
     def draw(figure: Figure, canvas: Canvas) -> None:
@@ -300,28 +310,24 @@ def universality(layers: Sequence[LayerAnalysis]) -> Drawing:
                               ha="left", va="top", color=DEAD, weight="bold")  # fmt: skip
 
     rows: Callable[[Canvas], int] = lambda canvas: -(-len(measured) // _columns(canvas))  # noqa: E731
-    return drawing(
-        "universality", "Universality of the features of every layer", lambda canvas: 140 * rows(canvas) + 24, draw
-    )
+    return drawing("universality", UNIVERSALITY, lambda canvas: 140 * rows(canvas) + 24, draw, numbers)
 
 
-def _universality_map(measured: Sequence[LayerAnalysis]) -> Drawing:
+def _universality_map(counted: Sequence[tuple[np.ndarray, float]], edges: np.ndarray, numbers: Numbers) -> Drawing:
     """A row for each layer, if there are too many for a panel each."""
-    edges = np.linspace(0, 1, UNIVERSALITY_BINS + 1)
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         axes = figure.add_subplot()
-        for row, layer in enumerate(measured):
-            parts, dead = _responding(layer, edges)
+        for row, (parts, dead) in enumerate(counted):
             band = np.asarray([row - 0.5, row + 0.5])
             draw_cells(axes, 100 * edges, band, _strength(parts)[:, None], SLIM)
             draw_cells(axes, np.asarray([-11.0, -2.0]), band, np.asarray([[dead]]), DEAD)
         axes.set_xlim(-12, 100)
         axes.set_xticks([-6.5, 25, 50, 75, 100], ["dead", "25", "50", "75", "100 %"])
-        _numbered_rows(axes, len(measured))
+        _numbered_rows(axes, len(counted))
 
-    height = max(180.0, min(420.0, 10.0 * len(measured))) + 40
-    return drawing("universality", "Universality of the features of every layer", lambda _: height, draw)
+    height = max(180.0, min(420.0, 10.0 * len(counted))) + 40
+    return drawing("universality", UNIVERSALITY, lambda _: height, draw, numbers)
 
 
 def _responding(layer: LayerAnalysis, edges: np.ndarray) -> tuple[np.ndarray, float]:

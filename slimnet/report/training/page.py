@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup
-
+from slimnet.report.drawing.svg import Drawing
 from slimnet.report.network.figures import silhouette
 from slimnet.report.rendering import fill, marked, write_page
 from slimnet.report.training import figures as figures
+from slimnet.report.training.numbers import layers_in_numbers
 from slimnet.report.training.record import TrainingRecord
 from slimnet.report.training.text import headline, recipe_rows, sentences, tiles, title
 from slimnet.training import Accuracy, Recipe
@@ -58,11 +58,11 @@ def render_training(record: TrainingRecord) -> str:
     )
 
 
-def drawings(record: TrainingRecord) -> dict[str, dict[str, Markup]]:
+def drawings(record: TrainingRecord) -> dict[str, Drawing]:
     """The figures for which this record has values, by name, each wide and narrow."""
     found = {}
     if record.alive:
-        found["silhouette"] = silhouette(list(record.alive.values()))
+        found["silhouette"] = silhouette(list(record.alive.values()), layers_in_numbers(record))
         if any(alive < size for size, alive in record.alive.values()):
             found["layers"] = figures.layer_sparsity(record)
     if len(record.progress) > 1:
