@@ -1,5 +1,6 @@
 """The wheel and the sdist have what the code needs, and nothing else; the sdist builds the same wheel."""
 
+import ast
 import email
 import os
 import re
@@ -101,6 +102,40 @@ def test_the_sdist_builds_the_same_wheel(source, wheel, tmp_path):
     assert all((folder / name).is_file() for name in (*OTHERS, "LICENSE", "docs/versioning.md"))
     assert not any((folder / name).exists() for name in ("tests", "benchmarks"))
     assert files_of(built(folder, "wheel", tmp_path / "again")) == files_of(wheel)
+
+
+COMPILE = """
+import ast, pathlib, sys
+known, *folders = sys.argv[1:]
+for folder in folders:
+    for path in sorted(pathlib.Path(folder).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        compile(tree, str(path), "exec")
+        named = [each.module for each in ast.walk(tree) if isinstance(each, ast.ImportFrom) and not each.level]
+        named += [alias.name for each in ast.walk(tree) if isinstance(each, ast.Import) for alias in each.names]
+        for name in {each.partition(".")[0] for each in named} & set(known.split(",")) - sys.stdlib_module_names:
+            print(path, name)
+"""
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_every_python_that_the_metadata_name_compiles_the_code(version):
+    """With its warnings as errors, and each module of the standard library that is imported is there."""
+    interpreter = shutil.which(f"python{version}")
+    if interpreter is None or subprocess.run([interpreter, "-V"], capture_output=True, check=False).returncode:
+        pytest.skip(f"there is no Python {version}")
+    command = [interpreter, "-I", "-W", "error", "-c", COMPILE, ",".join(sys.stdlib_module_names)]
+    done = subprocess.run(
+        [*command, str(ROOT / "slimnet"), str(ROOT / "cli")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_no_syntax_is_newer_than_the_oldest_python_of_the_metadata():
+    """By the feature version of the parser; ruff's target is the same version."""
+    for path in (path for folder in ("slimnet", "cli") for path in (ROOT / folder).rglob("*.py")):
+        ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, 11))
+    assert 'target-version = "py311"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_the_installed_wheel_runs_from_its_own_files(wheel, tmp_path):

@@ -2,6 +2,7 @@
 outputs."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 nbformat = pytest.importorskip("nbformat")
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "examples").glob("*.ipynb"))
+LONGEST = 60
+"""Seconds of one core, the start of the kernel included."""
+
 RUN = """
 import json, sys
 import nbformat
@@ -28,7 +32,7 @@ def test_there_are_three():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, tmp_path):
-    """In a kernel of its own; what it claims, it asserts itself. No cell writes a warning."""
+    """In a kernel, within a minute of one core; what it claims, it asserts itself, and no cell writes a warning."""
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     environment = os.environ | {
@@ -36,6 +40,7 @@ def test_a_notebook_runs(path, tmp_path):
         "IPYTHONDIR": str(tmp_path),
         "OMP_NUM_THREADS": "1",
     }
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(path)],
         cwd=tmp_path,
@@ -45,6 +50,8 @@ def test_a_notebook_runs(path, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < LONGEST
     assert "certificate holds" in done.stdout
     assert '"name": "stderr"' not in done.stdout
 
