@@ -128,7 +128,7 @@ def test_a_failure_is_stored_as_a_row_with_its_reason(tmp_path, monkeypatch):
     (failure,) = results.failures
     assert (failure.label, failure.budget) == ("li2017 by torch-pruning", HALF)
     assert failure.reason == "ZeroDivisionError: integer division"
-    assert f"li2017 by torch-pruning, 50\u202f% of macs: {failure.reason}." in removal_note(results)
+    assert f"li2017 by torch-pruning, 50\u202f% of MACs: {failure.reason}." in removal_note(results)
     monkeypatch.undo()
     again = done(tmp_path / "study", **BOTH | {"methods": ("li2017",), "finetuning": None})
     assert again.failures == results.failures, "nothing is done twice"

@@ -49,7 +49,7 @@ def test_the_page_is_whole_and_alone(page):
 
 def test_every_network_has_a_row_with_what_it_was_judged(results, page):
     rows = method_rows(results)
-    assert [row.budget.replace("\u202f", " ") for row in rows] == ["exact", *["50 % of macs"] * 3]
+    assert [row.budget.replace("\u202f", " ") for row in rows] == ["exact", *["50 % of MACs"] * 3]
     assert [row.macs.replace("\u202f", " ") for row in rows] == ["10.0 %", *["55.0 %"] * 3]
     assert rows[1].channels == "40 of 100"
     text = Tags(page).text.replace("\u202f", " ")

@@ -33,7 +33,7 @@ def render_ladder(title: str, rungs: Sequence[Rung]) -> str:
         "ladder.html.jinja",
         title=title,
         version=installed_version("slimnet"),
-        headline=f"{len(made) - 1} networks out of one training",
+        headline=f"{len(made) - 1} network{'s' if len(made) != 2 else ''} out of one training",
         sentences=sentences(dense, smallest),
         rows=[row(rung, dense, front(made)) for rung in rungs],
         drawings=marked(drawings),

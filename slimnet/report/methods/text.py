@@ -10,6 +10,8 @@ from slimnet.report.drawing.svg import Drawing
 from slimnet.report.drawing.tradeoff import Mark, milliseconds, per_cent, tradeoff
 
 UNITS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "latency"}
+SHORT_UNITS = UNITS | {"macs": "MACs"}
+"""As they stand in tables."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ def method_rows(results: Results) -> list[MethodRow]:
     return [
         MethodRow(
             method=outcome.label,
-            budget=f"{formatting.percent(outcome.budget.left)} of {outcome.budget.unit}" if outcome.budget else "exact",
+            budget=f"{formatting.percent(outcome.budget.left)} of {SHORT_UNITS[outcome.budget.unit]}"
+            if outcome.budget
+            else "exact",
             channels=f"{before.channels - outcome.size.channels:,} of {before.channels:,}",
             macs=formatting.percent(1 - results.left(outcome), 1),
             error=error(outcome.error),
@@ -96,7 +100,7 @@ def broken(results: Results) -> list[str]:
     flaws = [(outcome.label, outcome.budget, outcome.flaw) for outcome in results.outcomes if outcome.flaw]
     failures = [(failure.label, failure.budget, failure.reason) for failure in results.failures]
     return [
-        f"{label}{f', {formatting.percent(budget.left)} of {budget.unit}' if budget else ''}: {reason}."
+        f"{label}{f', {formatting.percent(budget.left)} of {SHORT_UNITS[budget.unit]}' if budget else ''}: {reason}."
         for label, budget, reason in (*flaws, *failures)
     ]
 

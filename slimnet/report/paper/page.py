@@ -29,8 +29,8 @@ from slimnet.reproduction.trends import Verdict, verdicts
 from slimnet.version import installed_version
 
 CAPTIONS = {
-    "history": "Distribution of the layer's γ (above) and β (below) over the training: darker for more channels; "
-    "those of dead channels are orange.",
+    "history": "Distribution of the layer's γ (above) and β (below) over the training: stronger colour for more "
+    "channels; those of dead channels are orange.",
     "universality": "One row for each layer: a histogram of its features by the share of the training images that they "
     "respond to, with more than a thousandth of the feature's largest response. Orange are features that respond to "
     "nothing, in per cent.",
