@@ -2,9 +2,10 @@
 
 A published ResNet-56, of which the exact surgery removes what is dead, and of which half of the MACs is removed and the
 rest fitted on 256 training images without labels (benchmarks/resnet56_curves.py): their certificates are measured on
-all 10,000 test images of CIFAR-10. VGG-16 and ResNet-50 on 224×224 images with half of the BatchNorm channels dead, as
-benchmarks/latency.py makes them, with widths that are multiples of 16: their weights are random, so that only their
-time means anything, and they are calibrated on noise.
+all 10,000 test images of CIFAR-10, of ONNX files quantised by onnxruntime, and of OpenVINO's quantised by NNCF. VGG-16
+and ResNet-50 on 224×224 images with half of the BatchNorm channels dead, as benchmarks/latency.py makes them, with
+widths that are multiples of 16: their weights are random, so that only their time means anything, and they are
+calibrated on noise.
 
     python benchmarks/int8.py --folder DIR --checkpoint resnet56.th --data cifar10    # whatever else runs
     python benchmarks/int8.py --folder DIR --measure [--seconds 8]                     # while nothing else runs
@@ -31,6 +32,7 @@ from slimnet.benchmark import Contender, Settings, environment, macs, measure, r
 from slimnet.data import ImageData, load_data
 from slimnet.data.normalisation import normalised
 from slimnet.errors import SlimnetError
+from slimnet.export.int8 import quantise_openvino
 from slimnet.export.int8.export import drawn
 from slimnet.export.int8.quantise import quantise
 from slimnet.methods import Budget, remove_selected, score_channels, select_within_budget
@@ -38,9 +40,17 @@ from slimnet.storage.files import whole_file
 
 FOUR = ("dense", "slim", "dense int8", "slim int8")
 RUNTIMES = ("onnxruntime", "openvino")
+BY_NNCF = {"dense int8, NNCF": "dense", "slim int8, NNCF": "slim"}
+"""Further contenders under OpenVINO, and the networks that they are quantised from."""
 EXACT, HALF = "resnet56, dead channels", "resnet56, half of the MACs"
 DEAD = {"vgg16_bn, half dead": "vgg16_bn", "resnet50, half dead": "resnet50"}
 PUBLISHED = (EXACT, HALF)
+CERTIFICATES = {"certificate": ".onnx", "certificate by NNCF": ".xml"}
+"""What the results call the certificates of a published network, and the ends of the names of its files."""
+QUANTISED_BY = {
+    "certificate": "Quantised and run by onnxruntime:",
+    "certificate by NNCF": "Quantised by NNCF, run by OpenVINO, the float32 networks too:",
+}
 FITTED_ON = 256
 OUT = Path(__file__).parent / "results" / "int8.json"
 
@@ -52,12 +62,17 @@ def published(checkpoint: str, data: ImageData, folder: Path, results: dict[str,
     _, pixels = drawn(data, None, 0)
     batches = [data.normalise(some).contiguous().numpy() for some in pixels.split(32)]
     for key in PUBLISHED:
-        if key in results["cells"]:
+        row = results["cells"].get(key, {})
+        if all(name in row for name in CERTIFICATES):
             continue
         slim = slimnet.slim(dense, inputs).model if key == EXACT else halved(dense, inputs, data)
-        found = slimnet.export_int8(slim, inputs, folder / "certified.onnx", data, dense=dense)
-        row = made(key, dense, slim, inputs, batches, folder)
-        results["cells"][key] = row | {"certificate": dataclasses.asdict(found.certificate)}
+        if "macs" not in row:
+            row |= made(key, dense, slim, inputs, batches, folder)
+        for name, ending in CERTIFICATES.items():
+            if name not in row:
+                found = slimnet.export_int8(slim, inputs, folder / f"certified{ending}", data, dense=dense)
+                row[name] = dataclasses.asdict(found.certificate) | {"environment": dict(environment().rows())}
+        results["cells"][key] = row
         write(results)
 
 
@@ -85,12 +100,15 @@ def made_up(key: str, folder: Path, results: dict[str, Any]) -> None:
 def made(
     key: str, dense: nn.Module, slim: nn.Module, inputs: torch.Tensor, batches: Iterable[np.ndarray], folder: Path
 ) -> dict[str, Any]:
-    """The four files of a cell, and what is known of them before they run."""
+    """The files of a cell, and what is known of the four in ONNX before they run."""
     place, batches = folder / key, list(batches)
     place.mkdir(parents=True, exist_ok=True)
     for name, model in zip(FOUR[:2], (dense, slim), strict=True):
         slimnet.export_onnx(model, inputs, place / f"{name}.onnx")
         quantise(place / f"{name}.onnx", place / f"{name} int8.onnx", batches, {})
+        slimnet.export_openvino(model, inputs, place / f"{name}.xml")
+    for name, source in BY_NNCF.items():
+        quantise_openvino.quantise(place / f"{source}.xml", place / f"{name}.xml", batches, {})
     return {
         "macs": {name: macs(model, inputs) for name, model in zip(FOUR[:2], (dense, slim), strict=True)},
         "bytes": {name: (place / f"{name}.onnx").stat().st_size for name in FOUR},
@@ -98,12 +116,14 @@ def made(
 
 
 def timed(key: str, folder: Path, seconds: float, results: dict[str, Any]) -> None:
-    """The latency of the four in turns under each runtime, in milliseconds."""
+    """The latency of the four in turns under each runtime, in milliseconds; under OpenVINO of NNCF's files too."""
     row = results["cells"][key]
-    contenders = [Contender(name, onnx=folder / key / f"{name}.onnx") for name in FOUR]
+    four = [Contender(name, onnx=folder / key / f"{name}.onnx") for name in FOUR]
+    others = [Contender(name, openvino=folder / key / f"{name}.xml") for name in BY_NNCF]
     side = 32 if key in PUBLISHED else latency.SIDE
     for runtime in RUNTIMES:
         settings = Settings((1,), 1, seconds, runtimes=(runtime,))
+        contenders = [*four, *others] if runtime == "openvino" else four
         (found,) = measure(contenders, images("", 1, side), settings)
         samples = zip(found.names, found.samples_ms, strict=True)
         row.setdefault("samples_ms", {})[runtime] = {name: [round(each, 4) for each in row] for name, row in samples}
@@ -132,19 +152,28 @@ def faster(samples: dict[str, list[float]], name: str) -> str:
 def table(results: dict[str, Any]) -> str:
     """One table of accuracies and agreements, and one of latencies for each runtime."""
     cells = results["cells"]
-    lines = [
-        "| network | | top-1 % | top-5 % | same class as dense % | logits apart, mean | largest |",
-        "|---|---|--:|--:|--:|--:|--:|",
-        *(line for key, row in cells.items() if "certificate" in row for line in certified(key, row["certificate"])),
-        "",
-    ]
+    lines = []
+    for name, words in QUANTISED_BY.items():
+        rows = [line for key, row in cells.items() if name in row for line in certified(key, row[name])]
+        if rows:
+            lines += [
+                words,
+                "",
+                "| network | | top-1 % | top-5 % | same class as dense % | logits apart, mean | largest |",
+                "|---|---|--:|--:|--:|--:|--:|",
+                *rows,
+                "",
+            ]
     for runtime in RUNTIMES:
+        timed_here = {key: row for key, row in cells.items() if runtime in row.get("samples_ms", {})}
+        names = [name for name in BY_NNCF if any(name in row["samples_ms"][runtime] for row in timed_here.values())]
+        columns = [*FOUR[1:], *names]
         lines += [
             f"{runtime}, 1 thread, batch 1:",
             "",
-            "| network | MACs ÷ | dense ms | slim | dense int8 | slim int8 |",
-            "|---|--:|--:|--:|--:|--:|",
-            *(latencies(key, row, runtime) for key, row in cells.items() if runtime in row.get("samples_ms", {})),
+            f"| network | MACs ÷ | dense ms | {' | '.join(columns)} |",
+            f"|---{'|--:' * (2 + len(columns))}|",
+            *(latencies(key, row, runtime, columns) for key, row in timed_here.items()),
             "",
         ]
     lines += ["| network | MB dense | slim | dense int8 | slim int8 |", "|---|--:|--:|--:|--:|"]
@@ -174,11 +203,12 @@ def certified(key: str, certificate: dict[str, Any]) -> list[str]:
     return lines
 
 
-def latencies(key: str, row: dict[str, Any], runtime: str) -> str:
+def latencies(key: str, row: dict[str, Any], runtime: str, columns: Iterable[str]) -> str:
     """The line of one network under one runtime."""
     samples, work = row["samples_ms"][runtime], row["macs"]
     cells = [key, f"{work['dense'] / work['slim']:.2f}", f"{np.median(samples['dense']):.1f}"]
-    return f"| {' | '.join([*cells, *(faster(samples, name) for name in FOUR[1:])])} |"
+    cells += [faster(samples, name) if name in samples else "–" for name in columns]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:

@@ -123,13 +123,14 @@ SECTIONS = (
         "What `slimnet export --int8` writes: static, QDQ, weights in int8 of 7 bits with a scale for each output "
         "channel, activations in uint8, calibrated on 128 training images. *Dead channels* is exact slimming of a "
         "published ResNet-56, *half of the MACs* removes live channels too and fits the rest on 256 training images "
-        "without labels, with widths that are multiples of 4; accuracies are those of the files under onnxruntime on "
-        "all 10,000 test images of CIFAR-10. VGG-16 and ResNet-50 are those of the page on latency (random weights, "
-        "half of the BatchNorm channels dead, 224×224 images), with widths that are multiples of 16. Speed-ups are "
-        "over dense in float32, in brackets the 95 % interval of the ratio of medians. This processor has VNNI. The "
-        "goal was 6 times faster for both large networks, which ResNet-50 misses: of its MACs fewer go. On one with "
-        "AVX2 alone, where a product of 8-bit numbers takes more than one instruction, the same were 4.2 (VGG-16) and "
-        "3.3 times faster (onnxruntime, 2026-11-30, other programs on both cores).",
+        "without labels, with widths that are multiples of 4; accuracies are those of the files on all 10,000 test "
+        "images of CIFAR-10. NNCF's files (`-o F.xml`) have the same images, bits and ranges; their biases are "
+        "corrected, and they were not timed here. VGG-16 and ResNet-50 are those of the page on latency (random "
+        "weights, half of the BatchNorm channels dead, 224×224 images), with widths that are multiples of 16. "
+        "Speed-ups are over dense in float32, in brackets the 95 % interval of the ratio of medians. This processor "
+        "has VNNI. The goal was 6 times faster for both large networks, which ResNet-50 misses: of its MACs fewer go. "
+        "On one with AVX2 alone, where a product of 8-bit numbers takes more than one instruction, the same were 4.2 "
+        "(VGG-16) and 3.3 times faster (onnxruntime, 2026-11-30, other programs on both cores).",
         int8.table,
     ),
     (

@@ -44,11 +44,12 @@ Examples:
   slimnet export slim/ -o net.param --format ncnn
   slimnet export slim/ -o net.pte
   slimnet export slim/ -o net.int8.onnx --int8 --data cifar10 --dense resnet56.th
+  slimnet export slim/ -o net.int8.xml --int8 --data cifar10 --dense resnet56.th
   slimnet export resnet56.th --arch resnet56 -o dense.onnx --opset 18 --json
 """
 
-BESIDE = {"openvino": ".bin", "ncnn": ".bin"}
-"""The end of the name of a second file that is written with the first."""
+BESIDE = {"openvino": (".bin",), "ncnn": (".bin",)}
+"""The ends of the names of further files that are written with the first."""
 
 NEXT = {
     "onnx": "onnxruntime.InferenceSession({0!r}) runs it; docs/onnx.md says what its inputs are",
@@ -89,15 +90,16 @@ def export(
     or --normalise. --arch is only needed if the bundle does not name it, or if it is your own code
     (package.module:factory).
 
-    With --int8 the ONNX model is quantised by onnxruntime. The certificate beside it states accuracy and agreement of
-    the network in float32 and in int8 on the test images of --data, and with --dense those of the dense network too.
+    With --int8 the ONNX model is quantised by onnxruntime, and the file for OpenVINO by NNCF. The certificate beside it
+    states accuracy and agreement of the network in float32 and in int8 on the test images of --data, and with --dense
+    those of the dense network too.
     """
     kind = form.kind(out)
     form.check(out)
     quantisation.check(kind)
     refuse_missing_folder(out)
-    ending = ".json" if quantisation.int8 else BESIDE.get(kind)
-    refuse_taken_files([out, *([str(Path(out).with_suffix(ending))] if ending else [])], force=force)
+    endings = [*BESIDE.get(kind, ()), *([".json"] if quantisation.int8 else [])]
+    refuse_taken_files([out, *(str(Path(out).with_suffix(ending)) for ending in endings)], force=force)
     source = find_source(network_path, network)
     images = _images(source, data, form, quantisation)
     with progress_of("Exporting", _phases(source, quantisation, images)) as progress:

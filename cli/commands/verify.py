@@ -11,7 +11,7 @@ import click
 from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import existing, existing_bundle_or_file
+from slimnet_cli.options.paths import existing, existing_bundle_or_file, is_int8_file
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.output import int8_table, terminal
 from slimnet_cli.output.next_step import say_next, show_next
@@ -27,11 +27,19 @@ Examples:
   slimnet verify slim/ --dense net.pt --data digits
   slimnet verify slim/ --json
   slimnet verify net.int8.onnx --data cifar10
+  slimnet verify net.int8.xml --data cifar10
 """
 
 
+RUNS_IT = {
+    "onnxruntime": "onnxruntime.InferenceSession({0!r}) runs it; docs/onnx.md says what its inputs are",
+    "openvino": "openvino.Core().compile_model({0!r}) runs it; docs/onnx.md says what its inputs are",
+}
+"""What a file in int8 is run by."""
+
+
 @click.command(epilog=EXAMPLES, short_help="Check a bundle again on this machine.")
-@click.argument("bundle", metavar="BUNDLE|F.onnx", callback=existing_bundle_or_file)
+@click.argument("bundle", metavar="BUNDLE|F.onnx|F.xml", callback=existing_bundle_or_file)
 @click.option(
     "--dense",
     metavar="CKPT",
@@ -51,10 +59,10 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
     Exits with 1 if anything differs. A bundle whose network was trained after its certificate
     was measured is complete, but not certified: this is reported, and "certified" is false with --json.
 
-    F.onnx is a file of export --int8, with its certificate beside it: its hash is checked, and its accuracy measured
-    again on the test images of --data.
+    F.onnx or F.xml is a file of export --int8, with its certificate beside it: its hash is checked, and its accuracy
+    measured again on the test images of --data, under onnxruntime or OpenVINO.
     """
-    if bundle.endswith(".onnx") and Path(bundle).is_file():
+    if is_int8_file(bundle):
         _verify_file(bundle, dense, data, as_json)
         return
     from slimnet.bundle.bundle import COMPARING, MEASURING, READING, read_blueprint, verify_bundle
@@ -100,7 +108,7 @@ def _verify_file(file: str, dense: str | None, data: Labelled, as_json: bool) ->
         return
     terminal.result().print(int8_table.table(result.certificate))
     terminal.result().print("\n" + "\n".join([*int8_table.lines(result.certificate), str(result)]), soft_wrap=True)
-    say_next(f"onnxruntime.InferenceSession({file!r}) runs it; docs/onnx.md says what its inputs are")
+    say_next(RUNS_IT[result.certificate.runtime].format(file))
 
 
 def document(result: Verification) -> dict[str, Any]:

@@ -22,18 +22,19 @@ if TYPE_CHECKING:
 
 
 def contender(name: str, source: str, network: Network) -> Contender:
-    """A network by its path: the folder of a bundle or a run, an .onnx file, or a checkpoint of the given network.
+    """A network by its path: the folder of a bundle or a run, an .onnx or .xml file, or a checkpoint of the network.
 
     A bundle without a known architecture is represented by its ONNX model only.
     """
     from slimnet.benchmark import Contender
+    from slimnet.benchmark.contender import contender_of_file
 
     path = Path(source)
-    if path.suffix == ".onnx":
-        return Contender(name, None, path, {"onnx": path})
+    if path.suffix in (".onnx", ".xml"):
+        return contender_of_file(name, path)
     found = find_source(source, network)
     if found.blueprint is None:
-        return Contender(name, found.load(), None, {"weights": found.weights})
+        return Contender(name, found.load(), files={"weights": found.weights})
     files = {"weights": found.weights, "onnx": path / "model.onnx"}
     can_be_built = network.or_else(found.blueprint.architecture).arch is not None
     return Contender(name, found.load() if can_be_built else None, files["onnx"], files)
@@ -102,14 +103,15 @@ def _numbered(name: str, taken: Sequence[str]) -> str:
 
 def example_for(contenders: Sequence[Contender], network: Network, images: ImageData | None = None) -> torch.Tensor:
     """A few inputs: images if available, otherwise noise of the requested shape, of an ONNX file's, or of the usual."""
-    from slimnet.benchmark import onnx_input_shape
+    from slimnet.benchmark.byte_inputs import example_shape
+    from slimnet.benchmark.runtimes.runtime import file_of
 
     if images is not None:
         return next(images.batches("test", EXAMPLES))[0]
     shape = network.input_shape
-    for each in contenders:
-        if shape is None and each.onnx is not None:
-            shape = onnx_input_shape(each.onnx)
+    files = [path for each in contenders if (path := file_of(each)) is not None]
+    for path in files:
+        shape = shape or example_shape(path)
     if shape is None and network.arch is not None:
         shape = assumed_shape(network.arch, network.arch_args)
     if shape is None:

@@ -95,12 +95,17 @@ def existing_bundle(_: click.Context, __: click.Parameter, path: str) -> str:
 
 
 def existing_bundle_or_file(context: click.Context, parameter: click.Parameter, path: str) -> str:
-    """Refuse what is neither a bundle by the look of it nor the path of an ONNX file.
+    """Refuse what is neither a bundle by the look of it nor the path of a file in int8.
 
     Raises:
         BundleError: naming it.
     """
-    return path if path.endswith(".onnx") and os.path.isfile(path) else existing_bundle(context, parameter, path)
+    return path if is_int8_file(path) else existing_bundle(context, parameter, path)
+
+
+def is_int8_file(path: str) -> bool:
+    """Whether a path is by its ending that of a file as `export --int8` writes them."""
+    return path.endswith((".onnx", ".xml")) and os.path.isfile(path)
 
 
 def existing_images(_: click.Context, __: click.Parameter, source: str | None) -> str | None:

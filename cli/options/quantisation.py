@@ -11,6 +11,9 @@ from slimnet_cli.options.shared import as_one
 
 quantisation = in_group("Int8")
 
+KINDS = ("onnx", "openvino")
+"""The kinds of files that are written in int8."""
+
 
 @dataclass(frozen=True)
 class Quantisation:
@@ -27,9 +30,16 @@ class Quantisation:
 
         Raises:
             click.UsageError: naming them.
+            UsageError: what quantises for this kind is not installed.
         """
-        if self.int8 and kind != "onnx":
-            raise click.UsageError("--int8 is for ONNX files; leave it out, or name a file that ends in .onnx")
+        if self.int8 and kind not in KINDS:
+            raise click.UsageError(
+                "--int8 is for ONNX files and for OpenVINO; leave it out, or name a file that ends in .onnx or .xml"
+            )
+        if self.int8 and kind == "openvino":
+            from slimnet.export.int8.nncf_package import require_nncf
+
+            require_nncf()
         given = {
             "--dense": self.dense,
             "--calibration-images": self.calibration_images,
@@ -45,8 +55,9 @@ OPTIONS = (
     quantisation(
         "--int8",
         is_flag=True,
-        help="Write an ONNX file in int8, calibrated on training images of --data, and its certificate beside it "
-        "(.json): accuracy and agreement on the test images.",
+        help="Write the file in int8, calibrated on training images of --data, and its certificate beside it (.json): "
+        "accuracy and agreement on the test images. An ONNX file is quantised by onnxruntime, one for OpenVINO by NNCF "
+        "(an extra).",
     ),
     quantisation(
         "--dense",

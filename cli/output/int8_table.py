@@ -42,9 +42,9 @@ def lines(certificate: Int8Certificate) -> list[str]:
     """The agreements that the table does not hold, what was measured, and how it was calibrated."""
     reference = certificate.networks[0].name
     others = [str(each) for each in certificate.agreements if each.other != reference]
-    runtime = certificate.versions.get("onnxruntime", "")
+    runtime = f"{certificate.runtime} {certificate.versions.get(certificate.runtime, '')}"
     return [
         *others,
-        f"measured on {certificate.n:,} test images of {certificate.data}, under onnxruntime {runtime}",
+        f"measured on {certificate.n:,} test images of {certificate.data}, under {runtime}",
         f"quantised {certificate.scheme}; {certificate.calibration}",
     ]

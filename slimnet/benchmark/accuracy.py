@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
+from torch import nn
+
+from slimnet.benchmark.byte_inputs import FromNormalised, byte_layout
 from slimnet.benchmark.contender import Contender
 from slimnet.benchmark.parts import WatchPart, begun, counting
 from slimnet.benchmark.results import Accuracies
+from slimnet.benchmark.runtimes.runtime import Runtime, file_of
 from slimnet.benchmark.runtimes.table import find_runtime
 from slimnet.benchmark.settings import shared_runtimes
 from slimnet.data import ImageData
@@ -35,9 +39,17 @@ def accuracies(
         values = []
         for contender in contenders:
             part = begun(watch, number)
-            network = find_runtime(runtime).classifier(contender, threads, device)
+            network = classifier(find_runtime(runtime), contender, data, threads, device)
             check_fits(network, data, contender.name, trained=True)
             with torch_threads(threads):
                 values.append(evaluate(network, data, batch_size=BATCH, progress=counting(part)))
             number += 1
         yield Accuracies(runtime, data.name, names, tuple(values))
+
+
+def classifier(runtime: Runtime, contender: Contender, data: ImageData, threads: int, device: str) -> nn.Module:
+    """A module that computes logits of the images of some data, normalised as these are, through a runtime."""
+    network = runtime.classifier(contender, threads, device)
+    path = file_of(contender) if runtime.needs != "module" else None
+    layout = None if path is None else byte_layout(path)
+    return network if layout is None else FromNormalised(network, data.spec, layout)

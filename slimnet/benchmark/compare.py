@@ -117,7 +117,7 @@ def measure_cell(
     """The latency of every contender in one setting, interleaved."""
     runtime, alone = find_runtime(cell.runtime), cell.device == "cpu" and cell.threads == 1
     with measurement_environment(cell) as stopwatch:
-        runs = [runtime.prepare(contender, cell, inputs) for contender in contenders]
+        runs = [runtime.prepare(each, cell, runtime.inputs_of(each, inputs)) for each in contenders]
         check_alike(contenders, runs, inputs, runtime)
         others = load_meter()
         turns = take_sittings(runs, seconds, stopwatch=stopwatch, cpu=cpu_clock() if alone else None, watch=watch)

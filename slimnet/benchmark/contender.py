@@ -10,17 +10,19 @@ from typing import Literal
 from torch import nn
 
 from slimnet.benchmark.counts import Counts, count_module, count_onnx
+from slimnet.benchmark.openvino_counts import count_openvino
 from slimnet.errors import UsageError
 from slimnet.export.onnx import export_onnx
+from slimnet.export.openvino_model import GRAPH, WEIGHTS
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 
-Form = Literal["module", "onnx"]
-"""The form of a network that a runtime takes: a module, or an ONNX file."""
+Form = Literal["module", "onnx", "openvino"]
+"""The form of a network that a runtime takes: a module, an ONNX file, or the graph of OpenVINO's own format."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A network to be measured: as a module, as an ONNX file, or both.
+    """A network to be measured: as a module, as an ONNX file, or both; or in OpenVINO's own format.
 
     `files` are files on disk whose sizes are compared, by kind ("safetensors", "onnx", ...).
     """
@@ -29,10 +31,11 @@ class Contender:
     model: nn.Module | None = None
     onnx: Path | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
+    openvino: Path | None = None
 
     def has(self, form: Form) -> bool:
         """Whether the network is available in a form."""
-        return (self.model if form == "module" else self.onnx) is not None
+        return {"module": self.model, "onnx": self.onnx, "openvino": self.openvino}[form] is not None
 
 
 Models = Sequence[Contender] | Mapping[str, nn.Module | Path | str]
@@ -68,8 +71,15 @@ def _contender(name: str, source: nn.Module | Path | str) -> Contender:
     if isinstance(source, nn.Module):
         return Contender(name, source)
     if isinstance(source, str | Path):
-        return Contender(name, None, Path(source), {"onnx": Path(source)})
+        return contender_of_file(name, Path(source))
     raise UsageError(f"{name} is a {type(source).__name__}; pass a module or the path of an ONNX file")
+
+
+def contender_of_file(name: str, path: Path) -> Contender:
+    """The contender of a file: an ONNX file, or, if it ends in .xml, the graph of OpenVINO's own format."""
+    if path.suffix != GRAPH:
+        return Contender(name, onnx=path, files={"onnx": path})
+    return Contender(name, openvino=path, files={"openvino graph": path, "openvino weights": path.with_suffix(WEIGHTS)})
 
 
 def count(contenders: Sequence[Contender], example: ExampleInputs | Inputs) -> tuple[Counts, ...]:
@@ -81,11 +91,15 @@ def count(contenders: Sequence[Contender], example: ExampleInputs | Inputs) -> t
             for contender in contenders
             if contender.model is not None
         )
-    return tuple(
-        count_onnx(contender.name, contender.onnx, contender.files)
-        for contender in contenders
-        if contender.onnx is not None
-    )
+    return tuple(count_file(contender) for contender in contenders)
+
+
+def count_file(contender: Contender) -> Counts:
+    """Parameters, MACs and file sizes of a contender by its ONNX file, or by OpenVINO's."""
+    if contender.onnx is not None:
+        return count_onnx(contender.name, contender.onnx, contender.files)
+    assert contender.openvino is not None, "a contender that is compared with files is one"
+    return count_openvino(contender.name, contender.openvino, contender.files)
 
 
 def with_onnx(contender: Contender, example: ExampleInputs | Inputs, folder: Path) -> Contender:

@@ -50,7 +50,10 @@ def profile(
     if make is None:
         raise UsageError(f"{cell.runtime} does not tell layers apart on {cell.device}; leave the layers out")
     with measurement_environment(cell), tempfile.TemporaryDirectory() as folder:
-        timers = [make(contender, cell, inputs, Path(folder) / str(i)) for i, contender in enumerate(contenders)]
+        timers = [
+            make(contender, cell, runtime.inputs_of(contender, inputs), Path(folder) / str(number))
+            for number, contender in enumerate(contenders)
+        ]
         check_alike(contenders, [timer.run for timer in timers], inputs, runtime)
         warm = 1 + _take_turns(timers, seconds, looks(time.perf_counter, seconds, watch))
         noted = [_averaged(timer.forwards()[warm:]) for timer in timers]

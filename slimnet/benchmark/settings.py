@@ -124,7 +124,7 @@ def _able(contenders: Sequence[Contender]) -> list[Runtime]:
 
 
 def _has_forms(runtime: Runtime, contenders: Sequence[Contender]) -> bool:
-    return all(contender.has(runtime.needs) for contender in contenders)
+    return all(map(runtime.takes, contenders))
 
 
 def _runs_all(runtime: Runtime, contenders: Sequence[Contender], device: str) -> bool:
@@ -158,12 +158,14 @@ def _check_device(name: str) -> None:
 
 def _why_not(runtime: Runtime, device: str, contenders: Sequence[Contender]) -> str:
     """Why a requested runtime cannot run, and the remedy."""
-    lacking = next((each.name for each in contenders if not each.has(runtime.needs)), None)
+    lacking = next((each for each in contenders if not runtime.takes(each)), None)
     if lacking is None:
         obstacle = runtime.obstacle(device)
         why = _objection(runtime, contenders) if obstacle is None else None
         return obstacle or f"{why or f'{runtime.name} does not run on {device}'}; leave {runtime.name} out"
     if runtime.needs == "onnx":
-        return f"{lacking} has no ONNX file, which {runtime.name} needs; export it, or leave {runtime.name} out"
-    able = " or ".join(each.name for each in table.RUNTIMES if each.needs == "onnx" and not each.obstacle(device))
-    return f"{lacking} is an ONNX file alone, which {runtime.name} does not run; ask for {able or 'another'}"
+        return f"{lacking.name} has no ONNX file, which {runtime.name} needs; export it, or leave {runtime.name} out"
+    able = [each.name for each in table.RUNTIMES if each.takes(lacking) and not each.obstacle(device)]
+    kind = "an ONNX file alone" if lacking.onnx else "a file for OpenVINO alone"
+    others = " or ".join(able) or "another"
+    return f"{lacking.name} is {kind}, which {runtime.name} does not run; ask for {others}"

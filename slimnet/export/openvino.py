@@ -13,18 +13,13 @@ from slimnet.errors import ExportError, UsageError
 from slimnet.export.agreement import check_agreement
 from slimnet.export.form import CAPTURING, CHECKING, EXPORT, Form, capture_form, checked_sizes, conditions, metadata_of
 from slimnet.export.onnx import check_request, check_size, described, write_onnx
-from slimnet.export.openvino_model import OpenVinoRunner, core, load_openvino, said
+from slimnet.export.openvino_graph import add_entries
+from slimnet.export.openvino_model import GRAPH, WEIGHTS, OpenVinoRunner, core, load_openvino, said
 from slimnet.export.preprocessing import Layout
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.steps import StepCallback, Steps
 from slimnet.storage.files import whole_file
 from slimnet.surgery.equivalence import BATCHES
-
-GRAPH, WEIGHTS = ".xml", ".bin"
-"""The ends of the names of the two files."""
-
-ENTRIES = "slimnet"
-"""The section of the graph's `rt_info` that holds the metadata."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +106,5 @@ def convert(source: Path, target: Path, entries: Mapping[str, str]) -> None:
         network = core().read_model(str(source))
     except RuntimeError as error:
         raise ExportError(f"OpenVINO does not read the network: {said(error)}") from error
-    for key, value in entries.items():
-        network.set_rt_info(value, [ENTRIES, key])
+    add_entries(network, entries)
     load_openvino().save_model(network, str(target), compress_to_fp16=False)

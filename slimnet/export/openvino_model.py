@@ -11,8 +11,13 @@ import numpy as np
 import torch
 
 from slimnet.errors import ExportError, UsageError, whole_reason
+from slimnet.export.openvino_graph import entries_of
 from slimnet.modules.example_inputs import Inputs
+from slimnet.storage.files import open_file
 from slimnet.torch_state.process import denormals_kept
+
+GRAPH, WEIGHTS = ".xml", ".bin"
+"""The ends of the names of the two files of a network in OpenVINO's own format."""
 
 TELEMETRY = "openvino_telemetry"
 """The package by which OpenVINO reports each import to its makers; it works without."""
@@ -64,6 +69,25 @@ def core() -> Any:
     return load_openvino().Core()
 
 
+def read_graph(path: Path) -> Any:
+    """A network in OpenVINO's own format.
+
+    Raises:
+        UsageError: it cannot be read, or OpenVINO does not read it, or is not installed.
+    """
+    for part in (path, path.with_suffix(WEIGHTS)):
+        try:
+            # OpenVINO itself would wait for a pipe.
+            with open_file(part):
+                pass
+        except OSError as error:
+            raise UsageError(f"{part} cannot be read: {error.strerror or error}; check the path") from error
+    try:
+        return core().read_model(str(path))
+    except RuntimeError as error:
+        raise UsageError(f"OpenVINO does not read {path}: {said(error)}") from error
+
+
 def compiled(model: Any, threads: int = 0, *, layer_times: bool = False) -> Any:
     """A network compiled for the CPU, for a number of threads; 0: as many as OpenVINO chooses."""
     settings = SETTINGS | {"INFERENCE_NUM_THREADS": threads, "PERF_COUNT": layer_times}
@@ -112,6 +136,8 @@ def infer(network: Any, inputs: Inputs) -> list[torch.Tensor]:
 class OpenVinoRunner:
     """Runs a network in OpenVINO's own format: maps `Inputs` to the list of output tensors.
 
+    `metadata` is what the file states about itself.
+
     Raises:
         ExportError: OpenVINO rejects it.
         UsageError: as `load_openvino`.
@@ -120,7 +146,9 @@ class OpenVinoRunner:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.network = compiled(core().read_model(str(path)))
+            network = core().read_model(str(path))
+            self.metadata = entries_of(network)
+            self.network = compiled(network)
         except RuntimeError as error:
             raise ExportError(f"{path.name} is not a network that OpenVINO runs: {said(error)}") from error
 

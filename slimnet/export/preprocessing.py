@@ -21,6 +21,10 @@ IMAGE_AXES = 4
 """The axes of a batch of images `(N, C, H, W)`."""
 
 
+INNER = "network."
+"""The beginning of the paths of a network's modules in a file with preprocessing, see `WithPreprocessing`."""
+
+
 class WithPreprocessing(nn.Module):
     """A network that takes uint8 images `(N, H, W, C)` or `(N, C, H, W)` and normalises them itself.
 

@@ -13,6 +13,7 @@ from bundles import SHAPE, basic_net
 
 from slimnet.bundle.bundle import save
 from slimnet.data.image_spec import ImageSpec
+from slimnet.export.int8 import nncf_package
 from slimnet.models import build
 from slimnet.pipeline import slim
 
@@ -115,11 +116,42 @@ def test_what_does_not_go_together_is_one_line(options, message, place, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["net.pt2", "net.xml"])
-def test_int8_is_for_onnx_files(name, place, tmp_path, capsys):
-    given = (place / "slim", "-o", tmp_path / name, "--int8", "--data", place / "data.npz")
-    assert "--int8 is for ONNX files" in refused(capsys, *given)
+def test_int8_is_for_onnx_files_and_for_openvino(place, tmp_path, capsys):
+    given = (place / "slim", "--int8", "--data", place / "data.npz", "-o")
+    assert "--int8 is for ONNX files and for OpenVINO" in refused(capsys, *given, tmp_path / "net.pt2")
+    assert "net does not end in .xml" in refused(capsys, *given, tmp_path / "net", "--format", "openvino")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_in_int8_for_openvino(place, tmp_path, capsys):
+    """Quantised by NNCF, verified, and measured beside an ONNX file."""
+    pytest.importorskip("nncf")
+    out = tmp_path / "net.xml"
+    given = (place / "slim", "-o", out, "--int8", "--data", place / "data.npz")
+    assert run(*given, "--dense", place / "net.pt") == 0
+    said = capsys.readouterr().out
+    for words in ("dense int8", "slim int8", "by NNCF", "under openvino", "next: openvino.Core().compile_model("):
+        assert words in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.bin", "net.json", "net.xml"]
+    assert "net.xml exists" in refused(capsys, *given)
+    assert slimnet_cli.run(["verify", str(out), "--data", str(place / "data.npz")]) == 0
+    assert "is the file of its certificate; its accuracy on 20 test images" in capsys.readouterr().out
+    both = ["benchmark", str(place / "slim" / "model.onnx"), f"int8={out}", "--data", str(place / "data.npz")]
+    assert slimnet_cli.run([*both, "--seconds", "0.02", "--batch", "1", "--threads", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {each["runtime"] for each in found["latencies"]} == {"openvino"}
+    assert found["counts"][0]["macs"] == found["counts"][1]["macs"]
+    assert [each["runtime"] for each in found["accuracies"]] == ["openvino"]
+    assert slimnet_cli.run([*both, "--runtime", "onnxruntime"]) == 2
+    assert "int8 has no ONNX file, which onnxruntime needs" in capsys.readouterr().err
+
+
+def test_without_nncf_nothing_is_read(tmp_path, capsys, monkeypatch):
+    """The refusal comes before the data, which does not exist, is looked at."""
+    monkeypatch.setattr(nncf_package, "installed_version", lambda _: nncf_package.NOT_INSTALLED)
+    (tmp_path / "net.pt").write_text("no checkpoint")
+    line = refused(capsys, tmp_path / "net.pt", "-o", tmp_path / "net.xml", "--int8", "--data", "digits")
+    assert "nncf is not installed, which quantises for OpenVINO; pip install 'slimnet[openvino-int8]'" in line
 
 
 @pytest.mark.parametrize(("out", "taken"), [("net.xml", "net.bin"), ("net.pt2", "net.pt2")])

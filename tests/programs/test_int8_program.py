@@ -37,6 +37,19 @@ def test_the_tables_hold_what_was_measured():
     assert not any("vgg16_bn, half dead | dense |" in line for line in lines)
 
 
+def test_what_nncf_quantised_has_a_table_and_columns_of_its_own():
+    """Oracle: by hand; where it was not timed there is a dash."""
+    nncf = cell(certified=True)
+    timed = {"onnxruntime": SAMPLES, "openvino": SAMPLES | {"slim int8, NNCF": [2.0] * 5}}
+    row = nncf | {"certificate by NNCF": nncf["certificate"], "samples_ms": timed}
+    results = RESULTS | {"cells": RESULTS["cells"] | {int8.EXACT: row}}
+    text = int8.table(results)
+    assert "run by OpenVINO" not in int8.table(RESULTS)
+    assert text.count("| resnet56, dead channels | slim int8 | 88.00 |") == 2
+    assert "| slim | dense int8 | slim int8 | slim int8, NNCF |" in text
+    assert "| 4.00 (4.00 to 4.00) | 6.00 (6.00 to 6.00) |" in text
+
+
 def test_the_claim_is_of_the_slim_networks_in_int8():
     claim = claims.slim_and_int8(RESULTS)
     assert "4.00 times faster (vgg16_bn, half dead) and 4.00 times faster (resnet50, half dead)" in claim.ours

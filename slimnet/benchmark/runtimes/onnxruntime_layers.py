@@ -14,11 +14,13 @@ from typing import Any
 
 import onnx
 
+from slimnet.benchmark.byte_inputs import byte_layout
 from slimnet.benchmark.counts import LAYER_OPERATORS, QDQ, onnx_node_macs
 from slimnet.benchmark.profile import OTHER
 from slimnet.benchmark.runtimes.layer_timer import Forward, Key, LayerTimer
 from slimnet.benchmark.runtimes.onnxruntime_session import feeds_of, onnx_session
 from slimnet.export.onnx_file import read_onnx
+from slimnet.export.preprocessing import INNER
 from slimnet.modules.example_inputs import Inputs
 
 NODE_EVENT, RUN_EVENT = "_kernel_time", "model_run"
@@ -70,12 +72,19 @@ class LayerNames:
         self.makers = {value: node for node, _ in counted for value in node.output}
         self.reads = Counter(value for node, _ in counted for value in node.input)
         self.keys = {node.output[0]: layer_key(node, self.makers) for node, macs in counted if macs != 0}
+        if byte_layout(path) is not None:
+            # The network is then part of a module that normalises images.
+            self.keys = {value: (name.removeprefix(INNER), kind) for value, (name, kind) in self.keys.items()}
         self.macs: Mapping[Key, int | None] = {
             self.keys[node.output[0]]: macs for node, macs in counted if node.output[0] in self.keys
         }
         self.values = {node.name: node.output[0] for node, _ in counted if node.name} | {
             value: value for value in self.makers
         }
+
+    def of_operator(self, name: str) -> Key | None:
+        """The row of an operator of the file by its name or output, None if it is no layer."""
+        return self.keys.get(self.values.get(name, ""))
 
     def key(self, node: str, operator: str) -> Key:
         """The row for a node of onnxruntime's graph."""

@@ -1,4 +1,4 @@
-"""The time of every layer of an ONNX file, from OpenVINO's profile of the compiled network.
+"""The time of every layer of a file, from OpenVINO's profile of the compiled network.
 
 OpenVINO fuses operators: a node of the compiled network states the operators of the file that became part of it. The
 first of them that is a convolution or a linear layer gives the row; another layer in the same node has no time.
@@ -10,24 +10,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from slimnet.benchmark.openvino_counts import GraphLayers
 from slimnet.benchmark.profile import OTHER
 from slimnet.benchmark.runtimes.layer_timer import Forward, Key, LayerTimer
 from slimnet.benchmark.runtimes.onnxruntime_layers import BETWEEN, LayerNames
 from slimnet.benchmark.runtimes.openvino_session import request_for
+from slimnet.export.openvino_graph import SCALING, WITHOUT_BIAS
+from slimnet.export.openvino_model import GRAPH
 from slimnet.modules.example_inputs import Inputs
 
 PARTS = "originalLayersNames"
 """The attribute of a compiled node that lists the operators in it, separated by commas."""
-
-WITHOUT_BIAS = "/WithoutBiases"
-"""What OpenVINO appends to the name of an operator from which it separates the bias."""
 
 
 class OpenVinoLayers(LayerTimer):
     """A compiled network that records the time of its nodes."""
 
     def __init__(self, path: Path, inputs: Inputs, threads: int):
-        names = LayerNames(path)
+        names = GraphLayers(path) if path.suffix == GRAPH else LayerNames(path)
         self.macs = names.macs
         self.request = request_for(path, inputs, threads, layer_times=True)
         compiled = self.request.get_compiled_model().get_runtime_model()
@@ -63,10 +63,8 @@ def parts_of(node: Any) -> list[str]:
     return about[PARTS].astype(str).split(",") if PARTS in about else []
 
 
-def layer_in(parts: Iterable[str], names: LayerNames) -> Key | None:
+def layer_in(parts: Iterable[str], names: LayerNames | GraphLayers) -> Key | None:
     """The row of the first convolution or linear layer among operators or their outputs; None without one."""
-    for part in parts:
-        value = names.values.get(part.removesuffix(WITHOUT_BIAS))
-        if value in names.keys:
-            return names.keys[value]
-    return None
+    plain = [part.removesuffix(SCALING) for part in parts]
+    found = (names.of_operator(part) or names.of_operator(part.removesuffix(WITHOUT_BIAS)) for part in plain)
+    return next(filter(None, found), None)

@@ -6,16 +6,27 @@ from typing import Any
 
 from slimnet.errors import UsageError
 from slimnet.export.onnx_file import read_onnx
-from slimnet.export.openvino_model import arrays_of, check_shapes, compiled, core, load_openvino, said
+from slimnet.export.openvino_model import (
+    GRAPH,
+    arrays_of,
+    check_shapes,
+    compiled,
+    core,
+    load_openvino,
+    read_graph,
+    said,
+)
 from slimnet.modules.example_inputs import Inputs
 
 
 def read_network(path: Path) -> Any:
-    """An ONNX file as a network of OpenVINO.
+    """An ONNX file, or one in OpenVINO's own format, as a network of OpenVINO.
 
     Raises:
-        UsageError: it is no ONNX file, or OpenVINO does not read it.
+        UsageError: it is neither, or OpenVINO does not read it.
     """
+    if path.suffix == GRAPH:
+        return read_graph(path)
     read_onnx(path)
     try:
         return core().read_model(str(path))
@@ -27,7 +38,7 @@ def refusal_of(path: Path) -> str | None:
     """Why OpenVINO does not read an ONNX file; None if it does. A file is read once while it stays as it is.
 
     Raises:
-        UsageError: it is no ONNX file.
+        UsageError: it is no ONNX file, or one in OpenVINO's own format that it does not read.
     """
     status = path.stat() if path.is_file() else None
     return _refusal_of(path, status and (status.st_ino, status.st_mtime_ns, status.st_size))
@@ -35,6 +46,9 @@ def refusal_of(path: Path) -> str | None:
 
 @functools.lru_cache(maxsize=64)
 def _refusal_of(path: Path, _version: tuple[int, int, int] | None) -> str | None:
+    if path.suffix == GRAPH:
+        read_graph(path)
+        return None
     read_onnx(path)
     try:
         core().read_model(str(path))

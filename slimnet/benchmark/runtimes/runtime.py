@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
+from slimnet.benchmark.byte_inputs import inputs_for
 from slimnet.benchmark.contender import Cell, Contender, Form
 from slimnet.benchmark.runtimes.layer_timer import LayerTimer
 from slimnet.benchmark.turns import Run, Stopwatch, wall_clock
@@ -35,18 +36,25 @@ def shapes_of(inputs: Inputs) -> str:
     return ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
 
 
+def file_of(contender: Contender) -> Path | None:
+    """The file of a contender: in OpenVINO's own format if it has one, otherwise in ONNX; None if it has neither."""
+    return contender.openvino or contender.onnx
+
+
 class Runtime(ABC):
     """A runtime of networks.
 
     Attributes:
         name: its name in options and results.
-        needs: the form of a network that it runs.
+        needs: the form of a network that it runs, and that is made for it.
+        takes_also: further forms that it runs if a network has them.
         is_variant: whether it runs the kernels of another runtime in another way, and thus has the same accuracy.
         on_request: whether it is measured only on request, since the preparation of a network takes long.
     """
 
     name: ClassVar[str]
     needs: ClassVar[Form]
+    takes_also: ClassVar[tuple[Form, ...]] = ()
     is_variant: ClassVar[bool] = False
     on_request: ClassVar[bool] = False
 
@@ -57,6 +65,19 @@ class Runtime(ABC):
     @abstractmethod
     def obstacle(self, device: str) -> str | None:
         """Why it does not run on a device here, and the remedy, in one line; None if it runs."""
+
+    def takes(self, contender: Contender) -> bool:
+        """Whether a contender has a form that it runs."""
+        return any(contender.has(form) for form in (self.needs, *self.takes_also))
+
+    def inputs_of(self, contender: Contender, inputs: Inputs) -> Inputs:
+        """The inputs as a contender takes them here: a file may take images as bytes.
+
+        Raises:
+            UsageError: its file cannot be read.
+        """
+        path = file_of(contender) if self.needs != "module" else None
+        return inputs if path is None else inputs_for(path, inputs)
 
     def objection(self, contender: Contender) -> str | None:
         """Why it does not run a contender that has the form it needs, in one line; None if that is not known before.

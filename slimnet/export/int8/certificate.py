@@ -12,10 +12,9 @@ from slimnet.accuracy import Accuracy, Hits
 from slimnet.data import ImageData
 from slimnet.errors import DataError, ExportError
 from slimnet.export.form import Form
-from slimnet.export.onnx_runner import OnnxRunner
+from slimnet.export.int8.file import RuntimeName, digest_of, runner_of, size_of
 from slimnet.modules.example_inputs import Inputs
 from slimnet.storage.field_types import Amount, Share, Size
-from slimnet.storage.files import sha256_of
 from slimnet.storage.records import read_record
 
 INT8 = " int8"
@@ -42,10 +41,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class MeasuredFile:
-    """A network as an ONNX file under onnxruntime.
+    """A network as a file under its runtime.
 
-    `weights` is the digest of the network it was made from, `sha256` that of the file, `layers` the number of its
-    layers in int8.
+    `weights` is the digest of the network it was made from, `sha256` that of the file (for OpenVINO of the graph, with
+    the weights behind it), `size_bytes` that of both, `layers` the number of its layers in int8.
     """
 
     name: str
@@ -78,7 +77,7 @@ class LogitAgreement:
 
 @dataclass(frozen=True)
 class Int8Certificate:
-    """What an int8 file computes, measured on `n` test images of `data` under onnxruntime on the CPU.
+    """What an int8 file computes, measured on `n` test images of `data` under `runtime` on the CPU.
 
     `networks` are dense, slim, dense int8 and slim int8, or, without the dense network, the two that there are.
     """
@@ -90,6 +89,7 @@ class Int8Certificate:
     calibration: Calibration
     scheme: str
     versions: Mapping[str, str]
+    runtime: RuntimeName = "onnxruntime"
 
     @property
     def file(self) -> MeasuredFile:
@@ -115,7 +115,7 @@ class Int8Certificate:
 
 @dataclass(frozen=True)
 class Int8File:
-    """An ONNX file to be measured, the digest of its network's weights, and the number of its layers in int8."""
+    """A file to be measured, the digest of its network's weights, and the number of its layers in int8."""
 
     name: str
     path: Path
@@ -163,7 +163,7 @@ class Measurement:
             DataError: they do not give one finite logit for each class.
             ExportError: they do not take the images.
         """
-        runners = {file.name: OnnxRunner(file.path) for file in self.files}
+        runners = {file.name: runner_of(file.path) for file in self.files}
         self.hits = {name: Hits() for name in runners}
         self.apart = {pair: RunningAgreement() for pair in self.pairs}
         done = 0
@@ -183,8 +183,8 @@ class Measurement:
         for file in self.files:
             accuracy = self.hits[file.name].accuracy
             assert accuracy is not None, "data holds at least one test image"
-            size = file.path.stat().st_size
-            found.append(MeasuredFile(file.name, accuracy, file.weights, sha256_of(file.path), size, file.layers))
+            digest, size = digest_of(file.path), size_of(file.path)
+            found.append(MeasuredFile(file.name, accuracy, file.weights, digest, size, file.layers))
         return tuple(found)
 
     def agreements(self) -> tuple[LogitAgreement, ...]:

@@ -1,8 +1,9 @@
-"""export_int8: a network as an int8 ONNX file with its certificate, both written only when both are complete."""
+"""export_int8: a network as an int8 file with its certificate, all written only when all is complete."""
 
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,9 @@ from slimnet.export.int8.certificate import (
     Measurement,
     pairs_of,
 )
-from slimnet.export.int8.quantise import SCHEME, quantise
-from slimnet.export.onnx import check_request, check_size, write_onnx
-from slimnet.export.onnx_runner import OnnxRunner
+from slimnet.export.int8.file import parts_of, runner_of, runtime_of, size_of
+from slimnet.export.int8.quantisers import Quantiser, quantiser_for
+from slimnet.export.onnx import check_request, check_size
 from slimnet.export.preprocessing import Layout, check_images, check_one_image
 from slimnet.modules.digest import weights_digest
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
@@ -41,8 +42,8 @@ only the largest difference falls."""
 
 CALIBRATION_BATCH = 32
 
-PACKAGES = ("onnxruntime", "onnx", "torch", "numpy")
-"""The packages whose versions a certificate states."""
+FORMATS = {"onnxruntime": "ONNX", "openvino": "OpenVINO"}
+"""The formats of the files, by the runtimes that they are for."""
 
 DENSE = "dense"
 """What a certificate calls the network that another one was made from."""
@@ -50,7 +51,10 @@ DENSE = "dense"
 
 @dataclass(frozen=True)
 class Int8Export:
-    """An int8 ONNX file that was written (`path`), and its certificate as JSON beside it (`certificate_path`)."""
+    """An int8 file that was written (`path`), and its certificate as JSON beside it (`certificate_path`).
+
+    For OpenVINO `path` is the graph, with the weights in a .bin file beside it; `size_bytes` is that of both.
+    """
 
     path: Path
     certificate_path: Path
@@ -59,8 +63,9 @@ class Int8Export:
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: ONNX in int8, {self.size_bytes:,} bytes, {self.certificate.file.layers} layers in int8; its "
-            f"certificate is {self.certificate_path}"
+            f"{' and '.join(map(str, parts_of(self.path)))}: {FORMATS[self.certificate.runtime]} in int8, "
+            f"{self.size_bytes:,} bytes, {self.certificate.file.layers} layers in int8; its certificate is "
+            f"{self.certificate_path}"
         )
 
 
@@ -81,22 +86,25 @@ def export_int8(
     metadata: Mapping[str, str] | None = None,
     progress: StepCallback | None = None,
 ) -> Int8Export:
-    """Write a network as an int8 ONNX file, and its certificate as JSON beside it; earlier files are replaced.
+    """Write a network as an int8 file, and its certificate as JSON beside it; earlier files are replaced.
 
-    onnxruntime quantises the float32 file that `export_onnx` would write: static, one scale for each output channel,
-    with the ranges of activations from `calibration_images` (default: 128, or all if there are fewer) of the training
-    images, drawn with `seed`. The certificate is measured on the test images. With `dense`, the network that this one
-    was made from, it is quantised in the same way, and both are measured as well; the certificate calls the network
-    itself `name`. `images`, how images become inputs (default: as the data says), and the other arguments are as for
-    `export_onnx`. The networks are not changed.
+    onnxruntime quantises the float32 file that `export_onnx` would write, or, where `path` ends in .xml, NNCF those of
+    `export_openvino`: static, one scale for each output channel, with the ranges of activations from
+    `calibration_images` (default: 128, or all if there are fewer) of the training images, drawn with `seed`. The
+    certificate is measured on the test images, under the runtime that the file is for. With `dense`, the network that
+    this one was made from, it is quantised in the same way, and both are measured as well; the certificate calls the
+    network itself `name`. `images`, how images become inputs (default: as the data says), and the other arguments are
+    as for `export_onnx`. The networks are not changed.
 
     Raises:
-        ExportError: the network cannot be exported, the quantiser refuses it, onnxruntime does not run the result, or
+        ExportError: the network cannot be exported, the quantiser refuses it, the runtime does not run the result, or
             it cannot be written.
         DataError: the data is not that of the network, or has fewer training images than asked for.
-        InputError, UsageError: the arguments do not fit.
+        InputError, UsageError: the arguments do not fit, or OpenVINO or NNCF is not installed.
     """
     check_request(metadata, opset)
+    target = Path(path)
+    quantiser = quantiser_for(target, opset)
     if name == DENSE and dense is not None:
         raise UsageError(f"{name!r} is what the certificate calls the dense network; give this one another name")
     inputs, form = Inputs.of(example_inputs), Form(images or data.spec, preprocessing, dynamic_size)
@@ -106,24 +114,24 @@ def export_int8(
     check_data(data, form, inputs)
     calibration, pixels = drawn(data, calibration_images, seed)
     entries = metadata_of(form, inputs) | dict(metadata or {})
-    target, steps = Path(path), Steps(2 * len(networks) + 1, progress)
-    beside = target.with_suffix(".json")
-    with (
-        whole_file(target, ExportError) as file,
-        whole_file(beside, ExportError) as certificate_file,
-        tempfile.TemporaryDirectory(prefix="slimnet-int8-") as folder,
-    ):
-        maker = Maker(Path(folder), inputs, form, pixels, calibration, entries, opset)
+    steps, beside = Steps(2 * len(networks) + 1, progress), target.with_suffix(".json")
+    with ExitStack() as stack:
+        # The last one is put into place first, and the file itself last.
+        *parts, certificate_file = [
+            stack.enter_context(whole_file(each, ExportError)) for each in (*parts_of(target), beside)
+        ]
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slimnet-int8-")))
+        maker = Maker(folder, inputs, form, pixels, calibration, entries, opset, quantiser, target.suffix)
         made = [maker.make(*each, steps, 2 * number) for number, each in enumerate(networks.items())]
         files = [*(float32 for float32, _ in made), *(int8 for _, int8 in made)]
-        certificate = measured(files, data, form, calibration, steps)
-        shutil.copyfile(files[-1].path, file)
+        certificate = measured(files, data, form, calibration, quantiser, steps)
+        for source, file in zip(parts_of(files[-1].path), parts, strict=True):
+            shutil.copyfile(source, file)
         certificate_file.write_text(certificate.to_json() + "\n", encoding="utf-8")
-        size = file.stat().st_size
-        # The certificate is put into place first: without this, an earlier file could then be beside it.
+        # Without this, an earlier file could for a moment be beside the new certificate or weights.
         target.unlink(missing_ok=True)
-    log_result(f"int8 ONNX model written to {target}")
-    return Int8Export(target, beside, size, certificate)
+    log_result(f"int8 model written to {target}")
+    return Int8Export(target, beside, size_of(target), certificate)
 
 
 def exporting(name: str) -> str:
@@ -147,6 +155,8 @@ class Maker:
     calibration: Calibration
     metadata: Mapping[str, str]
     opset: int | None
+    quantiser: Quantiser
+    ending: str
 
     def make(self, name: str, network: nn.Module, steps: Steps, finished: int) -> tuple[Int8File, Int8File]:
         """The float32 and the int8 file of a network.
@@ -155,13 +165,13 @@ class Maker:
             ExportError: as `export_int8`.
         """
         digest = weights_digest(network)
-        float32, int8 = (self.folder / f"{finished}{ending}.onnx" for ending in ("", INT8))
+        float32, int8 = (self.folder / f"{finished}{kind}{self.ending}" for kind in ("", INT8))
         with steps.step(finished, exporting(name)):
             captured = capture_form(network, self.inputs, self.form)
-            write_onnx(captured, float32, self.metadata, self.opset)
+            self.quantiser.write(captured, float32, self.metadata, self.opset)
         with steps.step(finished + 1, quantising(name)):
-            entries = {"quantisation": SCHEME, "calibration": str(self.calibration)}
-            layers = quantise(float32, int8, self.batches(), entries)
+            entries = {"quantisation": self.quantiser.scheme, "calibration": str(self.calibration)}
+            layers = self.quantiser.quantise(float32, int8, self.batches(), entries)
             check_runs(captured, int8, name)
         return Int8File(name, float32, digest), Int8File(f"{name}{INT8}", int8, digest, layers)
 
@@ -171,7 +181,12 @@ class Maker:
 
 
 def measured(
-    files: list[Int8File], data: ImageData, form: Form, calibration: Calibration, steps: Steps
+    files: list[Int8File],
+    data: ImageData,
+    form: Form,
+    calibration: Calibration,
+    quantiser: Quantiser,
+    steps: Steps,
 ) -> Int8Certificate:
     """The certificate of the last of some files.
 
@@ -184,9 +199,16 @@ def measured(
         measurement.run(
             data, form, lambda done: steps.report(finished, f"{MEASURING}, {done:,} of {total:,} test images")
         )
-    versions = {"slimnet": __version__} | {package: installed_version(package) for package in PACKAGES}
+    versions = {"slimnet": __version__} | {package: installed_version(package) for package in quantiser.packages}
     return Int8Certificate(
-        data.name, total, measurement.measured(), measurement.agreements(), calibration, SCHEME, versions
+        data.name,
+        total,
+        measurement.measured(),
+        measurement.agreements(),
+        calibration,
+        quantiser.scheme,
+        versions,
+        runtime_of(files[-1].path),
     )
 
 
@@ -246,7 +268,7 @@ def check_runs(captured: Captured, path: Path, name: str) -> None:
     Raises:
         ExportError: naming the network.
     """
-    runner = OnnxRunner(path)
+    runner = runner_of(path)
     for inputs in checked_inputs(captured):
         actual = runner(inputs)
         if not same_shapes(tensors_in(run(captured.module, inputs)), actual):

@@ -10,9 +10,8 @@ from slimnet.data.image_spec import ImageSpec
 from slimnet.errors import DataError, ExportError
 from slimnet.export.form import Form
 from slimnet.export.int8.certificate import MEASURING, Int8Certificate, Int8File, Measurement
-from slimnet.export.onnx_runner import OnnxRunner
+from slimnet.export.int8.file import digest_of, metadata_in, runner_of
 from slimnet.steps import StepCallback, Steps
-from slimnet.storage.files import sha256_of
 
 ALLOWED = 0.005
 """How far top-1 accuracy may be from the certified one: on another CPU sums may be rounded, or saturate, elsewhere."""
@@ -46,14 +45,14 @@ def verify_int8(path: str | Path, data: ImageData, *, progress: StepCallback | N
     The images are those of the certificate, normalised as the file itself says.
 
     Raises:
-        ExportError: it is no ONNX file that onnxruntime runs, the certificate is missing, is none or is that of another
+        ExportError: it is no file that its runtime runs, the certificate is missing, is none or is that of another
             file, the file does not say how images become its inputs, or its accuracy is not the certified one.
         DataError: the data is not that of the certificate.
     """
     file, again = Path(path), "export the network again with --int8"
     form = stated_form(file)
     certificate = Int8Certificate.read(file.with_suffix(".json"))
-    if sha256_of(file) != certificate.file.sha256:
+    if digest_of(file) != certificate.file.sha256:
         raise ExportError(f"{file} is not the file of {file.with_suffix('.json')}: its SHA-256 differs; {again}")
     if certificate.n > len(data.y_test):
         raise DataError(
@@ -80,10 +79,10 @@ def stated_form(path: Path) -> Form:
     """How a file takes images, by its metadata.
 
     Raises:
-        ExportError: it does not say so, or is no ONNX file that onnxruntime runs.
+        ExportError: it does not say so, or is no file that its runtime runs.
     """
-    # Not by onnx, which would open other files that this one names.
-    about = OnnxRunner(path).session.get_modelmeta().custom_metadata_map
+    # By the runtime, not by onnx, which would open other files that this one names.
+    about = metadata_in(runner_of(path))
     try:
         if about["image_dtype"] == "uint8":
             return Form(preprocessing="nhwc" if about["image_layout"] == "NHWC" else "nchw")

@@ -1,0 +1,51 @@
+"""NNCF, an optional extra: whether it is installed, which is known without an import, and its import."""
+
+import logging
+import sys
+import threading
+from types import ModuleType
+
+from slimnet.errors import UsageError, whole_reason
+from slimnet.version import NOT_INSTALLED, installed_version
+
+INSTALL = "pip install 'slimnet[openvino-int8]'"
+
+TELEMETRY = "openvino_telemetry"
+"""The package by which NNCF reports its use to its makers; it works without."""
+
+_IMPORTING = threading.RLock()
+
+
+def require_nncf() -> None:
+    """Refuse to go on without NNCF, before anything is imported.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    if installed_version("nncf") == NOT_INSTALLED:
+        raise UsageError(f"nncf is not installed, which quantises for OpenVINO; {INSTALL}")
+
+
+def load_nncf() -> ModuleType:
+    """Import NNCF, without its telemetry; the class of loggers, which it replaces for the process, stays what it was.
+
+    Raises:
+        UsageError: it is not installed, or does not load.
+    """
+    require_nncf()
+    with _IMPORTING:
+        loggers, telemetry = logging.getLoggerClass(), sys.modules.get(TELEMETRY)
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]
+        try:
+            import nncf
+            import nncf.quantization.advanced_parameters
+            import nncf.quantization.range_estimator
+        except Exception as error:  # a library that does not fit raises errors of all kinds
+            raise UsageError(f"nncf does not load here: {whole_reason(error)}; reinstall it: {INSTALL}") from error
+        finally:
+            logging.setLoggerClass(loggers)
+            if telemetry is None:
+                del sys.modules[TELEMETRY]
+            else:
+                sys.modules[TELEMETRY] = telemetry
+    return nncf
