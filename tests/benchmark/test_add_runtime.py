@@ -26,9 +26,12 @@ from slimnet.methods.latency_budget import stopwatch
 from slimnet.modules.example_inputs import Inputs
 from slimnet.width_search import WidthSearch
 
-WRITTEN = {"cli/commands/export.py", "cli/options/export_form.py"}
+WRITTEN = {"cli/commands/export.py", "cli/options/export_form.py", "slimnet/benchmark/contender.py"}
 """Files that know the formats of files that a network is exported to, some of which are called after their runtime."""
-INT8 = {"slimnet/export/int8/export.py", "cli/output/int8_table.py"}
+INT8 = {
+    *(f"slimnet/export/int8/{name}.py" for name in ("certificate", "export", "file", "quantisers")),
+    *("cli/commands/verify.py", "cli/options/quantisation.py", "cli/output/int8_table.py"),
+}
 """Files that know which quantiser is used."""
 NAMES = {"cli/options/names.py"}
 """The names that the command line takes, known without the library."""
