@@ -79,7 +79,7 @@ def capture(
         module.register_forward_hook(lambda _, __, output: tensors_by_name(names, output))
     random = depends_on_random_numbers(lambda given: tensors_in(forward(module, given)), traced)
     name = name or type(model).__name__
-    program = export_program(after_one_example(module, inputs), traced, inputs, size_axes, name)
+    program = export_program(without_kept_shapes(module, inputs), traced, inputs, size_axes, name)
     return Captured(program, module, inputs, input_names(program), names, random, size_axes, name)
 
 
@@ -92,16 +92,32 @@ def private_copy(model: nn.Module) -> nn.Module:
     return copy_with(model, lambda _, tensor: tensor.detach().to("cpu", copy=True, memory_format=plain)).eval()
 
 
-def after_one_example(module: nn.Module, inputs: Inputs) -> nn.Module:
-    """A copy of a module, whose last forward was on one example.
+def without_kept_shapes(module: nn.Module, inputs: Inputs) -> nn.Module:
+    """A copy of a module that has just run, which holds no shape of what it saw; the module itself where it holds none.
 
     A forward may keep what it computed for a shape, and use it again where the same shape comes: in the graph that
-    would be a condition on the batch. An axis of any length never has the length 1 while it is traced.
+    would be a condition on the batch. Shapes that follow the number of examples are replaced by one that never comes.
     """
+    seen = kept_shapes(module)
+    if not seen:
+        return module
     copy = eval_copy(module)
     with contextlib.suppress(InputError):
         run(copy, with_batch(inputs, 1))
+    for (path, name), shape in kept_shapes(copy).items():
+        if seen.get((path, name)) != shape:
+            setattr(copy.get_submodule(path), name, torch.Size([-1] * len(shape)))
     return copy
+
+
+def kept_shapes(module: nn.Module) -> dict[tuple[str, str], torch.Size]:
+    """The shapes of tensors that modules hold, by path and attribute."""
+    return {
+        (path, name): value
+        for path, each in module.named_modules()
+        for name, value in vars(each).items()
+        if type(value) is torch.Size
+    }
 
 
 def first_output(module: nn.Module, traced: Inputs, inputs: Inputs) -> Any:

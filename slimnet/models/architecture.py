@@ -24,6 +24,9 @@ from slimnet.models.untrusted import UntrustedName, check_reference, imports_cod
 from slimnet.models.user_code import import_user_code
 from slimnet.models.vgg import VGG
 
+ATTRIBUTE = "slimnet_architecture"
+"""Where a module holds its reference, as plain data: pickled, it can be read where slimnet is not installed."""
+
 Factory = Callable[..., nn.Module]
 
 BUILTIN_ARCHITECTURES: Mapping[str, Factory] = {
@@ -121,7 +124,7 @@ def build(arch: str, arch_args: Mapping[str, Any] | None = None) -> nn.Module:
         raise
     except UsageError as error:
         raise ArchitectureError(f"{arch}: {error}") from error
-    model.slimnet_architecture = architecture  # type: ignore[assignment]
+    vars(model)[ATTRIBUTE] = {"name": str(architecture.name), "args": architecture.args}
     return model
 
 
@@ -143,8 +146,12 @@ def known_as(names: Sequence[str]) -> str | None:
 
 def architecture_of(model: nn.Module) -> Architecture | None:
     """The reference from which `build` built the module or the original of a copy; None for any other module."""
-    reference = vars(model).get("slimnet_architecture")
-    return reference if isinstance(reference, Architecture) else None
+    match vars(model).get(ATTRIBUTE):
+        case {"name": str() as name, "args": dict() as args}:
+            return Architecture(name, args)
+        case Architecture() as reference:
+            return reference
+    return None
 
 
 def _checked_name(name: Any) -> str:

@@ -15,18 +15,31 @@ ATTRIBUTE = "slimnet_cuts"
 class CutHistory:
     """The plans that a network was cut by, each made for the network that the one before leaves.
 
-    Copies of a network share it, because plans never change.
+    Copies of a network share it, because plans never change. A pickled network has them as JSON in a list, so that it
+    can be read where slimnet is not installed.
     """
 
     plans: tuple[SurgeryPlan, ...] = ()
 
+    def __copy__(self) -> "CutHistory":
+        return self
+
     def __deepcopy__(self, _: dict[int, Any]) -> "CutHistory":
         return self
 
+    def __reduce__(self) -> tuple[type[list], tuple[list[str]]]:
+        return list, ([plan.to_json() for plan in self.plans],)
+
 
 def cuts_of(model: nn.Module) -> tuple[SurgeryPlan, ...]:
-    """The plans by which slimnet has cut a network since it was built, the first one first."""
+    """The plans by which slimnet has cut a network since it was built, the first one first.
+
+    Raises:
+        PlanError: those of a network that was pickled are not plans of this version.
+    """
     found = vars(model).get(ATTRIBUTE)
+    if isinstance(found, list):
+        found = vars(model)[ATTRIBUTE] = CutHistory(tuple(map(SurgeryPlan.from_json, found)))
     return found.plans if isinstance(found, CutHistory) else ()
 
 

@@ -1,6 +1,8 @@
 """Slim, train further, slim again, save: bundles of networks that have been cut or trained since they were built."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from slimnet.bundle.manifest import read_manifest
 from slimnet.bundle.stored_certificate import read_certificate
 from slimnet.errors import BundleError, UsageError
 from slimnet.models import build
+from slimnet.models.architecture import architecture_of
 from slimnet.pipeline import slim
 from slimnet.surgery.apply_plan import apply_plan
 from slimnet.surgery.certificate import BEFORE
@@ -153,6 +156,28 @@ def test_what_a_shrinker_cut_from_a_bundle_is_saved_like_it(first, tmp_path):
     folder = save(train_a_little(model, x), tmp_path / "shrunk", like=first)
     torch.testing.assert_close(run(load(folder), x), run(model, x), rtol=0, atol=0)
     assert read_blueprint(folder).plan.removed_channels > read_blueprint(first).plan.removed_channels
+
+
+WITHOUT_SLIMNET = """
+import sys, torch
+sys.modules["slimnet"] = None
+torch.save(torch.load(sys.argv[1], weights_only=False), sys.argv[2])
+"""
+
+
+def test_a_pickled_network_is_read_without_slimnet_and_still_knows_its_cuts(tmp_path):
+    """As the trainer of another library writes it, by a process that cannot import slimnet."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
+    slimmed = slim(kill_more(model), torch.randn(2, 3, 8, 8))
+    built = build("torch.nn:Conv2d", {"in_channels": 3, "out_channels": 2, "kernel_size": 1})
+    torch.save([slimmed.model, built], tmp_path / "there.pt")
+    paths = [tmp_path / "there.pt", tmp_path / "back.pt"]
+    subprocess.run([sys.executable, "-c", WITHOUT_SLIMNET, *paths], check=True, timeout=120)
+    network, layer = torch.load(paths[1], weights_only=False)
+    assert cuts_of(network) == (slimmed.plan,)
+    assert architecture_of(layer) == architecture_of(built)
+    again = slim(kill_more(network), torch.randn(2, 3, 8, 8))
+    assert again.whole_plan.removed_channels == 2
 
 
 def test_a_network_of_code_from_elsewhere_is_saved_without_running_it(tmp_path):

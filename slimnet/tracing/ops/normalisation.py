@@ -59,10 +59,11 @@ def repeats_after(recorder: Recorder, inputs: Labels, vectors: Sequence[torch.Te
     BatchNorm behind `cat([x, x])` has a γ for each.
     """
     rows = period(inputs)
-    faces = [() if tensor is None else recorder.tag(tensor).faces for tensor in vectors]
     parameters = any(tensor is not None and recorder.parameter(tensor) is not None for tensor in vectors)
     if rows == inputs.size or parameters or not inputs.all():
         return inputs.size
+    # Not before: the tag of a parameter makes it one that is used elsewhere than in a layer.
+    faces = [() if tensor is None else recorder.tag(tensor).faces for tensor in vectors]
     alike = all(len(each) == 1 and period(each[0].reshape(-1)) == rows for each in faces if each != ())
     return rows if alike else inputs.size
 
