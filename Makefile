@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # For two cores: many tests wait for processes of their own.
 WORKERS ?= 3
 
-.PHONY: demo test test-all fuzz lint size docs axe setup setup-dev clean
+.PHONY: demo test test-all fuzz lint size docs axe screenshots setup setup-dev clean
 
 demo: setup
 	$(BIN)/slimnet demo --out runs/demo
@@ -39,6 +39,10 @@ docs: $(VENV)/.installed-docs
 axe: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	npm install --silent --no-save --prefix build/axe axe-core@4
 	$(BIN)/python -m pytest tests/report/test_accessibility.py
+
+# The pictures of reports in docs/pictures, in headless Chromium: some minutes, for the short runs that they show.
+screenshots: setup
+	$(BIN)/python benchmarks/screenshots.py
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
