@@ -62,7 +62,8 @@ def benchmark(
         raise click.UsageError("name at least two networks: DENSE SLIM")
     for _, path in named(networks):
         check_source(path)
-    from slimnet.benchmark import left_out
+    from slimnet.benchmark import cells, left_out
+    from slimnet.benchmark.layers import without_layers
 
     settings = measuring.settings()
     if report is not None:
@@ -74,6 +75,8 @@ def benchmark(
         contenders, example = _ready(networks, network, images, Path(folder))
         for why in left_out(contenders, settings):
             terminal.note(f"{why}; it is left out")
+        for why in without_layers(cells(contenders, settings)) if settings.layers else ():
+            terminal.note(why)
         comparison = measured(contenders, example, settings, images)
     if report is not None:
         with terminal.working("Drawing the report"):

@@ -130,14 +130,24 @@ def _show(inspection: Inspection, counts: NetworkCounts, threshold: float | None
             Text(f"{layer.dead}", style="yellow" if layer.dead else "dim"),
             Text(f"{layer.removable}", style="green" if layer.removable else "dim"),
             amount(layer.macs),
+            f"{counts.parameters[layer.name]:,}" if layer.name in counts.parameters else "",
             "; ".join(f"{count} {reason}" for reason, count in layer.kept_because.items()),
         )
         for layer in inspection.layers
     ]
     totals = (inspection.channels, inspection.dead_channels, inspection.removable_channels)
-    rows.append(("total", "", *(Text(f"{number}", style="bold") for number in totals), amount(counts.macs), ""))
-    headings = ("layer", "kind", "channels", "dead", "removable", "MACs", "dead but kept, because")
-    console.print(terminal.table(headings, rows, right=(2, 3, 4, 5)))
+    rows.append(
+        (
+            "total",
+            "",
+            *(Text(f"{number}", style="bold") for number in totals),
+            amount(counts.macs),
+            f"{counts.parameters['']:,}",
+            "",
+        )
+    )
+    headings = ("layer", "kind", "channels", "dead", "removable", "MACs", "parameters", "dead but kept, because")
+    console.print(terminal.table(headings, rows, right=(2, 3, 4, 5, 6)))
     for kept, advice in {kept.reason: kept.help for kept in inspection.plan.kept if kept.help}.items():
         console.print(f"{kept}: {with_options(advice)}", style="dim")
     _show_holders(plan)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from slimnet import Certificate, Slimmed, SurgeryPlan
+    from slimnet.counting import NetworkCounts
     from slimnet.data import ImageData
     from slimnet.graph.channel_graph import ChannelGraph
     from slimnet.methods import Selection
@@ -275,12 +276,14 @@ def _write_bundle(
         any_size = output.dynamic_size or (known is not None and known.dynamic_size)
         described: dict[str, Any] = {"source": source.path.name, "images": spec, "dynamic_size": any_size}
         folder = save(slimmed, out, overwrite=output.force, progress=progress.step, **described)
+        counts = _counts(dense, slimmed, example)
     if as_json:
         chosen = {} if selection is None else {"target": _document(target, selection)}
-        terminal.emit(before_after.document(slimmed, accuracies) | chosen | {"bundle": str(folder)})
+        terminal.emit(before_after.document(slimmed, accuracies, counts) | chosen | {"bundle": str(folder)})
         return
     console = terminal.result()
-    console.print(before_after.table(slimmed, accuracies))
+    console.print(before_after.table(slimmed, accuracies, counts=counts))
+    console.print(before_after.counted_by(slimmed.plan, counts), style="dim", soft_wrap=True)
     _print_widths(slimmed.plan)
     if selection is not None:
         correction = "" if target is None else target.correction_in_words(images)
@@ -295,6 +298,17 @@ def _write_bundle(
         show_next("finetune", folder, "--data", data.source, "-o", tuned)
     else:
         show_next("verify", folder)
+
+
+def _counts(dense: nn.Module, slimmed: Slimmed, example: Any) -> tuple[NetworkCounts, NetworkCounts]:
+    """What both networks cost, by fvcore where it can trace them."""
+    from slimnet.counting import count_or_take
+
+    plan = slimmed.plan
+    return (
+        count_or_take(dense, example, plan.macs_before),
+        count_or_take(slimmed.model, example, plan.macs_after),
+    )
 
 
 def _slimmed(

@@ -18,7 +18,7 @@ ENGINES = ("slimnet", "torch-pruning")
 CRITERIA = ("gamma", "activation")
 """The keys of `slimnet.planning.dead_channels.CRITERIA`."""
 
-RUNTIMES = ("torch", "torch.compile", "torch.graph", "onnxruntime", "openvino", "ncnn", "executorch")
+RUNTIMES = ("torch", "torch.compile", "torch.graph", "onnxruntime", "openvino", "ncnn", "executorch", "tensorrt")
 """The names of `slimnet.benchmark.runtimes.table.RUNTIMES`."""
 
 VARIANTS = ("torch.compile", "torch.graph")

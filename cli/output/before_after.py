@@ -14,16 +14,32 @@ from slimnet_cli.output.comparison_tables import less, rows
 if TYPE_CHECKING:
     from slimnet import Slimmed, SlimmedOnnx, SurgeryPlan
     from slimnet.benchmark import Comparison
+    from slimnet.counting import NetworkCounts
     from slimnet.training import Accuracy
 
     Accuracies = tuple[Accuracy, Accuracy]
+    Counts = tuple[NetworkCounts, NetworkCounts]
 
 Row = tuple[str, str, str, str]
 
 
-def table(slimmed: Slimmed | SlimmedOnnx, accuracies: Accuracies | None, comparison: Comparison | None = None) -> Table:
-    """Size, accuracy and speed before and after."""
-    return _grid([*_sizes(slimmed.plan), *(_measured(comparison) if comparison else ()), *_accuracy(accuracies)])
+def table(
+    slimmed: Slimmed | SlimmedOnnx,
+    accuracies: Accuracies | None,
+    comparison: Comparison | None = None,
+    counts: Counts | None = None,
+) -> Table:
+    """Size, accuracy and speed before and after; parameters and MACs are the `counts`, or without them the plan's."""
+    sizes = _sizes(slimmed.plan) if counts is None else _counted(slimmed.plan, counts)
+    return _grid([*sizes, *(_measured(comparison) if comparison else ()), *_accuracy(accuracies)])
+
+
+def counted_by(plan: SurgeryPlan, counts: Counts) -> str:
+    """Who counted the MACs, and those of the plan where they are others."""
+    names = " and ".join(dict.fromkeys(each.counted_by for each in counts))
+    planned = (plan.macs_before, plan.macs_after)
+    others = f"; the plan counts {planned[0]:,} → {planned[1]:,}" if planned != tuple(c.macs for c in counts) else ""
+    return f"MACs counted by {names}{others}"
 
 
 def _grid(lines: list[Row]) -> Table:
@@ -33,10 +49,12 @@ def _grid(lines: list[Row]) -> Table:
     return terminal.table(("", "dense", "slim", ""), cells, right=(1, 2))
 
 
-def document(slimmed: Slimmed, accuracies: Accuracies | None) -> dict[str, Any]:
+def document(slimmed: Slimmed, accuracies: Accuracies | None, counts: Counts | None = None) -> dict[str, Any]:
     """Size, accuracy and speed before and after, as JSON."""
     architecture = slimmed.architecture.to_json() if slimmed.architecture else None
     found = {"architecture": architecture} | _of_plan(slimmed)
+    if counts:
+        found["counted"] = dict(zip(("before", "after"), map(dataclasses.asdict, counts), strict=True))
     if accuracies:
         before, after = accuracies
         found["accuracy"] = {"before": dataclasses.asdict(before), "after": dataclasses.asdict(after)}
@@ -77,6 +95,19 @@ def _sizes(plan: SurgeryPlan) -> list[Row]:
         _row("parameters", plan.params_before, plan.params_after),
         _row("multiply-accumulates", plan.macs_before, plan.macs_after),
     ]
+
+
+def _counted(plan: SurgeryPlan, counts: Counts) -> list[Row]:
+    before, after = counts
+    channels = _channels(plan)
+    found = [
+        _row("channels", channels, channels - plan.removed_channels),
+        _row("parameters", before.parameters[""], after.parameters[""]),
+        _row("multiply-accumulates", before.macs, after.macs),
+    ]
+    if before.activations is not None and after.activations is not None:
+        found.append(_row("outputs of layers", before.activations, after.activations))
+    return found
 
 
 def _row(name: str, before: int, after: int) -> Row:

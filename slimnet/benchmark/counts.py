@@ -47,10 +47,10 @@ class Counts:
 
 def count_module(name: str, model: nn.Module, example: ExampleInputs | Inputs, files: Mapping[str, Path]) -> Counts:
     """Count a module, by forwards of one example in evaluation mode."""
-    found = count_network(model, example, activations=True)
+    found = count_network(model, example)
     return Counts(
         name,
-        parameters(model),
+        found.parameters[""],
         found.macs,
         file_bytes(files),
         found.activations,

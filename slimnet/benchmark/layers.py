@@ -28,6 +28,12 @@ def has_layers(cell: Cell) -> bool:
     return find_runtime(cell.runtime).layer_timers(cell.device) is not None
 
 
+def without_layers(cells: Sequence[Cell]) -> tuple[str, ...]:
+    """Which runtimes among these settings do not time single layers, one line each."""
+    runtimes = dict.fromkeys((cell.runtime, cell.device) for cell in cells if not has_layers(cell))
+    return tuple(find_runtime(name).why_no_layers(device) for name, device in runtimes)
+
+
 def profile(
     contenders: Sequence[Contender],
     example: ExampleInputs | Inputs,
@@ -48,7 +54,7 @@ def profile(
     runtime, inputs = find_runtime(cell.runtime), batched(example, cell.batch)
     make = runtime.layer_timers(cell.device)
     if make is None:
-        raise UsageError(f"{cell.runtime} does not tell layers apart on {cell.device}; leave the layers out")
+        raise UsageError(f"{runtime.why_no_layers(cell.device)}; leave the layers out")
     with measurement_environment(cell), tempfile.TemporaryDirectory() as folder:
         timers = [
             make(contender, cell, runtime.inputs_of(contender, inputs), Path(folder) / str(number))

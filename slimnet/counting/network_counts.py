@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from slimnet.compat import fvcore
-from slimnet.counting.operators import LAYERS, WITHOUT_MACS, handles
+from slimnet.counting.operators import LAYERS, OUTPUTS, WITHOUT_MACS, handles, with_outputs
 from slimnet.counting.torch_counter import counted
 from slimnet.errors import TraceError, short_reason
 from slimnet.modules.copying import copy_with
@@ -32,6 +31,7 @@ class NetworkCounts:
         by_layer: for every module with MACs of its own, without those of its submodules, the kind ("conv" or "linear",
             whichever has more) and the MACs, by path; None if only torch counted.
         activations: elements of the outputs of convolutions, linear layers and products; None if only torch counted.
+        parameters: those of every module with its submodules, by path, shared ones once; "" is the whole network.
     """
 
     macs: int
@@ -39,14 +39,15 @@ class NetworkCounts:
     by_operator: Mapping[str, int]
     by_layer: Mapping[str, tuple[str, int]] | None = None
     activations: int | None = None
+    parameters: Mapping[str, int] = field(default_factory=dict)
 
 
 @torch.inference_mode(False)
-def count_network(model: nn.Module, example: ExampleInputs | Inputs, *, activations: bool = False) -> NetworkCounts:
+def count_network(model: nn.Module, example: ExampleInputs | Inputs) -> NetworkCounts:
     """Count a network in evaluation mode on one example; the network is run, and not changed.
 
-    fvcore counts, which traces the network with torch.jit; with `activations` it traces twice. Where it cannot trace
-    it, or does not know an operator, torch's counter counts, and the result has the reason.
+    fvcore counts, which traces the network with torch.jit, once for everything. Where it cannot trace it, or does not
+    know an operator, torch's counter counts, and the result has the reason.
 
     Raises:
         InputError: the example inputs hold no example.
@@ -55,7 +56,7 @@ def count_network(model: nn.Module, example: ExampleInputs | Inputs, *, activati
     inputs = batched(example, 1)
     with torch.no_grad():
         try:
-            return by_fvcore(model, inputs, activations=activations)
+            return by_fvcore(model, inputs)
         except Exception as error:  # of the network's own code, of torch.jit, of fvcore
             reason = short_reason(error)
         return by_torch(model, inputs, reason)
@@ -64,12 +65,12 @@ def count_network(model: nn.Module, example: ExampleInputs | Inputs, *, activati
 def count_or_take(model: nn.Module, example: ExampleInputs | Inputs, planned: int) -> NetworkCounts:
     """Count a network as `count_network` does, or take the MACs of its plan where it does not run here."""
     try:
-        return count_network(model, example, activations=True)
+        return count_network(model, example)
     except TraceError as error:
-        return NetworkCounts(planned, f"the planner: {error}", {})
+        return NetworkCounts(planned, f"the planner: {error}", {}, parameters={"": parameters_of(model)})
 
 
-def by_fvcore(model: nn.Module, inputs: Inputs, *, activations: bool) -> NetworkCounts:
+def by_fvcore(model: nn.Module, inputs: Inputs) -> NetworkCounts:
     """Count by fvcore.
 
     Raises:
@@ -81,25 +82,19 @@ def by_fvcore(model: nn.Module, inputs: Inputs, *, activations: bool) -> Network
     counter = fvcore()
     with silenced():
         flops = quiet(counter.FlopCountAnalysis(counted_copy(model), inputs.args))
-        flops.set_op_handle(**handles(len(inputs.tensors)))
+        flops.set_op_handle(**with_outputs(counter.jit_handles, handles(len(inputs.tensors))))
         by_operator = {name: int(count) for name, count in flops.by_operator().items()}
+        outputs = by_operator.pop(OUTPUTS, 0)
         if unknown := sorted(set(flops.unsupported_ops()) - WITHOUT_MACS):
             raise TraceError(f"it does not know {', '.join(unknown)}")
-        outputs = activation_analysis(counter, model, inputs) if activations else None
         return NetworkCounts(
             sum(by_operator.get(name, 0) for name in LAYERS),
             f"fvcore {version('fvcore')}",
             by_operator,
             own_layers(flops.by_module_and_operator()),
-            None if outputs is None else int(outputs.total()),
+            outputs,
+            {name: int(count) for name, count in counter.parameter_count(model).items()},
         )
-
-
-def activation_analysis(counter: ModuleType, model: nn.Module, inputs: Inputs) -> Any:
-    """fvcore's analysis of activations, which also counts the operators that slimnet adds."""
-    outputs = quiet(counter.ActivationCountAnalysis(counted_copy(model), inputs.args))
-    added = dict.fromkeys([*handles(0), "aten::mm"], counter.jit_handles.generic_activation_jit())
-    return outputs.set_op_handle(**added)
 
 
 def counted_copy(model: nn.Module) -> nn.Module:
@@ -147,4 +142,10 @@ def by_torch(model: nn.Module, inputs: Inputs, reason: str) -> NetworkCounts:
     except Exception as error:  # of the network's own code
         raise TraceError(f"{type(model).__name__} does not run on the example inputs: {short_reason(error)}") from error
     found = counted(counter)
-    return NetworkCounts(sum(found.values()), f"torch's counter; fvcore could not trace: {reason}", found)
+    by = f"torch's counter; fvcore could not trace: {reason}"
+    return NetworkCounts(sum(found.values()), by, found, parameters={"": parameters_of(model)})
+
+
+def parameters_of(model: nn.Module) -> int:
+    """The number of elements of a module's parameters, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())

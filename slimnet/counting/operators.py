@@ -7,7 +7,7 @@ and "attention" are products of activations.
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Handle = Callable[[list[Any], list[Any]], "Counter[str]"]
@@ -51,6 +51,43 @@ def handles(examples: int) -> dict[str, Handle]:
         "aten::scaled_dot_product_attention": count_attention,
         "aten::_native_multi_head_attention": count_fused_attention,
     }
+
+
+OUTPUTS = "outputs"
+"""The name in the counters of handles under which fvcore's count of activations stands beside the operations."""
+
+
+def with_outputs(fvcore_handles: Any, ours: Mapping[str, Handle]) -> dict[str, Handle]:
+    """Handles of the layers and products that count the elements of their outputs as well, so that one trace is enough.
+
+    fvcore has one analysis for operations and one for activations, and each traces the network.
+    """
+    theirs = {
+        "aten::_convolution": ("conv", fvcore_handles.conv_flop_jit),
+        "aten::addmm": ("addmm", fvcore_handles.addmm_flop_jit),
+        "aten::bmm": ("bmm", fvcore_handles.bmm_flop_jit),
+        "aten::einsum": ("einsum", fvcore_handles.einsum_flop_jit),
+        "aten::linear": ("linear", fvcore_handles.linear_flop_jit),
+        "aten::mm": ("mm", fvcore_handles.matmul_flop_jit),
+    }
+    outputs_of = fvcore_handles.generic_activation_jit(OUTPUTS)
+    counting = {name: named(*handle) for name, handle in theirs.items()} | dict(ours)
+    return {name: both(handle, outputs_of) for name, handle in counting.items()}
+
+
+def named(name: str, handle: Callable[[list[Any], list[Any]], Any]) -> Handle:
+    """A handle that returns a counter, of one that may return a number."""
+
+    def count(inputs: list[Any], outputs: list[Any]) -> "Counter[str]":
+        found = handle(inputs, outputs)
+        return found if isinstance(found, Counter) else Counter({name: found})
+
+    return count
+
+
+def both(first: Handle, second: Handle) -> Handle:
+    """A handle that counts what two count."""
+    return lambda inputs, outputs: first(inputs, outputs) + second(inputs, outputs)
 
 
 def shape(value: Any) -> list[int]:

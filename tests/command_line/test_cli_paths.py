@@ -58,7 +58,7 @@ COMMANDS = {
     "ladder a.pt --arch resnet56 -o out --method li2018": "there is no method 'li2018'; did you mean li2017?",
     "compare a.pt --arch resnet56 --data digits --methods implicit,li": "there is no method 'li'; ",
     "compare a.pt --arch resnet56 --data digits --engine tp": "there is no engine 'tp'; ",
-    "benchmark a.pt a.pt --arch resnet56 --runtime torch,tensorrt": "there is no runtime 'tensorrt'; ",
+    "benchmark a.pt a.pt --arch resnet56 --runtime torch,tflite": "there is no runtime 'tflite'; ",
     "train --resume none": "none does not exist; check the path",
 }
 

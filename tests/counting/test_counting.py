@@ -93,7 +93,7 @@ ENCODER = 7 * (3 * 8 * 8 + 8 * 8 + 2 * 8 * 16)
 def test_operators_that_fvcore_lacks_are_counted(model, shape, macs, products, outputs):
     """Oracle: the arithmetic by hand."""
     example = torch.randn(1, *shape)
-    found = count_network(model, example, activations=True)
+    found = count_network(model, example)
     assert found.counted_by.startswith("fvcore")
     assert (found.macs, sum(found.by_operator.get(each, 0) for each in PRODUCTS)) == (macs, products)
     assert found.activations == outputs
@@ -131,7 +131,7 @@ class Refusing(nn.Linear):
 )
 def test_where_fvcore_cannot_trace_torch_counts_and_the_reason_is_given(model, example, reason):
     model.train()
-    found = count_network(model, example, activations=True)
+    found = count_network(model, example)
     assert (found.macs, found.by_layer, found.activations) == (12, None, None)
     assert found.counted_by == f"torch's counter; fvcore could not trace: {reason}"
     assert model.training

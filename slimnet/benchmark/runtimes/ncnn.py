@@ -46,6 +46,10 @@ class Ncnn(Runtime):
             return str(error)
         return None
 
+    def why_no_layers(self, device: str) -> str:
+        """What its package lacks."""
+        return f"{self.name} has no times of layers: its package is built without them (NCNN_BENCHMARK)"
+
     def prepare(self, contender: Contender, cell: Cell, inputs: Inputs) -> Run:
         """One run of the converted network for each image of the batch."""
         assert contender.onnx is not None

@@ -69,12 +69,12 @@ def time_nodes(contender: Contender, cell: Cell, inputs: Inputs, prefix: Path) -
 
 
 class OnnxClassifier(nn.Module):
-    """An ONNX file under onnxruntime on the CPU, as a module that scores images."""
+    """An ONNX file under onnxruntime, as a module that scores images, which are on the CPU."""
 
-    def __init__(self, path: Path, threads: int):
+    def __init__(self, path: Path, threads: int, device: str = "cpu", provider: str = CUDA_PROVIDER):
         super().__init__()
         self.path = path
-        self.session = onnx_session(path, threads)
+        self.session = onnx_session(path, threads, device, provider=provider)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits `(N, classes)` of images `(N, C, H, W)`.
@@ -89,9 +89,9 @@ class OnnxClassifier(nn.Module):
             raise ValueError(whole_reason(error)) from error
 
 
-def onnx_run(path: Path, inputs: Inputs, threads: int, device: str) -> Run:
-    """One run of an ONNX file; on a GPU its inputs and outputs stay there."""
-    session = onnx_session(path, threads, device)
+def onnx_run(path: Path, inputs: Inputs, threads: int, device: str, provider: str = CUDA_PROVIDER) -> Run:
+    """One run of an ONNX file; on a GPU its inputs and outputs stay there, and `provider` computes."""
+    session = onnx_session(path, threads, device, provider=provider)
     feeds = feeds_of(session, path, inputs)
     if device == "cpu":
         return lambda: session.run(None, feeds)

@@ -106,6 +106,10 @@ class Runtime(ABC):
         """The constructor of layer timers on a device; None if it cannot time single layers."""
         return None
 
+    def why_no_layers(self, device: str) -> str:
+        """Why it has no layer timers on a device, in one line."""
+        return f"{self.name} does not tell layers apart on {device}"
+
     def stopwatch(self, device: str) -> Stopwatch:
         """The stopwatch for runs on a device."""
         return wall_clock()

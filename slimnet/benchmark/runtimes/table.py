@@ -7,6 +7,7 @@ from slimnet.benchmark.runtimes.ncnn import Ncnn
 from slimnet.benchmark.runtimes.onnxruntime import OnnxRuntime
 from slimnet.benchmark.runtimes.openvino import OpenVino
 from slimnet.benchmark.runtimes.runtime import Runtime
+from slimnet.benchmark.runtimes.tensorrt import TensorRt
 from slimnet.benchmark.runtimes.torch import Torch
 from slimnet.benchmark.runtimes.torch_compile import TorchCompile
 from slimnet.benchmark.runtimes.torch_graph import TorchGraph
@@ -20,6 +21,7 @@ RUNTIMES: tuple[Runtime, ...] = (
     OpenVino(),
     Ncnn(),
     ExecuTorch(),
+    TensorRt(),
 )
 """The runtimes in the order of measurement; the first runs on every device."""
 
