@@ -7,10 +7,14 @@ refuses without a reason, such as inputs of another shape, is checked before it 
 import importlib
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -79,6 +83,19 @@ def lowered(module: nn.Module, inputs: Inputs, name: str) -> bytes:
         raise ExportError(f"{name} cannot be written for ExecuTorch: {reason(error):.300}") from error
 
 
+FORWARD = "Execute"
+"""The name of the part of ExecuTorch's record that holds one forward."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a forward: its name, whether it is an operator of XNNPACK, and its milliseconds."""
+
+    name: str
+    delegated: bool
+    milliseconds: float
+
+
 class LoweredNetwork:
     """A program of ExecuTorch in memory, for inputs of fixed shapes and types.
 
@@ -86,14 +103,14 @@ class LoweredNetwork:
         ExportError: ExecuTorch does not load it, such as for an operator that this build lacks.
     """
 
-    def __init__(self, content: bytes, inputs: Inputs) -> None:
+    def __init__(self, content: bytes, inputs: Inputs, *, layer_times: bool = False) -> None:
         self._forms = forms_of(inputs.tensors)
         # ExecuTorch reads the program from there while it exists, and does not keep it alive.
         self._content = content
         library = load_executorch()
         try:
             with native_messages_dropped():
-                self._program = library._load_for_executorch_from_buffer(content)
+                self._program = library._load_for_executorch_from_buffer(content, enable_etdump=layer_times)
         except RuntimeError as error:
             raise ExportError(f"ExecuTorch does not load the program: {whole_reason(error)}") from error
 
@@ -114,6 +131,29 @@ class LoweredNetwork:
             return list(self._program.forward(list(tensors)))
         except RuntimeError as error:
             raise ValueError(f"ExecuTorch stopped while computing: {error}") from error
+
+    def recorded(self) -> list[list[Event]]:
+        """The events of each forward so far, where `layer_times` was asked for.
+
+        Raises:
+            ValueError: this build of ExecuTorch records nothing.
+        """
+        if not self._program.has_etdump():
+            raise ValueError("this build of ExecuTorch records no times")
+        with tempfile.TemporaryDirectory(prefix="slimnet-etdump-") as folder:
+            path = Path(folder) / "times.etdump"
+            with quiet(), native_messages_dropped():
+                reader = importlib.import_module("executorch.devtools.etdump.serialize")
+                self._program.write_etdump_result_to_file(str(path))
+                dump = reader.deserialize_from_etdump_flatcc(path.read_bytes())
+        forwards = [block.events for block in dump.run_data if block.name == FORWARD]
+        return [[event_of(each.profile_event) for each in events if each.profile_event] for events in forwards]
+
+
+def event_of(event: Any) -> Event:
+    """An event of ExecuTorch's record, whose times are in nanoseconds."""
+    name = event.delegate_debug_id_str or event.name or ""
+    return Event(name, event.delegate_debug_id_str is not None, (event.end_time - event.start_time) / 1e6)
 
 
 def forms_of(tensors: Sequence[torch.Tensor]) -> list[tuple[tuple[int, ...], str]]:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from slimnet.benchmark.contender import Cell, Contender
-from slimnet.benchmark.runtimes.runtime import Runtime, obstacle_on_cpu, shapes_of
+from slimnet.benchmark.runtimes.executorch_layers import ExecuTorchLayers
+from slimnet.benchmark.runtimes.layer_timer import LayerTimer
+from slimnet.benchmark.runtimes.runtime import MakeTimer, Runtime, obstacle_on_cpu, shapes_of
 from slimnet.benchmark.turns import Run
 from slimnet.errors import ExportError, UsageError
 from slimnet.export.capture import private_copy
@@ -44,6 +47,21 @@ class ExecuTorch(Runtime):
             raise UsageError(self.refusal(contender.name, shapes_of(inputs), error)) from error
         tensors = given.tensors
         return lambda: network.run_again(tensors)
+
+    def layer_timers(self, device: str) -> MakeTimer | None:
+        """Times from ExecuTorch's own record of each forward."""
+        return self.time_operators
+
+    def time_operators(self, contender: Contender, cell: Cell, inputs: Inputs, prefix: Path) -> LayerTimer:
+        """The timer of the operators of a contender's module."""
+        assert contender.model is not None
+        given = inputs.map(lambda tensor: tensor.detach().cpu().contiguous())
+        use_threads(cell.threads)
+        try:
+            network = lowered_network(contender.model, given, contender.name, layer_times=True)
+            return ExecuTorchLayers(network, private_copy(contender.model), given)
+        except (ExportError, ValueError) as error:
+            raise UsageError(self.refusal(contender.name, shapes_of(inputs), error)) from error
 
     def classifier(self, contender: Contender, threads: int, device: str) -> nn.Module:
         """The module on the CPU."""
@@ -85,10 +103,10 @@ class ExecuTorchClassifier(nn.Module):
         return self._network.run([filled.contiguous()])[0][: len(images)]
 
 
-def lowered_network(model: nn.Module, inputs: Inputs, name: str) -> LoweredNetwork:
+def lowered_network(model: nn.Module, inputs: Inputs, name: str, *, layer_times: bool = False) -> LoweredNetwork:
     """A module lowered in memory for inputs of exactly these shapes.
 
     Raises:
         ExportError: ExecuTorch lacks an operator, or the module cannot be captured.
     """
-    return LoweredNetwork(lowered(private_copy(model), inputs, name), inputs)
+    return LoweredNetwork(lowered(private_copy(model), inputs, name), inputs, layer_times=layer_times)
