@@ -6,7 +6,7 @@ Every number is read from results/*.json, so that a line cannot say what its tab
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ import never_slower
 import paper
 from phenomenon import entries
 
+from slimnet.reproduction.catalogue import by_worth, datasets
+from slimnet.reproduction.results import Result
 from slimnet.reproduction.scales import Scale
 from slimnet.reproduction.trends import verdicts
 
@@ -207,6 +209,44 @@ def phenomenon(results: Results) -> Claim:
     )
 
 
+def full_lengths() -> list[Claim]:
+    """The networks that were trained as long as the paper's, a line each."""
+    return [full_length(result) for _, result in sorted(paper.found("full").results.items())]
+
+
+def lengths() -> str:
+    """How much of what is shown about the paper comes from runs of its own length."""
+    count = len(full_lengths())
+    if not count:
+        return (
+            "No network has been trained at the paper's length here yet: what the small scale shows is the order of "
+            "the numbers, on networks that are not good."
+        )
+    networks = "One network of the paper has" if count == 1 else f"{count} networks of the paper have"
+    return (
+        f"{networks} been trained at its full length here. All else about the paper comes from the small scale, which "
+        "shows the order of the numbers, on networks that are not good."
+    )
+
+
+def full_length(result: Result) -> Claim:
+    """One network of the paper at its own length: dead by γ and test error."""
+    cell = next(entry for entry in by_worth() if entry.name in result.names)
+    asked = cell.paper
+    known = "paper: " + ", ".join(f"{asked[name]:g} %" for name in ("gamma", "error") if name in asked)
+    how = ", dead channels removed while it trains" if result.shrink_every else ""
+    seeds = "1 seed" if len(result.runs) == 1 else f"{len(result.runs)} seeds"
+    return Claim(
+        f"The paper's network {cell.row} on {datasets()[cell.data].title}, trained as long: dead by γ and test error",
+        known,
+        f"{result.mean('gamma'):.1f} %, {result.mean('error'):.1f} %",
+        seeds,
+        f"the paper's {result.iterations:,} iterations, {result.precision}{how}",
+        result.runs[0].environment.get("Processor", ""),
+        "paper",
+    )
+
+
 def trends(results: Results) -> Claim:
     """The paper's trends at the small scale."""
     del results
@@ -237,13 +277,20 @@ CLAIMS: Sequence[tuple[str | None, Callable[[Results], Claim]]] = (
 """The results of each claim, None for the folder of the paper's, and what reads it there."""
 
 
+def claims() -> Iterator[Claim]:
+    """Every claim, in order; the networks at the paper's length come before what shorter runs show."""
+    for name, read in CLAIMS:
+        if read is phenomenon:
+            yield from full_lengths()
+        yield read({} if name is None else json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+
+
 def table() -> str:
     """Every claim in Markdown."""
     lines = [
         "| what was shown | paper or rival | slimnet | how many | how long | on | table |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, read in CLAIMS:
-        claim = read({} if name is None else json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+    for claim in claims():
         lines.append(f"| {' | '.join(claim[:-1])} | [{claim.page}](tables/{claim.page}.md) |")
     return "\n".join(lines)

@@ -288,8 +288,7 @@ def front_page() -> str:
         "",
         claims.table(),
         "",
-        "No network has been trained at the paper's length here yet: what the small scale shows is the order of the "
-        "numbers, on networks that are not good.",
+        claims.lengths(),
         "",
         *unfinished.lines(),
     ]
