@@ -18,6 +18,7 @@ import decoding
 import gpu
 import int8
 import latency
+import learning_curves
 import never_slower
 import paper
 import phenomenon
@@ -165,6 +166,17 @@ SECTIONS = (
         resnet56_curves.table,
     ),
     (
+        "How networks of the paper's full length learn",
+        "learning_curves",
+        "What a training run logged: filters dead by γ, and the MACs left, at the end of each stretch of iterations; "
+        "training loss and accuracy as means over it, in training mode, with flips. Their results are in "
+        "[the paper's tables](paper.md). Of 32-0.25x the paper prints a training loss of 0.22 at the end: this network "
+        "fits the training images further, before and after the learning rate falls, and classifies fewer test images "
+        "correctly. Why is open. What the paper does not print is where its network pools; here it does so behind the "
+        "first, third and fifth convolution.",
+        learning_curves.table,
+    ),
+    (
         "Training throughput",
         "train_throughput",
         "Images trained a second, beside the loop of the tutorials (DataLoader with workers, PIL, torchvision's "
@@ -243,6 +255,11 @@ PAPER = (
 
 
 PLOTS = (
+    (
+        "Dead filters and MACs over the iterations of a network of the paper's full length",
+        "results/learning-curves.svg",
+        "learning_curves",
+    ),
     ("Error against MACs of a published ResNet-56", "../docs/resnet56-curves.svg", "resnet56_curves"),
     ("A number under low gradients, the paper's figure 4", "results/figure-4.svg", "scalars"),
 )
