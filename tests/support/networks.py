@@ -37,6 +37,7 @@ from blocks import (
 )
 from hypothesis import strategies as st
 from masking import calibrate, kill
+from norm_blocks import GroupNormed, InstanceNormed, TokenNormed
 from sized_wiring import Sized
 from torch import nn
 
@@ -159,6 +160,11 @@ def sized(dice: Dice, width: int) -> tuple[nn.Module, int]:
     return nn.Sequential(front, Sized(dice, wide)), wide
 
 
+def tokens(dice: Dice, width: int) -> tuple[nn.Module, int]:
+    wide = dice.width(2)
+    return TokenNormed(dice, width, wide), wide
+
+
 BLOCKS: dict[str, Maker] = {
     "plain": plain,
     "strided": strided,
@@ -181,6 +187,9 @@ BLOCKS: dict[str, Maker] = {
     "inside": inside,
     "summed": summed,
     "sized": sized,
+    "group norm": same_width(GroupNormed),
+    "instance norm": same_width(InstanceNormed),
+    "token norm": tokens,
 }
 HEADS = ("pooled", "flat", "hidden", "planes")
 RETURNS = ("tensor", "tuple", "dict")
