@@ -27,6 +27,7 @@ from slimnet.torch_state.process import collection_paused
 def apply_plan(model: nn.Module | Network, plan: SurgeryPlan, *, borrow: bool = False) -> nn.Module:
     """A slim copy of a dense network: the same class, mode, device, dtypes and requires_grad.
 
+    LayerNorms that lose constant channels become `slimnet.models.compensated_norm.CompensatedLayerNorm`.
     With `borrow`, tensors that do not change are the dense network's own, until `independent` makes copies of them.
 
     Raises:

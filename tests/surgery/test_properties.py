@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import slimnet
 from slimnet.graph.channel_graph import SILENT
+from slimnet.models.compensated_norm import CompensatedLayerNorm
 from slimnet.surgery.plan import SurgeryPlan
 
 EXACT = 1e-9
@@ -56,11 +57,13 @@ def check_same_module(model: nn.Module, before: nn.Module) -> None:
 
 
 def check_kept(dense: nn.Module, slimmed: slimnet.Slimmed) -> None:
-    """Class, names, modes, dtypes and what is trained are the dense network's."""
+    """Class, names, modes, dtypes and what is trained are the dense network's, but for compensated LayerNorms."""
     narrow = slimmed.model
     modules, slim_modules = dict(dense.named_modules()), dict(narrow.named_modules())
     assert modules.keys() == slim_modules.keys()
-    assert all(type(slim_modules[path]) is type(module) for path, module in modules.items())
+    compensated = {each.module for each in slimmed.plan.compensations}
+    for path, module in modules.items():
+        assert type(slim_modules[path]) is (CompensatedLayerNorm if path in compensated else type(module))
     assert all(slim_modules[path].training == module.training for path, module in modules.items())
     parameters = dict(narrow.named_parameters())
     assert all(name in parameters for name, _ in dense.named_parameters())
