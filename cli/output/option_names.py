@@ -3,6 +3,7 @@
 import re
 
 OPTIONS = {
+    "arch=": "--arch",
     "batches=": "--data",
     "calibration_images=": "--calibration-images",
     "dynamic_size=": "--dynamic-size",

@@ -1,7 +1,6 @@
 """OpenVINO: the import of its package, networks that it reads and compiles, and what it says if it refuses one."""
 
 import functools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,15 +11,13 @@ import torch
 
 from slimnet.errors import ExportError, UsageError, whole_reason
 from slimnet.export.openvino_graph import entries_of
+from slimnet.export.telemetry import without_telemetry
 from slimnet.modules.example_inputs import Inputs
 from slimnet.storage.files import open_file
 from slimnet.torch_state.process import denormals_kept
 
 GRAPH, WEIGHTS = ".xml", ".bin"
 """The ends of the names of the two files of a network in OpenVINO's own format."""
-
-TELEMETRY = "openvino_telemetry"
-"""The package by which OpenVINO reports each import to its makers; it works without."""
 
 INSTALL = "pip install 'slimnet[openvino]'"
 
@@ -44,18 +41,13 @@ def load_openvino() -> ModuleType:
     Raises:
         UsageError: it is not installed (it is an optional extra), or does not load.
     """
-    stopped = TELEMETRY not in sys.modules
-    if stopped:
-        sys.modules[TELEMETRY] = None  # type: ignore[assignment]
     try:
-        import openvino
+        with without_telemetry():
+            import openvino
     except Exception as error:  # a library that is missing or does not fit raises errors of all kinds
         if isinstance(error, ModuleNotFoundError) and error.name == "openvino":
             raise UsageError(f"openvino is not installed; {INSTALL}") from error
         raise UsageError(f"openvino does not load here: {whole_reason(error)}; reinstall it: {INSTALL}") from error
-    finally:
-        if stopped:
-            del sys.modules[TELEMETRY]
     return openvino
 
 

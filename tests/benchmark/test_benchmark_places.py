@@ -115,7 +115,7 @@ def test_torch_compile_is_measured():
         ({"devices": ("cuda:x",)}, "cpu, cuda and cuda:N"),
         ({"devices": ()}, "no device"),
         ({"runtimes": ("onxruntime",)}, "did you mean onnxruntime"),
-        ({"runtimes": ("tensorflow lite",)}, r"choose one \(torch,"),
+        ({"runtimes": ("coreml",)}, r"choose one \(torch,"),
         ({"batches": ()}, "not all positive"),
         ({"threads": ()}, "threads cannot measure"),
         ({"threads": (1, 0)}, "threads cannot measure"),

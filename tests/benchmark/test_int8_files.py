@@ -11,6 +11,7 @@ import slimnet
 from slimnet.benchmark import Contender, Settings, compare
 from slimnet.benchmark.byte_inputs import FromNormalised, example_shape, inputs_for
 from slimnet.data import ImageData
+from slimnet.export.telemetry import without_telemetry
 from slimnet.modules.example_inputs import Inputs
 
 PIXELS = torch.randint(0, 256, (12, 6, 6, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -48,7 +49,8 @@ def test_it_is_counted_and_its_layers_are_those_of_the_network(pair):
 
 def test_a_file_of_openvino_is_counted_and_timed_by_layer(pair, tmp_path):
     """The same network in OpenVINO's own format, in float32 and quantised by NNCF, has the rows of the ONNX file."""
-    pytest.importorskip("nncf")
+    with without_telemetry():
+        pytest.importorskip("nncf")
     network, contenders = pair
     float32 = slimnet.export_openvino(network, images(), tmp_path / "float.xml").path
     int8 = slimnet.export_int8(network, images(), tmp_path / "int8.xml", DATA).path

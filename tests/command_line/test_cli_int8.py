@@ -14,6 +14,7 @@ from bundles import SHAPE, basic_net
 from slimnet.bundle.bundle import save
 from slimnet.data.image_spec import ImageSpec
 from slimnet.export.int8 import nncf_package
+from slimnet.export.telemetry import without_telemetry
 from slimnet.models import build
 from slimnet.pipeline import slim
 
@@ -125,7 +126,8 @@ def test_int8_is_for_onnx_files_and_for_openvino(place, tmp_path, capsys):
 
 def test_a_bundle_in_int8_for_openvino(place, tmp_path, capsys):
     """Quantised by NNCF, verified, and measured beside an ONNX file."""
-    pytest.importorskip("nncf")
+    with without_telemetry():
+        pytest.importorskip("nncf")
     out = tmp_path / "net.xml"
     given = (place / "slim", "-o", out, "--int8", "--data", place / "data.npz")
     assert run(*given, "--dense", place / "net.pt") == 0

@@ -21,10 +21,12 @@ from slimnet.export.int8.certificate import Int8Certificate
 from slimnet.export.int8.export import export_int8
 from slimnet.export.int8.quantise_openvino import is_quantised
 from slimnet.export.int8.verify import verify_int8
+from slimnet.export.telemetry import without_telemetry
 from slimnet.modules.digest import weights_digest
 
-openvino = pytest.importorskip("openvino")
-pytest.importorskip("nncf")
+with without_telemetry():
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
 
 
 def graph(path: Path) -> object:

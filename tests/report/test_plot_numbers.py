@@ -198,6 +198,6 @@ def test_every_picture_of_the_documentation_has_a_text_and_every_plot_a_table():
             assert (path.parent / file).is_file(), f"{path}: {file}"
             if file.endswith(".svg"):
                 target = (path.parent / link).read_text(encoding="utf-8") if link else text
-                assert "|---" in target, f"{path}: {file}"
+                assert "|--" in target, f"{path}: {file}"
                 plots += 1
     assert plots >= 4

@@ -105,7 +105,7 @@ def hide_statistics(model: nn.Module, found: InvariantSet) -> None:
         norm = model.get_submodule(name.rpartition(".")[0])
         unused = torch.from_numpy(~found.basis.needs.live[step.out])
         unused[list(found.channels.get(name, ()))] = True
-        if norm.running_mean is not None:
+        if isinstance(norm, nn.modules.batchnorm._NormBase) and norm.running_mean is not None:
             norm.running_mean[unused] = norm.running_var[unused] = torch.nan
 
 

@@ -1,19 +1,16 @@
 """NNCF, an optional extra: whether it is installed, which is known without an import, and its import."""
 
 import logging
-import sys
 import threading
 from types import ModuleType
 
 from slimnet.errors import UsageError, whole_reason
+from slimnet.export.telemetry import without_telemetry
 from slimnet.version import NOT_INSTALLED, installed_version
 
 INSTALL = "pip install 'slimnet[openvino-int8]'"
 
-TELEMETRY = "openvino_telemetry"
-"""The package by which NNCF reports its use to its makers; it works without."""
-
-_IMPORTING = threading.RLock()
+_LOADING = threading.RLock()
 
 
 def require_nncf() -> None:
@@ -33,9 +30,8 @@ def load_nncf() -> ModuleType:
         UsageError: it is not installed, or does not load.
     """
     require_nncf()
-    with _IMPORTING:
-        loggers, telemetry = logging.getLoggerClass(), sys.modules.get(TELEMETRY)
-        sys.modules[TELEMETRY] = None  # type: ignore[assignment]
+    with _LOADING, without_telemetry():
+        loggers = logging.getLoggerClass()
         try:
             import nncf
             import nncf.quantization.advanced_parameters
@@ -44,8 +40,4 @@ def load_nncf() -> ModuleType:
             raise UsageError(f"nncf does not load here: {whole_reason(error)}; reinstall it: {INSTALL}") from error
         finally:
             logging.setLoggerClass(loggers)
-            if telemetry is None:
-                del sys.modules[TELEMETRY]
-            else:
-                sys.modules[TELEMETRY] = telemetry
     return nncf

@@ -14,6 +14,7 @@ from slimnet.export.int8.nncf_package import load_nncf
 from slimnet.export.openvino_graph import LAYERS, QUANTISED, add_entries, weight_of
 from slimnet.export.openvino_model import core, load_openvino, said
 from slimnet.export.quiet_torch import quiet
+from slimnet.export.telemetry import without_telemetry
 from slimnet.torch_state.process_patch import attribute_patch
 
 SCHEME = (
@@ -36,7 +37,7 @@ def quantise(source: Path, target: Path, batches: Iterable[np.ndarray], metadata
     nncf, openvino = load_nncf(), load_openvino()
     items = list(batches)
     try:
-        with quiet(), ExitStack() as stack:
+        with quiet(), without_telemetry(), ExitStack() as stack:
             for patch in silent(nncf):
                 stack.enter_context(patch)
             network = nncf.quantize(
