@@ -15,7 +15,7 @@ import onnx
 from onnx import shape_inference
 from torch import nn
 
-from slimnet.counting import count_network
+from slimnet.counting import count_network, count_parameters
 from slimnet.export.onnx_file import read_onnx
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.storage.field_types import Count
@@ -80,7 +80,7 @@ def onnx_input_shape(path: Path) -> tuple[int, ...] | None:
 
 def parameters(model: nn.Module) -> int:
     """The number of elements of a module's parameters, shared ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    return count_parameters(model)
 
 
 def macs(model: nn.Module, example: ExampleInputs | Inputs) -> int:

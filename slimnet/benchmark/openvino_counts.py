@@ -26,11 +26,13 @@ def count_openvino(name: str, path: Path, files: Mapping[str, Path]) -> Counts:
     Raises:
         UsageError: OpenVINO does not read it.
     """
-    counts = [layer_macs(layer) for layer in layers_of(one_example(path))]
+    network = read_graph(path)
+    stored = count_stored(network)
+    at_one_example(network)
+    counts = [layer_macs(layer) for layer in layers_of(network)]
     known = [each for each in counts if each is not None]
     macs = sum(known) if len(known) == len(counts) else None
-    network = read_graph(path)
-    return Counts(name, count_stored(network), macs, file_bytes(files), counted_by=BY)
+    return Counts(name, stored, macs, file_bytes(files), counted_by=BY)
 
 
 def openvino_input_shape(path: Path) -> tuple[int, ...] | None:

@@ -67,7 +67,7 @@ def count_or_take(model: nn.Module, example: ExampleInputs | Inputs, planned: in
     try:
         return count_network(model, example)
     except TraceError as error:
-        return NetworkCounts(planned, f"the planner: {error}", {}, parameters={"": parameters_of(model)})
+        return NetworkCounts(planned, f"the planner: {error}", {}, parameters={"": count_parameters(model)})
 
 
 def by_fvcore(model: nn.Module, inputs: Inputs) -> NetworkCounts:
@@ -143,9 +143,9 @@ def by_torch(model: nn.Module, inputs: Inputs, reason: str) -> NetworkCounts:
         raise TraceError(f"{type(model).__name__} does not run on the example inputs: {short_reason(error)}") from error
     found = counted(counter)
     by = f"torch's counter; fvcore could not trace: {reason}"
-    return NetworkCounts(sum(found.values()), by, found, parameters={"": parameters_of(model)})
+    return NetworkCounts(sum(found.values()), by, found, parameters={"": count_parameters(model)})
 
 
-def parameters_of(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
     """The number of elements of a module's parameters, shared ones once."""
     return sum(parameter.numel() for parameter in model.parameters())

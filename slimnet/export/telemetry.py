@@ -12,7 +12,10 @@ _IMPORTING = threading.RLock()
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """While it lasts, `TELEMETRY` cannot be imported; also around what imports it late, as NNCF's quantiser does."""
+    """While it lasts, `TELEMETRY` cannot be imported; also around what imports it late, as NNCF's quantiser does.
+
+    One thread at a time.
+    """
     with _IMPORTING:
         known = sys.modules.get(TELEMETRY)
         sys.modules[TELEMETRY] = None  # type: ignore[assignment]

@@ -12,6 +12,7 @@ from torch import nn
 from slimnet.accuracy import Accuracy
 from slimnet.bundle.bundle import save
 from slimnet.bundle.manifest import read_manifest
+from slimnet.counting import count_parameters
 from slimnet.data import Batches, ImageData
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.methods.batchnorm_measure import ENOUGH
@@ -198,7 +199,7 @@ def described(name: str, model: nn.Module, accuracy: Accuracy | None, **values: 
     """A rung with its size, and its accuracy if it was measured."""
     if accuracy is not None:
         values |= {"accuracy": accuracy.top1, "images": accuracy.n}
-    return Rung(name, params=sum(parameter.numel() for parameter in model.parameters()), **values)
+    return Rung(name, params=count_parameters(model), **values)
 
 
 def front(rungs: Sequence[Rung]) -> set[str]:

@@ -1,7 +1,6 @@
 """NNCF, an optional extra: whether it is installed, which is known without an import, and its import."""
 
 import logging
-import threading
 from types import ModuleType
 
 from slimnet.errors import UsageError, whole_reason
@@ -9,8 +8,6 @@ from slimnet.export.telemetry import without_telemetry
 from slimnet.version import NOT_INSTALLED, installed_version
 
 INSTALL = "pip install 'slimnet[openvino-int8]'"
-
-_LOADING = threading.RLock()
 
 
 def require_nncf() -> None:
@@ -30,7 +27,7 @@ def load_nncf() -> ModuleType:
         UsageError: it is not installed, or does not load.
     """
     require_nncf()
-    with _LOADING, without_telemetry():
+    with without_telemetry():
         loggers = logging.getLoggerClass()
         try:
             import nncf

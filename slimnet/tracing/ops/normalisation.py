@@ -38,18 +38,30 @@ def normalise(recorder: Recorder, call: Call, *, training: bool, eps: float) -> 
     rows = repeats_after(recorder, inputs, call.args[1:5])
     outputs = np.tile(recorder.fresh((rows,)), inputs.size // rows)
     recorder.join(outputs, inputs, where)
-    own = [tensor if tensor is None else recorder.attach(tensor, outputs, where) for tensor in call.args[1:5]]
-    gamma, beta, mean, variance = own
-    if training:
-        mean = variance = None
-    if [value is None for value in own] == [tensor is None for tensor in call.args[1:5]]:
+    own = attached(recorder, inputs, outputs, call.args[1:5], where)
+    if own is not None:
+        gamma, beta, mean, variance = own
+        if training:
+            mean = variance = None
         scale = None if gamma is None else recorder.parameter(call.args[1])
         recorder.add_step(Norm(inputs, outputs, (gamma, beta, mean, variance), float(eps), scale))
-    else:
-        recorder.add_step(Pointwise((inputs,), outputs, unknown_constant))
     if all(tensor is None for tensor in call.args[1:5]):
         count_channels(recorder, inputs)
     recorder.set(out, Tag((along(outputs, 1, x.ndim),)))
+
+
+def attached(
+    recorder: Recorder, inputs: Labels, outputs: Labels, vectors: Sequence[torch.Tensor | None], where: Reason
+) -> list[Value | None] | None:
+    """Cut what a norm applies to its channels together with them; returns how to compute each, None for none.
+
+    None in the place of all if one depends on the network's input: then nothing is known of the outputs.
+    """
+    found = [tensor if tensor is None else recorder.attach(tensor, outputs, where) for tensor in vectors]
+    if [value is None for value in found] == [tensor is None for tensor in vectors]:
+        return found
+    recorder.add_step(Pointwise((inputs,), outputs, unknown_constant))
+    return None
 
 
 def repeats_after(recorder: Recorder, inputs: Labels, vectors: Sequence[torch.Tensor | None]) -> int:
@@ -112,13 +124,11 @@ def scaled(
     """Record γ · x̂ + β of normalised channels x̂ `(C,)`; returns the labels of the results."""
     outputs = recorder.fresh((normalised.size,))
     recorder.join(outputs, normalised, where)
-    gamma, beta = [tensor if tensor is None else recorder.attach(tensor, outputs, where) for tensor in affine]
-    if [gamma is None, beta is None] == [tensor is None for tensor in affine]:
-        vectors = (gamma, beta, repeated(0.0, normalised.size), repeated(1.0, normalised.size))
+    own = attached(recorder, normalised, outputs, affine, where)
+    if own is not None:
+        vectors = (*own, repeated(0.0, normalised.size), repeated(1.0, normalised.size))
         scale = None if affine[0] is None else recorder.parameter(affine[0])
         recorder.add_step(Norm(normalised, outputs, vectors, 0.0, scale))
-    else:
-        recorder.add_step(Pointwise((normalised,), outputs, unknown_constant))
     return outputs
 
 
