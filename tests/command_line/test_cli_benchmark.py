@@ -3,6 +3,7 @@
 import importlib
 import json
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -22,6 +23,11 @@ def net(tmp_path_factory) -> str:
     return str(onnx_file(tmp_path_factory.mktemp("onnx") / "net.onnx"))
 
 
+def shown(path: str) -> str:
+    """How two files of one name are told apart: by their folder, whose number pytest chooses."""
+    return "/".join(Path(path).parts[-2:])
+
+
 def run(*arguments: str) -> int:
     return slimnet_cli.run(["benchmark", *arguments])
 
@@ -30,7 +36,7 @@ def test_two_networks_have_a_column_for_what_changed(net, capsys):
     assert run(net, net, *QUICK) == 0
     lines = capsys.readouterr().out.splitlines()
     macs = f"{onnx_macs(net):,}"
-    assert lines[0].split() == ["onnx0/net.onnx", "onnx0/net.onnx", "(2)"]
+    assert lines[0].split() == [shown(net), shown(net), "(2)"]
     assert [line.split() for line in lines if line.startswith("multiply")] == [
         ["multiply-accumulates", macs, macs, "unchanged"]
     ]
@@ -67,7 +73,7 @@ def test_more_networks_have_a_column_each(net, capsys):
 def test_layers_are_shown_with_what_became_of_their_work(net, capsys):
     assert run(net, net, *QUICK, "--layers") == 0
     text = capsys.readouterr().out
-    assert "Every layer of onnx0/net.onnx and onnx0/net.onnx (2) on onnxruntime, batch 1, 1 thread" in text
+    assert f"Every layer of {shown(net)} and {shown(net)} (2) on onnxruntime, batch 1, 1 thread" in text
     table = text.split("Every layer")[1].splitlines()
     assert [line.split()[0] for line in table if line[:2] in ("a ", "c ", "e ", "f ")] == ["a", "c", "e", "f"]
     shares = [line.partition(":")[0] for line in table if "of the time" in line]
@@ -85,7 +91,7 @@ def test_machines_get_a_comparison_that_can_be_read_back(net, capsys):
     assert run(net, net, *QUICK, "--threads", "1,all", "--runtime", "onnxruntime", "--json") == 0
     comparison = Comparison.from_dict(json.loads(capsys.readouterr().out))
     assert [latency.threads for latency in comparison.latencies] == sorted({1, usable_cores()})
-    assert comparison.names == ("onnx0/net.onnx", "onnx0/net.onnx (2)")
+    assert comparison.names == (shown(net), f"{shown(net)} (2)")
 
 
 @pytest.mark.parametrize(
