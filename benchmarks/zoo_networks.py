@@ -6,6 +6,7 @@ draws.
 """
 
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,11 +22,21 @@ from slimnet.models import build
 
 @dataclass(frozen=True)
 class Zoo:
-    """A package: the name of its distribution, what lists its networks, and what builds one; channels of its images."""
+    """A package whose networks are run.
+
+    Attributes:
+        distribution: the name that pip knows it by.
+        list_names: what lists its networks.
+        build: what builds one of them.
+        source_of: the file of the package that defines a network; networks of one file have most of their code in
+            common. By default every network counts as one of its own.
+        channels: those of its images.
+    """
 
     distribution: str
     list_names: Callable[[], list[str]]
     build: Callable[[str], nn.Module]
+    source_of: Callable[[str], str] = lambda name: name
     channels: int = 3
 
     @property
@@ -48,9 +59,24 @@ def timm_names() -> list[str]:
     return list(load("timm").list_models())
 
 
+def timm_source(name: str) -> str:
+    """The module of timm that defines an architecture."""
+    return str(load("timm.models._registry")._model_to_module[name])
+
+
+def torchvision_source(name: str) -> str:
+    """The module of torchvision that defines a classifier."""
+    return str(torchvision().models.get_model_builder(name).__module__)
+
+
 def pytorchcv_names() -> list[str]:
     """Every architecture of pytorchcv, for images and for point sets."""
     return list(load("pytorchcv.model_provider")._models)
+
+
+def pytorchcv_source(name: str) -> str:
+    """The module of pytorchcv that defines an architecture."""
+    return str(load("pytorchcv.model_provider")._models[name].__module__)
 
 
 def build_pytorchcv(name: str) -> nn.Module:
@@ -83,6 +109,13 @@ def segmentation_names() -> list[str]:
     return paired + [f"Unet/{encoder}" for encoder in encoders if encoder not in DECODER_ENCODERS]
 
 
+def segmentation_source(name: str) -> str:
+    """The decoder, and the module that defines its encoder."""
+    decoder, encoder = name.split("/")
+    defined_in = load("segmentation_models_pytorch").encoders.encoders[encoder]["encoder"].__module__
+    return f"{decoder}/{defined_in}"
+
+
 def build_segmentation(name: str) -> nn.Module:
     """A network named DECODER/ENCODER."""
     decoder, encoder = name.split("/")
@@ -107,6 +140,11 @@ def ultralytics_names() -> list[str]:
     """Every configuration of ultralytics in its smallest scale, by its file's name."""
     folder = Path(load("ultralytics").__file__).parent / "cfg" / "models"
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml") if "yoloe" not in path.name)
+
+
+def ultralytics_source(name: str) -> str:
+    """The configuration without the letter of its scale, as in v10/yolov10 of v10/yolov10b.yaml."""
+    return re.sub(r"(v9|v10)[a-z](?=[-.])", r"\1", name.removesuffix("yaml"))
 
 
 def build_ultralytics(name: str) -> nn.Module:
@@ -140,6 +178,11 @@ def transformers_names() -> list[str]:
         for names in getattr(auto, f"MODEL_FOR_{task}_MAPPING_NAMES", {}).values():
             found.update(dict.fromkeys(names if isinstance(names, tuple | list) else [names]))
     return sorted(found)
+
+
+def transformers_source(name: str) -> str:
+    """The module of transformers that defines a class."""
+    return str(getattr(load("transformers"), name).__module__)
 
 
 def build_transformers(name: str) -> nn.Module:
@@ -219,10 +262,20 @@ def build_face(name: str) -> nn.Module:
     return faces()[name](load("facenet_pytorch"))
 
 
+def torchreid_factories() -> dict[str, Any]:
+    """What builds each architecture of torchreid, by its name."""
+    known: dict[str, Any] = vars(load("torchreid").models)["__model_factory"]
+    return known
+
+
 def torchreid_names() -> list[str]:
     """Every architecture of torchreid that it builds by name."""
-    models = load("torchreid").models
-    return sorted(name for name, value in vars(models)["__model_factory"].items() if callable(value))
+    return sorted(name for name, value in torchreid_factories().items() if callable(value))
+
+
+def torchreid_source(name: str) -> str:
+    """The module of torchreid that defines an architecture."""
+    return str(torchreid_factories()[name].__module__)
 
 
 def build_torchreid(name: str) -> nn.Module:
@@ -232,15 +285,15 @@ def build_torchreid(name: str) -> nn.Module:
 
 
 ZOOS: dict[str, Zoo] = {
-    "timm": Zoo("timm", timm_names, lambda name: build(f"timm:{name}")),
-    "torchvision": Zoo("torchvision", classifiers, lambda name: build(f"torchvision:{name}")),
-    "pytorchcv": Zoo("pytorchcv", pytorchcv_names, build_pytorchcv),
-    "smp": Zoo("segmentation-models-pytorch", segmentation_names, build_segmentation),
-    "ultralytics": Zoo("ultralytics", ultralytics_names, build_ultralytics),
-    "transformers": Zoo("transformers", transformers_names, build_transformers),
+    "timm": Zoo("timm", timm_names, lambda name: build(f"timm:{name}"), timm_source),
+    "torchvision": Zoo("torchvision", classifiers, lambda name: build(f"torchvision:{name}"), torchvision_source),
+    "pytorchcv": Zoo("pytorchcv", pytorchcv_names, build_pytorchcv, pytorchcv_source),
+    "smp": Zoo("segmentation-models-pytorch", segmentation_names, build_segmentation, segmentation_source),
+    "ultralytics": Zoo("ultralytics", ultralytics_names, build_ultralytics, ultralytics_source),
+    "transformers": Zoo("transformers", transformers_names, build_transformers, transformers_source),
     "torchxrayvision": Zoo("torchxrayvision", lambda: sorted(xrays()), build_xray, channels=1),
     "facenet": Zoo("facenet-pytorch", lambda: sorted(faces()), build_face),
     "monai": Zoo("monai", lambda: sorted(monai_networks()), build_monai),
-    "torchreid": Zoo("torchreid", torchreid_names, build_torchreid),
+    "torchreid": Zoo("torchreid", torchreid_names, build_torchreid, torchreid_source),
 }
 """The packages whose networks are run."""

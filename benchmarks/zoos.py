@@ -3,19 +3,23 @@
 Each network has random weights and 40 % dead channels, drawn independently per BatchNorm, with calibrated statistics,
 as in `zoo.py`. It is traced, planned and cut in a process of its own with a time limit, and the slim network is
 compared with the masked one in double precision on an image that it has not seen. Listed and not run are networks
-without BatchNorm, those with more than 100 million parameters, and those that take no batch of images. What is in the
+without BatchNorm, those with more than 100 million parameters, and those that take no batch of images. The order is
+drawn by the seed, but one network of every source file of a package comes before the second of any. What is in the
 output file already is not run again. Packages that are not installed are named and left out.
 
-    python benchmarks/zoos.py [--zoo timm] [--sample 40] [--minutes 10] [--seed 0] [--out FILE.json] [NAME ...]
+    python benchmarks/zoos.py [--zoo timm] [--sources] [--sample 40] [--minutes 10] [--seed 0] [--out F.json] [NAME ...]
 
 An upper bound of what could be removed is what is removed and what stays only because slimnet does not follow the code:
 a channel that varies where it is read, carries constants, or is normalised with others stays whatever slimnet learns.
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import random
+import resource
+import signal
 import statistics
 import sys
 import time
@@ -46,7 +50,10 @@ BETA = "negative"
 CALIBRATED_ON = 4
 EXACT = 1e-9
 MOST_PARAMETERS = 100_000_000
-LIMIT_SECONDS = 120.0
+LIMIT_SECONDS = 120
+"""The CPU time that a network may take, with building it and comparing it."""
+WAITING_SECONDS = 10.0 * LIMIT_SECONDS
+"""The time of the clock that it may take, on a machine that does other work as well."""
 TOO_LARGE = f"more than {MOST_PARAMETERS:,} parameters"
 LINES_SHOWN = 15
 INHERENT = {Cause.VARYING, Cause.CONSTANTS, Cause.LAST, Cause.OUTPUT, Cause.OVER_CHANNELS, Cause.SCALES}
@@ -119,12 +126,12 @@ def measure(name: str) -> dict[str, Any]:
 def slim_and_compare(model: nn.Module, make: Callable[[int], torch.Tensor]) -> dict[str, Any]:
     """Kill channels of a network, slim it, and compare it with the masked one."""
     scatter_dead(model, make(CALIBRATED_ON), FRACTION, BETA)
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         slimmed = slimnet.slim(model, make(2), tolerance=float("inf"))
     except SlimnetError as error:
         return {"result": "refused", "because": str(error)}
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     masked = shared_copy(model, masked_scales(model, slimmed.plan)).eval()
     fresh = make(1)
     error = relative(outputs(masked, fresh), outputs(slimmed.model, fresh))
@@ -153,6 +160,7 @@ def facts(plan: SurgeryPlan) -> dict[str, Any]:
 
 def answer(name: str, end: Connection) -> None:
     """Send what `measure` finds, or where it stopped with an error that is not slimnet's own, through a pipe."""
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_SECONDS, LIMIT_SECONDS + 5))
     try:
         found = measure(name)
     except Exception as error:  # a crash is a result
@@ -167,17 +175,20 @@ def answer(name: str, end: Connection) -> None:
 
 def measure_elsewhere(name: str) -> dict[str, Any]:
     """`measure` in a process of its own, which is ended when it takes too long."""
+    too_long = {"result": "over the time limit", "because": f"{LIMIT_SECONDS} s"}
     forks = multiprocessing.get_context("fork")
     here, there = forks.Pipe(duplex=False)
     process = forks.Process(target=answer, args=(name, there))
     process.start()
     there.close()
     try:
-        if not here.poll(LIMIT_SECONDS):
-            return {"result": "over the time limit", "because": f"{LIMIT_SECONDS:g} s"}
+        if not here.poll(WAITING_SECONDS):
+            return too_long
         found: dict[str, Any] = here.recv()
     except EOFError:
         process.join()
+        if process.exitcode == -signal.SIGXCPU:
+            return too_long
         return {"result": "crash", "because": f"the process ended with {process.exitcode}"}
     finally:
         process.kill()
@@ -201,15 +212,38 @@ def write(path: Path, name: str, found: dict[str, Any], settings: dict[str, Any]
         file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
-def chosen(zoos: Iterable[str], sample: int | None, seed: int) -> list[str]:
-    """The networks of these packages in an order drawn by the seed, the packages in turns; of each so many at most."""
+def chosen(zoos: Iterable[str], sample: int | None, seed: int, *, one_a_file: bool = False) -> list[str]:
+    """The networks of these packages in an order drawn by the seed, the packages in turns; of each so many at most.
+
+    Within a package the first network of every source file comes before the second of any, which `one_a_file` leaves
+    out.
+    """
     orders = []
     for zoo in zoos:
-        names = [f"{zoo}:{name}" for name in ZOOS[zoo].list_names()]
+        names = ZOOS[zoo].list_names()
         random.Random(seed).shuffle(names)
-        orders.append(names[:sample])
+        first, *others = in_rounds(names, ZOOS[zoo].source_of)
+        ordered = first if one_a_file else [*first, *itertools.chain.from_iterable(others)]
+        orders.append([f"{zoo}:{name}" for name in ordered[:sample]])
     longest = max(map(len, orders), default=0)
     return [names[place] for place in range(longest) for names in orders if place < len(names)]
+
+
+def in_rounds(names: Iterable[str], source_of: Callable[[str], str]) -> list[list[str]]:
+    """The networks in rounds: one of each source file, in the order of the names, then a second one, and so on."""
+    earlier: Counter[str] = Counter()
+    rounds: defaultdict[int, list[str]] = defaultdict(list)
+    for name in names:
+        source = source_of(name)
+        rounds[earlier[source]].append(name)
+        earlier[source] += 1
+    return [rounds[number] for number in sorted(rounds)]
+
+
+def source_of(name: str) -> str:
+    """The source file of a network by the name of its package and its own."""
+    zoo, _, network = name.partition(":")
+    return ZOOS[zoo].source_of(network)
 
 
 def installed() -> list[str]:
@@ -239,10 +273,10 @@ def table(results: dict[str, Any]) -> str:
         zoos[zoo][network] = row
     ran = {zoo: [row for row in rows.values() if row["result"] in RUN] for zoo, rows in zoos.items()}
     lines = [
-        "| package | networks | "
+        "| package | source files | networks | "
         + " | ".join(RUN)
-        + " | dead | removed | of what could be at most | seconds, median |",
-        "|---|---|" + "---|" * len(RUN) + "---|---|---|---|",
+        + " | dead | removed | of what could be at most | CPU seconds, median |",
+        "|---|---|---|" + "---|" * len(RUN) + "---|---|---|---|",
         *(summary(zoo, rows) for zoo, rows in ran.items() if rows),
         "",
     ]
@@ -264,7 +298,9 @@ def summary(zoo: str, rows: list[dict[str, Any]]) -> str:
     dead, removed, most = (sum(row[key] for row in cut) for key in ("dead", "removed", "at_most"))
     seconds = f"{statistics.median(row['seconds'] for row in cut):.2f}" if cut else "–"
     share = f"{removed / most:.1%}" if most else "–"
-    cells = [zoo, len(rows), *(counts[result] for result in RUN), f"{dead:,}", f"{removed:,}", share, seconds]
+    sources = {row["source"] for row in rows}
+    results = [counts[result] for result in RUN]
+    cells = [zoo, len(sources), len(rows), *results, f"{dead:,}", f"{removed:,}", share, seconds]
     return f"| {' | '.join(map(str, cells))} |"
 
 
@@ -302,6 +338,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="networks such as timm:resnet18; without any, those of the packages")
     parser.add_argument("--zoo", choices=ZOOS, action="append", help="run this package only (repeatable)")
+    parser.add_argument("--sources", action="store_true", help="one network of each source file of the packages")
     parser.add_argument("--sample", type=int, help="so many networks of each package at most, drawn by the seed")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no network after this time")
     parser.add_argument("--seed", type=int, default=0)
@@ -310,7 +347,9 @@ def main() -> None:
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * options.minutes
     print(*not_installed(), sep="\n", file=sys.stderr)
-    wanted = options.names or chosen(options.zoo or installed(), options.sample, options.seed)
+    wanted = options.names or chosen(
+        options.zoo or installed(), options.sample, options.seed, one_a_file=options.sources
+    )
     done = read(options.out)["networks"]
     missing = [name for name in wanted if name not in done]
     settings = {
@@ -324,7 +363,7 @@ def main() -> None:
         if time.monotonic() > end:
             print(f"{len(missing) - number + 1} networks are left to run", file=sys.stderr)
             break
-        found = measure_elsewhere(name)
+        found = measure_elsewhere(name) | {"source": source_of(name)}
         print(f"{number}/{len(missing)} {name}: {found['result']}", file=sys.stderr, flush=True)
         write(options.out, name, found, settings)
     print(table(read(options.out)))

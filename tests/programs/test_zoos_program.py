@@ -7,13 +7,13 @@ import zoos
 from torch import nn
 from zoo_networks import Zoo
 
-EXACT = {"result": "exact", "error": 1e-15, "dead": 10, "removed": 6, "at_most": 8, "seconds": 2.0}
+EXACT = {"result": "exact", "error": 1e-15, "dead": 10, "removed": 6, "at_most": 8, "seconds": 2.0, "source": "a"}
 RESULTS = {
     "networks": {
         "timm:one": EXACT | {"kept": {"width": 2, "varying": 2}, "lines": {"a.py:1, split": 2}},
         "timm:two": EXACT | {"seconds": 1.0, "kept": {"width": 4}, "lines": {"a.py:1, split": 3, "b.py:2, view": 1}},
-        "timm:three": {"result": "no BatchNorm"},
-        "torchvision:four": {"result": "crash", "because": "KeyError: 'x'", "where": "trace.py:7"},
+        "timm:three": {"result": "no BatchNorm", "source": "b"},
+        "torchvision:four": {"result": "crash", "because": "KeyError: 'x'", "where": "trace.py:7", "source": "c"},
     }
 }
 
@@ -21,8 +21,8 @@ RESULTS = {
 def test_a_row_sums_up_a_package_and_causes_and_lines_all_networks():
     """Oracle: by hand."""
     lines = zoos.table(RESULTS).splitlines()
-    assert "| timm | 2 | 2 | 0 | 0 | 0 | 0 | 20 | 12 | 75.0% | 1.50 |" in lines
-    assert "| torchvision | 1 | 0 | 0 | 0 | 1 | 0 | 0 | 0 | – | – |" in lines
+    assert "| timm | 1 | 2 | 2 | 0 | 0 | 0 | 0 | 20 | 12 | 75.0% | 1.50 |" in lines
+    assert "| torchvision | 1 | 1 | 0 | 0 | 0 | 1 | 0 | 0 | 0 | – | – |" in lines
     assert "Listed and not run: timm: no BatchNorm, 1." in lines
     assert "- `torchvision:four` is crash: KeyError: 'x' trace.py:7" in lines
     assert "| a width is a number in the code | 6 | 2 |" in lines
@@ -31,16 +31,20 @@ def test_a_row_sums_up_a_package_and_causes_and_lines_all_networks():
 
 def test_a_crash_and_a_network_that_takes_too_long_are_results(monkeypatch):
     def fail(name: str) -> dict:
-        if name == "slow":
+        if name == "asleep":
             time.sleep(60)
+        while name == "busy":
+            pass
         raise KeyError(name)
 
     monkeypatch.setattr(zoos, "measure", fail)
     crash = zoos.measure_elsewhere("quick")
     assert (crash["result"], crash["because"]) == ("crash", "KeyError: 'quick'")
     assert crash["where"].startswith("test_zoos_program.py:")
-    monkeypatch.setattr(zoos, "LIMIT_SECONDS", 0.2)
-    assert zoos.measure_elsewhere("slow")["result"] == "over the time limit"
+    monkeypatch.setattr(zoos, "LIMIT_SECONDS", 1)
+    assert zoos.measure_elsewhere("busy")["result"] == "over the time limit"
+    monkeypatch.setattr(zoos, "WAITING_SECONDS", 0.2)
+    assert zoos.measure_elsewhere("asleep")["result"] == "over the time limit"
 
 
 @pytest.mark.parametrize("sample", [2, 5])
@@ -54,3 +58,16 @@ def test_the_packages_take_turns_in_an_order_that_the_seed_draws(sample, monkeyp
     assert len(names) == len(set(names)) == min(sample, 3) + 1
     assert [name[0] for name in names[:2]] == ["a", "b"]
     assert names == zoos.chosen(["a", "b"], sample, seed=0)
+
+
+def test_one_network_of_each_source_file_comes_before_the_second_of_any(monkeypatch):
+    package = Zoo("torch", lambda: ["a1", "b1", "a2", "c1", "a3", "b2"], nn.Module, lambda name: name[0])
+    monkeypatch.setattr(zoos, "ZOOS", {"p": package})
+    names = [name.removeprefix("p:") for name in zoos.chosen(["p"], None, seed=0)]
+    assert sorted(names) == ["a1", "a2", "a3", "b1", "b2", "c1"]
+    assert [sorted({name[0] for name in part}) for part in (names[:3], names[3:5], names[5:])] == [
+        ["a", "b", "c"],
+        ["a", "b"],
+        ["a"],
+    ]
+    assert zoos.chosen(["p"], None, seed=0, one_a_file=True) == [f"p:{name}" for name in names[:3]]
