@@ -110,10 +110,10 @@ def segmentation_names() -> list[str]:
 
 
 def segmentation_source(name: str) -> str:
-    """The decoder, and the module that defines its encoder."""
+    """The decoder, and the module that defines its encoder; encoders of timm are known by name only."""
     decoder, encoder = name.split("/")
-    defined_in = load("segmentation_models_pytorch").encoders.encoders[encoder]["encoder"].__module__
-    return f"{decoder}/{defined_in}"
+    known = load("segmentation_models_pytorch").encoders.encoders.get(encoder)
+    return f"{decoder}/{known['encoder'].__module__ if known else encoder}"
 
 
 def build_segmentation(name: str) -> nn.Module:
