@@ -272,6 +272,11 @@ class TrainingRun(Iterator[Progress]):
         return self._shrinking.sparsity()
 
     @property
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Its optimiser, with γ and β in parameter groups of their own; `Step` sets the learning rate."""
+        return self._step.optimiser
+
+    @property
     def plan(self) -> SurgeryPlan | None:
         """The plan from the network that the recipe builds to `model`; None if nothing has been removed."""
         return None if self._shrinking.shrinker is None else self._shrinking.shrinker.plan

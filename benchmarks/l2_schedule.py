@@ -1,0 +1,203 @@
+"""One run, the best trade-off: L2 on γ that rises and falls over the run, against the same L2 all the time.
+
+BasicNet 32-0.25x on CIFAR-10, all 50,000 images, 10,000 iterations of 40 images under Adam, bfloat16, dead channels
+removed every 250 iterations: a fortieth of the paper's length, and named so wherever its numbers appear. *Constant* is
+the paper's L2. *Cycle* multiplies the λ of every γ by 2 sin²(πt) over the run, t from 0 to 1, so that its mean is that
+of the constant one and the last iterations are hardly regularised; DemP (2024) lets its regulariser rise and fall in
+that way. The λ of all other parameters stays constant, and all else is equal, the initial weights and the order of the
+images included. Every network is slimmed at its end, and the error is the slim network's on the 10,000 test images.
+
+    python benchmarks/l2_schedule.py --data data/cifar10.npz [--seeds 2] [--out FILE.json]
+    python benchmarks/l2_schedule.py --table
+
+Runs that are in the output file are not made again, so that an interrupted benchmark goes on where it was. A run takes
+about five minutes on one core.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import slimnet
+from slimnet.benchmark.counts import macs
+from slimnet.benchmark.environment import environment
+from slimnet.data import ImageData, load_data
+from slimnet.errors import SlimnetError
+from slimnet.storage.files import whole_file
+from slimnet.training import Recipe, TrainingRun, evaluate, train
+from slimnet.training.recipe.machine_settings import Tuning
+from slimnet.training.recipe.optimisers import scales_and_shifts
+
+STRENGTHS = (5e-4, 1e-3, 2e-3, 4e-3)
+KINDS = ("constant", "cycle")
+ITERATIONS = 10_000
+CHANGED_EVERY = 50
+"""The iterations for which the λ of a cycle stays the same."""
+
+RESULTS = Path(__file__).parent / "results" / "l2_schedule.json"
+
+Row = dict[str, Any]
+Point = tuple[float, float]
+"""MACs left and error, in per cent."""
+
+
+def recipe_of(l2: float, seed: int, iterations: int, data: str) -> Recipe:
+    """The recipe of a run; both kinds have the same."""
+    return Recipe(
+        arch="basicnet",
+        arch_args={"widths": "32-0.25x"},
+        data=data,
+        iterations=iterations,
+        drops=(iterations * 250 // 325,),
+        l2=l2,
+        flips=True,
+        precision="bf16",
+        shrink_every=max(1, iterations // 40),
+        seed=seed,
+    )
+
+
+def strength_at(kind: str, progress: float) -> float:
+    """The factor on the λ of every γ when this share, 0..1, of the run is over; its mean over a run is 1."""
+    return 1.0 if kind == "constant" else 2 * math.sin(math.pi * progress) ** 2
+
+
+def trained(kind: str, recipe: Recipe, images: ImageData) -> Row:
+    """Train one network, slim it, and measure what is left."""
+    run = train(recipe, images, every=CHANGED_EVERY, tuning=Tuning(threads=1))
+    example = next(images.batches("test", 16))[0]
+    macs_before = macs(run.model.eval(), example[:1])
+    set_strength(run, recipe.l2 * strength_at(kind, 0))
+    losses = []
+    for progress in run:
+        losses.append(progress.loss)
+        # The middle of the next iterations stands for all of them.
+        middle = (progress.iteration + CHANGED_EVERY / 2) / recipe.iterations
+        set_strength(run, recipe.l2 * strength_at(kind, min(middle, 1)))
+    slimmed = slimnet.slim(run.model.eval(), example)
+    accuracy = evaluate(slimmed.model, images)
+    return {
+        "kind": kind,
+        "recipe": dataclasses.asdict(dataclasses.replace(recipe, data="cifar10")),
+        "seconds": run.seconds,
+        "train_loss": statistics.fmean(losses[-10:]),
+        "error": 1 - accuracy.top1,
+        "test_images": accuracy.n,
+        "macs": [macs_before, slimmed.plan.macs_after],
+    }
+
+
+def set_strength(run: TrainingRun, strength: float) -> None:
+    """Set the λ of every γ from the next iteration on."""
+    scales = {id(scale) for scale in scales_and_shifts(run.model).scales}
+    (group,) = [group for group in run.optimiser.param_groups if {id(each) for each in group["params"]} == scales]
+    group["weight_decay"] = strength
+
+
+def table(results: Row) -> str:
+    """What each λ came to, in Markdown, and the errors of both kinds at equal MACs."""
+    curves = {kind: curve(results, kind) for kind in KINDS}
+    lines = ["| λ | L2 on γ | MACs left | error | training loss | seeds |", "|---" * 6 + "|"]
+    for l2 in sorted({run["recipe"]["l2"] for run in results["runs"].values()}):
+        for kind in KINDS:
+            runs = runs_of(results, kind, l2)
+            if runs:
+                share, error = point(runs)
+                loss = statistics.fmean(run["train_loss"] for run in runs)
+                lines.append(f"| {l2:g} | {kind} | {share:.1f} % | {error:.2f} % | {loss:.3f} | {len(runs)} |")
+    return "\n".join([*lines, "", *comparisons(curves)])
+
+
+def runs_of(results: Row, kind: str, l2: float) -> list[Row]:
+    """The runs of one kind and λ."""
+    return [run for run in results["runs"].values() if (run["kind"], run["recipe"]["l2"]) == (kind, l2)]
+
+
+def point(runs: Sequence[Row]) -> Point:
+    """The mean MACs left and the mean error of some runs."""
+    share = statistics.fmean(100 * run["macs"][1] / run["macs"][0] for run in runs)
+    return share, statistics.fmean(100 * run["error"] for run in runs)
+
+
+def curve(results: Row, kind: str) -> list[Point]:
+    """The points of a kind by rising MACs, one for each λ."""
+    strengths = {run["recipe"]["l2"] for run in results["runs"].values() if run["kind"] == kind}
+    return sorted(point(runs_of(results, kind, l2)) for l2 in strengths)
+
+
+def comparisons(curves: Mapping[str, Sequence[Point]]) -> list[str]:
+    """For each point of the cycle within the MACs of the constant one, the error of both."""
+    lines = []
+    for share, error in curves["cycle"]:
+        usual = error_at(curves["constant"], share)
+        if usual is not None:
+            lines.append(
+                f"- at {share:.1f} % of the MACs: cycle {error:.2f} %, constant {usual:.2f} % (interpolated), "
+                f"{error - usual:+.2f} points"
+            )
+    return lines
+
+
+def error_at(points: Sequence[Point], share: float) -> float | None:
+    """The error at some share of the MACs, interpolated over its logarithm; None outside of the points."""
+    for (low, first), (high, second) in pairwise(points):
+        if low <= share <= high:
+            way = math.log(share / low) / math.log(high / low) if high > low else 0.0
+            return first + way * (second - first)
+    return None
+
+
+def write(path: Path, results: Row) -> None:
+    """Replace the results file in one step."""
+    with whole_file(path, SlimnetError) as file:
+        file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+
+
+def run_missing(options: argparse.Namespace, results: Row) -> None:
+    """Make the runs that are not there yet, and write each down as it ends."""
+    images = load_data(options.data)
+    wanted = {
+        f"{kind}, L2 {l2:g}, seed {seed}": (kind, recipe_of(l2, seed, options.iterations, options.data))
+        for seed in range(options.seeds)
+        for l2 in STRENGTHS
+        for kind in KINDS
+    }
+    missing = [name for name in wanted if name not in results["runs"]]
+    for number, name in enumerate(missing, 1):
+        print(f"{number}/{len(missing)} {name}", file=sys.stderr, flush=True)
+        results["runs"][name] = trained(*wanted[name], images)
+        results["environment"] = dict(environment().rows())
+        results["settings"] = {"iterations": options.iterations, "threads": 1}
+        write(options.out, results)
+
+
+def main() -> None:
+    """Make the runs that are missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="data/cifar10.npz", help="where cifar10.npz is")
+    parser.add_argument("--iterations", type=int, default=ITERATIONS)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print what is in the output file and run nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    results = json.loads(options.out.read_text()) if options.out.exists() else {"runs": {}}
+    if results["runs"] and not options.table and results["settings"]["iterations"] != options.iterations:
+        parser.error(f"{options.out} holds runs of another length; give another --out")
+    if not options.table:
+        run_missing(options, results)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
