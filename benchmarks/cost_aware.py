@@ -15,23 +15,20 @@ them take about six minutes on one core.
 
 import argparse
 import dataclasses
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import kept_runs
 import torch
 from torch import nn
 from torch.nn import functional
 
 import slimnet
-from slimnet.benchmark.environment import environment
 from slimnet.data import ImageData, load_data
-from slimnet.errors import SlimnetError
-from slimnet.storage.files import whole_file
 from slimnet.training import DIGITS_DEMO, Recipe, evaluate, sparsity_by_gamma, train
 
 STRENGTHS = (1e-2, 2e-2, 4e-2)
@@ -136,45 +133,23 @@ def spread(values: list[float]) -> str:
     return f"{statistics.fmean(values):+.2f} ({min(values):+.2f} to {max(values):+.2f})"
 
 
-def write(path: Path, results: Row) -> None:
-    """Replace the results file in one step."""
-    with whole_file(path, SlimnetError) as file:
-        file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-
-
-def run_missing(options: argparse.Namespace, results: Row) -> None:
-    """Make the runs that are not there yet, and write each down as it ends."""
-    images = load_data(DIGITS_DEMO.data)
-    wanted = {
-        f"{kind}, L2 {l2:g}, seed {seed}": recipe_of(kind, l2, seed, options.iterations)
-        for seed in range(options.seeds)
-        for l2 in STRENGTHS
-        for kind in KINDS
-    }
-    missing = [name for name in wanted if name not in results["runs"]]
-    for number, name in enumerate(missing, 1):
-        print(f"{number}/{len(missing)} {name}", file=sys.stderr, flush=True)
-        results["runs"][name] = trained(wanted[name], images)
-        results["environment"] = dict(environment().rows())
-        results["settings"] = {"iterations": options.iterations, "threads": 1, "data": "digits (embedded)"}
-        write(options.out, results)
-
-
 def main() -> None:
     """Make the runs that are missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--iterations", type=int, default=ITERATIONS)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="print what is in the output file and run nothing")
+    kept_runs.add_arguments(parser, RESULTS, iterations=ITERATIONS, seeds=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    results = json.loads(options.out.read_text()) if options.out.exists() else {"runs": {}}
-    if results["runs"] and not options.table and results["settings"]["iterations"] != options.iterations:
-        parser.error(f"{options.out} holds runs of another length; give another --out")
+    results = kept_runs.read(parser, options)
     if not options.table:
-        run_missing(options, results)
+        images = load_data(DIGITS_DEMO.data)
+        wanted = {
+            f"{kind}, L2 {l2:g}, seed {seed}": partial(trained, recipe_of(kind, l2, seed, options.iterations), images)
+            for seed in range(options.seeds)
+            for l2 in STRENGTHS
+            for kind in KINDS
+        }
+        settings = {"iterations": options.iterations, "threads": 1, "data": "digits (embedded)"}
+        kept_runs.make_missing(options.out, results, wanted, settings)
     print(table(results))
 
 

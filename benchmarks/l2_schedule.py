@@ -16,23 +16,20 @@ about five minutes on one core.
 
 import argparse
 import dataclasses
-import json
 import math
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import kept_runs
 import torch
 
 import slimnet
 from slimnet.benchmark.counts import macs
-from slimnet.benchmark.environment import environment
 from slimnet.data import ImageData, load_data
-from slimnet.errors import SlimnetError
-from slimnet.storage.files import whole_file
 from slimnet.training import Recipe, TrainingRun, evaluate, train
 from slimnet.training.recipe.machine_settings import Tuning
 from slimnet.training.recipe.optimisers import scales_and_shifts
@@ -156,46 +153,25 @@ def error_at(points: Sequence[Point], share: float) -> float | None:
     return None
 
 
-def write(path: Path, results: Row) -> None:
-    """Replace the results file in one step."""
-    with whole_file(path, SlimnetError) as file:
-        file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-
-
-def run_missing(options: argparse.Namespace, results: Row) -> None:
-    """Make the runs that are not there yet, and write each down as it ends."""
-    images = load_data(options.data)
-    wanted = {
-        f"{kind}, L2 {l2:g}, seed {seed}": (kind, recipe_of(l2, seed, options.iterations, options.data))
-        for seed in range(options.seeds)
-        for l2 in STRENGTHS
-        for kind in KINDS
-    }
-    missing = [name for name in wanted if name not in results["runs"]]
-    for number, name in enumerate(missing, 1):
-        print(f"{number}/{len(missing)} {name}", file=sys.stderr, flush=True)
-        results["runs"][name] = trained(*wanted[name], images)
-        results["environment"] = dict(environment().rows())
-        results["settings"] = {"iterations": options.iterations, "threads": 1}
-        write(options.out, results)
-
-
 def main() -> None:
     """Make the runs that are missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="data/cifar10.npz", help="where cifar10.npz is")
-    parser.add_argument("--iterations", type=int, default=ITERATIONS)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="print what is in the output file and run nothing")
+    kept_runs.add_arguments(parser, RESULTS, iterations=ITERATIONS, seeds=2)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    results = json.loads(options.out.read_text()) if options.out.exists() else {"runs": {}}
-    if results["runs"] and not options.table and results["settings"]["iterations"] != options.iterations:
-        parser.error(f"{options.out} holds runs of another length; give another --out")
+    results = kept_runs.read(parser, options)
     if not options.table:
-        run_missing(options, results)
+        images = load_data(options.data)
+        wanted = {
+            f"{kind}, L2 {l2:g}, seed {seed}": partial(
+                trained, kind, recipe_of(l2, seed, options.iterations, options.data), images
+            )
+            for seed in range(options.seeds)
+            for l2 in STRENGTHS
+            for kind in KINDS
+        }
+        kept_runs.make_missing(options.out, results, wanted, {"iterations": options.iterations, "threads": 1})
     print(table(results))
 
 
