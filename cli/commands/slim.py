@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-from slimnet_cli.options.budget import Target, target_options, warning
+from slimnet_cli.options.budget import Target, target_options
 from slimnet_cli.options.data import Labelled, criterion_images, data_options, spec_without_images
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.machine import on_device
@@ -19,16 +18,14 @@ from slimnet_cli.options.removal import Removing, removing_options
 from slimnet_cli.options.shared import as_one, json_option, network_options
 from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.output import before_after, terminal
-from slimnet_cli.output.next_step import say_next, show_next
-from slimnet_cli.output.option_names import with_options
-from slimnet_cli.output.phases import PhaseProgress, progress_of
+from slimnet_cli.output.phases import Phase, PhaseProgress, progress_of
+from slimnet_cli.output.slim_result import Budgeted, SlimResult, show_file, show_plan
 from slimnet_cli.output.slimming_phases import CHOICE, DENSE_ACCURACY, READING, REMOVAL, slimming_phases
-from slimnet_cli.output.width_hint import note_missed
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from slimnet import Certificate, Slimmed, SurgeryPlan
+    from slimnet import Certificate, Slimmed
     from slimnet.counting import NetworkCounts
     from slimnet.data import ImageData
     from slimnet.graph.channel_graph import ChannelGraph
@@ -150,8 +147,12 @@ def slim(
     removing = removing.under(target and target.runtime)
     if output.out is None or output.dry_run:
         _show_plan(source, removing, target, data, as_json)
+        return
+    result = _write_bundle(source, removing, target, data, output)
+    if as_json:
+        terminal.emit(result.document())
     else:
-        _write_bundle(source, removing, target, data, output, as_json)
+        result.show()
 
 
 def _slim_file(path: str, network: Network, output: Output, removing: Removing, as_json: bool) -> None:
@@ -168,47 +169,17 @@ def _slim_file(path: str, network: Network, output: Output, removing: Removing, 
             slimmed = slim_onnx(path, output.out, removing.threshold, progress=lambda _, __, doing: say(doing), **asked)
             plan = slimmed.plan
     if output.out is None or output.dry_run:
-        _print_plan(plan, as_json)
-        return
-    if as_json:
+        show_plan(plan, as_json=as_json)
+    elif as_json:
         terminal.emit(before_after.onnx_document(slimmed))
-        return
-    console = terminal.result()
-    console.print(before_after.table(slimmed, None))
-    _print_widths(plan)
-    measured = f"{slimmed.certificate}, measured under onnxruntime on {slimmed.inputs}"
-    console.print(f"\ndead is {plan.criterion}\n{measured}\n\nwritten to {slimmed.path}", soft_wrap=True)
-    say_next(f"onnxruntime.InferenceSession({str(slimmed.path)!r}) runs it, with the inputs of the dense one")
-
-
-def _print_plan(plan: SurgeryPlan, as_json: bool) -> None:
-    from slimnet.surgery.plan import SHARES
-
-    if as_json:
-        terminal.emit(json.loads(plan.to_json()) | {SHARES: plan.shares.to_data()})
-        return
-    terminal.result().print(with_options(str(plan)), soft_wrap=True)
-    say_next(DRY_NEXT)
-
-
-DRY_NEXT = "the same command with -o and without --dry-run"
-
-
-def _print_widths(plan: SurgeryPlan) -> None:
-    """Print how widths were rounded, and what becomes of the dead channels."""
-    from slimnet.surgery.plan_text import width_lines
-
-    console = terminal.result()
-    if lines := width_lines(plan):
-        console.print("\n" + with_options("\n".join(line.removeprefix("  ") for line in lines)), soft_wrap=True)
-    if shares := str(plan.shares):
-        console.print(f"\n{shares}", soft_wrap=True)
+    else:
+        show_file(slimmed)
 
 
 def _show_plan(source: Source, removing: Removing, target: Target | None, data: Labelled, as_json: bool) -> None:
+    """Print the plan, and write nothing."""
     import slimnet
     from slimnet.methods import plan_for
-    from slimnet.surgery.plan import SHARES
 
     images = data.load() if target or removing.needs_data else None
     if target:
@@ -224,80 +195,70 @@ def _show_plan(source: Source, removing: Removing, target: Target | None, data: 
             measured: dict[str, Any] = {"criterion": removing.criterion, "loader": criterion_images(images, say)}
             measured["keep"] = removing.keep
             plan = slimnet.inspect(model, example, removing.threshold, round_to=round_to, **measured).plan
-    if as_json:
-        terminal.emit(json.loads(plan.to_json()) | {SHARES: plan.shares.to_data()})
-        return
-    terminal.result().print(with_options(str(plan)), soft_wrap=True)
-    if selection is not None:
-        terminal.result().print(f"\n{warning(selection, measured=False)}", soft_wrap=True)
-    say_next("the same command with -o DIR and without --dry-run")
+    show_plan(plan, selection, as_json=as_json)
 
 
 def _write_bundle(
-    source: Source,
-    removing: Removing,
-    target: Target | None,
-    data: Labelled,
-    output: Output,
-    as_json: bool,
-) -> None:
+    source: Source, removing: Removing, target: Target | None, data: Labelled, output: Output
+) -> SlimResult:
+    """Slim the network of a checkpoint, and write the bundle."""
     from slimnet.bundle.bundle import save
     from slimnet.training.analysis.metrics import check_fits
 
     assert output.out is not None, "it was checked"
-    out, known = output.out, source.blueprint
-    images = data.load(alone=True)
-    if output.certificate_images is not None:
-        if images is None:
-            raise click.UsageError("--certificate-images are test images; name them with --data")
-        images = images.with_fewer_tests(output.certificate_images)
+    images = _certificate_images(data, output)
     if target:
         target.check(images)
-    phases = slimming_phases(
-        widths=removing.measures_widths,
-        budget=target is not None,
-        refit=target is not None and target.fits(images),
-        latency=target is not None and target.unit == "latency",
-        images=0 if images is None else len(images.x_test),
-    )
     removing.note_load()
-    with progress_of("Slimming", phases) as progress:
+    with progress_of("Slimming", _phases(removing, target, images)) as progress:
         round_to = removing.rounding(progress.trying, progress.say)
         progress.begin(READING)
         dense = source.load()
         example = source.example(dense, images)
         if images:
             check_fits(dense, images)
-        spec = images.spec if images else spec_without_images(data.normalise, example, known and known.images)
         slimmed, selection = _slimmed(dense, example, removing, round_to, target, images, progress)
         if target:
             slimmed = target.timed(dense, slimmed, example, progress.begin)
         accuracies = _accuracies(dense, slimmed.certificate, images, progress) if images else None
-        any_size = output.dynamic_size or (known is not None and known.dynamic_size)
-        described: dict[str, Any] = {"source": source.path.name, "images": spec, "dynamic_size": any_size}
-        folder = save(slimmed, out, overwrite=output.force, progress=progress.step, **described)
+        described = _description(source, data, images, example, output)
+        folder = save(slimmed, output.out, overwrite=output.force, progress=progress.step, **described)
         counts = _counts(dense, slimmed, example)
-    if as_json:
-        chosen = {} if selection is None else {"target": _document(target, selection)}
-        terminal.emit(before_after.document(slimmed, accuracies, counts) | chosen | {"bundle": str(folder)})
-        return
-    console = terminal.result()
-    console.print(before_after.table(slimmed, accuracies, counts=counts))
-    console.print(before_after.counted_by(slimmed.plan, counts), style="dim", soft_wrap=True)
-    _print_widths(slimmed.plan)
-    if selection is not None:
-        correction = "" if target is None else target.correction_in_words(images)
-        console.print(f"\n{warning(selection, accuracies is not None, correction)}", soft_wrap=True)
-    if latency := slimmed.certificate.latency:
-        console.print(f"\n{latency}", soft_wrap=True)
-        note_missed(latency, slimmed.plan.rounding)
-    dead = f"dead is {slimmed.plan.criterion}"
-    console.print(f"\n{dead}\n{slimmed.certificate}\n\nwritten to {folder}", soft_wrap=True)
-    if selection is not None and selection.count and data.source is not None:
-        tuned = folder.with_name(f"{folder.name}-tuned")
-        show_next("finetune", folder, "--data", data.source, "-o", tuned)
-    else:
-        show_next("verify", folder)
+    budgeted = None
+    if target and selection is not None:
+        budgeted = Budgeted(dataclasses.asdict(target), selection, target.correction_in_words(images))
+    return SlimResult(slimmed, folder, counts, accuracies, data.source, budgeted)
+
+
+def _certificate_images(data: Labelled, output: Output) -> ImageData | None:
+    """The images of --data, with as many test images as --certificate-images asks for."""
+    images = data.load(alone=True)
+    if output.certificate_images is None:
+        return images
+    if images is None:
+        raise click.UsageError("--certificate-images are test images; name them with --data")
+    return images.with_fewer_tests(output.certificate_images)
+
+
+def _phases(removing: Removing, target: Target | None, images: ImageData | None) -> list[Phase]:
+    """The phases that the command goes through."""
+    return slimming_phases(
+        widths=removing.measures_widths,
+        budget=target is not None,
+        refit=target is not None and target.fits(images),
+        latency=target is not None and target.unit == "latency",
+        images=0 if images is None else len(images.x_test),
+    )
+
+
+def _description(
+    source: Source, data: Labelled, images: ImageData | None, example: Any, output: Output
+) -> dict[str, Any]:
+    """What a bundle says of its network: the file it comes from, its images, and whether they may have any size."""
+    known = source.blueprint
+    spec = images.spec if images else spec_without_images(data.normalise, example, known and known.images)
+    any_size = output.dynamic_size or (known is not None and known.dynamic_size)
+    return {"source": source.path.name, "images": spec, "dynamic_size": any_size}
 
 
 def _counts(dense: nn.Module, slimmed: Slimmed, example: Any) -> tuple[NetworkCounts, NetworkCounts]:
@@ -354,9 +315,3 @@ def _accuracies(
     if certificate.reference != DENSE:
         before = evaluate(dense, images, progress=progress.counting(DENSE_ACCURACY))
     return before, after
-
-
-def _document(target: Target | None, selection: Selection) -> dict[str, Any]:
-    """The budget and the selection, as JSON."""
-    assert target is not None, "there is a selection"
-    return dataclasses.asdict(target) | {"chosen_channels": selection.count, "exact": not selection.count}

@@ -241,18 +241,3 @@ def target_options(command: Command) -> Command:
         return command(target=found[0] if found else None, **given)
 
     return functools.reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), with_target)
-
-
-def warning(selection: Selection, measured: bool, correction: str = "") -> str:
-    """The note that a network at a budget is not exact, or that dead channels alone met the budget.
-
-    `measured` is whether the accuracy was measured, `correction` what is to be said of the images for that.
-    """
-    if not selection.count:
-        return "Dead channels alone meet the budget: this is exact."
-    cost = "the accuracy above is before any fine-tuning" if measured else "see what that costs with --data"
-    note = (
-        f"This is not exact: {selection.count:,} live channels were removed, chosen by "
-        f"{selection.method}. The certificate compares with the network in which they are masked; {cost}."
-    )
-    return f"{note} {correction}".rstrip()
