@@ -31,6 +31,7 @@ from slimnet_cli.output.option_names import with_options
 if TYPE_CHECKING:
     from slimnet import Inspection, SurgeryPlan
     from slimnet.counting import NetworkCounts
+    from slimnet.inspection import LayerReport
 
 EXAMPLES = """\b
 Examples:
@@ -117,38 +118,12 @@ def inspect(
 
 
 def _show(inspection: Inspection, counts: NetworkCounts, threshold: float | None) -> None:
-    """The layers, and the histogram of γ for the criterion γ."""
-    from slimnet.report.formatting import amount
-    from slimnet.surgery.plan_text import change
-
+    """The layers, what keeps dead channels, the histogram of γ for the criterion γ, and the sums."""
     console, plan = terminal.result(), inspection.plan
-    rows: list[tuple[str | Text, ...]] = [
-        (
-            layer.name,
-            layer.kind,
-            f"{layer.channels}",
-            Text(f"{layer.dead}", style="yellow" if layer.dead else "dim"),
-            Text(f"{layer.removable}", style="green" if layer.removable else "dim"),
-            amount(layer.macs),
-            f"{counts.parameters[layer.name]:,}" if layer.name in counts.parameters else "",
-            "; ".join(f"{count} {reason}" for reason, count in layer.kept_because.items()),
-        )
-        for layer in inspection.layers
-    ]
-    totals = (inspection.channels, inspection.dead_channels, inspection.removable_channels)
-    rows.append(
-        (
-            "total",
-            "",
-            *(Text(f"{number}", style="bold") for number in totals),
-            amount(counts.macs),
-            f"{counts.parameters['']:,}",
-            "",
-        )
-    )
     headings = ("layer", "kind", "channels", "dead", "removable", "MACs", "parameters", "dead but kept, because")
+    rows = [*(_layer_row(layer, counts) for layer in inspection.layers), _total_row(inspection, counts)]
     console.print(terminal.table(headings, rows, right=(2, 3, 4, 5, 6)))
-    for kept, advice in {kept.reason: kept.help for kept in inspection.plan.kept if kept.help}.items():
+    for kept, advice in {kept.reason: kept.help for kept in plan.kept if kept.help}.items():
         console.print(f"{kept}: {with_options(advice)}", style="dim")
     _show_holders(plan)
     gammas = list(chain.from_iterable(layer.gammas for layer in inspection.layers))
@@ -156,18 +131,49 @@ def _show(inspection: Inspection, counts: NetworkCounts, threshold: float | None
         console.print(f"\n|γ| of {len(gammas):,} channels", style="bold")
         for line in histogram(gammas, threshold):
             console.print(line)
-    stay = plan.shares.kept_in_words
-    console.print(
-        f"\n{inspection.dead_channels:,} channels are dead ({inspection.plan.criterion}), "
-        f"{inspection.removable_channels:,} can be removed{f'; {stay}' if stay else ''}.",
-        soft_wrap=True,
+    _show_sums(inspection)
+    console.print(counted(counts, plan.macs_before), style="dim", soft_wrap=True)
+
+
+def _layer_row(layer: LayerReport, counts: NetworkCounts) -> tuple[str | Text, ...]:
+    """A layer's channels and costs, and why dead ones of it stay."""
+    from slimnet.report.formatting import amount
+
+    return (
+        layer.name,
+        layer.kind,
+        f"{layer.channels}",
+        Text(f"{layer.dead}", style="yellow" if layer.dead else "dim"),
+        Text(f"{layer.removable}", style="green" if layer.removable else "dim"),
+        amount(layer.macs),
+        f"{counts.parameters[layer.name]:,}" if layer.name in counts.parameters else "",
+        "; ".join(f"{count} {reason}" for reason, count in layer.kept_because.items()),
     )
+
+
+def _total_row(inspection: Inspection, counts: NetworkCounts) -> tuple[str | Text, ...]:
+    """The sums of the columns."""
+    from slimnet.report.formatting import amount
+
+    totals = (inspection.channels, inspection.dead_channels, inspection.removable_channels)
+    numbers = (Text(f"{number}", style="bold") for number in totals)
+    return ("total", "", *numbers, amount(counts.macs), f"{counts.parameters['']:,}", "")
+
+
+def _show_sums(inspection: Inspection) -> None:
+    """How many channels are dead, how many can be removed, and what that does to the network."""
+    from slimnet.report.formatting import amount
+    from slimnet.surgery.plan_text import change
+
+    console, plan = terminal.result(), inspection.plan
+    stay = f"; {plan.shares.kept_in_words}" if plan.shares.kept_in_words else ""
+    dead = f"{inspection.dead_channels:,} channels are dead ({plan.criterion})"
+    console.print(f"\n{dead}, {inspection.removable_channels:,} can be removed{stay}.", soft_wrap=True)
     sizes = (("parameters", plan.params_before, plan.params_after), ("MACs", plan.macs_before, plan.macs_after))
     slimmed = ", ".join(
         f"{name} {amount(before)} → {amount(after)} ({change(before, after)})" for name, before, after in sizes
     )
     console.print(f"inputs of {inspection.inputs}; if slimmed: {slimmed} with --round none", soft_wrap=True)
-    console.print(counted(counts, plan.macs_before), style="dim", soft_wrap=True)
 
 
 def _show_holders(plan: SurgeryPlan) -> None:

@@ -133,19 +133,27 @@ def ladder(
             advance(len(found), rung.name)
     # The dense network's MACs are known only after a plan was made.
     found[0] = whole.begun()["dense"]
-    page = write_ladder(f"The ladder of {source.path.name}", found, work / PAGE)
+    write_ladder(f"The ladder of {source.path.name}", found, work / PAGE)
     put_in_place(work, out, LADDER)
     if as_json:
         terminal.emit({"folder": str(out), "report": str(out / PAGE), "rungs": document(found)})
-        return
-    terminal.result().print(table(found))
+    else:
+        _show(found, out, data.source)
+
+
+def _show(found: list[Rung], out: Path, images: str | None) -> None:
+    """Print the rungs, their notes and the next command; `images` is the --data that they were measured on."""
+    from slimnet.methods.iterative_pruning import PAGE
+
+    console = terminal.result()
+    console.print(table(found))
     for rung in found:
         if rung.note:
             terminal.note(f"{rung.name}: {rung.note}")
-    terminal.result().print(f"\nbundles and {page.name} written to {out}", soft_wrap=True)
+    console.print(f"\nbundles and {PAGE} written to {out}", soft_wrap=True)
     smaller = [rung for rung in found if not rung.note and not rung.exact]
-    if smaller and data.source is not None:
-        show_next("finetune", out / smaller[0].name, "--data", data.source, "-o", "tuned/")
+    if smaller and images is not None:
+        show_next("finetune", out / smaller[0].name, "--data", images, "-o", "tuned/")
     else:
         show_next("export", out / "exact", "-o", "exact.onnx")
 
