@@ -12,8 +12,8 @@ from slimnet.methods import (
     passes,
     plan_for,
     published,
-    silenced,
 )
+from slimnet.methods import mask_selected as silenced
 from slimnet.methods import remove_selected as remove
 from slimnet.methods import score_channels as rank
 from slimnet.methods import select_within_budget as within

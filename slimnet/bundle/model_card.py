@@ -9,7 +9,7 @@ from slimnet.bundle.input_spec import random_inputs
 from slimnet.bundle.manifest import ONNX, PLAN, Manifest, read_manifest
 from slimnet.bundle.remote import local_folder
 from slimnet.bundle.stored_certificate import read_certificate
-from slimnet.surgery.certificate import DENSE, SILENCED, Certificate
+from slimnet.surgery.certificate import CHOSEN_AT_ZERO, DENSE, Certificate
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_text import change
 
@@ -68,7 +68,7 @@ def opening(blueprint: Blueprint, certificate: Certificate) -> str:
     removed = f"{plan.removed_channels:,} of {sum(layer.channels_before for layer in plan.layers):,} channels"
     if certificate.trained_since:
         relation = "Since then it was trained further: **it is not certified to compute what the dense network does.**"
-    elif certificate.reference == SILENCED:
+    elif certificate.reference == CHOSEN_AT_ZERO:
         relation = (
             "A method chose live channels as well: it computes what the dense network does with these channels set to "
             "zero, **not what the dense network does**."

@@ -13,7 +13,7 @@ from slimnet.benchmark import parameters
 from slimnet.compat import torch_pruning
 from slimnet.counting import count_network
 from slimnet.errors import SlimnetError, UsageError, short_reason
-from slimnet.methods import Budget, Ranking, Selection, silenced
+from slimnet.methods import Budget, Ranking, Selection, mask_selected
 from slimnet.methods.candidates import Channels
 from slimnet.modules.example_inputs import check_inputs, tensors_in
 from slimnet.torch_state import silence
@@ -210,7 +210,7 @@ def pruned(pruner: Any, paths: Mapping[nn.Module, str]) -> dict[str, tuple[int, 
 def compared(model: nn.Module, inputs: torch.Tensor, ranking: Ranking, found: RivalCut) -> RivalCut:
     """The cut with its difference to the masked network: the dense one in which the same channels are zero."""
     try:
-        masked = silenced(model, inputs, Selection(ranking.method, found.removed), recalibrate=False)
+        masked = mask_selected(model, inputs, Selection(ranking.method, found.removed), recalibrate=False)
     except SlimnetError as error:
         return RivalCut(found.model, found.removed, found.left, None, f"there is no masked network: {error}")
     with torch.no_grad():

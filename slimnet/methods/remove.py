@@ -27,7 +27,7 @@ from slimnet.planning.dead_channels import GAMMA, DeadChannels, find_dead, requi
 from slimnet.planning.width_rounding import Rounding
 from slimnet.slimmed import Slimmed
 from slimnet.storage.field_types import Count
-from slimnet.surgery.certificate import DENSE, SILENCED
+from slimnet.surgery.certificate import CHOSEN_AT_ZERO, DENSE
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_data import WidthTrial
 
@@ -79,7 +79,7 @@ RoundTo = int | Mapping[str, int] | Rounding | ChosenWidths | None
 """What the widths of a selection are rounded up to."""
 
 
-def silenced(
+def mask_selected(
     model: nn.Module,
     inputs: ExampleInputs,
     selection: Selection,
@@ -105,7 +105,7 @@ def silenced(
     check_correction(images, recalibrate=recalibrate, refit=refit)
     given = check_inputs(model, inputs)
     channels = Channels.of(model, given)
-    quiet = silence(model, channels, selection, shared=False)
+    quiet = masked_copy(model, channels, selection, shared=False)
     return corrected(model, quiet, given, channels, selection, images, refit) if recalibrate else quiet
 
 
@@ -126,27 +126,27 @@ def remove_selected(
     """Remove the selected channels: mask them in a copy, and slim that copy exactly.
 
     With `recalibrate` the masked network's BatchNorm statistics are re-estimated without the removed channels, which
-    needs no data and makes the error before fine-tuning much lower; with `images`, as in `silenced`, it is still lower,
-    and with `refit` the lowest. `watch` is called with the number of layers fitted so far and of all.
+    needs no data and makes the error before fine-tuning much lower; with `images`, as in `mask_selected`, it is still
+    lower, and with `refit` the lowest. `watch` is called with the number of layers fitted so far and of all.
     The certificate is against the masked network, not against `model`, since a method selects live channels. If all
     selected channels were dead anyway, the two are the same. A criterion that needs data is measured on `loader`. The
     other arguments are those of `slimnet.slim`.
 
     Raises:
         CertificateError: the slim network differs from the masked one by more than `tolerance`.
-        UsageError, TraceError, InputError: as `silenced`.
+        UsageError, TraceError, InputError: as `mask_selected`.
     """
     if require_criterion(selection.criterion, with_data=loader is not None).needs_data and loader is not None:
         loader = RepeatedLoader(loader)
     check_correction(images, recalibrate=recalibrate, refit=refit)
     given = check_inputs(model, inputs)
     channels = Channels.of(model, given)
-    quiet = silence(model, channels, selection)
+    quiet = masked_copy(model, channels, selection)
     if recalibrate:
         quiet = corrected(model, quiet, given, channels, selection, images, refit, watch)
     narrow, plan = operated(quiet, given, selection, round_to, loader)
     slimmed = certify_or_raise(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
-    reference = SILENCED if selection.count else DENSE
+    reference = CHOSEN_AT_ZERO if selection.count else DENSE
     certificate = dataclasses.replace(slimmed.certificate, reference=reference)
     return dataclasses.replace(slimmed, certificate=certificate)
 
@@ -161,7 +161,7 @@ def plan_for(
     """The plan that `remove_selected` applies; the network is not run.
 
     Raises:
-        UsageError, TraceError, InputError: as `silenced`; a criterion that needs data is refused.
+        UsageError, TraceError, InputError: as `mask_selected`; a criterion that needs data is refused.
     """
     if require_criterion(selection.criterion, with_data=True).needs_data:
         raise UsageError(f"criterion {selection.criterion} is measured on data; take the plan of remove_selected")
@@ -177,7 +177,7 @@ def plan_and_mask(
     round_to: RoundTo,
 ) -> tuple[nn.Module, SurgeryPlan]:
     """The slim network with its final widths, without recalibration, and its plan."""
-    return operated(silence(model, channels, selection), inputs, selection, round_to)
+    return operated(masked_copy(model, channels, selection), inputs, selection, round_to)
 
 
 def operated(
@@ -232,11 +232,11 @@ def corrected(
     return measured(model, estimated, images, selection.threshold)
 
 
-def silence(model: nn.Module, channels: Channels, selection: Selection, *, shared: bool = True) -> nn.Module:
+def masked_copy(model: nn.Module, channels: Channels, selection: Selection, *, shared: bool = True) -> nn.Module:
     """The masked copy of a traced network; with `shared` it shares the tensors that do not change.
 
     Raises:
-        UsageError: as `silenced`.
+        UsageError: as `mask_selected`.
     """
     tensors = Network.of(model).named
     quiet: dict[int, torch.Tensor] = {}

@@ -15,7 +15,7 @@ from slimnet.onnx_slimming.graph_module import Binding, OnnxGraph, build_graph, 
 from slimnet.onnx_slimming.graph_rewrite import RewriteError, rewritten
 from slimnet.onnx_slimming.model_file import fault_of, read_model
 from slimnet.onnx_slimming.onnx_session import difference, run_session, session_of
-from slimnet.onnx_slimming.small_filters import silence_small_filters
+from slimnet.onnx_slimming.small_filters import zero_small_filters
 from slimnet.pipeline import FindIn, RoundTo, as_rounding, plan_and_apply, slim_found
 from slimnet.planning.asked_layers import as_patterns
 from slimnet.planning.dead_channels import DeadChannels, check_threshold, find_dead
@@ -165,7 +165,7 @@ def plan_onnx(
     """
     request = Request.of(threshold, round_to, keep, None)
     network = read_network(Path(path), example_inputs, input_shape)
-    module, _ = module_of(network, silence=True, fixed=False)
+    module, _ = module_of(network, zero_small=True, fixed=False)
     inputs, rounding = Inputs.of(network.tensors), as_rounding(request.round_to)
     return plan_and_apply(module, inputs, finder(module, request), rounding, retrace=True)[1]
 
@@ -204,9 +204,9 @@ def attempts(network: OnnxNetwork, request: Request, steps: Steps) -> tuple[onnx
         SlimnetError: none does; that of the last one.
     """
     failure: SlimnetError | None = None
-    for silence, fixed in ((True, False), (False, False), (False, True)):
+    for zero_small, fixed in ((True, False), (False, False), (False, True)):
         try:
-            return attempt(network, request, steps, silence=silence, fixed=fixed)
+            return attempt(network, request, steps, zero_small=zero_small, fixed=fixed)
         except (CertificateError, RewriteError) as error:
             failure = failure or error
     assert failure is not None, "each way has failed"
@@ -214,7 +214,7 @@ def attempts(network: OnnxNetwork, request: Request, steps: Steps) -> tuple[onnx
 
 
 def attempt(
-    network: OnnxNetwork, request: Request, steps: Steps, *, silence: bool, fixed: bool
+    network: OnnxNetwork, request: Request, steps: Steps, *, zero_small: bool, fixed: bool
 ) -> tuple[onnx.ModelProto, Slimmed, Certificate]:
     """Slim a model in one way, and compare both files.
 
@@ -224,7 +224,7 @@ def attempt(
         SlimnetError: no channel can be removed.
     """
     with steps.step(1, SLIMMING):
-        module, bindings = module_of(network, silence=silence, fixed=fixed)
+        module, bindings = module_of(network, zero_small=zero_small, fixed=fixed)
         slimmed = slim_found(
             module, network.tensors, finder(module, request), round_to=request.round_to, tolerance=request.tolerance
         )
@@ -242,10 +242,10 @@ def attempt(
     return slim, slimmed, found
 
 
-def module_of(network: OnnxNetwork, *, silence: bool, fixed: bool) -> tuple[OnnxGraph, list[Binding]]:
+def module_of(network: OnnxNetwork, *, zero_small: bool, fixed: bool) -> tuple[OnnxGraph, list[Binding]]:
     """The graph as a module that has run once and agrees with onnxruntime, and where its tensors are in the file.
 
-    With `silence` filters that are zero but for rounding are zero in the module.
+    With `zero_small` filters that are zero but for rounding are zero in the module.
 
     Raises:
         TraceError: it cannot be followed, or computes something else here than under onnxruntime.
@@ -259,8 +259,8 @@ def module_of(network: OnnxNetwork, *, silence: bool, fixed: bool) -> tuple[Onnx
             f"{network.path} computes something else here than under onnxruntime (relative difference {apart:.1e}); "
             "it cannot be slimmed"
         )
-    if silence:
-        silence_small_filters(module)
+    if zero_small:
+        zero_small_filters(module)
     return module, bindings
 
 

@@ -19,7 +19,7 @@ NORMALISING = (
 """Operators behind which a filter counts as much as any other, however small its weights are."""
 
 
-def silence_small_filters(module: OnnxGraph) -> None:
+def zero_small_filters(module: OnnxGraph) -> None:
     """Set to zero, in the module alone, filters that are zero but for rounding."""
     read_by: dict[str, list[str]] = {}
     for step in module.program.steps:
@@ -32,10 +32,10 @@ def silence_small_filters(module: OnnxGraph) -> None:
             continue
         seen.add(id(layer.weight))
         if not any(kind in NORMALISING for kind in read_by.get(step.outputs[0], ())):
-            silence(layer.weight)
+            zero_small(layer.weight)
 
 
-def silence(weight: torch.Tensor) -> None:
+def zero_small(weight: torch.Tensor) -> None:
     """Set the small filters of a weight `(O, ...)` to zero."""
     with torch.no_grad():
         largest = weight.abs().flatten(1).amax(1)

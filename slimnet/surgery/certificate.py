@@ -16,8 +16,8 @@ from slimnet.modules.digest import weights_digest
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.modules.network import Network
 from slimnet.surgery.certificate_data import BEFORE as BEFORE
+from slimnet.surgery.certificate_data import CHOSEN_AT_ZERO as CHOSEN_AT_ZERO
 from slimnet.surgery.certificate_data import DENSE as DENSE
-from slimnet.surgery.certificate_data import SILENCED as SILENCED
 from slimnet.surgery.certificate_data import Certificate as Certificate
 from slimnet.surgery.equivalence import TOLERANCE, TOLERANCES, Distance, distance, same_shapes
 from slimnet.surgery.plan import SurgeryPlan

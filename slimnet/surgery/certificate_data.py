@@ -13,8 +13,11 @@ from slimnet.storage.records import build, parse_json
 from slimnet.surgery.measured_latency import MeasuredLatency
 from slimnet.surgery.plan import SurgeryPlan
 
-DENSE, SILENCED = "the dense network", "the silenced network"
+DENSE, CHOSEN_AT_ZERO = "the dense network", "the dense network with the chosen channels at zero"
 """What a certificate is relative to: the network as it came, or with the channels that a method chose set to zero."""
+
+_FORMER_REFERENCES = {"the silenced network": CHOSEN_AT_ZERO}
+"""References as certificates named them before."""
 
 BEFORE = "the network before its last slimming"
 """What the certificate of a network that was slimmed several times is relative to."""
@@ -119,6 +122,9 @@ class Certificate(Summarised):
         """
         if isinstance(data, dict):
             data = {name: value for name, value in data.items() if name != "holds"}
+            reference = data.get("reference")
+            if isinstance(reference, str):
+                data["reference"] = _FORMER_REFERENCES.get(reference, reference)
         return build(cls, data, where, failure)
 
     def __str__(self) -> str:

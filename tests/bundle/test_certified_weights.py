@@ -19,6 +19,7 @@ from slimnet.errors import BundleError, CertificateError, ChangedBundleError
 from slimnet.modules.digest import BLOCK, tensor_digest, weights_digest
 from slimnet.report import Report, render
 from slimnet.slimmed import Slimmed
+from slimnet.surgery.certificate import Certificate
 
 SINCE = "trained since: not certified against the dense network"
 ARCH = ("--arch", "basicnet", "--arch-args", json.dumps(ARGS))
@@ -160,9 +161,16 @@ def test_benchmark_writes_such_a_page(tuned, tmp_path, capsys):
     capsys.readouterr()
 
 
-def test_after_a_method_chose_channels_the_silenced_network_is_what_it_is_not_certified_against():
-    certificate = dataclasses.replace(slimmed_net().certificate, reference="the silenced network").for_weights("")
-    assert str(certificate).startswith("trained since: not certified against the silenced network; ")
+def test_after_a_method_chose_channels_the_masked_network_is_what_it_is_not_certified_against():
+    reference = "the dense network with the chosen channels at zero"
+    certificate = dataclasses.replace(slimmed_net().certificate, reference=reference).for_weights("")
+    assert str(certificate).startswith(f"trained since: not certified against {reference}; ")
+
+
+def test_a_certificate_that_names_the_masked_network_as_it_was_named_before_is_read():
+    certificate = dataclasses.replace(slimmed_net().certificate, reference="the silenced network")
+    read = Certificate.from_json(certificate.to_json())
+    assert read.reference == "the dense network with the chosen channels at zero"
 
 
 CHANGES = {

@@ -53,10 +53,10 @@ def test_a_bundle_to_a_budget_says_what_it_is_relative_to(checkpoint, tmp_path, 
     plan, certificate = read_blueprint(folder).plan, read_certificate(folder)
     assert 0.3 < plan.macs_after / plan.macs_before <= 0.5
     assert "chosen by implicit for macs at most 0.5 of the dense network's" in plan.criterion
-    assert certificate.reference == "the silenced network"
+    assert certificate.reference == "the dense network with the chosen channels at zero"
     assert sum(p.numel() for p in load(folder).parameters()) == plan.params_after
     verify_bundle(folder)
-    with pytest.raises(UsageError, match="is proven against the silenced network, so verify it without the dense one"):
+    with pytest.raises(UsageError, match="with the chosen channels at zero, so verify it without the dense one"):
         verify_bundle(folder, dense=build("basicnet", ARGS))
 
 

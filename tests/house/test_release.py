@@ -121,6 +121,15 @@ def test_deprecated_names_warn_and_work(monkeypatch):
         baselines = importlib.import_module("slimnet.baselines")
     methods = importlib.import_module("slimnet.methods")
     assert baselines.rank is methods.score_channels
+    assert baselines.silenced is methods.mask_selected
+
+
+def test_the_former_name_of_mask_selected_warns_and_other_names_are_refused():
+    methods = importlib.import_module("slimnet.methods")
+    with pytest.warns(DeprecationWarning, match="mask_selected"):
+        assert methods.silenced is methods.mask_selected
+    with pytest.raises(AttributeError, match="no attribute 'masked'"):
+        _ = methods.masked
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/versioning.md"])

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from slimnet.errors import UsageError
 from slimnet.graph.channel_graph import Reader
-from slimnet.methods import Selection, remove_selected, silenced
+from slimnet.methods import Selection, mask_selected, remove_selected
 from slimnet.methods.candidates import Channels
 from slimnet.methods.moments import moments
 from slimnet.models import CifarResNet
@@ -111,7 +111,7 @@ def test_a_channel_that_is_always_the_same_is_not_missed(head):
 
 
 def test_the_statistics_are_those_that_are_measured_once_the_channels_are_gone():
-    """Oracle: the mean and variance of what the silenced network's layer really gives, on inputs that are normal."""
+    """Oracle: the mean and variance of what the masked network's layer really gives, on inputs that are normal."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(64, 12, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 6, 3, padding=1), nn.BatchNorm2d(6)
@@ -120,7 +120,7 @@ def test_the_statistics_are_those_that_are_measured_once_the_channels_are_gone()
     give_statistics(model, (model[1], model[4]), data)
     with torch.no_grad():
         selection = Selection("mine", {"0": tuple(range(0, 12, 2))})
-        quiet = silenced(model.eval(), data[:2], selection)
+        quiet = mask_selected(model.eval(), data[:2], selection)
         given = quiet[:4](data)
     std = model[4].running_var.sqrt()
     torch.testing.assert_close(quiet[4].running_mean / std, given.mean((0, 2, 3)) / std, rtol=0, atol=0.05)
@@ -132,7 +132,7 @@ def test_what_does_not_read_them_stays_to_the_bit_and_so_does_what_is_dead():
     model = lively(CifarResNet(8))
     model.layer1[0].bn2.weight.data[3] = 1e-5
     chosen = Selection("mine", {"layer1.0.conv1": (1, 3)}, threshold=1e-3)
-    plain, told = (silenced(model, IMAGES, chosen, recalibrate=each).state_dict() for each in (False, True))
+    plain, told = (mask_selected(model, IMAGES, chosen, recalibrate=each).state_dict() for each in (False, True))
     changed = {name for name, tensor in told.items() if not torch.equal(tensor, plain[name])}
     assert changed == {"layer1.0.bn2.running_mean", "layer1.0.bn2.running_var"}
     kept = told["layer1.0.bn2.running_var"] == plain["layer1.0.bn2.running_var"]
@@ -141,7 +141,7 @@ def test_what_does_not_read_them_stays_to_the_bit_and_so_does_what_is_dead():
 
 def test_a_network_that_loses_nothing_that_lives_is_not_touched():
     model = lively(CifarResNet(8))
-    quiet = silenced(model, IMAGES, Selection("mine", {}))
+    quiet = mask_selected(model, IMAGES, Selection("mine", {}))
     assert all(torch.equal(tensor, quiet.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
@@ -149,7 +149,7 @@ def test_padding_is_seen_as_the_layer_itself_sees_it():
     """Oracle: what the layer makes of the channel's mean on the whole plane, by torch."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 1), normed(4), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=2), normed(2)).eval()
-    quiet = silenced(model, IMAGES, Selection("mine", {"0": (2,)}))
+    quiet = mask_selected(model, IMAGES, Selection("mine", {"0": (2,)}))
     (mean, _), *_ = read(model, IMAGES)
     planes = torch.zeros(1, 4, *IMAGES.shape[2:])
     planes[:, 2] = float(mean[2])
@@ -181,7 +181,7 @@ def test_a_loss_reaches_the_batchnorms_behind_a_residual_sum():
     give_statistics(model, model.norms, data)
     with torch.no_grad():
         selection = Selection("mine", {"first": tuple(range(0, 12, 2))})
-        quiet = silenced(model.eval(), data[:2], selection)
+        quiet = mask_selected(model.eval(), data[:2], selection)
         given = quiet.stream(data)
     last, told = model.norms[2], quiet.norms[2]
     std = last.running_var.sqrt()
@@ -200,7 +200,7 @@ def test_a_bias_makes_up_for_a_loss_before_it_reaches_a_sum():
         with_bias.second.bias.zero_()
     without.load_state_dict({name: t for name, t in with_bias.state_dict().items() if name != "second.bias"})
     given, selection = torch.randn(2, 16, 8, 8), Selection("mine", {"first": (1, 4, 5)})
-    quiet = [silenced(model, given, selection) for model in (with_bias, without)]
+    quiet = [mask_selected(model, given, selection) for model in (with_bias, without)]
     torch.testing.assert_close(quiet[0].norms[2].running_mean, with_bias.norms[2].running_mean, rtol=0, atol=1e-12)
     for each in quiet:
         each.norms[2].running_var.copy_(with_bias.norms[2].running_var)
@@ -216,7 +216,7 @@ def pairs(data: torch.Tensor, size: int) -> list[tuple[torch.Tensor, torch.Tenso
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_images_say_what_is_left_to_the_last_digit_on_themselves(labelled):
-    """Oracle: one more batch through the silenced network in training mode, whose statistics the dense one has too."""
+    """Oracle: one more batch through the masked network in training mode, whose statistics the dense one has too."""
     torch.manual_seed(0)
     model, data = PreActivated().double(), torch.randn(96, 16, 8, 8, dtype=torch.float64)
     for norm in model.norms:
@@ -226,9 +226,9 @@ def test_images_say_what_is_left_to_the_last_digit_on_themselves(labelled):
     selection = Selection("mine", {"first": (0, 3, 7)})
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     shown = pairs(data, 96) if labelled else data.split(96)
-    quiet = silenced(model.eval(), data[:2], selection, images=shown)
+    quiet = mask_selected(model.eval(), data[:2], selection, images=shown)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    again = silenced(model, data[:2], selection, recalibrate=False)
+    again = mask_selected(model, data[:2], selection, recalibrate=False)
     for norm in again.norms:
         norm.reset_running_stats()
         norm.momentum = None
@@ -245,7 +245,7 @@ def test_few_images_do_since_they_stand_on_both_sides():
     model = lively(CifarResNet(8))
     model.layer1[0].bn1.weight.data[2] = 0
     model.layer1[0].bn1.bias.data[2] = 0
-    quiet = silenced(model, IMAGES, Selection("mine", {"layer1.0.conv1": (2,)}), images=[IMAGES[:2] * 5 + 3])
+    quiet = mask_selected(model, IMAGES, Selection("mine", {"layer1.0.conv1": (2,)}), images=[IMAGES[:2] * 5 + 3])
     assert difference(outputs(model, (IMAGES,)), outputs(quiet, (IMAGES,))) < 1e-5
 
 
@@ -256,4 +256,4 @@ def test_few_images_do_since_they_stand_on_both_sides():
 def test_images_that_say_nothing_are_refused(images, message):
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 5), nn.BatchNorm1d(5)).eval()
     with pytest.raises(UsageError, match=message):
-        silenced(model, torch.randn(2, 3), Selection("mine", {"0": (1,)}), images=images)
+        mask_selected(model, torch.randn(2, 3), Selection("mine", {"0": (1,)}), images=images)

@@ -1,4 +1,4 @@
-"""Methods choose channels and the surgery removes them: the oracle is the silenced network, and counts by hand."""
+"""Methods choose channels and the surgery removes them: the oracle is the masked network, and counts by hand."""
 
 import sys
 
@@ -17,11 +17,11 @@ from slimnet.methods import (
     Budget,
     Ranking,
     Selection,
+    mask_selected,
     plan_for,
     remove_selected,
     score_channels,
     select_within_budget,
-    silenced,
 )
 from slimnet.methods.candidates import Channels
 from slimnet.methods.reader_importance import strengths
@@ -63,25 +63,25 @@ def assert_alike(first: nn.Module, second: nn.Module, images: torch.Tensor = IMA
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_method_chooses_is_removed_exactly(resnet, method):
-    """The certificate is against the silenced network; the budget is met by MACs that the plan counts."""
+    """The certificate is against the masked network; the budget is met by MACs that the plan counts."""
     ranking = score_channels(method, resnet, IMAGES, batches=[(IMAGES, LABELS)])
     selection = select_within_budget(resnet, IMAGES, ranking, Budget("macs", 0.6))
     slimmed = remove_selected(resnet, IMAGES, selection)
     assert 0.4 < slimmed.plan.macs_after / slimmed.plan.macs_before <= 0.6
     assert slimmed.certificate.holds
-    assert "to the silenced network and" in str(slimmed.certificate)
+    assert "to the dense network with the chosen channels at zero and" in str(slimmed.certificate)
     assert f"chosen by {method} for macs at most 0.6 of the dense network's" in slimmed.plan.criterion
-    quiet = silenced(resnet, IMAGES, selection)
+    quiet = mask_selected(resnet, IMAGES, selection)
     assert_alike(slimmed.model, quiet)
     with torch.no_grad():
         assert not torch.allclose(quiet(IMAGES), resnet(IMAGES))
     assert removed(slimmed.plan) == {layer: len(channels) for layer, channels in selection.channels.items()}
 
 
-def test_a_silenced_channel_is_exactly_zero_behind_its_batchnorm(resnet):
+def test_a_masked_channel_is_exactly_zero_behind_its_batchnorm(resnet):
     """Oracle: hooks on a real forward; the stream's third channel and two channels within a block."""
     chosen = dict.fromkeys(STREAM, (2,)) | {"layer1.0.conv1": (1, 3)}
-    quiet = silenced(resnet, IMAGES, Selection("mine", chosen))
+    quiet = mask_selected(resnet, IMAGES, Selection("mine", chosen))
     seen = {}
     for name in ("bn1", "layer1.0.bn1", "layer1.0.bn2"):
         quiet.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
@@ -91,19 +91,19 @@ def test_a_silenced_channel_is_exactly_zero_behind_its_batchnorm(resnet):
     assert dead == {"bn1": [2], "layer1.0.bn1": [1, 3], "layer1.0.bn2": [2]}
 
 
-def test_a_silenced_network_is_a_copy(resnet):
+def test_a_masked_network_is_a_copy(resnet):
     state = {name: tensor.clone() for name, tensor in resnet.state_dict().items()}
-    quiet = silenced(resnet, IMAGES, Selection("mine", {"layer1.0.conv1": (1, 3)}))
+    quiet = mask_selected(resnet, IMAGES, Selection("mine", {"layer1.0.conv1": (1, 3)}))
     for tensor in quiet.parameters():
         tensor.data.zero_()
     assert all(torch.equal(tensor, state[name]) for name, tensor in resnet.state_dict().items())
 
 
-def test_layers_without_batchnorm_are_silenced_by_their_filters():
+def test_layers_without_batchnorm_are_masked_by_their_filters():
     model = plain(6, 8, norm=False)
     slimmed = remove_selected(model, IMAGES, Selection("mine", {"0": (0, 5), "2": (7,)}))
     assert removed(slimmed.plan) == {"0": 2, "2": 1}
-    quiet = silenced(model, IMAGES, Selection("mine", {"0": (0, 5), "2": (7,)}))
+    quiet = mask_selected(model, IMAGES, Selection("mine", {"0": (0, 5), "2": (7,)}))
     assert not quiet[0].weight[[0, 5]].any()
     assert not quiet[0].bias[[0, 5]].any()
     assert_alike(slimmed.model, quiet)
@@ -116,12 +116,12 @@ def test_a_stream_that_many_batchnorms_read_is_cut_as_a_whole():
     selection = select_within_budget(model, IMAGES, ranking, Budget("macs", 0.5))
     slimmed = remove_selected(model, IMAGES, selection)
     assert removed(slimmed.plan) == {layer: len(channels) for layer, channels in selection.channels.items()}
-    assert_alike(slimmed.model, silenced(model, IMAGES, selection))
+    assert_alike(slimmed.model, mask_selected(model, IMAGES, selection))
 
 
 @pytest.mark.parametrize("block", sorted(BLOCKS))
-def test_any_wiring_is_cut_as_the_silenced_network_says(block):
-    """Random networks; a third of the sets of channels are chosen at random, and removed or at least silenced."""
+def test_any_wiring_is_cut_as_the_masked_network_says(block):
+    """Random networks; a third of the sets of channels are chosen at random, and removed or at least masked."""
     recipe = Drawn(("plain", block, "plain"), seed=3)
     model = random_network(recipe, rate=0.2, beta="random").eval()
     inputs = images(recipe, batch=2, seed=0)
@@ -129,7 +129,7 @@ def test_any_wiring_is_cut_as_the_silenced_network_says(block):
     chosen = np.random.default_rng(0).random(channels.pinned.size) < 0.3
     selection = Selection("random", channels.of_sets(chosen & ~channels.pinned))
     slimmed = remove_selected(model, inputs, selection)
-    assert difference(outputs(silenced(model, inputs, selection), inputs), outputs(slimmed.model, inputs)) < 1e-12
+    assert difference(outputs(mask_selected(model, inputs, selection), inputs), outputs(slimmed.model, inputs)) < 1e-12
     assert slimmed.plan.removed_channels
 
 
@@ -143,7 +143,7 @@ def test_any_wiring_is_cut_as_the_silenced_network_says(block):
 )
 def test_a_selection_for_another_network_is_refused(resnet, channels, message):
     with pytest.raises(UsageError, match=message):
-        silenced(resnet, IMAGES, Selection("mine", channels))
+        mask_selected(resnet, IMAGES, Selection("mine", channels))
 
 
 # --- ranking ---

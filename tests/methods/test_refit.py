@@ -11,7 +11,7 @@ from torch.nn import functional
 
 import slimnet
 from slimnet.errors import UsageError
-from slimnet.methods import Selection, remove_selected, silenced, synthesise_images
+from slimnet.methods import Selection, mask_selected, remove_selected, synthesise_images
 from slimnet.methods.batchnorm_measure import statistics
 from slimnet.methods.candidates import Channels
 from slimnet.methods.refit import calls_and_additions, fitted_layers, refit_weights, unfolded
@@ -60,8 +60,8 @@ SOME = Selection("by hand", {"first.0": (0, 3, 5, 8), "stem.0": (2,), "second.0"
 def test_outputs_are_closer_to_the_dense_network(trained):
     """On images that the fit did not see; measured statistics, the next best, are the comparison."""
     shown, other = images(128), images(64, seed=2)
-    plain = silenced(trained, other, SOME, images=shown.split(32))
-    fitted = silenced(trained, other, SOME, images=shown.split(32), refit=True)
+    plain = mask_selected(trained, other, SOME, images=shown.split(32))
+    fitted = mask_selected(trained, other, SOME, images=shown.split(32), refit=True)
     with torch.no_grad():
         wanted = trained(other)
         before, after = ((model(other) - wanted).square().mean() for model in (plain, fitted))
@@ -79,7 +79,7 @@ def test_the_networks_are_not_changed(trained):
     before = copy.deepcopy(trained.state_dict())
     state = torch.get_rng_state()
     channels = Channels.of(trained, images(2))
-    quiet = silenced(trained, images(2), SOME, recalibrate=False)
+    quiet = mask_selected(trained, images(2), SOME, recalibrate=False)
     kept = copy.deepcopy(quiet.state_dict())
     refit_weights(trained, quiet, channels, [images(16)])
     assert torch.equal(state, torch.get_rng_state())
@@ -94,7 +94,7 @@ def test_least_squares(bias, ridge):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 6, 1), nn.Conv2d(6, 4, 3, stride=2, padding=1, bias=bias)).double().eval()
     shown = images(20).double()
-    quiet = silenced(model, shown, Selection("by hand", {"0": (1, 4)}), recalibrate=False)
+    quiet = mask_selected(model, shown, Selection("by hand", {"0": (1, 4)}), recalibrate=False)
     fitted = refit_weights(model, quiet, Channels.of(model, shown), shown.split(5), ridge=ridge)
     with torch.no_grad():
         given, wanted, old = fitted[0](shown), model(shown), quiet[1].weight.flatten(1).numpy()
@@ -121,7 +121,7 @@ def test_a_copied_channel_is_made_up_for():
         model[0].weight[1], model[0].bias[1] = model[0].weight[0], model[0].bias[0]
     shown = images(40)
     chosen = Selection("by hand", {"0": (1,)})
-    quiet = silenced(model, shown, chosen, recalibrate=False)
+    quiet = mask_selected(model, shown, chosen, recalibrate=False)
     fitted = refit_weights(model, quiet, Channels.of(model, shown), [shown], ridge=1e-6)
     with torch.no_grad():
         wanted, masked, made = (net(images(8, seed=3)) for net in (model, quiet, fitted))
@@ -139,7 +139,7 @@ def test_additions_are_found_and_corrected(trained):
     calls, added = calls_and_additions(trained, layers, Inputs.of(shown))
     assert added == {"second.0"}
     assert calls == {"stem.0": 1, "first.0": 1, "second.0": 1, "head": 1}
-    quiet = silenced(trained, shown, Selection("by hand", {"first.0": (0, 1)}), recalibrate=False)
+    quiet = mask_selected(trained, shown, Selection("by hand", {"first.0": (0, 1)}), recalibrate=False)
     with torch.no_grad():
         quiet.stem[1].bias += 0.1  # what an earlier layer left over, in every channel of the stream
         quiet.stem[0].weight.zero_()
@@ -197,8 +197,8 @@ def check_fit(model: nn.Module, layer: str, shown: torch.Tensor, every: int) -> 
     model.eval()
     width = Channels.of(model, shown[:1]).layers[layer].size
     chosen = Selection("by hand", {layer: tuple(range(0, width, every))})
-    quiet = silenced(model, shown[:1], chosen, recalibrate=False)
-    fitted = silenced(model, shown[:1], chosen, images=[shown], refit=True)
+    quiet = mask_selected(model, shown[:1], chosen, recalibrate=False)
+    fitted = mask_selected(model, shown[:1], chosen, images=[shown], refit=True)
     with torch.no_grad():
         wanted, before, after = (net(shown) for net in (model, quiet, fitted))
     assert (after - wanted).norm() < (before - wanted).norm()
@@ -223,7 +223,7 @@ class Unusual(nn.Module):
 def test_unusual_layers_are_left_alone():
     torch.manual_seed(0)
     model, shown = Unusual().eval(), images(8)
-    quiet = silenced(model, shown, Selection("by hand", {"named": (1, 2)}), recalibrate=False)
+    quiet = mask_selected(model, shown, Selection("by hand", {"named": (1, 2)}), recalibrate=False)
     fitted = refit_weights(model, quiet, Channels.of(model, shown), [shown])
     same = {
         name: torch.equal(fitted.get_submodule(name).weight, quiet.get_submodule(name).weight)
@@ -234,11 +234,11 @@ def test_unusual_layers_are_left_alone():
 
 def test_misuse(trained):
     with pytest.raises(UsageError, match="give images="):
-        silenced(trained, images(2), SOME, refit=True)
+        mask_selected(trained, images(2), SOME, refit=True)
     with pytest.raises(UsageError, match="recalibrate=False"):
         remove_selected(trained, images(2), SOME, images=[images(4)], refit=True, recalibrate=False)
     with pytest.raises(UsageError, match="no images"):
-        silenced(trained, images(2), SOME, images=[], refit=True)
+        mask_selected(trained, images(2), SOME, images=[], refit=True)
 
 
 def test_images_made_from_statistics_have_them(trained):
@@ -262,8 +262,8 @@ def test_images_made_from_statistics_have_them(trained):
 def test_a_fit_on_made_images_is_better_than_an_estimate(trained):
     other = images(64, seed=2)
     made = synthesise_images(trained, other)
-    plain = silenced(trained, other, SOME)
-    fitted = silenced(trained, other, SOME, images=made, refit=True)
+    plain = mask_selected(trained, other, SOME)
+    fitted = mask_selected(trained, other, SOME, images=made, refit=True)
     with torch.no_grad():
         wanted = trained(other)
         before, after = ((model(other) - wanted).square().mean() for model in (plain, fitted))

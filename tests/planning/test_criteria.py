@@ -115,7 +115,7 @@ def test_without_the_example_on_which_it_fires_a_channel_is_dead():
 
 
 def test_a_method_and_activation_together_leave_the_masked_network():
-    """Of the silenced network, in which the chosen channels are zero; both texts are in the plan."""
+    """Of the masked network, in which the chosen channels are zero; both texts are in the plan."""
     batches = images()
     model = network(batches)
     chosen = Selection("mine", {"0": (0,), "3": (7,)})
