@@ -14,7 +14,6 @@ a channel that varies where it is read, carries constants, or is normalised with
 """
 
 import argparse
-import itertools
 import json
 import multiprocessing
 import random
@@ -25,7 +24,7 @@ import sys
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -212,24 +211,21 @@ def write(path: Path, name: str, found: dict[str, Any], settings: dict[str, Any]
         file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
-def chosen(zoos: Iterable[str], sample: int | None, seed: int, *, one_a_file: bool = False) -> list[str]:
+def chosen(zoos: Iterable[str], sample: int | None, seed: int) -> list[str]:
     """The networks of these packages in an order drawn by the seed, the packages in turns; of each so many at most.
 
-    Within a package the first network of every source file comes before the second of any, which `one_a_file` leaves
-    out.
+    Within a package the first network of every source file comes before the second of any.
     """
     orders = []
     for zoo in zoos:
-        names = ZOOS[zoo].list_names()
+        names = [f"{zoo}:{name}" for name in ZOOS[zoo].list_names()]
         random.Random(seed).shuffle(names)
-        first, *others = in_rounds(names, ZOOS[zoo].source_of)
-        ordered = first if one_a_file else [*first, *itertools.chain.from_iterable(others)]
-        orders.append([f"{zoo}:{name}" for name in ordered[:sample]])
+        orders.append(in_rounds(names)[:sample])
     longest = max(map(len, orders), default=0)
     return [names[place] for place in range(longest) for names in orders if place < len(names)]
 
 
-def in_rounds(names: Iterable[str], source_of: Callable[[str], str]) -> list[list[str]]:
+def in_rounds(names: Iterable[str]) -> list[str]:
     """The networks in rounds: one of each source file, in the order of the names, then a second one, and so on."""
     earlier: Counter[str] = Counter()
     rounds: defaultdict[int, list[str]] = defaultdict(list)
@@ -237,13 +233,24 @@ def in_rounds(names: Iterable[str], source_of: Callable[[str], str]) -> list[lis
         source = source_of(name)
         rounds[earlier[source]].append(name)
         earlier[source] += 1
-    return [rounds[number] for number in sorted(rounds)]
+    return [name for number in sorted(rounds) for name in rounds[number]]
+
+
+def one_a_file(names: Iterable[str], done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """The networks that are to be run for one of each source file; after one that is too large, another of its file.
+
+    `done` are the results so far, those of the networks yielded here included.
+    """
+    for name in names:
+        source = source_of(name)
+        if all(row["result"] == TOO_LARGE for row in done.values() if row["source"] == source):
+            yield name
 
 
 def source_of(name: str) -> str:
-    """The source file of a network by the name of its package and its own."""
+    """The package and the source file of a network, by the name of its package and its own."""
     zoo, _, network = name.partition(":")
-    return ZOOS[zoo].source_of(network)
+    return f"{zoo}:{ZOOS[zoo].source_of(network)}"
 
 
 def installed() -> list[str]:
@@ -347,11 +354,9 @@ def main() -> None:
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * options.minutes
     print(*not_installed(), sep="\n", file=sys.stderr)
-    wanted = options.names or chosen(
-        options.zoo or installed(), options.sample, options.seed, one_a_file=options.sources
-    )
+    wanted = options.names or chosen(options.zoo or installed(), options.sample, options.seed)
     done = read(options.out)["networks"]
-    missing = [name for name in wanted if name not in done]
+    missing: Iterable[str] = [name for name in wanted if name not in done]
     settings = {
         "dead": FRACTION,
         "beta": BETA,
@@ -359,13 +364,13 @@ def main() -> None:
         "image": 64,
         "versions": versions([*done, *missing]),
     }
-    for number, name in enumerate(missing, 1):
+    for name in one_a_file(missing, done) if options.sources else missing:
         if time.monotonic() > end:
-            print(f"{len(missing) - number + 1} networks are left to run", file=sys.stderr)
+            print("the time is over: others are left to run", file=sys.stderr)
             break
-        found = measure_elsewhere(name) | {"source": source_of(name)}
-        print(f"{number}/{len(missing)} {name}: {found['result']}", file=sys.stderr, flush=True)
-        write(options.out, name, found, settings)
+        done[name] = measure_elsewhere(name) | {"source": source_of(name)}
+        print(f"{len(done)} {name}: {done[name]['result']}", file=sys.stderr, flush=True)
+        write(options.out, name, done[name], settings)
     print(table(read(options.out)))
 
 

@@ -70,4 +70,12 @@ def test_one_network_of_each_source_file_comes_before_the_second_of_any(monkeypa
         ["a", "b"],
         ["a"],
     ]
-    assert zoos.chosen(["p"], None, seed=0, one_a_file=True) == [f"p:{name}" for name in names[:3]]
+
+
+def test_a_network_that_is_too_large_is_followed_by_another_of_its_file(monkeypatch):
+    package = Zoo("torch", lambda: ["a1", "b1", "a2", "a3", "b2"], nn.Module, lambda name: name[0])
+    monkeypatch.setattr(zoos, "ZOOS", {"p": package})
+    done: dict[str, dict[str, str]] = {}
+    for name in zoos.one_a_file(["p:a1", "p:b1", "p:a2", "p:a3", "p:b2"], done):
+        done[name] = {"result": zoos.TOO_LARGE if name == "p:a1" else "exact", "source": zoos.source_of(name)}
+    assert list(done) == ["p:a1", "p:b1", "p:a2"]
