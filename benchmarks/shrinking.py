@@ -2,6 +2,7 @@
 
     python benchmarks/shrinking.py --part runs [--seeds 3] [NAME...]     # whole runs of `RUNS`, to the end
     python benchmarks/shrinking.py --part steps [--threads 1]            # a step against the MACs that are left
+    python benchmarks/shrinking.py --part course --run RUN               # a run of `slimnet train` of any length
     python benchmarks/shrinking.py --table
 
 A dense and a shrinking run of one recipe and seed are trained in turns, a report at a time, so that whatever else the
@@ -11,6 +12,10 @@ the paper's say so in their names.
 Steps are timed on the paper's BasicNet at full width and on ones whose layers all have the same share of its filters,
 with CIFAR's shape of images, batches of 40, Adam with L2, and the trainer's own loop; in turns as well. Efficiency is
 how many times a step is shorter, divided by how many times the MACs are fewer.
+
+The time of a run that took hours beside other programs is that of its steps: the dense network and those with the
+widths that the run had at several of its snapshots are timed in turns, and each iteration takes what a network with its
+MACs takes, between two of them by linear interpolation. What cuts and reports take is not in it.
 
 Runs that are in the output file are not made again, so that an interrupted benchmark goes on where it was.
 """
@@ -25,7 +30,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import load_file
 from train_throughput import noise
 
 from slimnet.benchmark.counts import macs
@@ -38,11 +45,15 @@ from slimnet.models.basicnet import WIDTHS
 from slimnet.storage.files import whole_file
 from slimnet.training import DIGITS_DEMO, Progress, Recipe, TrainingRun, evaluate, train
 from slimnet.training.recipe.machine_settings import Tuning
+from slimnet.training.recipe.recipe import Precision
 
 RESULTS = Path(__file__).parent / "results" / "shrinking.json"
 
 SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.18, 0.12)
 """The shares of the filters in each layer; with 0.18 BasicNet has as many as the paper leaves under L2 1e-3."""
+
+SNAPSHOTS = 6
+"""About so many snapshots of a run give the widths that are timed."""
 
 Row = dict[str, Any]
 
@@ -117,31 +128,112 @@ def turns(reports: Sequence[Progress]) -> list[float]:
     return [after - before for before, after in pairwise(times)]
 
 
-def step_times(threads: int, repeats: int, steps: int) -> Row:
+def share_times(threads: int, repeats: int, steps: int) -> Row:
     """Seconds of a step at each share of the filters, in turns, and the MACs of the networks."""
+    networks = {str(share): {"widths": [*scaled(WIDTHS["64-1x"], share)]} for share in SHARES}
+    rows = step_times(networks, threads, repeats, steps)
+    return {"threads": threads, "batch_size": 40, "shares": rows}
+
+
+def step_times(
+    networks: Mapping[str, Row], threads: int, repeats: int, steps: int, precision: Precision = "fp32"
+) -> dict[str, Row]:
+    """Seconds of a step of BasicNets with these arguments, in turns, and the MACs of the networks, by their names."""
     images = noise()
-    networks = {str(share): [*scaled(WIDTHS["64-1x"], share)] for share in SHARES}
-    found: Row = {"threads": threads, "batch_size": 40, "shares": {}}
+    found: dict[str, Row] = {}
     loops: dict[str, Iterator[Progress]] = {}
-    for share, widths in networks.items():
-        recipe = basicnet(1e-3, 10**9, "noise", arch_args={"widths": widths}, drops=())
-        loops[share] = train(recipe, images, every=steps, tuning=Tuning(threads=threads))
-        count = macs(build("basicnet", {"widths": widths}).eval(), torch.randn(1, 3, 32, 32))
-        found["shares"][share] = {"widths": widths, "macs": count, "seconds": []}
+    for name, arguments in networks.items():
+        recipe = basicnet(1e-3, 10**9, "noise", arch_args=arguments, drops=(), precision=precision)
+        loops[name] = train(recipe, images, every=steps, tuning=Tuning(threads=threads))
+        count = macs(build("basicnet", arguments).eval(), torch.randn(1, 3, 32, 32))
+        found[name] = {**arguments, "macs": count, "seconds": []}
     for repeat in range(repeats + 1):
-        for share, loop in loops.items():
+        for name, loop in loops.items():
             start = time.perf_counter()
             next(loop)
             if repeat:
-                found["shares"][share]["seconds"].append((time.perf_counter() - start) / steps)
+                found[name]["seconds"].append((time.perf_counter() - start) / steps)
     return found
+
+
+def course_time(run: Path, options: argparse.Namespace) -> Row:
+    """How long a run of BasicNet takes so far by its steps, dense and shrinking."""
+    recipe = Recipe.from_json((run / "recipe.json").read_text(encoding="utf-8"))
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    networks = {"0": {"widths": [*WIDTHS["64-1x"]], "hidden": 256}, **snapshots(run)}
+    rows = step_times(networks, options.threads, options.repeats, options.steps, recipe.precision)
+    points = sorted((row["macs"], statistics.median(row["seconds"])) for row in rows.values())
+    dense = logged[0]["macs"]
+    seconds, last = 0.0, 0
+    for each in logged:
+        # After a resumption some iterations are logged twice.
+        steps, last = max(0, each["iteration"] - last), max(last, each["iteration"])
+        seconds += steps * seconds_at(points, each.get("macs_left", dense))
+    return {
+        "l2": recipe.l2,
+        "precision": recipe.precision,
+        "iterations": last,
+        "of": logged[-1]["total"],
+        "dense_seconds": last * points[-1][1],
+        "seconds": seconds,
+        "macs_left": logged[-1].get("macs_left", dense) / dense,
+        "sparsity": logged[-1]["sparsity"],
+        "threads": options.threads,
+        "steps": rows,
+    }
+
+
+def snapshots(run: Path) -> dict[str, Row]:
+    """The arguments of the narrower networks at some snapshots of a run, by the iteration: γ is 0 where it was cut."""
+    files = sorted((run / "history").glob("*.safetensors"))
+    found: dict[str, Row] = {}
+    for file in files[:: max(1, len(files) // SNAPSHOTS)]:
+        scales = {name: int(value.count_nonzero()) for name, value in load_file(file).items()}
+        widths = [scales[f"scale/features.bn{number}"] for number in range(1, 8)]
+        found[str(int(file.stem))] = {"widths": widths, "hidden": scales["scale/classifier.bn1"]}
+    return found
+
+
+def seconds_at(points: Sequence[tuple[int, float]], count: int) -> float:
+    """The seconds of a step of a network with so many MACs, between those that were timed."""
+    return float(np.interp(count, [each for each, _ in points], [seconds for _, seconds in points]))
 
 
 def table(results: Row) -> str:
     """Markdown: whole runs, then steps."""
-    return "\n\n".join(
-        part for part in (runs_table(results["runs"]), *map(steps_table, results["steps"].values())) if part
-    )
+    parts = [runs_table(results["runs"]), courses_table(results.get("courses", {}))]
+    return "\n\n".join(part for part in (*parts, *map(steps_table, results["steps"].values())) if part)
+
+
+def courses_table(courses: Mapping[str, Row]) -> str:
+    """A line a run that was timed by its steps."""
+    if not courses:
+        return ""
+    lines = [
+        "| run, by the time of its steps | iterations | dense, h | shrinking, h | times faster "
+        "| ms a step, dense and last | MACs left | dead |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in courses.items():
+        first, last = (1e3 * statistics.median(steps["seconds"]) for steps in ends(row["steps"]))
+        cells = [
+            f"{name}, L2 {row['l2']:g}, {row['precision']}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}",
+            f"{row['iterations']:,} of {row['of']:,}",
+            f"{row['dense_seconds'] / 3600:.2f}",
+            f"{row['seconds'] / 3600:.2f}",
+            f"{row['dense_seconds'] / row['seconds']:.2f}",
+            f"{first:.0f}, {last:.0f}",
+            f"{row['macs_left']:.1%}",
+            f"{row['sparsity']:.1%}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ends(steps: Mapping[str, Row]) -> tuple[Row, Row]:
+    """The first and the last of the networks whose steps were timed."""
+    ordered = sorted(steps.items(), key=lambda item: int(item[0]))
+    return ordered[0][1], ordered[-1][1]
 
 
 def runs_table(runs: Mapping[str, Row]) -> str:
@@ -208,7 +300,9 @@ def main() -> None:
     """Measure what is missing, add it to the results and print them all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="whole runs; all by default")
-    parser.add_argument("--part", choices=("runs", "steps"), default="runs")
+    parser.add_argument("--part", choices=("runs", "steps", "course"), default="runs")
+    parser.add_argument("--run", type=Path, help="the folder of a run of a full-width BasicNet, for --part course")
+    parser.add_argument("--name", default="BasicNet", help="what the run is called in the table")
     parser.add_argument("--data", default="cifar10", help="CIFAR-10, as for slimnet train")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
@@ -219,7 +313,8 @@ def main() -> None:
     options = parser.parse_args()
     results = json.loads(options.out.read_text()) if options.out.exists() else {"runs": {}, "steps": {}}
     if not options.table:
-        {"runs": measure_runs, "steps": measure_steps}[options.part](options, results)
+        parts = {"runs": measure_runs, "steps": measure_steps, "course": measure_course}
+        parts[options.part](options, results)
     print(table(results))
 
 
@@ -244,7 +339,15 @@ def measure_runs(options: argparse.Namespace, results: Row) -> None:
 
 def measure_steps(options: argparse.Namespace, results: Row) -> None:
     """Time steps at every share of the filters."""
-    results["steps"][str(options.threads)] = step_times(options.threads, options.repeats, options.steps)
+    results["steps"][str(options.threads)] = share_times(options.threads, options.repeats, options.steps)
+    write(options.out, results)
+
+
+def measure_course(options: argparse.Namespace, results: Row) -> None:
+    """Time the steps of a run."""
+    if options.run is None:
+        raise SystemExit("--part course needs --run, the folder of the run")
+    results.setdefault("courses", {})[options.name] = course_time(options.run, options)
     write(options.out, results)
 
 

@@ -1,12 +1,15 @@
 """The program that measures what shrinking saves: what it trains, and its tables."""
 
+import argparse
 import copy
 import dataclasses
 import json
 
 import pytest
 import shrinking
+import torch
 from runs import TINY, images, recipe
+from safetensors.torch import save_file
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +47,35 @@ def test_efficiency_is_the_gain_in_time_over_that_in_macs():
 def test_steps_are_those_of_networks_with_a_share_of_the_filters(monkeypatch):
     monkeypatch.setattr(shrinking, "WIDTHS", {"64-1x": (4, 4, 4, 8, 8, 8, 8)})
     monkeypatch.setattr(shrinking, "SHARES", (1.0, 0.5))
-    found = shrinking.step_times(1, 2, 1)
+    found = shrinking.share_times(1, 2, 1)
     assert found["shares"]["0.5"]["widths"] == [2, 2, 2, 4, 4, 4, 4]
     assert found["shares"]["0.5"]["macs"] < found["shares"]["1.0"]["macs"]
     assert all(len(row["seconds"]) == 2 for row in found["shares"].values())
+
+
+def test_a_run_takes_as_long_as_its_steps_at_the_widths_that_it_had(tmp_path, monkeypatch):
+    """Oracle: by hand. 100 iterations of 0.2 s, then 100 of 0.15 s, of which 50 are logged twice."""
+    (tmp_path / "recipe.json").write_text(recipe(l2=1e-3).to_json())
+    rows = [(100, None), (150, 75), (150, 75), (200, 75)]
+    lines = [{"iteration": at, "total": 400, "macs": 100, "sparsity": 0.5} for at, _ in rows]
+    for line, (_, left) in zip(lines, rows, strict=True):
+        line |= {} if left is None else {"macs_left": left}
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "history").mkdir()
+    scales = {f"scale/features.bn{number}": torch.tensor([1.0, 0.0, 2.0]) for number in range(1, 8)}
+    save_file(scales | {"scale/classifier.bn1": torch.ones(4)}, tmp_path / "history" / "00000150.safetensors")
+
+    def steps(networks: dict, *_: object) -> dict:
+        assert networks["150"] == {"widths": [2] * 7, "hidden": 4}
+        return {name: {"macs": macs, "seconds": [s] * 4} for name, macs, s in (("0", 100, 0.2), ("150", 50, 0.1))}
+
+    monkeypatch.setattr(shrinking, "step_times", steps)
+    options = argparse.Namespace(threads=1, repeats=1, steps=1)
+    found = shrinking.course_time(tmp_path, options)
+    assert found["dense_seconds"] == pytest.approx(200 * 0.2)
+    assert found["seconds"] == pytest.approx(100 * 0.2 + 100 * 0.15)
+    line = shrinking.courses_table({"BasicNet": found}).splitlines()[2]
+    assert line == "| BasicNet, L2 0.001, fp32, 1 thread | 200 of 400 | 0.01 | 0.01 | 1.14 | 200, 100 | 75.0% | 50.0% |"
 
 
 def test_every_whole_run_is_a_recipe_that_shrinks():
