@@ -15,7 +15,8 @@ how many times a step is shorter, divided by how many times the MACs are fewer.
 
 The time of a run that took hours beside other programs is that of its steps: the dense network and those with the
 widths that the run had at several of its snapshots are timed in turns, and each iteration takes what a network with its
-MACs takes, between two of them by linear interpolation. What cuts and reports take is not in it.
+MACs takes, between two of them by linear interpolation; on one thread it is CPU time. What cuts and reports take is not
+in it. *At full length* is the whole schedule if the rest of its steps takes as long as the last one.
 
 Runs that are in the output file are not made again, so that an interrupted benchmark goes on where it was.
 """
@@ -25,7 +26,7 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,12 @@ def share_times(threads: int, repeats: int, steps: int) -> Row:
 
 
 def step_times(
-    networks: Mapping[str, Row], threads: int, repeats: int, steps: int, precision: Precision = "fp32"
+    networks: Mapping[str, Row],
+    threads: int,
+    repeats: int,
+    steps: int,
+    precision: Precision = "fp32",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Row]:
     """Seconds of a step of BasicNets with these arguments, in turns, and the MACs of the networks, by their names."""
     images = noise()
@@ -149,10 +155,10 @@ def step_times(
         found[name] = {**arguments, "macs": count, "seconds": []}
     for repeat in range(repeats + 1):
         for name, loop in loops.items():
-            start = time.perf_counter()
+            start = clock()
             next(loop)
             if repeat:
-                found[name]["seconds"].append((time.perf_counter() - start) / steps)
+                found[name]["seconds"].append((clock() - start) / steps)
     return found
 
 
@@ -161,7 +167,8 @@ def course_time(run: Path, options: argparse.Namespace) -> Row:
     recipe = Recipe.from_json((run / "recipe.json").read_text(encoding="utf-8"))
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     networks = {"0": {"widths": [*WIDTHS["64-1x"]], "hidden": 256}, **snapshots(run)}
-    rows = step_times(networks, options.threads, options.repeats, options.steps, recipe.precision)
+    clock = time.process_time if options.threads == 1 else time.perf_counter
+    rows = step_times(networks, options.threads, options.repeats, options.steps, recipe.precision, clock)
     points = sorted((row["macs"], statistics.median(row["seconds"])) for row in rows.values())
     dense = logged[0]["macs"]
     seconds, last = 0.0, 0
@@ -210,19 +217,20 @@ def courses_table(courses: Mapping[str, Row]) -> str:
     if not courses:
         return ""
     lines = [
-        "| run, by the time of its steps | iterations | dense, h | shrinking, h | times faster "
+        "| run, by the time of its steps | iterations | dense, h | shrinking, h | times faster | at full length "
         "| ms a step, dense and last | MACs left | dead |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in courses.items():
-        first, last = (1e3 * statistics.median(steps["seconds"]) for steps in ends(row["steps"]))
+        first, last = (statistics.median(steps["seconds"]) for steps in ends(row["steps"]))
         cells = [
             f"{name}, L2 {row['l2']:g}, {row['precision']}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}",
             f"{row['iterations']:,} of {row['of']:,}",
             f"{row['dense_seconds'] / 3600:.2f}",
             f"{row['seconds'] / 3600:.2f}",
             f"{row['dense_seconds'] / row['seconds']:.2f}",
-            f"{first:.0f}, {last:.0f}",
+            f"{row['of'] * first / (row['seconds'] + (row['of'] - row['iterations']) * last):.2f}",
+            f"{1e3 * first:.0f}, {1e3 * last:.0f}",
             f"{row['macs_left']:.1%}",
             f"{row['sparsity']:.1%}",
         ]
@@ -347,13 +355,14 @@ def measure_course(options: argparse.Namespace, results: Row) -> None:
     """Time the steps of a run."""
     if options.run is None:
         raise SystemExit("--part course needs --run, the folder of the run")
-    results.setdefault("courses", {})[options.name] = course_time(options.run, options)
-    write(options.out, results)
+    row = course_time(options.run, options) | {"environment": dict(environment().rows())}
+    results.setdefault("courses", {})[options.name] = row
+    write(options.out, results, results["environment"])
 
 
-def write(path: Path, results: Row) -> None:
-    """Replace the results file in one step, with the machine that wrote it last."""
-    results["environment"] = dict(environment().rows())
+def write(path: Path, results: Row, machine: Row | None = None) -> None:
+    """Replace the results file in one step, with the machine of its runs and steps; this one if none is given."""
+    results["environment"] = machine or dict(environment().rows())
     with whole_file(path, SlimnetError) as file:
         file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

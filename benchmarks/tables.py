@@ -52,14 +52,14 @@ SECTIONS = (
     (
         "Networks of other packages",
         "zoos",
-        "The first of 2,662 networks of ten packages, in an order drawn by seed 0, the packages in turns; the others "
-        "were not begun. 40 % of "
-        "each BatchNorm's channels dead, β negative there, random weights, images of 64×64 "
-        "pixels or of the network's own size, one process each. *Exact* compares the slim network with the masked one "
-        "in double precision on another image. *Of what could be at most* divides what is removed by that and what "
-        "stays only because the code is not followed (a width in it, an op that is not known); what varies where it "
-        "is read, carries constants or is normalised over channels is not in it. Seconds are those of `slim` in "
-        "double precision with its certificate, on a machine that was busy with other work, and so far too long.",
+        "Networks of ten packages, one of each source file that defines any, in an order drawn by seed 0, the packages "
+        "in turns; files that are not counted here were not reached. 40 % of each BatchNorm's channels are dead, with "
+        "negative β; weights are random; images have 64×64 pixels or the network's own size; each network has a process "
+        "of its own. *Exact* compares the slim network with the masked one in double precision on another image. *Of "
+        "what could be at most* divides what is removed by the sum of that and what is kept only because the code is "
+        "not followed (a width in it, an op that is not known); channels that vary where they are read, carry constants "
+        "or are normalised over channels are not in it. CPU seconds are those of `slim` in double precision, with its "
+        "certificate.",
         zoos.table,
     ),
     (
@@ -192,7 +192,9 @@ SECTIONS = (
         "Whole runs, dense and shrinking, in turns on the same threads. *Slowest turns* is the 95th percentile of how "
         "much longer a hundred iterations took in the shrinking run. Steps are those of the paper's BasicNet, and of "
         "ones whose layers have a share of its filters, on 32×32 images in batches of 40; *efficiency* is how many "
-        "times a step is shorter over how many times the MACs are fewer.",
+        "times a step is shorter over how many times the MACs are fewer. A run *by the time of its steps* was trained "
+        "beside other programs: steps with the widths that it had are timed in turns with dense ones, as CPU time "
+        "on one thread, and its iterations are given these times; *at full length* assumes that the last widths stay.",
         shrinking.table,
     ),
     (
