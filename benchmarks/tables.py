@@ -52,14 +52,14 @@ SECTIONS = (
     (
         "Networks of other packages",
         "zoos",
-        "Networks of ten packages, one of each source file that defines any, in an order drawn by seed 0, the packages "
-        "in turns; files that are not counted here were not reached. 40 % of each BatchNorm's channels are dead, with "
-        "negative β; weights are random; images have 64×64 pixels or the network's own size; each network has a process "
-        "of its own. *Exact* compares the slim network with the masked one in double precision on another image. *Of "
-        "what could be at most* divides what is removed by the sum of that and what is kept only because the code is "
-        "not followed (a width in it, an op that is not known); channels that vary where they are read, carry constants "
-        "or are normalised over channels are not in it. CPU seconds are those of `slim` in double precision, with its "
-        "certificate.",
+        "Networks of ten packages, one of each source file that defines any, in an order drawn by seed 0, the "
+        "packages in turns; files that are not counted here were not reached. 40 % of each BatchNorm's channels are "
+        "dead, with negative β; weights are random; images have 64×64 pixels or the network's own size; each "
+        "network has a process of its own. *Exact* compares the slim network with the masked one in double "
+        "precision on another image. *Of what could be at most* divides what is removed by the sum of that and what "
+        "is kept only because the code is not followed (a width in it, an op that is not known); channels that vary "
+        "where they are read, carry constants or are normalised over channels are not in it. CPU seconds are those "
+        "of `slim` in double precision, with its certificate.",
         zoos.table,
     ),
     (
