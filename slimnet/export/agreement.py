@@ -1,11 +1,17 @@
 """An exported file compared with its network, before it is kept."""
 
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
 from slimnet.errors import ExportError
 from slimnet.export.capture import Captured, run
 from slimnet.export.form import checked_inputs
 from slimnet.export.random_forward import Runner
 from slimnet.modules.example_inputs import Inputs, tensors_in
 from slimnet.surgery.equivalence import nothing_finite, relative_difference, same_shapes, tolerance_for
+from slimnet.surgery.selection_order import difference_if_followed
 from slimnet.torch_state.random_state import random_numbers_kept
 
 ADAPTIVE = "adaptive_"
@@ -24,19 +30,44 @@ def cause(captured: Captured, inputs: Inputs) -> str:
     return ""
 
 
-def check_agreement(captured: Captured, runner: Runner, form: str, *, own_random_numbers: bool) -> float | None:
-    """Run file and network on the same inputs, at every batch size and size of images; the largest relative difference.
+@dataclass(frozen=True)
+class Agreement:
+    """How far a file's outputs are from the network's.
 
-    None if the outputs depend on random numbers and the file has a generator of its own: then only shapes are compared.
+    `difference` is the largest relative one; None if the outputs depend on random numbers and the file has a generator
+    of its own: then only shapes were compared. `reordered` is whether the file sorts scores that are equal but for
+    rounding in another order than the network, and was compared with the network in that order.
+    """
+
+    difference: float | None
+    reordered: bool = False
+
+
+def check_agreement(
+    captured: Captured,
+    runner: Runner,
+    form: str,
+    *,
+    own_random_numbers: bool,
+    selections: Runner | None = None,
+) -> Agreement:
+    """Run file and network on the same inputs, at every batch size and size of images, and compare the outputs.
+
+    With `selections`, which gives the indices that the file's sorts select on inputs, the order of equal scores may be
+    another one (see `surgery.selection_order`).
 
     Raises:
-        ExportError: it exceeds the tolerance, shapes differ, or the network's outputs have no finite value.
+        ExportError: the difference exceeds the tolerance, shapes differ, or the network's outputs have no finite value.
     """
-    worst, only_shapes = 0.0, captured.random and own_random_numbers
+    worst, only_shapes, reordered = 0.0, captured.random and own_random_numbers, False
+
+    def network(inputs: Inputs) -> list[torch.Tensor]:
+        return tensors_in(run(captured.module, inputs))
+
     for inputs in checked_inputs(captured):
         with random_numbers_kept():
             actual = runner(inputs)
-        expected = tensors_in(run(captured.module, inputs))
+        expected = network(inputs)
         where = f"at batch {inputs.batch}"
         if captured.size_axes is not None:
             where += " and " + " × ".join(str(inputs.tensors[0].shape[axis]) for axis in captured.size_axes)
@@ -44,10 +75,15 @@ def check_agreement(captured: Captured, runner: Runner, form: str, *, own_random
             raise ExportError(f"{captured.name} returns no finite number {where}, so that nothing can be compared")
         if only_shapes and same_shapes(expected, actual):
             continue
-        worst = max(worst, relative_difference(expected, actual))
-        if worst > tolerance_for(expected):
+        difference, tolerance = relative_difference(expected, actual), tolerance_for(expected)
+        if difference > tolerance and selections is not None:
+            followed = difference_if_followed(partial(network, inputs), actual, selections(inputs), tolerance)
+            if followed <= tolerance:
+                difference, reordered = followed, True
+        worst = max(worst, difference)
+        if worst > tolerance:
             raise ExportError(
                 f"{captured.name} as {form} differs from the network by {worst:.1e} {where}, "
-                f"more than {tolerance_for(expected):.0e}{cause(captured, inputs)}; nothing was written"
+                f"more than {tolerance:.0e}{cause(captured, inputs)}; nothing was written"
             )
-    return None if only_shapes else worst
+    return Agreement(None if only_shapes else worst, reordered)

@@ -74,7 +74,7 @@ def export_executorch(
         with steps.step(1, CHECKING):
             content = lowered(captured.module, single, captured.name)
             runner = OneByOne(LoweredNetwork(content, single))
-            difference = check_agreement(captured, runner, "ExecuTorch's program", own_random_numbers=True)
+            difference = check_agreement(captured, runner, "ExecuTorch's program", own_random_numbers=True).difference
         file.write_bytes(content)
     log_result(f"ExecuTorch program written to {target}")
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in single.tensors)

@@ -80,7 +80,7 @@ def export_ncnn(
                 runner = NcnnRunner(loaded(graph, content, shapes, 1))
             except ExportError as error:
                 raise ExportError(f"{captured.name} cannot be written for ncnn: {error}") from error
-            difference = check_agreement(captured, runner, "ncnn's network", own_random_numbers=True)
+            difference = check_agreement(captured, runner, "ncnn's network", own_random_numbers=True).difference
         graph_file.write_text(graph, encoding="utf-8")
         weights_file.write_bytes(content)
         size = graph_file.stat().st_size + weights_file.stat().st_size

@@ -11,7 +11,7 @@ from torch import nn
 
 from slimnet.data.image_spec import ImageSpec
 from slimnet.errors import ExportError, UsageError
-from slimnet.export.agreement import check_agreement
+from slimnet.export.agreement import Agreement, check_agreement
 from slimnet.export.capture import Captured
 from slimnet.export.form import CAPTURING, CHECKING, EXPORT, Form, capture_form, checked_sizes, conditions, metadata_of
 from slimnet.export.onnx_graph import translate
@@ -42,7 +42,8 @@ class OnnxExport:
     `max_rel_difference` is the largest difference between an output and the network's, divided by its largest value,
     over the batch sizes in `batches`, and the `sizes` (height and width) of images if these are dynamic. It is None if
     the outputs depend on random numbers: the file draws its own in every run, so that only the shapes of its outputs
-    can be compared.
+    can be compared. `reordered` is whether the file sorts scores that are equal but for rounding in another order than
+    torch does; the outputs are then compared with the network's in that order.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class OnnxExport:
     max_rel_difference: float | None
     batches: tuple[int, ...] = BATCHES
     sizes: tuple[tuple[int, int], ...] = ()
+    reordered: bool = False
 
     def __str__(self) -> str:
         where = conditions(self.batches, self.sizes)
@@ -60,7 +62,8 @@ class OnnxExport:
             if self.max_rel_difference is None
             else f"outputs within {self.max_rel_difference:.1e} of the network's {where}"
         )
-        return f"{self.path}: ONNX opset {self.opset}, {self.size_bytes:,} bytes, {found}"
+        order = "; scores that are equal but for rounding are sorted in another order" if self.reordered else ""
+        return f"{self.path}: ONNX opset {self.opset}, {self.size_bytes:,} bytes, {found}{order}"
 
 
 def export_onnx(
@@ -119,17 +122,19 @@ def write_onnx(
     model.metadata_props.update(described(random | dict(metadata or {}), written))
     check_size([weight.const_value for weight in model.graph.initializers.values() if weight.const_value])
     path.write_bytes(ir.to_proto(model).SerializeToString())
-    difference, sizes = check_outputs(captured, path), checked_sizes(captured)
-    return OnnxExport(path, written, path.stat().st_size, difference, sizes=sizes)
+    agreement, sizes = check_outputs(captured, path), checked_sizes(captured)
+    size = path.stat().st_size
+    return OnnxExport(path, written, size, agreement.difference, sizes=sizes, reordered=agreement.reordered)
 
 
-def check_outputs(captured: Captured, path: Path) -> float | None:
-    """Compare the file with the network; the largest relative difference, see `check_agreement`.
+def check_outputs(captured: Captured, path: Path) -> Agreement:
+    """Compare the file with the network, see `check_agreement`.
 
     Raises:
         ExportError: they differ, or onnxruntime rejects the file.
     """
-    return check_agreement(captured, opened(captured, path), "ONNX", own_random_numbers=True)
+    runner = opened(captured, path)
+    return check_agreement(captured, runner, "ONNX", own_random_numbers=True, selections=runner.selections)
 
 
 def opened(captured: Captured, path: Path) -> OnnxRunner:

@@ -87,7 +87,7 @@ def export_openvino(
             export = write_onnx(captured, made.with_suffix(".onnx"))
             entries = described(metadata_of(form, example_inputs) | dict(metadata or {}), export.opset)
             convert(made.with_suffix(".onnx"), made, entries)
-            difference = check_agreement(captured, OpenVinoRunner(made), "OpenVINO", own_random_numbers=True)
+            difference = check_agreement(captured, OpenVinoRunner(made), "OpenVINO", own_random_numbers=True).difference
             shutil.copyfile(made, graph_file)
             shutil.copyfile(made.with_suffix(WEIGHTS), weights_file)
         size = graph_file.stat().st_size + weights_file.stat().st_size

@@ -80,4 +80,4 @@ def check_runner(captured: Captured, runner: Runner) -> float:
     Raises:
         ExportError: they differ.
     """
-    return check_agreement(captured, runner, "exported program", own_random_numbers=False) or 0.0
+    return check_agreement(captured, runner, "exported program", own_random_numbers=False).difference or 0.0
