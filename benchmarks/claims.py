@@ -55,7 +55,7 @@ def exactness(results: Results) -> Claim:
     crashed = sum("torch_pruning_failed" in race for race in races)
     wrong = sum((race.get("torch_pruning_error") or 0) > 1e-3 for race in races)
     return Claim(
-        "Dead channels go without a change of the outputs",
+        "Removing dead channels does not change the outputs",
         f"torch-pruning: crashes on {crashed}, wrong by more than 1e-3 on {wrong} of {len(races)}",
         f"largest relative error {max(errors):.0e} in float64",
         f"{len(networks)} networks, 40 % dead",
@@ -89,7 +89,7 @@ def speed_of_networks(results: Results) -> Claim:
     shown = [latency.efficiency(row, row["places"][USUAL]) for row in cells]
     efficiencies = [float(each) for each in shown if each != "–"]
     return Claim(
-        "Fewer MACs are less time (`--round auto`)",
+        "Fewer MACs take less time (`--round auto`)",
         "dense: 1",
         f"{min(speedups):.2f} to {max(speedups):.2f} times faster, efficiency {statistics.median(efficiencies):.2f} "
         "in the median",
@@ -107,7 +107,7 @@ def never_slower_by_default(results: Results) -> Claim:
     default, fallen = (never_slower.count_slower(rows, name) for name in ("fast", never_slower.NONE))
     return Claim(
         "Never slower than the dense network, by default",
-        f"as the widths fall: {fallen} of {len(rows)} are slower",
+        f"without rounding: {fallen} of {len(rows)} are slower",
         f"{default} of {len(rows)} are slower",
         f"{len(results['cells'])} networks × shares of dead channels",
         ", ".join(dict.fromkeys(where.partition(",")[0] for where in places)) + ", 1 thread, batch 1",
@@ -145,7 +145,7 @@ def half_the_macs(results: Results) -> Claim:
     ways = {
         "on 256 images": "implicit, fitted at 0.5",
         "without data": "implicit, fitted without data at 0.5",
-        "statistics alone": "implicit, measured at 0.5",
+        "only BatchNorm statistics": "implicit, measured at 0.5",
     }
     ours = [f"{100 * points[key]['error']:.2f} % {words}" for words, key in ways.items() if key in points]
     others = {"dense": "dense", "as Li et al.": "li2017, plain at 0.5", "torch-pruning": "MagnitudePruner at 0.5"}
@@ -253,7 +253,7 @@ def full_length(result: Result) -> Claim:
     how = ", dead channels removed while it trains" if result.shrink_every else ""
     seeds = "1 seed" if len(result.runs) == 1 else f"{len(result.runs)} seeds"
     return Claim(
-        f"The paper's network {cell.row} on {datasets()[cell.data].title}, trained as long: dead by γ and test error",
+        f"The paper's network {cell.row} on {datasets()[cell.data].title}, trained at full length: dead by γ and test error",
         known,
         f"{result.mean('gamma'):.1f} %, {result.mean('error'):.1f} %",
         seeds,

@@ -22,7 +22,7 @@ def at_full_length(name: str) -> Result:
 def test_a_network_of_the_papers_length_stands_beside_the_papers_numbers():
     """Oracle: by hand, with table 4 of the paper."""
     claim = claims.full_length(at_full_length("table4-32-0.25x-cifar10"))
-    assert claim.claim == "The paper's network 32-0.25x on CIFAR-10, trained as long: dead by γ and test error"
+    assert claim.claim == "The paper's network 32-0.25x on CIFAR-10, trained at full length: dead by γ and test error"
     assert (claim.other, claim.ours) == ("paper: 23 %, 13.4 %", "21.0 %, 13.0 %")
     assert claim.count == "1 seed"
     assert claim.length == "the paper's 406,250 iterations, bf16, dead channels removed while it trains"
