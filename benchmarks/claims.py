@@ -253,7 +253,8 @@ def full_length(result: Result) -> Claim:
     how = ", dead channels removed while it trains" if result.shrink_every else ""
     seeds = "1 seed" if len(result.runs) == 1 else f"{len(result.runs)} seeds"
     return Claim(
-        f"The paper's network {cell.row} on {datasets()[cell.data].title}, trained at full length: dead by γ and test error",
+        f"The paper's network {cell.row} on {datasets()[cell.data].title}, trained at full length: dead by γ and test "
+        "error",
         known,
         f"{result.mean('gamma'):.1f} %, {result.mean('error'):.1f} %",
         seeds,

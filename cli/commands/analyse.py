@@ -66,7 +66,7 @@ class Subject:
 @NORMALISE
 @click.option("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: a GPU where there is one]")
 @reading_options
-@click.option("--report", metavar="FILE.html", help="Write the run's report with these figures in it.")
+@click.option("--report", metavar="FILE.html", help="Write the run's HTML report with these results in it.")
 @json_option
 def analyse(
     subject: str,
@@ -81,7 +81,7 @@ def analyse(
 ) -> None:
     """Measure each layer's sparsity, by γ and by activation, and the universality of its features.
 
-    RUN is the folder of a training run, which names its network and its data; CKPT is a checkpoint, which needs
+    RUN is the folder of a training run, which stores its architecture and its data; CKPT is a checkpoint, which needs
     --arch and --data. The training images are used without augmentation.
 
     A feature is dead by γ where its BatchNorm has |γ| < 1e-3, and dead by activation where no training image

@@ -51,12 +51,13 @@ def benchmark(
 ) -> None:
     """Compare networks: size, multiply-accumulates, memory, latency and accuracy.
 
-    DENSE, SLIM and MORE are bundles, runs, .onnx files, or checkpoints of the network that --arch names; NAME=PATH
-    gives one a name, and others are called as their files. Measurements are interleaved on every runtime that can run
-    them all, in two sittings with a pause between them, and each network is compared with the first; where one thread
-    runs, by CPU time as well. What other programs make unreliable is called not measurable. The efficiency is the
-    speed-up over the MACs reduction: 1 where time fell in proportion to the MACs. With --data the accuracy on the test
-    images is measured in torch and through onnxruntime and OpenVINO, where these are installed and run the networks.
+    DENSE, SLIM and MORE are bundles, runs, .onnx or .xml files, or checkpoints of the network that --arch names;
+    NAME=PATH gives one a name, the others are called as their files. Each network is compared with the first, on every
+    runtime that can run them all. Measurements are interleaved, in two series (sittings) with a pause between them; on
+    one thread CPU time is compared as well. A ratio that other programs made unreliable is "not measurable". The
+    efficiency is the speed-up over the MACs reduction: 1 where time fell in proportion to the MACs. With --data the
+    accuracy on the test images is measured in torch, and in onnxruntime and OpenVINO if these are installed and can run
+    the networks.
     """
     if len(networks) < 2:
         raise click.UsageError("name at least two networks: DENSE SLIM")

@@ -36,7 +36,7 @@ def existing_all(context: click.Context, parameter: click.Parameter, paths: Sequ
     return paths
 
 
-@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Count the dead weight of many checkpoints.")
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Count the dead channels of many checkpoints.")
 @click.argument(
     "places",
     metavar="FOLDER|CKPT|RUN|BUNDLE...",
@@ -47,14 +47,15 @@ def existing_all(context: click.Context, parameter: click.Parameter, paths: Sequ
 )
 @network_options(required=False, references=True)
 @threshold_option
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="Write a page as well.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="Write an HTML page as well.")
 @json_option
 def census(places: Sequence[Path], network: Network, threshold: float, out: Path | None, as_json: bool) -> None:
     """Count the dead channels of many checkpoints, and what exact slimming would remove from each.
 
-    Every checkpoint, run and bundle in a FOLDER and its subfolders is counted. The network of a checkpoint is --arch,
-    or the built-in, torchvision or timm network after which its file or folder is named (resnet18-f37072fd.pth). Of
-    other checkpoints only the dead channels are counted, by the names of their tensors. Nothing is changed or written.
+    All checkpoints, runs and bundles in a FOLDER and its subfolders are counted. The architecture of a checkpoint is
+    --arch, or the built-in, torchvision or timm architecture after which its file or folder is named
+    (resnet18-f37072fd.pth). In other checkpoints only the dead channels are counted, found by the names of the tensors.
+    No checkpoint is changed.
     """
     from slimnet.census import find_checkpoints
     from slimnet.errors import UsageError

@@ -63,7 +63,7 @@ def compare(
 ) -> None:
     """Compare methods of choosing channels on a trained network, under the same conditions.
 
-    CKPT is a checkpoint, which needs --arch; the folder of a RUN and a BUNDLE know their network.
+    CKPT is a checkpoint, which needs --arch; the folder of a RUN and a BUNDLE store their architecture.
 
     Each method ranks the channels and removes the fewest that bring the network within the budget. The same
     surgery removes them, the same fine-tuning follows, and error and latency are measured in the same way.

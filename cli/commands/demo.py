@@ -50,7 +50,7 @@ class Outcome:
     methods: Results
 
 
-@click.command(epilog=EXAMPLES, short_help="The whole workflow on real images, in minutes.")
+@click.command(epilog=EXAMPLES, short_help="Show the whole workflow on real images, in minutes.")
 @click.option(
     "--out",
     default="runs/demo",
@@ -63,10 +63,11 @@ class Outcome:
 def demo(out: Path, as_json: bool) -> None:
     """Train a small network, slim it, certify, export and measure it, and write a report.
 
-    Adam with L2 regularisation trains a narrow network on scikit-learn's digits until filters have died; dead ones are
-    removed while it trains, which makes its steps cheaper. The result is slimmed, a certificate shows that the outputs
-    do not change, and dense and slim network are timed in interleaved measurements. Finally other methods of choosing
-    channels get the same MACs, and half of them, with slimnet's surgery and with torch-pruning's.
+    A narrow network is trained with Adam and L2 regularisation on scikit-learn's digits until filters die; dead filters
+    are removed during the training, which makes steps cheaper. The result is slimmed, a certificate shows that the
+    outputs do not change, and the dense and the slim network are timed in interleaved measurements. Finally other
+    methods of choosing channels remove channels down to the same MACs, and to half of them, with slimnet's surgery and
+    with torch-pruning's.
     """
     with demo_folder(out) as folder:
         outcome = _play(folder)

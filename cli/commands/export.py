@@ -63,7 +63,7 @@ NEXT = {
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Write a network as an ONNX model, also in int8.")
 @click.argument("network_path", metavar="BUNDLE|RUN|CKPT", callback=existing_source)
 @click.option("-o", "--out", required=True, metavar="F.onnx|F.pt2|F.xml|F.param|F.pte", help="The file to write.")
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 @export_form_options
 @quantisation_options
 @network_options(required=False, references=True)
@@ -81,18 +81,19 @@ def export(
 ) -> None:
     """Write the network of a bundle as an ONNX model, an exported program for torch (.pt2), or for another runtime.
 
-    So are those of a run, or of a checkpoint, which needs --arch. One self-contained file for any batch size, checked
-    against the network; an ONNX model has BatchNorm folded. For OpenVINO these are two: the graph (.xml), and the
-    weights in float32 in a .bin file beside it, and so for ncnn (.param), whose network takes one input at a time,
-    as that of ExecuTorch (.pte) does, with XNNPACK's kernels.
-    With --with-preprocessing it takes images as bytes, and was compared with the network after slimnet's own
+    The command also takes a run, or a checkpoint, which needs --arch. The file is run, and its outputs are compared
+    with the network's, before it is written. An ONNX model (with BatchNorm folded) and a .pt2 are one self-contained
+    file for any batch size. For OpenVINO there are two files: the graph (.xml), and the weights in float32 next to it
+    (.bin); for ncnn too (.param and .bin). ncnn and ExecuTorch (.pte, with XNNPACK's kernels) take one input at a time.
+
+    With --with-preprocessing the file takes images as bytes, and is compared with the network after slimnet's own
     preprocessing. With --dynamic-size it takes images of any height and width. The normalisation is that of the bundle,
-    or --normalise. --arch is only needed if the bundle does not name it, or if it is your own code
+    or --normalise. For a bundle --arch is needed only if the bundle names no architecture, or if that is your own code
     (package.module:factory).
 
-    With --int8 the ONNX model is quantised by onnxruntime, and the file for OpenVINO by NNCF. The certificate beside it
-    states accuracy and agreement of the network in float32 and in int8 on the test images of --data, and with --dense
-    those of the dense network too.
+    With --int8 the ONNX model is quantised by onnxruntime, and the file for OpenVINO by NNCF. The certificate next to
+    the file states the accuracy of the network in float32 and in int8 on the test images of --data, and how often the
+    two agree; with --dense those of the dense network too.
     """
     kind = form.kind(out)
     form.check(out)

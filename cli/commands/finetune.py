@@ -81,11 +81,11 @@ class Schedule:
 OPTIONS = (
     tuning("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Passes over the training images."),
     tuning("--iterations", type=click.IntRange(1), help="Optimiser steps, in place of --epochs."),
-    tuning("--optimiser", type=click.Choice(("sgd", "adam")), default="sgd", show_default=True, help="What trains."),
+    tuning("--optimiser", type=click.Choice(("sgd", "adam")), default="sgd", show_default=True, help="The optimiser."),
     tuning("--lr", type=float, default=0.01, show_default=True, help="The learning rate at the beginning."),
     tuning("--cosine/--constant", default=True, show_default=True, help="Let the rate fall to 0 along a cosine."),
     *step_options(tuning),
-    tuning("--tests", type=click.IntRange(1), default=10, show_default=True, help="Evaluations, evenly spread."),
+    tuning("--tests", type=click.IntRange(1), default=10, show_default=True, help="Evaluations, evenly spaced."),
     tuning(
         "--validate",
         type=click.FloatRange(0, 1, max_open=True),
@@ -94,7 +94,7 @@ OPTIONS = (
         metavar="SHARE",
         help="Hold out this share of the training images, and keep the weights with the lowest error on them.",
     ),
-    tuning("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the order of the images."),
+    tuning("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the order of the images."),
 )
 
 schedule_options = as_one("schedule", Schedule, OPTIONS)
@@ -141,14 +141,15 @@ def finetune(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Train the network of a bundle further, such as one that a budget left, and write it as another bundle.
+    """Train the network of a bundle further, such as one slimmed to a budget, and write it as another bundle.
 
     The accuracy on the test images is measured before and after. With --validate some training images are held out, and
-    the weights kept are those with the lowest error on them; without, they are the last ones, and the evaluations
-    underway are on the test images. The certificate says that the weights were trained since it was measured.
+    the weights with the lowest error on them are kept. Without --validate the last weights are kept, and the
+    evaluations during the training are on the test images. The certificate of the new bundle says that the weights were
+    trained after it was measured.
 
-    After Ctrl-C or a crash the same command goes on; until the end its state is in a folder beside DIR. A checkpoint
-    that is no bundle is trained further by slimnet train --from.
+    After Ctrl-C or a crash the same command resumes; until the end its state is in a folder next to DIR. To train a
+    checkpoint that is not a bundle further, use slimnet train --from.
     """
     source = find_source(bundle, network)
     if source.blueprint is None:

@@ -47,7 +47,7 @@ SMALLEST_GAMMA = 1e-8
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Show which channels are dead, and why.")
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Show dead channels, and why some are kept.")
 @click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE", callback=existing_source)
 @network_options(required=False, references=True)
 @criterion_option
@@ -66,15 +66,15 @@ def inspect(
 ) -> None:
     """Show every layer's dead and removable channels, the reasons for keeping the others, and a histogram of γ.
 
-    Below, the lines of code and the layers that keep most dead channels, with the remedy where there is one.
+    Below the table are the lines of code and the layers that keep most dead channels, with a remedy where there is one.
 
-    The totals are those of the network as it is, and its parameters and MACs if it were slimmed with --round none: the
-    default of slimnet slim keeps the removable channels whose removal brings no time.
+    The totals are the parameters and MACs of the network as it is, and after slimming it with --round none: the default
+    of slimnet slim keeps the removable channels whose removal brings no time.
 
-    CKPT is a checkpoint, which needs --arch; the folder of a RUN and a BUNDLE know their network.
+    CKPT is a checkpoint, which needs --arch; the folder of a RUN and a BUNDLE store their architecture.
 
-    With --criterion activation a channel is dead whose activation is zero on all training images of --data, every one
-    of which the network sees once.
+    With --criterion activation a channel is dead if its activation is zero on all training images of --data, on which
+    the network runs once.
     """
     import slimnet
     from slimnet.counting import count_or_take

@@ -40,7 +40,7 @@ THRESHOLD = 1e-3
 rungs = in_group("Rungs")
 
 
-@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Several compact networks out of one training.")
+@click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Make several smaller networks from one.")
 @click.argument("checkpoint", metavar="CKPT|RUN|BUNDLE", callback=existing_source)
 @network_options(required=False, references=True)
 @on_device
@@ -54,8 +54,21 @@ rungs = in_group("Rungs")
     help="The folder for the bundles; the same command resumes there.",
 )
 @FORCE
-@rungs("--steps", default=STEPS, show_default=True, callback=numbers(float), metavar="F,...", help="Fractions to keep.")
-@rungs("--unit", type=click.Choice(["macs", "params", "channels"]), default="macs", show_default=True, help="Of what.")
+@rungs(
+    "--steps",
+    default=STEPS,
+    show_default=True,
+    callback=numbers(float),
+    metavar="F,...",
+    help="Fractions of --unit to keep.",
+)
+@rungs(
+    "--unit",
+    type=click.Choice(["macs", "params", "channels"]),
+    default="macs",
+    show_default=True,
+    help="What the steps are fractions of.",
+)
 @rungs(
     "--method",
     callback=one_of("method", METHODS),
@@ -78,14 +91,14 @@ def ladder(
     data: Labelled,
     as_json: bool,
 ) -> None:
-    """Make several compact networks out of one trained network, each a bundle with its certificate.
+    """Make several smaller networks from one trained network, each a bundle with its certificate.
 
-    CKPT is a checkpoint, which needs --arch; the folder of a RUN and a BUNDLE know their network.
+    CKPT is a checkpoint, which needs --arch; the folder of a RUN and a BUNDLE store their architecture.
 
-    The first rung removes dead channels only and is exact. The next ones also remove live channels, until the given
-    fractions of the MACs remain: with --data the table, DIR/ladder.json and DIR/ladder.html give the accuracy before
-    any fine-tuning, and which rungs are Pareto-optimal. In each rung removable channels are kept whose removal brings
-    no time under onnxruntime, unless --round says otherwise. After Ctrl-C or a crash the same command resumes.
+    The first network (rung) removes dead channels only and is exact. The next ones also remove live channels, until the
+    given fractions of the MACs remain: with --data the table, DIR/ladder.json and DIR/ladder.html give the accuracy
+    before any fine-tuning, and which rungs are Pareto-optimal. Removable channels are kept if their removal saves no
+    time under onnxruntime, unless --round says otherwise. After Ctrl-C or a crash the same command resumes.
     """
     from slimnet.methods import Budget
     from slimnet.methods.batchnorm_measure import ENOUGH

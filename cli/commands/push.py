@@ -32,12 +32,10 @@ def repository(_: click.Context, __: click.Parameter, name: str) -> str:
 @click.command(epilog=EXAMPLES, short_help="Share a bundle on the Hugging Face Hub.")
 @click.argument("bundle", metavar="BUNDLE", callback=existing_bundle)
 @click.argument("address", metavar="OWNER/NAME", callback=repository)
-@click.option("--private", is_flag=True, help="Make the repository private, if it is made.")
+@click.option("--private", is_flag=True, help="If the repository is created, make it private.")
 @click.option("--license", "licence", metavar="ID", help="The licence in the model card, such as mit.")
-@click.option(
-    "--card", metavar="FILE", callback=existing, help="A model card of your own, in place of the one written."
-)
-@click.option("--message", metavar="TEXT", help="The message of the commit.")
+@click.option("--card", metavar="FILE", callback=existing, help="Your own model card, in place of the generated one.")
+@click.option("--message", metavar="TEXT", help="The commit message.")
 @click.option("--dry-run", is_flag=True, help="Print the model card and send nothing.")
 @json_option
 def push(
@@ -52,9 +50,9 @@ def push(
 ) -> None:
     """Write a bundle to a repository of the Hugging Face Hub, with a model card made from its certificate.
 
-    The repository, and its branch in OWNER/NAME@BRANCH, are made if they are missing; a model card that is there is
-    replaced. Log in first with: hf auth login. Other commands take the bundle as hf://OWNER/NAME[@REVISION] wherever
-    they take the folder of one; nothing but its files is fetched, and their hashes are checked.
+    The repository, and the branch of OWNER/NAME@BRANCH, are created if they do not exist; an existing model card is
+    replaced. Log in first with: hf auth login. Other commands take hf://OWNER/NAME[@REVISION] wherever they take the
+    folder of a bundle; only the files of the bundle are fetched, and their hashes are checked.
     """
     if card is not None and licence is not None:
         raise click.UsageError("a card of your own states its licence itself; leave --license out")

@@ -33,11 +33,11 @@ class Measured:
     methods: Results | None = None
 
 
-@click.command(epilog=EXAMPLES, short_help="Draw a report of earlier measurements.")
+@click.command(epilog=EXAMPLES, short_help="Write an HTML report of earlier measurements.")
 @click.argument("subject", metavar="RUN|RESULTS", type=click.Path(path_type=Path), callback=existing)
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="The HTML file.")
 def report(subject: Path, out: Path | None) -> None:
-    """Draw a report as one self-contained HTML file, replacing an earlier one.
+    """Write a report as one self-contained HTML file; an earlier one is replaced.
 
     RUN is the folder of a training run, finished or not, or of 'slimnet compare'; its page is RUN/report.html.
     RESULTS is the output of 'slimnet benchmark --json' or 'slimnet compare --json'; its page is written next to it.

@@ -66,7 +66,13 @@ EXTENT = (
         show_default=True,
         help="The paper's networks and schedule, narrower and shorter ones, or ones for a quick check.",
     ),
-    click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each cell."),
+    click.option(
+        "--seeds",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Number of seeds, each a run of every cell.",
+    ),
     click.option(
         "--shrink",
         is_flag=True,
@@ -75,7 +81,7 @@ EXTENT = (
     click.option(
         "--precision",
         type=click.Choice(("fp32", "bf16")),
-        help="bf16 computes in bfloat16 over float32 weights, unlike the paper; for processors with bfloat16 units.",
+        help="bf16 computes in bfloat16 with float32 weights, unlike the paper; for processors with bfloat16 units.",
     ),
     click.option(
         "--budget", callback=seconds, metavar="TIME", help="Only the most valuable runs that fit into 90s, 25m, 2h, ..."
@@ -118,23 +124,23 @@ def reproduce(
     selects the networks on which the paper's claims are tested. A single network has the name that --dry-run --json
     gives, such as table1-adam-l2-1e-3-cifar10.
 
-    Figure 4 and supplementary figure 3 are simulated, in full at either scale, in about a minute.
+    Figure 4 and supplementary figure 3 are simulated, in full at every scale, in about a minute.
 
-    Each cell is a run in a folder of its own under DIR. The same command resumes where an earlier one stopped, a
-    run that appears in two tables is made once, and on Ctrl-C or at the end of the --budget the current runs save
-    and stop. DIR/report.html, .md and .json hold the tables, and DIR/results/ one file for each cell.
+    Each cell is a training run in its own folder under DIR. The same command resumes where an earlier one stopped, and
+    a run that appears in two tables is trained once. On Ctrl-C, or at the end of the --budget, the current runs save
+    and stop. DIR/report.html, .md and .json have the tables, and DIR/results/ one file for each cell.
 
     Each current run has a line on stderr: iteration, loss, dead filters, and remaining time. In a file
     (nohup slimnet reproduce table1 2> log &) lines are ten seconds apart at first and five minutes in the end; the
     output of each run is in DIR/runs/KEY.log. A run that is killed resumes from its last checkpoint, which is about
     a minute old at most.
 
-    With --shrink, a dry run assumes that the filters that die are dead after a tenth of the iterations, as many as
-    the paper prints.
+    With --shrink, the times of a dry run assume that as many filters die as in the paper, after a tenth of the
+    iterations.
 
     At the middle scale networks are narrower and runs shorter, but on all images with the paper's learning rates, so
     that networks learn; a run takes about twenty minutes on one core. The small scale is a quick check: images are
-    fewer and smaller too, and regularisers and learning rates stronger to compensate. Every number of both is marked.
+    fewer and smaller too, and λ and learning rates larger to compensate. Every number of both scales is marked.
     """
     from slimnet.reproduction.catalogue import wanted
 

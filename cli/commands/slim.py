@@ -70,8 +70,7 @@ output_options = as_one(
             "--out",
             metavar="DIR|F.onnx",
             callback=new_bundle_or_onnx,
-            help="The folder to write the bundle to, or of an ONNX file the slim one; it must not exist yet, unless "
-            "--force replaces it.",
+            help="The folder of the new bundle, or for F.onnx the slim ONNX file; it must not exist without --force.",
         ),
         FORCE,
         click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
@@ -84,7 +83,7 @@ output_options = as_one(
             "--certificate-images",
             type=click.IntRange(1),
             metavar="N",
-            help="Measure certificate and accuracy on so many test images, evenly spread.  [default: all]",
+            help="Measure certificate and accuracy on this many test images, evenly spaced.  [default: all]",
         ),
     ),
 )
@@ -111,28 +110,29 @@ def slim(
     """Remove the dead channels of a trained network, and certify that its outputs do not change.
 
     CKPT is a checkpoint (.pt, .pth, .th, .safetensors), which needs --arch; RUN is the folder of a training run, which
-    knows its network and its images; BUNDLE is a network that was slimmed before. Writes a bundle: the slim weights,
-    an ONNX model, the plan and the certificate. With --data the certificate is measured on the test images and their
-    accuracy is shown; without, on random inputs. The bundle and its ONNX model state the normalisation, the image size
-    and the classes of --data; without --data, they state the normalisation of --normalise.
+    stores its architecture and its data; BUNDLE is a network that was slimmed before. The command writes a bundle: the
+    slim weights, an ONNX model, the plan and the certificate. With --data the certificate is measured on the test
+    images and the accuracy is shown; without --data, it is measured on random inputs. The bundle and its ONNX model
+    state the normalisation, the image size and the classes of --data; without --data, only the normalisation of
+    --normalise.
 
-    F.onnx is a network whose code is not at hand. Dead are channels behind a BatchNorm with a small γ, and filters that
-    are zero. Writes a slim ONNX file with the same nodes, names and outputs; the certificate compares both under
-    onnxruntime on random inputs. Sizes that the file leaves open are those of --input-shape, or 224 × 224.
+    F.onnx is for a network whose code you do not have. A channel is dead if its BatchNorm has a small γ, or if its
+    filter is zero. The command writes a slim ONNX file with the same nodes, names and outputs; the certificate compares
+    both files under onnxruntime on random inputs. For dynamic sizes of the input give --input-shape; images are
+    otherwise 224 × 224.
 
-    Removable channels are kept where the layers are as fast with them, since kernels work on blocks of channels: by
-    times of the kernels of onnxruntime, or of the --runtime of --target-latency, which are measured once on a machine,
-    in about ten seconds, and stored in ~/.cache/slimnet. With --round none every removable channel is removed, and
-    fewer MACs can take more time. With --round auto whole networks are measured, the dense one among them.
+    Kernels work on blocks of channels, so removable channels are kept where the layers are as fast with them. This is
+    decided by times of the kernels of onnxruntime, or of the --runtime of --target-latency. They are measured once on a
+    machine, in about ten seconds, and stored in ~/.cache/slimnet. With --round none every removable channel is removed,
+    and fewer MACs can take more time. With --round auto whole networks are measured, the dense one among them.
 
-    With --criterion activation a channel is dead whose activation is zero on all training images of --data, every one
-    of which the network sees once. That is exact on these images; its effect on others is measured by the certificate,
-    on the test images.
+    With --criterion activation a channel is dead if its activation is zero on all training images of --data, on which
+    the network runs once. Removing it is exact on these images; the certificate measures the effect on the test images.
 
-    With a budget, live channels are removed as well, those with the lowest importance per cost first. That is no
-    longer exact, and the accuracy shown is that before any fine-tuning. The remaining weights are fitted to the dense
-    network's activations on a few training images of --data, without labels, or with --refit on images made from
-    BatchNorm statistics; without either, BatchNorm statistics are estimated without the removed channels.
+    With a budget, live channels are removed as well, those with the lowest importance per cost first. That is no longer
+    exact, and the accuracy shown is that before any fine-tuning. With --data the remaining weights are fitted to the
+    dense network's activations on a few training images, without labels; with --refit and no data, on images that are
+    synthesised from BatchNorm statistics. Without either, only the BatchNorm statistics are re-estimated.
     """
     check_pair(checkpoint, output.out)
     if output.out is None and not output.dry_run:

@@ -37,7 +37,7 @@ A grid:
 """
 
 
-@click.command(epilog=EXAMPLES, short_help="Train every recipe of a grid.")
+@click.command(epilog=EXAMPLES, short_help="Train with every combination of settings in a grid.")
 @click.argument("grid", metavar="GRID.toml", callback=existing)
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The folder for the runs."
@@ -46,13 +46,13 @@ A grid:
 @worker_options
 @json_option
 def sweep(grid: str, out: Path, retry: bool, workforce: WorkerOptions, as_json: bool) -> None:
-    """Train every recipe of a grid, resumably, and store the results.
+    """Train with every combination of the settings in a grid, and store the results.
 
-    Each cell is a run in a folder of its own under DIR, and one row of DIR/sweep.sqlite. The same command
-    resumes where an earlier one stopped; finished cells are not repeated. On Ctrl-C the current runs save
-    and stop; a run that is killed resumes from its last checkpoint. Each current run has a line on stderr:
-    iteration, loss, dead filters, and remaining time; its own output is in DIR/runs/KEY.log. A run has
-    no report until `slimnet analyse RUN --report FILE.html` writes one.
+    Each cell (combination) is a run in its own folder under DIR, and a row of DIR/sweep.sqlite. The same command
+    resumes where an earlier one stopped; finished cells are not repeated. On Ctrl-C the current runs save and stop; a
+    run that is killed resumes from its last checkpoint. Each current run has a line on stderr: iteration, loss, dead
+    filters, and remaining time; its own output is in DIR/runs/KEY.log. A run has no report until `slimnet analyse RUN
+    --report FILE.html` writes one.
 
     [base] holds the settings that all cells share, [grid] lists of values of which every combination is run, and
     [[cells]] variants of the base.

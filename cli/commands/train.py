@@ -73,7 +73,7 @@ place_options = as_one(
             "--out",
             metavar="DIR|FILE.pt",
             callback=work_folder("run"),
-            help="The run's folder, or a file for its last checkpoint alone.",
+            help="The run's folder, or a file for the trained network alone.",
         ),
         FORCE,
         output("--resume", metavar="DIR", callback=existing, help="Resume the run in this folder."),
@@ -113,15 +113,15 @@ def train(
     of colour channels comes from the data.
 
     With --validate some training images are held out, and the network is evaluated on them while it trains; with
-    --tests alone it is evaluated on the test images. What is trained does not depend on the evaluations. The weights
-    of the best one are kept beside the last, as model_best.pt, which slimnet slim DIR/model_best.pt takes.
+    --tests alone it is evaluated on the test images. Evaluations do not change the training. The weights of the best
+    evaluation are kept as model_best.pt, next to model.pt; slimnet slim DIR/model_best.pt slims them.
 
     DIR becomes the run's folder: recipe, metrics, checkpoints, the trained model.pt and a report; with --shrink also
-    slim/, the network without what died, certified against model.pt, with a certificate of what was set to zero in
-    training. Ctrl-C finishes the current step, saves and exits, and so do SIGTERM and a closed terminal (without
-    nohup); after that, or after a crash, --resume continues bit for bit. With --iterations it gives the run another
-    length: drops stay where they are, or are those of --drops from here on, and a cosine falls to 0 at the new end;
-    the model of a finished run stays as model_N.pt, of N iterations.
+    slim/, a bundle of the network without the removed filters, certified against model.pt, with a record of what was
+    set to zero in training. Ctrl-C finishes the current step, saves and exits, and so do SIGTERM and a closed terminal
+    (without nohup); after that, or after a crash, --resume continues bit for bit. --resume with --iterations makes the
+    run longer or shorter: drops keep their iterations, or are those of --drops from here on, and a cosine falls to 0 at
+    the new end; the model of a finished run of N iterations is kept as model_N.pt.
     """
     from slimnet.storage.written_folders import RUN
     from slimnet.torch_state.process import denormals_flushed

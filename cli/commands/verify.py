@@ -38,13 +38,13 @@ RUNS_IT = {
 """What a file in int8 is run by."""
 
 
-@click.command(epilog=EXAMPLES, short_help="Check a bundle again on this machine.")
+@click.command(epilog=EXAMPLES, short_help="Check a bundle on this machine.")
 @click.argument("bundle", metavar="BUNDLE|F.onnx|F.xml", callback=existing_bundle_or_file)
 @click.option(
     "--dense",
     metavar="CKPT",
     callback=existing,
-    help="The checkpoint it was made from: the certificate is measured again.",
+    help="The checkpoint that the bundle was made from: the certificate is measured again.",
 )
 @data_options
 @functools.partial(architecture_option, references=True)
@@ -53,14 +53,14 @@ RUNS_IT = {
 def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_json: bool) -> None:
     """Check that a bundle is complete, and that all its forms compute the same outputs.
 
-    The hash of every file is checked, and the weights, the exported program and the ONNX model are run on
-    the same inputs. With --dense the slim network is compared with the dense one again, on the test images of --data
-    or on random inputs. What a training with --shrink set to zero is checked against plan and weights.
-    Exits with 1 if anything differs. A bundle whose network was trained after its certificate
-    was measured is complete, but not certified: this is reported, and "certified" is false with --json.
+    The hash of every file is checked, and the weights, the exported program and the ONNX model are run on the same
+    inputs. With --dense the slim network is compared with the dense one again, on the test images of --data or on
+    random inputs. For a bundle of train --shrink, the record of the channels that were set to zero is checked against
+    plan and weights. The exit code is 1 if anything differs. If the network was trained after its certificate was
+    measured, the bundle is complete, but not certified: this is reported, and "certified" is false with --json.
 
-    F.onnx or F.xml is a file of export --int8, with its certificate beside it: its hash is checked, and its accuracy
-    measured again on the test images of --data, under onnxruntime or OpenVINO.
+    F.onnx or F.xml is a file of export --int8, with its certificate next to it: its hash is checked, and its accuracy
+    is measured again on the test images of --data, under onnxruntime or OpenVINO.
     """
     if is_int8_file(bundle):
         _verify_file(bundle, dense, data, as_json)

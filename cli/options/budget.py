@@ -46,19 +46,21 @@ OPTIONS = (
     budget(
         "--runtime",
         callback=one_of("runtime", RUNTIMES),
-        help="Where the latency is measured: torch, onnxruntime, openvino, ncnn or executorch.  [default: onnxruntime]",
+        help="The runtime for the latency: torch, onnxruntime, openvino, ncnn, executorch or tensorrt.  "
+        "[default: onnxruntime]",
     ),
     budget(
         "--measure-on",
         type=click.IntRange(0),
         metavar="N",
-        help="Training images of --data, without labels, for --refit and BatchNorm statistics.  [default: 256]",
+        help="Number of training images of --data, without labels, for --refit and BatchNorm statistics.  "
+        "[default: 256]",
     ),
     budget(
         "--refit/--no-refit",
         default=None,
-        help="Fit the remaining weights to the dense network's activations on these images, or without any on images "
-        "made from BatchNorm statistics.  [default: with images]",
+        help="Fit the remaining weights to the dense network's activations on these images, or without --data on "
+        "images synthesised from BatchNorm statistics.  [default: yes with --data]",
     ),
     budget(
         "--method",

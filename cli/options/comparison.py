@@ -49,7 +49,7 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
         "engines",
         callback=some_of("engine", ENGINES),
         metavar="NAME,...",
-        help="Let another engine than slimnet remove channels by the same scores as well: torch-pruning.",
+        help="Also let another library remove channels by the same scores: torch-pruning.",
     ),
     methods(
         "--sparsify",
@@ -68,11 +68,11 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
         default=256,
         show_default=True,
         metavar="N",
-        help="Training images, without labels, for BatchNorm statistics or --refit; 0: estimate.",
+        help="Training images, without labels, for BatchNorm statistics or --refit; 0: estimate without images.",
     ),
     methods("--refit", is_flag=True, help="Fit the remaining weights of every network on these images."),
     methods("--threshold", type=float, default=1e-3, show_default=True, help="For implicit: |γ| below this is dead."),
-    methods("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random, and of fine-tuning."),
+    methods("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random and of fine-tuning."),
     tuning(
         "--finetune",
         "iterations",
@@ -80,11 +80,11 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
         default=0,
         help="Iterations for every slim network; 0: none.",
     ),
-    tuning("--optimiser", type=click.Choice(("sgd", "adam")), default="sgd", show_default=True, help="Of fine-tuning."),
+    tuning("--optimiser", type=click.Choice(("sgd", "adam")), default="sgd", show_default=True, help="The optimiser."),
     tuning("--lr", type=float, help="Constant learning rate.  [default: 1e-3, as Li et al.]"),
     tuning("--cosine", is_flag=True, help="Let the rate fall to 0 along a cosine instead."),
     *step_options(tuning),
-    tuning("--tests", type=click.IntRange(1), default=4, show_default=True, help="Tests during the fine-tuning."),
+    tuning("--tests", type=click.IntRange(1), default=4, show_default=True, help="Evaluations during the fine-tuning."),
     judging("--batch", type=click.IntRange(1), default=1, show_default=True, help="Batch size for latency."),
     judging("--threads", type=click.IntRange(1), help="Number of threads.  [default: every core]"),
     judging(
@@ -92,7 +92,13 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
         metavar="DEVICE",
         help="For everything but latency: cpu, cuda or cuda:N.  [default: a GPU if there is one]",
     ),
-    judging("--seconds", type=click.FloatRange(0), default=2.0, show_default=True, help="For each latency; 0: none."),
+    judging(
+        "--seconds",
+        type=click.FloatRange(0),
+        default=2.0,
+        show_default=True,
+        help="Time for each latency; 0: do not measure.",
+    ),
 )
 
 

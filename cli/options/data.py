@@ -40,9 +40,9 @@ NORMALISE = images(
     "--normalise",
     type=Normalisation(),
     metavar="NAME|mean=M,...:std=S,...",
-    help="As the network was trained: data (the training images' own mean and deviation), imagenet, cifar10, halves "
-    "(to -1..1), none (0..1), or numbers for values in 0..1, one for each channel, such as "
-    "mean=0.5,0.5,0.5:std=0.25,0.25,0.25.  [default: that of the bundle if it has one, otherwise data]",
+    help="The normalisation that the network was trained with: data (mean and standard deviation of the training "
+    "images), imagenet, cifar10, halves (to -1..1), none (0..1), or numbers for values in 0..1, one for each channel, "
+    "such as mean=0.5,0.5,0.5:std=0.25,0.25,0.25.  [default: that of the bundle if it has one, otherwise data]",
 )
 
 OPTIONS = (

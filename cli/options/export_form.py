@@ -84,9 +84,9 @@ OPTIONS = (
         "--format",
         "file_format",
         type=click.Choice(tuple(KINDS.values()), case_sensitive=False),
-        help="The format of the file.  [default: by the end of its name, otherwise onnx]",
+        help="The format of the file.  [default: by the extension of its name, otherwise onnx]",
     ),
-    click.option("--opset", type=int, help="The ONNX operator set.  [default: what torch writes by itself]"),
+    click.option("--opset", type=int, help="The ONNX operator set.  [default: that of torch's exporter]"),
     click.option(
         "--with-preprocessing",
         is_flag=True,

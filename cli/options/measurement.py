@@ -40,11 +40,13 @@ OPTIONS = (
         "runtimes",
         callback=some_of("runtime", (*RUNTIMES, "all")),
         metavar="NAME,NAME",
-        help="torch, torch.compile, torch.graph (CUDA graphs), onnxruntime, openvino, ncnn, executorch, all.  "
-        "[default: all but torch.compile, ncnn and executorch]",
+        help="torch, torch.compile, torch.graph (CUDA graphs), onnxruntime, openvino, ncnn, executorch, tensorrt, "
+        "all.  [default: all but torch.compile, ncnn, executorch and tensorrt]",
     ),
-    measuring("--layers", is_flag=True, help="Time every layer as well, in torch, onnxruntime and openvino."),
-    measuring("--seconds", type=float, default=4.0, help="For each runtime, batch size, ....  [default: 4]"),
+    measuring("--layers", is_flag=True, help="Time every layer as well, in torch, onnxruntime, openvino, executorch."),
+    measuring(
+        "--seconds", type=float, default=4.0, help="Time for each runtime, device, batch size, ....  [default: 4]"
+    ),
 )
 
 

@@ -124,7 +124,7 @@ FORCE = click.option(
     is_flag=True,
     # It is read before the folder is checked.
     is_eager=True,
-    help="Replace what slimnet wrote at DIR before, when the new result is complete; never anything else.",
+    help="Replace an earlier result of slimnet at DIR once the new one is complete; never other files.",
 )
 
 

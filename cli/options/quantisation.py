@@ -55,7 +55,7 @@ OPTIONS = (
     quantisation(
         "--int8",
         is_flag=True,
-        help="Write the file in int8, calibrated on training images of --data, and its certificate beside it (.json): "
+        help="Write the file in int8, calibrated on training images of --data, and its certificate next to it (.json): "
         "accuracy and agreement on the test images. An ONNX file is quantised by onnxruntime, one for OpenVINO by NNCF "
         "(an extra).",
     ),
@@ -63,23 +63,23 @@ OPTIONS = (
         "--dense",
         metavar="CKPT",
         callback=existing,
-        help="The checkpoint that the bundle was made from: the certificate holds this network as well, in float32 "
+        help="The checkpoint that the bundle was made from: the certificate covers this network as well, in float32 "
         "and in int8.",
     ),
     quantisation(
         "--calibration-images",
         type=click.IntRange(1),
         metavar="N",
-        help="Calibrate on so many training images.  [default: 128, or all if there are fewer]",
+        help="Calibrate on this many training images.  [default: 128, or all if there are fewer]",
     ),
     quantisation(
-        "--calibration-seed", type=click.IntRange(0), metavar="SEED", help="Which ones are drawn.  [default: 0]"
+        "--calibration-seed", type=click.IntRange(0), metavar="SEED", help="Seed that draws them.  [default: 0]"
     ),
     quantisation(
         "--certificate-images",
         type=click.IntRange(1),
         metavar="N",
-        help="Measure the certificate on so many test images, evenly spread.  [default: all]",
+        help="Measure the certificate on this many test images, evenly spaced.  [default: all]",
     ),
 )
 

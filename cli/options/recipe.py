@@ -61,7 +61,7 @@ OPTIONS = (
     network(
         "--trust",
         is_flag=True,
-        help="Build the network that --recipe, --from or --resume names, though that runs code or opens other files.",
+        help="Build the network that --recipe, --from or --resume names, even if that runs code or opens other files.",
     ),
     network("--arch-args", callback=json_object, metavar="JSON", help="Arguments of the network, as a JSON object."),
     network(
@@ -71,14 +71,14 @@ OPTIONS = (
     ),
     network("--batch-size", type=int, help="Images per step, over all processes."),
     network("--shrink", is_flag=True, help=f"Remove dead filters during training, every {SHRINK_EVERY} iterations."),
-    network("--shrink-every", type=int, metavar="N", help="The same every N iterations; 0 for never."),
+    network("--shrink-every", type=int, metavar="N", help="--shrink every N iterations; 0: never."),
     network(
         "--shrink-round",
         type=int,
         metavar="N",
-        help="With --shrink: round widths up to multiples of N during training; they are exact at its end.",
+        help="With --shrink: round widths up to multiples of N during training, but not at its end.",
     ),
-    network("--seed", type=int, help="Seed of everything random."),
+    network("--seed", type=int, help="Seed of all random numbers."),
     optimiser("--optimiser", type=click.Choice(OPTIMISERS), help="With the paper's settings by default."),
     optimiser("--lr", type=float, help="Learning rate before the first drop."),
     optimiser("--momentum", type=float, help="Of sgd."),
@@ -94,8 +94,10 @@ OPTIONS = (
     optimiser("--drop-factor", type=float, help="Factor on the rate at each drop."),
     optimiser("--cosine/--no-cosine", default=None, help="Let the rate fall to 0 along a cosine, with no drops."),
     regulariser("--l2", type=float, help="L2 in the gradient; with adam it makes filters die."),
-    regulariser("--weight-decay", type=float, help="The paper's: after the step, scaled by the schedule, not by lr."),
-    regulariser("--decoupled", type=float, help="AdamW's weight decay: scaled by lr."),
+    regulariser(
+        "--weight-decay", type=float, help="As in the paper: after the step, scaled by the schedule, not by lr."
+    ),
+    regulariser("--decoupled", type=float, help="Weight decay as in AdamW: scaled by lr."),
     regulariser("--l1-gamma", type=float, help="L1 on every γ (Network Slimming)."),
     regulariser(
         "--cost-aware", type=click.Choice(("macs", "params")), help="L2 on each γ in proportion to its channel's cost."
@@ -108,9 +110,9 @@ OPTIONS = (
         "held_out",
         type=click.FloatRange(0, 1, max_open=True),
         metavar="SHARE",
-        help="Hold out this share of the training images, and keep the weights with the lowest error on them too.",
+        help="Hold out this share of the training images; also keep the weights with the lowest error on them.",
     ),
-    machine("--precision", type=click.Choice(("fp32", "bf16")), help="bf16 computes in bfloat16 over float32 weights."),
+    machine("--precision", type=click.Choice(("fp32", "bf16")), help="bf16 computes in bfloat16 with float32 weights."),
     machine("--sync-batchnorm", is_flag=True, default=None, help="BatchNorm over the whole batch of several GPUs."),
 )
 

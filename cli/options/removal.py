@@ -153,7 +153,7 @@ def measured_roundings(kinds: tuple[str, ...]) -> tuple[str, ...]:
 
 def round_option(group: str = "", *, whole_networks: bool = True) -> Callable[[Command], Command]:
     """The option --round, in a group of options if that is named; `whole_networks` is whether they can be measured."""
-    auto = "; auto, by measuring whole networks (fast:torch, auto:openvino, ...: on these)" if whole_networks else ""
+    auto = "; auto, by measuring whole networks (fast:torch, auto:openvino, ...: in these)" if whole_networks else ""
     return (in_group(group) if group else click.option)(
         "--round",
         "round_to",
@@ -161,8 +161,8 @@ def round_option(group: str = "", *, whole_networks: bool = True) -> Callable[[C
         metavar="fast|auto|N|none" if whole_networks else "fast|N|none",
         default=FAST,
         show_default=True,
-        help="Keep removable channels without which the network is no faster: fast, by times of onnxruntime's kernels, "
-        f"measured once on this machine{auto}. N keeps multiples of N, none removes all.",
+        help="Keep removable channels whose removal saves no time: fast, by times of onnxruntime's kernels, "
+        f"measured once on this machine{auto}. N rounds widths up to multiples of N, none removes all.",
     )
 
 

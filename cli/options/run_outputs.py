@@ -29,20 +29,25 @@ SERIES = (
 )
 
 OPTIONS = (
-    output("--checkpoint-every", type=click.IntRange(1), metavar="N", help="Iterations.  [default: about a minute]"),
+    output(
+        "--checkpoint-every",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Iterations between checkpoints.  [default: about a minute]",
+    ),
     output("--report/--no-report", default=True, help="Write DIR/report.html at the end.  [default: yes]"),
     output(
         "--shadow",
         is_flag=True,
-        help="With --shrink: train the dense network beside it, and count removed filters that come back there, and "
-        "how many of them are alive at the end.",
+        help="With --shrink: also train the dense network, and count the removed filters that come back to life there, "
+        "and how many of them are alive at the end.",
     ),
     output(
         "--tests",
         type=click.IntRange(0),
         metavar="N",
-        help="Evaluations, evenly spread, on the images of --validate or else the test images; the weights of the best "
-        "are DIR/model_best.pt.  [default: 10 with --validate]",
+        help="Number of evaluations, evenly spaced, on the images of --validate or else the test images; the weights "
+        "of the best are DIR/model_best.pt.  [default: 10 with --validate]",
     ),
     output("--tensorboard", is_flag=True, help="Write DIR/tensorboard as well."),
 )

@@ -20,7 +20,7 @@ threshold_option = click.option(
     type=float,
     default=THRESHOLD,
     show_default=True,
-    help="A channel with |γ| below this is dead, where --criterion is gamma.",
+    help="A channel whose BatchNorm has |γ| below this is dead.",
 )
 criterion_option = click.option(
     "--criterion",
@@ -36,7 +36,7 @@ keep_option = click.option(
     "--keep",
     multiple=True,
     metavar="LAYER|GLOB",
-    help="Leave this layer, or all layers of this module, at its width; may be given several times.",
+    help="Keep the width of this layer, or of all layers of this module; may be given several times.",
 )
 
 
@@ -82,7 +82,7 @@ def json_object(_: click.Context, __: click.Parameter, text: str | None) -> dict
 TRUST = click.option(
     "--trust",
     is_flag=True,
-    help="Build the network that a file names, or unpickle the one that it holds, though that runs code "
+    help="Build the network that a file names, or unpickle the one that it contains, even if that runs code "
     "(package.module:factory) or opens other files.",
 )
 
@@ -108,7 +108,7 @@ def architecture_options(
         "--weights",
         metavar="NAME",
         help="Which weights of a checkpoint: plain, ema (a moving average), or the name of an entry or a prefix "
-        "of names, such as teacher.  [default: plain ones if there are any]",
+        "of names, such as teacher.  [default: plain if the checkpoint has them]",
     )
     others = [option for option, wanted in ((weights, checkpoints), (TRUST, references)) if wanted]
     return lambda command: functools.reduce(lambda added, option: option(added), [*others, arch_args, arch], command)
