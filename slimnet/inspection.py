@@ -39,11 +39,10 @@ class LayerReport:
 
 @dataclass(frozen=True, repr=False)
 class Inspection(Summarised):
-    """Every layer of a network, and the plan that slimming it would follow.
+    """The channels of every layer of a network, and the plan by which `slim` would remove dead ones.
 
-    `input_shapes` are those of the example inputs, without the batch. The totals of parameters and MACs, as they are
-    and after slimming, are those of the plan (`plan.params_before`, `plan.params_after`, `plan.macs_before`,
-    `plan.macs_after`).
+    `input_shapes` are those of the example inputs, without the batch. The totals of parameters and MACs, before and
+    after slimming, are in the plan (`plan.params_before`, `plan.params_after`, `plan.macs_before`, `plan.macs_after`).
     """
 
     layers: tuple[LayerReport, ...]
@@ -91,9 +90,10 @@ def inspect(
     round_to: RoundTo = None,
     keep: str | Sequence[str] = (),
 ) -> Inspection:
-    """Report every layer's dead and removable channels, and the reasons for kept ones. Nothing is changed.
+    """Report every layer's dead and removable channels, and the reasons for kept ones.
 
-    `criterion`, `round_to` and `keep` are as for `slim`; `loader` yields the batches that a criterion is measured on.
+    The arguments are as for `slim`; `loader` yields the batches on which the criterion "activation" is measured. The
+    model is not changed.
 
     Raises:
         TraceError, InputError, UsageError: as `slim` does.

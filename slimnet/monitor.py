@@ -74,10 +74,10 @@ class Reading:
 
 
 class Monitor:
-    """Reads the dead channels of a network in training, in any loop.
+    """Finds the dead channels of a network during training, in any loop.
 
-    A reading takes about as long as a plan: tens to hundreds of milliseconds, so that one every few hundred steps costs
-    nothing that is noticed. The network is not run, and neither it, its mode nor a random number is touched.
+    Call `read()` every few hundred steps. It takes tens to hundreds of milliseconds, as long as a plan. The network is
+    not run; neither it, its mode nor the random state is changed.
 
     Raises:
         InputError, UsageError: the inputs do not fit the network, or the threshold is no number ≥ 0.

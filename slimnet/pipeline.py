@@ -55,23 +55,23 @@ def slim(
 ) -> Slimmed:
     """Remove every dead channel that can be removed without changing the network's outputs.
 
-    `example_inputs` are what forward takes: a tensor `(N, C, H, W)`, several, or a dict of keyword arguments.
-    `criterion` is one of the `CRITERIA`: "gamma" (|γ| < `threshold`, paper section 2.1) or "activation" (zero on all of
-    `loader`, section 2.1 as well; the threshold is not used). `loader` yields example inputs, or `(inputs, labels)`
-    pairs; the certificate is measured on it, or on the example inputs without it. It is gone through more than once, so
-    a generator is refused. `tolerance` is how far outputs may move, relative to the largest one: 1e-4 where nothing is
-    said, and what rounding takes in short types (1e-2 in float16, 5e-2 in bfloat16). `round_to` keeps a few removable
-    channels, so that every layer's width is a multiple of it (or what it was), which hardware may like: a number, one
-    for each of some layers by name, "fast" (or "fast:openvino", or a `FastWidths`) for the widths at which kernels are
-    fast, by times that are measured once on a machine and stored, or "auto" (or a `WidthSearch`) for those that are
-    fastest on onnxruntime here, measured beside the dense network. `keep` names layers that are left at their widths:
-    the path of a layer or of a module around it, or a pattern such as "*.conv2", or several. `progress` is called with
-    the number of finished steps, their total and what is done now. The model is not touched: weights, mode, device and
-    random state stay.
+    The model is not changed, nor is the random state. `example_inputs` are what forward takes: a tensor `(N, C, H, W)`,
+    several, or a dict of keyword arguments. `criterion` says which channels are dead: "gamma" (|γ| < `threshold`, paper
+    section 2.1) or "activation" (zero on all of `loader`, section 2.1 as well; the threshold is not used). `loader`
+    yields example inputs, or `(inputs, labels)` pairs; the certificate is measured on it, or without it on the example
+    inputs. It is iterated more than once, so a generator is refused. `tolerance` is the largest allowed change of an
+    output, relative to the largest one (default: 1e-4; 1e-2 in float16, 5e-2 in bfloat16).
+
+    `round_to` keeps some removable channels, for widths that are fast on hardware: multiples of a number, or of one for
+    each of some layers by name; "fast" (or "fast:openvino", or a `FastWidths`): the widths at which kernels are fast,
+    by times that are measured once on a machine and stored; "auto" (or a `WidthSearch`): those of the network that is
+    measured to be fastest under onnxruntime. `keep` names layers that keep their widths: the path of a layer or of a
+    module around it, a pattern such as "*.conv2", or several. `progress` is called with the number of finished steps,
+    the number of all steps, and a description of the current one.
 
     Raises:
         CertificateError: outputs differ by more than `tolerance` (relative); nothing is returned.
-        TraceError: the forward depends on data.
+        TraceError: the forward cannot be traced, such as one that depends on data before its first layer.
         InputError, UsageError: the example inputs or the arguments do not fit.
     """
     require_criterion(criterion, with_data=loader is not None)

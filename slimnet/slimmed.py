@@ -15,10 +15,11 @@ from slimnet.surgery.plan import SurgeryPlan
 
 @dataclass(frozen=True, repr=False)
 class Slimmed(Summarised):
-    """A slim network with its plan and its certificate.
+    """The result of `slim`: a slim network with its plan and its certificate.
 
-    `certificate` is what was measured when the network was made, see `current_certificate`. `plan` is for the network
-    that was slimmed; where that was cut before, `whole_plan` begins with the network as it was built.
+    `certificate` was measured when the network was made; after further training see `current_certificate`. `plan` is
+    for the network that was passed to `slim`; if channels had been removed from that before, `whole_plan` is for the
+    network as it was built.
     """
 
     model: nn.Module

@@ -262,7 +262,7 @@ def train_to_the_end(training: Finetuning) -> None:
             advance(progress.iteration, f"loss {progress.loss:.3f}, accuracy {100 * progress.accuracy:.0f} %{errors}")
     if training.run.iteration < total:
         training.save()
-        terminal.note(f"interrupted after {training.run.iteration} of {total} iterations; the same command goes on")
+        terminal.note(f"interrupted after {training.run.iteration} of {total} iterations; the same command resumes")
         raise click.Abort
 
 

@@ -85,7 +85,7 @@ def inspect(
     data = source.labelled(data)
     require_criterion(criterion, with_data=data.source is not None)
     images = data.load()
-    with terminal.working("Looking") as say:
+    with terminal.working("Analysing the network") as say:
         model = source.load()
         example, loader = source.example(model, images), criterion_images(images, say)
         inspection = slimnet.inspect(model, example, threshold, criterion=criterion, loader=loader, keep=keep)

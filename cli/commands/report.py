@@ -68,7 +68,7 @@ def _draw_run(folder: Path, page: Path) -> None:
 
     recipe = recipe_of(folder)
     if write_training_report(read_history(folder), recipe, None, page) is None:
-        raise click.UsageError(f"{folder} has nothing to tell yet; wait for its first report")
+        raise click.UsageError(f"{folder} has no measurements yet; wait for the first ones")
 
 
 def _read(path: Path) -> Measured:

@@ -155,7 +155,7 @@ class Labelled:
         except DataError as error:
             if not self.optional:
                 raise
-            terminal.note(f"without the run's images, since {error}")
+            terminal.note(f"the run's images are not used: {error}")
             return None
 
     def trained_on(self, known: ImageSpec | None) -> Labelled:

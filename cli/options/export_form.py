@@ -45,9 +45,11 @@ class ExportForm:
         kind = self.kind(out)
         if KINDS.get(Path(out).suffix, kind) != kind:
             ending = next(ending for ending, name in KINDS.items() if name == kind)
-            raise click.UsageError(f"{out} would not be taken for {kind} by its name; let it end in {ending}")
+            raise click.UsageError(f"{out} does not have the extension of {kind}; name a file that ends in {ending}")
         if kind == "openvino" and Path(out).suffix != ".xml":
-            raise click.UsageError(f"{out} does not end in .xml, by which OpenVINO finds the weights; let it")
+            raise click.UsageError(
+                f"{out} does not end in .xml, by which OpenVINO finds the weights; name a file that does"
+            )
         if kind in SINGLE and (self.with_preprocessing or self.dynamic_size):
             raise click.UsageError(
                 f"a file for {kind} takes float32 of one size; leave --with-preprocessing and --dynamic-size out"

@@ -43,7 +43,7 @@ def check_pair(checkpoint: str, out: str | None) -> None:
     if out is None or is_onnx(checkpoint) == is_onnx(out):
         return
     if is_onnx(checkpoint):
-        raise click.UsageError(f"{checkpoint} is an ONNX file, and so is its slim one; name that with -o SLIM.onnx")
+        raise click.UsageError(f"{checkpoint} is an ONNX file, and so is the result; name it with -o SLIM.onnx")
     raise click.UsageError(f"-o is the folder of a bundle, not {out}; slimnet export writes the bundle as an ONNX file")
 
 
@@ -64,4 +64,4 @@ def refuse_other_options(context: click.Context, checkpoint: str, *, measures_wi
                 "labels; leave it out"
             )
     if measures_widths:
-        raise click.UsageError("--round auto measures whole networks in torch; of an ONNX file take --round fast")
+        raise click.UsageError("--round auto measures whole networks in torch; for an ONNX file give --round fast")

@@ -51,7 +51,7 @@ class Removing:
 
         require_criterion(self.criterion, with_data=data.source is not None)
         if budget and self.criterion != GAMMA:
-            raise click.UsageError(f"with a budget dead channels are those of --criterion gamma, not {self.criterion}")
+            raise click.UsageError(f"a budget needs --criterion gamma, not {self.criterion}; leave --criterion out")
 
     @property
     def measures_widths(self) -> bool:

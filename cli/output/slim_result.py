@@ -75,7 +75,7 @@ class SlimResult:
         if certificate.latency:
             console.print(f"\n{certificate.latency}", soft_wrap=True)
             note_missed(certificate.latency, plan.rounding)
-        console.print(f"\ndead is {plan.criterion}\n{certificate}\n\nwritten to {self.folder}", soft_wrap=True)
+        console.print(f"\ndead: {plan.criterion}\n{certificate}\n\nwritten to {self.folder}", soft_wrap=True)
         self._show_next()
 
     def _show_next(self) -> None:
@@ -93,7 +93,7 @@ def show_file(slimmed: SlimmedOnnx) -> None:
     console.print(before_after.table(slimmed, None))
     _print_widths(slimmed.plan)
     measured = f"{slimmed.certificate}, measured under onnxruntime on {slimmed.inputs}"
-    console.print(f"\ndead is {slimmed.plan.criterion}\n{measured}\n\nwritten to {slimmed.path}", soft_wrap=True)
+    console.print(f"\ndead: {slimmed.plan.criterion}\n{measured}\n\nwritten to {slimmed.path}", soft_wrap=True)
     say_next(f"onnxruntime.InferenceSession({str(slimmed.path)!r}) runs it, with the inputs of the dense one")
 
 

@@ -260,7 +260,7 @@ class Request:
             return
         whole = "never" if forecast.all is None else f"in {forecast.all}"
         terminal.note(
-            f"half of the γ that the loss does not support will be dead in {forecast.median} iterations and all of "
+            f"without gradient from the loss, half of the γ will be dead in {forecast.median} iterations and all of "
             f"them {whole}, at the first learning rate; this run has {recipe.iterations}"
         )
 

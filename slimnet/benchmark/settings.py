@@ -38,9 +38,9 @@ class Settings:
         if not self.batches or min(self.batches) < 1:
             raise UsageError(f"batch sizes {list(self.batches)} are not all positive; pass for example 1,32")
         if not self.thread_counts or min(self.thread_counts) < 1:
-            raise UsageError(f"{self.threads} threads cannot measure; pass for example 1")
+            raise UsageError(f"threads is {self.threads}; it must be at least 1")
         if not self.seconds > 0:
-            raise UsageError(f"{self.seconds} seconds cannot measure; the time must be positive")
+            raise UsageError(f"seconds is {self.seconds}; the time must be positive")
         for name in self.runtimes:
             if name != ALL:
                 find_runtime(name)
@@ -66,7 +66,7 @@ def cells(contenders: Sequence[Contender], settings: Settings) -> tuple[Cell, ..
     for device, runtimes in able.items():
         if not runtimes:
             other = f"--runtime {table.RUNTIMES[0].name}"
-            raise UsageError(f"nothing that was asked for runs on {device}; ask for {other} or another device")
+            raise UsageError(f"no requested runtime runs on {device}; pass {other} or another device")
     return tuple(
         Cell(device, runtime, threads, batch)
         for device, runtimes in able.items()

@@ -61,10 +61,10 @@ class Verification:
     outputs and those of `reference`, the first form: on random inputs of the recorded shapes, at every batch size in
     `batches`. `only_shapes` are forms that draw their own random numbers, of which only output shapes were compared.
     `certificate` is the stored one; if the weights differ from the certified ones, its `trained_since` is true and it
-    does not hold. `measured` is a certificate that was measured again if the dense network was given; `other_dense` is
-    whether that network differs from the certified one. `projections` records what was set to zero during a training
-    that shrank the network. `images` is how images become its inputs, if that was recorded, and
-    `sizes` are height and width of the images that the forms were run on if they take any.
+    does not hold. `measured` is the certificate that was measured again if the dense network was given; `other_dense`
+    is whether that network differs from the certified one. `projections` records the channels that a `Shrinker` set to
+    zero during training. `images` is the preprocessing of images, if that was recorded, and `sizes` are height and
+    width of the images on which forms with dynamic sizes were run.
     """
 
     folder: str
@@ -128,14 +128,14 @@ def save(
     A folder that exists is refused; with `overwrite` a bundle there is replaced, in one step when the new one is
     complete. A folder that holds anything else is never replaced. `progress` is as for `slim`.
 
-    `slimmed` is the result of `slim`, or with `like` the network of that bundle after further training in the caller's
-    loop. All three forms are run and must agree with the network before the folder is created. `source`, the origin of
-    the dense network, `projections`, what was set to zero during a training that shrank it, and `images`, how images
-    become its inputs and what its outputs stand for, are recorded (default: those of `like`; `images` also those of the
-    bundle that the network was loaded from). With `dynamic_size` the exported program and the ONNX file take images of
-    any height and width; so they do with `like` if those of that bundle do. The network is not changed. If it was
-    trained further, it is saved with a certificate that records this and does not hold. The plan of a network that was
-    slimmed several times contains all cuts, from the network as it was built.
+    `slimmed` is the result of `slim`, or the network of the bundle `like` after further training in the caller's loop.
+    All three forms are run and must agree with the network before the folder is created. Three things are recorded with
+    it: `source`, the origin of the dense network; `projections`, the channels that a `Shrinker` set to zero; and
+    `images`, the preprocessing and the classes (default: those of `like`; `images` also those of the bundle that the
+    network was loaded from). With `dynamic_size`, or if those of `like` do, the exported program and the ONNX file take
+    images of any height and width. The network is not changed. If it was trained further, the saved certificate records
+    this and does not hold. The plan of a network that was slimmed several times contains all cuts, from the network as
+    it was built.
 
     Raises:
         BundleError: the folder exists, is no bundle that can be replaced, or cannot be written, the network is not what
@@ -176,12 +176,12 @@ def save(
 
 
 def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
-    """Build the slim network of a bundle again, on the CPU, in the mode in which it was saved.
+    """Load the slim network of a bundle, on the CPU, in the mode in which it was saved.
 
-    `folder` may be on a hub: `hf://owner/name` or `hf://owner/name@revision` (`local_folder`).
-    `model` is a fresh dense network of the same architecture, which is needed if the bundle names none. An architecture
-    from other code (`package.module:factory`), or with arguments that open files or connect to servers, is built only
-    with `trust`: an untrusted file must not choose the code that runs.
+    `folder` may also be an address on the Hugging Face Hub: `hf://owner/name` or `hf://owner/name@revision`.
+    `model` is a newly built dense network of the same architecture; it is needed if the bundle names no architecture.
+    An architecture from other code (`package.module:factory`), or with arguments that open files or connect to servers,
+    is built only with `trust`: an untrusted file must not choose the code that runs.
 
     Raises:
         BundleError: the folder is no bundle, a file was changed, or the architecture needs `model` or `trust`.
@@ -217,8 +217,8 @@ def verify_bundle(
 ) -> Verification:
     """Check a bundle on this machine: every file's hash, and that all forms of the network agree.
 
-    `folder`, `model` and `trust` are as for `load`; of a network that cannot be built, the other two forms are checked.
-    `dense` is the trained network from which the bundle was made: with it the certificate is measured again, on
+    `folder`, `model` and `trust` are as for `load`; if the network cannot be built, the other two forms are checked.
+    `dense` is the trained network from which the bundle was made: if given, the certificate is measured again, on
     `loader` or on random inputs of the recorded shapes. `progress` is as for `slim`.
 
     Raises:
@@ -251,7 +251,7 @@ def verify_bundle(
     if dense is None:
         return checked
     if certificate.reference != DENSE:
-        raise UsageError(f"{place} is proven against {certificate.reference}, so verify it without the dense one")
+        raise UsageError(f"{place} is certified against {certificate.reference}; verify it without the dense one")
     assert slim is not None, "it was built from the dense network"
     samples = inputs if loader is None else steps.counted(batches_once(loader), 2, MEASURING)
     with steps.step(2, MEASURING):

@@ -33,15 +33,14 @@ def push_to_hub(
     message: str | None = None,
     token: str | None = None,
 ) -> str:
-    """Write a bundle to a repository of the Hugging Face Hub, in one commit; `load` takes the address returned.
+    """Upload a bundle to a repository of the Hugging Face Hub, in one commit; `load` takes the returned address.
 
     `slimmed` is the folder of a bundle, or the result of `slim`, which is saved as `save` does without options.
-    `repository` is `owner/name` or `owner/name@branch`; it is made if it is missing, `private` if so. With the bundle
-    goes a model card (README.md): `card`, or what `slimnet.bundle.model_card.model_card` writes, with the identifier
-    of a `license`. A card that is there is replaced, and files of an
-    earlier bundle that this one lacks are removed. The hash of every file is checked before anything is sent.
-    `message` is that of the commit, `token` the credentials, in place of those that the client has (HF_TOKEN, or
-    `hf auth login`). Needs the extra `hub`.
+    `repository` is `owner/name` or `owner/name@branch`; it is created if it does not exist, `private` or public. The
+    upload includes a model card (README.md): `card`, or the text of `slimnet.bundle.model_card.model_card` with the
+    identifier of a `license`. An existing card is replaced, and files of an earlier bundle that this one lacks are
+    removed. The hash of every file is checked before anything is sent. `message` is the commit message, `token`
+    replaces the stored credentials (HF_TOKEN, or `hf auth login`). Needs the extra `hub`.
 
     Raises:
         BundleError: the folder is no bundle, or a file was changed.

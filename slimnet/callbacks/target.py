@@ -19,7 +19,7 @@ def checked_interval(every: int) -> int:
         UsageError: it is below 1.
     """
     if every < 1:
-        raise UsageError(f"every {every} steps cannot be; it must be at least 1")
+        raise UsageError(f"every is {every}; it must be at least 1, the steps between two looks")
     return every
 
 

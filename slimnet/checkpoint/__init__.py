@@ -44,13 +44,13 @@ def load_checkpoint(
     """Build a network and fill it with the weights of a checkpoint, converted to the network's own types.
 
     `arch` and `arch_args` are those of `slimnet.models.build`; the module keeps the mode its factory sets.
-    `num_batches_tracked`, which old checkpoints lack, may be missing; everything else must fit. A network that is a
-    part of what was saved (`net.` beside the weights of a loss) is found if all of it is there. `weights` says which
-    are taken where there are several: "ema" for a moving average, "plain" for none, or the name of an entry or the
-    beginning of names, such as "teacher". Without it plain ones are preferred.
+    `num_batches_tracked`, which old checkpoints lack, may be missing; everything else must fit. A network that is part
+    of a larger saved module (such as the attribute `net` of a LightningModule) is found if it is complete. `weights`
+    chooses among several sets of weights: "ema" (a moving average), "plain" (the weights themselves, preferred by
+    default), or the name of an entry or a prefix of names, such as "teacher".
 
-    With `trust` a pickled whole module is read as well, which runs code that the file names: its weights go into the
-    network of `arch`, and without `arch` it is the network itself, in float32 where it was stored in 16 bits.
+    With `trust` a pickled whole module is read as well, which runs code that the file names. Its weights go into the
+    network of `arch`; without `arch` the module itself is returned, in float32 if it was stored in 16 bits.
 
     Raises:
         CheckpointError: a file that cannot be read safely, does not fit the network, or holds NaN or Inf.

@@ -26,11 +26,12 @@ MAX_BYTE = 255
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """The images that a network was trained on, as it takes them.
+    """The preprocessing, size and classes of the images that a network was trained on.
 
     Pixels are bytes, 0..255. They are scaled to `value_range`; then `mean` is subtracted and the result divided by
     `std`, each with one number for each channel. `layout` is the order of the axes of the network's input, and
-    `image_size` the height and width in pixels. `classes` are the names of the outputs, in order; empty if not known.
+    `image_size` the height and width in pixels. `classes` are the names of the classes in the order of the outputs;
+    empty if not known.
 
     Raises:
         DataError: the numbers do not fit together, or a class name cannot be printed.

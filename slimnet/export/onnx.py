@@ -37,7 +37,7 @@ OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """An ONNX file that was written and checked.
+    """The result of `export_onnx`: a file whose outputs were compared with the network's.
 
     `max_rel_difference` is the largest difference between an output and the network's, divided by its largest value,
     over the batch sizes in `batches`, and the `sizes` (height and width) of images if these are dynamic. It is None if

@@ -107,9 +107,10 @@ class Architecture:
 def build(arch: str, arch_args: Mapping[str, Any] | None = None) -> nn.Module:
     """Build a network with its usual random initialisation, in the mode that its factory sets.
 
-    Networks from torchvision and timm are built without pretrained weights (and without the slow initialisation of
-    GoogLeNet and Inception v3) unless `arch_args` say otherwise. The reference is stored on the module; see
-    `architecture_of`.
+    `arch` is a built-in architecture such as "resnet56", "torchvision:NAME", "timm:NAME", "package.module:factory" or
+    "file.py:Class"; `arch_args` are its keyword arguments. Networks from torchvision and timm are built without
+    pretrained weights (and without the slow initialisation of GoogLeNet and Inception v3) unless `arch_args` say
+    otherwise. Both arguments are stored on the module; see `architecture_of`.
 
     Raises:
         ArchitectureError: there is no such architecture, it does not take an argument, its factory fails, or a

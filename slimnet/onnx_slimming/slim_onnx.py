@@ -38,9 +38,9 @@ AGREEMENT = 1e-3
 
 @dataclass(frozen=True, repr=False)
 class SlimmedOnnx(Summarised):
-    """A slim ONNX file with its plan and its certificate, which was measured under onnxruntime.
+    """The result of `slim_onnx`: a slim ONNX file with its plan and its certificate, measured under onnxruntime.
 
-    `inputs` says on which inputs. Layers are named by their weights, or else by their nodes.
+    `inputs` describes the inputs of that measurement. Layers are named by their weights, or else by their nodes.
     """
 
     path: Path
@@ -114,16 +114,16 @@ def slim_onnx(
 ) -> SlimmedOnnx:
     """Remove the dead channels of an ONNX file, and write a slim one with the same nodes, names and outputs.
 
-    Dead are channels whose BatchNorm has |γ| < `threshold`, and filters that are zero, as a folded BatchNorm leaves
-    them. The certificate compares both files under onnxruntime, on `example_inputs` (in the order of the graph's inputs
-    or by name), or on random ones of the shapes that the file declares; sizes `(C, H, W)` that it leaves open are those
-    of `input_shape`. `round_to`, `keep`, `tolerance` and `progress` are as for `slim`. Weights in other files beside
-    the model are read from its folder alone, and are part of the file that is written.
+    A channel is dead if its BatchNorm has |γ| < `threshold`, or if its filter is zero, as when a dead BatchNorm was
+    folded into it. The certificate compares both files under onnxruntime, on `example_inputs` (in the order of the
+    graph's inputs, or a mapping by name), or on random inputs of the shapes that the file declares; dynamic sizes
+    `(C, H, W)` are those of `input_shape`. `round_to`, `keep`, `tolerance` and `progress` are as for `slim`. External
+    weight files are read from the folder of the model only, and become part of the file that is written.
 
     Raises:
         UsageError: the file is no float ONNX model of at most 2 GB, or the request or the inputs do not fit, or `out`
             exists and `overwrite` was not asked for.
-        TraceError: the graph cannot be followed.
+        TraceError: the graph cannot be traced.
         CertificateError: outputs differ by more than `tolerance` (relative); nothing is written.
         SlimnetError: no channel can be removed; nothing is written.
     """

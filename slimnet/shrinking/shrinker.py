@@ -47,31 +47,33 @@ class Cut:
 
 
 class Shrinker:
-    """Narrows a network and its optimiser in place while they train: call `step()` whenever you like.
+    """Removes dead channels from a network and its optimiser in place during training.
 
-    A channel whose BatchNorm has |γ| < `threshold` and β ≤ `largest_shift` at `patience` looks in a row is set to
-    zero for good: γ, β and all that the optimiser keeps of them (a small change, which `Cut.projection` measures).
-    Then it is removed, which changes nothing: the network trains on as it would with these zeros. Only channels behind
-    ReLU or ReLU6 can go; `stays` says what else is dead, and why it stays.
+    Call `step()` between optimiser steps, every few hundred of them. A channel whose BatchNorm has |γ| < `threshold`
+    and β ≤ `largest_shift` at `patience` consecutive looks is set to zero: γ, β and their optimiser state (a
+    small change, which `Cut.projection` measures). Then it is removed, which changes nothing: training continues as it
+    would with these zeros. Only channels whose BatchNorm is followed by ReLU or ReLU6 can be removed; `stays` lists the
+    other dead ones, with the reasons.
 
-    Parameters, buffers, modules and the optimiser stay the same objects, so that schedulers, gradient scalers and
-    parameter groups go on. `also` are copies of the network that are narrowed with it, such as `ema.module`. What is
-    compiled, captured in a CUDA graph or wrapped for several processes has to be made again after a cut; where such a
-    wrapper has to be deleted before, call `look()` and `cut()` in place of `step()`.
+    Parameters, buffers, modules and the optimiser remain the same objects, so that schedulers, gradient scalers and
+    parameter groups continue to work. `also` are copies of the network that are narrowed with it, such as `ema.module`.
+    A network that was compiled, captured in a CUDA graph or wrapped for several processes must be compiled, captured or
+    wrapped again after a cut; if a wrapper must be deleted before the cut, call `look()` and `cut()` instead of
+    `step()`.
 
-    `example_inputs` are what forward takes, as for `slimnet.slim`; real ones, since what zeros change is measured on
-    them (`Cut.projection.change`). `round_to` rounds widths up, as there; `finish()`
-    takes out what that has kept.
+    `example_inputs` are what forward takes, as for `slimnet.slim`. Pass real images: the change of the outputs is
+    measured on them (`Cut.projection.change`). `round_to` rounds widths up, as for `slim`; `finish()` removes the
+    channels that rounding has kept.
 
     Attributes:
-        model: the network, in whatever mode it is.
-        plan: all cuts so far as one plan for the network as it was at first; None before the first.
-        projected: all that has been set to zero so far.
-        stays: dead channels that may not be set to zero, as the last look for new ones found them.
+        model: the network, in any mode.
+        plan: all cuts so far as one plan for the original network; None before the first.
+        projected: all channels that have been set to zero so far.
+        stays: dead channels that may not be set to zero, as found at the last look.
 
     Raises:
-        UsageError: an optimiser that may move a channel off zero, or that does not train this network; a network that
-            is frozen in part, compiled, wrapped, or shares parameters with a module outside; copies that differ.
+        UsageError: the optimiser may move a channel away from zero, or does not train this network; the network is
+            partly frozen, compiled, wrapped, or shares parameters with a module outside; or the copies differ.
         TraceError, InputError: as `slimnet.slim` does.
     """
 

@@ -25,10 +25,11 @@ from slimnet.torch_state.process import collection_paused
 @torch.inference_mode(False)
 @collection_paused()
 def apply_plan(model: nn.Module | Network, plan: SurgeryPlan, *, borrow: bool = False) -> nn.Module:
-    """A slim copy of a dense network: the same class, mode, device, dtypes and requires_grad.
+    """Make a slim copy of a dense network: the same class, mode, device, dtypes and requires_grad.
 
-    LayerNorms that lose constant channels become `slimnet.models.compensated_norm.CompensatedLayerNorm`.
-    With `borrow`, tensors that do not change are the dense network's own, until `independent` makes copies of them.
+    LayerNorms from which constant channels are removed become
+    `slimnet.models.compensated_norm.CompensatedLayerNorm`. With `borrow`, tensors that do not change are shared with
+    the dense network, until `independent` copies them.
 
     Raises:
         PlanError: the plan was made for another network, or is not consistent.

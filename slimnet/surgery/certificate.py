@@ -116,11 +116,12 @@ def certify(
 
     `inputs` are example inputs, or an iterable of them such as a data loader; where it yields `(inputs, labels)` pairs
     with integer labels `(N,)`, the accuracy of both networks is measured as well. With `float64` the masked and slim
-    networks are compared in double precision as well (twice the memory). Without a `tolerance` it is that of the
-    networks' type, 1e-4 but for short ones. Nothing is changed, no random number is drawn; a forward that draws some
-    gets the same in every network. Where the dense network itself is infinite or NaN, the slim one must be so too.
+    networks are compared in double precision as well (twice the memory). `tolerance` is the largest allowed change of
+    an output, relative to the largest one (default: 1e-4; 1e-2 in float16, 5e-2 in bfloat16). The networks and the
+    random state are not changed; a forward that draws random numbers draws the same ones in every network. Where an
+    output of the dense network is infinite or NaN, that of the slim one must be so too.
 
-    Inputs are brought to the networks' device, and float32 is multiplied as float32 there.
+    Inputs are moved to the networks' device, and TF32 is turned off for float32 products.
 
     Raises:
         CertificateError: the outputs cannot be compared, or those of the dense network are nowhere finite.

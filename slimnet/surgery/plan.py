@@ -27,10 +27,10 @@ SHARES = "shares"
 
 @dataclass(frozen=True, repr=False)
 class SurgeryPlan(Summarised, PlanData):
-    """Everything needed to make a dense network slim, without its weights.
+    """All cuts and folds that make a dense network slim, as data that does not contain its weights.
 
-    `shapes` are the dense network's tensors; a plan fits a network with exactly these. MACs are those of one example.
-    `rounding` says in words what widths were rounded up to, `trials` what else was measured before it was chosen.
+    `shapes` are those of the dense network's tensors; the plan can be applied to networks with exactly these. MACs are
+    those of one example. `rounding` says how widths were rounded up, `trials` are other roundings that were measured.
     """
 
     @cached_property

@@ -9,7 +9,7 @@ from slimnet.surgery.plan_data import FAST, LayerPlan, Merge, PlanData, WidthTri
 def describe(plan: PlanData) -> str:
     """The plan in plain text: totals, changed layers, folded constants, kept channels and the reasons, shares."""
     lines = [
-        f"surgery plan for {plan.network}: dead is {plan.criterion}",
+        f"surgery plan for {plan.network}; dead: {plan.criterion}",
         f"  {totals(plan)}",
     ]
     lines += width_lines(plan)

@@ -86,7 +86,7 @@ def test_its_certificate_names_what_it_is_relative_to(first, tmp_path):
     assert read_certificate(folder).holds
     assert verify_bundle(folder).certified
     message = refusal(UsageError, verify_bundle, folder, dense=basic_net())
-    assert message == f"{folder} is proven against {BEFORE}, so verify it without the dense one"
+    assert message == f"{folder} is certified against {BEFORE}; verify it without the dense one"
 
 
 @pytest.mark.parametrize("times", [2, 3])

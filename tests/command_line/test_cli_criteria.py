@@ -93,7 +93,7 @@ def test_slim_removes_it_and_certifies_on_the_test_images(checkpoints, capsys, t
     monkeypatch.setattr(slimnet.bundle.bundle, "save", lambda slimmed, folder, **_: made.append(slimmed) or folder)
     code, out, err = said(capsys, "slim", path, *NETWORK, *ACTIVATION, "-o", str(tmp_path / "slim"))
     assert code == 0
-    assert "dead is max |a| ≤ 1e-12 on 1,438 examples" in out
+    assert "dead: max |a| ≤ 1e-12 on 1,438 examples" in out
     assert "finding and cutting dead channels 100 %, 1,438 of 1,438 images" in err
     (slimmed,) = made
     plan = slimmed.plan
@@ -145,7 +145,7 @@ def test_a_budget_takes_gamma_alone(capsys, tmp_path):
     line += ["-o", str(tmp_path / "slim")]
     code, out, err = said(capsys, *line)
     assert (code, out) == (2, "")
-    assert "with a budget dead channels are those of --criterion gamma, not activation" in err
+    assert "a budget needs --criterion gamma, not activation" in err
 
 
 @pytest.mark.parametrize("command", ["slim", "inspect"])

@@ -84,7 +84,7 @@ def test_interrupted_it_goes_on_to_the_same_weights(how, bundle, data, tuned, tm
     with monkeypatch.context() as patch:
         patch.setattr(Finetuning, "__next__", stopped)
         assert finetune(bundle, data, tmp_path / "out") == 130
-    assert ("the same command goes on" in capsys.readouterr().err) == (how == "a signal")
+    assert ("the same command resumes" in capsys.readouterr().err) == (how == "a signal")
     assert not (tmp_path / "out").exists()
     assert finetune(bundle, data, tmp_path / "out") == 0
     assert_same_state(load(tmp_path / "out").state_dict(), load(tuned).state_dict())

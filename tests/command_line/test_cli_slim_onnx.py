@@ -85,7 +85,7 @@ def test_options_that_need_code_or_labels_are_refused(dense, tmp_path, capsys, o
 def test_misuse_is_one_line(dense, tmp_path, capsys):
     for arguments, words in (
         ([dense], "give the bundle's folder with -o DIR"),
-        ([dense, "-o", tmp_path / "folder"], "name that with -o SLIM.onnx"),
+        ([dense, "-o", tmp_path / "folder"], "name it with -o SLIM.onnx"),
         ([dense, "-o", tmp_path / "none" / "slim.onnx"], "there is no folder"),
         ([dense, "-o", tmp_path / "slim.onnx", "--round", "auto"], "--round auto measures whole networks"),
         ([dense, "-o", tmp_path / "slim.onnx", "--input-shape", "3,9,9"], "(3, 9, 9) does not fit"),

@@ -89,7 +89,7 @@ def test_a_run_without_its_images_is_slimmed_on_random_inputs(run, tmp_path, cap
     (folder / "recipe.json").write_text(json.dumps(recipe))
     assert slimnet_cli.run(["inspect", str(folder), "--input-shape", "2,8,8", "--json"]) == 0
     written = capsys.readouterr()
-    assert f"without the run's images, since {tmp_path / 'moved.npz'}: there is no such file" in written.err
+    assert f"the run's images are not used: {tmp_path / 'moved.npz'}: there is no such file" in written.err
     assert json.loads(written.out)["removable_channels"] > 0
 
 

@@ -87,8 +87,11 @@ def test_the_command_line_writes_them_by_name_or_format(tmp_path, capsys):
     assert "net.bin: ncnn for single inputs" in said
     assert "next: load_param(" in said
     for options, message in (
-        (["net.onnx", "--format", "ncnn"], "net.onnx would not be taken for ncnn by its name; let it end in .param"),
-        (["net.pt2", "--format", "openvino"], "let it end in .xml"),
+        (
+            ["net.onnx", "--format", "ncnn"],
+            "net.onnx does not have the extension of ncnn; name a file that ends in .param",
+        ),
+        (["net.pt2", "--format", "openvino"], "name a file that ends in .xml"),
         (["other.param", "--dynamic-size"], "leave --with-preprocessing and --dynamic-size out"),
         (["other.param", "--opset", "18"], "--opset is for ONNX files"),
         (["net.param", "--format", "ncnn"], "net.param exists; name another file, or replace it with --force"),

@@ -94,7 +94,7 @@ def test_activation_removes_what_hooks_find_silent_and_leaves_the_masked_network
     fresh = [torch.randn(7, 2, 6, 6, dtype=torch.float64) * 50]
     assert difference(outputs(masked(model, silent), fresh), outputs(slimmed.model, fresh)) < 1e-12
     assert slimmed.plan.criterion == "max |a| ≤ 1e-12 on 11 examples"
-    assert "dead is max |a| ≤ 1e-12 on 11 examples" in str(slimmed.plan)
+    assert "dead: max |a| ≤ 1e-12 on 11 examples" in str(slimmed.plan)
 
 
 def test_inspect_finds_what_slim_removes_and_by_gamma_nothing():

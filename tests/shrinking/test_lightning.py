@@ -92,5 +92,5 @@ def test_what_cannot_shrink_is_refused_when_training_starts(options, given, mess
 
 @pytest.mark.parametrize("callback", [Monitoring, Shrinking])
 def test_an_interval_of_no_steps_is_refused(callback):
-    with pytest.raises(UsageError, match="every 0 steps cannot be; it must be at least 1"):
+    with pytest.raises(UsageError, match="every is 0; it must be at least 1"):
         callback(IMAGES, 0)

@@ -22,7 +22,7 @@ def test_a_plan_survives_json_and_can_be_read_aloud():
     assert again == plan
     assert (again.digest, again.to_json()) == (plan.digest, plan.to_json())
     text = str(plan)
-    assert text.startswith("surgery plan for Sequential: dead is |γ| < 0.001")
+    assert text.startswith("surgery plan for Sequential; dead: |γ| < 0.001")
     assert f"{plan.removed_channels} of 19 channels removed" in text
     assert "0 (conv): 6 → " in text
     assert "carried by 1 kept channel of 6.weight" in text

@@ -86,15 +86,15 @@ def export_int8(
     metadata: Mapping[str, str] | None = None,
     progress: StepCallback | None = None,
 ) -> Int8Export:
-    """Write a network as an int8 file, and its certificate as JSON beside it; earlier files are replaced.
+    """Quantise a network to an int8 file, with its certificate as JSON next to it; earlier files are replaced.
 
-    onnxruntime quantises the float32 file that `export_onnx` would write, or, where `path` ends in .xml, NNCF those of
-    `export_openvino`: static, one scale for each output channel, with the ranges of activations from
-    `calibration_images` (default: 128, or all if there are fewer) of the training images, drawn with `seed`. The
-    certificate is measured on the test images, under the runtime that the file is for. With `dense`, the network that
-    this one was made from, it is quantised in the same way, and both are measured as well; the certificate calls the
-    network itself `name`. `images`, how images become inputs (default: as the data says), and the other arguments are
-    as for `export_onnx`. The networks are not changed.
+    onnxruntime quantises the float32 file that `export_onnx` would write. If `path` ends in .xml, NNCF quantises those
+    of `export_openvino`. The quantisation is static, with a scale for each output channel; the ranges of activations
+    are those on `calibration_images` (default: 128, or all if there are fewer) of the training images of `data`, drawn
+    with `seed`. The certificate is measured on the test images, under the runtime of the file. If `dense`, the network
+    from which this one was made, is given, the certificate covers it too, in float32 and in int8; `name` is the name of
+    `model` in the certificate. `images` is the preprocessing (default: that of `data`); the other arguments are as for
+    `export_onnx`. The networks are not changed.
 
     Raises:
         ExportError: the network cannot be exported, the quantiser refuses it, the runtime does not run the result, or
