@@ -1,4 +1,4 @@
-"""Train with PyTorch Lightning and two callbacks: one logs what is dead, one removes it; the rest is as ever.
+"""Train with PyTorch Lightning and two callbacks: one logs the dead filters, one removes them.
 
     pip install 'slimnet[lightning]'
     python examples/shrinking_lightning.py [FILE.pt]

@@ -1,10 +1,10 @@
-"""Train in a loop of your own with a shrinker: scheduler and EMA copy go on, and the result is saved as a bundle.
+"""Train in your own loop with a shrinker: scheduler and EMA copy continue, and the result is saved as a bundle.
 
     python examples/shrinking_loop.py [FOLDER]
 
 A narrow network learns the handwritten digits of scikit-learn in half a minute. Most of its filters die on the way.
-Every fifty steps those that have been dead for three looks are taken out of the network, of its averaged copy and of
-Adam's state, and training goes on as it would with these filters at zero.
+Every fifty steps, filters that were dead at three looks in a row are removed from the network, from its averaged copy
+and from Adam's state. Training continues as it would with these filters at zero.
 """
 
 import sys

@@ -1,10 +1,10 @@
-"""Train with the Trainer of Hugging Face transformers and two callbacks: one logs what is dead, one removes it.
+"""Train with the Trainer of Hugging Face transformers and two callbacks: one logs the dead filters, one removes them.
 
     pip install 'slimnet[huggingface]'
     python examples/shrinking_trainer.py [FOLDER]
 
 A narrow network learns the handwritten digits of scikit-learn in half a minute. The Trainer's own AdamW does not make
-filters die, so that it is given Adam with L2. The folder of the last checkpoint has the narrow weights, and the plan
+filters die, so Adam with L2 is passed to it. The folder of the last checkpoint has the narrow weights, and the plan
 that makes the network as narrow again.
 """
 

@@ -1,11 +1,11 @@
 #!/bin/sh
-# From a trained checkpoint to a network of half the MACs: look, slim exactly, slim the bundle to a budget, fine-tune,
+# From a trained checkpoint to a network of half the MACs: inspect, slim exactly, slim the bundle to a budget, fine-tune,
 # compare.
 #
 #   sh examples/journeys/from_checkpoint.sh CKPT ARCH ARCH_ARGS DATA OUT [ITERATIONS]
 #   sh examples/journeys/from_checkpoint.sh resnet56.th resnet56 '{}' cifar10 runs/resnet56
 #
-# What comes out of one command goes into the next one: a bundle knows its network and how its images are normalised.
+# The output of each command is the input of the next one: a bundle stores its architecture and its normalisation.
 set -eu
 checkpoint=$1
 arch=$2

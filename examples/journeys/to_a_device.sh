@@ -1,6 +1,6 @@
 #!/bin/sh
-# From a trained network, a run or a bundle, to a file for a device: as fast as asked, fine-tuned, and with an input of
-# plain bytes, so that no code on the device has to know how images are normalised.
+# From a trained network, a run or a bundle, to a file for a device: slimmed to a latency, fine-tuned, and with images as
+# bytes as its input, so that no code on the device has to normalise them.
 #
 #   sh examples/journeys/to_a_device.sh SOURCE DATA OUT [ITERATIONS]
 #

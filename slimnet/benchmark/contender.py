@@ -44,7 +44,7 @@ Models = Sequence[Contender] | Mapping[str, nn.Module | Path | str]
 
 @dataclass(frozen=True)
 class Cell:
-    """The setting in which one latency is measured."""
+    """The configuration of one latency: device, runtime, threads and batch size."""
 
     device: str
     runtime: str

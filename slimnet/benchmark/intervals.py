@@ -68,7 +68,7 @@ def gain(ratio: float) -> str:
 def ratio_interval(reference: Sequence[float], contender: Sequence[float], sittings: Sequence[int] = ()) -> Interval:
     """median(reference) ÷ median(contender) with its bootstrap interval.
 
-    The values at one place of both belong to one round. `sittings` are the numbers of rounds measured in a row, with a
+    Values at the same index belong to the same round. `sittings` are the numbers of rounds measured in a row, with a
     pause after each (default: all in a row).
 
     Block bootstrap: blocks of adjacent rounds are resampled within each sitting, since what other programs do lasts for

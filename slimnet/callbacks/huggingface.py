@@ -1,4 +1,4 @@
-"""Callbacks for the Trainer of Hugging Face transformers: what is dead, logged, and dead channels removed.
+"""Callbacks for Hugging Face's Trainer: `Monitoring` logs dead channels, `Shrinking` removes them during training.
 
 The Trainer's own optimiser is AdamW, whose decoupled weight decay does not make filters die: give it another one,
 `Trainer(..., optimizers=(torch.optim.Adam(model.parameters(), weight_decay=1e-4), None))`.

@@ -1,4 +1,4 @@
-"""Callbacks for PyTorch Lightning: what is dead, logged as it dies, and dead channels removed while it trains."""
+"""Callbacks for PyTorch Lightning: `Monitoring` logs dead channels, `Shrinking` removes them during training."""
 
 import sys
 from typing import Any

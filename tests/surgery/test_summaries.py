@@ -66,8 +66,6 @@ def test_a_notebook_shows_the_whole_text_and_runs_nothing_in_it(dense):
     assert slimmed._repr_html_().count("\n") == str(slimmed).count("\n")
     hostile = dataclasses.replace(slimmed.plan, network="<script>alert(1)</script>\x1b[0m")
     shown = hostile._repr_html_()
-    assert shown.startswith(
-        "<pre>surgery plan for &lt;script&gt;alert(1)&lt;/script&gt;\\x1b[0m; dead: |γ| &lt; 0.001"
-    )
+    assert shown.startswith("<pre>surgery plan for &lt;script&gt;alert(1)&lt;/script&gt;\\x1b[0m; dead: |γ| &lt; 0.001")
     assert "<script>" not in shown
     assert "\x1b" not in repr(hostile)
