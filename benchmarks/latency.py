@@ -1,4 +1,4 @@
-"""Latency of slim networks: as the widths fall, rounded up, chosen by measurement, and torch-pruning's.
+"""Latency of slim networks: without rounding, rounded up, chosen by measurement, and torch-pruning's.
 
 Six torchvision networks on 224×224 images, with 30, 50 and 70 % of the BatchNorm channels dead. Which layers lose how
 many follows the paper's table 2 (BasicNet, Adam, L2 1e-4: 41, 20, 9, 33, 34, 67 and 55 % from the first to the last
@@ -7,7 +7,7 @@ and its log-odds are shifted by one number, so that the share of all channels is
 with seed 0, β is negative on dead ones, as Adam with L2 leaves it, and their γ is 0, so that every difference between
 outputs is an error.
 
-All contenders take turns in one process: dense, as the widths fall, multiples of 4, 8, 16 and 32, and what
+All contenders take turns in one process: dense, without rounding, multiples of 4, 8, 16 and 32, and what
 torch-pruning leaves where it removes the channels that are dead in every BatchNorm of a group. What `round_to="auto"`
 takes is decided on a measurement of its own before that, among ours and dense. Errors are the largest differences of
 outputs over the largest output of the masked network.
@@ -246,8 +246,8 @@ def table(results: dict[str, Any]) -> str:
         parts += [
             f"{usual}:",
             "",
-            "| network, % dead | dense ms | MACs ÷ as it falls | speed-up as it falls | best fixed (multiple) | auto "
-            "| MACs ÷ auto | efficiency | times faster than torch-pruning's |",
+            "| network, % dead | dense ms | MACs ÷ without rounding | speed-up without rounding "
+            "| best fixed (multiple) | auto | MACs ÷ auto | efficiency | times faster than torch-pruning's |",
             "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
             *(line(name, row, row["places"][usual]) for name, row in cells.items() if usual in row["places"]),
             "",
@@ -273,7 +273,7 @@ def elsewhere(runtime: str, cells: Mapping[str, Any]) -> list[str]:
     heading = (
         f"{runtime}, more threads and larger batches:",
         "",
-        "| network, % dead | threads | batch | dense ms | speed-up as it falls | auto | efficiency "
+        "| network, % dead | threads | batch | dense ms | speed-up without rounding | auto | efficiency "
         "| times faster than torch-pruning's |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     )
@@ -281,15 +281,15 @@ def elsewhere(runtime: str, cells: Mapping[str, Any]) -> list[str]:
 
 
 def where_time_goes(cells: Mapping[str, Any]) -> list[str]:
-    """What the profile of the whole graph says of the dense network, of the slim one as it falls, and of auto's."""
+    """The profile of the whole graph, for the dense network, the slim one without rounding, and that of auto."""
     usual = place("onnxruntime", 1, 1)
     heading = (
-        f"Where the time goes, {usual}: milliseconds of dense → the slim network as it falls → "
+        f"Where the time goes, {usual}: milliseconds of dense → the slim network without rounding → "
         "what auto takes. *Layers* are convolutions and linear layers with the activations fused into them, *layout* "
         "is the reordering of channels between them and the rest. *Mixed* is how many times faster than with the best "
         "multiple for all a network could be at most in which every layer had its own: each as fast as in the fastest.",
         "",
-        "| network, % dead | layers | their efficiency as it falls, auto | layout | all else | mixed, at most |",
+        "| network, % dead | layers | their efficiency without rounding, auto | layout | all else | mixed, at most |",
         "|---|--:|--:|--:|--:|--:|",
     )
     found = [profile_line(name, row) for name, row in cells.items() if "profile" in row and usual in row["places"]]

@@ -213,7 +213,7 @@ def published(found: Mapping[str, Any]) -> list[str]:
         "and with the widths of `--round auto`. "
         f"Measured on {place_of(found['environment'])}.",
         "",
-        f"| place | {' | '.join(less)} |",
+        f"| configuration | {' | '.join(less)} |",
         "|---|" + "--:|" * len(less),
     ]
     for row in found["rows"]:
@@ -226,7 +226,8 @@ def table(results: Mapping[str, Any]) -> str:
     """The summary of every place, the kernels, and the networks in each place."""
     places = sorted({where for cell in results["cells"].values() for where in cell["places"]})
     parts = [
-        "| place | cells | slower as the widths fall | slower by default | efficiency, median | intervals that hold |",
+        "| configuration | cells | slower without rounding | slower by default | efficiency, median "
+        "| intervals that hold |",
         "|---|--:|--:|--:|--:|--:|",
         *(summary(results, where) for where in places),
         "",

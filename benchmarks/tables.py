@@ -93,29 +93,30 @@ SECTIONS = (
         "latency",
         "Six networks on 224×224 images, with so many % of the BatchNorm channels dead, in the layer profile of the "
         "paper's table 2 (seed 0). In brackets the 95 % interval of the ratio of medians. *Auto* is what "
-        "`round_to='auto'` takes in that place, decided on a measurement of its own: a multiple, none (as the widths "
-        "fall) or dense. *Efficiency* is its speed-up over its MACs reduction. Errors are the largest difference to "
-        "the masked network, over the largest output. With one thread the second core was busy with other work, with "
-        "two nothing else ran.\n\n"
-        "What is lost as widths fall is onnxruntime's blocked layout of channels: it takes widths that are multiples "
-        "of 4 and pads them to 16, all else runs in slower kernels, with channels reordered before and after. So "
+        "`round_to='auto'` chooses in that configuration, by its own measurement: a multiple, none (no rounding) or "
+        "dense. *Efficiency* is its speed-up over its MACs reduction. Errors are the largest difference to the masked "
+        "network, over the largest output. With one thread the second core was busy with other work, with two nothing "
+        "else ran.\n\n"
+        "Without rounding, layers lose onnxruntime's blocked layout of channels. It needs widths that are multiples "
+        "of 4, and pads them to 16; other widths run in slower kernels, with channels reordered before and after. So "
         "MobileNetV2 with 3.1 times fewer MACs is hardly faster until widths are rounded; most of that is in the "
         "convolutions themselves, not in the reordering. What is left after rounding: MobileNetV2's last layers, on "
-        "7×7 pixels, half as efficient; DenseNet-121's concatenations and BatchNorms, as many as before; SiLU "
-        "(a fifth of the time) and squeeze-and-excite in EfficientNet-B0, which leave the blocked layout in the dense "
-        "network too. A multiple for each layer of its own would bring little, so `auto` looks for one for all.",
+        "7×7 pixels, half as efficient; DenseNet-121's concatenations and BatchNorms, as many as before; SiLU (a "
+        "fifth of the time) and squeeze-and-excite in EfficientNet-B0, which leave the blocked layout in the dense "
+        "network too. A separate multiple for each layer would save little time, so `auto` chooses one for all "
+        "layers.",
         latency.table,
     ),
     (
         "Never slower, by default",
         "never_slower",
-        "The networks of the table of latency on five runtimes: dense, without any removable channel (*none*, as the "
-        "widths fall), and as `slimnet slim --round fast:RUNTIME` leaves them (*fast*; with onnxruntime that is the "
-        "default), which keeps the removable channels without which the runtime's kernels are no faster. Each place is "
-        "measured twice, one after the other. *Slower* are the cells whose 95 % interval lies below 1 both times; an "
-        "interval *holds* that has something in common with the one of the second measurement. *Efficiency* is the "
-        "speed-up in the mean of both, over the MACs reduction. Times are those of the CPU where other programs took "
-        "some of the clock's, as they did: the machine was busy.",
+        "The networks of the table of latency on five runtimes: dense, with all removable channels removed (*none*: "
+        "no rounding), and with `slimnet slim --round fast:RUNTIME` (*fast*; with onnxruntime that is the default), "
+        "which keeps removable channels whose removal saves no time in the runtime's kernels. Each configuration is "
+        "measured twice. *Slower* counts the cells whose 95 % interval is below 1 both times; an interval *holds* if "
+        "it overlaps that of the second measurement. *Efficiency* is the mean speed-up of both measurements, over the "
+        "MACs reduction. The machine was busy, so CPU time is compared where other programs used some of the wall "
+        "time.",
         never_slower.table,
     ),
     (
@@ -146,22 +147,22 @@ SECTIONS = (
     (
         "Methods on a published ResNet-56",
         "resnet56_curves",
-        "Error in per cent on all 10,000 test images of CIFAR-10 against MACs left, right after the removal and, where "
-        "an arrow follows, after a short fine-tuning, the same for all: 100 iterations of 64 images, SGD at 1e-3; "
-        "behind a double arrow after 500, from 1e-2 along a cosine. "
-        "`implicit` ranks by what a channel means to its readers, over what it costs; `liu2017` by |γ|, and `li2017` "
-        "by Li et al.'s |F| on the channels between the two convolutions of a block. After the removal every BatchNorm "
-        "gets the mean and variance of the remaining channels, estimated from the other BatchNorms without data. In "
-        "the rows called measured they are measured on 256 training images without labels, and the rows called plain "
-        "leave them alone, as the papers do. In the rows called fitted the remaining weights are fitted to the dense "
-        "network's activations by least squares, on the same images or, without data, on 128 images that are made from "
-        "the statistics of the BatchNorms. The correction matters more than the method: at half of the MACs every "
-        "plain one errs twice as often or can no longer do anything; fine-tuning measures the statistics anew and "
-        "makes up for it. Next to `li2017` with the same help `implicit` is level at 90 %, better by more and more "
-        "below, and better after fine-tuning, the less the longer that is. Which of some rankings it is was decided "
-        "on training images with a ResNet-20 and a small network of its own; these test images were looked at for the "
-        "last one only. torch-pruning's pruners choose and cut by themselves, with their own settings, on the same "
-        "function.\n\n"
+        "Error in per cent on all 10,000 test images of CIFAR-10 against MACs left, right after the removal and, "
+        "where an arrow follows, after a short fine-tuning, the same for all: 100 iterations of 64 images, SGD at "
+        "1e-3; behind a double arrow after 500, from 1e-2 along a cosine. `implicit` ranks by the importance of a "
+        "channel for its readers, divided by its cost; `liu2017` by |γ|, and `li2017` by Li et al.'s |F| on the "
+        "channels between the two convolutions of a block. After the removal every BatchNorm gets the mean and "
+        "variance of the remaining channels, estimated from the other BatchNorms without data. In the rows called "
+        "measured they are measured on 256 training images without labels, and the rows called plain leave them "
+        "alone, as the papers do. In the rows called fitted the remaining weights are fitted to the dense network's "
+        "activations by least squares, on the same images or, without data, on 128 images that are synthesised from "
+        "the BatchNorm statistics. The correction matters more than the method: at half of the MACs every plain "
+        "network has at least twice the error of the corrected one, or is near chance level; fine-tuning re-estimates "
+        "the statistics and makes up for it. Compared with `li2017` under the same correction, `implicit` has "
+        "about the same error at 90 % of the MACs, and a lower one below; fine-tuning makes the "
+        "difference smaller. The ranking was chosen among several on training images, with a ResNet-20 and another "
+        "small network; only the chosen one was evaluated on these test images. "
+        "torch-pruning's pruners choose and cut by themselves, with their own settings, on the same function.\n\n"
         "![Error against MACs](../../docs/resnet56-curves.svg)",
         resnet56_curves.table,
     ),
