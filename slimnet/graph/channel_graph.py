@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from slimnet.graph.data_run import DataRun
 from slimnet.graph.labels import Labels
 from slimnet.graph.reasons import Place, Reason
 from slimnet.graph.sizes import SizeUse
@@ -237,15 +238,23 @@ FROZEN_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 class Stop(NamedTuple):
-    """Where a trace ended before the forward did, at an op that depends on data.
+    """Where a forward begins to depend on data, at the first op that does.
 
-    `watched` are the paths of the largest modules whose outputs are read behind it, `reused` the parameters and buffers
-    that the rest of the forward uses again.
+    `watched` are the paths of the largest modules whose outputs are read behind it. Where the trace went on with the
+    answers of a `run`, `behind` are those of the modules that were followed there and return nothing that can be cut,
+    and `whole` says whether it came to the end of the forward. `traced` are the parameters and buffers used up to where
+    the trace ended, in order, `reused` those among them that the rest of the forward uses again. `unsteady` are modules
+    that were followed and do something else for another number of rows.
     """
 
     place: Place
     watched: tuple[str, ...]
+    traced: tuple[str, ...] = ()
     reused: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
+    run: DataRun | None = None
+    whole: bool = False
+    unsteady: frozenset[str] = frozenset()
 
 
 def returned(tensor: torch.Tensor) -> torch.Tensor:
@@ -261,8 +270,8 @@ class ChannelGraph:
     for each parameter axis with channels, the labels `(C,)` with which it is cut; `step_ops` is the index of each
     step's op; `macs` are the multiply-accumulates of convolutions and linear layers for one example; `used` are the
     parameters and buffers that any op reads; `paddings` are channels that were added as padding; `uses` are the sizes
-    that ops were given of which it is known from what the code computes them. `stop` is where the trace ended, if that
-    was before the forward did.
+    that ops were given of which it is known from what the code computes them. `stop` is where the forward begins to
+    depend on data, if it does.
     """
 
     tensors: Tensors

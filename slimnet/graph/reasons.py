@@ -125,6 +125,11 @@ class Kind(Enum):
     )
     NOT_FOLLOWED = "not traced through {place}", NOTHING, Cause.UNKNOWN
     DATA_DEPENDENT = "read behind {place} where the forward depends on data", NOTHING, Cause.DATA
+    DATA_CODE = (
+        "passed on behind {place} by code that may go another way with other data",
+        "one module around the layers",
+        Cause.DATA,
+    )
     UNKNOWN_OP = "used by unknown op {place}", NOTHING, Cause.UNKNOWN
 
     @property

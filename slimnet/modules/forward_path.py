@@ -12,6 +12,8 @@ from slimnet.modules.example_inputs import tensors_in
 Returned = tuple[str, list[torch.Tensor]]
 """The path of a module, and the tensors that a call of it returned."""
 
+Forward = Callable[..., Any]
+
 
 @contextmanager
 def module_paths(
@@ -24,9 +26,16 @@ def module_paths(
     `modules` are all of a network's, as `modules_of` gives them. Their forwards are wrapped meanwhile, so they must be
     copies of one's own; hooks would cost ten times as much.
     """
+    with forwards_wrapped(modules, lambda forward, name: announced(forward, name, path, returned)):
+        yield
+
+
+@contextmanager
+def forwards_wrapped(modules: Mapping[str, nn.Module], wrap: Callable[[Forward, str], Forward]) -> Iterator[None]:
+    """While the context lasts, each module has the forward that `wrap` makes of its own and its path."""
     own = {name: vars(module)["forward"] for name, module in modules.items() if "forward" in vars(module)}
     for name, module in modules.items():
-        vars(module)["forward"] = announced(module.forward, name, path, returned)
+        vars(module)["forward"] = wrap(module.forward, name)
     try:
         yield
     finally:
@@ -37,9 +46,7 @@ def module_paths(
                 del vars(module)["forward"]
 
 
-def announced(
-    forward: Callable[..., Any], name: str, path: list[str], returned: list[Returned] | None
-) -> Callable[..., Any]:
+def announced(forward: Forward, name: str, path: list[str], returned: list[Returned] | None) -> Forward:
     """A module's forward that puts the module's name at the end of `path` while it runs; see `module_paths`."""
 
     def run(*args: Any, **kwargs: Any) -> Any:

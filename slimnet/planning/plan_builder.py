@@ -80,7 +80,7 @@ def write_plan(
         rounding=rounding,
         attributes=attributes,
         compensations=tuple(norm_compensations(removal)),
-        stop=None if graph.stop is None else DataStop(str(graph.stop.place), graph.stop.watched),
+        stop=None if graph.stop is None else DataStop(str(graph.stop.place), graph.stop.watched, graph.stop.behind),
     )
 
 

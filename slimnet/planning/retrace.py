@@ -55,8 +55,7 @@ def trace_slim(
     for cut in attributes:
         set_integer(structure, cut.module, cut.attribute, cut.before, cut.after)
     depthwise = [isinstance(layer, Depthwise) for layer in graph.layers]
-    reused = None if graph.stop is None else graph.stop.reused
-    return structure, trace_structure(structure, network, inputs, depthwise, reused=reused)
+    return structure, trace_structure(structure, network, inputs, depthwise, stop=graph.stop)
 
 
 def new_shapes(tensors: Mapping[str, torch.Tensor], draft: Draft) -> dict[str, tuple[int, ...]]:

@@ -14,8 +14,8 @@ from slimnet.errors import CertificateError
 from slimnet.graph.channel_graph import ChannelGraph, Reader
 from slimnet.modules.copying import eval_copy
 from slimnet.modules.example_inputs import Inputs
-from slimnet.surgery.certificate import outputs
 from slimnet.surgery.equivalence import relative_difference
+from slimnet.surgery.watched_forward import outputs
 from slimnet.torch_state.devices import uncompiled
 from slimnet.torch_state.random_state import random_numbers_kept
 

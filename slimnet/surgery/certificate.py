@@ -1,10 +1,9 @@
 """certify: measure the differences between the outputs of the slim and the dense network."""
 
-import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,29 +12,19 @@ from slimnet.accuracy import Accuracy, Hits
 from slimnet.errors import CertificateError, UsageError
 from slimnet.modules.copying import check_filled, copy_with, eval_copy
 from slimnet.modules.digest import weights_digest
-from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
+from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.modules.network import Network
 from slimnet.surgery.certificate_data import BEFORE as BEFORE
 from slimnet.surgery.certificate_data import CHOSEN_AT_ZERO as CHOSEN_AT_ZERO
 from slimnet.surgery.certificate_data import DENSE as DENSE
 from slimnet.surgery.certificate_data import Certificate as Certificate
-from slimnet.surgery.equivalence import TOLERANCE, TOLERANCES, Distance, distance, same_shapes
+from slimnet.surgery.equivalence import TOLERANCE, TOLERANCES, Distance, distance, same_shapes, worse
 from slimnet.surgery.plan import SurgeryPlan
+from slimnet.surgery.plan_data import DataStop
+from slimnet.surgery.watched_forward import Ran, Returned, run_watched
 from slimnet.torch_state.devices import device_of, uncompiled
 from slimnet.torch_state.precision import float32_products
 from slimnet.torch_state.random_state import RandomState, loader_draws_kept, random_numbers_kept
-
-
-class Ran(NamedTuple):
-    """What one forward computed: the outputs to be compared, and the results that depend on them through data.
-
-    Usually outputs are what the network returns, and there are no other results; else they are the tensors in what the
-    watched modules `returned`.
-    """
-
-    outputs: list[torch.Tensor]
-    results: list[torch.Tensor]
-    returned: list[Any]
 
 
 @dataclass
@@ -134,9 +123,8 @@ def certify(
     if not tolerance >= 0:
         raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
     scales = masked_scales(dense, plan)
-    watched = () if plan.stop is None else plan.stop.watched
     doubled = (as_double(slim), as_double(eval_copy(dense, scales))) if float64 else None
-    found = Comparison(watched)
+    found = Comparison(plan.stop)
     place = device_of(dense.module)
     with torch.no_grad(), uncompiled(), loader_draws_kept, float32_products(tf32=False):
         for batch in (each.to(place) for each in batches_of(inputs)):
@@ -152,9 +140,9 @@ def certify(
         max_abs_difference=to_dense.largest,
         max_rel_difference=to_dense.relative,
         masked_max_abs_difference=to_masked.largest,
-        masked_max_rel_difference=to_masked.relative,
+        masked_max_rel_difference=worse(to_masked.relative, found.behind_masked.relative),
         top1_agreement=found.to_dense.agreement,
-        float64_max_rel_difference=found.wider.measured.relative if float64 else None,
+        float64_max_rel_difference=found.in_double if float64 else None,
         tolerance=float(tolerance),
         params_before=sum(parameter.numel() for parameter in dense.module.parameters()),
         params_after=sum(parameter.numel() for parameter in slim.module.parameters()),
@@ -171,7 +159,8 @@ def certify(
         stop="" if plan.stop is None else plan.stop.place,
         results_max_rel_difference=found.to_dense.results.relative if found.to_dense.results.values else None,
         results_unlike=found.to_dense.results_unlike,
-        results_follow=found.behind.results_within(tolerance) if watched else None,
+        results_follow=found.replayed.results_within(tolerance) if found.watches else None,
+        behind_max_rel_difference=found.behind.relative if found.behind.values else None,
     )
     if found.unequal_draws and not certificate.was_within_tolerance:
         raise CertificateError(
@@ -185,15 +174,19 @@ def certify(
 class Comparison:
     """Dense, masked and slim network on the same batches and random numbers: how far they are apart so far.
 
-    With `watched` modules, it is their outputs that are compared (see `DataStop`), and `behind` them what the slim
-    network makes of those of the dense one.
+    With a `stop`, outputs are those of the watched modules in front of it. Then the slim network runs once more, with
+    what the dense one's modules returned in the place of what its own do: `replayed` are the results of that, and
+    `behind` is how far modules behind the stop are apart where they are given the same.
     """
 
-    watched: tuple[str, ...] = ()
+    stop: DataStop | None = None
     to_dense: Difference = field(default_factory=Difference)
     to_masked: Difference = field(default_factory=Difference)
-    behind: Difference = field(default_factory=Difference)
+    replayed: Difference = field(default_factory=Difference)
     wider: Difference = field(default_factory=Difference)
+    behind: Distance = field(default_factory=Distance)
+    behind_masked: Distance = field(default_factory=Distance)
+    behind_wider: Distance = field(default_factory=Distance)
     samples: int = 0
     random: bool = False
     unequal_draws: bool = False
@@ -220,11 +213,18 @@ class Comparison:
         self.unequal_draws |= end.moved()
         self.to_dense.add(expected, actual, batch.labels)
         start.restore()
-        self.to_masked.add(self.run(eval_copy(dense, scales), batch), actual)
+        silenced = self.run(eval_copy(dense, scales), batch)
+        self.to_masked.add(silenced, actual)
         self.samples += batch.batch
-        if self.watched:
+        if self.watches:
             start.restore()
-            self.behind.add(expected, self.run(eval_copy(slim), batch, expected.returned))
+            again = self.run(eval_copy(slim), batch, expected.returned)
+            self.replayed.add(expected, again)
+            self.behind = self.behind.joined(distance_behind(expected, again))
+        if self.watches_behind and scales:
+            start.restore()
+            again = self.run(eval_copy(slim), batch, silenced.returned)
+            self.behind_masked = self.behind_masked.joined(distance_behind(silenced, again))
         if doubled:
             narrow, masked = doubled
             wide = batch.to(device_of(narrow)).map(doubled_floats)
@@ -232,43 +232,39 @@ class Comparison:
             wide_expected = self.run(eval_copy(masked), wide)
             start.restore()
             self.wider.add(wide_expected, self.run(eval_copy(narrow), wide))
+            if self.watches_behind:
+                start.restore()
+                again = self.run(eval_copy(narrow), wide, wide_expected.returned)
+                self.behind_wider = self.behind_wider.joined(distance_behind(wide_expected, again))
 
-    def run(self, model: nn.Module, inputs: Inputs, replayed: Sequence[Any] | None = None) -> Ran:
+    def run(self, model: nn.Module, inputs: Inputs, replayed: Sequence[Returned] | None = None) -> Ran:
         """One forward of a network, in which the watched modules return what is `replayed`, if anything."""
-        if not self.watched:
-            return Ran(outputs(model, inputs), [], [])
-        with returns_of(model, self.watched, replayed) as returned:
-            results = outputs(model, inputs)
-        return Ran([tensor for each in returned for tensor in tensors_in(each)], results, returned)
+        return run_watched(model, inputs, self.stop, replayed)
+
+    @property
+    def watches(self) -> bool:
+        """Whether outputs of modules are compared."""
+        return self.stop is not None and bool(self.stop.watched or self.stop.behind)
+
+    @property
+    def watches_behind(self) -> bool:
+        """Whether outputs of modules behind the stop are."""
+        return self.stop is not None and bool(self.stop.behind)
+
+    @property
+    def in_double(self) -> float:
+        """The largest relative difference in double precision."""
+        return worse(self.wider.measured.relative, self.behind_wider.relative)
 
 
-@contextmanager
-def returns_of(model: nn.Module, paths: Sequence[str], replayed: Sequence[Any] | None = None) -> Iterator[list[Any]]:
-    """While the context lasts, copies of what these modules return, in order; they return what is `replayed` instead.
-
-    Raises:
-        CertificateError: the network has no such module.
-    """
-    returned: list[Any] = []
-    modules = dict(model.named_modules())
-    missing = next((path for path in paths if path not in modules), None)
-    if missing is not None:
-        raise CertificateError(f"the plan compares outputs of {missing}, which the network does not have")
-
-    def keep(module: nn.Module, given: Any, output: Any) -> Any:
-        # Copies, since what follows may write into them.
-        place = len(returned)
-        if replayed is not None and place < len(replayed):
-            output = copy.deepcopy(replayed[place])
-        returned.append(copy.deepcopy(output))
-        return output
-
-    handles = [modules[path].register_forward_hook(keep) for path in paths]
-    try:
-        yield returned
-    finally:
-        for handle in handles:
-            handle.remove()
+def distance_behind(expected: Ran, actual: Ran) -> Distance:
+    """How far the outputs of modules behind a stop are apart; infinitely where they are not as many, or as large."""
+    if not same_shapes(expected.behind, actual.behind):
+        return Distance(largest=math.inf, values=sum(tensor.numel() for tensor in expected.behind))
+    found = Distance()
+    for left, right in zip(expected.behind, actual.behind, strict=True):
+        found = found.joined(distance(left, right))
+    return found
 
 
 def check_finite(found: Distance) -> None:
@@ -290,25 +286,6 @@ def batches_of(inputs: Any) -> Iterable[Inputs]:
     if isinstance(inputs, torch.Tensor | list | tuple | dict | Inputs):
         return [Inputs.of(inputs)]
     return (Inputs.of_batch(batch) for batch in inputs)
-
-
-def outputs(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
-    """Every tensor the network returns.
-
-    Raises:
-        CertificateError: it returns none, or its forward raises.
-    """
-    name = type(model).__name__
-    try:
-        found = tensors_in(inputs.call(model))
-    except (RuntimeError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CertificateError(
-            f"the forward of a copy of {name} raises: {reason}; what it takes from elsewhere must follow a copy"
-        ) from error
-    if not found:
-        raise CertificateError(f"{name} returns no tensor to compare")
-    return found
 
 
 def masked_scales(dense: nn.Module | Network, plan: SurgeryPlan) -> dict[str, torch.Tensor]:

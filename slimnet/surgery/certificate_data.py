@@ -44,7 +44,8 @@ class Certificate(Summarised):
     modules in front of it. What the network returns is compared as well, but a rounding error may select another box:
     `results_max_rel_difference` where shapes are equal, and `results_unlike`, the number of batches where they are not,
     do not count. What counts is `results_follow`: whether the slim network returns what the dense one does if these
-    modules return what the dense network's do.
+    modules return what the dense network's do. `behind_max_rel_difference` is how far modules behind `stop` are apart
+    that are given the same; it counts too.
     """
 
     samples: Count
@@ -75,6 +76,7 @@ class Certificate(Summarised):
     results_max_rel_difference: Amount | None = None
     results_unlike: Count = 0
     results_follow: bool | None = None
+    behind_max_rel_difference: Amount | None = None
 
     @property
     def holds(self) -> bool:
@@ -87,6 +89,8 @@ class Certificate(Summarised):
         measured = [self.max_rel_difference, self.masked_max_rel_difference]
         if self.float64_max_rel_difference is not None:
             measured.append(self.float64_max_rel_difference)
+        if self.behind_max_rel_difference is not None:
+            measured.append(self.behind_max_rel_difference)
         return self.results_follow is not False and all(difference <= self.tolerance for difference in measured)
 
     def for_weights(self, digest: str) -> "Certificate":
@@ -167,6 +171,8 @@ class Certificate(Summarised):
         if not self.stop:
             return ""
         found = f"; compared up to {self.stop}"
+        if self.behind_max_rel_difference is not None:
+            found += f", layers behind it differ by {self.behind_max_rel_difference:.1e} on the same inputs"
         if self.results_max_rel_difference is not None:
             found += f", results behind it differ by {self.results_max_rel_difference:.1e}"
         if self.results_unlike:

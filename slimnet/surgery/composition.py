@@ -9,7 +9,18 @@ import numpy as np
 
 from slimnet.errors import PlanError
 from slimnet.surgery.plan_checks import check_indices
-from slimnet.surgery.plan_data import AttributeCut, AxisCut, Fold, GroupCut, Kept, LayerPlan, Merge, PlanData, Zeroed
+from slimnet.surgery.plan_data import (
+    AttributeCut,
+    AxisCut,
+    DataStop,
+    Fold,
+    GroupCut,
+    Kept,
+    LayerPlan,
+    Merge,
+    PlanData,
+    Zeroed,
+)
 
 Keep = tuple[int, ...]
 Shape = tuple[int, ...]
@@ -42,11 +53,21 @@ def compose(first: PlanData, second: Plan) -> Plan:
         attributes=composer.attributes(),
         # A LayerNorm that the first plan compensates is no LayerNorm to the second one, which keeps its channels.
         compensations=first.compensations + second.compensations,
+        stop=common_stop(first, second),
         kept=composer.kept(),
         layers=composer.layers(),
         params_before=first.params_before,
         macs_before=first.macs_before,
     )
+
+
+def common_stop(first: PlanData, second: PlanData) -> DataStop | None:
+    """Where the forward begins to depend on data, with the modules whose outputs neither plan cuts."""
+    if first.stop is None or second.stop is None:
+        return second.stop
+    watched = tuple(path for path in second.stop.watched if path in first.stop.watched)
+    behind = tuple(path for path in second.stop.behind if path in first.stop.behind)
+    return dataclasses.replace(second.stop, watched=watched, behind=behind)
 
 
 def joined(first: str, second: str) -> str:

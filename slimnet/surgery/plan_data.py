@@ -196,12 +196,14 @@ class WidthTrial:
 class DataStop:
     """Where the forward begins to depend on data, as a detector does that selects boxes.
 
-    What it reads from there on stays as wide as it was, and layers that run only behind it are no part of the plan.
-    `watched` are the paths of the modules in front of it whose outputs the certificate compares.
+    What it reads from there on stays as wide as it was. `watched` are the paths of the modules in front of it whose
+    outputs the certificate compares, `behind` those of modules that run behind it, whose outputs it compares where they
+    are given the same as in the dense network.
     """
 
     place: str
     watched: tuple[str, ...]
+    behind: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

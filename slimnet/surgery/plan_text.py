@@ -15,8 +15,8 @@ def describe(plan: PlanData) -> str:
     lines += width_lines(plan)
     if plan.stop is not None:
         lines.append(
-            f"  followed up to {plan.stop.place}, which depends on data: layers that run only behind it are unchanged, "
-            "and their MACs are not counted"
+            f"  followed up to {plan.stop.place}, which depends on data; behind it only modules in which nothing does, "
+            "whose MACs are not counted"
         )
     changed = [layer for layer in plan.layers if layer.channels_after != layer.channels_before]
     lines += [layer_line(layer) for layer in changed]

@@ -11,25 +11,33 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.errors import TraceError
 from slimnet.graph.channel_graph import Op
+from slimnet.graph.data_run import Answer
 from slimnet.graph.labels import Labels
 from slimnet.torch_state.devices import to_common_device
 from slimnet.tracing import meta_shapes
 from slimnet.tracing.accounting import Account
-from slimnet.tracing.data_dependence import depends_on_data, stop_at
+from slimnet.tracing.data_answers import depends_on_data, may_ask, restored
+from slimnet.tracing.data_dependence import note_stop
 from slimnet.tracing.inplace_aliases import write_through
+from slimnet.tracing.islands import Island
 from slimnet.tracing.literal_arguments import numbers_of
-from slimnet.tracing.op_call import SEQUENCES, Call, tensors_among
+from slimnet.tracing.op_call import SEQUENCES, Call, is_composite, tensors_among
 from slimnet.tracing.ops.registry import OPS, UNKNOWN, spec_of, unknown
 from slimnet.tracing.recorder import Recorder
 from slimnet.tracing.tensor_tags import Tag
 
 
 class ChannelMode(TorchDispatchMode):
-    """Sends every ATen op to its handler in the registry."""
+    """Sends every ATen op to its handler in the registry.
 
-    def __init__(self, recorder: Recorder):
+    `island` goes on behind the first op that depends on data; without it the trace ends there, and has `ended`.
+    """
+
+    def __init__(self, recorder: Recorder, island: Island | None = None):
         super().__init__()
         self.recorder = recorder
+        self.island = island
+        self.ended = False
         self.account = Account(recorder)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -44,21 +52,30 @@ class ChannelMode(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         self.recorder.begin_op(sys._getframe(1))
-        if self.recorder.stopped is not None:
+        if self.ended:
             raise self.data_dependence("what is computed behind an error")
         args, kwargs, tensors = self.on_meta(args, kwargs)
+        island, answer = self.island, None
+        if island is not None:
+            answer = island.answer(name) if may_ask(func, args) else None
+            if island.is_between:
+                return self.between_pieces(island, func, args, kwargs, tensors, answer)
+            island.check_fresh(tensors)
         if name == "index" and any(tensor.dtype is torch.bool for tensor in tensors):
             args = (args[0], self.positions(args[1]))
             tensors = tensors_among(args, kwargs)
         if name == "_local_scalar_dense":
-            return self.scalar(tensors[0])
+            return self.scalar(tensors[0], answer)
         if functional is not None:
             return self.in_place(func, functional, args, kwargs, tensors)
         try:
             out = meta_shapes.run(func, spec.shape, args, kwargs)
         except Exception as error:
             if depends_on_data(func, error):
-                raise stop_at(self.recorder, name, self.data_dependence(f"the result of {name}")) from error
+                found = self.begin_island(name, answer, f"the result of {name}", error)
+                out = restored(found.result)
+                self.note(Call(name, func, args, kwargs, outputs_of(out), tensors, spec))
+                return out
             raise
         call = Call(name, func, args, kwargs, outputs_of(out), tensors, spec)
         if overwrites(func):
@@ -71,6 +88,50 @@ class ChannelMode(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         """This mode is never compiled: without torch's guard against that, each op is dispatched twice as fast."""
         return False
+
+    def begin_island(self, op: str, answer: Answer | None, what: str, error: Exception | None = None) -> Answer:
+        """Note that the forward depends on data from this op on, and go on with what it returned in a run on data.
+
+        Raises:
+            TraceError: the trace ends here, since there has been no such run, or a module that is followed reads data.
+        """
+        if self.recorder.stopped is None:
+            place = note_stop(self.recorder, op)
+            if self.island is not None and answer is not None:
+                self.island.stop = place
+                return answer
+        self.ended = True
+        raise self.data_dependence(what) from error
+
+    def between_pieces(
+        self,
+        island: Island,
+        func: Any,
+        args: tuple,
+        kwargs: dict,
+        tensors: tuple[torch.Tensor, ...],
+        answer: Answer | None,
+    ) -> Any:
+        """Call an op that runs behind the stop outside of the modules that are followed there."""
+        name, functional = names(func)
+        try:
+            out = func(*args, **kwargs)
+        except Exception as error:
+            if answer is None:
+                self.ended = True
+                raise self.data_dependence(f"the result of {name}") from error
+            out = restored(answer.result)
+        used = func if functional is None else functional
+        name = used.overloadpacket.__name__
+        call = Call(name, used, args, kwargs, outputs_of(out), tensors, OPS.get(name, UNKNOWN))
+        if not island.takes_op(call, sys._getframe(2)):
+            self.note(call)
+            return out
+        self.handle(call)
+        if functional is not None:
+            write_through(self.recorder, args[0], self.recorder.here(call))
+        island.took_op(call.outputs)
+        return out
 
     def in_place(
         self, func: Any, functional: Any, args: tuple, kwargs: dict, tensors: tuple[torch.Tensor, ...]
@@ -182,11 +243,11 @@ class ChannelMode(TorchDispatchMode):
             found += [index] if mask is None else [self.constant(place) for place in mask().nonzero(as_tuple=True)]
         return found
 
-    def scalar(self, tensor: torch.Tensor) -> Any:
-        """The number in a tensor that does not depend on the input."""
+    def scalar(self, tensor: torch.Tensor, answer: Answer | None) -> Any:
+        """The number in a tensor: where it depends on the input, what it was in a run on data."""
         value = self.recorder.value(tensor)
         if value is None:
-            raise stop_at(self.recorder, "item", self.data_dependence("a tensor's value is read"))
+            return self.begin_island("item", answer, "a tensor's value is read").result
         return value().item()
 
     def data_dependence(self, what: str) -> TraceError:
@@ -221,12 +282,6 @@ def names(func: Any) -> tuple[str, Any]:
         return name, None
     overload = "int" if name == "transpose_" else func._overloadname  # the one whose functional form has another name
     return name, getattr(getattr(torch.ops.aten, name[:-1], None), overload, None)
-
-
-@cache
-def is_composite(func: Any) -> bool:
-    """Whether an op is made of others."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
 @cache

@@ -1,6 +1,7 @@
 """One op of torch: what slimnet knows about it, and one call of it."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -104,6 +105,12 @@ def replaced(value: Any, given: Iterator[torch.Tensor]) -> Any:
     if isinstance(value, list | tuple):
         return [next(given) if isinstance(item, torch.Tensor) else item for item in value]
     return value
+
+
+@cache
+def is_composite(func: Any) -> bool:
+    """Whether an op is made of others."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
 def tensors_among(args: tuple, kwargs: dict) -> tuple[torch.Tensor, ...]:

@@ -81,6 +81,7 @@ class Recorder:
         self.trace = object()
         self.parameter_uses: list[str] = []
         self.stopped: Stop | None = None
+        self.steps_in_front = self.activations_in_front = self.returned_in_front = 0
         self.returned: list[Returned] = []
         self.path = Path()
         self.tags: dict[int, tuple[torch.Tensor, Tag]] = {}

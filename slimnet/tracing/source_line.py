@@ -14,19 +14,25 @@ def is_internal(module: str, file: str) -> bool:
     return ours or file.startswith("<frozen ") or (file.startswith(STANDARD_LIBRARY) and "-packages" not in file)
 
 
-def line_above(caller: FrameType | None) -> str:
-    """The innermost line of the network's own code, from a frame outwards: not torch's, Python's or the trace's.
+def network_frame(caller: FrameType | None) -> FrameType | None:
+    """The innermost frame of the network's own code, from a frame outwards: not torch's, Python's or the trace's.
 
-    Empty where there is none: a network may be made of torch's modules alone. Further out is whoever had it traced.
+    None where there is none: a network may be made of torch's modules alone. Further out is whoever had it traced.
     """
     while caller is not None:
         name, code = caller.f_globals.get("__name__", ""), caller.f_code
         if not is_internal(name, code.co_filename):
-            return f"{file_name(code.co_filename)}:{caller.f_lineno}"
+            return caller
         if name == "slimnet.modules.example_inputs" and code.co_name == "call":
-            return ""
+            return None
         caller = caller.f_back
-    return ""
+    return None
+
+
+def line_above(caller: FrameType | None) -> str:
+    """The line of `network_frame`; empty where there is none."""
+    frame = network_frame(caller)
+    return "" if frame is None else f"{file_name(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
 @cache

@@ -4,21 +4,24 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import nn
 
 from slimnet.errors import InputError, SlimnetError, TraceError
-from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Reader
+from slimnet.graph.channel_graph import ChannelGraph, Depthwise, Reader, Stop
 from slimnet.graph.labels import connected_sets
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.modules.copying import skeleton
 from slimnet.modules.example_inputs import ExampleInputs, Inputs, batched, tensors_in
-from slimnet.modules.forward_path import module_paths
+from slimnet.modules.forward_path import forwards_wrapped, module_paths
 from slimnet.modules.network import Network
 from slimnet.modules.tensors import Tensors
 from slimnet.torch_state.process import collection_paused
-from slimnet.tracing.data_dependence import used_again, with_reused
+from slimnet.tracing.data_answers import run_on_data
+from slimnet.tracing.data_dependence import alive, used_again, with_stop
 from slimnet.tracing.dispatch import ChannelMode
+from slimnet.tracing.islands import Island
 from slimnet.tracing.meta_autocast import as_with_data
 from slimnet.tracing.recorder import Recorder
 from slimnet.tracing.size_numbers import SizesMode, follow_numbers
@@ -55,12 +58,49 @@ def trace(model: nn.Module | Network, inputs: ExampleInputs | Inputs) -> Channel
         network = Network.of(model)
         given = Inputs.of(inputs)
         try:
-            return trace_structure(skeleton(network), network, given, sizes=True)
+            return trace_onwards(network, given, sizes=True)
         except InterruptedForwardError:
             # Whether the numbers were to blame, which are of a class of their own, the code alone could tell.
-            return trace_structure(skeleton(network), network, given)
+            return trace_onwards(network, given)
     except InterruptedForwardError as stop:
         raise stop.cause from stop.__cause__
+
+
+def trace_onwards(network: Network, inputs: Inputs, *, sizes: bool = False) -> ChannelGraph:
+    """Trace a network; where its forward begins to depend on data, trace it again with the answers of a run on data.
+
+    Raises:
+        InterruptedForwardError: the forward raised.
+    """
+    graph = trace_structure(skeleton(network), network, inputs, sizes=sizes)
+    if graph.stop is None:
+        return graph
+    try:
+        run = run_on_data(network, inputs)
+    except Exception as error:
+        raise InterruptedForwardError(len(graph.ops), refusal(error, inputs)) from error
+    try:
+        return trace_behind(network, inputs, graph.stop._replace(run=run), sizes=sizes)
+    except InterruptedForwardError:
+        # On meta tensors it goes another way.
+        return with_stop(graph, graph.stop._replace(reused=used_again(run.uses, graph.stop.traced)))
+
+
+def trace_behind(network: Network, inputs: Inputs, stop: Stop, *, sizes: bool) -> ChannelGraph:
+    """Trace a network beyond a stop, with the answers of its run on data.
+
+    Modules that do something else for another number of rows are not followed.
+
+    Raises:
+        InterruptedForwardError: the forward raised.
+    """
+    while True:
+        graph = trace_structure(skeleton(network), network, inputs, sizes=sizes, stop=stop)
+        assert graph.stop is not None
+        assert stop.run is not None
+        if not graph.stop.unsteady:
+            return graph
+        stop = stop._replace(run=stop.run._replace(reading=stop.run.reading | graph.stop.unsteady))
 
 
 def trace_whole(model: nn.Module | Network, inputs: ExampleInputs | Inputs) -> ChannelGraph:
@@ -83,13 +123,13 @@ def trace_structure(
     depthwise: Sequence[bool] = (),
     *,
     sizes: bool = False,
-    reused: tuple[str, ...] | None = None,
+    stop: Stop | None = None,
 ) -> ChannelGraph:
     """Trace a skeleton whose tensors have the values of a `real` network's, which are read where constants need them.
 
     `depthwise` says which layers are depthwise, where the skeleton is that of a narrower network. With `sizes`, the
-    graph says from which attributes and widths the code computes the sizes that it gives to ops. `reused` are the
-    parameters that are used again behind the stop; without it the real network is run to find them.
+    graph says from which attributes and widths the code computes the sizes that it gives to ops. `stop` is that of an
+    earlier trace of the network, whose run on data says how to go on there; without it the trace ends there.
 
     Raises:
         InterruptedForwardError: the forward raised.
@@ -104,12 +144,11 @@ def trace_structure(
     recorder = Recorder(modules, meta, real.named, depthwise)
     if sizes:
         follow_numbers(structure, recorder.trace)
-    record(recorder, inputs, sizes=sizes)
+    island = None if stop is None or stop.run is None else Island(recorder, stop.run, to_the_end=stop.whole)
+    record(recorder, inputs, sizes=sizes, island=island)
     graph = finish(recorder, real.tensors, inputs.batch)
     if recorder.stopped is not None:
-        if reused is None:
-            reused = reused_behind(recorder, real, inputs)
-        return with_reused(graph, recorder.stopped._replace(reused=reused))
+        return with_stop(graph, stop_of(recorder, graph, island, stop))
     idle, unread = idle_parameters(graph, real.named), unread_weights(graph)
     if not idle and not unread:
         return graph
@@ -142,8 +181,28 @@ def see_another_batch(structure: Network, real: Network, inputs: Inputs) -> None
         record(Recorder(structure.modules, structure.named, real.named), batched(inputs, inputs.batch + 1))
 
 
-def record(recorder: Recorder, inputs: Inputs, *, sizes: bool = False) -> None:
-    """Run one forward of the skeleton, in the mode in which its modules are."""
+def stop_of(recorder: Recorder, graph: ChannelGraph, island: Island | None, before: Stop | None) -> Stop:
+    """Where the forward begins to depend on data, and what was followed behind it; `before` is an earlier trace's."""
+    assert recorder.stopped is not None
+    found = recorder.stopped._replace(traced=tuple(recorder.parameter_uses))
+    if island is None:
+        return found._replace(reused=() if before is None else before.reused)
+    again = {path for path, _ in recorder.returned[recorder.returned_in_front :]}
+    # How often those run depends on data.
+    found = found._replace(watched=tuple(path for path in found.watched if path not in again))
+    if not island.whole:
+        found = found._replace(reused=used_again(island.run.uses, found.traced))
+    pinned = np.zeros(int(graph.sets.max()) + 1, dtype=bool)
+    pinned[graph.sets[graph.fixed]] = True
+    found = found._replace(behind=island.watched(pinned[graph.sets]), run=island.run, whole=island.whole)
+    return found if island.to_the_end else found._replace(unsteady=island.unsteady())
+
+
+def record(recorder: Recorder, inputs: Inputs, *, sizes: bool = False, island: Island | None = None) -> None:
+    """Run one forward of the skeleton, in the mode in which its modules are.
+
+    With an `island` it goes on where it depends on data.
+    """
     modules = recorder.modules
     given = inputs.map(lambda tensor: torch.empty_like(tensor.as_subclass(torch.Tensor), device="meta"))
 
@@ -151,64 +210,68 @@ def record(recorder: Recorder, inputs: Inputs, *, sizes: bool = False) -> None:
         with (
             as_with_data(),
             module_paths(modules, recorder.path, recorder.returned),
-            work_followed(ChannelMode(recorder)),
+            nullcontext() if island is None else forwards_wrapped(island.followed_modules, island.wrapped),
+            work_followed(ChannelMode(recorder, island)),
             SizesMode(recorder) if sizes else nullcontext(),
         ):
             output = given.call(modules[""])
         recorder.path.check()
         for tensor in tensors_in(output):
             recorder.pin_tensor(tensor, Reason(Kind.OUTPUT))
+        if island is not None:
+            island.finish(alive(recorder))
     except SlimnetError as error:
-        if not can_stop(recorder):
+        if not can_stop(recorder, island):
             raise InterruptedForwardError(len(recorder.ops), error) from error
     except Exception as error:
-        if not can_stop(recorder):
+        if not can_stop(recorder, island):
             raise InterruptedForwardError(len(recorder.ops), refusal(error, inputs)) from error
     else:
-        if recorder.stopped is not None:
+        if recorder.stopped is not None and (island is None or not island.whole):
             goes_on = TraceError(
                 f"the forward goes on after an error at {recorder.stopped.place}, which depends on data"
             )
             raise InterruptedForwardError(len(recorder.ops), goes_on)
 
 
-def reused_behind(recorder: Recorder, real: Network, inputs: Inputs) -> tuple[str, ...]:
-    """The parameters that the forward uses again behind the stop, as seen in a run on the example inputs.
+def can_stop(recorder: Recorder, island: Island | None) -> bool:
+    """Whether a forward that raised was followed up to an op that depends on data, with some layer before it.
 
-    Raises:
-        InterruptedForwardError: the forward raised.
+    An `island` that comes to the end of the dense forward must do so again.
     """
-    try:
-        return used_again(real, inputs, recorder.parameter_uses)
-    except Exception as error:
-        raise InterruptedForwardError(len(recorder.ops), refusal(error, inputs)) from error
-
-
-def can_stop(recorder: Recorder) -> bool:
-    """Whether the forward was followed up to an op that depends on data, and some layer has run before it."""
-    return recorder.stopped is not None and any(isinstance(step, Reader | Depthwise) for step in recorder.steps)
+    if recorder.stopped is None or (island is not None and (island.to_the_end or island.broken)):
+        return False
+    if island is not None:
+        island.give_up(alive(recorder))
+    return any(isinstance(step, Reader | Depthwise) for step in recorder.steps[: recorder.steps_in_front])
 
 
 def finish(recorder: Recorder, real: Tensors, batch: int) -> ChannelGraph:
     """Freeze what the recorder collected."""
     sets = connected_sets(recorder.size, *recorder.joined())
+    steps, activations = tuple(recorder.steps), tuple(recorder.activations)
+    if recorder.stopped is not None:
+        # How often layers run behind the stop depends on data.
+        front = recorder.steps_in_front
+        steps = steps[:front] + tuple(map(without_macs, steps[front:]))
+        activations = activations[: recorder.activations_in_front]
     return ChannelGraph(
         tensors=real,
         size=recorder.size,
         known=tuple(recorder.known),
         sets=sets,
         vectors=dict(recorder.vectors),
-        steps=tuple(recorder.steps),
+        steps=steps,
         step_ops=tuple(recorder.step_ops),
         pins=tuple(recorder.pins),
         parts=tuple(recorder.parts),
         sums=tuple(recorder.sums),
         used=recorder.used,
-        activations=tuple(recorder.activations),
+        activations=activations,
         paddings=tuple(recorder.paddings),
         counted=tuple(recorder.counted),
         ops=tuple(recorder.ops),
-        macs=sum(step.macs for step in recorder.steps if isinstance(step, Reader | Depthwise)) // batch,
+        macs=sum(step.macs for step in steps if isinstance(step, Reader | Depthwise)) // batch,
         batch=batch,
         uses=tuple(recorder.uses),
     )

@@ -23,15 +23,16 @@ def suppress(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) ->
 @contextmanager
 def boxes_selected() -> Iterator[None]:
     """While the context lasts, torchvision's NMS runs on the CPU; on meta tensors it raises, as it always does."""
-
-    def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
-        if boxes.is_meta:
-            return torch.ops.torchvision.nms(boxes, scores, iou_threshold)
-        return suppress(boxes, scores, iou_threshold)
-
     torchvision()
     from torchvision.ops import boxes
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(boxes, "nms", nms)
-        yield
+    library = torch.library.Library("torchvision", "IMPL")
+    library.impl("nms", suppress, "CPU")
+    try:
+        # torchvision compiles its RoIAlign in plain torch, which takes longer than all runs of a test.
+        with pytest.MonkeyPatch.context() as patch, torch.compiler.set_stance("force_eager"):
+            # Without torchvision's own check that its compiled operators have loaded.
+            patch.setattr(boxes, "nms", torch.ops.torchvision.nms)
+            yield
+    finally:
+        library._destroy()

@@ -84,7 +84,7 @@ FORWARDS: dict[Callable[..., torch.Tensor], list[int]] = {
     on_the_stack: [WIDTH - len(DEAD), WIDTH, 4, 1],
     through_a_view: [WIDTH - len(DEAD), WIDTH, 4, 1],
     as_attribute: [WIDTH - len(DEAD), WIDTH, 4, 1],
-    a_layer_again: [WIDTH, WIDTH, 4, 1],
+    a_layer_again: [WIDTH - len(DEAD), WIDTH, 4, 1],
     by_branch: [WIDTH - len(DEAD), WIDTH - len(DEAD), 4, 1],
 }
 
@@ -153,22 +153,38 @@ def test_equal_scores_may_select_other_boxes():
     assert proof.results_follow is True
 
 
-def test_a_difference_behind_the_selection_is_found():
+def by_a_module(model: nn.Module, found: torch.Tensor) -> torch.Tensor:
+    return model.last(found)
+
+
+def by_a_function(model: nn.Module, found: torch.Tensor) -> torch.Tensor:
+    return nn.functional.linear(found, model.last.weight)
+
+
+@pytest.mark.parametrize("last", [by_a_module, by_a_function])
+def test_a_difference_behind_the_selection_is_found(last):
     """Oracle: a slim network with other weights in a layer that runs only behind the selection."""
 
     def forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         found = model.first(images)
-        return model.last(cells(found)[best(model.scores(found))])
+        return last(model, cells(found)[best(model.scores(found))])
 
-    net = wired(forward, first=layer(3), scores=nn.Conv2d(WIDTH, 1, 1), last=nn.Linear(WIDTH, 2))
-    slimmed = slimnet.slim(net.float(), planes(3).float())
+    net = wired(forward, first=layer(3), scores=nn.Conv2d(WIDTH, 1, 1), last=nn.Linear(WIDTH, 2, bias=False))
+    slimmed = slimnet.slim(net, planes(3), float64=True)
     assert slimmed.certificate.results_follow is True
     slimmed.model.last.weight.data.mul_(2)
-    proof = slimnet.certify(net, slimmed.model, slimmed.plan, planes(3).float())
+    proof = slimnet.certify(net, slimmed.model, slimmed.plan, planes(3), float64=True)
     assert proof.max_rel_difference < 1e-6
-    assert proof.results_follow is False
     assert not proof.holds
-    assert "OTHER results from the dense network's outputs there" in str(proof)
+    if last is by_a_module:
+        assert slimmed.certificate.behind_max_rel_difference < EXACT
+        assert proof.behind_max_rel_difference == pytest.approx(1)
+        assert proof.float64_max_rel_difference == pytest.approx(1)
+        assert "layers behind it differ by 1.0e+00 on the same inputs" in str(proof)
+    else:
+        assert proof.behind_max_rel_difference is None
+        assert proof.results_follow is False
+        assert "OTHER results from the dense network's outputs there" in str(proof)
 
 
 def test_a_plan_whose_compared_modules_are_missing_is_refused():
