@@ -132,7 +132,9 @@ class PeakMeter(TorchDispatchMode):
         return out
 
     def note(self, key: ActivationKey, out: torch.Tensor) -> None:
-        """Update the peaks with the output of an activation `(N, C, ...)`."""
+        """Update the peaks with the output of an activation `(N, C, ...)`; N may be 0 behind a selection."""
+        if not out.numel():
+            return
         peak = out.abs().amax([axis for axis in range(out.ndim) if axis != 1]).cpu().double()
         self.peaks[key] = torch.maximum(self.peaks[key], peak) if key in self.peaks else peak
 

@@ -455,6 +455,17 @@ def test_a_sequence_around_a_selection_is_followed_behind_it():
     check_equal(net, slimmed.model)
 
 
+def test_dead_by_activation_are_only_units_in_front_of_a_selection():
+    """How often layers behind it run depends on data. Here they have no cell to run on; zero filters are found."""
+    net = network(in_a_row)
+    with torch.no_grad():
+        net.first.bias[:DEAD] = -0.5
+        net.body[0].weight[0], net.body[0].bias[0] = 0, -1
+    slimmed = slimnet.slim(net, inputs(0.0, 9), criterion="activation", loader=[inputs(0.0, 9)])
+    assert widths(slimmed.model)[1:3] == [LEFT, LEFT]
+    check_equal(net, slimmed.model)
+
+
 def test_padded_convolutions_with_batch_norms_behind_a_selection():
     """Constants that are not zero are carried there as everywhere. Oracle: the dense network."""
 
