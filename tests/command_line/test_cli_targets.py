@@ -56,7 +56,7 @@ def test_a_bundle_to_a_budget_says_what_it_is_relative_to(checkpoint, tmp_path, 
     assert certificate.reference == "the dense network with the chosen channels at zero"
     assert sum(p.numel() for p in load(folder).parameters()) == plan.params_after
     verify_bundle(folder)
-    with pytest.raises(UsageError, match="with the chosen channels at zero, so verify it without the dense one"):
+    with pytest.raises(UsageError, match="with the chosen channels at zero; verify it without the dense one"):
         verify_bundle(folder, dense=build("basicnet", ARGS))
 
 
