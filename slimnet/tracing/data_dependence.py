@@ -1,8 +1,9 @@
 """Where a forward begins to depend on data: what was computed until then is followed, what it reads from there stays.
 
-A detector selects boxes by their scores. On meta tensors there are none, so the trace ends at the first op whose result
-depends on values. From there on the code can read only tensors that are alive at that moment. Their channels are
-pinned, and so are those of parameters that the rest of the forward uses again, as seen in a run on the example inputs.
+A detector selects boxes by their scores. On meta tensors there are none. From the first op whose result depends on
+values, the code can read only tensors that are alive at that moment. Their channels are pinned. Modules behind it are
+followed by `islands.py`. Where a trace ends before the forward does, the parameters that the rest uses again are pinned
+too, as seen in a run on the example inputs.
 """
 
 import gc

@@ -19,7 +19,7 @@ from slimnet.tracing.accounting import Account
 from slimnet.tracing.data_answers import depends_on_data, may_ask, restored
 from slimnet.tracing.data_dependence import note_stop
 from slimnet.tracing.inplace_aliases import write_through
-from slimnet.tracing.islands import Island
+from slimnet.tracing.islands import Islands
 from slimnet.tracing.literal_arguments import numbers_of
 from slimnet.tracing.op_call import SEQUENCES, Call, is_composite, tensors_among
 from slimnet.tracing.ops.registry import OPS, UNKNOWN, spec_of, unknown
@@ -30,13 +30,13 @@ from slimnet.tracing.tensor_tags import Tag
 class ChannelMode(TorchDispatchMode):
     """Sends every ATen op to its handler in the registry.
 
-    `island` goes on behind the first op that depends on data; without it the trace ends there, and has `ended`.
+    `islands` goes on behind the first op that depends on data; without it the trace ends there, and has `ended`.
     """
 
-    def __init__(self, recorder: Recorder, island: Island | None = None):
+    def __init__(self, recorder: Recorder, islands: Islands | None = None):
         super().__init__()
         self.recorder = recorder
-        self.island = island
+        self.islands = islands
         self.ended = False
         self.account = Account(recorder)
 
@@ -55,12 +55,12 @@ class ChannelMode(TorchDispatchMode):
         if self.ended:
             raise self.data_dependence("what is computed behind an error")
         args, kwargs, tensors = self.on_meta(args, kwargs)
-        island, answer = self.island, None
-        if island is not None:
-            answer = island.answer(name) if may_ask(func, args) else None
-            if island.is_between:
-                return self.between_pieces(island, func, args, kwargs, tensors, answer)
-            island.check_fresh(tensors)
+        islands, answer = self.islands, None
+        if islands is not None:
+            answer = islands.answer(name) if may_ask(func, args) else None
+            if islands.is_between:
+                return self.between_pieces(islands, func, args, kwargs, tensors, answer)
+            islands.check_fresh(tensors)
         if name == "index" and any(tensor.dtype is torch.bool for tensor in tensors):
             args = (args[0], self.positions(args[1]))
             tensors = tensors_among(args, kwargs)
@@ -72,7 +72,7 @@ class ChannelMode(TorchDispatchMode):
             out = meta_shapes.run(func, spec.shape, args, kwargs)
         except Exception as error:
             if depends_on_data(func, error):
-                found = self.begin_island(name, answer, f"the result of {name}", error)
+                found = self.begin_islands(name, answer, f"the result of {name}", error)
                 out = restored(found.result)
                 self.note(Call(name, func, args, kwargs, outputs_of(out), tensors, spec))
                 return out
@@ -89,7 +89,7 @@ class ChannelMode(TorchDispatchMode):
         """This mode is never compiled: without torch's guard against that, each op is dispatched twice as fast."""
         return False
 
-    def begin_island(self, op: str, answer: Answer | None, what: str, error: Exception | None = None) -> Answer:
+    def begin_islands(self, op: str, answer: Answer | None, what: str, error: Exception | None = None) -> Answer:
         """Note that the forward depends on data from this op on, and go on with what it returned in a run on data.
 
         Raises:
@@ -97,15 +97,15 @@ class ChannelMode(TorchDispatchMode):
         """
         if self.recorder.stopped is None:
             place = note_stop(self.recorder, op)
-            if self.island is not None and answer is not None:
-                self.island.stop = place
+            if self.islands is not None and answer is not None:
+                self.islands.stop = place
                 return answer
         self.ended = True
         raise self.data_dependence(what) from error
 
     def between_pieces(
         self,
-        island: Island,
+        islands: Islands,
         func: Any,
         args: tuple,
         kwargs: dict,
@@ -124,13 +124,13 @@ class ChannelMode(TorchDispatchMode):
         used = func if functional is None else functional
         name = used.overloadpacket.__name__
         call = Call(name, used, args, kwargs, outputs_of(out), tensors, OPS.get(name, UNKNOWN))
-        if not island.takes_op(call, sys._getframe(2)):
+        if not islands.takes_op(call, sys._getframe(2)):
             self.note(call)
             return out
         self.handle(call)
         if functional is not None:
             write_through(self.recorder, args[0], self.recorder.here(call))
-        island.took_op(call.outputs)
+        islands.took_op(call.outputs)
         return out
 
     def in_place(
@@ -247,7 +247,7 @@ class ChannelMode(TorchDispatchMode):
         """The number in a tensor: where it depends on the input, what it was in a run on data."""
         value = self.recorder.value(tensor)
         if value is None:
-            return self.begin_island("item", answer, "a tensor's value is read").result
+            return self.begin_islands("item", answer, "a tensor's value is read").result
         return value().item()
 
     def data_dependence(self, what: str) -> TraceError:

@@ -61,7 +61,7 @@ class Link(NamedTuple):
     place: Place
 
 
-class Island:
+class Islands:
     """The state of a trace that goes on behind the first op that depends on data, with the answers of a `DataRun`.
 
     `inside` is the path of the module that is followed now, `last` what ran before, if nothing has run since.

@@ -21,7 +21,7 @@ from slimnet.torch_state.process import collection_paused
 from slimnet.tracing.data_answers import run_on_data
 from slimnet.tracing.data_dependence import alive, used_again, with_stop
 from slimnet.tracing.dispatch import ChannelMode
-from slimnet.tracing.islands import Island
+from slimnet.tracing.islands import Islands
 from slimnet.tracing.meta_autocast import as_with_data
 from slimnet.tracing.recorder import Recorder
 from slimnet.tracing.size_numbers import SizesMode, follow_numbers
@@ -46,8 +46,8 @@ def trace(model: nn.Module | Network, inputs: ExampleInputs | Inputs) -> Channel
 
     Parts that only training runs (auxiliary classifiers), or of which only training returns what they compute, are
     followed as well, in a second forward, so that the slim network can go on training, unless something else then runs
-    in the place of what runs in evaluation. A forward that
-    begins to depend on data is followed up to there (`ChannelGraph.stop`). The model is not touched.
+    in the place of what runs in evaluation. Where the forward begins to depend on data (`ChannelGraph.stop`), the model
+    is run on the inputs as well; behind that only what is the same for all data is followed. The model is not touched.
 
     Raises:
         TraceError: the forward depends on data before any layer has run (it branches on a value, or makes shapes from
@@ -144,11 +144,11 @@ def trace_structure(
     recorder = Recorder(modules, meta, real.named, depthwise)
     if sizes:
         follow_numbers(structure, recorder.trace)
-    island = None if stop is None or stop.run is None else Island(recorder, stop.run, to_the_end=stop.whole)
-    record(recorder, inputs, sizes=sizes, island=island)
+    islands = None if stop is None or stop.run is None else Islands(recorder, stop.run, to_the_end=stop.whole)
+    record(recorder, inputs, sizes=sizes, islands=islands)
     graph = finish(recorder, real.tensors, inputs.batch)
     if recorder.stopped is not None:
-        return with_stop(graph, stop_of(recorder, graph, island, stop))
+        return with_stop(graph, stop_of(recorder, graph, islands, stop))
     idle, unread = idle_parameters(graph, real.named), unread_weights(graph)
     if not idle and not unread:
         return graph
@@ -181,27 +181,27 @@ def see_another_batch(structure: Network, real: Network, inputs: Inputs) -> None
         record(Recorder(structure.modules, structure.named, real.named), batched(inputs, inputs.batch + 1))
 
 
-def stop_of(recorder: Recorder, graph: ChannelGraph, island: Island | None, before: Stop | None) -> Stop:
+def stop_of(recorder: Recorder, graph: ChannelGraph, islands: Islands | None, before: Stop | None) -> Stop:
     """Where the forward begins to depend on data, and what was followed behind it; `before` is an earlier trace's."""
     assert recorder.stopped is not None
     found = recorder.stopped._replace(traced=tuple(recorder.parameter_uses))
-    if island is None:
+    if islands is None:
         return found._replace(reused=() if before is None else before.reused)
     again = {path for path, _ in recorder.returned[recorder.returned_in_front :]}
     # How often those run depends on data.
     found = found._replace(watched=tuple(path for path in found.watched if path not in again))
-    if not island.whole:
-        found = found._replace(reused=used_again(island.run.uses, found.traced))
+    if not islands.whole:
+        found = found._replace(reused=used_again(islands.run.uses, found.traced))
     pinned = np.zeros(int(graph.sets.max()) + 1, dtype=bool)
     pinned[graph.sets[graph.fixed]] = True
-    found = found._replace(behind=island.watched(pinned[graph.sets]), run=island.run, whole=island.whole)
-    return found if island.to_the_end else found._replace(unsteady=island.unsteady())
+    found = found._replace(behind=islands.watched(pinned[graph.sets]), run=islands.run, whole=islands.whole)
+    return found if islands.to_the_end else found._replace(unsteady=islands.unsteady())
 
 
-def record(recorder: Recorder, inputs: Inputs, *, sizes: bool = False, island: Island | None = None) -> None:
+def record(recorder: Recorder, inputs: Inputs, *, sizes: bool = False, islands: Islands | None = None) -> None:
     """Run one forward of the skeleton, in the mode in which its modules are.
 
-    With an `island` it goes on where it depends on data.
+    With `islands` it goes on where it depends on data.
     """
     modules = recorder.modules
     given = inputs.map(lambda tensor: torch.empty_like(tensor.as_subclass(torch.Tensor), device="meta"))
@@ -210,39 +210,39 @@ def record(recorder: Recorder, inputs: Inputs, *, sizes: bool = False, island: I
         with (
             as_with_data(),
             module_paths(modules, recorder.path, recorder.returned),
-            nullcontext() if island is None else forwards_wrapped(island.followed_modules, island.wrapped),
-            work_followed(ChannelMode(recorder, island)),
+            nullcontext() if islands is None else forwards_wrapped(islands.followed_modules, islands.wrapped),
+            work_followed(ChannelMode(recorder, islands)),
             SizesMode(recorder) if sizes else nullcontext(),
         ):
             output = given.call(modules[""])
         recorder.path.check()
         for tensor in tensors_in(output):
             recorder.pin_tensor(tensor, Reason(Kind.OUTPUT))
-        if island is not None:
-            island.finish(alive(recorder))
+        if islands is not None:
+            islands.finish(alive(recorder))
     except SlimnetError as error:
-        if not can_stop(recorder, island):
+        if not can_stop(recorder, islands):
             raise InterruptedForwardError(len(recorder.ops), error) from error
     except Exception as error:
-        if not can_stop(recorder, island):
+        if not can_stop(recorder, islands):
             raise InterruptedForwardError(len(recorder.ops), refusal(error, inputs)) from error
     else:
-        if recorder.stopped is not None and (island is None or not island.whole):
+        if recorder.stopped is not None and (islands is None or not islands.whole):
             goes_on = TraceError(
                 f"the forward goes on after an error at {recorder.stopped.place}, which depends on data"
             )
             raise InterruptedForwardError(len(recorder.ops), goes_on)
 
 
-def can_stop(recorder: Recorder, island: Island | None) -> bool:
+def can_stop(recorder: Recorder, islands: Islands | None) -> bool:
     """Whether a forward that raised was followed up to an op that depends on data, with some layer before it.
 
-    An `island` that comes to the end of the dense forward must do so again.
+    With `islands`, a trace that comes to the end of the dense forward must do so again.
     """
-    if recorder.stopped is None or (island is not None and (island.to_the_end or island.broken)):
+    if recorder.stopped is None or (islands is not None and (islands.to_the_end or islands.broken)):
         return False
-    if island is not None:
-        island.give_up(alive(recorder))
+    if islands is not None:
+        islands.give_up(alive(recorder))
     return any(isinstance(step, Reader | Depthwise) for step in recorder.steps[: recorder.steps_in_front])
 
 

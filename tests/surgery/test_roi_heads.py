@@ -134,3 +134,38 @@ def test_the_heads_of_a_detector_lose_their_dead_units(name):
     assert slimmed.plan.stop.behind == tuple(f"roi_heads.{head}" for head in HEADS[name])
     assert slimmed.certificate.behind_max_rel_difference < EXACT
     assert slimmed.certificate.results_follow is True
+
+
+@SCRIPTED
+@pytest.mark.sweep
+def test_a_two_stage_detector_is_saved_read_back_and_slimmed_again(tmp_path):
+    """Oracles: the slim network's own boxes, and the dense network's."""
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    torch.manual_seed(0)
+    model = slimnet.build(f"torchvision:{name}", SETTINGS).eval()
+    head = model.roi_heads.box_head
+    with torch.no_grad():
+        head.fc6.weight[:512], head.fc6.bias[:512] = 0, 0
+    given = [image.float() for image in images(0)]
+    with boxes_selected():
+        first = slimnet.slim(model, (given,))
+        folder = slimnet.save(first, tmp_path / "bundle")
+        assert slimnet.verify_bundle(folder, dense=model).certified
+        loaded = slimnet.load(folder).eval()
+        with torch.no_grad():
+            assert torch.equal(loaded(given)[0]["boxes"], first.model(given)[0]["boxes"])
+            loaded.roi_heads.box_head.fc7.weight[::2] = 0
+            loaded.roi_heads.box_head.fc7.bias[::2] = 0
+        second = slimnet.slim(loaded, (given,))
+        both = first.plan.then(second.plan)
+        assert both.stop == first.plan.stop == second.plan.stop
+        assert {layer.name: layer.channels_after for layer in both.layers if "box_head" in layer.name} == {
+            "roi_heads.box_head.fc6": 512,
+            "roi_heads.box_head.fc7": 512,
+        }
+        changed = second.model
+        with torch.no_grad():
+            changed.roi_heads.box_predictor.cls_score.weight.mul_(1.5)
+        proof = slimnet.certify(loaded, changed, second.plan, (given,))
+    assert not proof.holds
+    assert proof.behind_max_rel_difference > 0.01
