@@ -4,7 +4,8 @@ Every value that an op computes for a channel gets a label of its own, so that c
 step by step; labels that must be cut together are joined into *channel sets*.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -269,9 +270,9 @@ class ChannelGraph:
     `tensors` are the network's; `sets` is the number of the channel set of every label, from label 0; `vectors` are,
     for each parameter axis with channels, the labels `(C,)` with which it is cut; `step_ops` is the index of each
     step's op; `macs` are the multiply-accumulates of convolutions and linear layers for one example; `used` are the
-    parameters and buffers that any op reads; `paddings` are channels that were added as padding; `uses` are the sizes
-    that ops were given of which it is known from what the code computes them. `stop` is where the forward begins to
-    depend on data, if it does.
+    parameters and buffers that any op reads, with the number of these ops; `paddings` are channels that were added as
+    padding; `uses` are the sizes that ops were given of which it is known from what the code computes them. `stop` is
+    where the forward begins to depend on data, if it does.
     """
 
     tensors: Tensors
@@ -284,7 +285,7 @@ class ChannelGraph:
     pins: tuple[Pin, ...]
     parts: tuple[SplitAxis, ...]
     sums: tuple[ChannelReduction, ...]
-    used: frozenset[str]
+    used: Mapping[str, int]
     activations: tuple[Activation, ...]
     paddings: tuple[Labels, ...]
     counted: tuple[CountedNorm, ...]
@@ -318,6 +319,13 @@ class ChannelGraph:
             if reader.bias_name is not None:
                 found.setdefault(reader.bias_name, set()).add(index)
         return found
+
+    @cached_property
+    def read_elsewhere(self) -> frozenset[str]:
+        """The parameters that other ops read than layers whose weight or bias they are: their values must stay."""
+        own = Counter(layer.weight for layer in self.layers)
+        own.update(reader.bias_name for reader in self.readers)
+        return frozenset(name for name, count in self.used.items() if count > own[name] > 0)
 
     @cached_property
     def axes(self) -> tuple[tuple[str, Labels], ...]:

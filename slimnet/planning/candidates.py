@@ -90,7 +90,9 @@ def unfoldable(
     found = different_calls(readers, reads, values, together)
     for reader, value in zip(readers, values, strict=True):
         if reader.uniform and not bias_is_own(graph, reader, group):
-            found.append((reader.inputs[np.abs(value) > 0], Reason(Kind.NO_BIAS, reader.at)))
+            elsewhere = reader.bias_name in graph.read_elsewhere
+            kind = Kind.READ_ELSEWHERE if elsewhere else Kind.NO_BIAS
+            found.append((reader.inputs[np.abs(value) > 0], Reason(kind, reader.at)))
         elif not reader.uniform and not together:
             found.append((reader.inputs[np.abs(value) > 0], Reason(Kind.NO_CARRIER, reader.at)))
     return found
@@ -128,5 +130,6 @@ def can_fold(graph: ChannelGraph, reader: Reader, group: list[int]) -> bool:
 
 
 def bias_is_own(graph: ChannelGraph, reader: Reader, group: list[int]) -> bool:
-    """Whether the reader's bias is a parameter that no other layer uses."""
-    return reader.bias_name is not None and graph.bias_readers[reader.bias_name] <= set(group)
+    """Whether the reader's bias is a parameter that nothing else reads."""
+    name = reader.bias_name
+    return name is not None and graph.bias_readers[name] <= set(group) and name not in graph.read_elsewhere

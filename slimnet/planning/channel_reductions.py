@@ -42,7 +42,8 @@ def scaled_readers(graph: ChannelGraph, total: ChannelReduction) -> list[tuple[R
     found = []
     for reader in graph.readers:
         for place in np.flatnonzero(np.isin(reader.inputs, total.out)).tolist():
-            if reader.weight is None or sum(other.weight == reader.weight for other in graph.readers) > 1:
+            shared = sum(other.weight == reader.weight for other in graph.readers) > 1
+            if reader.weight is None or shared or reader.weight in graph.read_elsewhere:
                 return None
             found.append((reader, place))
     # The pin is that of the mean itself.

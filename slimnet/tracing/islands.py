@@ -238,7 +238,7 @@ class Islands:
             TraceError: the run on data went another way.
         """
         self.broken |= self.failed or self.asked < len(self.run.answers)
-        if self.broken or set(self.run.uses) != self.recorder.used:
+        if self.broken or set(self.run.uses) != self.recorder.used.keys():
             self.broken = True
             raise TraceError("the forward does something else without data")
         for labels in alive:

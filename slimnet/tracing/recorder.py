@@ -102,9 +102,9 @@ class Recorder:
         self.activation_calls.clear()
 
     @property
-    def used(self) -> frozenset[str]:
-        """The parameters and buffers that any op of this forward reads."""
-        return frozenset(self.parameter_uses)
+    def used(self) -> Counter[str]:
+        """The parameters and buffers that any op of this forward reads, and the number of these ops."""
+        return Counter(self.parameter_uses)
 
     # Labels
 

@@ -1,5 +1,6 @@
 """trace: run a network's own forward once on meta tensors and write down what happens to every channel."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -159,12 +160,13 @@ def trace_structure(
         record(recorder, inputs, sizes=sizes)
     except InterruptedForwardError:
         return graph
-    if recorder.stopped is not None or (idle and not graph.used <= recorder.used):
+    if recorder.stopped is not None or (idle and not graph.used.keys() <= recorder.used.keys()):
         # Training runs a twin, such as a moving average's, in the place of what is asked for.
         return graph
     with_training = finish(recorder, real.tensors, inputs.batch)
     again = with_training.steps[len(graph.steps) :]
-    return replace(with_training, steps=graph.steps + tuple(map(without_macs, again)), macs=graph.macs)
+    used = recorder.used + Counter(graph.used)
+    return replace(with_training, steps=graph.steps + tuple(map(without_macs, again)), macs=graph.macs, used=used)
 
 
 def keeps_shapes(modules: Iterable[nn.Module]) -> bool:
