@@ -38,7 +38,9 @@ class Certificate(Summarised):
     `weights_digest`), and `trained_since` says that the slim network's were changed after that. Of the dense network's
     `values` output values, `infinities` were infinite, and had to be so in the slim one, and `nans` were NaN, as in the
     slim one, and were not compared. `random` says that the forward drew random numbers, the same in all networks.
-    `latency` was measured where the network was made to a budget of latency.
+    `reordered` says that the slim network sorts scores that are equal but for rounding in another order, and that the
+    other networks were compared with it in that order. `latency` was measured where the network was made to a budget of
+    latency.
 
     Where the forward begins to depend on data at `stop` (a detector that selects boxes), outputs are those of the
     modules in front of it. What the network returns is compared as well, but a rounding error may select another box:
@@ -70,6 +72,7 @@ class Certificate(Summarised):
     infinities: Count = 0
     nans: Count = 0
     random: bool = False
+    reordered: bool = False
     trained_since: bool = False
     latency: MeasuredLatency | None = None
     stop: str = ""
@@ -157,6 +160,8 @@ class Certificate(Summarised):
             before, after = self.accuracies
             agreement += f", accuracy {before.top1:.2%} → {after.top1:.2%}"
         drawn = ", with the same random numbers in all networks" if self.random else ""
+        if self.reordered:
+            drawn += ", with scores that are equal but for rounding in the slim network's order"
         return (
             f"largest relative output difference {self.max_rel_difference:.1e} to "
             f"{self.reference} and {self.masked_max_rel_difference:.1e} to the masked one on {self.samples} samples in "
