@@ -85,9 +85,9 @@ def test_boxes_that_are_sorted_by_score_are_certified_and_exported(name, tmp_pat
     """With random weights many scores are equal but for rounding, in float32 as in onnxruntime."""
     dense = dense_yolo(name, end2end=True)
     head_of(dense).export = True
-    slimmed = slimnet.slim(dense, images(1))
+    slimmed = slimnet.slim(dense, images(1, 128, 128))
     assert slimmed.plan.removed_channels > 0.4 * slimmed.plan.dead_channels
     assert slimmed.certificate.holds
     assert slimmed.certificate.reordered
-    export = slimnet.export_onnx(slimmed.model, images(1), tmp_path / "slim.onnx")
+    export = slimnet.export_onnx(slimmed.model, images(1, 128, 128), tmp_path / "slim.onnx")
     assert export.reordered
