@@ -33,8 +33,10 @@ from slimnet.tracing.source_line import network_frame
 from slimnet.tracing.straight_code import (
     CodeWithNames,
     Site,
+    called_at,
     functions_of,
     goes_straight,
+    last_name,
     mentions,
     reachable_code,
     site_of,
@@ -44,13 +46,20 @@ from slimnet.tracing.tensor_tags import PLAIN
 FLATTENING = ("view", "_unsafe_view")
 """The ops by which an axis of channels is flattened."""
 
+FLATTEN = ("flatten", "reshape")
+"""The functions that call them."""
+
 
 class Piece(NamedTuple):
-    """What ran as a whole: the path of a module, empty for an op, where it was called, and what it returned."""
+    """What ran as a whole: the path of a module, empty for an op, where it was called, and what it returned.
+
+    `root` is the variable from which the code gets the module, or that of the module before an op.
+    """
 
     path: str
     site: Site | None
     tensors: Sequence[torch.Tensor]
+    root: str = ""
 
 
 class Link(NamedTuple):
@@ -83,6 +92,7 @@ class Islands:
         self.sites: dict[tuple[str, str], set[Site]] = {}
         self.called_from: dict[CodeType, CodeWithNames] = {}
         self.begun: Site | None = None
+        self.root = ""
         self.given: dict[str, Any] = {}
         self.returned: dict[str, list[tuple[Labels, ...]]] = {}
         self.broken = self.failed = False
@@ -164,7 +174,7 @@ class Islands:
     def leave(self, path: str, tensors: Sequence[torch.Tensor], site: Site | None) -> None:
         """A piece has ended."""
         self.inside = None
-        self.last = Piece(path, site, tensors)
+        self.last = Piece(path, site, tensors, self.root_of(path, site))
         faces = tuple(face for tensor in tensors for face in self.recorder.tag(tensor).faces)
         self.returned.setdefault(path, []).append(faces)
 
@@ -190,7 +200,15 @@ class Islands:
         if isinstance(around, nn.Sequential) and around is self.modules.get(last.path.rpartition(".")[0]):
             # torch's own code hands it on.
             return type(around).forward is nn.Sequential.forward
-        return site is not None and last.site is not None and goes_straight(last.site, site)
+        if site is None or last.site is None or not last.root or not goes_straight(last.site, site):
+            return False
+        return not path or self.root_of(path, site) == last.root
+
+    def root_of(self, path: str, site: Site | None) -> str:
+        """The variable from which the code gets a module by names alone; empty where that may be another one."""
+        found = None if site is None else called_at(site)
+        named = found is not None and not found.is_global and self.owner_of(path)[1] in found.names
+        return found.root if found is not None and named else ""
 
     def enter_fresh(self, given: Sequence[torch.Tensor]) -> None:
         """Forget what is known of some tensors, and keep their channels."""
@@ -217,8 +235,10 @@ class Islands:
         """Whether an op between two pieces belongs to them; if not, it keeps the channels that it touches."""
         tensors = call.tensors
         if self.last is not None and len(tensors) == 1 and (is_plain_activation(call) or is_flattening(call)):
-            self.begun = site_of(network_frame(frame))
-            if any(each is tensors[0] for each in self.last.tensors) and self.pass_on("", tensors, self.begun):
+            self.begun, self.root = site_of(network_frame(frame)), self.last.root
+            is_named = self.begun is not None and last_name(self.begun).rstrip("_") in (call.name, *FLATTEN)
+            handed = any(each is tensors[0] for each in self.last.tensors)
+            if is_named and handed and self.pass_on("", tensors, self.begun):
                 return True
         self.close()
         for tensor in tensors:
@@ -227,7 +247,7 @@ class Islands:
 
     def took_op(self, outputs: Sequence[torch.Tensor]) -> None:
         """An op that belongs to two pieces was followed."""
-        self.last = Piece("", self.begun, outputs)
+        self.last = Piece("", self.begun, outputs, self.root)
 
     # The end
 

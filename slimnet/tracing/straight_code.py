@@ -132,6 +132,57 @@ def exception_table(code: CodeType) -> tuple[Any, ...]:
     return tuple(dis.Bytecode(code).exception_entries)  # type: ignore[attr-defined]
 
 
+class Called(NamedTuple):
+    """What a call calls: a local variable or a global name (`is_global`), and the attributes that lead on from it."""
+
+    root: str
+    names: tuple[str, ...]
+    is_global: bool
+
+
+def called_at(site: Site) -> Called | None:
+    """What a call calls, where the code says so itself; None where it may be something else each time."""
+    found = [each for each in callable_code(site) if each.opname not in ("PUSH_NULL", "EXTENDED_ARG", "NOP")]
+    if not found or found[0].opname not in ("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_DEREF", "LOAD_GLOBAL"):
+        return None
+    root = found[0].argval
+    stored = any(each.opname.startswith("STORE") and each.argval == root for each in instructions(site.code))
+    plain = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_CONST", "LOAD_SMALL_INT", "BINARY_SUBSCR", "BINARY_OP")
+    if stored or any(each.opname not in plain for each in found[1:]):
+        return None
+    names = tuple(each.argval for each in found[1:] if each.opname in ("LOAD_ATTR", "LOAD_METHOD"))
+    return Called(root, names, found[0].opname == "LOAD_GLOBAL")
+
+
+def last_name(site: Site) -> str:
+    """The name of the function or method that a call calls; empty where a variable holds it."""
+    found = [each for each in callable_code(site) if each.opname not in ("PUSH_NULL", "EXTENDED_ARG", "NOP")]
+    return found[-1].argval if found and found[-1].opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL") else ""
+
+
+def callable_code(site: Site) -> Sequence[dis.Instruction]:
+    """The instructions that compute what a call calls; none where there is a branch in them, or in its arguments."""
+    listed = instructions(site.code)
+    call = next(each for each in listed if each.offset == site.offset)
+    before = [each for each in listed if each.offset < site.offset]
+    while before and before[-1].opname in ("PRECALL", "KW_NAMES", "EXTENDED_ARG"):
+        before.pop()
+    if call.opname != "CALL" or call.arg is None:
+        return ()
+    # It takes its arguments from the stack, and two values below them for what it calls.
+    missing, depths = call.arg + 2, [0] * len(before)
+    for place in reversed(range(len(before))):
+        each = before[place]
+        depths[place] = call.arg + 2 - missing
+        missing -= dis.stack_effect(each.opcode, each.arg if each.opcode >= dis.HAVE_ARGUMENT else None, jump=False)
+        if each.is_jump_target or each.opcode in dis.hasjrel or missing < 0:
+            return ()
+        if not missing:
+            ends = [end for end in range(place, len(before)) if depths[end] == call.arg]
+            return before[place : ends[-1] + 1]
+    return ()
+
+
 def mentions(codes: Iterable[CodeType], name: str) -> int:
     """How many places in some code name an attribute, other than to compare it with None."""
     found = 0

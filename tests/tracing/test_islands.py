@@ -43,6 +43,8 @@ def network(forward: Forward, **layers: nn.Module) -> nn.Module:
         scores=nn.Linear(UNITS, CLASSES),
         boxes=nn.Linear(UNITS, 2),
         uneven=Uneven(UNITS, CLASSES),
+        other=nn.Linear(CHANNELS, UNITS),
+        several=nn.ModuleList([nn.Linear(UNITS, CLASSES), nn.Linear(UNITS, CLASSES)]),
         **layers,
     )
 
@@ -204,6 +206,27 @@ def after_an_error(model: nn.Module, images: torch.Tensor) -> object:
     return result
 
 
+def another_layer(model: nn.Module, images: torch.Tensor) -> object:
+    """Which layer a variable holds depends on data."""
+    found = selected(model, images)
+    layer = model.first if len(found) > 8 else model.other
+    return model.scores(layer(found))
+
+
+def another_of_a_list(model: nn.Module, images: torch.Tensor) -> object:
+    """Which layer of a list runs depends on data."""
+    found = selected(model, images)
+    hidden = model.first(found)
+    return model.several[int(len(found) > 8)](hidden)
+
+
+def another_function(model: nn.Module, images: torch.Tensor) -> object:
+    """Which function a variable holds depends on data: the constants differ."""
+    found = selected(model, images)
+    function = torch.relu if len(found) > 8 else torch.sigmoid
+    return model.scores(function(model.first(found)))
+
+
 def read_the_other_way_alone(model: nn.Module, images: torch.Tensor) -> object:
     """The way that has run computes the units for nothing."""
     found = selected(model, images)
@@ -233,6 +256,9 @@ KEPT = (
     by_getattr,
     by_a_function_elsewhere,
     after_an_error,
+    another_layer,
+    another_of_a_list,
+    another_function,
     read_the_other_way_alone,
     by_locals,
 )
