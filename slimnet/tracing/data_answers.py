@@ -28,7 +28,10 @@ OF_TORCH = ("aten", "prims", "prim")
 PLAIN = (int, float, bool, complex, str, type(None), TensorForm)
 """What the leaves of a result may be, so that it can be made again."""
 
-READS = frozenset({"tolist", "numpy", "__array__"})
+AS_ARRAY = frozenset({"numpy", "__array__"})
+"""The functions by which a tensor becomes an array of NumPy."""
+
+READS = AS_ARRAY | {"tolist"}
 """The functions by which values leave torch."""
 
 MASKS = (torch.bool, torch.uint8)

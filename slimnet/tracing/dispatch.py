@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,7 +17,7 @@ from slimnet.graph.labels import Labels
 from slimnet.torch_state.devices import to_common_device
 from slimnet.tracing import meta_shapes
 from slimnet.tracing.accounting import Account
-from slimnet.tracing.data_answers import depends_on_data, may_ask, restored
+from slimnet.tracing.data_answers import AS_ARRAY, depends_on_data, may_ask, restored
 from slimnet.tracing.data_dependence import note_stop
 from slimnet.tracing.inplace_aliases import write_through
 from slimnet.tracing.islands import Islands
@@ -272,6 +273,20 @@ class ChannelMode(TorchDispatchMode):
         shape = tuple(call.outputs[0].shape) if touched and call.spec.infers_size else ()
         line = recorder.line if touched else ""
         recorder.ops.append(Op(call.name, recorder.module, line, tuple(touched), numbers, shape))
+
+
+class ReadsMode(TorchFunctionMode):
+    """Ends a trace where the code reads a tensor as an array of NumPy, which no op does: it depends on data there."""
+
+    def __init__(self, channels: ChannelMode):
+        super().__init__()
+        self.channels = channels
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in AS_ARRAY and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+            self.channels.recorder.begin_op(sys._getframe(1))
+            self.channels.begin_islands(func.__name__, None, "a tensor is read as an array")
+        return func(*args, **(kwargs or {}))
 
 
 @cache

@@ -21,7 +21,7 @@ from slimnet.modules.tensors import Tensors
 from slimnet.torch_state.process import collection_paused
 from slimnet.tracing.data_answers import run_on_data
 from slimnet.tracing.data_dependence import alive, used_again, with_stop
-from slimnet.tracing.dispatch import ChannelMode
+from slimnet.tracing.dispatch import ChannelMode, ReadsMode
 from slimnet.tracing.islands import Islands
 from slimnet.tracing.meta_autocast import as_with_data
 from slimnet.tracing.recorder import Recorder
@@ -207,13 +207,14 @@ def record(recorder: Recorder, inputs: Inputs, *, sizes: bool = False, islands: 
     """
     modules = recorder.modules
     given = inputs.map(lambda tensor: torch.empty_like(tensor.as_subclass(torch.Tensor), device="meta"))
-
+    channels = ChannelMode(recorder, islands)
     try:
         with (
             as_with_data(),
             module_paths(modules, recorder.path, recorder.returned),
             nullcontext() if islands is None else forwards_wrapped(islands.followed_modules, islands.wrapped),
-            work_followed(ChannelMode(recorder, islands)),
+            work_followed(channels),
+            ReadsMode(channels),
             SizesMode(recorder) if sizes else nullcontext(),
         ):
             output = given.call(modules[""])

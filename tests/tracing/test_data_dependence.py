@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -78,6 +79,21 @@ def by_branch(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return found if float(found.sum()) > 0 else -found
 
 
+def by_numpy(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """The order of the scores comes from NumPy, which no op of torch tells."""
+    found = model.second(model.first(images))
+    boxes, scores = model.boxes(found), model.scores(found)
+    del found
+    return cells(boxes)[torch.from_numpy(scores.detach().cpu().numpy().ravel().argsort())]
+
+
+def as_an_array(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """NumPy asks for an array of a tensor."""
+    found = model.second(model.first(images))
+    order = np.argsort(np.asarray(model.scores(found).flatten()))
+    return cells(found)[torch.from_numpy(order)]
+
+
 FORWARDS: dict[Callable[..., torch.Tensor], list[int]] = {
     boxes: [WIDTH - len(DEAD), WIDTH - len(DEAD), 4, 1],
     in_a_dict: [WIDTH - len(DEAD), WIDTH, 4, 1],
@@ -86,6 +102,8 @@ FORWARDS: dict[Callable[..., torch.Tensor], list[int]] = {
     as_attribute: [WIDTH - len(DEAD), WIDTH, 4, 1],
     a_layer_again: [WIDTH - len(DEAD), WIDTH, 4, 1],
     by_branch: [WIDTH - len(DEAD), WIDTH - len(DEAD), 4, 1],
+    by_numpy: [WIDTH - len(DEAD), WIDTH - len(DEAD), 4, 1],
+    as_an_array: [WIDTH - len(DEAD), WIDTH, 4, 1],
 }
 
 
