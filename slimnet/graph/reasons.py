@@ -119,7 +119,7 @@ class Kind(Enum):
     EMPTY = "empty tensor at {place}", NOTHING, Cause.SPREAD
     NO_BIAS = "{place} has no bias to fold it into", OWN_WEIGHT, Cause.NO_BIAS
     READ_ELSEWHERE = (
-        "the bias of {place} is read outside of the layer too, and its values must stay",
+        "the bias of {place} is read outside of the layer too",
         OWN_WEIGHT,
         Cause.NO_BIAS,
     )

@@ -7,6 +7,7 @@ import pytest
 import small_scale
 from small_scale import SETTINGS, Setting
 
+from slimnet.benchmark.environment import environment
 from slimnet.reproduction.catalogue import entry
 from slimnet.reproduction.results import Result, Run, without_seed
 from slimnet.reproduction.scales import recipe_of
@@ -80,6 +81,9 @@ def test_what_is_there_is_not_run_again(cells, tmp_path, monkeypatch, capsys):
         return made(setting, name, seed, 50.0, 1.0)
 
     monkeypatch.setattr(small_scale, "run", run)
+    # Each call measures the load of the machine for a quarter of a second.
+    where = environment()
+    monkeypatch.setattr(small_scale, "environment", lambda: where)
     small_scale.main()
     small_scale.main()
     assert len(ran) == len(set(ran)) == 2 * 2 * len(SETTINGS) - 2
