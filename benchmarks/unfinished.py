@@ -71,7 +71,9 @@ def unpack(cell: str, data_root: Path, out: Path) -> Path:
         contents = {entry.name: archive.extractfile(entry) for entry in archive.getmembers()}
         files = {name: file.read() for name, file in contents.items() if file is not None}
     general = Recipe.from_json(files[RECIPE].decode())
-    recipe = replace(general, data=str(source_of(datasets()[general.data], data_root)))
+    # The run is trained in a process with another working folder.
+    images = source_of(datasets()[general.data], data_root.resolve())
+    recipe = replace(general, data=str(images))
     folder = out / "runs" / Cell(general, "").key
     folder.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(folder, SlimnetError) as staging:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,8 +39,8 @@ def packed(tmp_path, monkeypatch):
     return unfinished.pack(run_folder(tmp_path / "run", own), CELL), recipe
 
 
-def test_a_run_is_packed_without_a_path_and_unpacked_for_the_images_here(packed, tmp_path):
-    """Oracle: the files of the run as they were, but for the path of the images."""
+def test_a_run_is_packed_without_a_path_and_unpacked_for_the_images_here(packed, tmp_path, monkeypatch):
+    """Oracle: the files of the run as they were, but for the path of the images, which holds in any working folder."""
     archive, recipe = packed
     with tarfile.open(archive) as file:
         contents = b"".join(file.extractfile(member).read() for member in file.getmembers())
@@ -48,7 +49,8 @@ def test_a_run_is_packed_without_a_path_and_unpacked_for_the_images_here(packed,
     root = tmp_path / "images"
     root.mkdir()
     np.savez(root / "cifar10.npz", x=np.zeros(1))
-    folder = unfinished.unpack(CELL, root, tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    folder = unfinished.unpack(CELL, Path("images"), tmp_path / "out")
     placed = Recipe.from_json((folder / "recipe.json").read_text())
     assert placed == dataclasses.replace(recipe, data=str(root / "cifar10.npz"))
     found = newest(folder / "checkpoints")
