@@ -18,7 +18,6 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +141,11 @@ def main() -> None:
     results = kept_runs.read(parser, options)
     if not options.table:
         images = load_data(DIGITS_DEMO.data)
-        wanted = {
-            f"{kind}, L2 {l2:g}, seed {seed}": partial(trained, recipe_of(kind, l2, seed, options.iterations), images)
-            for seed in range(options.seeds)
-            for l2 in STRENGTHS
-            for kind in KINDS
-        }
+
+        def make(kind: str, l2: float, seed: int) -> Row:
+            return trained(recipe_of(kind, l2, seed, options.iterations), images)
+
+        wanted = kept_runs.every_run(KINDS, STRENGTHS, options.seeds, make)
         settings = {"iterations": options.iterations, "threads": 1, "data": "digits (embedded)"}
         kept_runs.make_missing(options.out, results, wanted, settings)
     print(table(results))

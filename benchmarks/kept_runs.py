@@ -3,7 +3,9 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,16 @@ def read(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Row:
     if results["runs"] and not options.table and results["settings"]["iterations"] != options.iterations:
         parser.error(f"{options.out} holds runs of another length; give another --out")
     return results
+
+
+def every_run(
+    kinds: Iterable[str], strengths: Iterable[float], seeds: int, make: Callable[[str, float, int], Row]
+) -> dict[str, Callable[[], Row]]:
+    """What makes each run, by its name: all kinds and strengths of L2 with a seed, before those with the next one."""
+    return {
+        f"{kind}, L2 {l2:g}, seed {seed}": partial(make, kind, l2, seed)
+        for seed, l2, kind in product(range(seeds), strengths, kinds)
+    }
 
 
 def make_missing(path: Path, results: Row, wanted: Mapping[str, Callable[[], Row]], settings: Row) -> None:

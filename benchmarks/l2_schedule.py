@@ -19,7 +19,6 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -163,14 +162,11 @@ def main() -> None:
     results = kept_runs.read(parser, options)
     if not options.table:
         images = load_data(options.data)
-        wanted = {
-            f"{kind}, L2 {l2:g}, seed {seed}": partial(
-                trained, kind, recipe_of(l2, seed, options.iterations, options.data), images
-            )
-            for seed in range(options.seeds)
-            for l2 in STRENGTHS
-            for kind in KINDS
-        }
+
+        def make(kind: str, l2: float, seed: int) -> Row:
+            return trained(kind, recipe_of(l2, seed, options.iterations, options.data), images)
+
+        wanted = kept_runs.every_run(KINDS, STRENGTHS, options.seeds, make)
         kept_runs.make_missing(options.out, results, wanted, {"iterations": options.iterations, "threads": 1})
     print(table(results))
 

@@ -10,14 +10,15 @@ from torch import nn
 
 from slimnet.bundle.manifest import ONNX, PROGRAM, WEIGHTS
 from slimnet.errors import BundleError, ChangedBundleError, ExportError
+from slimnet.export.agreement import sorts_nothing
 from slimnet.export.capture import forward, private_copy, with_batch
 from slimnet.export.onnx_runner import OnnxRunner, limit_for
 from slimnet.export.pt2.runner import ProgramRunner
 from slimnet.export.random_forward import Runner, depends_on_random_numbers
 from slimnet.modules.example_inputs import Inputs, tensors_in
-from slimnet.surgery.equivalence import BATCHES, nothing_finite, relative_difference, same_shapes, tolerance_for
+from slimnet.surgery.equivalence import BATCHES, nothing_finite, same_shapes, tolerance_for
 from slimnet.surgery.plan import SurgeryPlan
-from slimnet.surgery.selection_order import difference_if_followed
+from slimnet.surgery.selection_order import difference_in_order
 from slimnet.torch_state.random_state import random_numbers_kept
 
 
@@ -93,11 +94,10 @@ def compare(runners: Mapping[str, Runner], inputs: Inputs, place: Path, batches:
             actual = under_the_same_numbers(runner, given)
             if name in only_shapes and same_shapes(expected, actual):
                 continue
-            difference, tolerance = relative_difference(expected, actual), tolerance_for(expected)
-            if difference > tolerance and isinstance(runner, OnnxRunner):
-                again = partial(under_the_same_numbers, first, given)
-                followed = difference_if_followed(again, actual, runner.selections(given), tolerance)
-                difference = min(difference, followed)
+            tolerance = tolerance_for(expected)
+            again = partial(under_the_same_numbers, first, given)
+            selections = runner.selections if isinstance(runner, OnnxRunner) else sorts_nothing
+            difference, _ = difference_in_order(expected, actual, tolerance, again, partial(selections, given))
             if difference > tolerance:
                 raise ExportError(
                     f"{place}: {name} differs from {reference} by {difference:.1e} at batch {batch}, "

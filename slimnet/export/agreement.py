@@ -10,8 +10,8 @@ from slimnet.export.capture import Captured, run
 from slimnet.export.form import checked_inputs
 from slimnet.export.random_forward import Runner
 from slimnet.modules.example_inputs import Inputs, tensors_in
-from slimnet.surgery.equivalence import nothing_finite, relative_difference, same_shapes, tolerance_for
-from slimnet.surgery.selection_order import difference_if_followed
+from slimnet.surgery.equivalence import nothing_finite, same_shapes, tolerance_for
+from slimnet.surgery.selection_order import difference_in_order
 from slimnet.torch_state.random_state import random_numbers_kept
 
 ADAPTIVE = "adaptive_"
@@ -43,18 +43,23 @@ class Agreement:
     reordered: bool = False
 
 
+def sorts_nothing(_: Inputs) -> list[torch.Tensor]:
+    """The selections of a file without sorts, or of one whose sorts cannot be read."""
+    return []
+
+
 def check_agreement(
     captured: Captured,
     runner: Runner,
     form: str,
     *,
     own_random_numbers: bool,
-    selections: Runner | None = None,
+    selections: Runner = sorts_nothing,
 ) -> Agreement:
     """Run file and network on the same inputs, at every batch size and size of images, and compare the outputs.
 
-    With `selections`, which gives the indices that the file's sorts select on inputs, the order of equal scores may be
-    another one (see `surgery.selection_order`).
+    `selections` gives the indices that the file's sorts select on inputs, where they can be read: then the order of
+    equal scores may be another one (see `surgery.selection_order`).
 
     Raises:
         ExportError: the difference exceeds the tolerance, shapes differ, or the network's outputs have no finite value.
@@ -75,12 +80,11 @@ def check_agreement(
             raise ExportError(f"{captured.name} returns no finite number {where}, so that nothing can be compared")
         if only_shapes and same_shapes(expected, actual):
             continue
-        difference, tolerance = relative_difference(expected, actual), tolerance_for(expected)
-        if difference > tolerance and selections is not None:
-            followed = difference_if_followed(partial(network, inputs), actual, selections(inputs), tolerance)
-            if followed <= tolerance:
-                difference, reordered = followed, True
-        worst = max(worst, difference)
+        tolerance = tolerance_for(expected)
+        difference, in_other_order = difference_in_order(
+            expected, actual, tolerance, partial(network, inputs), partial(selections, inputs)
+        )
+        worst, reordered = max(worst, difference), reordered or in_other_order
         if worst > tolerance:
             raise ExportError(
                 f"{captured.name} as {form} differs from the network by {worst:.1e} {where}, "

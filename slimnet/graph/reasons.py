@@ -118,11 +118,7 @@ class Kind(Enum):
     POOLED = "pooled at {place}", NOTHING, Cause.SPREAD
     EMPTY = "empty tensor at {place}", NOTHING, Cause.SPREAD
     NO_BIAS = "{place} has no bias to fold it into", OWN_WEIGHT, Cause.NO_BIAS
-    READ_ELSEWHERE = (
-        "the bias of {place} is read outside of the layer too",
-        OWN_WEIGHT,
-        Cause.NO_BIAS,
-    )
+    READ_ELSEWHERE = "the bias of {place} is read outside of the layer too", OWN_WEIGHT, Cause.NO_BIAS
     NO_CARRIER = (
         "the padded weight of {place} is computed, or shared with a layer of another kind",
         OWN_WEIGHT,

@@ -30,7 +30,7 @@ from slimnet.surgery.equivalence import (
 )
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_data import DataStop
-from slimnet.surgery.selection_order import FollowedSelections, RecordedSelections
+from slimnet.surgery.selection_order import RecordedSelections, run_in_order
 from slimnet.surgery.watched_forward import Ran, Returned, run_watched
 from slimnet.torch_state.devices import device_of, uncompiled
 from slimnet.torch_state.precision import float32_products
@@ -258,16 +258,16 @@ class Comparison:
                 self.behind_wider = self.behind_wider.joined(distance_behind(wide_expected, again))
 
     def in_slim_order(self, expected: Ran, actual: Ran, run: Callable[[], Ran], run_slim: Callable[[], Ran]) -> Ran:
-        """What a network returns that sorts as the slim one does, if that alone tells them apart; else `expected`."""
+        """What a network returns that selects what the slim one does, if that alone tells them apart; else `expected`.
+
+        Networks that are alike, which is usual, are not run again, nor slowed down by a record of what they sort.
+        """
         if relative_difference(expected.outputs, actual.outputs) <= self.tolerance:
             return expected
         with RecordedSelections() as recorded:
             run_slim()
-        if not recorded.indices:
-            return expected
-        with FollowedSelections(recorded.indices, self.tolerance) as order:
-            again = run()
-        if not order.followed or relative_difference(again.outputs, actual.outputs) > self.tolerance:
+        again = run_in_order(run, recorded.indices, self.tolerance)
+        if again is None or relative_difference(again.outputs, actual.outputs) > self.tolerance:
             return expected
         self.reordered = True
         return again

@@ -159,13 +159,13 @@ class Certificate(Summarised):
         if self.accuracies is not None:
             before, after = self.accuracies
             agreement += f", accuracy {before.top1:.2%} → {after.top1:.2%}"
-        drawn = ", with the same random numbers in all networks" if self.random else ""
+        alike = ", with the same random numbers in all networks" if self.random else ""
         if self.reordered:
-            drawn += ", with scores that are equal but for rounding in the slim network's order"
+            alike += ", with scores that are equal but for rounding in the slim network's order"
         return (
             f"largest relative output difference {self.max_rel_difference:.1e} to "
             f"{self.reference} and {self.masked_max_rel_difference:.1e} to the masked one on {self.samples} samples in "
-            f"{self.dtype} (tolerance {self.tolerance:g}){drawn}{agreement}{self.not_finite}{self._results}; "
+            f"{self.dtype} (tolerance {self.tolerance:g}){alike}{agreement}{self.not_finite}{self._results}; "
             f"parameters {self.params_before:,} → {self.params_after:,}, "
             f"MACs {self.macs_before:,} → {self.macs_after:,}"
         )
