@@ -47,7 +47,7 @@ def process_state() -> dict[str, Any]:
         "getattr": nn.Module.__getattr__,
         "products": [each.fp32_precision for each in products],
         "matmul": torch.get_float32_matmul_precision(),
-        "kernels": backends.cudnn.benchmark,
+        "kernels": (backends.cudnn.benchmark, backends.cudnn.enabled, backends.mkldnn.enabled),
         "collected": gc.isenabled(),
         "threads": torch.get_num_threads(),
         "warnings": (list(warnings.filters), warnings.showwarning),
@@ -155,7 +155,8 @@ def test_bundles_are_saved_loaded_verified_and_exported_in_many_threads_at_once(
             saved, exported, verified, outputs, network, again, *_ = together(*works)
         assert verified.certified
         assert exported.max_rel_difference < 1e-5
-        assert torch.equal(outputs, expected)
+        # torch turns oneDNN off for the process while it exports: a forward meanwhile may round its last bits otherwise.
+        torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-6)
         assert all(map(torch.equal, network.state_dict().values(), dense.state_dict().values()))
         assert again.certificate == slimmed.certificate
         for name in ("model.safetensors", "model.onnx", "plan.json", "certificate.json"):
