@@ -155,7 +155,7 @@ def test_bundles_are_saved_loaded_verified_and_exported_in_many_threads_at_once(
             saved, exported, verified, outputs, network, again, *_ = together(*works)
         assert verified.certified
         assert exported.max_rel_difference < 1e-5
-        # torch turns oneDNN off for the process while it exports: a forward meanwhile may round its last bits otherwise.
+        # torch turns oneDNN off for the process while it exports; a forward meanwhile may differ in the last bits.
         torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-6)
         assert all(map(torch.equal, network.state_dict().values(), dense.state_dict().values()))
         assert again.certificate == slimmed.certificate
