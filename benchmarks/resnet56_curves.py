@@ -92,7 +92,7 @@ def network(bench: Bench, method: str, budget: float | None) -> tuple[nn.Module,
     """The slim network of a point, and what there is to say about how it came about."""
     if method == "dense":
         return bench.model, {"macs": bench.macs, "params": parameters(bench.model)}
-    if method in rivals.PRUNERS:
+    if method in (*rivals.PRUNERS, rivals.GROUP_PRUNER):
         assert budget is not None
         convertible = rivals.with_projections(bench.model)
         cut = rivals.brought_to(method, convertible, bench.inputs[:1], budget * bench.macs)

@@ -17,6 +17,8 @@ from slimnet.benchmark import macs
 from slimnet.models.cifar_resnet import PadShortcut
 
 PRUNERS = ("BNScalePruner", "MagnitudePruner")
+GROUP_PRUNER = "GroupNormPruner"
+"""The pruner of DepGraph's own tables (Fang et al. 2023), without the sparse training that they put before it."""
 CLOSE = 0.005
 """How far under the MACs asked for a network may be, as a share of the dense one's, before the search ends."""
 TRIES = 10
@@ -67,7 +69,8 @@ def counted(model: nn.Module, inputs: torch.Tensor) -> int:
     total = macs(model, inputs)
     for shortcut in shortcuts:
         shortcut.remove()
-    return total - extra
+    # torch-pruning leaves the widths of what it has cut as tensors.
+    return int(total - extra)
 
 
 def pruned(name: str, model: nn.Module, inputs: torch.Tensor, ratio: float) -> nn.Module:
@@ -82,11 +85,15 @@ def pruned(name: str, model: nn.Module, inputs: torch.Tensor, ratio: float) -> n
     for parameter in model.parameters():
         # It does not see what has no gradient.
         parameter.requires_grad_(True)
-    importance = tp.importance.BNScaleImportance() if name == "BNScalePruner" else tp.importance.MagnitudeImportance()
+    importances = {
+        "BNScalePruner": tp.importance.BNScaleImportance,
+        "MagnitudePruner": tp.importance.MagnitudeImportance,
+        GROUP_PRUNER: tp.importance.GroupMagnitudeImportance,
+    }
     pruner = getattr(tp.pruner, name)(
         model,
         inputs,
-        importance,
+        importances[name](),
         global_pruning=True,
         pruning_ratio=ratio,
         ignored_layers=[module for module in model.modules() if isinstance(module, nn.Linear)],
