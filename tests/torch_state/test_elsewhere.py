@@ -9,14 +9,13 @@ import torch
 from torch.utils import backend_registration
 
 SUPPORT = Path(__file__).parents[1] / "support"
-CASES = sorted(path.name for path in SUPPORT.glob("device_*.py"))
+CASES = sorted(str(path) for path in SUPPORT.glob("device_*.py"))
 can_pretend = "_setup_privateuseone_for_python_backend" in vars(backend_registration)
 
 
 @pytest.mark.skipif(not (can_pretend or torch.cuda.is_available()), reason="this torch takes no device in Python")
-@pytest.mark.parametrize("cases", CASES)
-def test_cases_hold_on_a_device(cases):
+def test_cases_hold_on_a_device():
     """In a process of their own: a process that has had such a device cannot be forked, which other tests do."""
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", str(SUPPORT / cases)]
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *CASES]
     done = subprocess.run(command, cwd=SUPPORT.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
