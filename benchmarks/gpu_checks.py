@@ -22,8 +22,8 @@ from slimnet.benchmark import Settings, compare
 from slimnet.benchmark.runtimes.torch_graph import graph_run
 from slimnet.modules.copying import shared_copy
 from slimnet.modules.example_inputs import Inputs
-from slimnet.surgery.certificate import as_double, masked_scales
 from slimnet.surgery.equivalence import TOLERANCE, TOLERANCES
+from slimnet.surgery.network_comparison import as_double, masked_scales
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.precision import float32_products
 from slimnet.training import Recipe, train

@@ -60,7 +60,7 @@ from slimnet.modules.network import Network
 from slimnet.planning.dead_channels import dead_by_scale
 from slimnet.planning.make_plan import make_plan
 from slimnet.storage.files import whole_file
-from slimnet.surgery.certificate import masked_scales
+from slimnet.surgery.network_comparison import masked_scales
 from slimnet.torch_state.process import collection_paused
 from slimnet.tracing.trace import trace
 

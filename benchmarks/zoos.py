@@ -40,8 +40,8 @@ from slimnet.errors import SlimnetError
 from slimnet.graph.reasons import Cause
 from slimnet.modules.copying import shared_copy
 from slimnet.storage.files import whole_file
-from slimnet.surgery.certificate import masked_scales
 from slimnet.surgery.kept_shares import rank_lines
+from slimnet.surgery.network_comparison import masked_scales
 from slimnet.surgery.plan import SurgeryPlan
 
 FRACTION = 0.4

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from slimnet.shrinking import Shrinker
     from slimnet.slimmed import Slimmed
     from slimnet.surgery.apply_plan import apply_plan
-    from slimnet.surgery.certificate import Certificate, certify
+    from slimnet.surgery.certificate import certify
+    from slimnet.surgery.certificate_data import Certificate
     from slimnet.surgery.plan import SurgeryPlan
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -64,7 +65,7 @@ __all__ = [
 ]
 
 _ON_DEMAND = {
-    "Certificate": "slimnet.surgery.certificate",
+    "Certificate": "slimnet.surgery.certificate_data",
     "ImageSpec": "slimnet.data.image_spec",
     "Inspection": "slimnet.inspection",
     "Monitor": "slimnet.monitor",

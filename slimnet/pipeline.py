@@ -21,7 +21,8 @@ from slimnet.planning.width_rounding import Rounding
 from slimnet.slimmed import Slimmed
 from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.surgery.apply_plan import apply_plan, independent
-from slimnet.surgery.certificate import Certificate, certify
+from slimnet.surgery.certificate import certify
+from slimnet.surgery.certificate_data import Certificate
 from slimnet.surgery.equivalence import TOLERANCE
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.devices import uncompiled

@@ -8,7 +8,7 @@ from slimnet.models.architecture import Architecture
 from slimnet.modules.digest import weights_digest
 from slimnet.modules.example_inputs import Inputs
 from slimnet.printable import Summarised
-from slimnet.surgery.certificate import Certificate
+from slimnet.surgery.certificate_data import Certificate
 from slimnet.surgery.cut_history import plan_from_the_first
 from slimnet.surgery.plan import SurgeryPlan
 

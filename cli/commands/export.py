@@ -244,7 +244,7 @@ def _dense(source: Source, checkpoint: str | None) -> nn.Module | None:
         raise click.UsageError(f"--dense is what a bundle was made from, and {source.path} is no bundle; leave it out")
     from slimnet.bundle.stored_certificate import read_certificate
     from slimnet.modules.digest import weights_digest
-    from slimnet.surgery.certificate import DENSE
+    from slimnet.surgery.certificate_data import DENSE
 
     dense = source.network.or_else(source.blueprint.architecture).load(checkpoint)
     certificate = read_certificate(source.path)

@@ -307,7 +307,7 @@ def _accuracies(
     dense: nn.Module, certificate: Certificate, images: ImageData, progress: PhaseProgress
 ) -> tuple[Accuracy, Accuracy]:
     """The accuracy of both networks on the test images, from the certificate if it was measured there."""
-    from slimnet.surgery.certificate import DENSE
+    from slimnet.surgery.certificate_data import DENSE
     from slimnet.training import evaluate
 
     assert certificate.accuracies is not None, "the network scores these images"

@@ -35,7 +35,8 @@ from slimnet.shrinking.projection_record import ProjectionRecord
 from slimnet.slimmed import Slimmed
 from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.storage.written_folders import BUNDLE
-from slimnet.surgery.certificate import DENSE, Certificate, certify
+from slimnet.surgery.certificate import certify
+from slimnet.surgery.certificate_data import DENSE, Certificate
 from slimnet.torch_state.devices import device_of
 from slimnet.torch_state.random_state import random_numbers_kept
 

@@ -9,7 +9,7 @@ from slimnet.bundle.input_spec import random_inputs
 from slimnet.bundle.manifest import ONNX, PLAN, Manifest, read_manifest
 from slimnet.bundle.remote import local_folder
 from slimnet.bundle.stored_certificate import read_certificate
-from slimnet.surgery.certificate import CHOSEN_AT_ZERO, DENSE, Certificate
+from slimnet.surgery.certificate_data import CHOSEN_AT_ZERO, DENSE, Certificate
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_text import change
 

@@ -9,7 +9,7 @@ from slimnet.bundle.manifest import PROJECTIONS, WEIGHTS
 from slimnet.errors import BundleError, PlanError
 from slimnet.shrinking.projection_record import ProjectionRecord
 from slimnet.storage.records import read_json
-from slimnet.surgery.certificate import Certificate
+from slimnet.surgery.certificate_data import Certificate
 from slimnet.surgery.plan import SurgeryPlan
 
 AGAIN = "save the bundle again"

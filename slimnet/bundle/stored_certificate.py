@@ -7,7 +7,7 @@ from slimnet.bundle.manifest import CERTIFICATE, WEIGHTS
 from slimnet.errors import BundleError, ChangedBundleError
 from slimnet.modules.digest import digest_of
 from slimnet.storage.records import read_json
-from slimnet.surgery.certificate import Certificate
+from slimnet.surgery.certificate_data import Certificate
 
 
 def read_certificate(folder: Path) -> Certificate:

@@ -25,7 +25,7 @@ from slimnet.storage.field_types import Amount, Count, Share
 from slimnet.storage.files import held, whole_file
 from slimnet.storage.records import read_record
 from slimnet.storage.written_folders import LADDER
-from slimnet.surgery.certificate import DENSE
+from slimnet.surgery.certificate_data import DENSE
 from slimnet.training import evaluate
 
 RECORD, PAGE = "ladder.json", "ladder.html"

@@ -27,7 +27,7 @@ from slimnet.planning.dead_channels import GAMMA, DeadChannels, find_dead, requi
 from slimnet.planning.width_rounding import Rounding
 from slimnet.slimmed import Slimmed
 from slimnet.storage.field_types import Count
-from slimnet.surgery.certificate import CHOSEN_AT_ZERO, DENSE
+from slimnet.surgery.certificate_data import CHOSEN_AT_ZERO, DENSE
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_data import WidthTrial
 

@@ -8,7 +8,7 @@ import torch
 
 from slimnet.errors import CertificateError, TraceError, short_reason
 from slimnet.onnx_slimming.example_feeds import Feed
-from slimnet.surgery.certificate import Difference
+from slimnet.surgery.output_difference import Difference
 
 
 def session_of(model: onnx.ModelProto, name: str) -> onnxruntime.InferenceSession:

@@ -23,8 +23,9 @@ from slimnet.printable import Summarised
 from slimnet.slimmed import Slimmed
 from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.storage.files import whole_file
-from slimnet.surgery.certificate import Certificate, Difference
+from slimnet.surgery.certificate_data import Certificate
 from slimnet.surgery.equivalence import relative_difference
+from slimnet.surgery.output_difference import Difference
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.width_search import WidthSearch
 

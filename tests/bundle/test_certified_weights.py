@@ -19,7 +19,7 @@ from slimnet.errors import BundleError, CertificateError, ChangedBundleError
 from slimnet.modules.digest import BLOCK, tensor_digest, weights_digest
 from slimnet.report import Report, render
 from slimnet.slimmed import Slimmed
-from slimnet.surgery.certificate import Certificate
+from slimnet.surgery.certificate_data import Certificate
 
 SINCE = "trained since: not certified against the dense network"
 ARCH = ("--arch", "basicnet", "--arch-args", json.dumps(ARGS))

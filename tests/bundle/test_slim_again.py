@@ -18,7 +18,7 @@ from slimnet.models import build
 from slimnet.models.architecture import architecture_of
 from slimnet.pipeline import slim
 from slimnet.surgery.apply_plan import apply_plan
-from slimnet.surgery.certificate import BEFORE
+from slimnet.surgery.certificate_data import BEFORE
 from slimnet.surgery.cut_history import cuts_of
 
 pytestmark = pytest.mark.usefixtures("operators_read_once")

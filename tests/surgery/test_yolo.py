@@ -6,7 +6,7 @@ from yolo import dense_yolo, head_of, predictions
 
 import slimnet
 from slimnet.modules.copying import shared_copy
-from slimnet.surgery.certificate import masked_scales
+from slimnet.surgery.network_comparison import masked_scales
 
 NETWORKS = (
     *("yolov5n", "yolov8n", "yolov9t", "yolov10n", "yolo11n", "yolo12n"),

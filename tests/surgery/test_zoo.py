@@ -21,7 +21,7 @@ from zoo import (
 
 import slimnet
 from slimnet.modules.copying import shared_copy
-from slimnet.surgery.certificate import masked_scales
+from slimnet.surgery.network_comparison import masked_scales
 from slimnet.surgery.plan import SurgeryPlan
 
 FRACTIONS = (0.1, 0.4, 0.9)

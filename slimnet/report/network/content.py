@@ -7,7 +7,7 @@ import numpy as np
 
 from slimnet.benchmark import Comparison, Environment
 from slimnet.comparison import Results
-from slimnet.surgery.certificate import Certificate
+from slimnet.surgery.certificate_data import Certificate
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.training import Accuracy, Recipe, Snapshot
 

@@ -10,7 +10,7 @@ from slimnet.models import Architecture
 from slimnet.report import formatting
 from slimnet.report.network import contenders
 from slimnet.report.network.content import Report
-from slimnet.surgery.certificate import Certificate
+from slimnet.surgery.certificate_data import Certificate
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.training import Accuracy, Recipe
 
