@@ -1,6 +1,6 @@
 """Removable channels: those whose constants can be folded into their readers, carried by another channel, or are 0."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,42 +25,78 @@ def removable(
     `extra_pins` are labels that must stay because a retrace of an earlier plan failed; `given` are further fields of
     the `Problem` that retraces determine.
     """
-    sets, chosen_axes = graph.sets, given.get("chosen_axes", {})
-    count = int(sets.max()) + 1
-    blocked = np.zeros(count, dtype=bool)
-    blocked[sets[0]] = True
-    why = np.zeros(count, dtype=np.int32)
-    reasons = {Reason(Kind.UNCUT): 0}
+    blocked = Blocked(graph.sets)
+    block_pinned(blocked, graph, constants, extra_pins, given.get("chosen_axes", {}))
+    pinned = blocked.sets.copy()
+    block_unfoldable(blocked, graph, constants, needed)
+    weight = elements_of_sets(graph, len(pinned))
+    problem = Problem(graph, graph.sets, constants, needed, weight, pinned, **given)
+    return Removal(problem, (weight > 0) & ~blocked.sets, blocked.why, blocked.reasons)
 
-    def block(labels: Labels, reason: Reason) -> None:
-        numbers = sets[labels]
-        new = numbers[~blocked[numbers]]
+
+class Blocked:
+    """Channel sets that stay, and the first reason for each.
+
+    Attributes:
+        sets: whether a set stays, by its number.
+        why: the number of the reason, by that of the set; 0 where nothing that holds it can be cut.
+        reasons: each reason's number.
+    """
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self._numbers = numbers
+        count = int(numbers.max()) + 1
+        self.sets = np.zeros(count, dtype=bool)
+        self.sets[numbers[0]] = True
+        self.why = np.zeros(count, dtype=np.int32)
+        self.reasons = {Reason(Kind.UNCUT): 0}
+
+    def add(self, labels: Labels, reason: Reason) -> None:
+        """Block the sets of these labels that are not blocked yet."""
+        numbers = self._numbers[labels]
+        new = numbers[~self.sets[numbers]]
         if new.size:
-            blocked[new] = True
-            why[new] = reasons.setdefault(reason, len(reasons))
+            self.sets[new] = True
+            self.why[new] = self.reasons.setdefault(reason, len(self.reasons))
 
+
+def block_pinned(
+    blocked: Blocked,
+    graph: ChannelGraph,
+    constants: np.ndarray,
+    extra_pins: Iterable[tuple[Labels, Reason]],
+    chosen_axes: Mapping[int, int],
+) -> None:
+    """Block what ops pin whatever is removed elsewhere, what sums need, fixed parts, and the extra pins."""
     for pin in graph.pins:
-        block(pin.labels, pin.reason)
+        blocked.add(pin.labels, pin.reason)
     for total in graph.sums:
-        block(staying(graph, constants, total), total.where)
+        blocked.add(staying(graph, constants, total), total.where)
     for parts in graph.parts:
         if parts.fixed is not None and axis_of(parts, chosen_axes) is None:
-            block(parts.fixed, Reason(Kind.TAKEN, parts.where))
+            blocked.add(parts.fixed, Reason(Kind.TAKEN, parts.where))
     for labels, reason in extra_pins:
-        block(labels[labels > 0], reason)
-    pinned = blocked.copy()
+        blocked.add(labels[labels > 0], reason)
+
+
+def block_unfoldable(blocked: Blocked, graph: ChannelGraph, constants: np.ndarray, needed: Needs) -> None:
+    """Block what varies where a layer reads it, and constants that no layer can fold or carry."""
     varies = np.isnan(constants)
     for reader, reads in zip(graph.readers, needed.reads, strict=True):
-        block(reader.inputs[reads & varies[reader.inputs]], Reason(Kind.VARIES, reader.at))
+        blocked.add(reader.inputs[reads & varies[reader.inputs]], Reason(Kind.VARIES, reader.at))
     for group in same_weight(graph):
         for labels, reason in unfoldable(graph, group, constants, needed):
-            block(labels, reason)
+            blocked.add(labels, reason)
+
+
+def elements_of_sets(graph: ChannelGraph, count: int) -> np.ndarray:
+    """The approximate number of elements that parameters lose with each of the channel sets `(count,)`."""
+    if not graph.vectors:
+        return np.zeros(count)
     vectors = list(graph.vectors.values())
     shares = [elements_per_channel(graph, name, axis) for name, axis in graph.vectors]
     elements = np.repeat(shares, [labels.size for labels in vectors])
-    weight = np.bincount(sets[np.concatenate(vectors)], elements, count) if vectors else np.zeros(count)
-    problem = Problem(graph, sets, constants, needed, weight, pinned, **given)
-    return Removal(problem, (weight > 0) & ~blocked, why, reasons)
+    return np.bincount(graph.sets[np.concatenate(vectors)], elements, count)
 
 
 def elements_per_channel(graph: ChannelGraph, name: str, axis: int) -> float:

@@ -69,26 +69,30 @@ class ChannelMode(TorchDispatchMode):
             return self.scalar(tensors[0], answer)
         if functional is not None:
             return self.in_place(func, functional, args, kwargs, tensors)
-        try:
-            out = meta_shapes.run(func, spec.shape, args, kwargs)
-        except Exception as error:
-            if depends_on_data(func, error):
-                found = self.begin_islands(name, answer, f"the result of {name}", error)
-                out = restored(found.result)
-                self.note(Call(name, func, args, kwargs, outputs_of(out), tensors, spec))
-                return out
-            raise
-        call = Call(name, func, args, kwargs, outputs_of(out), tensors, spec)
-        if overwrites(func):
-            self.overwritten(call)
-        else:
-            self.handle(call)
-        return out
+        return self.run_op(Call(name, func, args, kwargs, (), tensors, spec), answer)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """This mode is never compiled: without torch's guard against that, each op is dispatched twice as fast."""
         return False
+
+    def run_op(self, call: Call, answer: Answer | None) -> Any:
+        """Run an op that returns new tensors on shapes alone, and record it; if it needs data, with its `answer`."""
+        try:
+            out = meta_shapes.run(call.func, call.spec.shape, call.args, call.kwargs)
+        except Exception as error:
+            if not depends_on_data(call.func, error):
+                raise
+            found = self.begin_islands(call.name, answer, f"the result of {call.name}", error)
+            out = restored(found.result)
+            self.note(call._replace(outputs=outputs_of(out)))
+            return out
+        call = call._replace(outputs=outputs_of(out))
+        if overwrites(call.func):
+            self.overwritten(call)
+        else:
+            self.handle(call)
+        return out
 
     def begin_islands(self, op: str, answer: Answer | None, what: str, error: Exception | None = None) -> Answer:
         """Note that the forward depends on data from this op on, and go on with what it returned in a run on data.
