@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.modules.example_inputs import Inputs
+from slimnet.torch_state.eager_mode import EagerMode
 
 
 def peak_memory(model: nn.Module, inputs: Inputs, device: str = "cpu") -> int:
@@ -53,7 +53,7 @@ def storage(tensor: torch.Tensor) -> torch.UntypedStorage:
     return tensor.untyped_storage()
 
 
-class Follower(TorchDispatchMode):
+class Follower(EagerMode):
     """Adds up the sizes of the storages that operations return, while these are alive."""
 
     def __init__(self, known: set[int], live: int):

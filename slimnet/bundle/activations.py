@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from slimnet.errors import BundleError
@@ -12,6 +11,7 @@ from slimnet.export.capture import with_batch
 from slimnet.modules.copying import skeleton
 from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.network import Network
+from slimnet.torch_state.eager_mode import EagerMode
 
 LIMIT_ACTIVATION = 1 << 28
 """The largest number of elements of one tensor of the forward: a GiB in float32."""
@@ -20,7 +20,7 @@ LIMIT_UNKNOWN = 1 << 22
 """The largest number of elements of an example if the forward is not known: a colour image of 1,180 × 1,180 pixels."""
 
 
-class LargestTensor(TorchDispatchMode):
+class LargestTensor(EagerMode):
     """Records, in its context, the number of elements of the largest tensor that an op returns."""
 
     def __init__(self) -> None:

@@ -12,7 +12,6 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind, TensorArgument
 from torch.fx.experimental import _config as symbolic_shapes
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from slimnet.errors import ExportError, InputError, reason
 from slimnet.export.dynamic_size import Layers, SizeAxes, at_another_size, check_size_is_free
@@ -242,6 +241,9 @@ def tracing_sizes(size_axes: SizeAxes | None, layers: Layers) -> Iterator[None]:
 
 def explain(error: Exception, network: str) -> str:
     """One line that says why torch.export cannot capture a network."""
+    # torch has imported it by now; it takes two seconds that whoever loads a bundle need not spend.
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
     text = str(error)
     if isinstance(error, GuardOnDataDependentSymNode):
         return (

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import sympy
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
@@ -91,6 +90,9 @@ class Layers:
         """Note the module that is running if it has made a condition that the other size does not meet."""
         if self.environment is None or self.fixing is not None:
             return
+        # torch has imported it by now; it takes a second that whoever loads a bundle need not spend.
+        import sympy
+
         conditions = self.environment.guards[self.checked :]
         self.checked += len(conditions)
         if any(condition.expr.xreplace(self.values) is sympy.false for condition in conditions):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import onnx
 import torch
-from onnxscript import ir
 from torch import nn
 
 from slimnet.data.image_spec import ImageSpec
@@ -14,7 +13,6 @@ from slimnet.errors import ExportError, UsageError
 from slimnet.export.agreement import Agreement, check_agreement
 from slimnet.export.capture import Captured
 from slimnet.export.form import CAPTURING, CHECKING, EXPORT, Form, capture_form, checked_sizes, conditions, metadata_of
-from slimnet.export.onnx_graph import translate
 from slimnet.export.onnx_runner import OnnxRunner
 from slimnet.export.preprocessing import Layout
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
@@ -116,12 +114,15 @@ def write_onnx(
     Raises:
         ExportError: as `export_onnx`.
     """
-    model = translate(captured, opset)
+    # Only here: it imports onnxscript, which takes two seconds that whoever loads a bundle need not spend.
+    from slimnet.export import onnx_graph
+
+    model = onnx_graph.translate(captured, opset)
     written = model.opset_imports[""]
     random = {"random_numbers": RANDOM} if captured.random else {}
     model.metadata_props.update(described(random | dict(metadata or {}), written))
     check_size([weight.const_value for weight in model.graph.initializers.values() if weight.const_value])
-    path.write_bytes(ir.to_proto(model).SerializeToString())
+    path.write_bytes(onnx_graph.serialise(model))
     agreement, sizes = check_outputs(captured, path), checked_sizes(captured)
     size = path.stat().st_size
     return OnnxExport(path, written, size, agreement.difference, sizes=sizes, reordered=agreement.reordered)

@@ -47,6 +47,11 @@ def translate(captured: Captured, opset: int | None) -> ir.Model:
     return model
 
 
+def serialise(model: ir.Model) -> bytes:
+    """The content of the file of a graph."""
+    return bytes(ir.to_proto(model).SerializeToString())
+
+
 def root_cause(error: BaseException) -> str:
     """The message of the innermost of the nested exceptions of the exporter."""
     while error.__cause__ is not None:

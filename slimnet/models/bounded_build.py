@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.errors import ArchitectureError
+from slimnet.torch_state.eager_mode import EagerMode
 
 SPARE_ELEMENTS = 1 << 24
 """Further elements that a constructor may create besides the network's tensors: tables, and weights drawn twice."""
@@ -24,7 +24,7 @@ class OversizeError(ArchitectureError):
     """A network is larger than stated in the file from which it was read."""
 
 
-class BoundedBuild(TorchDispatchMode):
+class BoundedBuild(EagerMode):
     """Limits the number of ops that this thread runs in the context, and of the elements that they create.
 
     The sizes in an op's arguments are checked before memory is allocated, so that a file with a depth or a width of a

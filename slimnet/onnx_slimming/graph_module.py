@@ -11,7 +11,6 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.errors import SlimnetError, TraceError, UsageError
 from slimnet.onnx_slimming.layers import Weight, make_layer, weights_of
@@ -20,6 +19,7 @@ from slimnet.onnx_slimming.node_values import Value
 from slimnet.onnx_slimming.nodes import Node, NodeSource, failed, weight_name
 from slimnet.onnx_slimming.operators.table import KNOWN_INPUTS
 from slimnet.onnx_slimming.sized import SIZED_NODES
+from slimnet.torch_state.eager_mode import EagerMode
 
 FLOATS = (np.float32, np.float64, np.float16)
 """The types of weights."""
@@ -328,17 +328,12 @@ def run_graph(module: OnnxGraph, inputs: Sequence[torch.Tensor]) -> list[torch.T
     return list(found) if isinstance(found, tuple) else [found]
 
 
-class OnMeta(TorchDispatchMode):
+class OnMeta(EagerMode):
     """Runs ops without values: tensors that are stored elsewhere are taken for empty ones."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         moved = pytree.tree_map_only(torch.Tensor, as_meta, (args, kwargs or {}))
         return run_on_meta(func, *moved)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """This mode is never compiled: torch's guard against that would import its compiler, which takes seconds."""
-        return False
 
 
 def trace_sizes(module: nn.Module, inputs: Sequence[torch.Tensor]) -> None:

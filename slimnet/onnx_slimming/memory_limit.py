@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.errors import UsageError
+from slimnet.torch_state.eager_mode import EagerMode
 from slimnet.tracing import meta_shapes
 from slimnet.tracing.ops.registry import spec_of
 
@@ -15,7 +15,7 @@ LIMIT = 2 << 30
 """Bytes that the tensors of a forward may take at once, its inputs and weights aside."""
 
 
-class MemoryLimit(TorchDispatchMode):
+class MemoryLimit(EagerMode):
     """Refuses an op whose result would not fit, before it runs: its shape is computed on meta tensors.
 
     Raises:
@@ -38,11 +38,6 @@ class MemoryLimit(TorchDispatchMode):
                 self.held += tensor.nbytes
                 weakref.finalize(tensor, self.release, tensor.nbytes)
         return out
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """This mode is never compiled: torch's guard against that would import its compiler, which takes seconds."""
-        return False
 
     def check(self, func: Any, args: tuple, kwargs: dict) -> None:
         """Refuse an op whose results are too large."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.errors import DataError, UsageError, check_name
 from slimnet.graph.channel_graph import SILENT, ActivationKey, ChannelGraph
@@ -18,6 +17,7 @@ from slimnet.modules.forward_path import module_paths
 from slimnet.modules.loaders import batches_once
 from slimnet.modules.network import Network
 from slimnet.torch_state.devices import device_of
+from slimnet.torch_state.eager_mode import EagerMode
 from slimnet.torch_state.precision import as_array, float32_products, numbers
 from slimnet.torch_state.random_state import loader_draws_kept, random_numbers_kept
 from slimnet.tracing.ops.registry import spec_of
@@ -112,7 +112,7 @@ def activation_peaks(model: nn.Module, batches: Iterable[Inputs]) -> dict[Activa
     return meter.peaks
 
 
-class PeakMeter(TorchDispatchMode):
+class PeakMeter(EagerMode):
     """Records the largest |a| of every channel of every activation during forwards on real tensors."""
 
     def __init__(self) -> None:

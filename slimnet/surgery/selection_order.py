@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.surgery.equivalence import distance, relative_difference
+from slimnet.torch_state.eager_mode import EagerMode
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ SORTS = frozenset([aten.topk.default, aten.sort.default, aten.sort.stable])
 """The operators that return values in order, and the indices at which they are."""
 
 
-class RecordedSelections(TorchDispatchMode):
+class RecordedSelections(EagerMode):
     """Within this context the indices that every sort returns are added to `indices`."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class RecordedSelections(TorchDispatchMode):
         return found
 
 
-class FollowedSelections(TorchDispatchMode):
+class FollowedSelections(EagerMode):
     """Within this context sorts return the elements at these indices, those of each sort in turn.
 
     That is allowed if no element is selected twice, and the selected values are those that the sort would return,

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.graph.data_run import Answer, CallAnswer, DataRun, TensorForm
 from slimnet.modules.copying import eval_copy
@@ -15,6 +14,7 @@ from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.forward_path import Forward, forwards_wrapped, module_paths
 from slimnet.modules.network import Network
 from slimnet.torch_state.devices import uncompiled
+from slimnet.torch_state.eager_mode import EagerMode
 from slimnet.torch_state.random_state import random_numbers_kept
 from slimnet.tracing.op_call import is_composite, tensors_among
 from slimnet.tracing.ops.registry import spec_of
@@ -92,7 +92,7 @@ def restored(form: Any) -> Any:
     )
 
 
-class AnswerLog(TorchDispatchMode):
+class AnswerLog(EagerMode):
     """Writes down what a forward on data learns from it, and which parameters its ops take; see `DataRun`."""
 
     def __init__(self, network: Network):

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.errors import TraceError
 from slimnet.graph.channel_graph import Op
 from slimnet.graph.data_run import Answer
 from slimnet.graph.labels import Labels
 from slimnet.torch_state.devices import to_common_device
+from slimnet.torch_state.eager_mode import EagerMode
 from slimnet.tracing import meta_shapes
 from slimnet.tracing.accounting import Account
 from slimnet.tracing.data_answers import AS_ARRAY, depends_on_data, may_ask, restored
@@ -28,7 +28,7 @@ from slimnet.tracing.recorder import Recorder
 from slimnet.tracing.tensor_tags import Tag
 
 
-class ChannelMode(TorchDispatchMode):
+class ChannelMode(EagerMode):
     """Sends every ATen op to its handler in the registry.
 
     `islands` goes on behind the first op that depends on data; without it the trace ends there, and has `ended`.
@@ -70,11 +70,6 @@ class ChannelMode(TorchDispatchMode):
         if functional is not None:
             return self.in_place(func, functional, args, kwargs, tensors)
         return self.run_op(Call(name, func, args, kwargs, (), tensors, spec), answer)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """This mode is never compiled: without torch's guard against that, each op is dispatched twice as fast."""
-        return False
 
     def run_op(self, call: Call, answer: Answer | None) -> Any:
         """Run an op that returns new tensors on shapes alone, and record it; if it needs data, with its `answer`."""

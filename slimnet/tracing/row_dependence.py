@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.graph.data_run import TensorForm
+from slimnet.torch_state.eager_mode import EagerMode
 from slimnet.tracing.data_answers import is_form, restored
 from slimnet.tracing.meta_autocast import as_with_data
 from slimnet.tracing.ops.registry import spec_of
@@ -16,7 +16,7 @@ FEW = (1, 2)
 """Numbers of rows that are tried besides a large one. None is not: without rows there are no values."""
 
 
-class OpNames(TorchDispatchMode):
+class OpNames(EagerMode):
     """Lists the names of all ops, without those that depend on the memory layout."""
 
     def __init__(self) -> None:

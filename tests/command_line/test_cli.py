@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -305,8 +306,8 @@ def test_an_interrupt_elsewhere_is_quiet(monkeypatch, capsys):
 
 
 def test_a_reader_that_has_had_enough_is_no_error(checkpoint):
-    command = f"{sys.executable} -c 'import slimnet_cli; slimnet_cli.main()' checks | true"
-    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    command = [sys.executable, "-c", "import slimnet_cli; slimnet_cli.main()", "inspect", checkpoint, *ARCH]
+    process = subprocess.run(["bash", "-c", f"{shlex.join(command)} | true"], capture_output=True, text=True)
     assert "Traceback" not in process.stderr
     assert "Exception" not in process.stderr
 

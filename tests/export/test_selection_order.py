@@ -8,7 +8,6 @@ from sorting import BestBoxes, with_dead_channels
 import slimnet
 from slimnet.bundle.bundle import verify_bundle
 from slimnet.errors import ExportError
-from slimnet.export import onnx as onnx_export
 from slimnet.export import onnx_graph
 from slimnet.export.onnx import export_onnx
 from slimnet.export.onnx_runner import OnnxRunner
@@ -57,7 +56,7 @@ def test_a_file_that_returns_other_boxes_is_refused(network, tmp_path, monkeypat
                 weight.const_value = onnx_graph.ir.tensor(weight.const_value.numpy() + 0.5)
         return model
 
-    monkeypatch.setattr(onnx_export, "translate", shifted)
+    monkeypatch.setattr(onnx_graph, "translate", shifted)
     with pytest.raises(ExportError, match="as ONNX differs from the network by"):
         export_onnx(network, IMAGES, tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []

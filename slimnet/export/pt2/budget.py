@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from slimnet.errors import BundleError
+from slimnet.torch_state.eager_mode import EagerMode
 
 MEMORY = 2**30
 """The bytes that any network may hold at once."""
@@ -158,7 +158,7 @@ def pieces(name: str, args: Sequence[Any]) -> int:
     return 0
 
 
-class Trial(TorchDispatchMode):
+class Trial(EagerMode):
     """Counts the work and memory of every operator that is called in its context."""
 
     def __init__(self, charge: Callable[[int, int], None]) -> None:
