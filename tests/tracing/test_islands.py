@@ -1,58 +1,12 @@
 """Layers behind the op from which on a forward depends on data: what is cut does not depend on the data."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from selecting import CHANNELS, CLASSES, DEAD, LEFT, SIDE, UNITS, Forward, check_equal, dying, inputs, network, selected
 from torch import nn
-from wiring import EXACT, norm, planes, reasons, widths, wired
+from wiring import EXACT, norm, planes, reasons, widths
 
 import slimnet
-
-CHANNELS, SIDE, UNITS, DEAD, CLASSES = 4, 6, 10, 4, 3
-LEFT = UNITS - DEAD
-
-Forward = Callable[[nn.Module, torch.Tensor], object]
-
-
-class Uneven(nn.Linear):
-    """A layer that refuses few cells."""
-
-    def forward(self, cells: torch.Tensor) -> torch.Tensor:
-        if len(cells) <= 8:
-            raise ValueError("too few cells")
-        return super().forward(cells)
-
-
-def dying(layer: nn.Module, bias: float = -0.5) -> nn.Module:
-    """A layer whose first units are dead: their filters are zero, and their biases some constants."""
-    with torch.no_grad():
-        layer.weight[:DEAD] = 0
-        layer.bias[:DEAD] = bias
-    return layer
-
-
-def network(forward: Forward, **layers: nn.Module) -> nn.Module:
-    """A convolution in front, and linear layers for behind a selection; units of `first` and `second` are dead."""
-    torch.manual_seed(0)
-    return wired(
-        forward,
-        body=nn.Sequential(nn.Conv2d(3, CHANNELS, 3, padding=1), nn.ReLU()),
-        first=dying(nn.Linear(CHANNELS, UNITS), 0.5),
-        second=dying(nn.Linear(UNITS, UNITS)),
-        scores=nn.Linear(UNITS, CLASSES),
-        boxes=nn.Linear(UNITS, 2),
-        uneven=Uneven(UNITS, CLASSES),
-        other=nn.Linear(CHANNELS, UNITS),
-        several=nn.ModuleList([nn.Linear(UNITS, CLASSES), nn.Linear(UNITS, CLASSES)]),
-        **layers,
-    )
-
-
-def selected(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """The cells `(n, C)` of all images whose mean is over 0.6: any number of them, also none."""
-    cells = model.body(images).movedim(1, -1).flatten(0, -2)
-    return cells[(cells.mean(1) > 0.6).nonzero().flatten()]
 
 
 def in_a_row(model: nn.Module, images: torch.Tensor) -> object:
@@ -265,31 +219,6 @@ KEPT = (
 """Forwards whose units must stay, since the code may read them in another way than it did."""
 
 
-def inputs(shift: float, seed: int) -> torch.Tensor:
-    torch.manual_seed(seed)
-    return planes(3, SIDE, batch=2) + shift
-
-
-SHIFTS = (-9.0, -2.0, -0.6, 0.0, 4.0)
-"""What is added to images, so that no cell, one, some or all of them are selected."""
-
-
-def check_equal(dense: nn.Module, slim: nn.Module) -> set[int]:
-    """Compare both networks on images with any number of cells, and return these numbers."""
-    numbers = set()
-    for shift in SHIFTS:
-        for seed in range(3):
-            images = inputs(shift, seed)
-            with torch.no_grad():
-                expected, found = dense(images), slim(images)
-                numbers.add(len(selected(dense, images)))
-            expected, found = ([each] if isinstance(each, torch.Tensor) else each for each in (expected, found))
-            assert [each.shape for each in found] == [each.shape for each in expected]
-            for left, right in zip(expected, found, strict=True):
-                torch.testing.assert_close(right, left, rtol=EXACT, atol=EXACT)
-    return numbers
-
-
 @pytest.mark.parametrize("forward", FOLLOWED, ids=lambda forward: forward.__name__)
 def test_layers_behind_a_selection_lose_their_dead_units(forward):
     """Oracle: the dense network in double precision, on images with no cell, one, some and all of them."""
@@ -317,153 +246,6 @@ def test_units_stay_where_other_data_may_lead_to_code_that_reads_them(forward):
     assert widths(slimmed.model)[1] == UNITS
     check_equal(net, slimmed.model)
     assert "depends on data" in reasons(slimmed) or "with other data" in reasons(slimmed) or not slimmed.plan.kept
-
-
-class Holding(nn.Module):
-    """A head that holds its units for others."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = dying(nn.Linear(CHANNELS, UNITS), 0.5)
-        self.scores = nn.Linear(UNITS, CLASSES)
-        self.seen: torch.Tensor | None = None
-
-    def forward(self, cells: torch.Tensor) -> torch.Tensor:
-        self.seen = self.first(cells).relu()
-        return self.scores(self.seen)
-
-
-class Reading(nn.Module):
-    """A head that reads what another one holds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held = Holding()
-        self.first = self.held.first
-        self.boxes = nn.Linear(UNITS, 2)
-
-    def forward(self, cells: torch.Tensor) -> torch.Tensor:
-        return self.boxes(self.held.seen) + cells[:, :2]
-
-
-class Scaled(nn.Module):
-    """A head that multiplies its units by what it is given, or by a number that others set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = dying(nn.Linear(CHANNELS, UNITS), 0.5)
-        self.scores = nn.Linear(UNITS, CLASSES)
-        self.scale = 1.0
-
-    def forward(self, cells: torch.Tensor, scale: float | None = None) -> torch.Tensor:
-        return self.scores(self.first(cells) * (self.scale if scale is None else scale))
-
-
-class Gated(nn.Module):
-    """A head that itself branches on its units."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = dying(nn.Linear(CHANNELS, UNITS), 0.5)
-        self.scores = nn.Linear(UNITS, CLASSES)
-
-    def forward(self, cells: torch.Tensor) -> torch.Tensor:
-        units = self.first(cells)
-        return self.scores(units) if units.sum() > 0 else units[:, -CLASSES:]
-
-
-class Pooled(nn.Module):
-    """A head that does something else for a single cell; without any it returns nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = dying(nn.Linear(CHANNELS, UNITS), 0.5)
-        self.scores = nn.Linear(UNITS, CLASSES)
-
-    def forward(self, cells: torch.Tensor) -> torch.Tensor:
-        if not len(cells):
-            return cells.new_zeros(0, CLASSES)
-        units = self.first(cells)
-        return units[:, :CLASSES] if len(cells) == 1 else self.scores(units)
-
-
-def units_held(model: nn.Module, images: torch.Tensor) -> object:
-    """What a head holds is read in the way that has not run."""
-    found = selected(model, images)
-    scores = model.head(found)
-    return scores if len(found) > 8 else (scores, model.head.seen)
-
-
-def units_held_for_a_head(model: nn.Module, images: torch.Tensor) -> object:
-    """What a head holds is read by another layer."""
-    scores = model.head(selected(model, images))
-    return scores, model.boxes(model.head.seen)
-
-
-def units_read_inside(model: nn.Module, images: torch.Tensor) -> object:
-    """A head reads what another one holds, without being given it; code in between may change it."""
-    found = selected(model, images)
-    scores = model.head.held(found)
-    if len(found) <= 8:
-        model.head.held.seen = model.head.held.seen + 1
-    boxes = model.head(found)
-    model.head.held.seen = None
-    return scores, boxes
-
-
-def given_a_number(model: nn.Module, images: torch.Tensor) -> object:
-    return model.head(selected(model, images), float(images.mean()))
-
-
-def number_set(model: nn.Module, images: torch.Tensor) -> object:
-    found = selected(model, images)
-    model.head.scale = float(images.mean())
-    return model.head(found)
-
-
-def branch_inside(model: nn.Module, images: torch.Tensor) -> object:
-    return model.head(selected(model, images))
-
-
-def branch_on_number(model: nn.Module, images: torch.Tensor) -> object:
-    return model.head(selected(model, images))
-
-
-HEADS: dict[Forward, type[nn.Module]] = {
-    units_held: Holding,
-    units_held_for_a_head: Holding,
-    units_read_inside: Reading,
-    given_a_number: Scaled,
-    number_set: Scaled,
-    branch_inside: Gated,
-    branch_on_number: Pooled,
-}
-
-
-@pytest.mark.parametrize("forward", HEADS, ids=lambda forward: forward.__name__)
-def test_units_stay_in_modules_that_depend_on_more_than_tensors(forward):
-    """Oracle: the dense network, on images that lead another way than the example."""
-    torch.manual_seed(1)
-    net = network(forward, head=HEADS[forward]())
-    slimmed = slimnet.slim(net, inputs(-2.0, 9))
-    assert slimmed.model.head.first.out_features == UNITS
-    check_equal(net, slimmed.model)
-
-
-def test_a_head_in_a_module_of_its_own_is_followed_wherever_it_is_called():
-    """Other code may call it, but sees no more of it than what it returns, which stays."""
-
-    def forward(model: nn.Module, images: torch.Tensor) -> object:
-        found = selected(model, images)
-        return model.head(found) if len(found) > 8 else -model.head(2 * found)
-
-    head = nn.Sequential(dying(nn.Linear(CHANNELS, UNITS), 0.5), nn.ReLU(), nn.Linear(UNITS, CLASSES))
-    net = network(forward, head=head)
-    slimmed = slimnet.slim(net, inputs(-2.0, 9))
-    assert slimmed.model.head[0].out_features == LEFT
-    assert slimmed.plan.stop is not None
-    assert slimmed.plan.stop.behind == ("head",)
-    check_equal(net, slimmed.model)
 
 
 class Selection(nn.Module):
@@ -523,62 +305,3 @@ def test_padded_convolutions_with_batch_norms_behind_a_selection():
         images = planes(3, SIDE, batch)
         with torch.no_grad():
             torch.testing.assert_close(slimmed.model(images), net(images), rtol=EXACT, atol=EXACT)
-
-
-def as_list(model: nn.Module, images: torch.Tensor) -> object:
-    """A forward that selects by a list of numbers, behind a first head."""
-    found = selected(model, images)
-    scores = model.scores(model.second(model.first(found).relu()).relu())
-    best = [place for place, row in enumerate(scores.tolist()) if max(row) > 0]
-    return scores, model.boxes(model.third(found[best]).relu())
-
-
-def leaves_torch(model: nn.Module, images: torch.Tensor) -> object:
-    """A forward that goes on with what only data has, behind a first head."""
-    found = selected(model, images)
-    scores = model.scores(model.second(model.first(found).relu()).relu())
-    best = scores.numpy().max(1) > 0
-    return scores, model.boxes(model.third(found[torch.from_numpy(best)]).relu())
-
-
-def leaves_torch_for_a_layer(model: nn.Module, images: torch.Tensor) -> object:
-    """The same, where a layer of the first head runs again."""
-    found = selected(model, images)
-    scores = model.scores(model.second(model.first(found).relu()).relu())
-    best = scores.numpy().max(1) > 0
-    return scores, model.boxes(model.second(model.third(found[torch.from_numpy(best)]).relu()))
-
-
-def test_lists_of_numbers_are_followed():
-    """Oracle: the dense network."""
-    net = network(as_list, third=dying(nn.Linear(CHANNELS, UNITS), 0.5))
-    slimmed = slimnet.slim(net, inputs(-2.0, 9))
-    assert widths(slimmed.model)[1:3] == [LEFT, LEFT]
-    assert slimmed.model.third.out_features == LEFT
-    check_equal(net, slimmed.model)
-
-
-@pytest.mark.parametrize(("forward", "left"), [(leaves_torch, LEFT), (leaves_torch_for_a_layer, UNITS)])
-def test_a_forward_that_leaves_torch_is_followed_up_to_there(forward, left):
-    """What runs behind that stays, and so do layers that run again there."""
-    net = network(forward, third=dying(nn.Linear(CHANNELS, UNITS), 0.5))
-    slimmed = slimnet.slim(net, inputs(-2.0, 9))
-    assert widths(slimmed.model)[1:3] == [left, left]
-    assert slimmed.model.third.out_features == UNITS
-    check_equal(net, slimmed.model)
-
-
-def test_a_forward_that_does_something_else_without_data_is_followed_up_to_the_stop_alone():
-    def forward(model: nn.Module, images: torch.Tensor) -> object:
-        found = selected(model, images)
-        hidden = model.first(found).relu()
-        try:
-            first = float(found.numpy().sum())
-        except (NotImplementedError, RuntimeError):
-            return hidden
-        return model.scores(hidden) * first
-
-    net = network(forward)
-    slimmed = slimnet.slim(net, inputs(-2.0, 9))
-    assert widths(slimmed.model)[1] == UNITS
-    check_equal(net, slimmed.model)
