@@ -12,7 +12,7 @@ from slimnet.errors import UsageError
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.training.loop.checkpoint_file import copied
 from slimnet.training.loop.distributed import Ranks
-from slimnet.training.recipe.optimisers import check_kept, make_optimiser, set_learning_rate
+from slimnet.training.recipe.optimisers import check_kept, make_optimiser, set_gamma_l2, set_learning_rate
 from slimnet.training.recipe.recipe import Recipe
 from slimnet.training.recipe.regularisers import Regularisers
 
@@ -98,6 +98,12 @@ class Step:
         self.optimiser.step()
         self._regularisers.after_step(scale)
         tally.add(loss.detach(), scores.detach(), labels)
+
+    def scale_gamma_l2(self, scale: float) -> None:
+        """Multiply the recipe's L2 of every γ by a factor, from the next step on."""
+        self._regularisers.gamma_scale = scale
+        if not self._recipe.cost_aware:
+            set_gamma_l2(self.optimiser, self._recipe.l2 * scale)
 
     def cut(self, plan: SurgeryPlan) -> None:
         """Adapt to a cut of the network and of the optimiser."""
