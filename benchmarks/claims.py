@@ -218,16 +218,17 @@ def phenomenon(results: Results) -> Claim:
         "Adam with L2 kills filters: CIFAR-10, L2 1e-3, dead by γ and test error",
         f"paper: {asked['gamma']:g} %, {asked['error']:g} %",
         f"{found.mean('gamma'):.1f} %, {found.mean('error'):.1f} %",
-        f"{len(found.runs)} seeds",
-        "the paper's" if scale == "full" else f"**{scale} scale**: shortened, and not the paper's error",
+        seeds(found),
+        own_length(found) if scale == "full" else f"**{scale} scale**: shortened, and not the paper's error",
         found.runs[0].environment.get("Processor", ""),
-        "phenomenon",
+        "paper" if scale == "full" else "phenomenon",
     )
 
 
-def full_lengths() -> list[Claim]:
-    """The networks that were trained as long as the paper's, a line each."""
-    return [full_length(result) for _, result in sorted(paper.found("full").results.items())]
+def full_lengths() -> list[Result]:
+    """The networks that were trained as long as the paper's, each once, though it may stand in several tables."""
+    results = {result.names: result for result in paper.found("full").results.values()}
+    return [results[names] for names in sorted(results)]
 
 
 def lengths() -> str:
@@ -250,18 +251,27 @@ def full_length(result: Result) -> Claim:
     cell = next(entry for entry in by_worth() if entry.name in result.names)
     asked = cell.paper
     known = "paper: " + ", ".join(f"{asked[name]:g} %" for name in ("gamma", "error") if name in asked)
-    how = ", dead channels removed while it trains" if result.shrink_every else ""
-    seeds = "1 seed" if len(result.runs) == 1 else f"{len(result.runs)} seeds"
     return Claim(
         f"The paper's network {cell.row} on {datasets()[cell.data].title}, trained at full length: dead by γ and test "
         "error",
         known,
         f"{result.mean('gamma'):.1f} %, {result.mean('error'):.1f} %",
-        seeds,
-        f"the paper's {result.iterations:,} iterations, {result.precision}{how}",
+        seeds(result),
+        own_length(result),
         result.runs[0].environment.get("Processor", ""),
         "paper",
     )
+
+
+def seeds(result: Result) -> str:
+    """How many seeds a result is of."""
+    return "1 seed" if len(result.runs) == 1 else f"{len(result.runs)} seeds"
+
+
+def own_length(result: Result) -> str:
+    """The paper's length of training, and how it was trained here."""
+    how = ", dead channels removed while it trains" if result.shrink_every else ""
+    return f"the paper's {result.iterations:,} iterations, {result.precision}{how}"
 
 
 def trends(results: Results) -> Claim:
@@ -298,8 +308,9 @@ CLAIMS: Sequence[tuple[str | None, Callable[[Results], Claim]]] = (
 def claims() -> Iterator[Claim]:
     """Every claim, in order; the networks at the paper's length come before what shorter runs show."""
     for name, read in CLAIMS:
-        if read is phenomenon:
-            yield from full_lengths()
+        if read is trends:
+            # The first network, if it is among them, has its own line.
+            yield from (full_length(each) for each in full_lengths() if entries()[0].name not in each.names)
         yield read({} if name is None else json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
 
 
