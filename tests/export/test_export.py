@@ -17,6 +17,7 @@ from torch import nn
 import slimnet
 from slimnet.errors import ExportError, InputError, UsageError
 from slimnet.export import onnx as export
+from slimnet.export import onnx_graph
 from slimnet.export.onnx import OPSETS, export_onnx
 from slimnet.modules.example_inputs import tensors_in
 
@@ -346,15 +347,15 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_an_earlier_file(model, i
 
 def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
     """The translation is given away for that of another network."""
-    translate, other = export.translate, slimnet.export.capture.capture(small_net(seed=1), images())
-    monkeypatch.setattr(export, "translate", lambda _, opset: translate(other, opset))
+    translate, other = onnx_graph.translate, slimnet.export.capture.capture(small_net(seed=1), images())
+    monkeypatch.setattr(onnx_graph, "translate", lambda _, opset: translate(other, opset))
     message = refusal(ExportError, export_onnx, small_net(), images(), tmp_path / "net.onnx")
     assert re.match(r"SmallNet as ONNX differs from the network by \d", message)
     assert everything(tmp_path) == {}
 
 
 def test_a_file_that_onnx_does_not_read_is_not_written_and_called_by_its_own_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(export.ir, "to_proto", lambda _: onnx.ModelProto())
+    monkeypatch.setattr(onnx_graph.ir, "to_proto", lambda _: onnx.ModelProto())
     message = refusal(ExportError, export_onnx, small_net(), images(), tmp_path / "net.onnx")
     assert message.startswith("net.onnx is not an ONNX model that onnxruntime runs: ")
     assert everything(tmp_path) == {}

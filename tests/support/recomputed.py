@@ -8,28 +8,28 @@ from slimnet.training.loop.cuda_graph_step import CapturedStep
 
 
 class Recomputed:
-    """A step that was captured at a scale of the schedule, on a network whose parameters then had these shapes."""
+    """A step that was captured at an iteration, on a network whose parameters then had these shapes."""
 
-    def __init__(self, step: CapturedStep, scale: float) -> None:
-        self.step, self.scale = step, scale
+    def __init__(self, step: CapturedStep, iteration: int) -> None:
+        self.step, self.iteration = step, iteration
         self.shapes = [tuple(each.shape) for each in step._step.forward.parameters()]
 
     def replay(self) -> None:
         step = self.step
-        step._step(*step._batches.assemble(step._places), self.scale, step._tally)
+        step._step(*step._batches.assemble(step._places), self.iteration, step._tally)
 
 
 def capture_by_recomputing(monkeypatch: pytest.MonkeyPatch) -> list[Recomputed]:
     """Let runs capture their steps without a GPU; returns the captures, which come as runs go on."""
     captures: list[Recomputed] = []
 
-    def capture(step: CapturedStep, brought: tuple[torch.Tensor, ...], scale: float) -> Recomputed:
+    def capture(step: CapturedStep, brought: tuple[torch.Tensor, ...], iteration: int) -> Recomputed:
         step._places = tuple(torch.zeros_like(each) for each in brought)
-        captures.append(Recomputed(step, scale))
+        captures.append(Recomputed(step, iteration))
         return captures[-1]
 
-    def aside(step: CapturedStep, brought: tuple[torch.Tensor, ...], scale: float) -> None:
-        step._step(*step._batches.assemble(brought), scale, step._tally)
+    def aside(step: CapturedStep, brought: tuple[torch.Tensor, ...], iteration: int) -> None:
+        step._step(*step._batches.assemble(brought), iteration, step._tally)
 
     monkeypatch.setattr(cuda_graph_step, "wanted", lambda *_: True)
     monkeypatch.setattr(CapturedStep, "_captured", capture)

@@ -16,7 +16,7 @@ from slimnet.training import train
 from slimnet.training.loop import cuda_graph_step
 from slimnet.training.loop.batch_order import BatchOrder
 from slimnet.training.loop.batches import HostBatches, ResidentBatches, batches_of, moved
-from slimnet.training.loop.cuda_graph_step import wanted
+from slimnet.training.loop.cuda_graph_step import WARM_UP, wanted
 from slimnet.training.loop.distributed import ALONE, Ranks
 from slimnet.training.recipe.machine_settings import Tuning, compiler_errors_reported, gpu_settings
 
@@ -163,7 +163,7 @@ def test_captured_steps_are_those_of_the_plain_loop(monkeypatch, changes, tmp_pa
         run = train(plan, source, every=5)
         assert [(each.loss, each.accuracy) for each in run] == reports
         assert same(expected.model.state_dict(), run.model.state_dict())
-    assert [each.scale for each in captures] == pytest.approx([1, 0.1, 0.01] * 2)
+    assert [each.iteration for each in captures] == [WARM_UP, 6, 9] * 2
 
 
 def test_an_optimiser_made_capturable_counts_on_the_device_and_steps_as_before():

@@ -59,11 +59,11 @@ class CapturedStep:
         brought = self._batches.bring(iteration)
         self._taken += 1
         if self._taken <= WARM_UP:
-            self._aside(brought, scale)
+            self._aside(brought, iteration)
             return
         if self._graph is None or scale != self._scale:
             self._graph, self._scale = None, scale
-            self._graph = self._captured(brought, scale)
+            self._graph = self._captured(brought, iteration)
         for place, tensor in zip(self._places, brought, strict=True):
             place.copy_(tensor, non_blocking=True)
         self._graph.replay()
@@ -72,15 +72,15 @@ class CapturedStep:
         """Discard the graph after a change of the network; the next steps are eager again."""
         self._graph, self._scale, self._places, self._taken = None, None, (), 0
 
-    def _aside(self, brought: Tensors, scale: float) -> None:
+    def _aside(self, brought: Tensors, iteration: int) -> None:
         """An eager step on a side stream, as torch requires for the steps before a capture."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self._step(*self._batches.assemble(brought), scale, self._tally)
+            self._step(*self._batches.assemble(brought), iteration, self._tally)
         torch.cuda.current_stream().wait_stream(stream)
 
-    def _captured(self, brought: Tensors, scale: float) -> torch.cuda.CUDAGraph:
+    def _captured(self, brought: Tensors, iteration: int) -> torch.cuda.CUDAGraph:
         """Capture a step on static tensors; nothing is computed yet."""
         self._places = tuple(tensor.clone() for tensor in brought)
         make_capturable(self._step.optimiser, brought[0].device)
@@ -89,7 +89,7 @@ class CapturedStep:
         # "thread_local": the thread that reads the next batch may pin memory during the capture. An explicit stream,
         # since torch's default capture stream belongs to the GPU of the first capture, which may be another one.
         with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
-            self._step(*self._batches.assemble(self._places), scale, self._tally)
+            self._step(*self._batches.assemble(self._places), iteration, self._tally)
         return graph
 
 

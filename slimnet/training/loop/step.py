@@ -81,9 +81,11 @@ class Step:
         self._recipe = recipe
         self._regularisers = regularisers
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor, scale: float, tally: Tally) -> None:
-        """Train on images `(N, C, H, W)` with labels `(N,)`, at the schedule's factor `scale`."""
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor, iteration: int, tally: Tally) -> None:
+        """Train on images `(N, C, H, W)` with labels `(N,)`, the step after `iteration` others."""
+        scale = self._recipe.schedule_scale(iteration)
         set_learning_rate(self.optimiser, self._recipe.lr * scale)
+        self.scale_gamma_l2(self._recipe.gamma_l2_scale(iteration))
         with self._precision(images.device):
             scores = self.forward(images)
         if not isinstance(scores, torch.Tensor):

@@ -182,8 +182,7 @@ class TrainingRun(Iterator[Progress]):
 
         def advance(iteration: int) -> None:
             images, labels = batches.assemble(batches.bring(iteration))
-            self._step.scale_gamma_l2(self.recipe.gamma_l2_scale(iteration))
-            self._step(images, labels, self.recipe.schedule_scale(iteration), self._tally)
+            self._step(images, labels, iteration, self._tally)
 
         return advance
 
