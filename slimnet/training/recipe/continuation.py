@@ -13,8 +13,7 @@ def continued(recipe: Recipe, done: int, iterations: int, drops: tuple[int, ...]
     """The recipe of a run that has taken `done` steps and is to have another number of iterations.
 
     Drops stay at their iterations, or are `drops`; a cosine, and the L2 of γ in a cycle, fall to 0 at the new end from
-    here on. A run of the
-    recipe that is returned takes the steps of the whole run from the start, bit for bit.
+    here on. A run of the recipe that is returned takes the steps of the whole run from the start, bit for bit.
 
     Raises:
         UsageError: the run would end before the steps that it has taken, or its drops before them would be others.
