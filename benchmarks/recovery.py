@@ -62,7 +62,7 @@ def recipe_of(epochs: float) -> Recipe:
 
 def recipe_data(recipe: Recipe) -> Row:
     """A recipe as the results file holds it."""
-    data: Row = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    data: Row = json.loads(recipe.to_json())
     return data
 
 
