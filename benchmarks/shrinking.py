@@ -76,8 +76,8 @@ def runs_of(data: str) -> Mapping[str, tuple[Recipe, int]]:
         "basicnet 32-0.25x, L2 1e-3, 10,000 iterations": (
             basicnet(1e-3, 10_000, data, arch_args={"widths": "32-0.25x"}), 250,
         ),
-        "basicnet 64-1x, L2 1e-3, 20,000 iterations": (basicnet(1e-3, 20_000, data), 500),
-        "basicnet 64-1x, L2 1e-4, 20,000 iterations": (basicnet(1e-4, 20_000, data), 500),
+        "basicnet 64-1x, L2 1e-3, 20,000 iterations, bf16": (basicnet(1e-3, 20_000, data, precision="bf16"), 500),
+        "basicnet 64-1x, L2 1e-4, 20,000 iterations, bf16": (basicnet(1e-4, 20_000, data, precision="bf16"), 500),
         "resnet20, L2 1e-3, 10,000 iterations": (resnet, 250),
     }  # fmt: skip
 
@@ -341,13 +341,14 @@ def measure_runs(options: argparse.Namespace, results: Row) -> None:
                 row = race(dataclasses.replace(recipe, seed=seed), every, load_data(recipe.data), options.threads)
                 # The path of the data is the machine's own.
                 row["recipe"]["data"] = "digits" if recipe is DIGITS_DEMO else "cifar10"
-                results["runs"][key] = row
+                results["runs"][key] = row | {"environment": dict(environment().rows())}
                 write(options.out, results)
 
 
 def measure_steps(options: argparse.Namespace, results: Row) -> None:
     """Time steps at every share of the filters."""
     results["steps"][str(options.threads)] = share_times(options.threads, options.repeats, options.steps)
+    results["environment"] = dict(environment().rows())
     write(options.out, results)
 
 
@@ -357,12 +358,11 @@ def measure_course(options: argparse.Namespace, results: Row) -> None:
         raise SystemExit("--part course needs --run, the folder of the run")
     row = course_time(options.run, options) | {"environment": dict(environment().rows())}
     results.setdefault("courses", {})[options.name] = row
-    write(options.out, results, results["environment"])
+    write(options.out, results)
 
 
-def write(path: Path, results: Row, machine: Row | None = None) -> None:
-    """Replace the results file in one step, with the machine of its runs and steps; this one if none is given."""
-    results["environment"] = machine or dict(environment().rows())
+def write(path: Path, results: Row) -> None:
+    """Replace the results file in one step. Runs and courses name their own machine; the file names that of the steps."""
     with whole_file(path, SlimnetError) as file:
         file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -1,8 +1,10 @@
 """The handwritten digits that come with scikit-learn: real images that need no download."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import torch
-from sklearn.datasets import load_digits as load_sklearn_digits
 
 from slimnet.data.image_data import ImageData
 
@@ -20,12 +22,36 @@ def load_digits() -> ImageData:
     is stratified: a fifth of every digit, drawn with a fixed seed, is for testing; both parts keep
     the original order.
     """
-    original = load_sklearn_digits()
-    images = torch.from_numpy(_doubled(original.images.astype(np.int64)))[..., None]
-    labels = torch.from_numpy(original.target.astype(np.int64))
-    test = torch.from_numpy(_test_mask(original.target))
-    classes = [str(digit) for digit in original.target_names]
+    originals, digits = _originals()
+    images = torch.from_numpy(_doubled(originals))[..., None]
+    labels = torch.from_numpy(digits)
+    test = torch.from_numpy(_test_mask(digits))
+    classes = [str(digit) for digit in range(10)]
     return ImageData.of("digits", (images[~test], labels[~test]), (images[test], labels[test]), classes)
+
+
+def _originals() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's images `(N, 8, 8)` of 0..16 and their labels `(N,)`, both int64.
+
+    They are read from the file in its package: importing it takes as long as importing torch, since it imports SciPy's
+    statistics, and pandas where that is installed. Where the file is not, scikit-learn is asked.
+    """
+    if file := _file():
+        rows = np.loadtxt(file, dtype=np.int64, delimiter=",")
+        return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1]
+    from sklearn.datasets import load_digits as load_originals
+
+    originals = load_originals()
+    return originals.images.astype(np.int64), originals.target.astype(np.int64)
+
+
+def _file() -> Path | None:
+    """Where an installed scikit-learn keeps the digits."""
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        return None
+    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    return file if file.is_file() else None
 
 
 def _doubled(images: np.ndarray) -> np.ndarray:

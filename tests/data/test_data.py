@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sklearn import datasets
 from torch.nn import functional
 
 from slimnet.data import Batches, ImageData, load_data
+from slimnet.data import digits as reading_digits
 from slimnet.errors import DataError, UsageError
 
 
@@ -52,6 +54,17 @@ def test_digits_are_the_originals_interpolated(digits):
         nearest = distance.min(dim=1)
         assert nearest.values.max() <= 0.51
         assert np.array_equal(original.target[nearest.indices], labels)
+
+
+def test_digits_are_read_without_importing_scikit_learn_where_their_file_is(digits, monkeypatch):
+    """Importing it takes seconds. Oracle: scikit-learn's own reading."""
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    images, labels = reading_digits._originals()
+    monkeypatch.undo()
+    monkeypatch.setattr(reading_digits, "_file", lambda: None)
+    for ours, theirs in zip((images, labels), reading_digits._originals(), strict=True):
+        assert ours.dtype == theirs.dtype == np.int64
+        assert np.array_equal(ours, theirs)
 
 
 def test_digits_are_split_once_by_class(digits):
