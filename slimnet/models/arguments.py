@@ -30,6 +30,17 @@ def require_sizes(**lists: Sequence[int]) -> None:
             require_positive(**{name: size})
 
 
+def require_below_one(**shares: float) -> None:
+    """Check numbers given by name.
+
+    Raises:
+        ArchitectureError: one of them is no number from 0 to below 1.
+    """
+    for name, share in shares.items():
+        if not is_number(share) or not 0 <= share < 1:
+            raise ArchitectureError(f"{name} must be at least 0 and below 1, got {share!r}")
+
+
 def is_number(value: object) -> bool:
     """Whether a value is a finite number and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from slimnet.errors import ArchitectureError
-from slimnet.models.arguments import hidden_widths, is_number, require_positive, require_sizes, scaled
+from slimnet.models.arguments import hidden_widths, require_below_one, require_positive, require_sizes, scaled
 from slimnet.models.vgg import initialise
 
 WIDTHS = {
@@ -46,9 +46,11 @@ class BasicNet(nn.Module):
             reads 5 × 5 average pooling with stride 4 instead of the global average.
         pool_after: the convolutions, counted from 1, that are followed by 2×2 max-pooling.
         negative_slope: 0 for ReLU, otherwise the slope of a LeakyReLU.
+        dropout: the share, 0 to below 1, of each hidden layer's outputs that is set to zero in training. The paper
+            does not mention any.
 
     Raises:
-        ArchitectureError: the widths or the positions of pooling layers are not valid.
+        ArchitectureError: the widths, the share or the positions of pooling layers are not valid.
     """
 
     def __init__(
@@ -61,18 +63,18 @@ class BasicNet(nn.Module):
         hidden: int | Sequence[int] | str = 256,
         pool_after: Sequence[int] = (1, 3, 5),
         negative_slope: float = 0.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         require_positive(num_classes=num_classes, in_channels=in_channels)
-        if not is_number(negative_slope) or not 0 <= negative_slope < 1:
-            raise ArchitectureError(f"negative_slope must be at least 0 and below 1, got {negative_slope!r}")
+        require_below_one(negative_slope=negative_slope, dropout=dropout)
         channels = _scaled(widths, width)
         _check_pools(pool_after, len(channels))
         side = _imagenet_side(frozenset(pool_after)) if hidden == "imagenet" else 1
         units = _hidden(hidden)
         self.features = _features(in_channels, channels, frozenset(pool_after), negative_slope)
         self.pool = nn.AvgPool2d(5, stride=4) if hidden == "imagenet" else nn.AdaptiveAvgPool2d(1)
-        self.classifier = _classifier((channels[-1] * side**2, *units), num_classes, negative_slope)
+        self.classifier = _classifier((channels[-1] * side**2, *units), num_classes, negative_slope, dropout)
         self.apply(initialise)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -128,13 +130,15 @@ def _features(in_channels: int, widths: tuple[int, ...], pool_after: frozenset[i
     return nn.Sequential(layers)
 
 
-def _classifier(widths: tuple[int, ...], num_classes: int, slope: float) -> nn.Sequential:
+def _classifier(widths: tuple[int, ...], num_classes: int, slope: float, dropout: float) -> nn.Sequential:
     """Layers from `widths[0]` features through the hidden `widths[1:]` to logits."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, (inputs, outputs) in enumerate(pairwise(widths), start=1):
         layers[f"fc{number}"] = nn.Linear(inputs, outputs, bias=False)
         layers[f"bn{number}"] = nn.BatchNorm1d(outputs)
         layers[f"act{number}"] = _activation(slope)
+        if dropout:
+            layers[f"drop{number}"] = nn.Dropout(dropout)
     layers[f"fc{len(widths)}"] = nn.Linear(widths[-1], num_classes)
     return nn.Sequential(layers)
 

@@ -80,6 +80,19 @@ def test_forward_is_convolution_normalisation_activation_and_pooling(slope):
     torch.testing.assert_close(model(images), expected)
 
 
+def test_dropout_drops_outputs_of_hidden_layers_in_training_alone():
+    """Oracle: inverted dropout's definition, and the network without it."""
+    torch.manual_seed(0)
+    model = BasicNet(width=0.1, hidden=(2000, 5), dropout=0.3)
+    assert isinstance(model.classifier[-2], nn.Dropout)
+    plain = BasicNet(width=0.1, hidden=(2000, 5))
+    plain.load_state_dict(model.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model.eval()(images), plain.eval()(images))
+    kept = model.classifier.drop1.train()(torch.ones(2000)) > 0
+    assert kept.float().mean().item() == pytest.approx(0.7, abs=0.05)
+
+
 def test_initialisation_is_xavier_with_relu_gain():
     """Var(w) = 2 · 2 / (fan in + fan out), γ = 1, β = 0."""
     torch.manual_seed(0)
@@ -110,6 +123,7 @@ def test_initialisation_is_xavier_with_relu_gain():
         ({"negative_slope": -0.1}, "negative_slope must be at least 0 and below 1, got -0.1"),
         ({"negative_slope": "0.1"}, "negative_slope must be at least 0 and below 1, got '0.1'"),
         ({"negative_slope": float("nan")}, "negative_slope"),
+        ({"dropout": 1}, "dropout must be at least 0 and below 1, got 1"),
         ({"pool_after": 3}, "pool_after must be a list of whole numbers, got 3"),
         ({"pool_after": "135"}, "pool_after must be a list of whole numbers, got '135'"),
         ({"pool_after": [8]}, "cannot pool after C8: the last convolution is C7"),
