@@ -8,17 +8,21 @@ every 500 iterations; all else is the paper's. A run takes about 50 minutes on o
     slimnet train data/cifar10.npz --arch basicnet --arch-args '{"widths": "32-0.25x"}' --l2 1e-4 --flips --crop 4 \
         --iterations 100000 --drops 80000 --precision bf16 --shrink -o RUN
     python benchmarks/recipe_variants.py --keep RUN NAME --data data/cifar10.npz
+    python benchmarks/recipe_variants.py --look CHECKPOINT NAME --data data/cifar10.npz
     python benchmarks/recipe_variants.py --table
 
-NAME says what is changed, such as "flips and crops".
+NAME says what is changed, such as "flips and crops". `--look` reads a checkpoint of any run, for what its network is
+before the learning rate falls; NAME is then the network of the paper, such as "table3-l2-1e-3-batch-40-cifar10".
 """
 
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import slimnet
 from slimnet.benchmark.environment import environment
@@ -52,18 +56,38 @@ def read_run(run: Path, data: str) -> Row:
     }
 
 
+def read_checkpoint(path: Path, data: str) -> Row:
+    """The loss and the error of a checkpoint's network on training and test images, in evaluation mode."""
+    state = torch.load(path, weights_only=True)
+    recipe = Recipe.from_json(state["recipe"])
+    model = slimnet.build(recipe.arch, recipe.arch_args)
+    model.load_state_dict(state["state_dict"])
+    images = load_data(data)
+    row: Row = {"recipe": json.loads(recipe.to_json()) | {"data": "cifar10"}, "iteration": state["iteration"]}
+    for split in ("train", "test"):
+        found = scores(model, images, split, 250)
+        row |= {f"{split}_loss": found.loss, f"{split}_error": found.error}
+    return row
+
+
 def mean_loss(rows: Sequence[Row], end: int) -> float:
     """The mean training loss, in training mode, over the last fiftieth of the iterations up to `end`."""
     return statistics.fmean(row["loss"] for row in rows if end * 49 // 50 < row["iteration"] <= end)
 
 
 def table(results: Row) -> str:
+    """The runs, then the networks of the paper's length, in Markdown."""
+    looks = results.get("looks", [])
+    return "\n\n".join([runs_table(results["runs"]), *([looks_table(looks)] if looks else [])])
+
+
+def runs_table(runs: Mapping[str, Row]) -> str:
     """Every run in Markdown, beside the paper's network."""
     lines = [
         "| run | training loss before the drop | at the end | dead by γ | test error | test loss |",
         "|---|--:|--:|--:|--:|--:|",
     ]
-    for name, row in results["runs"].items():
+    for name, row in runs.items():
         losses = f"{row['loss_before_drop']:.3f} | {row['loss']:.3f}"
         tested = f"{100 * row['error']:.1f} % | {row['test_loss']:.2f}"
         lines.append(f"| {name} | {losses} | {100 * row['dead']:.1f} % | {tested} |")
@@ -72,17 +96,42 @@ def table(results: Row) -> str:
     return "\n".join([*lines, printed.format(**paper)])
 
 
+def looks_table(looks: Sequence[Row]) -> str:
+    """What networks of the paper's length are before and after the learning rate falls, beside the paper's."""
+    lines = [
+        "| network of the paper | iteration | training loss | training error | test loss | test error |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    printed = {entry.name: entry.paper for entry in by_worth()}
+    for name in dict.fromkeys(row["name"] for row in looks):
+        for row in sorted((row for row in looks if row["name"] == name), key=lambda row: row["iteration"]):
+            trained, tested = (
+                f"{row[f'{split}_loss']:.2f} | {100 * row[f'{split}_error']:.1f} %" for split in ("train", "test")
+            )
+            lines.append(f"| {name} | {row['iteration']:,} | {trained} | {tested} |")
+        paper = printed[name]
+        lines.append(
+            f"| the paper's | 406,250 | {paper['train_loss']} | – | {paper['test_loss']} | {paper['error']} % |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Keep what a run came to, or print the table."""
+    """Keep what a run or a checkpoint came to, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", nargs=2, metavar=("RUN", "NAME"), help="add a finished run")
+    parser.add_argument("--look", nargs=2, metavar=("CHECKPOINT", "NAME"), help="add a network of the paper")
     parser.add_argument("--data", default="data/cifar10.npz", help="where cifar10.npz is")
     parser.add_argument("--table", action="store_true", help="print what is in the results and keep nothing")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
-    if options.keep and not options.table:
-        run, name = options.keep
-        results["runs"][name] = read_run(Path(run), options.data)
+    if (options.keep or options.look) and not options.table:
+        if options.keep:
+            run, name = options.keep
+            results["runs"][name] = read_run(Path(run), options.data)
+        if options.look:
+            path, name = options.look
+            results.setdefault("looks", []).append({"name": name, **read_checkpoint(Path(path), options.data)})
         results["environment"] = dict(environment().rows())
         with whole_file(RESULTS, SlimnetError) as file:
             file.write_text(json.dumps(results, indent=1) + "\n")

@@ -362,7 +362,7 @@ def measure_course(options: argparse.Namespace, results: Row) -> None:
 
 
 def write(path: Path, results: Row) -> None:
-    """Replace the results file in one step. Runs and courses name their own machine; the file names that of the steps."""
+    """Replace the results file in one step; runs and courses name their own machine, the file that of the steps."""
     with whole_file(path, SlimnetError) as file:
         file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -16,25 +16,29 @@ def update_width_attributes(network: Network, groups: Mapping[str, int]) -> None
     `groups` are the new numbers of groups, by the name of the weight.
     """
     for path, module in network.modules.items():
-        if not module._parameters and not module._buffers:
-            continue
-        if isinstance(module, nn.modules.conv._ConvNd):
+        if module._parameters or module._buffers:
             weight = f"{path}.weight" if path else "weight"
-            update_convolution(module, groups.get(weight, groups.get(f"{weight}_orig")))
-        elif isinstance(module, nn.Linear):
+            update_attributes(module, groups.get(weight, groups.get(f"{weight}_orig")))
+
+
+def update_attributes(module: nn.Module, groups: int | None) -> None:
+    """Set the width attributes of one module; `groups` is its new number of groups if that changes."""
+    match module:
+        case nn.modules.conv._ConvNd():
+            update_convolution(module, groups)
+        case nn.Linear():
             module.out_features, module.in_features = stored(module, "weight").shape
-        elif isinstance(module, nn.modules.batchnorm._NormBase):
-            sized = module.running_mean if module.weight is None else module.weight
-            if sized is not None and sized.shape[0] != module.num_features:
-                module.num_features = sized.shape[0]
-        elif isinstance(module, nn.GroupNorm) and module.weight is not None:
+        case nn.modules.batchnorm._NormBase():
+            update_batch_norm(module)
+        case nn.GroupNorm(weight=torch.Tensor()):
             update_group_norm(module)
-        elif isinstance(module, nn.LayerNorm) and module.weight is not None and module.weight.ndim == 1:
+        case nn.LayerNorm(weight=torch.Tensor(ndim=1)):
             module.normalized_shape = tuple(module.weight.shape)
-        elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
-            first = "weight_ih" if isinstance(module, nn.RNNCellBase) else "weight_ih_l0"
-            module.input_size = module.get_parameter(first).shape[1]
-        elif isinstance(module, nn.PReLU):
+        case nn.RNNCellBase():
+            module.input_size = module.weight_ih.shape[1]
+        case nn.RNNBase():
+            module.input_size = module.get_parameter("weight_ih_l0").shape[1]
+        case nn.PReLU():
             module.num_parameters = module.weight.shape[0]
 
 
@@ -60,6 +64,13 @@ def update_convolution(module: nn.modules.conv._ConvNd, groups: int | None) -> N
         inputs, outputs = weight.shape[1] * groups, weight.shape[0]
     # Without the module's `__setattr__`, which takes longer than all of the above.
     vars(module).update(groups=groups, in_channels=inputs, out_channels=outputs)
+
+
+def update_batch_norm(module: nn.modules.batchnorm._NormBase) -> None:
+    """Set a normalisation's number of channels from γ, or from the running mean without one."""
+    sized = module.running_mean if module.weight is None else module.weight
+    if sized is not None and sized.shape[0] != module.num_features:
+        module.num_features = sized.shape[0]
 
 
 def update_group_norm(module: nn.GroupNorm) -> None:

@@ -47,6 +47,10 @@ CONVOLUTION_TYPES: dict[int, Any] = {3: Convolution1d, 4: Convolution2d, 5: Conv
 TRANSPOSED_TYPES: dict[int, Any] = {3: nn.ConvTranspose1d, 4: nn.ConvTranspose2d, 5: nn.ConvTranspose3d}
 
 
+BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
+"""The inputs of a BatchNormalization behind the first."""
+
+
 class Weight(NamedTuple):
     """A tensor of a layer: its name in the layer, which input of the node it is, and whether it is turned there."""
 
@@ -62,22 +66,28 @@ def weights_of(source: NodeSource, ranks: dict[int, int]) -> tuple[Weight, ...]:
     """
     if not source.traceable:
         return ()
-    kind, settings = source.kind, source.settings
+    settings = source.settings
+    # Of a layer, the first input is computed and all others are weights.
     given = {position for position, name in enumerate(source.inputs) if name}
-    if kind in ("Conv", "ConvTranspose") and ranks.get(1) in CONVOLUTION_TYPES and given - {0} == ranks.keys():
-        plain = kind == "Conv" or is_plain_transposed(settings)
-        found = (Weight("weight", 1), Weight("bias", 2))
-        return tuple(each for each in found if each.position in ranks) if plain else ()
-    if kind == "BatchNormalization" and ranks.keys() == {1, 2, 3, 4} and settings.outputs == 1:
-        names = ("weight", "bias", "running_mean", "running_var")
-        training = settings.get("training_mode", 0)
-        return () if training else tuple(Weight(name, place + 1) for place, name in enumerate(names))
-    if kind == "MatMul" and ranks == {1: 2}:
-        return (Weight("weight", 1, turned=True),)
-    if kind == "Gemm" and is_linear(settings) and ranks.get(1) == 2 and 0 not in ranks and given - {0} == ranks.keys():
-        weight = Weight("weight", 1, turned=not settings.get("transB", 0))
-        return (weight, Weight("bias", 2)) if ranks.get(2) == 1 else () if 2 in ranks else (weight,)
-    return ()
+    only_weights = given - {0} == ranks.keys()
+    weights: tuple[Weight, ...]
+    match source.kind:
+        case "Conv" | "ConvTranspose":
+            plain = source.kind == "Conv" or is_plain_transposed(settings)
+            fits = plain and only_weights and ranks.get(1) in CONVOLUTION_TYPES
+            weights = (Weight("weight", 1), Weight("bias", 2))
+        case "BatchNormalization":
+            fits = ranks.keys() == {1, 2, 3, 4} and settings.outputs == 1 and not settings.get("training_mode", 0)
+            weights = tuple(Weight(name, place) for place, name in enumerate(BATCH_NORM, start=1))
+        case "MatMul":
+            fits = ranks == {1: 2}
+            weights = (Weight("weight", 1, turned=True),)
+        case "Gemm":
+            fits = is_linear(settings) and only_weights and ranks.get(1) == 2 and ranks.get(2, 1) == 1
+            weights = (Weight("weight", 1, turned=not settings.get("transB", 0)), Weight("bias", 2))
+        case _:
+            return ()
+    return tuple(each for each in weights if each.position in ranks) if fits else ()
 
 
 def is_plain_transposed(settings: Settings) -> bool:

@@ -89,15 +89,17 @@ class NodeSource:
 
 def captured(node: onnx.NodeProto) -> list[str]:
     """The values from around a node that the graphs in its attributes use."""
-    found: dict[str, None] = {}
+    made: set[str] = set()
+    read: dict[str, None] = {}
     for graph in graphs_of(node):
-        own = {each.name for each in (*graph.input, *graph.initializer)}
-        own |= {output for each in graph.node for output in each.output}
-        used = [name for each in graph.node for name in each.input]
-        found |= dict.fromkeys(name for name in (*used, *(each.name for each in graph.output)) if name not in own)
-    inner = {output for graph in graphs_of(node) for each in graph.node for output in each.output}
-    inner |= {each.name for graph in graphs_of(node) for each in (*graph.input, *graph.initializer)}
-    return [name for name in found if name and name not in inner and name not in node.input]
+        made.update(each.name for each in (*graph.input, *graph.initializer))
+        for inner in graph.node:
+            made.update(inner.output)
+            read.update(dict.fromkeys(inner.input))
+        read.update(dict.fromkeys(each.name for each in graph.output))
+    # An optional input that is left out has an empty name.
+    known = made | set(node.input) | {""}
+    return [name for name in read if name not in known]
 
 
 def is_graph(attribute: onnx.AttributeProto) -> bool:

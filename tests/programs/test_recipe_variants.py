@@ -31,6 +31,25 @@ def test_a_run_is_kept_with_its_losses_and_errors(tmp_path, monkeypatch, capsys)
     assert f"| short | {logged[20]:.3f} | {logged[40]:.3f} |" in capsys.readouterr().out
 
 
+def test_a_checkpoint_is_kept_as_the_network_that_it_holds(tmp_path, monkeypatch, capsys):
+    """Oracle: a run of a name in the paper's tables, and its own evaluation."""
+    run = tmp_path / "run"
+    assert slimnet_cli.run(["train", "digits", *SHORT, "--iterations", "20", "-o", str(run)]) == 0
+    monkeypatch.setattr(recipe_variants, "RESULTS", tmp_path / "variants.json")
+    (checkpoint,) = (run / "checkpoints").glob("*.pt")
+    look = ["--look", str(checkpoint), recipe_variants.CELL, "--data", "digits"]
+    monkeypatch.setattr("sys.argv", ["recipe_variants.py", *look])
+    recipe_variants.main()
+    (row,) = json.loads((tmp_path / "variants.json").read_text())["looks"]
+    model = load_checkpoint(run / "model.pt", "basicnet", row["recipe"]["arch_args"])
+    assert row["iteration"] == 20
+    assert row["test_error"] == pytest.approx(1 - evaluate(model, load_data("digits")).top1)
+    assert row["train_error"] == pytest.approx(1 - evaluate(model, load_data("digits"), "train").top1)
+    out = capsys.readouterr().out
+    assert f"| {recipe_variants.CELL} | 20 | {row['train_loss']:.2f} |" in out
+    assert "| the paper's | 406,250 | 0.22 | – | 0.44 | 13.4 % |" in out
+
+
 def test_a_loss_is_the_mean_over_the_last_fiftieth():
     rows = [{"iteration": number, "loss": float(number)} for number in range(1, 101)]
     assert recipe_variants.mean_loss(rows, 100) == 99.5

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +125,19 @@ def keep_outputs_in_float(graph: Any) -> None:
     """
     producers = {output: node for node in graph.node for output in node.output}
     for output in graph.output:
-        dequantise = producers.get(output.name)
-        quantise_node = producers.get(dequantise.input[0]) if dequantise and dequantise.input else None
-        kinds = [node.op_type if node else "" for node in (quantise_node, dequantise)]
-        layer = producers.get(quantise_node.input[0]) if quantise_node and quantise_node.input else None
-        if kinds != ["QuantizeLinear", "DequantizeLinear"] or layer is None or layer.op_type not in LINEAR:
-            continue
-        graph.node.remove(quantise_node)
-        graph.node.remove(dequantise)
-        layer.output[0] = output.name
+        dequantise = made_by(producers, output.name, ("DequantizeLinear",))
+        quantised = dequantise and made_by(producers, dequantise.input[0], ("QuantizeLinear",))
+        layer = quantised and made_by(producers, quantised.input[0], LINEAR)
+        if layer:
+            graph.node.remove(quantised)
+            graph.node.remove(dequantise)
+            layer.output[0] = output.name
     used = {name for node in graph.node for name in node.input}
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
         graph.initializer.remove(tensor)
+
+
+def made_by(producers: Mapping[str, Any], name: str, kinds: Collection[str]) -> Any:
+    """The node that makes a value, if it is of one of these kinds."""
+    node = producers.get(name)
+    return node if node is not None and node.op_type in kinds else None

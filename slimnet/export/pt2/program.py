@@ -271,9 +271,21 @@ def read_part(tree: Any, depth: int) -> Container | None:
         return None
     if kind not in CONTAINERS or depth > DEEPEST:
         raise BundleError("it takes or returns a type that has to be imported")
-    keys = json.loads(text(tree["context"])) if CONTAINERS[kind] is dict else [None] * len(parts)
-    if not isinstance(keys, list) or len(keys) != len(parts):
+    container = CONTAINERS[kind]
+    keys = read_keys(tree, len(parts)) if container is dict else (None,) * len(parts)
+    return Container(container, keys, tuple(read_part(each, depth + 1) for each in parts))
+
+
+def read_keys(tree: Any, count: int) -> tuple[Any, ...]:
+    """The keys of a dictionary with so many entries.
+
+    Raises:
+        BundleError: there are others, or one is neither a name nor a number.
+    """
+    keys = json.loads(text(tree["context"]))
+    if not isinstance(keys, list) or len(keys) != count:
         raise BundleError("it takes or returns a container without its keys")
-    if CONTAINERS[kind] is dict and not all(type(key) is int or is_path(key) for key in keys):
-        raise BundleError("it takes or returns a container with keys that are no names")
-    return Container(CONTAINERS[kind], tuple(keys), tuple(read_part(each, depth + 1) for each in parts))
+    for key in keys:
+        if type(key) is not int and not is_path(key):
+            raise BundleError("it takes or returns a container with keys that are no names")
+    return tuple(keys)
