@@ -9,10 +9,13 @@ every 500 iterations; all else is the paper's. A run takes about 50 minutes on o
         --iterations 100000 --drops 80000 --precision bf16 --shrink -o RUN
     python benchmarks/recipe_variants.py --keep RUN NAME --data data/cifar10.npz
     python benchmarks/recipe_variants.py --look CHECKPOINT NAME --data data/cifar10.npz
+    python benchmarks/recipe_variants.py --layers RUN NAME
     python benchmarks/recipe_variants.py --table
 
 NAME says what is changed, such as "flips and crops". `--look` reads a checkpoint of any run, for what its network is
 before the learning rate falls; NAME is then the network of the paper, such as "table3-l2-1e-3-batch-40-cifar10".
+`--layers` reads where the dead filters are in a run of the full width with L2 1e-3, finished or not: where a network
+pools decides in which layers filters die first.
 """
 
 import argparse
@@ -33,9 +36,14 @@ from slimnet.reproduction.measure import scores
 from slimnet.storage.files import whole_file
 from slimnet.storage.folder_names import MODEL
 from slimnet.training import Recipe
+from slimnet.training.run.run_folder import read_history
 
 RESULTS = Path(__file__).parent / "results" / "recipe_variants.json"
 CELL = "table4-32-0.25x-cifar10"
+LAYERS_CELL = "supp-table1-adam-l2-1e-3-cifar10"
+LAYERS_AT = (16_250, 32_500, 406_250)
+DEAD = 1e-3
+"""|γ| of a dead filter, as in the paper."""
 
 Row = dict[str, Any]
 
@@ -70,6 +78,21 @@ def read_checkpoint(path: Path, data: str) -> Row:
     return row
 
 
+def read_layers(run: Path) -> list[Row]:
+    """Of a run with L2 1e-3: the share of dead filters in each convolution, at a few iterations that it has reached."""
+    history = read_history(run)
+    reached = history.iterations.tolist()
+    norms = [name for name in history.scales if name.startswith("features.")]
+    rows: list[Row] = []
+    for wanted in LAYERS_AT:
+        nearest = min(reached, key=lambda iteration: abs(iteration - wanted))
+        if abs(nearest - wanted) <= wanted // 20:
+            scales = [history.scales[name][reached.index(nearest)] for name in norms]
+            dead = [float((scale.abs() < DEAD).double().mean()) for scale in scales]
+            rows.append({"iteration": nearest, "dead": dead, "recipe": json.loads(history.recipe.to_json())})
+    return rows
+
+
 def mean_loss(rows: Sequence[Row], end: int) -> float:
     """The mean training loss, in training mode, over the last fiftieth of the iterations up to `end`."""
     return statistics.fmean(row["loss"] for row in rows if end * 49 // 50 < row["iteration"] <= end)
@@ -77,8 +100,18 @@ def mean_loss(rows: Sequence[Row], end: int) -> float:
 
 def table(results: Row) -> str:
     """The runs, then the networks of the paper's length, in Markdown."""
-    looks = results.get("looks", [])
-    return "\n\n".join([runs_table(results["runs"]), *([looks_table(looks)] if looks else [])])
+    found = [runs_table(results["runs"])]
+    if results.get("layers"):
+        found += [
+            "Dead filters by layer, BasicNet 64-1x, CIFAR-10, L2 1e-3, in per cent:",
+            layers_table(results["layers"]),
+        ]
+    if results.get("looks"):
+        found += [
+            "Networks of the paper's length before and after the learning rate falls, on images as they are:",
+            looks_table(results["looks"]),
+        ]
+    return "\n\n".join(found)
 
 
 def runs_table(runs: Mapping[str, Row]) -> str:
@@ -116,22 +149,43 @@ def looks_table(looks: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def layers_table(layers: Mapping[str, Sequence[Row]]) -> str:
+    """The share of dead filters in each convolution, beside the paper's."""
+    lines = [
+        "| run | iteration | C1 | C2 | C3 | C4 | C5 | C6 | C7 |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, rows in layers.items():
+        for row in rows:
+            shares = " | ".join(f"{100 * share:.0f}" for share in row["dead"])
+            lines.append(f"| {name} | {row['iteration']:,} | {shares} |")
+    paper = next(entry.paper for entry in by_worth() if entry.name == LAYERS_CELL)
+    printed = paper["layers"]
+    assert isinstance(printed, tuple), "the catalogue has a number for each layer"
+    lines.append(f"| the paper | 406,250 | {' | '.join(str(share) for share in printed)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Keep what a run or a checkpoint came to, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", nargs=2, metavar=("RUN", "NAME"), help="add a finished run")
     parser.add_argument("--look", nargs=2, metavar=("CHECKPOINT", "NAME"), help="add a network of the paper")
+    parser.add_argument("--layers", nargs=2, metavar=("RUN", "NAME"), help="add where filters are dead in a run")
     parser.add_argument("--data", default="data/cifar10.npz", help="where cifar10.npz is")
     parser.add_argument("--table", action="store_true", help="print what is in the results and keep nothing")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
-    if (options.keep or options.look) and not options.table:
+    if (options.keep or options.look or options.layers) and not options.table:
         if options.keep:
             run, name = options.keep
             results["runs"][name] = read_run(Path(run), options.data)
         if options.look:
             path, name = options.look
             results.setdefault("looks", []).append({"name": name, **read_checkpoint(Path(path), options.data)})
+        if options.layers:
+            run, name = options.layers
+            results.setdefault("layers", {})[name] = read_layers(Path(run))
         results["environment"] = dict(environment().rows())
         with whole_file(RESULTS, SlimnetError) as file:
             file.write_text(json.dumps(results, indent=1) + "\n")

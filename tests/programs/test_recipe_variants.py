@@ -5,7 +5,7 @@ import json
 import pytest
 import recipe_variants
 import slimnet_cli
-from command_line import SHORT
+from command_line import SHORT, recipe_of
 
 from slimnet.checkpoint import load_checkpoint
 from slimnet.data import load_data
@@ -48,6 +48,24 @@ def test_a_checkpoint_is_kept_as_the_network_that_it_holds(tmp_path, monkeypatch
     out = capsys.readouterr().out
     assert f"| {recipe_variants.CELL} | 20 | {row['train_loss']:.2f} |" in out
     assert "| the paper's | 406,250 | 0.22 | – | 0.44 | 13.4 % |" in out
+
+
+def test_dead_filters_are_counted_by_layer_where_a_run_has_come(tmp_path, monkeypatch, capsys):
+    """Oracle: γ of the network at the end; iterations that the run has not reached are left out."""
+    run = tmp_path / "run"
+    assert slimnet_cli.run(["train", "digits", *SHORT, "--iterations", "20", "-o", str(run)]) == 0
+    model = load_checkpoint(run / "model.pt", "basicnet", recipe_of(run).arch_args)
+    monkeypatch.setattr(recipe_variants, "RESULTS", tmp_path / "variants.json")
+    monkeypatch.setattr(recipe_variants, "LAYERS_AT", (20, 40))
+    monkeypatch.setattr(recipe_variants, "DEAD", threshold := 0.99)
+    monkeypatch.setattr("sys.argv", ["recipe_variants.py", "--layers", str(run), "short"])
+    recipe_variants.main()
+    norms = (model.features.bn1, model.features.bn2)
+    dead = [(norm.weight.abs() < threshold).float().mean().item() for norm in norms]
+    (row,) = json.loads((tmp_path / "variants.json").read_text())["layers"]["short"]
+    assert (row["iteration"], row["dead"]) == (20, pytest.approx(dead))
+    assert 0 < sum(dead) < 2
+    assert f"| short | 20 | {100 * dead[0]:.0f} | {100 * dead[1]:.0f} |" in capsys.readouterr().out
 
 
 def test_a_loss_is_the_mean_over_the_last_fiftieth():
