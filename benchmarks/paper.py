@@ -45,7 +45,7 @@ def keep(run: Path) -> list[Path]:
 
 
 def keep_plan(path: Path) -> Path:
-    """Take over how long each cell takes in full, as a dry run told it."""
+    """Take over how long each cell takes in full, as a dry run estimated it."""
     plan = json.loads(path.read_text(encoding="utf-8"))
     seconds = {cell["cell"]: round(cell["seconds"]) for cell in plan["cells"] if cell["seconds"] is not None}
     kept = {"machine": plan["machine"], "runs": plan["runs"], "seconds": round(plan["seconds"]), "cells": seconds}
@@ -103,12 +103,12 @@ def speed(results: Iterable[Result], machine: str) -> str:
     for result in {result.names: result for result in results}.values():
         own = [run.images_per_second for run in result.runs if hardware(run.environment) == machine]
         rates.setdefault((result.recipe["arch"], result.recipe["batch_size"]), []).extend(own)
-    told = [
+    speeds = [
         f"{arch} at batch {batch} {median(each):,.0f} ({max(each):,.0f})"
         for (arch, batch), each in sorted(rates.items())
         if each
     ]
-    return f"Images trained a second beside whatever else it did, median (and most) of the runs: {', '.join(told)}."
+    return f"Images trained a second beside whatever else it did, median (and most) of the runs: {', '.join(speeds)}."
 
 
 def median(values: list[float]) -> float:
@@ -143,9 +143,9 @@ def times() -> str:
     for name, each in tables().items():
         for data in dict.fromkeys(entry.data for entry in each.entries):
             own = [plan["cells"].get(entry.name) for entry in each.entries if entry.data == data]
-            told = sorted(value for value in own if value is not None)
-            if told:
-                span = in_words(told[0]) if told[0] == told[-1] else f"{in_words(told[0])} to {in_words(told[-1])}"
+            times = sorted(value for value in own if value is not None)
+            if times:
+                span = in_words(times[0]) if times[0] == times[-1] else f"{in_words(times[0])} to {in_words(times[-1])}"
                 lines.append(f"| {name} | {datasets()[data].title} | {span} |")
     machine = plan["machine"]
     about = (
@@ -159,7 +159,7 @@ def main() -> None:
     """Take results over, or print the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", type=Path, metavar="DIR", help="the folder of a reproduction")
-    parser.add_argument("--plan", type=Path, metavar="FILE", help="what a dry run of all of it told as JSON")
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="what a dry run of all of it prints as JSON")
     options = parser.parse_args()
     kept = [*(keep(options.keep) if options.keep else ()), *([keep_plan(options.plan)] if options.plan else ())]
     print("\n".join(map(str, kept)) if kept else page())

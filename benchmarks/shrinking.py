@@ -94,8 +94,8 @@ def race(recipe: Recipe, shrink_every: int, images: ImageData, threads: int) -> 
             reports[name].append(progress)
         dense, shrinking = (reports[name][-1] for name in runs)
         if dense.iteration % 1000 < 100:
-            told = f"{dense.iteration}/{dense.total}: {dense.seconds:.0f} s dense, {shrinking.seconds:.0f} s shrinking"
-            print(f"{told}, {100 * shrinking.sparsity:.0f} % dead", flush=True)
+            times = f"{dense.iteration}/{dense.total}: {dense.seconds:.0f} s dense, {shrinking.seconds:.0f} s shrinking"
+            print(f"{times}, {100 * shrinking.sparsity:.0f} % dead", flush=True)
     return {name: outcome(run, reports[name]) for name, run in runs.items()} | {
         "recipe": json.loads(recipe.to_json()),
         "shrink_every": shrink_every,

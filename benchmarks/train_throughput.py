@@ -14,7 +14,7 @@ what they reach in a large matrix product measured in the same run.
 With `--dead` a share of the filters of each layer begins as Adam and L2 leave dead ones in the end: γ and β, which no
 image moves any more, are denormal numbers. The plain loop computes with them; slimnet's takes them for zero.
 
-On a GPU torch rounds the factors of convolutions to TF32 unless it is told otherwise, and so does the plain loop;
+On a GPU torch rounds the factors of convolutions to TF32 by default, and so does the plain loop;
 slimnet does with `--tf32` alone, so like is compared with like only there.
 
 Images are random bytes of CIFAR's shape, since speed does not depend on what they show.

@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def as_wide_as_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables are drawn as for a pipe: a test process that runs beside others is told how wide the terminal is."""
+    """Tables are drawn as for a pipe: a test process that runs beside others gets the width of a terminal."""
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
 

@@ -149,14 +149,14 @@ def progress_of(what: str, phases: Sequence[Phase]) -> Iterator[PhaseProgress]:
 def _lines(say: terminal.Say, what: str, time_left: TimeLeft) -> Callable[[str], None]:
     """A function that says the state in a line, if enough time has passed since the last one."""
     begin = last = time.monotonic()
-    told: int | None = None
+    phase: int | None = None
 
     def show(note: str) -> None:
-        nonlocal last, told
+        nonlocal last, phase
         now = time.monotonic()
         again = terminal.SECONDS_BETWEEN_LINES * terminal.more_seldom(now - begin)
-        if now - last >= (again if told == time_left.number else FIRST_LINE):
-            last, told = now, time_left.number
+        if now - last >= (again if phase == time_left.number else FIRST_LINE):
+            last, phase = now, time_left.number
             say(line(what, time_left, note))
 
     return show

@@ -127,12 +127,12 @@ def stop_on_interrupt(stop: Callable[[], None], *, patient: bool = False) -> Ite
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def wish(_: int, __: FrameType | None) -> None:
+    def request(_: int, __: FrameType | None) -> None:
         stop()
         if not patient:
             restored()
 
-    on_signals(STOPPING, wish)
+    on_signals(STOPPING, request)
     try:
         yield
     except BaseException:

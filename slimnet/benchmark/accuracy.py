@@ -27,8 +27,8 @@ def accuracies(
 ) -> Iterator[Accuracies]:
     """Yield the accuracy of all contenders on the test images, by each runtime that can run all of them.
 
-    A runtime computes on `device` if it can score images there, otherwise on the CPU. `watch` is told how far each
-    network has come, in the order of `accuracy_parts`.
+    A runtime computes on `device` if it can score images there, otherwise on the CPU. `watch` is called with the
+    progress of each network, in the order of `accuracy_parts`.
 
     Raises:
         DataError: a contender does not take the images, or has another number of classes.

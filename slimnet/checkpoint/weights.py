@@ -169,7 +169,7 @@ def chosen(whole: Sequence[Weights], asked: str | None) -> Weights:
 
 
 def _matching(whole: Sequence[Weights], asked: str | None) -> Sequence[Weights]:
-    """The networks that a wish fits."""
+    """The networks that `asked` selects."""
     plain = [each for each in whole if not each.averaged]
     averaged = [each for each in whole if each.averaged]
     match asked:

@@ -241,7 +241,7 @@ def tracing_sizes(size_axes: SizeAxes | None, layers: Layers) -> Iterator[None]:
 
 def explain(error: Exception, network: str) -> str:
     """One line that says why torch.export cannot capture a network."""
-    # torch has imported it by now; it takes two seconds that whoever loads a bundle need not spend.
+    # torch has imported it by now; it takes two seconds that loading a bundle does not need.
     from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
     text = str(error)

@@ -90,7 +90,7 @@ class Layers:
         """Note the module that is running if it has made a condition that the other size does not meet."""
         if self.environment is None or self.fixing is not None:
             return
-        # torch has imported it by now; it takes a second that whoever loads a bundle need not spend.
+        # torch has imported it by now; it takes a second that loading a bundle does not need.
         import sympy
 
         conditions = self.environment.guards[self.checked :]

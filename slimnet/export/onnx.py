@@ -114,7 +114,7 @@ def write_onnx(
     Raises:
         ExportError: as `export_onnx`.
     """
-    # Only here: it imports onnxscript, which takes two seconds that whoever loads a bundle need not spend.
+    # Only here: it imports onnxscript, which takes two seconds that loading a bundle does not need.
     from slimnet.export import onnx_graph
 
     model = onnx_graph.translate(captured, opset)

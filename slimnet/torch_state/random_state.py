@@ -14,7 +14,7 @@ from torch import nn
 from slimnet.torch_state.process_patch import ProcessPatch
 
 DRAWING = threading.RLock()
-"""Held by whoever draws random numbers that are then given back: all threads share one generator of each kind."""
+"""Held while random numbers are drawn that are then given back: all threads share one generator of each kind."""
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def test_a_fused_and_renamed_node_leads_back_to_its_layer(tmp_path):
     assert names.macs[("e", "linear")] == 350
 
 
-def test_events_are_told_apart_by_run(tmp_path):
+def test_events_are_distinguished_by_run(tmp_path):
     """Oracle: by hand, in microseconds. What no operator took is time between operators."""
 
     def node(name: str, operator: str, microseconds: int) -> dict:

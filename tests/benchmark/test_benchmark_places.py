@@ -74,13 +74,13 @@ def test_onnxruntime_is_measured_on_a_gpu_where_it_has_the_provider(gpu, monkeyp
     assert places(settings, contenders) == [("cuda", "onnxruntime", 1)]
 
 
-def test_steps_count_what_progress_is_told(tmp_path):
-    told = []
+def test_steps_count_what_progress_reports(tmp_path):
+    reported = []
     settings = dataclasses.replace(QUICK, batches=(1,), layers=True)
-    comparison = compare(pair(), EXAMPLE, settings, data=images(), progress=lambda *row: told.append(row))
-    assert [done for done, _, _ in told] == [1, 2, 3]
-    assert {of for _, of, _ in told} == {steps(pair(), settings, images())} == {3}
-    assert [label for _, _, label in told] == ["accuracy, torch", "torch, batch 1", "torch, batch 1"]
+    comparison = compare(pair(), EXAMPLE, settings, data=images(), progress=lambda *row: reported.append(row))
+    assert [done for done, _, _ in reported] == [1, 2, 3]
+    assert {of for _, of, _ in reported} == {steps(pair(), settings, images())} == {3}
+    assert [label for _, _, label in reported] == ["accuracy, torch", "torch, batch 1", "torch, batch 1"]
     assert [memory.batch for memory in comparison.memories] == [1]
 
 
@@ -169,11 +169,11 @@ def test_what_is_no_network_is_refused():
     ],
 )
 def test_data_of_another_task_is_refused_before_anything_is_timed(data, message):
-    told = []
+    reported = []
     with pytest.raises(DataError, match=message) as refusal:
-        compare(pair(), EXAMPLE, QUICK, data=data, progress=lambda *row: told.append(row))
+        compare(pair(), EXAMPLE, QUICK, data=data, progress=lambda *row: reported.append(row))
     assert "\n" not in str(refusal.value)
-    assert not told
+    assert not reported
 
 
 def test_a_second_contender_with_other_scores_is_named():
@@ -182,7 +182,7 @@ def test_a_second_contender_with_other_scores_is_named():
         compare([pair()[0], Contender("slim", other)], EXAMPLE, QUICK, data=images())
 
 
-def test_the_driver_is_told_in_words():
+def test_the_driver_is_named():
     assert _described_driver("570.1, 1980 MHz, 1980 MHz, 2619 MHz\n") == (
         "driver 570.1, 1980 MHz of at most 1980 MHz, memory 2619 MHz"
     )

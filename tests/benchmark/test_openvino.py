@@ -142,10 +142,10 @@ def test_an_operator_that_it_has_not_leaves_it_out(odd):
 
 def test_the_command_line_says_that_it_is_left_out(odd, capsys):
     assert slimnet_cli.run(["benchmark", f"a={odd}", f"b={odd}", "--seconds", "0.01", "--batch", "1", "--json"]) == 0
-    told = capsys.readouterr()
-    assert {each["runtime"] for each in json.loads(told.out)["latencies"]} == {"onnxruntime"}
-    assert "openvino does not read a: " in told.err
-    assert "; it is left out" in told.err
+    printed = capsys.readouterr()
+    assert {each["runtime"] for each in json.loads(printed.out)["latencies"]} == {"onnxruntime"}
+    assert "openvino does not read a: " in printed.err
+    assert "; it is left out" in printed.err
 
 
 def test_where_it_is_not_installed_the_others_go_on(path, monkeypatch):

@@ -67,7 +67,7 @@ def test_cpu_time_is_taken_beside_the_clock():
     assert np.allclose(turns.wall_ms, [[8.0], [0.01]])
 
 
-def test_how_far_it_has_come_is_told():
+def test_progress_is_reported():
     shares: list[float] = []
     Machine().take(0.008, 0.004, watch=shares.append)
     assert shares == sorted(shares)

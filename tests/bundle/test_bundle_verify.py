@@ -44,7 +44,7 @@ def test_a_sound_bundle_is_found_to_be_sound(basic):
     assert found.measured is None
 
 
-def test_what_was_found_is_told_in_lines_for_people(basic):
+def test_what_was_found_is_printed_in_lines_for_people(basic):
     lines = str(verify_bundle(basic.folder)).splitlines()
     assert lines[0] == f"{basic.folder}: every file is as it was written"
     assert lines[1].startswith("model.pt2 agrees with model.safetensors within ")
@@ -53,7 +53,7 @@ def test_what_was_found_is_told_in_lines_for_people(basic):
     assert len(lines) == 4
 
 
-def test_what_was_found_is_told_completely_to_machines(basic):
+def test_what_was_found_is_complete_in_json(basic):
     """Oracle: the fields of the certificate that lies in the bundle."""
     written = json.loads((basic.folder / "certificate.json").read_text())
     found = json.loads(json.dumps(dataclasses.asdict(verify_bundle(basic.folder, dense=basic.dense))))

@@ -97,7 +97,7 @@ def test_a_trained_network_that_still_computes_the_same_is_certified_by_being_me
     assert [line.partition(":")[0] for line in str(found).splitlines()[-2:]] == ["trained since", "measured again"]
 
 
-def test_another_dense_network_is_told_from_the_one_that_was_slimmed(plain):
+def test_a_dense_network_other_than_the_slimmed_one_is_recognised(plain):
     """Oracle: in one the output is moved by a little, in the other by more than the tolerance."""
     near, far = basic_net(), basic_net()
     for network, shift in ((near, 1e-6), (far, 1.0)):

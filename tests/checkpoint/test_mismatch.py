@@ -1,4 +1,4 @@
-"""A checkpoint that does not fit is told from one of another architecture, with what would fit it."""
+"""A checkpoint that does not fit is distinguished from one of another architecture, with what would fit."""
 
 import json
 import re

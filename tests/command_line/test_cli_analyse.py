@@ -177,8 +177,8 @@ def test_what_does_not_fit_is_refused_by_the_library(arguments, error, checkpoin
 
 def test_a_network_without_convolutions_has_nothing_to_show(tmp_path, data):
     torch.save(Flat().state_dict(), tmp_path / "flat.pt")
-    told = said(str(tmp_path / "flat.pt"), "--arch", "test_cli_analyse:Flat", "--data", data)
-    assert told.startswith("The network has no convolution features.\n")
+    printed = said(str(tmp_path / "flat.pt"), "--arch", "test_cli_analyse:Flat", "--data", data)
+    assert printed.startswith("The network has no convolution features.\n")
 
 
 class Flat(nn.Sequential):

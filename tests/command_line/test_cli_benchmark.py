@@ -24,7 +24,7 @@ def net(tmp_path_factory) -> str:
 
 
 def shown(path: str) -> str:
-    """How two files of one name are told apart: by their folder, whose number pytest chooses."""
+    """How two files of one name are distinguished: by their folder, whose number pytest chooses."""
     return "/".join(Path(path).parts[-2:])
 
 
@@ -50,13 +50,13 @@ def test_a_busy_machine_is_called_so_and_cpu_time_shown(net, capsys, monkeypatch
     measuring = importlib.import_module("slimnet.benchmark.compare")
     monkeypatch.setattr(measuring, "cpu_clock", lambda: lambda: 0.1 * time.perf_counter())
     assert run(f"a={net}", f"b={net}", *QUICK, "--runtime", "onnxruntime") == 0
-    told = capsys.readouterr()
-    (latency,) = [line for line in told.out.splitlines() if line.startswith("onnxruntime, batch 1 ")]
+    printed = capsys.readouterr()
+    (latency,) = [line for line in printed.out.splitlines() if line.startswith("onnxruntime, batch 1 ")]
     assert "not measurable on this busy machine" in latency
-    assert any(line.startswith("  CPU time ") for line in told.out.splitlines())
-    assert any(line.startswith("  in each sitting ") for line in told.out.splitlines())
-    assert "not measurable on this busy machine: other programs took 9" in told.err
-    assert "measure again while nothing else runs" in told.err
+    assert any(line.startswith("  CPU time ") for line in printed.out.splitlines())
+    assert any(line.startswith("  in each sitting ") for line in printed.out.splitlines())
+    assert "not measurable on this busy machine: other programs took 9" in printed.err
+    assert "measure again while nothing else runs" in printed.err
     assert run(f"a={net}", f"b={net}", *QUICK, "--runtime", "onnxruntime", "--json") == 0
     (row,) = json.loads(capsys.readouterr().out)["latencies"]
     assert row["speedup"][1]["doubt"].startswith("other programs took 9")

@@ -82,8 +82,8 @@ def test_slim_tells_people_and_machines_what_it_did(checkpoint, tmp_path, capsys
     with monkeypatch.context() as patience:
         patience.setattr(phases, "FIRST_LINE", 0.0)
         assert slimnet_cli.run([*command, "-o", str(tmp_path / "people")]) == 0
-    said, told = capsys.readouterr()
-    lines = [line.rpartition(", ")[2] for line in told.splitlines() if line.startswith("Slimming: ")]
+    said, printed = capsys.readouterr()
+    lines = [line.rpartition(", ")[2] for line in printed.splitlines() if line.startswith("Slimming: ")]
     assert list(dict.fromkeys(lines)) == ["reading", SEARCHING, CERTIFYING, *bundle.SAVING]
     assert "certificate holds" in said
     assert f"written to {tmp_path / 'people'}\n" in said
@@ -268,8 +268,8 @@ def test_benchmark_writes_a_report_of_the_bundle(slimmed, checkpoint, tmp_path, 
 def test_benchmark_refuses_a_bundle_without_weights(slimmed, tmp_path, capsys):
     folder = Path(shutil.copytree(slimmed, tmp_path / "slim"))
     (folder / "model.safetensors").unlink()
-    told = refused(["benchmark", str(slimmed), str(folder), "--seconds", "0.01", "--batch", "1"], 1, capsys)
-    assert "model.safetensors" in told
+    printed = refused(["benchmark", str(slimmed), str(folder), "--seconds", "0.01", "--batch", "1"], 1, capsys)
+    assert "model.safetensors" in printed
 
 
 def test_benchmark_refuses_networks_for_other_inputs(slimmed, capsys):

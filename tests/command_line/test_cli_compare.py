@@ -59,7 +59,7 @@ def test_for_people_it_is_one_table_that_says_how_it_was_measured(checkpoint, ca
     assert "4 iterations of sgd at 0.001, 128 images each" in "\n".join(lines)
 
 
-def test_what_was_trained_before_and_what_was_told_stands_under_the_table(checkpoint, capsys):
+def test_earlier_training_and_corrections_are_noted_under_the_table(checkpoint, capsys):
     given = ("--methods", "li2017,liu2017", "--budget", "0.6", "--seconds", "0", "--threads", "1")
     assert run(checkpoint, *given, "--sparsify", 4, "--l1", "1e-3", "--plain", "--finetune", 2, "--cosine") == 0
     lines = capsys.readouterr().out.splitlines()

@@ -114,7 +114,7 @@ def test_slim_verify_and_benchmark_normalise_images_as_the_network_was_trained(c
     assert compared["accuracies"][0]["values"][0]["top1"] == right
 
 
-def test_the_three_normalisations_are_told_apart(checkpoint):
+def test_the_three_normalisations_are_distinguished(checkpoint):
     """Else the test above could not fail."""
     assert len({expected(checkpoint, normalise) for normalise in ("data", "halves", "none")}) == 3
 

@@ -126,9 +126,9 @@ def test_a_warm_start_knows_its_network_and_says_how_long_it_will_take(begun, tm
     assert run("digits", "--from", model, *sgd, "--iterations", 4, "--no-report", "-o", tmp_path / "on") == 0
     scales = read_history(begun).scales.values()
     median = float(torch.cat([scale[-1] for scale in scales]).abs().quantile(0.5))
-    told = capsys.readouterr().err
-    assert f"will be dead in {math.ceil(math.log(median / 1e-3) / -math.log(0.95))} iterations" in told
-    assert "this run has 4" in told
+    printed = capsys.readouterr().err
+    assert f"will be dead in {math.ceil(math.log(median / 1e-3) / -math.log(0.95))} iterations" in printed
+    assert "this run has 4" in printed
     recipe = recipe_of(tmp_path / "on")
     assert recipe.arch_args == recipe_of(begun).arch_args
     assert recipe.warm_start == str(model)
@@ -141,7 +141,7 @@ def test_a_warm_start_that_kills_nothing_says_so(begun, tmp_path, capsys):
     assert "nothing in this recipe kills filters" in capsys.readouterr().err
 
 
-def test_long_steps_are_told_of_before_a_report_is_due(tmp_path, monkeypatch):
+def test_long_steps_are_announced_before_a_report_is_due(tmp_path, monkeypatch):
     """Twenty steps of a large network can take minutes; here every step is too long."""
     monkeypatch.setattr(live_run, "PATIENCE", 0.0)
     assert run("digits", "--iterations", 3, "--no-report", "-o", tmp_path / "run") == 0

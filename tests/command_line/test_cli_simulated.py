@@ -1,4 +1,4 @@
-"""slimnet reproduce fig4 and supp-fig3: simulated, drawn, told, and not simulated twice."""
+"""slimnet reproduce fig4 and supp-fig3: simulated, drawn, printed, and not simulated twice."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ def made(monkeypatch):
     return asked
 
 
-def test_a_simulated_figure_is_drawn_told_and_kept(made, tmp_path, capsys):
+def test_a_simulated_figure_is_drawn_printed_and_kept(made, tmp_path, capsys):
     assert slimnet_cli.run(["reproduce", "fig4", "-o", str(tmp_path / "out")]) == 0
     assert "| Adam with L2 |" in capsys.readouterr().out
     assert "λ = 0.001" in (tmp_path / "out" / "fig4.svg").read_text(encoding="utf-8")

@@ -131,12 +131,12 @@ def test_going_on_with_a_finished_run_tells_its_result_again(begun, capsys):
 def test_a_damaged_checkpoint_is_said_out_loud(begun, capsys):
     (begun / "checkpoints" / "00000040.pt").write_bytes(b"half")
     assert run("--resume", begun, "--no-report") == 0
-    told = capsys.readouterr().err
-    assert "a checkpoint is damaged and was set aside as" in told
-    assert "resuming from iteration 20 of 40" in told
+    printed = capsys.readouterr().err
+    assert "a checkpoint is damaged and was set aside as" in printed
+    assert "resuming from iteration 20 of 40" in printed
 
 
-def test_threads_and_reports_are_as_before_unless_told_otherwise(begun):
+def test_threads_and_reports_are_as_before_unless_asked_otherwise(begun):
     for options, threads in (((), 1), (("--threads", "2"), 2)):
         assert run("--resume", begun, "--no-report", *options) == 0
         with reopen_run(begun) as folder:
@@ -265,26 +265,26 @@ def test_help_lists_the_options_in_groups(capsys):
 
 
 def test_tensorboard_gets_every_report(tmp_path, monkeypatch):
-    """A stand-in for the package, which records what it is told."""
-    told: list[tuple] = []
+    """A stand-in for the package, which records what it is given."""
+    written: list[tuple] = []
 
     class SummaryWriter:
         def __init__(self, folder: str, purge_step: int) -> None:
-            told.append((folder, purge_step))
+            written.append((folder, purge_step))
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
-            told.append((name, value, step))
+            written.append((name, value, step))
 
         def close(self) -> None:
-            told.append(("closed",))
+            written.append(("closed",))
 
     module = types.SimpleNamespace(SummaryWriter=SummaryWriter)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     folder = tmp_path / "run"
     assert run("digits", *SHORT, "--iterations", 40, "--tensorboard", "-o", folder) == 0
-    assert told[0] == (f"{folder}/tensorboard", 1)
-    assert told[-1] == ("closed",)
-    losses = [(value, step) for name, value, step in told[1:-1] if name == "loss"]
+    assert written[0] == (f"{folder}/tensorboard", 1)
+    assert written[-1] == ("closed",)
+    losses = [(value, step) for name, value, step in written[1:-1] if name == "loss"]
     assert losses == [(each.loss, each.iteration) for each in read_history(folder).progress]
 
 

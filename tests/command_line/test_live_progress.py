@@ -161,12 +161,12 @@ def test_a_wish_to_stop_reaches_a_process_whatever_the_sweep_is_doing(tmp_path):
 
 
 def test_a_sweep_that_breaks_off_begins_nothing_more_and_tells_what_runs(tmp_path, monkeypatch):
-    told = []
+    trained = []
 
     def train(job: Job, stopped: workers.Stopped) -> Outcome:
         while job.key != "a" and not stopped():
             time.sleep(0.01)
-        told.append(job.key)
+        trained.append(job.key)
         return Outcome(job.key, error="done")
 
     monkeypatch.setattr(workers, "train_in_subprocess", train)
@@ -174,11 +174,11 @@ def test_a_sweep_that_breaks_off_begins_nothing_more_and_tells_what_runs(tmp_pat
     outcomes = Here(1).run([job(tmp_path, key) for key in "abcd"], begun_keys.append, lambda: False)
     assert next(outcomes).key == "a"
     outcomes.close()
-    assert begun_keys == told == ["a", "b"][: len(told)]
+    assert begun_keys == trained == ["a", "b"][: len(trained)]
 
 
 def test_a_process_that_has_lost_its_sweep_may_save_and_leave_first(tmp_path):
-    """It holds the folder of its run until then; a wish to stop ends the waiting."""
+    """It holds the folder of its run until then; a request to stop ends the waiting."""
     asked = []
     with create_run(tmp_path / "run", recipe()):
         wait_until_released(tmp_path / "run", lambda: bool(asked.append(1)) or len(asked) > 2)

@@ -86,9 +86,9 @@ def test_lines_in_a_file_come_after_two_seconds_and_with_each_phase(monkeypatch,
         for second in range(40):
             clock.now = second + 0.5
             progress.at(second // 20, (clock.now % 20) / 20)
-    told = capsys.readouterr()
-    lines = told.err.splitlines()
-    assert told.out == ""
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert printed.out == ""
     assert lines[0] == "Work: 1/2, 6 %, 38 s left, a 12 %"
     assert [each.split(",")[0] for each in lines] == ["Work: 1/2"] * 2 + ["Work: 2/2"] * 2
     assert lines[-1].endswith("b 52 %")
@@ -152,12 +152,12 @@ def test_benchmark_names_what_it_measures_and_keeps_results_clean(tmp_path, caps
     net = str(onnx_file(tmp_path / "net.onnx"))
     quick = ["--seconds", "0.05", "--batch", "1", "--threads", "1", "--runtime", "onnxruntime", "--layers", "--json"]
     assert slimnet_cli.run(["benchmark", f"a={net}", f"b={net}", *quick]) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["latencies"]
-    assert "Measuring: 1/2, " in told.err
-    assert "latency on onnxruntime, batch 1, 1 thread" in told.err
-    assert "Measuring: 2/2, " in told.err
-    assert "layers on onnxruntime, batch 1, 1 thread" in told.err
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["latencies"]
+    assert "Measuring: 1/2, " in printed.err
+    assert "latency on onnxruntime, batch 1, 1 thread" in printed.err
+    assert "Measuring: 2/2, " in printed.err
+    assert "layers on onnxruntime, batch 1, 1 thread" in printed.err
 
 
 def test_an_export_has_its_phases(monkeypatch, tmp_path, capsys):

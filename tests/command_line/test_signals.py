@@ -97,8 +97,10 @@ KILLED = [(command,) for command in COMMANDS]
 def test_a_command_that_is_asked_to_end_cleans_up_and_says_so_in_one_line(command, by, checkpoint, tmp_path):
     code = ended(arguments(command, checkpoint, tmp_path), tmp_path / "errors", by)
     assert code == 128 + by
-    told = [line for line in (tmp_path / "errors").read_text().splitlines() if not line.startswith(("Rungs", "Compar"))]
-    assert told == [f"error: ended by {by.name}; nothing half-written was left behind"]
+    printed = [
+        line for line in (tmp_path / "errors").read_text().splitlines() if not line.startswith(("Rungs", "Compar"))
+    ]
+    assert printed == [f"error: ended by {by.name}; nothing half-written was left behind"]
     assert hidden(tmp_path) == []
 
 

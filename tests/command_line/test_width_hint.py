@@ -1,4 +1,4 @@
-"""Where fewer MACs take more time, one is told to round widths up: by times that are made up."""
+"""Where fewer MACs take more time, the hint is to round widths up: by times that are made up."""
 
 import dataclasses
 from types import SimpleNamespace

@@ -94,7 +94,7 @@ def test_a_row_is_what_the_surgery_leaves_and_how_it_then_errs(whole):
     assert row.size.macs == slimmed.plan.macs_after
 
 
-def test_every_network_is_fine_tuned_and_the_last_and_the_best_error_are_told(whole):
+def test_every_network_is_fine_tuned_and_the_last_and_the_best_error_are_reported(whole):
     for outcome in whole.outcomes:
         assert [point.iteration for point in outcome.course] == [3, 6]
         assert outcome.last == outcome.course[1]
@@ -252,7 +252,7 @@ def test_training_with_l1_for_nobody_or_without_l1_is_refused(wrong):
 
 
 def test_plain_is_the_removal_of_the_papers(tmp_path):
-    """Oracle: by hand, with no BatchNorm told."""
+    """Oracle: by hand, with no BatchNorm corrected."""
     model, data = network().eval(), images(60)
     example, _ = next(data.batches("test", 8))
     chosen = select_within_budget(model, example, score_channels("li2017", model, example), HALF)
@@ -262,7 +262,7 @@ def test_plain_is_the_removal_of_the_papers(tmp_path):
     assert not results.recalibrated
 
 
-def test_without_images_to_measure_on_batchnorms_are_told_an_estimate(tmp_path):
+def test_without_images_to_measure_on_batchnorms_get_an_estimate(tmp_path):
     """Oracle: by hand, with no image but the example."""
     model, data = network().eval(), images(60)
     example, _ = next(data.batches("test", 8))

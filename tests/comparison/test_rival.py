@@ -45,7 +45,7 @@ class Flipped(nn.Module):
 
 
 class Returning(nn.Module):
-    """What it returns is as wide as what was cut, since slimnet was told that the second layer may be."""
+    """What it returns is as wide as what was cut, since slimnet was allowed to cut the second layer."""
 
     def __init__(self):
         super().__init__()
@@ -84,7 +84,7 @@ def test_what_it_raises_is_the_reason_in_one_line():
 
 
 def test_outputs_of_another_shape_are_refused(monkeypatch):
-    """It would cut what the network returns if it were not told which layers are fixed."""
+    """It would cut what the network returns if it did not know which layers are fixed."""
     model, example = drawn(Returning()), torch.randn(2, 3, 8, 8)
     ranking = score_channels("random", drawn(Flipped()), example)
     monkeypatch.setattr(rival.Channels, "of", lambda *_: type("Free", (), {"layers": {}, "pinned": None}))

@@ -119,11 +119,11 @@ def test_batches_cover_a_split_in_order():
 
 
 def test_batches_can_be_gone_through_again_and_say_how_far_that_is():
-    data, told = image_data(), []
-    batches = Batches(data, "test", 3, progress=lambda *counts: told.append(counts))
+    data, reported = image_data(), []
+    batches = Batches(data, "test", 3, progress=lambda *counts: reported.append(counts))
     for _ in range(2):
         assert torch.equal(torch.cat([inputs for inputs, _ in batches]), data.normalise(data.x_test))
-    assert told == [(3, 8), (6, 8), (8, 8)] * 2
+    assert reported == [(3, 8), (6, 8), (8, 8)] * 2
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(5, [3, 2]), (8, [4, 4]), (9, [3, 3, 3]), (100, [4, 4, 4, 4, 4])])
@@ -280,7 +280,7 @@ def test_a_damaged_file_is_one_line(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_and_an_unknown_source_are_told_apart(tmp_path):
+def test_a_missing_file_and_an_unknown_source_are_distinguished(tmp_path):
     with pytest.raises(DataError, match="there is no such file"):
         load_data(str(tmp_path / "none.npz"))
     with pytest.raises(

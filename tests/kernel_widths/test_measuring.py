@@ -60,12 +60,12 @@ def in_turn(runs: Sequence, threads: int) -> np.ndarray:
 def test_prices_are_times_over_multiply_accumulates_at_every_remainder(name, monkeypatch):
     """Oracle: by hand from the claimed seconds. Every group of sixteen widths is measured on its own."""
     monkeypatch.setattr(measuring, "AROUND", around := (16, 64))
-    told: list[tuple[int, int, str]] = []
+    reported: list[tuple[int, int, str]] = []
     with torch_threads(1):
-        prices = measure_prices(find_runtime(name), 1, lambda *each: told.append(each), in_turn)
+        prices = measure_prices(find_runtime(name), 1, lambda *each: reported.append(each), in_turn)
     assert prices.runtime == name
-    assert [done for done, *_ in told] == list(range(6))
-    assert {total for _, total, _ in told} == {6}
+    assert [done for done, *_ in reported] == list(range(6))
+    assert {total for _, total, _ in reported} == {6}
     for kernel in KERNELS:
         curve = getattr(prices, kernel)
         assert curve.widths == tuple(width for most in around for width in range(most - 15, most + 1))

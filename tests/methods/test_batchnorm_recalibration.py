@@ -1,4 +1,4 @@
-"""What BatchNorms say of channels, and what they are told of those that are gone: oracles by hand and by measuring."""
+"""What BatchNorms say of channels, and how they are corrected for removed ones: oracles by hand and by measuring."""
 
 import math
 from collections.abc import Iterable
@@ -132,10 +132,10 @@ def test_what_does_not_read_them_stays_to_the_bit_and_so_does_what_is_dead():
     model = lively(CifarResNet(8))
     model.layer1[0].bn2.weight.data[3] = 1e-5
     chosen = Selection("mine", {"layer1.0.conv1": (1, 3)}, threshold=1e-3)
-    plain, told = (mask_selected(model, IMAGES, chosen, recalibrate=each).state_dict() for each in (False, True))
-    changed = {name for name, tensor in told.items() if not torch.equal(tensor, plain[name])}
+    plain, corrected = (mask_selected(model, IMAGES, chosen, recalibrate=each).state_dict() for each in (False, True))
+    changed = {name for name, tensor in corrected.items() if not torch.equal(tensor, plain[name])}
     assert changed == {"layer1.0.bn2.running_mean", "layer1.0.bn2.running_var"}
-    kept = told["layer1.0.bn2.running_var"] == plain["layer1.0.bn2.running_var"]
+    kept = corrected["layer1.0.bn2.running_var"] == plain["layer1.0.bn2.running_var"]
     assert torch.nonzero(kept).reshape(-1).tolist() == [3]
 
 
@@ -183,11 +183,11 @@ def test_a_loss_reaches_the_batchnorms_behind_a_residual_sum():
         selection = Selection("mine", {"first": tuple(range(0, 12, 2))})
         quiet = mask_selected(model.eval(), data[:2], selection)
         given = quiet.stream(data)
-    last, told = model.norms[2], quiet.norms[2]
+    last, corrected = model.norms[2], quiet.norms[2]
     std = last.running_var.sqrt()
-    torch.testing.assert_close(told.running_mean / std, given.mean((0, 2, 3)) / std, rtol=0, atol=0.1)
-    torch.testing.assert_close(told.running_var, given.var((0, 2, 3)), rtol=0.4, atol=0)
-    assert ((last.running_mean - told.running_mean).abs() / std).max() > 0.2
+    torch.testing.assert_close(corrected.running_mean / std, given.mean((0, 2, 3)) / std, rtol=0, atol=0.1)
+    torch.testing.assert_close(corrected.running_var, given.var((0, 2, 3)), rtol=0.4, atol=0)
+    assert ((last.running_mean - corrected.running_mean).abs() / std).max() > 0.2
     assert torch.equal(quiet.norms[0].running_mean, model.norms[0].running_mean)
 
 
@@ -234,10 +234,10 @@ def test_images_say_what_is_left_to_the_last_digit_on_themselves(labelled):
         norm.momentum = None
     with torch.no_grad():
         again.train()(data)
-    for told, oracle in zip(quiet.norms, again.norms, strict=True):
-        torch.testing.assert_close(told.running_mean, oracle.running_mean, rtol=1e-9, atol=1e-12)
+    for corrected, oracle in zip(quiet.norms, again.norms, strict=True):
+        torch.testing.assert_close(corrected.running_mean, oracle.running_mean, rtol=1e-9, atol=1e-12)
         heard = oracle.running_var > 0
-        torch.testing.assert_close(told.running_var[heard], oracle.running_var[heard], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(corrected.running_var[heard], oracle.running_var[heard], rtol=1e-9, atol=1e-12)
 
 
 def test_few_images_do_since_they_stand_on_both_sides():

@@ -132,7 +132,7 @@ def test_a_record_of_a_rung_that_says_nothing_is_refused(climbed, capsys, tmp_pa
 
 
 def test_rungs_that_were_made_otherwise_are_not_mixed_in(climbed, capsys, tmp_path):
-    """Rungs of before BatchNorms were told what is gone have no such condition."""
+    """Rungs from before BatchNorms were corrected have no such condition."""
     folder = tmp_path / "older"
     folder.mkdir()
     record = json.loads((climbed[0] / "out" / RECORD).read_text(encoding="utf-8"))

@@ -151,7 +151,7 @@ def test_plans_are_the_same_whose_sums_were_added_up_in_another_order(subject):
     assert not gpu_checks.same_plan(plan, dataclasses.replace(plan, cuts=plan.cuts[1:]))
 
 
-def test_a_run_that_leaves_out_a_drop_or_the_weight_decay_is_told_apart(monkeypatch):
+def test_a_run_that_leaves_out_a_drop_or_the_weight_decay_is_distinguished(monkeypatch):
     """Such as a captured step in which they do not count; the same run with other rounding is not."""
     monkeypatch.setattr(train_throughput, "IMAGES", 64)
     plan = gpu_checks.recipe(16)

@@ -36,8 +36,8 @@ def test_a_setting_changes_what_it_says():
 
 def made(setting: Setting, data: str, seed: int, gamma: float, loss: float) -> dict:
     """A run as the file of results has it."""
-    told = {"setting": asdict(setting), "data": data, "seed": seed, "gamma": gamma, "train_loss": loss, "seconds": 1.0}
-    return json.loads(json.dumps(told))
+    row = {"setting": asdict(setting), "data": data, "seed": seed, "gamma": gamma, "train_loss": loss, "seconds": 1.0}
+    return json.loads(json.dumps(row))
 
 
 def cell(data: str, gamma: float) -> Result:

@@ -62,9 +62,9 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(tmp_path, capsys, name, tex
     if text is not None:
         (tmp_path / name).write_text(text)
     assert slimnet(["report", str(tmp_path / name)]) == 2
-    told = capsys.readouterr().err
-    assert said in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert printed.count("\n") == 1
     assert not (tmp_path / name).with_suffix(".html").exists()
 
 

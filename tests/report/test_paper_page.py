@@ -32,8 +32,8 @@ def test_the_rows_of_both_data_sets_are_the_same():
 
 
 def test_no_line_ends_within_a_number():
-    told = paper_page.unbroken("γ × 0.1 at 1e-3: 36.5 ± 0.2, e-mail")
-    assert told == "γ ×\xa00.1 at 1e\N{NON-BREAKING HYPHEN}3: 36.5\xa0±\xa00.2, e-mail"
+    printed = paper_page.unbroken("γ × 0.1 at 1e-3: 36.5 ± 0.2, e-mail")
+    assert printed == "γ ×\xa00.1 at 1e\N{NON-BREAKING HYPHEN}3: 36.5\xa0±\xa00.2, e-mail"
 
 
 def test_the_page_shows_a_table_with_ours_beside_the_papers():

@@ -182,7 +182,7 @@ def test_no_speed_up_is_claimed_on_a_busy_machine(brief):
     assert "It is 2.00" not in plain
 
 
-def test_a_slower_network_is_called_slower_and_told_why(brief):
+def test_a_slower_network_is_called_slower_with_the_reason(brief):
     slow = dataclasses.replace(brief, comparison=comparison(speed=0.5))
     text = Tags(render(slow)).text.replace("\u202f", " ")
     assert "× faster" not in text
@@ -190,12 +190,12 @@ def test_a_slower_network_is_called_slower_and_told_why(brief):
     assert "no multiple" in text
 
 
-def test_gains_are_not_told_without_the_losses(brief):
+def test_gains_are_not_stated_without_the_losses(brief):
     one, other = (comparison(speed).latencies[0] for speed in (2.0, 0.5))
     mixed = dataclasses.replace(comparison(), latencies=(one, other))
-    told = verdict.sentences(dataclasses.replace(brief, comparison=mixed))[-1].replace("\u202f", " ")
-    assert told.startswith("It is 2.00 × faster")
-    assert "but 2.00 × slower" in told
+    printed = verdict.sentences(dataclasses.replace(brief, comparison=mixed))[-1].replace("\u202f", " ")
+    assert printed.startswith("It is 2.00 × faster")
+    assert "but 2.00 × slower" in printed
     only = dataclasses.replace(comparison(), latencies=(one,))
     assert "but" not in verdict.sentences(dataclasses.replace(brief, comparison=only))[-1]
 

@@ -101,10 +101,10 @@ def test_the_headline_claims_nothing_on_a_busy_machine(comparison):
 
 
 def test_sentences_name_accuracies_beside_speeds(report):
-    told = " ".join(verdict.sentences(report)).replace("\u202f", " ")
-    assert "4 networks" in told
-    assert "against dense at 94.00 % accuracy" in told
-    assert "× slower" in told
+    printed = " ".join(verdict.sentences(report)).replace("\u202f", " ")
+    assert "4 networks" in printed
+    assert "against dense at 94.00 % accuracy" in printed
+    assert "× slower" in printed
 
 
 def test_marks_are_what_was_measured(comparison):

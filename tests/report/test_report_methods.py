@@ -60,9 +60,9 @@ def test_every_network_has_a_row_with_what_it_was_judged(results, page):
 
 def test_the_verdict_ranks_by_the_error_in_the_end(results):
     assert headline(results) == "3 ways to make it smaller"
-    told = " ".join(sentences(results)).replace("\u202f", " ")
-    assert "implicit has the lowest error (8.00 %) and random the highest (40.00 %)" in told
-    assert "which is exact, saves 10.0 % of its multiply-accumulates" in told
+    printed = " ".join(sentences(results)).replace("\u202f", " ")
+    assert "implicit has the lowest error (8.00 %) and random the highest (40.00 %)" in printed
+    assert "which is exact, saves 10.0 % of its multiply-accumulates" in printed
     assert final(results.outcomes[1]) == 0.08
 
 
@@ -83,7 +83,7 @@ def test_nothing_judged_and_nothing_trained_is_said(results):
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("changes", "words"),
     [
         ({"recalibrated": False}, "As in the papers, BatchNorm statistics were not re-estimated."),
         ({}, "BatchNorm statistics were re-estimated without data."),
@@ -91,8 +91,8 @@ def test_nothing_judged_and_nothing_trained_is_said(results):
         ({"measured_on": 256, "refitted": True}, "The remaining weights were fitted on 256 training images"),
     ],
 )
-def test_it_says_what_batchnorms_were_told(results, told, words):
-    assert words in " ".join(Tags(render_methods(dataclasses.replace(results, **told))).text.split())
+def test_it_says_how_batchnorms_were_corrected(results, changes, words):
+    assert words in " ".join(Tags(render_methods(dataclasses.replace(results, **changes))).text.split())
 
 
 def test_the_report_about_a_network_has_them_as_a_section(results):

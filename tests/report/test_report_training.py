@@ -99,15 +99,15 @@ def test_the_page_is_whole_and_needs_nothing_else(page):
 
 def test_the_page_says_what_the_record_says(page):
     """Oracle: the record's own numbers, by hand."""
-    told = text(page)
-    assert "40 % of the filters died during training" in told
-    assert "Trained with Adam and L2 0.001 for 50 iterations, it classifies 75.00 % of 8 test images correctly." in told
-    assert "20 % of the features activate for none of the 12 training images." in told
-    assert "A slim network would need 400 of the 1.00 k multiply-accumulates, 2.5 × fewer." in told
-    assert "Test error 25.00 % 8 test images" in told
-    assert "Training loss 2 → 0.4" in told
-    assert "50 (the paper's on CIFAR: 406,250)" in told
-    assert "features.conv2 6 17 % 17 %" in told, "one of six by γ and by activation"
+    body = text(page)
+    assert "40 % of the filters died during training" in body
+    assert "Trained with Adam and L2 0.001 for 50 iterations, it classifies 75.00 % of 8 test images correctly." in body
+    assert "20 % of the features activate for none of the 12 training images." in body
+    assert "A slim network would need 400 of the 1.00 k multiply-accumulates, 2.5 × fewer." in body
+    assert "Test error 25.00 % 8 test images" in body
+    assert "Training loss 2 → 0.4" in body
+    assert "50 (the paper's on CIFAR: 406,250)" in body
+    assert "features.conv2 6 17 % 17 %" in body, "one of six by γ and by activation"
 
 
 def test_every_figure_of_the_issue_is_there(page):
@@ -202,7 +202,7 @@ def test_many_layers_become_outlines_and_a_table_that_opens():
     assert len(page) < 1_000_000
 
 
-def test_the_recipe_is_told_in_full():
+def test_the_recipe_is_shown_in_full():
     """Everything that a recipe asks for beyond the usual has its row."""
     asked = Recipe(
         arch="basicnet", data="x", iterations=10, optimiser="sgd", nesterov=True, weight_decay=1e-3, l1_gamma=1e-4,
@@ -270,7 +270,7 @@ def test_a_run_that_has_not_reported_has_no_report(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_in_its_folder_can_be_told(tmp_path):
+def test_a_run_in_its_folder_can_be_reported(tmp_path):
     """From the trainer to the page: what the run measured is what the page says."""
     from slimnet.training.run.resumable_run import KeptRun
     from slimnet.training.run.run_folder import create_run
@@ -282,15 +282,15 @@ def test_a_run_in_its_folder_can_be_told(tmp_path):
         for _ in kept:
             pass
         kept.close()
-    told = read_history(tmp_path / "run")
+    printed = read_history(tmp_path / "run")
     found = analyse(kept.run.model, data)
-    whole = TrainingRecord.of(told, found)
+    whole = TrainingRecord.of(printed, found)
     assert whole.iterations == [2, 4, 6, 8, 10, 12]
     assert whole.layers == ["features.bn1", "features.bn2"]
     assert whole.last.sparsity == found.sparsity_by_gamma > 0
     sizes = whole.alive.values()
     assert 1 - sum(alive for _, alive in sizes) / sum(size for size, _ in sizes) == pytest.approx(whole.last.sparsity)
-    path = write_training_report(told, told.recipe, found, tmp_path / "report.html")
+    path = write_training_report(printed, printed.recipe, found, tmp_path / "report.html")
     assert formatting.percent(whole.last.sparsity) in path.read_text(encoding="utf-8")
 
 
@@ -337,8 +337,8 @@ def test_a_run_that_removed_dead_filters_says_what_that_saved():
     assert change in [each.replace("\u202f", "").replace("2.0", "2") for each in sentences(shown)]
     assert ("Dead filters", "removed every 10 iterations") in recipe_rows(shown)
     last = dataclasses.replace(progress[-1], revived=3, revived_alive=1)
-    told = sentences(dataclasses.replace(shown, progress=(*progress[:-1], last)))
-    assert "3 removed channels came back in the dense run beside it; 1 of these were alive at the last look." in told
+    printed = sentences(dataclasses.replace(shown, progress=(*progress[:-1], last)))
+    assert "3 removed channels came back in the dense run beside it; 1 of these were alive at the last look." in printed
     page = render_training(shown)
     assert "The last panel is the time of a step" in text(page)
     assert any("ms a step" in label for label in labels(page))

@@ -252,18 +252,18 @@ def test_what_is_read_off_a_network_is_what_was_done_to_it(pruned_by_hand):
 
 
 def test_measuring_says_how_many_images_it_has_looked_at(pruned_by_hand):
-    data, told = pictures(8), []
+    data, shown = pictures(8), []
     measure.measure(
-        pruned_by_hand, data, batch_size=4, progress=lambda what: lambda *counts: told.append((what, *counts))
+        pruned_by_hand, data, batch_size=4, progress=lambda what: lambda *counts: shown.append((what, *counts))
     )
     test = len(data.x_test)
-    assert [what for what, done, of in told if done == of] == [
+    assert [what for what, done, of in shown if done == of] == [
         "features",
         "training error",
         "test error",
         "test error after pruning",
     ]
-    assert [(done, of) for what, done, of in told if what == "test error"] == [
+    assert [(done, of) for what, done, of in shown if what == "test error"] == [
         (min(done, test), test) for done in range(4, test + 4, 4)
     ]
 

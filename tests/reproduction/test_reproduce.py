@@ -82,12 +82,12 @@ def runs(world):
 
 def test_a_plan_lists_every_cell_and_runs_nothing(place, capsys):
     assert reproduce(place, "table4", "table10", "--dry-run", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [cell["table"] for cell in told["cells"]] == ["table4"] * 6 + ["table10"] * 6
-    assert told["runs"] == 10
-    assert all(cell["seconds"] > 0 for cell in told["cells"] if cell["runs"])
-    assert [cell["row"] for cell in told["cells"] if not cell["runs"]] == ["Liu et al. 2017"] * 2
-    assert told["seconds"] == pytest.approx(sum(cell["seconds"] or 0 for cell in told["cells"]))
+    printed = json.loads(capsys.readouterr().out)
+    assert [cell["table"] for cell in printed["cells"]] == ["table4"] * 6 + ["table10"] * 6
+    assert printed["runs"] == 10
+    assert all(cell["seconds"] > 0 for cell in printed["cells"] if cell["runs"])
+    assert [cell["row"] for cell in printed["cells"] if not cell["runs"]] == ["Liu et al. 2017"] * 2
+    assert printed["seconds"] == pytest.approx(sum(cell["seconds"] or 0 for cell in printed["cells"]))
     assert not (place / "out").exists()
 
 
@@ -131,7 +131,7 @@ def widths_of(recipe):
     ],
 )
 def test_runs_of_another_kind_are_marked_and_do_not_mix_with_others(options, mark, kind, place, capsys):
-    """The small scale trains in bfloat16, without shrinking, unless it is told otherwise."""
+    """The small scale trains in bfloat16, without shrinking, unless options say otherwise."""
     assert reproduce(place, "table4", "--budget", "0.01s", *options, "--json") == 0
     assert reproduce(place, "table4", *options) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ") and "small: " in line]
@@ -149,19 +149,19 @@ def test_runs_of_another_kind_are_marked_and_do_not_mix_with_others(options, mar
 
 def test_a_plan_for_people_says_what_is_missing(place, capsys):
     assert reproduce(place, "table5", "--dry-run") == 0
-    told = capsys.readouterr().out
-    assert "tiny-imagenet-200/" in told
-    assert "4 runs cover these 4 cells" in told
+    printed = capsys.readouterr().out
+    assert "tiny-imagenet-200/" in printed
+    assert "4 runs cover these 4 cells" in printed
 
 
 def test_the_networks_behind_the_trends_go_by_one_name(place, capsys):
     assert reproduce(place, "trends", "table4", "--dry-run", "--json", "--seeds", "2") == 0
-    told = json.loads(capsys.readouterr().out)
-    names = [cell["cell"] for cell in told["cells"]]
+    printed = json.loads(capsys.readouterr().out)
+    names = [cell["cell"] for cell in printed["cells"]]
     assert len(names) == len(set(names))
     assert {each.name for each in cells()} <= set(names)
     assert "table4-64-1x-cifar10" in names
-    assert all(cell["runs"] == 2 for cell in told["cells"])
+    assert all(cell["runs"] == 2 for cell in printed["cells"])
 
 
 def test_a_budget_is_begun_with_what_is_worth_most_and_the_rest_follows(place, capsys):
@@ -171,12 +171,12 @@ def test_a_budget_is_begun_with_what_is_worth_most_and_the_rest_follows(place, c
     assert "1 of 6 runs" in begun.err
     assert "some runs are not finished; the same command resumes them" in begun.err
     assert reproduce(place, "table4", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     states = runs(place)
     assert len(states) == 6
     assert set(states.values()) == {"done"}
-    assert all(cell["ours"] is not None for cell in told["cells"])
-    for cell in told["cells"]:
+    assert all(cell["ours"] is not None for cell in printed["cells"])
+    for cell in printed["cells"]:
         assert cell["difference"]["gamma"] == pytest.approx(cell["ours"]["gamma"] - cell["paper"]["gamma"])
         assert (cell["scale"], cell["seeds"], cell["iterations"]) == ("small", [0], 4)
     models = {path: path.stat().st_mtime_ns for path in (place / "out" / "runs").glob("*/model.pt")}
@@ -197,8 +197,8 @@ def test_a_run_that_stands_in_two_tables_is_made_once(world):
 
 def test_another_seed_joins_the_first(world, capsys):
     assert reproduce(world, "table4", "--seeds", "2", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert all(cell["seeds"] == [0, 1] for cell in told["cells"])
+    printed = json.loads(capsys.readouterr().out)
+    assert all(cell["seeds"] == [0, 1] for cell in printed["cells"])
 
 
 def test_every_number_of_the_small_scale_says_so(world, capsys):
@@ -281,9 +281,9 @@ def test_results_are_taken_over_and_make_a_page(world, tmp_path, monkeypatch):
         {"cell": "table4-64-1x-cifar10", "seconds": 9000.0},
         {"cell": "table10-liu-et-al.-2017-cifar10", "seconds": None},
     ]
-    told = {"machine": machine, "runs": 1, "seconds": 9000.0, "cells": cells}
-    (tmp_path / "told.json").write_text(json.dumps(told))
-    assert paper.keep_plan(tmp_path / "told.json") == paper.PLAN
+    estimate = {"machine": machine, "runs": 1, "seconds": 9000.0, "cells": cells}
+    (tmp_path / "estimate.json").write_text(json.dumps(estimate))
+    assert paper.keep_plan(tmp_path / "estimate.json") == paper.PLAN
     kept = paper.keep(world / "out")
     assert len(kept) == 13
     assert paper.keep(world / "out") == []
@@ -325,7 +325,7 @@ def test_several_at_a_time_are_processes_of_their_own_with_the_same_results(worl
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["tabel1"], "did you mean table1?"),
         (["table1", "--budget", "soon"], "say it as 90s, 25m"),
@@ -333,10 +333,10 @@ def test_several_at_a_time_are_processes_of_their_own_with_the_same_results(worl
         ([], "Missing argument"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_one_line(world, arguments, told, capsys):
+def test_what_makes_no_sense_is_refused_in_one_line(world, arguments, message, capsys):
     assert reproduce(world, *arguments) == 2
     captured = capsys.readouterr()
-    assert told in captured.err
+    assert message in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
 

@@ -90,6 +90,6 @@ def test_long_steps_are_reckoned_from_short_ones_and_these_are_timed_once(monkey
 
 
 def test_durations_are_for_people():
-    told = [in_words(seconds) for seconds in (4, 40, 1500, 12_600, 1e6, float("inf"))]
-    assert told == ["4 s", "40 s", "25 min", "3.5 h", "12 days", "–"]
-    assert all(one != two for one, two in pairwise(told))
+    printed = [in_words(seconds) for seconds in (4, 40, 1500, 12_600, 1e6, float("inf"))]
+    assert printed == ["4 s", "40 s", "25 min", "3.5 h", "12 days", "–"]
+    assert all(one != two for one, two in pairwise(printed))

@@ -70,8 +70,8 @@ def test_a_trend_is_judged_by_the_means_of_its_seeds():
     (found,) = [each for each in trends.verdicts(known) if each.holds is not None]
     assert (found.holds, found.close, found.seeds) == (True, True, 3)
     assert (found.values, found.spreads, found.paper) == ((40, 24), (30, 4), (83, 27))
-    told = markdown.line(found, "small")
-    assert "**holds, within the seeds' spread** (small, 3 seeds: 40.0 ± 30.0, 24.0 ± 4.0 %; the paper's 83, 27)" in told
+    line = markdown.line(found, "small")
+    assert "**holds, within the seeds' spread** (small, 3 seeds: 40.0 ± 30.0, 24.0 ± 4.0 %; the paper's 83, 27)" in line
 
 
 def test_a_result_with_another_number_of_layers_is_refused():

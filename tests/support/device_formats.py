@@ -36,7 +36,7 @@ class Named(Net):
         return hidden * torch.ones(1, device=HERE)
 
 
-def test_a_forward_that_names_its_device_is_told_what_to_do(tmp_path):
+def test_a_forward_that_names_its_device_gets_a_message_that_says_what_to_do(tmp_path):
     model = killed(Named()).eval().to(HERE)
     with pytest.raises(slimnet.SlimnetError, match="create its tensors on the device of the input") as caught:
         slimnet.export_onnx(model, IMAGES.to(HERE), tmp_path / "a.onnx")
@@ -58,20 +58,20 @@ def test_the_command_line_works_on_a_device_and_writes_nothing_of_it(tmp_path, c
     torch.save(killed(slimnet.build("basicnet", arguments)).state_dict(), path)
     given = ["--arch", "basicnet", "--arch-args", json.dumps(arguments), "--data", "digits", "--json"]
 
-    def told(place: str, command: str, *more: object) -> dict:
+    def printed(place: str, command: str, *more: object) -> dict:
         line = [command, *map(str, more), *given, "--device", place]
         assert slimnet_cli.run(line) == 0, capsys.readouterr().err
         return json.loads(capsys.readouterr().out)
 
     for extra in ((), ("--target-macs", "0.5")):
         here, there = (
-            told(place, "slim", path, *extra, "-o", tmp_path / f"{place[:2]}-{len(extra)}")
+            printed(place, "slim", path, *extra, "-o", tmp_path / f"{place[:2]}-{len(extra)}")
             for place in (str(HERE), "cpu")
         )
         assert here["layers"] == there["layers"]
         assert here["accuracy"]["before"] == there["accuracy"]["before"]
         assert here["accuracy"]["after"]["top1"] == pytest.approx(there["accuracy"]["after"]["top1"], abs=0.02)
     bundle = tmp_path / f"{str(HERE)[:2]}-0"
-    assert told(str(HERE), "verify", bundle, "--dense", path)["measured"]["holds"]
-    rungs = told(str(HERE), "ladder", path, "--steps", "0.5", "-o", tmp_path / "rungs")["rungs"]
+    assert printed(str(HERE), "verify", bundle, "--dense", path)["measured"]["holds"]
+    rungs = printed(str(HERE), "ladder", path, "--steps", "0.5", "-o", tmp_path / "rungs")["rungs"]
     assert [rung["name"] for rung in rungs] == ["dense", "exact", "macs-0.5"]

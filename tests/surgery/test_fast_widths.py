@@ -223,7 +223,7 @@ def test_drawn_networks_with_fast_widths_compute_the_same(recipe, rate, beta, si
         assert rounded.plan.removed_channels <= exact.plan.removed_channels
 
 
-def test_the_library_removes_every_removable_channel_unless_told_otherwise():
+def test_the_library_removes_every_removable_channel_unless_asked_otherwise():
     assert slimnet.slim(plain(), planes()).plan.rounding == "none"
     plan = slimnet.slim(plain(), planes(), round_to="fast").plan
     assert plan.rounding == "fast under onnxruntime"

@@ -67,7 +67,7 @@ def test_channels_that_are_dead_on_the_data_are_counted_like_those_that_are_dead
     assert {each.layer: each.channels for each in plan.kept} == {"first": (1, 5), "second": (3,)}
 
 
-def test_a_network_of_torch_modules_alone_is_told_by_their_paths():
+def test_a_network_of_torch_modules_alone_is_described_by_their_paths():
     """No line of code is the network's own: neither Python's library nor whoever calls `slim`."""
     model = chain(nn.Conv2d(2, 8, 3), norm(8, [0, 1]), nn.LeakyReLU(), weight_norm(nn.Conv2d(8, 4, 3)))
     found = reasons(slim(model, planes()))

@@ -54,7 +54,7 @@ PARTS = ("cuts", "groups", "folds", "merges", "zeroed", "kept", "layers")
 LISTS = [(part, key) for part in PARTS for key, value in PLAN[part][0].items() if isinstance(value, list)]
 FIELDS = [(part, key) for part in PARTS for key in PLAN[part][0]]
 CHANGED = [(part, key) for part, key in LISTS if part != "kept"]
-"""The lists that surgery follows; `kept` is only told."""
+"""The lists that surgery follows; `kept` is only shown."""
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> str:

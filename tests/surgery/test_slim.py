@@ -154,7 +154,7 @@ def test_a_network_that_returns_no_tensor_is_refused(way):
     assert "no tensor" in refused(CertificateError, 1, lambda: slimnet.slim(Forward(way), images()))
 
 
-def test_an_error_inside_the_forward_is_told_in_one_line_with_its_place():
+def test_an_error_inside_the_forward_is_reported_in_one_line_with_its_place():
     def way(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
         raise ValueError("first line\nsecond line")
 

@@ -25,10 +25,10 @@ def dense():
 
 def test_slim_reports_its_steps_and_the_batches_in_them(dense):
     """Two batches for the certificate, which is measured in one pass. Oracle: the slim network is the same one."""
-    told = []
+    reported = []
     loader = [torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)]
-    slimmed = slimnet.slim(dense, IMAGES, loader=loader, progress=lambda *step: told.append(step))
-    assert told == [
+    slimmed = slimnet.slim(dense, IMAGES, loader=loader, progress=lambda *step: reported.append(step))
+    assert reported == [
         (0, 2, SEARCHING),
         (1, 2, SEARCHING),
         (1, 2, CERTIFYING),
@@ -40,11 +40,11 @@ def test_slim_reports_its_steps_and_the_batches_in_them(dense):
 
 
 def test_a_criterion_on_data_reports_its_batches(dense):
-    told = []
+    reported = []
     loader = [torch.randn(2, 1, 8, 8)] * 3
-    slimnet.slim(dense, IMAGES, criterion="activation", loader=loader, progress=lambda *step: told.append(step))
-    assert told[1:4] == [(0, 2, f"{SEARCHING}, batch {number}") for number in (1, 2, 3)]
-    assert [finished for finished, _, _ in told] == sorted(finished for finished, _, _ in told)
+    slimnet.slim(dense, IMAGES, criterion="activation", loader=loader, progress=lambda *step: reported.append(step))
+    assert reported[1:4] == [(0, 2, f"{SEARCHING}, batch {number}") for number in (1, 2, 3)]
+    assert [finished for finished, _, _ in reported] == sorted(finished for finished, _, _ in reported)
 
 
 def test_an_exception_in_the_callback_ends_the_work_and_leaves_nothing(basic, tmp_path):
@@ -97,18 +97,18 @@ def test_without_a_callback_nothing_is_called():
 def test_verification_reports_its_steps_and_measures_again_only_with_the_dense_network(dense, tmp_path):
     reading, comparing, again = "reading the bundle", "comparing all forms", "measuring the certificate again"
     folder = slimnet.save(slimnet.slim(dense, IMAGES), tmp_path / "slim")
-    told = []
-    slimnet.verify_bundle(folder, progress=lambda *step: told.append(step))
-    assert told == [(0, 2, reading), (1, 2, reading), (1, 2, comparing), (2, 2, comparing)]
-    told.clear()
+    reported = []
+    slimnet.verify_bundle(folder, progress=lambda *step: reported.append(step))
+    assert reported == [(0, 2, reading), (1, 2, reading), (1, 2, comparing), (2, 2, comparing)]
+    reported.clear()
     loader = [torch.randn(2, 1, 8, 8)]
-    slimnet.verify_bundle(folder, dense=dense, loader=loader, progress=lambda *step: told.append(step))
-    assert told[-3:] == [(2, 3, again), (2, 3, f"{again}, batch 1"), (3, 3, again)]
+    slimnet.verify_bundle(folder, dense=dense, loader=loader, progress=lambda *step: reported.append(step))
+    assert reported[-3:] == [(2, 3, again), (2, 3, f"{again}, batch 1"), (3, 3, again)]
 
 
 @pytest.mark.parametrize(("export", "name"), [(slimnet.export_onnx, "net.onnx"), (slimnet.export_pt2, "net.pt2")])
 def test_exports_report_their_steps(dense, tmp_path, export, name):
-    told = []
-    export(dense, IMAGES, tmp_path / name, progress=lambda *step: told.append(step))
+    reported = []
+    export(dense, IMAGES, tmp_path / name, progress=lambda *step: reported.append(step))
     capturing, checking = "capturing the network", "translating and comparing"
-    assert told == [(0, 2, capturing), (1, 2, capturing), (1, 2, checking), (2, 2, checking)]
+    assert reported == [(0, 2, capturing), (1, 2, capturing), (1, 2, checking), (2, 2, checking)]

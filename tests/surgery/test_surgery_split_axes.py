@@ -109,7 +109,7 @@ MOVED: dict[str, Code] = {
 
 @pytest.mark.parametrize("name", MOVED)
 @pytest.mark.parametrize("dead", [[0, 2, 3, 6], [1, 9, 14], list(range(15)), list(range(8))])
-def test_copies_of_a_channel_are_told_apart_wherever_they_are_moved(name, dead):
+def test_copies_of_a_channel_are_distinguished_wherever_they_are_moved(name, dead):
     left(lambda x: MOVED[name](x.relu()), dead, beta=-0.4)
     left(MOVED[name], dead)
 

@@ -86,16 +86,16 @@ def test_a_difference_within_the_noise_does_not_buy_more_macs():
 def test_what_is_not_surely_faster_meets_the_dense_network_once_more(slower, chosen):
     """The first time all take as long; the second time two are measured, and the dense network is the first."""
     asked: list[list[str]] = []
-    told: list[tuple[int, int, str]] = []
+    reported: list[tuple[int, int, str]] = []
 
     def timer(named: Iterable[tuple[str, nn.Module]], inputs: object, auto: WidthSearch) -> list[list[float]]:
         asked.append([name for name, _ in named])
         return [[1.0] * ROUNDS for _ in asked[0]] if len(asked) == 1 else [[1.0] * ROUNDS, [slower] * ROUNDS]
 
     plan = slimnet.slim(
-        plain(), planes(), round_to=WidthSearch(timer=timer, progress=lambda *each: told.append(each))
+        plain(), planes(), round_to=WidthSearch(timer=timer, progress=lambda *each: reported.append(each))
     ).plan
-    assert told[-1] == (6, 6, "none, once more")
+    assert reported[-1] == (6, 6, "none, once more")
     assert asked[1:] == [["dense", "none"]]
     assert plan.rounding == f"{chosen}, the fastest of 4 on onnxruntime"
     assert (plan.removed_channels == 0) == (chosen == "dense")
@@ -129,12 +129,14 @@ def test_few_rounds_are_all_kept():
 
 
 def test_progress_names_every_candidate():
-    told: list[tuple[int, int, str]] = []
+    reported: list[tuple[int, int, str]] = []
     auto = costing(sum)
-    slimnet.slim(plain(), planes(), round_to=WidthSearch(timer=auto.timer, progress=lambda *each: told.append(each)))
-    assert [number for number, _, _ in told] == [1, 2, 3, 4, 5, 6]
-    assert {total for _, total, _ in told} == {6}
-    assert told[0][2] == "dense"
+    slimnet.slim(
+        plain(), planes(), round_to=WidthSearch(timer=auto.timer, progress=lambda *each: reported.append(each))
+    )
+    assert [number for number, _, _ in reported] == [1, 2, 3, 4, 5, 6]
+    assert {total for _, total, _ in reported} == {6}
+    assert reported[0][2] == "dense"
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])

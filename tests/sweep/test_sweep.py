@@ -55,7 +55,7 @@ def test_every_cell_is_trained_once_and_its_row_says_how(tmp_path, capsys):
     grid(tmp_path)
     assert run(tmp_path, "--concurrent", "2") == 0
     out, err = capsys.readouterr()
-    told = json.loads(out)
+    printed = json.loads(out)
     assert [line[:13] for line in err.splitlines() if "% of the filters dead" in line] == [
         "1 of 2: seed=",
         "2 of 2: seed=",
@@ -63,8 +63,8 @@ def test_every_cell_is_trained_once_and_its_row_says_how(tmp_path, capsys):
     rows = swept(tmp_path)
     assert [row["state"] for row in rows] == ["done", "done"]
     assert [row["result"]["recipe"]["seed"] for row in rows] == [0, 1]
-    assert [(row["key"], row["result"]) for row in told] == [(row["key"], row["result"]) for row in rows]
-    for row in told:
+    assert [(row["key"], row["result"]) for row in printed] == [(row["key"], row["result"]) for row in rows]
+    for row in printed:
         assert json.loads((Path(row["folder"]) / "recipe.json").read_text())["iterations"] == 6
         assert (Path(row["folder"]) / "model.pt").is_file()
         assert Path(row["folder"] + ".log").is_file()
@@ -82,7 +82,7 @@ def seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"recipe_seed": row["result"]["recipe"]["seed"]} for row in rows]
 
 
-def test_a_cell_that_fails_is_told_does_not_stop_the_others_and_is_tried_again_alone(tmp_path, capsys, monkeypatch):
+def test_a_cell_that_fails_is_reported_does_not_stop_the_others_and_is_tried_again_alone(tmp_path, capsys, monkeypatch):
     grid(tmp_path, '[[cells]]\narch = "torchvision:nonesuch"\narch_args = {}\n[[cells]]\nseed = 1\n')
     assert run(tmp_path) == 1
     failed, done = json.loads(capsys.readouterr().out)
@@ -184,7 +184,7 @@ def test_a_sweep_without_ray_says_how_to_get_it(tmp_path, capsys, monkeypatch):
     assert "pip install 'slimnet[ray]'" in capsys.readouterr().err
 
 
-def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path, capsys, monkeypatch):
+def test_a_cluster_that_is_not_there_is_reported_in_one_line(tmp_path, capsys, monkeypatch):
     """Nothing has been begun by then."""
     grid(tmp_path)
 
@@ -193,9 +193,9 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path, capsys, monke
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
     assert run(tmp_path, "--ray", "auto") == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert "no Ray cluster at 'auto' (Could not find any running Ray instance.)" in told
-    assert "ray start --head" in told
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert "no Ray cluster at 'auto' (Could not find any running Ray instance.)" in printed
+    assert "ray start --head" in printed
     with contextlib.closing(sqlite3.connect(tmp_path / "sweep" / "sweep.sqlite")) as table:
         assert table.execute("SELECT DISTINCT state FROM cells").fetchall() == [("waiting",)]
 

@@ -268,7 +268,7 @@ def test_where_one_thread_wants_exact_products_all_have_them(first, second):
 
 
 def test_only_the_thread_that_is_silenced_is(capsys, monkeypatch):
-    """Warnings, prints and log records of others go on, whatever the command line has told torch's loggers before."""
+    """Warnings, prints and log records of others go on, however the command line has set torch's loggers before."""
     heard = io.StringIO()
     handler = logging.StreamHandler(heard)
     monkeypatch.setattr(logging.getLogger("torch.export"), "level", logging.WARNING)

@@ -34,8 +34,8 @@ def test_products_of_float32_are_rounded_as_asked_for_and_as_before_afterwards(t
 
 
 @pytest.mark.parametrize("tf32", [True, False])
-def test_those_who_ask_by_an_older_name_are_told_the_same(tf32):
-    """torch raises where the older names, by which cuDNN's settings and its compiler ask, were not told as well."""
+def test_older_names_of_the_setting_read_the_same(tf32):
+    """torch raises where the older names, by which cuDNN's settings and its compiler ask, were not set as well."""
     before = torch.backends.cudnn.allow_tf32
     with float32_products(tf32=tf32):
         assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == tf32
@@ -63,8 +63,8 @@ def test_settings_come_back_after_an_error_too():
     assert settings() == before
 
 
-def test_cudnn_is_told_to_try_kernels_and_nothing_else():
-    """`cudnn.flags` would switch off whatever it is not told of, cuDNN itself among them."""
+def test_cudnn_is_set_to_try_kernels_and_nothing_else():
+    """`cudnn.flags` would switch off whatever it is not given, cuDNN itself among them."""
     cudnn = torch.backends.cudnn
     before = cudnn.enabled, cudnn.benchmark
     with fastest_kernels():
@@ -168,7 +168,7 @@ def test_autocast_on_meta_is_refused_again_after_a_trace():
         torch.autocast("meta")
 
 
-def test_a_process_without_a_gpu_of_its_own_is_told_so(monkeypatch):
+def test_a_process_without_a_gpu_of_its_own_is_refused_with_the_reason(monkeypatch):
     """More processes under torchrun than there are GPUs."""
     monkeypatch.setenv("WORLD_SIZE", "78")
     monkeypatch.setenv("LOCAL_RANK", "77")

@@ -301,11 +301,11 @@ def test_nothing_of_the_network_changes():
 
 @pytest.mark.parametrize(("options", "total"), [({}, 12), ({"memory": 0}, 24)])
 def test_progress_goes_up_to_all_the_images(options, total):
-    told: list[tuple[int, int]] = []
-    analyse(narrow(), images(), batch_size=5, progress=lambda *done: told.append(done), **options)
-    assert told == sorted(told)
-    assert told[-1] == (total, total)
-    assert {each for _, each in told} == {total}
+    reported: list[tuple[int, int]] = []
+    analyse(narrow(), images(), batch_size=5, progress=lambda *done: reported.append(done), **options)
+    assert reported == sorted(reported)
+    assert reported[-1] == (total, total)
+    assert {each for _, each in reported} == {total}
 
 
 def test_a_diverged_network_is_refused_by_the_layer():

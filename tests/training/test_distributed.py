@@ -353,10 +353,10 @@ def test_a_process_that_torchrun_ends_before_it_has_failed_says_so_unless_anothe
 def test_of_several_processes_one_that_is_ended_elsewhere_is_quiet(monkeypatch, capsys, as_before):
     """Before it has found the others it cannot know what they have said."""
 
-    def told(_: object) -> int:
+    def printed(_: object) -> int:
         raise Terminated(signal.SIGTERM)
 
-    monkeypatch.setattr(slimnet_cli, "run", told)
+    monkeypatch.setattr(slimnet_cli, "run", printed)
     for count, said_so in (("1", ["error: ended by SIGTERM; nothing half-written was left behind"]), ("2", [])):
         monkeypatch.setenv("WORLD_SIZE", count)
         with pytest.raises(SystemExit) as left:

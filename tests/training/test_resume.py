@@ -100,7 +100,7 @@ def test_a_state_goes_on_in_another_run_without_any_folder():
     assert all(map(torch.equal, everything(run), everything(other)))
 
 
-def test_a_run_told_to_stop_finishes_the_step_at_hand():
+def test_a_run_asked_to_stop_finishes_its_current_step():
     run = train(recipe(iterations=9), images(), every=4)
     stop_at(run, 6)
     assert [progress.iteration for progress in run] == [4]

@@ -66,9 +66,9 @@ def test_metrics_are_the_reports_one_object_a_line(tmp_path):
     trained(tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     for line, progress in zip(lines, train(PLAN, images(), every=EVERY), strict=True):
-        told = dataclasses.asdict(progress)
+        reported = dataclasses.asdict(progress)
         for name in ("iteration", "total", "epoch", "loss", "accuracy", "sparsity"):
-            assert line[name] == told[name]
+            assert line[name] == reported[name]
     assert lines[-1]["epoch"] == LENGTH * 5 / 12
     # By hand, for an 8 × 8 image: a 5 × 5 and a 3 × 3 convolution, a hidden layer of 8 and 3 classes.
     assert lines[-1]["macs"] == 64 * 4 * 2 * 25 + 16 * 6 * 4 * 9 + 6 * 8 + 8 * 3

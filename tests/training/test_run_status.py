@@ -15,7 +15,9 @@ from slimnet.training.run.run_folder import METRICS, create_run, read_history, r
 from slimnet.training.run.run_status import TAIL, resumes_at, stamp, status_of
 
 
-def told(folder: Path, count: int, *, pace: float, total: int = 4000, before: tuple[Progress, ...] = ()) -> list[str]:
+def write_metrics(
+    folder: Path, count: int, *, pace: float, total: int = 4000, before: tuple[Progress, ...] = ()
+) -> list[str]:
     """Metrics of as many reports, twenty iterations apart, at a pace in seconds an iteration."""
     at, spent = (before[-1].iteration, before[-1].seconds) if before else (0, 0.0)
     steps = [20 * (number + 1) for number in range(count)]
@@ -44,14 +46,14 @@ def test_a_run_in_a_folder_stands_where_its_history_says(tmp_path):
 
 
 def test_the_first_report_tells_the_time_left_at_the_pace_of_the_whole_run(tmp_path):
-    told(tmp_path, 1, pace=0.5)
+    write_metrics(tmp_path, 1, pace=0.5)
     assert status_of(tmp_path).seconds_left == pytest.approx((4000 - 20) * 0.5)
 
 
 def test_the_time_left_is_reckoned_at_the_pace_of_late(tmp_path):
     """An earlier session took a hundred times as long for its 200 iterations: it is far up in a long file."""
     slow = tuple(Progress(20 * n, 40_000, 2.0, 0.1, 0.0, 20.0 * 20 * n) for n in range(1, 11))
-    lines = told(tmp_path, 200, pace=0.2, total=40_000, before=slow)
+    lines = write_metrics(tmp_path, 200, pace=0.2, total=40_000, before=slow)
     assert sum(map(len, lines)) > 2 * TAIL
     found = status_of(tmp_path)
     assert found.progress.iteration == 4200
@@ -60,7 +62,7 @@ def test_the_time_left_is_reckoned_at_the_pace_of_late(tmp_path):
 
 @pytest.mark.parametrize("rest", ['{"iteration": 80, "to', "{", ""])
 def test_a_line_that_is_being_written_is_left_for_later(tmp_path, rest):
-    lines = told(tmp_path, 3, pace=1.0)
+    lines = write_metrics(tmp_path, 3, pace=1.0)
     (tmp_path / METRICS).write_text("".join(lines) + rest)
     assert status_of(tmp_path).progress.iteration == 60
 

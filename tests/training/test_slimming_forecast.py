@@ -34,9 +34,9 @@ def test_a_forecast_is_what_slimming_leaves():
     with torch.no_grad():
         run.model.features.bn2.weight[:3].zero_()
         run.model.features.bn2.bias[:3].fill_(-1)
-    told = Forecaster(run).add(PROGRESS)
+    forecast = Forecaster(run).add(PROGRESS)
     plan = slim(run.model.eval(), torch.zeros(1, 2, 8, 8)).plan
-    assert (told.macs, told.macs_if_slimmed) == (plan.macs_before, plan.macs_after)
+    assert (forecast.macs, forecast.macs_if_slimmed) == (plan.macs_before, plan.macs_after)
     assert plan.macs_after < plan.macs_before
 
 

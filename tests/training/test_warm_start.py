@@ -100,7 +100,7 @@ def test_l1_takes_its_constant_share_under_sgd():
     assert iterations_to_kill(scales(1.0), chosen).all == 200
 
 
-def test_the_median_and_the_largest_gamma_are_told_apart():
+def test_the_median_and_the_largest_gamma_are_distinguished():
     """Of five sizes the median is 0.2, whatever the signs; two are dead already."""
     forecast = iterations_to_kill(scales(-0.4, 1e-4, 0.2, -1e-5, 0.3), recipe(weight_decay=0.01))
     assert forecast.dead == pytest.approx(2 / 5)

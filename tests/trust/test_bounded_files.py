@@ -201,10 +201,10 @@ def test_an_npz_expands_to_no_more_than_it_needs(bomb, tmp_path, monkeypatch):
     monkeypatch.setattr(npz, "LIMIT_NAMES", 1 << 20)
     labels = array((4,), "<i8")
     members = {"x_train": array((4, 8, 8, 1)), "y_train": labels, "x_test": array((4, 8, 8, 1)), "y_test": labels}
-    spoilt, told = BOMBS[bomb]
+    spoilt, printed = BOMBS[bomb]
     path = packed(tmp_path / "data.npz", **members | spoilt)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert told in refusal(DataError, load_npz, path)
+    assert printed in refusal(DataError, load_npz, path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10 << 10
     assert path.stat().st_size < 2 << 20
 

@@ -146,6 +146,6 @@ def test_a_file_of_an_evil_name_is_named_harmlessly(capsys, tmp_path):
     path = tmp_path / "a\x1b]0;b\x07.json"
     path.write_text("[1]")
     assert slimnet_cli.run(["report", str(path)]) == 2
-    told = capsys.readouterr().err
-    assert is_harmless(told)
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert is_harmless(printed)
+    assert printed.count("\n") == 1

@@ -79,8 +79,9 @@ def distributions(histories: Mapping[str, tuple[np.ndarray, np.ndarray]], first:
     for name, (iterations, values) in histories.items():
         for place in spaced(range(len(iterations)), MOST_COLUMNS):
             finite = values[place][np.isfinite(values[place])]
-            told = [short(float(np.quantile(finite, each))) if finite.size else NOTHING for each in QUANTILES.values()]
-            rows.append((name, f"{iterations[place]:,}", *told))
+            quantiles = np.quantile(finite, list(QUANTILES.values())) if finite.size else None
+            cells = [NOTHING] * len(QUANTILES) if quantiles is None else [short(float(each)) for each in quantiles]
+            rows.append((name, f"{iterations[place]:,}", *cells))
     longest = max((len(iterations) for iterations, _ in histories.values()), default=0)
     notes = (note, left_out(longest, "points in time", MOST_COLUMNS))
     return Numbers.of((first, "Iteration", *QUANTILES), rows, " ".join(filter(None, notes)))

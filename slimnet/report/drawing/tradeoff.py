@@ -57,8 +57,8 @@ def _numbers(marks: Sequence[Mark], cost_label: str, shown: Shown) -> Numbers:
         "Error before fine-tuning": lambda mark: "" if mark.before is None else share(mark.before),
         "Error": lambda mark: share(mark.error),
     }
-    told = {heading: [of(mark) for mark in marks] for heading, of in columns.items()}
-    kept = {heading: cells for heading, cells in told.items() if any(cells)}
+    found = {heading: [of(mark) for mark in marks] for heading, of in columns.items()}
+    kept = {heading: cells for heading, cells in found.items() if any(cells)}
     return Numbers.of(tuple(kept), zip(*kept.values(), strict=True))
 
 

@@ -23,8 +23,8 @@ def reports_in_numbers(record: TrainingRecord) -> Numbers:
         "MACs": lambda each: macs(each.macs_left or each.macs),
         "ms a step": lambda each: short(pace.get(each.iteration) if record.shrinks else None),
     }
-    told = {heading: [of(each) for each in record.progress] for heading, of in columns.items()}
-    kept = {heading: cells for heading, cells in told.items() if set(cells) != {NOTHING}}
+    found = {heading: [of(each) for each in record.progress] for heading, of in columns.items()}
+    kept = {heading: cells for heading, cells in found.items() if set(cells) != {NOTHING}}
     rows = zip([f"{each:,}" for each in record.iterations], *kept.values(), strict=True)
     note = left_out(len(record.progress), "reports")
     return Numbers.of(("Iteration", *kept), spaced(list(rows)), note)

@@ -104,7 +104,7 @@ class TrainingRun(Iterator[Progress]):
         self.patience = patience if ranks.count == 1 else math.inf
         self.device = usable(device)
         self.seconds = 0.0
-        self._wish_to_stop = self._stopping = False
+        self._stop_requested = self._stopping = False
         ranks.check(recipe, self.device)
         if recipe.shrink_every and model is not None:
             raise UsageError("only the network that the recipe builds can shrink; set shrink_every=0")
@@ -245,7 +245,7 @@ class TrainingRun(Iterator[Progress]):
     def _report(self) -> tuple[float, float]:
         """Mean loss and accuracy since the last report; processes agree here on whether to stop."""
         loss, accuracy = self._tally.means(self.ranks, self.recipe.batch_size)
-        self._stopping = self.ranks.any(self._wish_to_stop)
+        self._stopping = self.ranks.any(self._stop_requested)
         if not math.isfinite(loss):
             raise DivergedError(
                 f"the loss became {loss} between iterations {self.iteration - self._tally.steps} and "
@@ -303,7 +303,7 @@ class TrainingRun(Iterator[Progress]):
 
         If several processes train together, all of them end at the next report.
         """
-        self._wish_to_stop = True
+        self._stop_requested = True
         self._stopping = self.ranks.count == 1
 
     def state(self) -> dict[str, Any]:
