@@ -141,8 +141,8 @@ def table(results: Mapping[str, Any]) -> str:
         both = [list(readings(setting, name, results, cells).values()) for name in DATA]
         if all(both):
             first, second = (statistics.fmean(dead for dead, _ in own) for own in both)
-            cells = [*setting.columns, *map(shown, both), f"{first - second:+.1f}", str(min(map(len, both)))]
-            lines.append(f"| {' | '.join(cells)} |")
+            columns = [*setting.columns, *map(shown, both), f"{first - second:+.1f}", str(min(map(len, both)))]
+            lines.append(f"| {' | '.join(columns)} |")
     return "\n".join(lines)
 
 
