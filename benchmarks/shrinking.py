@@ -208,7 +208,7 @@ def seconds_at(points: Sequence[tuple[int, float]], count: int) -> float:
 
 def table(results: Row) -> str:
     """Markdown: whole runs, then steps."""
-    parts = [runs_table(results["runs"]), courses_table(results.get("courses", {}))]
+    parts = [runs_table(results["runs"], results.get("environment", {})), courses_table(results.get("courses", {}))]
     return "\n\n".join(part for part in (*parts, *map(steps_table, results["steps"].values())) if part)
 
 
@@ -244,19 +244,20 @@ def ends(steps: Mapping[str, Row]) -> tuple[Row, Row]:
     return ordered[0][1], ordered[-1][1]
 
 
-def runs_table(runs: Mapping[str, Row]) -> str:
-    """A line a recipe: means over its seeds."""
+def runs_table(runs: Mapping[str, Row], machine: Row) -> str:
+    """A line a recipe: means over its seeds; `machine` is that of the runs which name none."""
     if not runs:
         return ""
     lines = [
         "| run | seeds | dense, s | shrinking, s | times faster | MACs left | dead, dense and shrinking | test error, "
-        "dense and shrinking | slowest turns |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "dense and shrinking | slowest turns | on |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     names = dict.fromkeys(name.rsplit(", seed ", 1)[0] for name in runs)
     for name in names:
         own = [run for each, run in runs.items() if each.rsplit(", seed ", 1)[0] == name]
         dense, shrinking = ([run[kind] for run in own] for kind in ("dense", "shrinking"))
+        place = own[0].get("environment", machine)
         ratios = [one["seconds"] / other["seconds"] for one, other in zip(dense, shrinking, strict=True)]
         spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
         cells = [
@@ -269,6 +270,7 @@ def runs_table(runs: Mapping[str, Row]) -> str:
             f"{100 * mean(dense, 'sparsity'):.0f} %, {100 * mean(shrinking, 'sparsity'):.0f} %",
             f"{100 * mean(dense, 'test_error'):.1f} %, {100 * mean(shrinking, 'test_error'):.1f} %",
             f"{statistics.fmean(run['slowest_turn'] for run in own):.2f}",
+            ", ".join(place[name] for name in ("Processor", "Vector instructions") if name in place),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -32,8 +32,13 @@ def test_the_table_has_the_means_over_seeds(raced):
     first, second = copy.deepcopy(raced), copy.deepcopy(raced)
     for run, dense in ((first, 4.0), (second, 8.0)):
         run["dense"]["seconds"], run["shrinking"]["seconds"] = dense, 2.0
-    (line,) = shrinking.runs_table({"a, seed 0": first, "a, seed 1": second}).splitlines()[2:]
+    machine = {"Processor": "P", "Vector instructions": "V"}
+    (line,) = shrinking.runs_table({"a, seed 0": first, "a, seed 1": second}, machine).splitlines()[2:]
     assert line.startswith("| a, 1 thread | 2 | 6 | 2 | 3.00 (2.00 to 4.00) | 100 % |")
+    assert line.endswith("| P, V |")
+    first["environment"] = machine | {"Processor": "Q"}
+    (line,) = shrinking.runs_table({"a, seed 0": first}, machine).splitlines()[2:]
+    assert line.endswith("| Q, V |")
 
 
 def test_efficiency_is_the_gain_in_time_over_that_in_macs():
