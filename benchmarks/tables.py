@@ -220,12 +220,12 @@ SECTIONS = (
         "all but the demo. Where few filters die, and late, little is saved. Steps are those of the paper's BasicNet, "
         "and of ones whose layers have a share of its filters, on 32×32 images in batches of 40; *efficiency* is how "
         "many times a step is shorter over how many times the MACs are fewer. A run *by the time of its steps* was "
-        "trained beside other programs: steps with the widths that it had are timed in turns with dense ones, as CPU time "
-        "on one thread, and its iterations are given these times; *at full length* assumes that the last widths stay. "
-        "At its last widths, in bfloat16, convolutions run at the rate of a large matrix product (200 GFLOP/s on one "
-        "core of this processor), and take 60 % of a step. The rest, mostly BatchNorm, ReLU and pooling of the first "
-        "layers, shrinks with the number of filters, not with its square: that bounds the efficiency. torch.compile "
-        "makes these steps slower here (37 ms for 33).",
+        "trained beside other programs: steps with the widths that it had are timed in turns with dense ones, as CPU "
+        "time on one thread, and its iterations are given these times; *at full length* assumes that the last widths "
+        "stay. At its last widths, in bfloat16, convolutions run at the rate of a large matrix product (200 GFLOP/s "
+        "on one core of this processor), and take 60 % of a step. The rest, mostly BatchNorm, ReLU and pooling of the "
+        "first layers, shrinks with the number of filters, not with its square: that bounds the efficiency. "
+        "torch.compile makes these steps slower here (37 ms for 33).",
         shrinking.table,
     ),
     (
