@@ -81,6 +81,8 @@ def read_checkpoint(path: Path, data: str) -> Row:
 def read_layers(run: Path) -> list[Row]:
     """Of a run with L2 1e-3: the share of dead filters in each convolution, at a few iterations that it has reached."""
     history = read_history(run)
+    # The path of the data is the machine's own.
+    recipe = json.loads(history.recipe.to_json()) | {"data": "cifar10"}
     reached = history.iterations.tolist()
     norms = [name for name in history.scales if name.startswith("features.")]
     rows: list[Row] = []
@@ -89,7 +91,7 @@ def read_layers(run: Path) -> list[Row]:
         if abs(nearest - wanted) <= wanted // 20:
             scales = [history.scales[name][reached.index(nearest)] for name in norms]
             dead = [float((scale.abs() < DEAD).double().mean()) for scale in scales]
-            rows.append({"iteration": nearest, "dead": dead, "recipe": json.loads(history.recipe.to_json())})
+            rows.append({"iteration": nearest, "dead": dead, "recipe": recipe})
     return rows
 
 

@@ -64,6 +64,7 @@ def test_dead_filters_are_counted_by_layer_where_a_run_has_come(tmp_path, monkey
     dead = [(norm.weight.abs() < threshold).float().mean().item() for norm in norms]
     (row,) = json.loads((tmp_path / "variants.json").read_text())["layers"]["short"]
     assert (row["iteration"], row["dead"]) == (20, pytest.approx(dead))
+    assert row["recipe"]["data"] == "cifar10"
     assert 0 < sum(dead) < 2
     assert f"| short | 20 | {100 * dead[0]:.0f} | {100 * dead[1]:.0f} |" in capsys.readouterr().out
 
