@@ -143,9 +143,10 @@ def times() -> str:
     for name, each in tables().items():
         for data in dict.fromkeys(entry.data for entry in each.entries):
             own = [plan["cells"].get(entry.name) for entry in each.entries if entry.data == data]
-            times = sorted(value for value in own if value is not None)
-            if times:
-                span = in_words(times[0]) if times[0] == times[-1] else f"{in_words(times[0])} to {in_words(times[-1])}"
+            seconds = sorted(value for value in own if value is not None)
+            if seconds:
+                least, most = in_words(seconds[0]), in_words(seconds[-1])
+                span = least if seconds[0] == seconds[-1] else f"{least} to {most}"
                 lines.append(f"| {name} | {datasets()[data].title} | {span} |")
     machine = plan["machine"]
     about = (

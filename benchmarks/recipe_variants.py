@@ -25,25 +25,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import recovery
 import torch
 
 import slimnet
 from slimnet.benchmark.environment import environment
 from slimnet.data import load_data
 from slimnet.errors import SlimnetError
-from slimnet.reproduction.catalogue import by_worth
+from slimnet.reproduction.catalogue import Printed, by_worth
 from slimnet.reproduction.measure import scores
 from slimnet.storage.files import whole_file
 from slimnet.storage.folder_names import MODEL
 from slimnet.training import Recipe
+from slimnet.training.analysis.metrics import DEAD_BELOW
 from slimnet.training.run.run_folder import read_history
 
 RESULTS = Path(__file__).parent / "results" / "recipe_variants.json"
 CELL = "table4-32-0.25x-cifar10"
 LAYERS_CELL = "supp-table1-adam-l2-1e-3-cifar10"
 LAYERS_AT = (16_250, 32_500, 406_250)
-DEAD = 1e-3
-"""|γ| of a dead filter, as in the paper."""
 
 Row = dict[str, Any]
 
@@ -55,7 +55,7 @@ def read_run(run: Path, data: str) -> Row:
     model = slimnet.load_checkpoint(run / MODEL, recipe.arch, recipe.arch_args).eval()
     found = scores(model, load_data(data), "test", 256)
     return {
-        "recipe": json.loads(recipe.to_json()) | {"data": "cifar10"},
+        "recipe": recipe_data(recipe),
         "loss_before_drop": mean_loss(rows, recipe.drops[0]),
         "loss": mean_loss(rows, recipe.iterations),
         "dead": rows[-1]["sparsity"],
@@ -71,7 +71,7 @@ def read_checkpoint(path: Path, data: str) -> Row:
     model = slimnet.build(recipe.arch, recipe.arch_args)
     model.load_state_dict(state["state_dict"])
     images = load_data(data)
-    row: Row = {"recipe": json.loads(recipe.to_json()) | {"data": "cifar10"}, "iteration": state["iteration"]}
+    row: Row = {"recipe": recipe_data(recipe), "iteration": state["iteration"]}
     for split in ("train", "test"):
         found = scores(model, images, split, 250)
         row |= {f"{split}_loss": found.loss, f"{split}_error": found.error}
@@ -81,8 +81,7 @@ def read_checkpoint(path: Path, data: str) -> Row:
 def read_layers(run: Path) -> list[Row]:
     """Of a run with L2 1e-3: the share of dead filters in each convolution, at a few iterations that it has reached."""
     history = read_history(run)
-    # The path of the data is the machine's own.
-    recipe = json.loads(history.recipe.to_json()) | {"data": "cifar10"}
+    recipe = recipe_data(history.recipe)
     reached = history.iterations.tolist()
     norms = [name for name in history.scales if name.startswith("features.")]
     rows: list[Row] = []
@@ -90,9 +89,14 @@ def read_layers(run: Path) -> list[Row]:
         nearest = min(reached, key=lambda iteration: abs(iteration - wanted))
         if abs(nearest - wanted) <= wanted // 20:
             scales = [history.scales[name][reached.index(nearest)] for name in norms]
-            dead = [float((scale.abs() < DEAD).double().mean()) for scale in scales]
+            dead = [float((scale.abs() < DEAD_BELOW).double().mean()) for scale in scales]
             rows.append({"iteration": nearest, "dead": dead, "recipe": recipe})
     return rows
+
+
+def recipe_data(recipe: Recipe) -> Row:
+    """A recipe as the results file holds it, with the name of the data: its path is the machine's own."""
+    return recovery.recipe_data(recipe) | {"data": "cifar10"}
 
 
 def mean_loss(rows: Sequence[Row], end: int) -> float:
@@ -126,9 +130,13 @@ def runs_table(runs: Mapping[str, Row]) -> str:
         losses = f"{row['loss_before_drop']:.3f} | {row['loss']:.3f}"
         tested = f"{100 * row['error']:.1f} % | {row['test_loss']:.2f}"
         lines.append(f"| {name} | {losses} | {100 * row['dead']:.1f} % | {tested} |")
-    paper = next(entry.paper for entry in by_worth() if entry.name == CELL)
     printed = "| the paper, 406,250 iterations | – | {train_loss} | {gamma:.1f} % | {error:.1f} % | {test_loss} |"
-    return "\n".join([*lines, printed.format(**paper)])
+    return "\n".join([*lines, printed.format(**printed_numbers(CELL))])
+
+
+def printed_numbers(cell: str) -> Printed:
+    """What the paper prints of a network."""
+    return next(entry.paper for entry in by_worth() if entry.name == cell)
 
 
 def looks_table(looks: Sequence[Row]) -> str:
@@ -137,14 +145,13 @@ def looks_table(looks: Sequence[Row]) -> str:
         "| network of the paper | iteration | training loss | training error | test loss | test error |",
         "|---|--:|--:|--:|--:|--:|",
     ]
-    printed = {entry.name: entry.paper for entry in by_worth()}
     for name in dict.fromkeys(row["name"] for row in looks):
         for row in sorted((row for row in looks if row["name"] == name), key=lambda row: row["iteration"]):
             trained, tested = (
                 f"{row[f'{split}_loss']:.2f} | {100 * row[f'{split}_error']:.1f} %" for split in ("train", "test")
             )
             lines.append(f"| {name} | {row['iteration']:,} | {trained} | {tested} |")
-        paper = printed[name]
+        paper = printed_numbers(name)
         lines.append(
             f"| the paper's | 406,250 | {paper['train_loss']} | – | {paper['test_loss']} | {paper['error']} % |"
         )
@@ -161,8 +168,7 @@ def layers_table(layers: Mapping[str, Sequence[Row]]) -> str:
         for row in rows:
             shares = " | ".join(f"{100 * share:.0f}" for share in row["dead"])
             lines.append(f"| {name} | {row['iteration']:,} | {shares} |")
-    paper = next(entry.paper for entry in by_worth() if entry.name == LAYERS_CELL)
-    printed = paper["layers"]
+    printed = printed_numbers(LAYERS_CELL)["layers"]
     assert isinstance(printed, tuple), "the catalogue has a number for each layer"
     lines.append(f"| the paper | 406,250 | {' | '.join(str(share) for share in printed)} |")
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """benchmarks/recipe_variants.py: what is kept of a run, and the table."""
 
 import json
+from pathlib import Path
 
 import pytest
 import recipe_variants
@@ -31,10 +32,16 @@ def test_a_run_is_kept_with_its_losses_and_errors(tmp_path, monkeypatch, capsys)
     assert f"| short | {logged[20]:.3f} | {logged[40]:.3f} |" in capsys.readouterr().out
 
 
-def test_a_checkpoint_is_kept_as_the_network_that_it_holds(tmp_path, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A finished run of twenty steps."""
+    folder = tmp_path_factory.mktemp("short") / "run"
+    assert slimnet_cli.run(["train", "digits", *SHORT, "--iterations", "20", "-o", str(folder)]) == 0
+    return folder
+
+
+def test_a_checkpoint_is_kept_as_the_network_that_it_holds(run, tmp_path, monkeypatch, capsys):
     """Oracle: a run of a name in the paper's tables, and its own evaluation."""
-    run = tmp_path / "run"
-    assert slimnet_cli.run(["train", "digits", *SHORT, "--iterations", "20", "-o", str(run)]) == 0
     monkeypatch.setattr(recipe_variants, "RESULTS", tmp_path / "variants.json")
     (checkpoint,) = (run / "checkpoints").glob("*.pt")
     look = ["--look", str(checkpoint), recipe_variants.CELL, "--data", "digits"]
@@ -50,14 +57,12 @@ def test_a_checkpoint_is_kept_as_the_network_that_it_holds(tmp_path, monkeypatch
     assert "| the paper's | 406,250 | 0.22 | – | 0.44 | 13.4 % |" in out
 
 
-def test_dead_filters_are_counted_by_layer_where_a_run_has_come(tmp_path, monkeypatch, capsys):
+def test_dead_filters_are_counted_by_layer_where_a_run_has_come(run, tmp_path, monkeypatch, capsys):
     """Oracle: γ of the network at the end; iterations that the run has not reached are left out."""
-    run = tmp_path / "run"
-    assert slimnet_cli.run(["train", "digits", *SHORT, "--iterations", "20", "-o", str(run)]) == 0
     model = load_checkpoint(run / "model.pt", "basicnet", recipe_of(run).arch_args)
     monkeypatch.setattr(recipe_variants, "RESULTS", tmp_path / "variants.json")
     monkeypatch.setattr(recipe_variants, "LAYERS_AT", (20, 40))
-    monkeypatch.setattr(recipe_variants, "DEAD", threshold := 0.99)
+    monkeypatch.setattr(recipe_variants, "DEAD_BELOW", threshold := 0.99)
     monkeypatch.setattr("sys.argv", ["recipe_variants.py", "--layers", str(run), "short"])
     recipe_variants.main()
     norms = (model.features.bn1, model.features.bn2)

@@ -1,6 +1,6 @@
 """The numbers of a drawing as a table, which a page shows below it: for those who do not see it, and to be copied."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -42,6 +42,12 @@ class TableOnPage:
     """The numbers are in a table that the page shows in any case: the id of its element."""
 
     id: str
+
+
+def filled_columns(columns: Mapping[str, Callable[[T], str]], items: Sequence[T], empty: str) -> dict[str, list[str]]:
+    """The cells of every item by heading, without the columns in which all are `empty`."""
+    found = {heading: [cell(each) for each in items] for heading, cell in columns.items()}
+    return {heading: cells for heading, cells in found.items() if set(cells) != {empty}}
 
 
 def spaced(values: Sequence[T], most: int = MOST_ROWS) -> list[T]:

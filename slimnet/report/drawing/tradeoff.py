@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from slimnet.report.drawing.mark import Mark as Mark
-from slimnet.report.drawing.numbers import Numbers, share
+from slimnet.report.drawing.numbers import Numbers, filled_columns, share
 from slimnet.report.drawing.svg import BLUE, DEAD, GOLD, INK, MUTED, PLUM, SLIM, Canvas, Drawing, drawing
 from slimnet.report.formatting import printable
 
@@ -57,8 +57,7 @@ def _numbers(marks: Sequence[Mark], cost_label: str, shown: Shown) -> Numbers:
         "Error before fine-tuning": lambda mark: "" if mark.before is None else share(mark.before),
         "Error": lambda mark: share(mark.error),
     }
-    found = {heading: [of(mark) for mark in marks] for heading, of in columns.items()}
-    kept = {heading: cells for heading, cells in found.items() if any(cells)}
+    kept = filled_columns(columns, marks, "")
     return Numbers.of(tuple(kept), zip(*kept.values(), strict=True))
 
 

@@ -2,7 +2,16 @@
 
 from collections.abc import Callable
 
-from slimnet.report.drawing.numbers import MOST_COLUMNS, NOTHING, Numbers, left_out, share, short, spaced
+from slimnet.report.drawing.numbers import (
+    MOST_COLUMNS,
+    NOTHING,
+    Numbers,
+    filled_columns,
+    left_out,
+    share,
+    short,
+    spaced,
+)
 from slimnet.report.formatting import amount
 from slimnet.report.training.record import TrainingRecord
 from slimnet.training import Progress
@@ -23,8 +32,7 @@ def reports_in_numbers(record: TrainingRecord) -> Numbers:
         "MACs": lambda each: macs(each.macs_left or each.macs),
         "ms a step": lambda each: short(pace.get(each.iteration) if record.shrinks else None),
     }
-    found = {heading: [of(each) for each in record.progress] for heading, of in columns.items()}
-    kept = {heading: cells for heading, cells in found.items() if set(cells) != {NOTHING}}
+    kept = filled_columns(columns, record.progress, NOTHING)
     rows = zip([f"{each:,}" for each in record.iterations], *kept.values(), strict=True)
     note = left_out(len(record.progress), "reports")
     return Numbers.of(("Iteration", *kept), spaced(list(rows)), note)
