@@ -20,6 +20,7 @@ from slimnet.reproduction.catalogue import by_worth, datasets
 from slimnet.reproduction.results import Result
 from slimnet.reproduction.scales import Scale
 from slimnet.reproduction.trends import verdicts
+from slimnet.reproduction.variation import Variation
 
 RESULTS = Path(__file__).parent / "results"
 USUAL = latency.place("onnxruntime", 1, 1)
@@ -225,15 +226,24 @@ def phenomenon(results: Results) -> Claim:
     )
 
 
+def has_own_line(result: Result) -> bool:
+    """Whether it is the result that `phenomenon` shows."""
+    return entries()[0].name in result.names and result.variation.unprinted == Variation()
+
+
 def full_lengths() -> list[Result]:
-    """The networks that were trained as long as the paper's, each once, though it may stand in several tables."""
-    results = {result.names: result for result in paper.found("full").results.values()}
-    return [results[names] for names in sorted(results)]
+    """The networks that were trained as long as the paper's, each once a recipe, though in several tables."""
+    results = {
+        (result.names, folder): result
+        for folder in (paper.RESULTS, *paper.other_recipes())
+        for result in paper.found("full", folder).results.values()
+    }
+    return [results[key] for key in sorted(results)]
 
 
 def lengths() -> str:
     """How much of what is shown about the paper comes from runs of its own length."""
-    count = len(full_lengths())
+    count = len({result.names for result in full_lengths()})
     if not count:
         return (
             "No network has been trained at the paper's length here yet: what the small scale shows is the order of "
@@ -270,8 +280,10 @@ def seeds(result: Result) -> str:
 
 def own_length(result: Result) -> str:
     """The paper's length of training, and how it was trained here."""
-    how = ", dead channels removed while it trains" if result.shrink_every else ""
-    return f"the paper's {result.iterations:,} iterations, {result.precision}{how}"
+    variation = result.variation
+    how = ["dead channels removed while it trains"] if variation.shrink_every else []
+    changes = [str(variation.precision), *how, *variation.unprinted.marks("fp32")]
+    return ", ".join([f"the paper's {result.iterations:,} iterations", *changes])
 
 
 def trends(results: Results) -> Claim:
@@ -309,8 +321,7 @@ def claims() -> Iterator[Claim]:
     """Every claim, in order; the networks at the paper's length come before what shorter runs show."""
     for name, read in CLAIMS:
         if read is trends:
-            # The first network, if it is among them, has its own line.
-            yield from (full_length(each) for each in full_lengths() if entries()[0].name not in each.names)
+            yield from (full_length(each) for each in full_lengths() if not has_own_line(each))
         yield read({} if name is None else json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
 
 

@@ -20,6 +20,7 @@ from slimnet.reproduction.markdown import Found, letter, line, table
 from slimnet.reproduction.results import Result, add, current, environments, file_name, hardware, read, read_all
 from slimnet.reproduction.scales import Scale, describe_scale
 from slimnet.reproduction.trends import verdicts
+from slimnet.reproduction.variation import Variation
 from slimnet.training import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "paper"
@@ -34,14 +35,27 @@ def keep(run: Path) -> list[Path]:
     """
     changed: dict[Path, None] = {}
     for result in map(read, sorted((run / "results").glob("*.json"))):
-        path = RESULTS / file_name(result.names, result.scale)
+        folder = folder_of(result.variation.unprinted)
+        path = folder / file_name(result.names, result.scale)
         for each in result.runs:
             recipe = Recipe(**{**result.recipe, "seed": each.seed})
             known = read(path) if path.exists() else None
             if known is None or not known.is_of(recipe) or each not in known.runs:
-                add(RESULTS, result.names, result.scale, recipe, each)
+                add(folder, result.names, result.scale, recipe, each)
                 changed[path] = None
     return list(changed)
+
+
+def folder_of(variation: Variation) -> Path:
+    """Where results of a recipe are kept: changes where the paper is silent have their own folder."""
+    crop = [f"crop{variation.crop}"] if variation.crop else []
+    pools = [f"pool{''.join(map(str, variation.pool_after))}"] if variation.pool_after is not None else []
+    return RESULTS.joinpath("-".join(crop + pools))
+
+
+def other_recipes() -> list[Path]:
+    """The folders of results that change what the paper does not print."""
+    return sorted(path for path in RESULTS.glob("*") if path.is_dir())
 
 
 def keep_plan(path: Path) -> Path:
@@ -53,24 +67,34 @@ def keep_plan(path: Path) -> Path:
     return PLAN
 
 
-def found(scale: Scale) -> Found:
-    """All that has been run at a scale as it is today."""
-    return Found(tuple(tables()), scale, current(read_all(RESULTS, scale)), {})
+def found(scale: Scale, folder: Path | None = None) -> Found:
+    """All that has been run at a scale as it is today, with the recipe of a folder; None for the usual one."""
+    return Found(tuple(tables()), scale, current(read_all(folder or RESULTS, scale)), {})
 
 
 def page() -> str:
     """What has been run and what has not, the trends, and every table, in Markdown."""
     parts = [coverage(), times()]
     for scale in SCALES:
-        known = found(scale)
-        if known.results:
-            parts += [f"### At {scale} scale", describe_scale(scale), trends(known), *chapters(known), machines(known)]
+        for folder in (RESULTS, *other_recipes()):
+            known = found(scale, folder)
+            if known.results:
+                parts += [f"### At {scale} scale{how(known)}", describe_scale(scale)]
+                parts += [trends(known), *chapters(known), machines(known)]
     return "\n\n".join(part for part in parts if part)
 
 
+def how(known: Found) -> str:
+    """What a recipe changes where the paper prints nothing, to follow the name of the scale."""
+    marks = next(iter(known.results.values())).variation.unprinted.marks("fp32")
+    return "".join(f", {mark}" for mark in marks)
+
+
 def trends(known: Found) -> str:
-    """Which of the paper's trends hold, and which do not."""
+    """Which of the paper's trends hold, and which do not; empty if none can be tested."""
     looked = [each for each in verdicts(known.results) if each.holds is not None]
+    if not looked:
+        return ""
     held = sum(bool(each.holds) for each in looked)
     lines = [f"- {line(each, known.scale)}" for each in looked]
     return "\n".join([f"**{held} of {len(looked)} trends hold.**", "", *lines])

@@ -23,12 +23,14 @@ from slimnet_cli.progress.reproduction_run import Reproduction, Task, tasks_of
 if TYPE_CHECKING:
     from slimnet.reproduction.catalogue import Entry
     from slimnet.reproduction.scales import Scale
+    from slimnet.reproduction.variation import Variation
     from slimnet.training.recipe.recipe import Precision
 
 EXAMPLES = """\b
 Examples:
   slimnet reproduce table1 --shrink --dry-run
   slimnet reproduce table1-adam-l2-1e-3-cifar10 --shrink --data-root data -o runs/paper
+  slimnet reproduce table4 --shrink --crop 4 --pool-after 1,2,4 --data-root data -o runs/shifted
   slimnet reproduce table1 table3 --scale small --data-root data -o runs/paper --threads 1
   slimnet reproduce trends --scale middle --seeds 2 --shrink --data-root data -o runs/paper --threads 1
   slimnet reproduce all --budget 25m --data-root data -o runs/paper --concurrent 4
@@ -38,13 +40,22 @@ Examples:
 
 @dataclass(frozen=True)
 class Extent:
-    """The extent of a reproduction; the budget is in seconds, and no precision stands for the scale's own."""
+    """The extent of a reproduction and its changes to the recipes, as in `Variation`; the budget is in seconds."""
 
     scale: Scale
     seeds: int
     budget: float | None
     shrink: bool
     precision: Precision | None
+    crop: int
+    pool_after: tuple[int, ...] | None
+
+    @property
+    def variation(self) -> Variation:
+        """The changes to the paper's recipes."""
+        from slimnet.reproduction.variation import Variation
+
+        return Variation(SHRINK_EVERY if self.shrink else 0, self.precision, self.crop, self.pool_after)
 
 
 def seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
@@ -56,6 +67,21 @@ def seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | 
         return None if text is None else seconds_in(text)
     except UsageError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def positions(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Turn "1,2,4" into the numbers of convolutions."""
+    from slimnet.models.basicnet import WIDTHS
+
+    if text is None:
+        return None
+    convolutions = range(1, len(WIDTHS["64-1x"]) + 1)
+    known = {str(number): number for number in convolutions}
+    if unknown := [part for part in text.split(",") if part.strip() not in known]:
+        raise click.BadParameter(
+            f"{unknown[0]!r} is no convolution of BasicNet; use numbers from 1 to {convolutions[-1]}, as in 1,3,5"
+        )
+    return tuple(sorted({known[part.strip()] for part in text.split(",")}))
 
 
 EXTENT = (
@@ -82,6 +108,19 @@ EXTENT = (
         "--precision",
         type=click.Choice(("fp32", "bf16")),
         help="bf16 computes in bfloat16 with float32 weights, unlike the paper; for processors with bfloat16 units.",
+    ),
+    click.option(
+        "--crop",
+        type=click.IntRange(0),
+        default=0,
+        metavar="PIXELS",
+        help="Shift each image at random by up to this many pixels; the paper does not say whether it does.",
+    ),
+    click.option(
+        "--pool-after",
+        callback=positions,
+        metavar="NUMBERS",
+        help="The convolutions that BasicNet pools after, which the paper does not print.  [default: 1,3,5]",
     ),
     click.option(
         "--budget", callback=seconds, metavar="TIME", help="Only the most valuable runs that fit into 90s, 25m, 2h, ..."
@@ -135,6 +174,8 @@ def reproduce(
     output of each run is in DIR/runs/KEY.log. A run that is killed resumes from its last checkpoint, which is about
     a minute old at most.
 
+    Runs with --shrink, --precision, --crop or --pool-after are marked in tables, and not mixed with others in a folder.
+
     With --shrink, the times of a dry run assume that as many filters die as in the paper, after a tenth of the
     iterations.
 
@@ -145,8 +186,7 @@ def reproduce(
     from slimnet.reproduction.catalogue import wanted
 
     chosen = wanted(names)
-    every = SHRINK_EVERY if extent.shrink else 0
-    tasks = tasks_of(entries_of(chosen), extent.scale, extent.seeds, every, extent.precision)
+    tasks = tasks_of(entries_of(chosen), extent.scale, extent.seeds, extent.variation)
     reproduction = Reproduction(out, data_root, extent.scale, workforce, train_here)
     if dry_run:
         forecast(reproduction, tasks, chosen, as_json)

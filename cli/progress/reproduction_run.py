@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from slimnet.report.paper.figures import Moved
     from slimnet.reproduction.catalogue import Entry
     from slimnet.reproduction.scales import Scale
+    from slimnet.reproduction.variation import Variation
     from slimnet.sweep import Row, Store
     from slimnet.sweep.jobs import Job
     from slimnet.sweep.workers import Workers
     from slimnet.training import Recipe
     from slimnet.training.analysis.universality import ProgressCallback
-    from slimnet.training.recipe.recipe import Precision
 
 STORE, RUNS, RESULTS = "sweep.sqlite", "runs", "results"
 
@@ -54,13 +54,14 @@ class Task:
         return Cell(self.recipe, "").key
 
 
-def tasks_of(
-    wanted: Sequence[Entry], scale: Scale, seeds: int, shrink_every: int = 0, precision: Precision | None = None
-) -> list[Task]:
+def tasks_of(wanted: Sequence[Entry], scale: Scale, seeds: int, variation: Variation) -> list[Task]:
     """The runs of these networks, the most important first, and all of a first seed before the next.
 
-    A run covers every network of the paper that has its recipe, also those not requested. `shrink_every` and
-    `precision` are those of all recipes, as in `recipe_of`.
+    A run covers every network of the paper that has its recipe, also those not requested. The variation applies to
+    all recipes.
+
+    Raises:
+        UsageError: a value of the variation is out of its range.
     """
     from slimnet.reproduction.catalogue import by_worth
     from slimnet.reproduction.scales import recipe_of
@@ -69,7 +70,7 @@ def tasks_of(
     found: dict[str, Task] = {}
     for seed in range(seeds):
         for entry in by_worth():
-            recipe = recipe_of(entry, scale, seed, shrink_every=shrink_every, precision=precision)
+            recipe = recipe_of(entry, scale, seed, variation)
             if recipe is not None:
                 alone = Task(recipe, (entry,))
                 known = found.get(alone.key, Task(recipe, ()))
@@ -99,7 +100,7 @@ class Reproduction:
         """Whether a run has been measured.
 
         Raises:
-            UsageError: the folder holds results of the same network trained with, or without, dead filters removed.
+            UsageError: the folder holds results of the same network with another variation of its recipe.
         """
         from slimnet.reproduction.results import check_alike, holds
 

@@ -25,6 +25,9 @@ HEADS: dict[str, tuple[int, ...]] = {
 }
 """The hidden layers of the classifier, by the names of the paper's data sets."""
 
+POOL_AFTER = (1, 3, 5)
+"""The convolutions that are followed by pooling in our reconstruction; the paper does not print them."""
+
 IMAGENET_IMAGE = 224
 
 
@@ -61,7 +64,7 @@ class BasicNet(nn.Module):
         width: float = 1.0,
         widths: Sequence[int] | str = "64-1x",
         hidden: int | Sequence[int] | str = 256,
-        pool_after: Sequence[int] = (1, 3, 5),
+        pool_after: Sequence[int] = POOL_AFTER,
         negative_slope: float = 0.0,
         dropout: float = 0.0,
     ) -> None:

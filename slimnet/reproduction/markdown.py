@@ -57,8 +57,7 @@ def _cell(entry: Entry, result: Result | None) -> dict[str, Any]:
         "spread": {name: result.spread(name) for name in READINGS},
         "seeds": list(result.seeds),
         "iterations": result.iterations,
-        "shrink_every": result.shrink_every,
-        "precision": result.precision,
+        **dataclasses.asdict(result.variation),
         "macs_left": macs_left(result),
         "hardware": sorted({kept.hardware(run.environment) for run in result.runs}),
     }
@@ -162,9 +161,8 @@ def ours(entry: Entry, result: Result | None, shown: Sequence[str], machines: Se
 
 
 def length(result: Result) -> str:
-    """The number of iterations of a result's runs, whether they shrank, and a precision that is not the scale's."""
-    precision = "" if result.precision == precision_of(result.scale) else f", {result.precision}"
-    return f"{result.iterations:,}{', shrinking' if result.shrink_every else ''}{precision}"
+    """The number of iterations of a result's runs, and how they differ from the paper's recipe at this scale."""
+    return ", ".join([f"{result.iterations:,}", *result.variation.marks(precision_of(result.scale))])
 
 
 def machine_letters(result: Result, machines: Sequence[str]) -> str:

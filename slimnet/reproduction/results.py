@@ -4,7 +4,7 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +12,11 @@ from slimnet.errors import SlimnetError, UsageError
 from slimnet.reproduction.catalogue import READINGS, Value, by_worth
 from slimnet.reproduction.measure import Measured
 from slimnet.reproduction.scales import Scale, recipe_of
+from slimnet.reproduction.variation import Variation, describe_difference, variation_of
 from slimnet.storage.field_types import Amount, Count, NotEmpty, Share, Size
 from slimnet.storage.files import whole_file
 from slimnet.storage.records import build, read_json
 from slimnet.training import Recipe
-from slimnet.training.recipe.recipe import Precision
 
 DIGITS = 5
 """The significant digits of stored numbers; the fifth is noise already."""
@@ -89,22 +89,17 @@ class Result:
         return tuple(run.seed for run in self.runs)
 
     @property
-    def shrink_every(self) -> int:
-        """The iterations between removals of dead channels during training; 0 without removals."""
-        return int(self.recipe.get("shrink_every", 0))
-
-    @property
-    def precision(self) -> Precision:
-        """The precision of training, as in `Recipe`."""
-        return Recipe(**{**self.recipe, "seed": 0}).precision
+    def variation(self) -> Variation:
+        """How its recipe differs from the paper's."""
+        return variation_of(Recipe(**{**self.recipe, "seed": 0}))
 
     def is_of(self, recipe: Recipe) -> bool:
         """Whether it has this recipe except for the seed; fields added to recipes since have their default."""
         return Recipe(**{**self.recipe, "seed": recipe.seed}) == recipe
 
     def is_like(self, recipe: Recipe) -> bool:
-        """Whether it has this recipe except for the seed, the precision and the removal of dead channels."""
-        return self.is_of(replace(recipe, shrink_every=self.shrink_every, precision=self.precision))
+        """Whether it has this recipe of the paper except for the seed and its own variation."""
+        return self.is_of(self.variation.applied(recipe))
 
     def mean(self, reading: str) -> Value:
         """A reading as the mean over the runs, for each layer if it has one number for each."""
@@ -157,8 +152,7 @@ def add(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe, run: R
 
     Raises:
         SlimnetError: it cannot be written.
-        UsageError: the others were trained in another precision, or dead channels were removed during their training
-            but not during this one, or the reverse.
+        UsageError: the others are of another variation of the recipe.
     """
     path, shared = folder / file_name(names, scale), without_seed(recipe)
     check_alike(folder, names, scale, recipe)
@@ -222,10 +216,10 @@ def current(results: Mapping[str, Result]) -> dict[str, Result]:
 
 
 def check_alike(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe) -> None:
-    """Refuse to mix runs of two precisions, or runs that removed dead channels during training with ones that did not.
+    """Refuse to mix runs of two variations of a recipe, such as two precisions.
 
     Raises:
-        UsageError: the folder holds runs of the other kind for this network.
+        UsageError: the folder holds runs of another variation for this network.
     """
     path = folder / file_name(names, scale)
     if not path.exists():
@@ -233,11 +227,7 @@ def check_alike(folder: Path, names: Sequence[str], scale: Scale, recipe: Recipe
     earlier = read(path)
     if not earlier.is_like(recipe) or earlier.is_of(recipe):
         return
-    kind = "removed dead filters during training (--shrink)"
-    if earlier.precision != recipe.precision:
-        kind = f"were trained in {earlier.precision}"
-    elif not earlier.shrink_every:
-        kind = "kept dead filters during training"
+    kind = describe_difference(earlier.variation, variation_of(recipe))
     raise UsageError(f"{path} holds runs that {kind}; reproduce the others in another folder")
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from slimnet.models.arguments import scaled
 from slimnet.models.basicnet import WIDTHS
 from slimnet.reproduction.catalogue import Dataset, Entry, datasets, document
+from slimnet.reproduction.variation import Variation
 from slimnet.training import Recipe
 from slimnet.training.recipe.recipe import BASE_SETTINGS, Precision
 
@@ -19,6 +20,9 @@ NARROWEST = 1e-6
 """The smallest factor of widths: the paper prints networks in which every filter is dead."""
 
 STRENGTHS = ("l2", "weight_decay")
+
+AS_PRINTED = Variation()
+"""The paper's recipe without changes."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,14 @@ def precision_of(scale: Scale) -> Precision:
     return "fp32" if reduction is None else reduction.precision
 
 
-def recipe_of(
-    entry: Entry, scale: Scale, seed: int = 0, *, shrink_every: int = 0, precision: Precision | None = None
-) -> Recipe | None:
+def recipe_of(entry: Entry, scale: Scale, seed: int = 0, variation: Variation = AS_PRINTED) -> Recipe | None:
     """The recipe of a network of the paper; None for another method, which the paper only quotes.
 
     Its `data` is the name of the paper's data set, or the path of the part on which the scale trains, relative to the
-    folder of the reproduction. `shrink_every` is the number of iterations between removals of dead channels,
-    `precision` that of training, as in `Recipe`; None for the scale's own.
+    folder of the reproduction.
+
+    Raises:
+        UsageError: a value of the variation is out of its range.
     """
     if entry.of is not None:
         return None
@@ -88,8 +92,7 @@ def recipe_of(
     fields = _full(entry, datasets()[entry.data])
     if reduction is not None:
         fields = _reduced(fields, reduction)
-    fields["precision"] = precision or precision_of(scale)
-    return Recipe(**fields, seed=seed, shrink_every=shrink_every)
+    return variation.applied(Recipe(**fields, precision=precision_of(scale), seed=seed))
 
 
 def _full(entry: Entry, data: Dataset) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import unfinished
 from slimnet.errors import UsageError
 from slimnet.reproduction.catalogue import entry
 from slimnet.reproduction.scales import recipe_of
+from slimnet.reproduction.variation import Variation
 from slimnet.training import Recipe
 from slimnet.training.run.checkpoints import newest
 
@@ -34,7 +35,7 @@ def run_folder(path, recipe):
 def packed(tmp_path, monkeypatch):
     """A run of a network of the paper, packed, and its recipe without a path of images."""
     monkeypatch.setattr(unfinished, "FOLDER", tmp_path / "unfinished")
-    recipe = recipe_of(entry("table4", "32-0.25x", "cifar10"), "full", precision="bf16")
+    recipe = recipe_of(entry("table4", "32-0.25x", "cifar10"), "full", variation=Variation(precision="bf16"))
     own = dataclasses.replace(recipe, data=str(tmp_path / "somewhere" / "cifar10.npz"))
     return unfinished.pack(run_folder(tmp_path / "run", own), CELL), recipe
 

@@ -10,6 +10,7 @@ from slimnet.durations import in_words
 from slimnet.errors import UsageError
 from slimnet.reproduction import catalogue, timing
 from slimnet.reproduction.scales import recipe_of
+from slimnet.reproduction.variation import Variation
 from slimnet.shrinking.optimizer_state import check_optimiser
 from slimnet.training import Recipe
 from slimnet.training.recipe.optimisers import make_optimiser
@@ -44,7 +45,7 @@ def test_steps_are_timed_on_the_recipes_own_network():
 
 def test_every_recipe_of_the_paper_can_shrink():
     """Its optimisers leave removed channels at zero, so that no cell is refused after hours."""
-    recipes = [recipe_of(entry, "full", shrink_every=500) for entry in catalogue.by_worth()]
+    recipes = [recipe_of(entry, "full", variation=Variation(shrink_every=500)) for entry in catalogue.by_worth()]
     kinds = {recipe.optimiser: recipe for recipe in recipes if recipe is not None}
     assert len(kinds) >= 6
     for recipe in kinds.values():
