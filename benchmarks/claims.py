@@ -14,6 +14,7 @@ import int8
 import latency
 import never_slower
 import paper
+from machines import describe_machine
 from phenomenon import entries
 
 from slimnet.reproduction.catalogue import by_worth, datasets
@@ -44,8 +45,7 @@ class Claim(NamedTuple):
 
 def hardware(environment: dict[str, str]) -> str:
     """The processor and the day of a measurement."""
-    known = [environment[name] for name in ("GPU", "Processor", "Vector instructions") if name in environment]
-    return ", ".join([*known, environment["Measured"][:10]])
+    return f"{describe_machine(environment)}, {environment['Measured'][:10]}"
 
 
 def exactness(results: Results) -> Claim:

@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 from latency import DEAD, NETWORKS, SIDE, kill, place, write
+from machines import describe_machine
 from torch import nn
 from zoo import images, network, outputs, relative
 
@@ -198,11 +199,6 @@ def of_published(document: Mapping[str, Any]) -> dict[str, Any]:
     return {"macs": macs_of, "rows": rows, "environment": dict(environment().rows())}
 
 
-def place_of(machine: Mapping[str, str]) -> str:
-    """A machine and a day in a few words."""
-    return ", ".join(machine[name] for name in ("Processor", "Vector instructions", "Measured"))
-
-
 def published(found: Mapping[str, Any]) -> list[str]:
     """A published network with each kind of widths, in every place."""
     (_, dense), *others = found["macs"]
@@ -211,7 +207,7 @@ def published(found: Mapping[str, Any]) -> list[str]:
         "The published ResNet-56 of CIFAR-10, 49 of whose channels are removable: how many times faster than the "
         "dense network it is without them (*none*), by default, with widths for onnxruntime also elsewhere (*fast*), "
         "and with the widths of `--round auto`. "
-        f"Measured on {place_of(found['environment'])}.",
+        f"Measured on {describe_machine(found['environment'], 'Measured')}.",
         "",
         f"| configuration | {' | '.join(less)} |",
         "|---|" + "--:|" * len(less),

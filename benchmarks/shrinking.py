@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machines import describe_machine
 from safetensors.torch import load_file
 from train_throughput import noise
 
@@ -270,7 +271,7 @@ def runs_table(runs: Mapping[str, Row], machine: Row) -> str:
             f"{100 * mean(dense, 'sparsity'):.0f} %, {100 * mean(shrinking, 'sparsity'):.0f} %",
             f"{100 * mean(dense, 'test_error'):.1f} %, {100 * mean(shrinking, 'test_error'):.1f} %",
             f"{statistics.fmean(run['slowest_turn'] for run in own):.2f}",
-            ", ".join(place[name] for name in ("Processor", "Vector instructions") if name in place),
+            describe_machine(place),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

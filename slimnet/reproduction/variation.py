@@ -68,7 +68,7 @@ def describe_difference(earlier: Variation, wanted: Variation) -> str:
         shifted = f"shifted images by up to {earlier.crop} pixels (--crop {earlier.crop})"
         return shifted if earlier.crop else "did not shift images"
     if earlier.pool_after != wanted.pool_after:
-        return f"pooled {describe_pools(earlier.pool_after or POOL_AFTER)}"
+        return f"pooled {describe_pools(POOL_AFTER if earlier.pool_after is None else earlier.pool_after)}"
     removed = "removed dead filters during training (--shrink)"
     return removed if earlier.shrink_every else "kept dead filters during training"
 

@@ -136,19 +136,19 @@ def widths_of(recipe):
 )
 def test_runs_of_another_kind_are_marked_and_do_not_mix_with_others(options, mark, kind, place, capsys):
     """The small scale trains in bfloat16, without shrinking, unless options say otherwise."""
-    assert reproduce(place, "table4", "--budget", "0.01s", *options, "--json") == 0
-    assert reproduce(place, "table4", *options) == 0
+    assert reproduce(place, "table4-32-0.25x-cifar10", "--budget", "0.01s", *options, "--json") == 0
+    assert reproduce(place, "table4-32-0.25x-cifar10", *options) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ") and "small: " in line]
-    assert len(lines) == 6
+    assert len(lines) == 1
     assert all(f"| 4, {mark} |" in line for line in lines)
     found = results.read_all(place / "out" / "results", "small")
     shrinking = "--shrink" in options
     assert {each.variation.shrink_every for each in found.values()} == {500 if shrinking else 0}
     assert {each.variation.precision for each in found.values()} == {"fp32" if "--precision" in options else "bf16"}
     assert f"× 4, {mark} on" in (place / "out" / "report.html").read_text()
-    assert reproduce(place, "table4") == 2
+    assert reproduce(place, "table4-32-0.25x-cifar10") == 2
     assert f"runs that {kind}; reproduce the others in another folder" in capsys.readouterr().err
-    assert len(runs(place)) == 6
+    assert len(runs(place)) == 1
 
 
 def test_a_plan_for_people_says_what_is_missing(place, capsys):
