@@ -8,6 +8,7 @@ Kept are the means over 64 stretches of equal length of what the run logged ever
 
 import argparse
 import json
+import math
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,15 +18,18 @@ from matplotlib.figure import Figure
 
 from slimnet.benchmark.environment import environment
 from slimnet.errors import SlimnetError
-from slimnet.report.drawing.axes import few_iterations_axis, iterations_axis
+from slimnet.report.drawing.axes import few_iterations_axis
 from slimnet.report.drawing.numbers import Numbers
 from slimnet.report.drawing.svg import DEAD, SLIM, Canvas, drawing, standalone
+from slimnet.reproduction.variation import variation_of
 from slimnet.storage.files import whole_file
+from slimnet.training.run.run_folder import recipe_of
 
 FOLDER = Path(__file__).parent / "results"
 OUT, PLOT = FOLDER / "learning_curves.json", FOLDER / "learning-curves.svg"
 STRETCHES = 64
 SHOWN_ROWS = 16
+COLUMNS, PANEL_HEIGHT = 2, 320
 
 Curve = dict[str, list[float]]
 
@@ -50,9 +54,10 @@ def read_curve(run: Path) -> Curve:
 
 
 def keep(run: Path, cell: str) -> None:
-    """Add the curve of a run to the results, under the name of its cell."""
+    """Add the curve of a run to the results, under the name of its cell and its changes where the paper is silent."""
     results = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {"curves": {}}
-    results["curves"][cell] = read_curve(run)
+    changes = variation_of(recipe_of(run)).unprinted.marks("fp32")
+    results["curves"][", ".join([cell, *changes])] = read_curve(run)
     results["environment"] = dict(environment().rows())
     write(OUT, json.dumps(results, indent=1, sort_keys=True) + "\n")
 
@@ -98,22 +103,30 @@ def plot(results: Mapping[str, Any]) -> str:
     curves = results["curves"]
 
     def draw(figure: Figure, canvas: Canvas) -> None:
-        panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
-        for axes, (cell, curve) in zip(panels, sorted(curves.items()), strict=True):
+        panels = figure.subplots(grid_rows(curves), COLUMNS, sharey=True, squeeze=False).flatten()
+        for axes in panels[len(curves) :]:
+            axes.set_visible(False)
+        for axes, (cell, curve) in zip(panels, sorted(curves.items()), strict=False):
             axes.plot(
                 curve["iterations"], [100 * each for each in curve["dead"]], color=DEAD, label="filters dead by γ"
             )
             axes.plot(curve["iterations"], [100 * each for each in curve["macs_left"]], color=SLIM, label="MACs left")
-            axes.set_title(cell)
+            axes.set_title(cell.replace(", ", "\n", 1))
             axes.set_ylim(0, 104)
-            (few_iterations_axis if len(curves) > 1 else iterations_axis)(axes, curve["iterations"][-1], canvas)
-        panels[0].set_ylabel("per cent")
+            few_iterations_axis(axes, curve["iterations"][-1], canvas)
+        for axes in panels[::COLUMNS]:
+            axes.set_ylabel("per cent")
         panels[0].legend(loc="center right")
 
     columns = ("network", "iteration", "filters dead by γ", "MACs left", "training loss", "training accuracy")
     numbers = Numbers.of(columns, [(cell, *row) for cell, curve in sorted(curves.items()) for row in rows(curve)])
     about = "Filters dead by γ and MACs left, in per cent, over the iterations of networks of the paper's full length."
-    return standalone(drawing("learning-curves", about, lambda _: 320, draw, numbers).wide)
+    return standalone(drawing("learning-curves", about, lambda _: PANEL_HEIGHT * grid_rows(curves), draw, numbers).wide)
+
+
+def grid_rows(curves: Mapping[str, Curve]) -> int:
+    """The rows of the plot's grid of panels."""
+    return math.ceil(len(curves) / COLUMNS)
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ from xml.etree import ElementTree
 import learning_curves
 import pytest
 
+from slimnet.training import Recipe
+
 
 @pytest.fixture
 def run(tmp_path):
@@ -29,9 +31,19 @@ def test_a_curve_is_the_means_of_stretches_of_equal_length(run):
     assert curve["macs_left"] == [1.0] * 49 + [0.25] * 15
 
 
+def test_a_run_with_another_recipe_has_its_changes_in_its_name(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_curves, "OUT", tmp_path / "curves.json")
+    for crop in (0, 4):
+        recipe = Recipe(arch="basicnet", data="cifar10", iterations=128, shrink_every=500, crop=crop)
+        (run / "recipe.json").write_text(recipe.to_json())
+        learning_curves.keep(run, "cell")
+    kept = json.loads((tmp_path / "curves.json").read_text())["curves"]
+    assert list(kept) == ["cell", "cell, images shifted by up to 4 pixels"]
+
+
 def test_the_table_ends_with_the_last_iteration_and_the_plot_has_every_network(run):
-    results = {"curves": {"one": learning_curves.read_curve(run), "two": learning_curves.read_curve(run)}}
+    results = {"curves": {name: learning_curves.read_curve(run) for name in ("one", "two", "three, shifted")}}
     assert learning_curves.table(results).splitlines()[-1] == "| 128 | 50.0% | 25.0% | 12.750 | 50.0% |"
     picture = learning_curves.plot(results)
     ElementTree.fromstring(picture)
-    assert {"one", "two"} <= set(picture.replace("<", ">").split(">"))
+    assert {"one", "two", "three", "shifted"} <= set(picture.replace("<", ">").split(">"))
