@@ -114,7 +114,7 @@ EXTENT = (
         type=click.IntRange(0),
         default=0,
         metavar="PIXELS",
-        help="Shift each image at random by up to this many pixels; the paper does not say whether it does.",
+        help="Shift each image at random by up to this many pixels, which the paper does not mention.",
     ),
     click.option(
         "--pool-after",

@@ -1,4 +1,4 @@
-"""Variation: how the runs of a reproduction differ from the paper's recipes, for speed or where the paper is silent."""
+"""Variation: how the runs of a reproduction differ from the paper's recipes, for speed or to find out what it did."""
 
 from dataclasses import dataclass, replace
 
@@ -14,8 +14,8 @@ class Variation:
     Attributes:
         shrink_every: the number of iterations between removals of dead channels, as in `Recipe`; 0 for none.
         precision: the precision of training, as in `Recipe`; None for the scale's own.
-        crop: the number of pixels by which images are shifted at random, as in `Recipe`. The paper does not say whether
-            it shifts images.
+        crop: the number of pixels by which images are shifted at random, as in `Recipe`. The paper mentions flips
+            only.
         pool_after: the convolutions of BasicNet that are followed by pooling, which the paper does not print; None for
             slimnet's reconstruction. Other networks keep theirs.
     """
@@ -39,7 +39,7 @@ class Variation:
 
     @property
     def unprinted(self) -> "Variation":
-        """Only the changes where the paper is silent; they change what is learned, which the others do not mean to."""
+        """Only the changes to what the paper does not print; the others are not meant to change what is learned."""
         return Variation(crop=self.crop, pool_after=self.pool_after)
 
     def marks(self, precision: Precision) -> list[str]:
