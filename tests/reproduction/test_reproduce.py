@@ -16,6 +16,7 @@ import slimnet_cli
 from pages import Tags, check_ids
 from slimnet_cli.progress.reproduction_run import moved
 
+from slimnet import benchmark
 from slimnet.errors import UsageError
 from slimnet.reproduction import catalogue, results, timing
 from slimnet.reproduction.scales import recipe_of
@@ -149,6 +150,15 @@ def test_runs_of_another_kind_are_marked_and_do_not_mix_with_others(options, mar
     assert reproduce(place, "table4-32-0.25x-cifar10") == 2
     assert f"runs that {kind}; reproduce the others in another folder" in capsys.readouterr().err
     assert len(runs(place)) == 1
+
+
+@pytest.mark.parametrize("busy", [0.0, 1.5])
+def test_a_plan_made_on_a_busy_machine_says_so(busy, place, capsys, monkeypatch):
+    where = replace(benchmark.environment(), other_work=busy)
+    monkeypatch.setattr(benchmark, "environment", lambda: where)
+    monkeypatch.setattr(timing, "step_seconds", lambda *_, **__: 1.0)
+    assert reproduce(place, "table4", "--dry-run") == 0
+    assert ("other programs keep 1.5 cores busy" in capsys.readouterr().err) == (busy > 0)
 
 
 def test_a_plan_for_people_says_what_is_missing(place, capsys):
