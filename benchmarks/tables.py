@@ -176,8 +176,8 @@ SECTIONS = (
         "[the paper's tables](paper.md). The paper prints a training loss at the end of 0.29 for the network with L2 "
         "1e-3 and 0.22 for 32-0.25x; here it falls far below that once the learning rate does. These networks pool "
         "behind the first, third and fifth convolution, and images are flipped, but not shifted. The paper does not "
-        "print where it pools, and mentions flips only; [its recipe](recipe_variants.md) shows what comes nearer to its "
-        "numbers.",
+        "print where it pools, and mentions flips only; [its recipe](recipe_variants.md) shows what comes nearer to "
+        "its numbers.",
         learning_curves.table,
     ),
     (
