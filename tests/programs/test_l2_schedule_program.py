@@ -1,22 +1,14 @@
-"""benchmarks/l2_schedule.py: the factor on λ, the comparison at equal MACs, and a run whose γ follow the cycle."""
+"""benchmarks/l2_schedule.py: its recipes, a run, and the comparison at equal MACs."""
 
 import dataclasses
-import math
 
 import l2_schedule
-import pytest
-import torch
 
+import slimnet
+from slimnet.benchmark.counts import macs
 from slimnet.data import load_data
-from slimnet.training import DIGITS_DEMO, TrainingRun
-
-
-def test_a_cycle_has_the_mean_of_the_constant_one_and_begins_and_ends_at_nothing():
-    """Oracle: the mean over many points of the run."""
-    factors = [l2_schedule.strength_at("cycle", (step + 0.5) / 1000) for step in range(1000)]
-    assert sum(factors) / 1000 == pytest.approx(1)
-    assert l2_schedule.strength_at("cycle", 0) == l2_schedule.strength_at("constant", 0) - 1 == 0
-    assert factors[-1] < 1e-4 < 1.9 < max(factors)
+from slimnet.training import DIGITS_DEMO, evaluate, train
+from slimnet.training.recipe.machine_settings import Tuning
 
 
 def run(kind: str, l2: float, macs: int, error: float) -> dict:
@@ -34,25 +26,21 @@ def test_errors_are_compared_at_equal_macs_and_never_beyond_the_measured_ones():
     assert not any("at 5.0 %" in line for line in lines)
 
 
-def test_only_the_strength_of_scales_follows_the_cycle(monkeypatch):
-    """Oracle: the weight decay of each parameter at every change, beside the factor of a sine squared."""
-    recipe = dataclasses.replace(DIGITS_DEMO.lasting(40), l2=1e-3, precision="fp32")
-    seen: list[tuple[float, set[float]]] = []
-    change = l2_schedule.set_strength
+def test_the_two_kinds_differ_in_their_schedule_only():
+    recipes = [l2_schedule.recipe_of(kind, 1e-3, 0, 100, "digits") for kind in l2_schedule.KINDS]
+    assert [recipe.l2_schedule for recipe in recipes] == ["constant", "cycle"]
+    assert dataclasses.replace(recipes[1], l2_schedule="constant") == recipes[0]
 
-    def watch(training: TrainingRun, strength: float) -> None:
-        change(training, strength)
-        groups = {id(each): group for group in training.optimiser.param_groups for each in group["params"]}
-        norms = [module for module in training.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-        (scale,) = {groups[id(norm.weight)]["weight_decay"] for norm in norms}
-        others = {groups[id(norm.bias)]["weight_decay"] for norm in norms}
-        seen.append((scale, others))
 
-    monkeypatch.setattr(l2_schedule, "set_strength", watch)
-    monkeypatch.setattr(l2_schedule, "CHANGED_EVERY", 10)
-    found = l2_schedule.trained("cycle", recipe, load_data("digits"))
-    # Changed every 10 of 40 iterations, from 0 at the start to the middle of the 10 that follow: 3/8, 5/8 and 7/8.
-    factors = [2 * math.sin(math.pi * eighths / 8) ** 2 for eighths in (0, 3, 5, 7)]
-    assert [scale / 1e-3 for scale, _ in seen[:4]] == pytest.approx(factors, rel=1e-4)
-    assert {strength for _, others in seen for strength in others} == {1e-3}
-    assert found["macs"][1] <= found["macs"][0]
+def test_a_run_is_that_of_the_command_and_is_slimmed_at_its_end():
+    """Oracle: the same recipe, trained and slimmed here."""
+    images = load_data("digits")
+    recipe = dataclasses.replace(DIGITS_DEMO.lasting(40), l2=1e-2, l2_schedule="cycle", precision="fp32")
+    found = l2_schedule.trained(recipe, images)
+    again = train(recipe, images, tuning=Tuning(threads=1))
+    list(again)
+    example = next(images.batches("test", 16))[0]
+    slimmed = slimnet.slim(again.model.eval(), example)
+    assert found["kind"] == "cycle"
+    assert found["macs"] == [macs(again.model, example[:1]), slimmed.plan.macs_after]
+    assert found["error"] == 1 - evaluate(slimmed.model, images).top1

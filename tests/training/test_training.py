@@ -130,13 +130,15 @@ def test_the_run_equals_a_plain_loop():
     "network", [{}, {"arch": f"{__name__}:Dropping", "arch_args": {}}], ids=["basicnet", "dropout"]
 )
 def test_a_run_is_the_same_whatever_happens_between_its_reports(network):
-    """Bit for bit, also when others draw random numbers, measure the network, or want other reports."""
+    """Bit for bit, also when others draw random numbers, measure the network in eval mode, or want other reports."""
     data, plan = images(), recipe(seed=3, flips=True, **network)
     expected = finished(train(plan, data))
     run = train(plan, data, every=2)
+    run.model.eval()
     for _ in run:
         torch.rand(5)
         evaluate(run.model, data)
+        run.model.eval()
     assert same(expected, run.model.state_dict())
     assert not same(expected, finished(train(dataclasses.replace(plan, seed=4), data)))
 

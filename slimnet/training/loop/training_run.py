@@ -65,8 +65,8 @@ class TrainingRun(Iterator[Progress]):
         recipe: its recipe.
         data: its data, without the training images that the recipe holds out.
         validation: a data set whose test images are those held out, or the test images of the data if none are.
-        model: the network, in train mode; it may be evaluated or saved outside of `next`. If the recipe shrinks, it
-            becomes narrower.
+        model: the network; outside of `next`, which sets it to train mode, it may be evaluated or saved. If the recipe
+            shrinks, it becomes narrower.
         iteration: steps taken so far.
         seconds: wall time of training so far, including earlier processes.
         history: about fifty snapshots, the last one at the end.
@@ -336,7 +336,8 @@ class TrainingRun(Iterator[Progress]):
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
-        """The process-wide settings during steps, which are restored afterwards."""
+        """The network in train mode, whatever it is in outside, and process-wide settings, which are restored."""
+        self.model.train()
         with (
             torch_threads(self.tuning.threads),
             denormals_flushed(),
@@ -385,8 +386,7 @@ def train(
             machine or with this state.
     """
     tuning = tuning or Tuning()
-    if threads is not None:
-        tuning = dataclasses.replace(tuning, threads=threads)
+    tuning = tuning if threads is None else dataclasses.replace(tuning, threads=threads)
     return TrainingRun(
         recipe,
         data,
