@@ -190,7 +190,10 @@ SECTIONS = (
         "are those of its full length. Only with shifted images does the training loss stay near the paper's once the "
         "learning rate falls. Each change makes more filters die (with flips alone 12 % are dead after 80,000 "
         "iterations of the full length), earlier pooling and shifts together most. With these two all numbers are "
-        "near the paper's. That does not prove that it did the same: other changes may have the same effect.",
+        "near the paper's. That does not prove that it did the same, and the layers contradict it: in which of them "
+        "filters are dead depends on where the network pools, hardly on shifts. Only with pooling behind C1, C3 and C5 "
+        "do C4 and C5 lose nearly equal shares, as in the paper. It mentions flips only. What keeps its training loss "
+        "up is not known.",
         recipe_variants.table,
     ),
     (
