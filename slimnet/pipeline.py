@@ -26,6 +26,7 @@ from slimnet.surgery.certificate_data import Certificate
 from slimnet.surgery.equivalence import TOLERANCE
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.devices import uncompiled
+from slimnet.torch_state.precision import autocast_off
 from slimnet.torch_state.process import collection_paused, return_memory
 from slimnet.torch_state.random_state import random_numbers_kept
 from slimnet.tracing.trace import trace
@@ -41,6 +42,7 @@ FindIn = Callable[[ChannelGraph], DeadChannels]
 """Finds the dead channels in the graph of one network."""
 
 
+@autocast_off()
 def slim(
     model: nn.Module,
     example_inputs: ExampleInputs,

@@ -38,6 +38,7 @@ from slimnet.storage.written_folders import BUNDLE
 from slimnet.surgery.certificate import certify
 from slimnet.surgery.certificate_data import DENSE, Certificate
 from slimnet.torch_state.devices import device_of
+from slimnet.torch_state.precision import autocast_off
 from slimnet.torch_state.random_state import random_numbers_kept
 
 SAVING = WRITING, EXPORTING, COMPARING = "writing weights and plan", "exporting", "comparing all forms"
@@ -110,6 +111,7 @@ class Verification:
         return [*found, *([] if self.projections is None else [str(self.projections)])]
 
 
+@autocast_off()
 def save(
     slimmed: Slimmed | nn.Module,
     folder: str | os.PathLike[str],
@@ -207,6 +209,7 @@ def read_blueprint(folder: str | os.PathLike[str]) -> Blueprint:
     return Blueprint.read(place / PLAN)
 
 
+@autocast_off()
 def verify_bundle(
     folder: str | os.PathLike[str],
     model: nn.Module | None = None,

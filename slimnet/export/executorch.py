@@ -16,6 +16,7 @@ from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.storage.files import whole_file
 from slimnet.surgery.equivalence import BATCHES
+from slimnet.torch_state.precision import autocast_off
 
 PROGRAM = ".pte"
 """The end of the file's name."""
@@ -48,6 +49,7 @@ class ExecutorchExport:
         return f"{self.path}: {made_for}, {self.size_bytes:,} bytes, {found} {where}"
 
 
+@autocast_off()
 def export_executorch(
     model: nn.Module, example_inputs: ExampleInputs | Inputs, path: str | Path, *, progress: StepCallback | None = None
 ) -> ExecutorchExport:

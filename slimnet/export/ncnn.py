@@ -16,6 +16,7 @@ from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.steps import StepCallback, Steps
 from slimnet.storage.files import whole_file
 from slimnet.surgery.equivalence import BATCHES
+from slimnet.torch_state.precision import autocast_off
 
 GRAPH, WEIGHTS = ".param", ".bin"
 """The ends of the names of the two files."""
@@ -45,6 +46,7 @@ class NcnnExport:
         )
 
 
+@autocast_off()
 def export_ncnn(
     model: nn.Module, example_inputs: ExampleInputs | Inputs, path: str | Path, *, progress: StepCallback | None = None
 ) -> NcnnExport:

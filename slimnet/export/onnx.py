@@ -21,6 +21,7 @@ from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.storage.files import whole_file
 from slimnet.surgery.certificate import dtype_name
 from slimnet.surgery.equivalence import BATCHES
+from slimnet.torch_state.precision import autocast_off
 from slimnet.version import __version__
 
 SIZE_LIMIT = 2**31 - 1
@@ -64,6 +65,7 @@ class OnnxExport:
         return f"{self.path}: ONNX opset {self.opset}, {self.size_bytes:,} bytes, {found}{order}"
 
 
+@autocast_off()
 def export_onnx(
     model: nn.Module,
     example_inputs: ExampleInputs | Inputs,

@@ -20,6 +20,7 @@ from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.steps import StepCallback, Steps
 from slimnet.storage.files import whole_file
 from slimnet.surgery.equivalence import BATCHES
+from slimnet.torch_state.precision import autocast_off
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class OpenVinoExport:
         return f"{self.path} and {self.weights.name}: OpenVINO, {self.size_bytes:,} bytes, {found} {where}"
 
 
+@autocast_off()
 def export_openvino(
     model: nn.Module,
     example_inputs: ExampleInputs | Inputs,

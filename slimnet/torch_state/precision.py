@@ -1,6 +1,7 @@
 """Precision of products and sums: float32 that is exact or rounded to TF32, and double where a device has it."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,28 @@ import torch
 from slimnet.torch_state.process_patch import ProcessSetting
 
 
-def float32_products(*, tf32: bool) -> AbstractContextManager[None]:
+@contextmanager
+def float32_products(*, tf32: bool) -> Iterator[None]:
     """Multiply float32 as float32, or with factors rounded to 10 bits of mantissa, while the context lasts.
 
     A GPU's convolutions do the latter unless they are set otherwise, which moves outputs by about 1e-3. The setting is
-    that of the process: where one thread wants the exact products, all have them.
+    that of the process: where one thread wants the exact products, all have them. Autocast of the caller is off.
     """
-    return _PRODUCTS.set_to(tf32)
+    with _PRODUCTS.set_to(tf32), autocast_off():
+        yield
+
+
+AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
+@contextmanager
+def autocast_off() -> Iterator[None]:
+    """Compute in the types of the tensors, whatever autocast the caller is in; a network may turn on its own."""
+    with ExitStack() as stack:
+        for device in AUTOCAST_DEVICES:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def _multiplying() -> tuple[Any, ...]:

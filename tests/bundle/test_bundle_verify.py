@@ -20,7 +20,7 @@ from bundles import (
     tied_net,
 )
 
-from slimnet.bundle.bundle import load, verify_bundle
+from slimnet.bundle.bundle import load, save, verify_bundle
 from slimnet.errors import (
     BundleError,
     CertificateError,
@@ -42,6 +42,17 @@ def test_a_sound_bundle_is_found_to_be_sound(basic):
     assert found.batches == (1, 5)
     assert found.certificate == basic.slimmed.certificate
     assert found.measured is None
+
+
+def test_a_bundle_is_saved_and_verified_alike_under_autocast(basic, tmp_path):
+    """Every form in float32: in bfloat16 outputs would differ by 1e-3."""
+    with torch.autocast("cpu", torch.bfloat16):
+        save(basic.slimmed, tmp_path / "slim")
+        found = verify_bundle(tmp_path / "slim", dense=basic.dense)
+    assert max(found.differences.values()) < 1e-5
+    assert found.measured.max_rel_difference < 1e-5
+    again = verify_bundle(tmp_path / "slim")
+    assert again.differences == found.differences
 
 
 def test_what_was_found_is_printed_in_lines_for_people(basic):

@@ -143,6 +143,25 @@ def test_a_run_is_the_same_whatever_happens_between_its_reports(network):
     assert not same(expected, finished(train(dataclasses.replace(plan, seed=4), data)))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "context",
+    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["no_grad", "inference_mode", "autocast"],
+)
+def test_a_run_is_the_same_in_any_context_of_its_caller(context, precision):
+    """Bit for bit, also where it removes channels. What the caller had is there again between the steps."""
+    data, plan = images(), recipe(precision=precision, shrink_every=2)
+    expected = finished(train(plan, data))
+    run = train(plan, data, every=2)
+    with context():
+        before = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+        for _ in run:
+            after = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+            assert after == before
+    assert same(expected, run.model.state_dict())
+
+
 def test_the_callers_random_numbers_are_left_alone():
     torch.manual_seed(0)
     expected = torch.rand(4)

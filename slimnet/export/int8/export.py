@@ -34,6 +34,7 @@ from slimnet.modules.example_inputs import ExampleInputs, Inputs, tensors_in
 from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.storage.files import whole_file
 from slimnet.surgery.equivalence import same_shapes
+from slimnet.torch_state.precision import autocast_off
 from slimnet.version import __version__, installed_version
 
 CALIBRATION_IMAGES = 128
@@ -69,6 +70,7 @@ class Int8Export:
         )
 
 
+@autocast_off()
 def export_int8(
     model: nn.Module,
     example_inputs: ExampleInputs | Inputs,

@@ -17,6 +17,7 @@ from slimnet.modules.example_inputs import ExampleInputs, Inputs
 from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.storage.files import whole_file
 from slimnet.surgery.equivalence import BATCHES
+from slimnet.torch_state.precision import autocast_off
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Pt2Export:
         )
 
 
+@autocast_off()
 def export_pt2(
     model: nn.Module,
     example_inputs: ExampleInputs | Inputs,

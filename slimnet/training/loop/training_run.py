@@ -20,7 +20,6 @@ from slimnet.modules.copying import check_filled
 from slimnet.shrinking.projection_record import ProjectionRecord
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.torch_state.devices import real_by_default, usable
-from slimnet.torch_state.process import denormals_flushed, torch_threads
 from slimnet.torch_state.random_state import random_number_states, random_numbers_back, set_random_numbers
 from slimnet.training.analysis.metrics import check_fits
 from slimnet.training.loop import cuda_graph_step, resume_checks
@@ -31,7 +30,7 @@ from slimnet.training.loop.shadow import Shadow
 from slimnet.training.loop.shrinking_steps import Shrinking
 from slimnet.training.loop.step import Step, Tally
 from slimnet.training.recipe.channel_cost import relative_costs
-from slimnet.training.recipe.machine_settings import Tuning, compiler_errors_reported, gpu_settings
+from slimnet.training.recipe.machine_settings import Tuning, training_settings
 from slimnet.training.recipe.optimisers import set_initial_values
 from slimnet.training.recipe.recipe import Recipe
 from slimnet.training.recipe.regularisers import Regularisers
@@ -336,15 +335,9 @@ class TrainingRun(Iterator[Progress]):
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
-        """The network in train mode, whatever it is in outside, and process-wide settings, which are restored."""
+        """What steps need, whatever the caller left: the network in train mode, settings, its own random numbers."""
         self.model.train()
-        with (
-            torch_threads(self.tuning.threads),
-            denormals_flushed(),
-            gpu_settings(self.tuning, self.device),
-            compiler_errors_reported(self.tuning),
-            self._own_randomness(),
-        ):
+        with training_settings(self.tuning, self.device), self._own_randomness():
             yield
 
     @contextmanager

@@ -9,7 +9,8 @@ import torch
 
 from slimnet.errors import SlimnetError, UsageError, reason
 from slimnet.torch_state.devices import fastest_kernels
-from slimnet.torch_state.precision import float32_products
+from slimnet.torch_state.precision import autocast_off, float32_products
+from slimnet.torch_state.process import denormals_flushed, torch_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,28 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"{self.threads} threads cannot train; it must be at least 1")
+
+
+@contextmanager
+def training_settings(tuning: Tuning, device: torch.device) -> Iterator[None]:
+    """Everything that the steps of a run need around them; what the caller had comes back afterwards.
+
+    Steps do not depend on the context of the caller: `torch.no_grad`, `torch.inference_mode` and autocast end here.
+
+    Raises:
+        SlimnetError: the GPU's memory is too small.
+        UsageError: the compiler failed.
+    """
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        autocast_off(),
+        torch_threads(tuning.threads),
+        denormals_flushed(),
+        gpu_settings(tuning, device),
+        compiler_errors_reported(tuning),
+    ):
+        yield
 
 
 @contextmanager
