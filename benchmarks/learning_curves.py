@@ -89,10 +89,10 @@ def rows(curve: Curve) -> list[tuple[str, ...]]:
     return [
         (
             f"{curve['iterations'][i]:,}",
-            f"{curve['dead'][i]:.1%}",
-            f"{curve['macs_left'][i]:.1%}",
+            f"{100 * curve['dead'][i]:.1f} %",
+            f"{100 * curve['macs_left'][i]:.1f} %",
             f"{curve['loss'][i]:.3f}",
-            f"{curve['accuracy'][i]:.1%}",
+            f"{100 * curve['accuracy'][i]:.1f} %",
         )
         for i in range(step - 1, len(curve["iterations"]), step)
     ]

@@ -202,7 +202,7 @@ def of_published(document: Mapping[str, Any]) -> dict[str, Any]:
 def published(found: Mapping[str, Any]) -> list[str]:
     """A published network with each kind of widths, in every place."""
     (_, dense), *others = found["macs"]
-    less = [f"{name}, {1 - macs / dense:.1%} fewer MACs" for name, macs in others]
+    less = [f"{name}, {100 * (1 - macs / dense):.1f} % fewer MACs" for name, macs in others]
     lines = [
         "The published ResNet-56 of CIFAR-10, 49 of whose channels are removable: how many times faster than the "
         "dense network it is without them (*none*), by default, with widths for onnxruntime also elsewhere (*fast*), "

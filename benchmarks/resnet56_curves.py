@@ -164,13 +164,13 @@ def table(results: dict[str, Any]) -> str:
     """Error in per cent by method and MACs left: as it is, and after an arrow fine-tuned."""
     dense = results["points"]["dense"]["macs"]
     lines = [
-        "| Method | " + " | ".join(f"{left:.0%} of the MACs" for left in BUDGETS) + " |",
+        "| Method | " + " | ".join(f"{100 * left:.0f} % of the MACs" for left in BUDGETS) + " |",
         "|---|" + "--:|" * len(BUDGETS),
     ]
     singles = []
     for method, each in rows(results):
         if each[0]["budget"] is None:
-            singles.append(f"{method}: {each[0]['macs'] / dense:.1%} of the MACs, error {shown(each[0])}")
+            singles.append(f"{method}: {100 * each[0]['macs'] / dense:.1f} % of the MACs, error {shown(each[0])}")
             continue
         by_budget = {row["budget"]: row for row in each}
         cells = [shown(by_budget[left]) if left in by_budget else "–" for left in BUDGETS]

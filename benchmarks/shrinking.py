@@ -232,8 +232,8 @@ def courses_table(courses: Mapping[str, Row]) -> str:
             f"{row['dense_seconds'] / row['seconds']:.2f}",
             f"{row['of'] * first / (row['seconds'] + (row['of'] - row['iterations']) * last):.2f}",
             f"{1e3 * first:.0f}, {1e3 * last:.0f}",
-            f"{row['macs_left']:.1%}",
-            f"{row['sparsity']:.1%}",
+            f"{100 * row['macs_left']:.1f} %",
+            f"{100 * row['sparsity']:.1f} %",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -304,7 +304,7 @@ def summary(zoo: str, rows: list[dict[str, Any]]) -> str:
     cut = [row for row in rows if "dead" in row]
     dead, removed, most = (sum(row[key] for row in cut) for key in ("dead", "removed", "at_most"))
     seconds = f"{statistics.median(row['seconds'] for row in cut):.2f}" if cut else "–"
-    share = f"{removed / most:.1%}" if most else "–"
+    share = f"{100 * removed / most:.1f} %" if most else "–"
     sources = {row["source"] for row in rows}
     results = [counts[result] for result in RUN]
     cells = [zoo, len(sources), len(rows), *results, f"{dead:,}", f"{removed:,}", share, seconds]

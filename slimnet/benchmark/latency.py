@@ -97,7 +97,7 @@ class Latency:
         """Why other programs make this unreliable; empty if they do not."""
         if self.cpu_ms is not None:
             share = sum(map(sum, self.cpu_ms)) / sum(map(sum, self.samples_ms))
-            return f"other programs took {1 - share:.0%} of the time" if share < LEAST_CPU_SHARE else ""
+            return f"other programs took {100 * (1 - share):.0f} % of the time" if share < LEAST_CPU_SHARE else ""
         if self.overload is not None and self.overload > BUSY_CORES:
             return f"other programs took {self.overload:.1f} of the cores"
         return ""

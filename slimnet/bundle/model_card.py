@@ -89,9 +89,13 @@ def figures(certificate: Certificate) -> str:
     lines += [f"| {name} | {before:,} | {after:,} | {change(before, after)} |" for name, before, after in rows]
     if certificate.accuracies is not None:
         before, after = certificate.accuracies
-        lines.append(f"| Top-1 accuracy on {after.n:,} images | {before.top1:.2%} | {after.top1:.2%} | |")
+        lines.append(
+            f"| Top-1 accuracy on {after.n:,} images | {100 * before.top1:.2f} % | {100 * after.top1:.2f} % | |"
+        )
     if certificate.top1_agreement is not None:
-        lines.append(f"| The same class on {certificate.samples:,} samples | | {certificate.top1_agreement:.2%} | |")
+        lines.append(
+            f"| The same class on {certificate.samples:,} samples | | {100 * certificate.top1_agreement:.2f} % | |"
+        )
     difference = f"{certificate.max_rel_difference:.1e}"
     lines.append(f"| Largest relative difference of outputs | | {difference} | |")
     if certificate.reference != DENSE or certificate.trained_since:

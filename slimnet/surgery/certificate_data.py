@@ -155,10 +155,10 @@ class Certificate(Summarised):
     @property
     def _measured(self) -> str:
         """The measurements in words."""
-        agreement = "" if self.top1_agreement is None else f", top-1 agreement {self.top1_agreement:.2%}"
+        agreement = "" if self.top1_agreement is None else f", top-1 agreement {100 * self.top1_agreement:.2f} %"
         if self.accuracies is not None:
             before, after = self.accuracies
-            agreement += f", accuracy {before.top1:.2%} → {after.top1:.2%}"
+            agreement += f", accuracy {100 * before.top1:.2f} % → {100 * after.top1:.2f} %"
         alike = ", with the same random numbers in all networks" if self.random else ""
         if self.reordered:
             alike += ", with scores that are equal but for rounding in the slim network's order"

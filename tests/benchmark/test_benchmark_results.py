@@ -142,7 +142,7 @@ def test_what_other_programs_made_unmeasurable_is_said_once():
     busy = dataclasses.replace(found.latencies[0], cpu_ms=samples(2.0, 1.0, 0.5))
     doubtful = dataclasses.replace(found, latencies=(busy, found.latencies[1]))
     assert doubtful.doubts == (
-        "onnxruntime, batch 8, 1 thread is not measurable on this busy machine: other programs took 50% of the time",
+        "onnxruntime, batch 8, 1 thread is not measurable on this busy machine: other programs took 50 % of the time",
     )
     assert "faster" not in doubtful.summary.partition(";")[2].partition(";")[0]
     assert Comparison.from_json(doubtful.to_json()) == doubtful

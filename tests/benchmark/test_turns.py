@@ -94,7 +94,7 @@ def test_a_thread_that_had_its_core_is_measurable():
 def test_a_thread_without_its_core_is_not_measurable_but_by_cpu_time():
     """Oracle: by hand. A thread that worked 45 % of the time waited the other 55 %."""
     busy = latency(share=0.45)
-    assert busy.speedup().doubt == "other programs took 55% of the time"
+    assert busy.speedup().doubt == "other programs took 55 % of the time"
     assert busy.speedup().verdict == "not measurable on this busy machine"
     assert busy.cpu_speedup().doubt == ""
     assert busy.reliable_speedup() == busy.cpu_speedup()

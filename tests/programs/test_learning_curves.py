@@ -43,7 +43,7 @@ def test_a_run_with_another_recipe_has_its_changes_in_its_name(run, tmp_path, mo
 
 def test_the_table_ends_with_the_last_iteration_and_the_plot_has_every_network(run):
     results = {"curves": {name: learning_curves.read_curve(run) for name in ("one", "two", "three, shifted")}}
-    assert learning_curves.table(results).splitlines()[-1] == "| 128 | 50.0% | 25.0% | 12.750 | 50.0% |"
+    assert learning_curves.table(results).splitlines()[-1] == "| 128 | 50.0 % | 25.0 % | 12.750 | 50.0 % |"
     picture = learning_curves.plot(results)
     ElementTree.fromstring(picture)
     assert {"one", "two", "three", "shifted"} <= set(picture.replace("<", ">").split(">"))

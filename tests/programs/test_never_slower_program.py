@@ -64,7 +64,7 @@ def test_a_comparison_of_a_published_network_is_shown_without_what_was_not_measu
     }
     stored = json.dumps(never_slower.of_published(document), sort_keys=True)
     lines = never_slower.published(json.loads(stored))
-    assert "| configuration | none, 10.0% fewer MACs | fast, 2.0% fewer MACs |" in lines
+    assert "| configuration | none, 10.0 % fewer MACs | fast, 2.0 % fewer MACs |" in lines
     assert "| onnxruntime, 1 thread, batch 1 | 0.80 (0.80 to 0.80) | 2.00 (2.00 to 2.00) |" in lines
     busy = "(other programs took 1.0 of the cores)"
     assert f"| onnxruntime, 2 threads, batch 1 | {busy} | {busy} |" in lines

@@ -82,7 +82,7 @@ def test_a_run_takes_as_long_as_its_steps_at_the_widths_that_it_had(tmp_path, mo
     line = shrinking.courses_table({"BasicNet": found}).splitlines()[2]
     assert (
         line
-        == "| BasicNet, L2 0.001, fp32, 1 thread | 200 of 400 | 0.01 | 0.01 | 1.14 | 1.45 | 200, 100 | 75.0% | 50.0% |"
+        == "| BasicNet, L2 0.001, fp32, 1 thread | 200 of 400 | 0.01 | 0.01 | 1.14 | 1.45 | 200, 100 | 75.0 % | 50.0 % |"
     )
 
 

@@ -21,7 +21,7 @@ RESULTS = {
 def test_a_row_sums_up_a_package_and_causes_and_lines_all_networks():
     """Oracle: by hand."""
     lines = zoos.table(RESULTS).splitlines()
-    assert "| timm | 1 | 2 | 2 | 0 | 0 | 0 | 0 | 20 | 12 | 75.0% | 1.50 |" in lines
+    assert "| timm | 1 | 2 | 2 | 0 | 0 | 0 | 0 | 20 | 12 | 75.0 % | 1.50 |" in lines
     assert "| torchvision | 1 | 1 | 0 | 0 | 0 | 1 | 0 | 0 | 0 | – | – |" in lines
     assert "Listed and not run: timm: no BatchNorm, 1." in lines
     assert "- `torchvision:four` is crash: KeyError: 'x' trace.py:7" in lines

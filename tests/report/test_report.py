@@ -175,7 +175,7 @@ def test_no_speed_up_is_claimed_on_a_busy_machine(brief):
     )
     text = Tags(render(dataclasses.replace(brief, comparison=dataclasses.replace(times, latencies=busy)))).text
     plain = " ".join(text.replace("\u202f", " ").split())
-    assert "Its speed is not measurable on this busy machine: other programs took 67% of the time" in plain
+    assert "Its speed is not measurable on this busy machine: other programs took 67 % of the time" in plain
     assert "measure again while nothing else runs, or compare the CPU times" in plain
     assert "In each sitting" in plain
     assert "2.00 × faster" in plain, "by CPU time"

@@ -66,7 +66,7 @@ def test_with_a_loader_of_labelled_images_both_networks_accuracy_is_measured():
         places = [row.tolist().index(label) for row, label in zip(order, labels.tolist(), strict=True)]
         assert accuracy == Accuracy(sum(p == 0 for p in places) / 15, sum(p < 5 for p in places) / 15, 15)
     assert found.accuracies[0] != found.accuracies[1]
-    assert f"accuracy {found.accuracies[0].top1:.2%} → {found.accuracies[1].top1:.2%}" in str(found)
+    assert f"accuracy {100 * found.accuracies[0].top1:.2f} % → {100 * found.accuracies[1].top1:.2f} %" in str(found)
     assert Certificate.from_json(found.to_json()) == found
 
 
