@@ -80,10 +80,9 @@ def test_a_run_takes_as_long_as_its_steps_at_the_widths_that_it_had(tmp_path, mo
     assert found["dense_seconds"] == pytest.approx(200 * 0.2)
     assert found["seconds"] == pytest.approx(100 * 0.2 + 100 * 0.15)
     line = shrinking.courses_table({"BasicNet": found}).splitlines()[2]
-    assert (
-        line
-        == "| BasicNet, L2 0.001, fp32, 1 thread | 200 of 400 | 0.01 | 0.01 | 1.14 | 1.45 | 200, 100 | 75.0 % | 50.0 % |"
-    )
+    first, *numbers = line.strip("| ").split(" | ")
+    assert first == "BasicNet, L2 0.001, fp32, 1 thread"
+    assert numbers == ["200 of 400", "0.01", "0.01", "1.14", "1.45", "200, 100", "75.0 %", "50.0 %"]
 
 
 def test_every_whole_run_is_a_recipe_that_shrinks():
