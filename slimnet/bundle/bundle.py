@@ -178,6 +178,7 @@ def save(
     return target
 
 
+@torch.inference_mode(False)
 def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
     """Load the slim network of a bundle, on the CPU, in the mode in which it was saved.
 

@@ -33,6 +33,7 @@ class Loaded:
     note: str = ""
 
 
+@torch.inference_mode(False)
 def load_checkpoint(
     path: str | os.PathLike[str],
     arch: str | None = None,

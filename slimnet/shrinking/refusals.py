@@ -13,7 +13,7 @@ WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def check_network(model: nn.Module, optimiser: Optimizer) -> None:
-    """Refuse a network that is wrapped or compiled, has frozen parameters, or belongs to another optimiser.
+    """Refuse a network that is wrapped or compiled, cannot be trained, is partly frozen, or has another optimiser.
 
     Raises:
         UsageError: one of these, naming the first parameter.
@@ -24,6 +24,10 @@ def check_network(model: nn.Module, optimiser: Optimizer) -> None:
         raise UsageError("the network was compiled before; pass the module itself, and compile after each cut")
     trained = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():
+        if parameter.is_inference():
+            raise UsageError(
+                f"{name} was made in inference mode and cannot be trained; build the network outside of it"
+            )
         if not parameter.requires_grad:
             raise UsageError(f"{name} is frozen; shrink a network that is trained whole, or slim it after training")
         if id(parameter) not in trained:

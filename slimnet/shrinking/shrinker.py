@@ -23,6 +23,7 @@ from slimnet.shrinking.projection_change import try_meter
 from slimnet.shrinking.refusals import check_copies, check_network, check_own
 from slimnet.surgery.cut_history import record_cut
 from slimnet.surgery.plan import SurgeryPlan
+from slimnet.torch_state.precision import autocast_off
 from slimnet.torch_state.process import collection_paused
 from slimnet.tracing.trace import trace
 
@@ -157,6 +158,7 @@ class Shrinker:
         return {name: tuple(channels.tolist()) for name, channels in long.items() if channels.size}
 
     @torch.inference_mode(False)
+    @autocast_off()
     @collection_paused()
     def _cut(self, dead: Mapping[str, tuple[int, ...]], rounding: Rounding) -> Cut | None:
         graph = trace(self.model, self._inputs)
@@ -182,6 +184,8 @@ class Shrinker:
         return projection if meter is None else dataclasses.replace(projection, change=meter.change())
 
     def _narrow(self, plan: SurgeryPlan) -> None:
+        # What autocast keeps of weights refers to them, and they could not be swapped.
+        torch.clear_autocast_cache()
         narrow_in_place(self.model, plan, self.optimiser, self.also)
         for module in (self.model, *self.also):
             record_cut(module, plan)

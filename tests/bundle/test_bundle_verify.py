@@ -55,6 +55,13 @@ def test_a_bundle_is_saved_and_verified_alike_under_autocast(basic, tmp_path):
     assert again.differences == found.differences
 
 
+def test_a_bundle_that_is_loaded_in_inference_mode_can_be_trained(basic):
+    with torch.inference_mode():
+        model = load(basic.folder)
+    model(torch.randn(2, *SHAPE)).sum().backward()
+    assert not any(parameter.is_inference() for parameter in model.parameters())
+
+
 def test_what_was_found_is_printed_in_lines_for_people(basic):
     lines = str(verify_bundle(basic.folder)).splitlines()
     assert lines[0] == f"{basic.folder}: every file is as it was written"

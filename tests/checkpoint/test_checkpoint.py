@@ -146,6 +146,14 @@ def test_densenets_published_with_dots_in_their_names_load(write):
     assert_same_tensors(model, new)
 
 
+def test_a_network_that_is_loaded_in_inference_mode_can_be_trained(write, state):
+    path = write(state, "a.pt")
+    with torch.inference_mode():
+        model = load_checkpoint(path, "resnet20")
+    model(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert not any(parameter.is_inference() for parameter in model.parameters())
+
+
 def test_the_network_remembers_its_architecture_and_its_mode(write, state):
     model = load_checkpoint(write(state), "resnet20", {"num_classes": 10})
     assert model.training

@@ -206,6 +206,9 @@ def test_what_cannot_be_shrunk_is_refused():
     assert "body.0.weight is frozen" in text(model, adam(model))
     other.compile(backend="eager")
     assert "compiled before" in text(other, adam(other))
+    with torch.inference_mode():
+        lifeless = network()
+    assert "stem.0.weight was made in inference mode" in text(lifeless, adam(lifeless))
 
 
 def test_what_is_held_at_its_width_meanwhile_is_refused_and_nothing_changes():
@@ -222,6 +225,21 @@ def test_what_is_held_at_its_width_meanwhile_is_refused_and_nothing_changes():
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     assert all(torch.equal(left[name], before[name]) for name in before if not name.endswith(statistics))
     assert shrinker.step()
+
+
+def test_a_cut_within_autocast_of_the_caller_is_the_same():
+    """Oracle: a cut outside. Within, autocast refers to the weights that the last forward read."""
+    cuts = []
+    for enabled in (False, True):
+        model, optimiser = begun()
+        shrinker = Shrinker(model, optimiser, EXAMPLE, patience=1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            model(EXAMPLE).sum().backward()
+            cuts.append(shrinker.step())
+            model(EXAMPLE).sum().backward()
+        optimiser.step()
+    assert cuts[0].plan == cuts[1].plan
+    assert cuts[0].projection == cuts[1].projection
 
 
 def test_a_look_and_a_cut_are_a_step():
