@@ -32,7 +32,7 @@ from slimnet.training import Recipe, evaluate, train
 from slimnet.training.recipe.machine_settings import Tuning
 from slimnet.training.recipe.recipe import L2Schedule
 
-STRENGTHS = (5e-4, 1e-3, 2e-3, 4e-3)
+STRENGTHS = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 KINDS: tuple[L2Schedule, ...] = ("constant", "cycle")
 ITERATIONS = 10_000
 REPORTED_EVERY = 50
