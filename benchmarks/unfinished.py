@@ -99,7 +99,8 @@ def lines() -> list[str]:
     found = []
     for pack in sorted(FOLDER.glob("*.tar.xz")):
         state = state_of(pack)
-        cell, left = pack.name.removesuffix(".tar.xz"), state["macs_left"] / state["macs"]
+        # A run that has removed nothing yet says nothing of what is left.
+        cell, left = pack.name.removesuffix(".tar.xz"), state.get("macs_left", state["macs"]) / state["macs"]
         found.append(
             f"- Under way, without a result yet: {cell}, {state['iteration']:,} of {state['total']:,} iterations, "
             f"{100 * state['sparsity']:.0f} % of the filters dead by γ, {100 * left:.0f} % of the MACs left. "

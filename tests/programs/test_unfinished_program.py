@@ -62,6 +62,14 @@ def test_a_run_is_packed_without_a_path_and_unpacked_for_the_images_here(packed,
     assert f"{CELL}, 20 of 400 iterations, 25 % of the filters dead by γ, 50 % of the MACs left" in line
 
 
+def test_a_run_that_has_removed_nothing_yet_has_all_its_macs(tmp_path, monkeypatch):
+    monkeypatch.setattr(unfinished, "FOLDER", tmp_path / "unfinished")
+    folder = run_folder(tmp_path / "run", recipe_of(entry("table4", "32-0.25x", "cifar100"), "full"))
+    (folder / "metrics.jsonl").write_text('{"iteration": 20, "total": 400, "sparsity": 0.0, "macs": 8}\n')
+    unfinished.pack(folder, "table4-32-0.25x-cifar100")
+    assert "0 % of the filters dead by γ, 100 % of the MACs left" in unfinished.lines()[0]
+
+
 def test_a_run_without_a_checkpoint_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(unfinished, "FOLDER", tmp_path / "unfinished")
     recipe = recipe_of(entry("table4", "32-0.25x", "cifar10"), "full")
