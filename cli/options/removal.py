@@ -13,6 +13,7 @@ from slimnet_cli.options import names
 from slimnet_cli.options.groups import in_group
 from slimnet_cli.options.shared import Command, as_one, criterion_option, keep_option, threshold_option
 from slimnet_cli.output import terminal
+from slimnet_cli.output.other_programs import note_other_programs
 
 if TYPE_CHECKING:
     from slimnet_cli.options.data import Labelled
@@ -82,15 +83,8 @@ class Removing:
 
     def note_load(self) -> None:
         """Note on stderr that other programs are at work, if widths are measured."""
-        if not self.measures_widths:
-            return
-        from slimnet.benchmark import environment
-
-        where = environment()
-        if where.busy:
-            terminal.note(
-                f"other programs keep {where.other_work} cores busy: try widths again while nothing else runs"
-            )
+        if self.measures_widths:
+            note_other_programs("try widths again while nothing else runs")
 
     def rounding(self, tried: Callable[[int, int, str], None], say: terminal.Say) -> RoundTo:
         """The argument `round_to` of `slim`.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimnet_cli.options.workers import WorkerOptions
 from slimnet_cli.output import terminal
+from slimnet_cli.output.other_programs import note_other_programs
 from slimnet_cli.progress.sweep_queue import train_waiting
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class Reproduction:
         new = {shape: each for shape, each in timed.items() if shape not in known}
         device, threads = self.workforce.chosen_device(), self.workforce.threads
         if new:
-            note_load()
+            note_other_programs("the estimated times are longer for it")
         with terminal.progress("Timing steps", len(new)) as advance:
             for number, (shape, (task, recipe)) in enumerate(new.items(), 1):
                 known[shape] = step_seconds(recipe, self._size(task), device=device, threads=threads)
@@ -308,15 +309,6 @@ class Reproduction:
         rows = {name: value for name, value in where.rows() if name not in unused}
         device, threads = self.workforce.chosen_device(), self.workforce.threads
         return {"Device": _device_name(device), "Threads": str(threads or "all")} | rows
-
-
-def note_load() -> None:
-    """Note on stderr that other programs are at work while steps are timed."""
-    from slimnet.benchmark import environment
-
-    where = environment()
-    if where.busy:
-        terminal.note(f"other programs keep {where.other_work} cores busy: the estimated times are longer for it")
 
 
 def moved(folder: Path, label: str, layer: int) -> Moved:
