@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from callers import in_any_context
 from masking import difference, masked, outputs
 from torch import nn
 from torch.nn import functional
@@ -122,11 +123,7 @@ def test_a_hook_that_the_forward_puts_on_one_layer_runs_in_that_layer_alone():
     assert widths(slimmed.model) == [4, 3]
 
 
-@pytest.mark.parametrize(
-    "context",
-    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
-    ids=["no_grad", "inference_mode", "autocast"],
-)
+@in_any_context
 def test_a_network_is_slimmed_alike_in_any_context_of_the_caller(context):
     """In float32: under autocast the outputs of the two networks would differ by 1e-3."""
     model = chain(nn.Conv2d(2, 5, 3), norm(5, [1], 0.5), nn.Conv2d(5, 3, 3))

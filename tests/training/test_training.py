@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from callers import in_any_context
 from runs import TINY, finished, images, recipe, same
 from torch import nn
 from torch.nn import functional
@@ -144,11 +145,7 @@ def test_a_run_is_the_same_whatever_happens_between_its_reports(network):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(
-    "context",
-    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
-    ids=["no_grad", "inference_mode", "autocast"],
-)
+@in_any_context
 def test_a_run_is_the_same_in_any_context_of_its_caller(context, precision):
     """Bit for bit, also where it removes channels. What the caller had is there again between the steps."""
     data, plan = images(), recipe(precision=precision, shrink_every=2)
