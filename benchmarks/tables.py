@@ -202,11 +202,11 @@ SECTIONS = (
         "L2 on γ that rises and falls",
         "l2_schedule",
         "BasicNet 32-0.25x on CIFAR-10, 10,000 iterations (a fortieth of the paper's length), bfloat16, dead channels "
-        "removed as they die. *Constant* is the paper's L2. *Cycle* is that of `slimnet train --l2-schedule cycle`: it "
-        "multiplies the λ of every γ by 2 sin²(πt), t from 0 to 1 over the run, so that its mean is the same. The "
-        "others keep their λ. Errors are those of the slim networks on the 10,000 test images. At equal MACs "
-        "neither has the lower error throughout. An earlier version of this table had the cycle ahead: its networks "
-        "were by mistake trained with BatchNorm in evaluation mode.",
+        "removed as they die. *Constant* is the paper's L2. *Cycle* multiplies the λ of every γ by 2 sin²(πt), "
+        "t from 0 to 1 over the run, so that its mean is the same. The others keep their λ. Errors are those of the "
+        "slim networks on the 10,000 test images. At equal MACs neither has the lower error throughout, so slimnet "
+        "has no option for it. An earlier version of this table had the cycle ahead: its networks were by mistake "
+        "trained with BatchNorm in evaluation mode.",
         l2_schedule.table,
     ),
     (

@@ -95,11 +95,6 @@ OPTIONS = (
     optimiser("--cosine/--no-cosine", default=None, help="Let the rate fall to 0 along a cosine, with no drops."),
     regulariser("--l2", type=float, help="L2 in the gradient; with adam it makes filters die."),
     regulariser(
-        "--l2-schedule",
-        type=click.Choice(("constant", "cycle")),
-        help="cycle: the L2 of each γ rises and falls once over the run, with the mean --l2. No gain was measured.",
-    ),
-    regulariser(
         "--weight-decay", type=float, help="As in the paper: after the step, scaled by the schedule, not by lr."
     ),
     regulariser("--decoupled", type=float, help="Weight decay as in AdamW: scaled by lr."),

@@ -37,7 +37,6 @@ WANTED = {
     "--drops": ("1,2", "drops", (1, 2)),
     "--drop-factor": ("0.5", "drop_factor", 0.5),
     "--l2": ("0.002", "l2", 0.002),
-    "--l2-schedule": ("cycle", "l2_schedule", "cycle"),
     "--weight-decay": ("1e-4", "weight_decay", 1e-4),
     "--decoupled": ("1e-3", "decoupled", 1e-3),
     "--l1-gamma": ("1e-5", "l1_gamma", 1e-5),

@@ -134,14 +134,12 @@ def test_bf16_computes_in_bfloat16_over_float32_weights():
 
 def test_a_cuda_graph_is_used_where_it_can_be_and_refused_where_it_cannot():
     plan, adagrad = recipe(batch_size=4), recipe(batch_size=4, optimiser="adagrad")
-    cycle = recipe(batch_size=4, l2=1e-3, l2_schedule="cycle")
     assert wanted(plan, Tuning(), CUDA, ALONE)
     assert not wanted(plan, Tuning(cuda_graph=False), CUDA, ALONE)
     for arguments, message in (
         ((plan, CPU, ALONE), "there are none on cpu"),
         ((plan, CUDA, Ranks(0, 2)), "several processes cannot share one"),
         ((adagrad, CUDA, ALONE), "adagrad cannot be captured"),
-        ((cycle, CUDA, ALONE), "with an L2 that changes each step"),
     ):
         chosen, device, ranks = arguments
         assert not wanted(chosen, Tuning(), device, ranks)

@@ -1,7 +1,7 @@
 """Every optimiser and regulariser against its recursion, written out in plain Python on one scalar."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,7 +9,6 @@ from runs import finished, images, recipe
 from torch import nn
 
 from slimnet.training import Recipe, train
-from slimnet.training.loop.step import Step
 from slimnet.training.recipe.optimisers import make_optimiser, scales_and_shifts, set_initial_values, set_learning_rate
 from slimnet.training.recipe.regularisers import Regularisers, decay_weights
 
@@ -36,13 +35,11 @@ class Scalar(nn.Module):
 def trained(chosen: Recipe, costs: dict[str, torch.Tensor] | None = None) -> list[list[float]]:
     """Weight, γ and β after each of five steps in which all three have the same gradients."""
     model = Scalar()
-    regularisers = Regularisers(chosen, model, costs)
-    step = Step(chosen, model, regularisers)
-    optimiser, path = step.optimiser, []
+    optimiser, regularisers = make_optimiser(chosen, model), Regularisers(chosen, model, costs)
+    path = []
     for iteration, gradient in enumerate(GRADIENTS):
         scale = chosen.schedule_scale(iteration)
         set_learning_rate(optimiser, chosen.lr * scale)
-        step.scale_gamma_l2(chosen.gamma_l2_scale(iteration))
         for parameter in model.parameters():
             parameter.grad = torch.tensor([gradient], dtype=torch.float64)
         regularisers.before_step(optimiser)
@@ -107,16 +104,13 @@ def rmsprop(chosen: Recipe, g: float, t: int, state: dict[str, float]) -> float:
 STEPS: dict[str, Recursion] = {each.__name__: each for each in (sgd, adam, amsgrad, adamax, adadelta, adagrad, rmsprop)}
 
 
-def by_hand(
-    chosen: Recipe, *, l2: float | Sequence[float] | None = None, lr_scale: float = 1.0, l1: float = 0.0
-) -> list[float]:
+def by_hand(chosen: Recipe, *, l2: float | None = None, lr_scale: float = 1.0, l1: float = 0.0) -> list[float]:
     """The same path of one scalar, in Python's own floats."""
     theta, state, path = 2.0, {}, []
     for t, gradient in enumerate(GRADIENTS, start=1):
         scale = chosen.drop_factor if chosen.drops and t > chosen.drops[0] else 1.0
         lr = chosen.lr * scale * lr_scale
-        strength = chosen.l2 if l2 is None else l2[t - 1] if isinstance(l2, Sequence) else l2
-        g = gradient + strength * theta + l1 * math.copysign(1, theta)
+        g = gradient + (chosen.l2 if l2 is None else l2) * theta + l1 * math.copysign(1, theta)
         theta *= 1 - lr * chosen.decoupled
         theta -= lr * STEPS[chosen.optimiser](chosen, g, t, state)
         theta *= 1 - scale * chosen.weight_decay
@@ -177,16 +171,6 @@ def test_l2_by_cost_scales_with_the_cost_of_the_channel():
     chosen = recipe(lr=0.05, l2=0.5, cost_aware="macs")
     weights, gammas, betas = zip(*trained(chosen, {"norm.weight": torch.tensor([3.0])}), strict=True)
     assert gammas == pytest.approx(by_hand(chosen, l2=1.5), rel=1e-12)
-    assert weights == betas == pytest.approx(by_hand(chosen), rel=1e-12)
-
-
-@pytest.mark.parametrize(("cost_aware", "cost"), [(None, 1.0), ("macs", 3.0)])
-def test_the_l2_of_gamma_follows_its_cycle_and_that_of_the_others_stays(cost_aware, cost):
-    chosen = recipe(iterations=len(GRADIENTS), lr=0.05, l2=0.5, l2_schedule="cycle", cost_aware=cost_aware)
-    weights, gammas, betas = zip(*trained(chosen, {"norm.weight": torch.tensor([cost])}), strict=True)
-    turns = [(step + 0.5) / len(GRADIENTS) for step in range(len(GRADIENTS))]
-    strengths = [0.5 * cost * (1 - math.cos(2 * math.pi * turn)) for turn in turns]
-    assert gammas == pytest.approx(by_hand(chosen, l2=strengths), rel=1e-12)
     assert weights == betas == pytest.approx(by_hand(chosen), rel=1e-12)
 
 

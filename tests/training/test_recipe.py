@@ -45,17 +45,6 @@ def test_a_cosine_begins_at_1_is_half_in_the_middle_and_would_end_at_0():
     assert falling.lasting(4).schedule_scale(2) == pytest.approx(0.5)
 
 
-def test_the_l2_of_gamma_rises_and_falls_in_a_cycle_with_the_mean_that_was_asked_for():
-    plan = recipe(iterations=8, l2=1e-3, l2_schedule="cycle")
-    found = [plan.gamma_l2_scale(iteration) for iteration in range(8)]
-    assert sum(found) == pytest.approx(8)
-    assert found == pytest.approx(found[::-1])
-    # sin²(x) = (1 - cos(2x)) / 2
-    assert found[:2] == pytest.approx([1 - math.cos(math.pi / 8), 1 - math.cos(3 * math.pi / 8)])
-    assert "l2_schedule" not in recipe(iterations=8).to_json()
-    assert recipe(iterations=8).gamma_l2_scale(3) == 1
-
-
 @pytest.mark.parametrize(("iterations", "drop_at"), [(100, 60), (5000, 3000), (1, 1)])
 def test_another_length_drops_at_the_same_share(iterations, drop_at):
     longer = recipe(iterations=2500, drops=(1500,)).lasting(iterations)
@@ -110,8 +99,6 @@ def test_another_length_drops_at_the_same_share(iterations, drop_at):
         {"beta_init": 0.0, "warm_start": "old.pt"},
         {"sync_batchnorm": "yes"},
         {"cosine": 1},
-        {"l2_schedule": "wave", "l2": 1e-3},
-        {"l2_schedule": "cycle"},
         {"drops": (2,), "cosine": True},
     ],
     ids=str,

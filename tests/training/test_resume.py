@@ -70,7 +70,6 @@ def metrics(path: Path) -> list[dict]:
         {"optimiser": "adagrad", "decoupled": 1e-2},
         {"optimiser": "rmsprop"},
         {"precision": "bf16", "cost_aware": "macs", "l2": 0.01},
-        {"l2": 0.01, "l2_schedule": "cycle"},
         DROPPING,
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),

@@ -205,7 +205,6 @@ def _optimiser(recipe: Recipe) -> str:
 
 def _regularisers(recipe: Recipe) -> list[tuple[str, str]]:
     scaled = f", each γ by its {recipe.cost_aware}" if recipe.cost_aware else ""
-    scaled += ", that of γ rising and falling once over the run" if recipe.l2_schedule == "cycle" else ""
     return [
         ("L2", f"{recipe.l2:g}{scaled}" if recipe.l2 else ""),
         ("Weight decay", f"{recipe.weight_decay:g}" if recipe.weight_decay else ""),

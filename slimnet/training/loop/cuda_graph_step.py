@@ -31,8 +31,6 @@ def wanted(recipe: Recipe, tuning: Tuning, device: torch.device, ranks: Ranks) -
         obstacle = f"{recipe.optimiser} cannot be captured"
     elif recipe.cosine:
         obstacle = "along a cosine each step would have to be captured anew"
-    elif recipe.l2_schedule != "constant":
-        obstacle = "with an L2 that changes each step would have to be captured anew"
     if tuning.cuda_graph and obstacle:
         raise UsageError(f"no CUDA graph is possible: {obstacle}; leave it out")
     return tuning.cuda_graph is not False and obstacle is None

@@ -12,7 +12,7 @@ from slimnet.errors import UsageError
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.training.loop.checkpoint_file import copied
 from slimnet.training.loop.distributed import Ranks
-from slimnet.training.recipe.optimisers import check_kept, make_optimiser, set_gamma_l2, set_learning_rate
+from slimnet.training.recipe.optimisers import check_kept, make_optimiser, set_learning_rate
 from slimnet.training.recipe.recipe import Recipe
 from slimnet.training.recipe.regularisers import Regularisers
 
@@ -85,7 +85,6 @@ class Step:
         """Train on images `(N, C, H, W)` with labels `(N,)`, the step after `iteration` others."""
         scale = self._recipe.schedule_scale(iteration)
         set_learning_rate(self.optimiser, self._recipe.lr * scale)
-        self.scale_gamma_l2(self._recipe.gamma_l2_scale(iteration))
         with self._precision(images.device):
             scores = self.forward(images)
         if not isinstance(scores, torch.Tensor):
@@ -100,12 +99,6 @@ class Step:
         self.optimiser.step()
         self._regularisers.after_step(scale)
         tally.add(loss.detach(), scores.detach(), labels)
-
-    def scale_gamma_l2(self, scale: float) -> None:
-        """Multiply the recipe's L2 of every γ by a factor, from the next step on."""
-        self._regularisers.gamma_scale = scale
-        if not self._recipe.cost_aware:
-            set_gamma_l2(self.optimiser, self._recipe.l2 * scale)
 
     def cut(self, plan: SurgeryPlan) -> None:
         """Adapt to a cut of the network and of the optimiser."""

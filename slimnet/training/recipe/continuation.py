@@ -12,8 +12,8 @@ AHEAD = ("iterations", "drops", "lengths_before")
 def continued(recipe: Recipe, done: int, iterations: int, drops: tuple[int, ...] | None = None) -> Recipe:
     """The recipe of a run that has taken `done` steps and is to have another number of iterations.
 
-    Drops stay at their iterations, or are `drops`; a cosine, and the L2 of γ in a cycle, fall to 0 at the new end from
-    here on. A run of the recipe that is returned takes the steps of the whole run from the start, bit for bit.
+    Drops stay at their iterations, or are `drops`; a cosine falls to 0 at the new end from here on. A run of the
+    recipe that is returned takes the steps of the whole run from the start, bit for bit.
 
     Raises:
         UsageError: the run would end before the steps that it has taken, or its drops before them would be others.
@@ -46,8 +46,7 @@ def same_beginning(first: Recipe, second: Recipe, steps: int) -> bool:
 
 def change_in_words(begun: Recipe, now: Recipe, done: int) -> str:
     """What becomes of the schedule of a run that has taken `done` steps, in one line."""
-    cycle = "" if now.l2_schedule == "constant" else ", the L2 of γ falling to 0 there"
-    length = f"{now.iterations:,} iterations instead of {begun.iterations:,}{cycle}"
+    length = f"{now.iterations:,} iterations instead of {begun.iterations:,}"
     if now.cosine:
         was, will = (recipe.lr * recipe.schedule_scale(done) for recipe in (begun, now))
         return (
@@ -68,5 +67,5 @@ def _past(drops: tuple[int, ...], done: int) -> tuple[int, ...]:
 
 
 def _depends_on_length(recipe: Recipe) -> bool:
-    """Whether steps depend on the length of the run: by a cosine, a cycle, or widths that are made exact at its end."""
-    return recipe.cosine or recipe.l2_schedule != "constant" or recipe.shrink_round > 1
+    """Whether steps depend on the length of the run: by a cosine, or by widths that are made exact at its end."""
+    return recipe.cosine or recipe.shrink_round > 1

@@ -12,9 +12,6 @@ from slimnet.training.recipe.recipe import OptimiserName, Recipe
 LR_SCALE = "lr_scale"
 """The key of a parameter group's factor on the learning rate."""
 
-OF_SCALES = "of_scales"
-"""The key that says whether a parameter group holds the γ."""
-
 KEPT: Mapping[OptimiserName, frozenset[str]] = {
     "sgd": frozenset(["momentum_buffer"]),
     "adam": frozenset(["step", "exp_avg", "exp_avg_sq"]),
@@ -37,9 +34,9 @@ def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     others = [parameter for parameter in model.parameters() if id(parameter) not in kinds.members]
     scale_l2 = 0.0 if recipe.cost_aware else recipe.l2
     groups = [
-        {"params": others, "weight_decay": recipe.l2, LR_SCALE: 1.0, OF_SCALES: False},
-        {"params": kinds.scales, "weight_decay": scale_l2, LR_SCALE: recipe.gamma_lr_scale, OF_SCALES: True},
-        {"params": kinds.shifts, "weight_decay": recipe.l2, LR_SCALE: recipe.beta_lr_scale, OF_SCALES: False},
+        {"params": others, "weight_decay": recipe.l2, LR_SCALE: 1.0},
+        {"params": kinds.scales, "weight_decay": scale_l2, LR_SCALE: recipe.gamma_lr_scale},
+        {"params": kinds.shifts, "weight_decay": recipe.l2, LR_SCALE: recipe.beta_lr_scale},
     ]
     optimiser = _constructed(recipe, [group for group in groups if group["params"]])
     set_learning_rate(optimiser, recipe.lr)
@@ -83,13 +80,6 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate to `lr` times each group's own factor, from the next step on."""
     for group in optimiser.param_groups:
         group["lr"] = lr * group[LR_SCALE]
-
-
-def set_gamma_l2(optimiser: torch.optim.Optimizer, l2: float) -> None:
-    """Set the L2 of every γ, from the next step on."""
-    for group in optimiser.param_groups:
-        if group[OF_SCALES]:
-            group["weight_decay"] = l2
 
 
 class ScalesAndShifts:

@@ -15,7 +15,6 @@ from slimnet.training.recipe.ranges import is_finite, is_number, is_pair, is_who
 OptimiserName = Literal["sgd", "adam", "amsgrad", "adamax", "adadelta", "adagrad", "rmsprop"]
 Precision = Literal["fp32", "bf16"]
 Cost = Literal["macs", "params"]
-L2Schedule = Literal["constant", "cycle"]
 
 DROP_FACTOR = 0.1
 """The default factor of learning rate and weight decay at each drop of the schedule."""
@@ -31,7 +30,7 @@ BASE_SETTINGS: dict[str, dict[str, Any]] = {
 }
 """The paper's settings of each optimiser; those not printed (Adamax, Adagrad, RMSprop's ρ) are torch's defaults."""
 
-LATER: Mapping[str, Any] = {"shrink_round": 1, "held_out": 0.0, "lengths_before": (), "l2_schedule": "constant"}
+LATER: Mapping[str, Any] = {"shrink_round": 1, "held_out": 0.0, "lengths_before": ()}
 """Fields that were added once runs were named by the digest of their recipe's JSON, with their defaults."""
 
 UNUSED = {"momentum": 0.9, "betas": (0.9, 0.99), "rho": 0.9, "eps": 1e-8}
@@ -61,9 +60,6 @@ class Recipe:
         eps: added to the denominator. Under Adam a dead γ, which only L2 changes, decays to 0 if lr·λ/eps is below
             38 (2(1 + β₁)/(1 − β₁), the stability bound); otherwise it oscillates by about lr/10.
         l2: λ added to the gradient as λθ, for every parameter, γ and β included (L2 regularisation).
-        l2_schedule: "constant", or "cycle": the L2 of every γ is multiplied by 2 sin²(πt), t going from 0 to 1 over the
-            run, so that its mean is `l2` and the last steps are hardly regularised; other parameters keep theirs. The
-            regulariser of DemP (Dufort-Labbé et al. 2024) rises and falls in that way.
         weight_decay: λ of θ ← (1 − λ·s)·θ after the step, where s is the schedule's factor and not lr (section 2.2).
         decoupled: λ of θ ← (1 − lr·λ)·θ before the step, which is AdamW's weight decay.
         l1_gamma: λ added to the gradient of every γ as λ·sign(γ) (Network Slimming).
@@ -109,7 +105,6 @@ class Recipe:
     rho: float = None  # type: ignore[assignment]
     eps: float = None  # type: ignore[assignment]
     l2: float = 0.0
-    l2_schedule: L2Schedule = "constant"
     weight_decay: float = 0.0
     decoupled: float = 0.0
     l1_gamma: float = 0.0
@@ -162,9 +157,6 @@ class Recipe:
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
         self._require("precision", self.precision in get_args(Precision), "fp32 or bf16")
         self._require("cost_aware", self.cost_aware in (None, *get_args(Cost)), "macs or params, or None")
-        self._require("l2_schedule", self.l2_schedule in get_args(L2Schedule), "constant or cycle")
-        acts = self.l2 or self.l2_schedule == "constant"
-        self._require("l2_schedule", acts, "constant, since there is no L2; set l2 as well")
         self._require("nesterov", not self.nesterov or self.optimiser == "sgd", "false: only sgd has it")
 
     def _check_counts(self) -> None:
@@ -216,12 +208,6 @@ class Recipe:
         if self.cosine:
             return (1 + math.cos(math.pi * iteration / self.length_at(iteration))) / 2
         return self.drop_factor ** sum(drop <= iteration for drop in self.drops)
-
-    def gamma_l2_scale(self, iteration: int) -> float:
-        """The factor on the L2 of every γ in the step after `iteration` steps; its mean over the run is 1."""
-        if self.l2_schedule == "constant":
-            return 1.0
-        return 2 * math.sin(math.pi * (iteration + 0.5) / self.length_at(iteration)) ** 2
 
     def length_at(self, iteration: int) -> int:
         """The iterations that the run is to have at the step after `iteration` steps."""

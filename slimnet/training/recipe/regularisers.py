@@ -20,15 +20,11 @@ class Regularisers:
     `costs` are the relative costs of each channel of each γ by parameter name, `(C,)` with mean 1 over all of them, for
     a cost-aware recipe: see `channel_cost.relative_costs`. `model` is the network itself, not a wrapper.
 
-    Attributes:
-        gamma_scale: the factor on the L2 of every γ that is applied here, for cost-aware recipes.
-
     Raises:
         UsageError: the recipe is cost-aware and there are no costs.
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module, costs: Mapping[str, torch.Tensor] | None = None) -> None:
-        self.gamma_scale = 1.0
         self._recipe = recipe
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._scales = [scale for scale in scales_and_shifts(model).scales if scale.requires_grad]
@@ -54,7 +50,7 @@ class Regularisers:
             add_sign(self._scales, self._recipe.l1_gamma)
         for scale, strength in self._strengths:
             if scale.grad is not None:
-                scale.grad.addcmul_(scale, strength, value=self.gamma_scale)
+                scale.grad.addcmul_(scale, strength)
 
     def cut(self, plan: SurgeryPlan) -> None:
         """Adapt to a cut of the network: each remaining channel keeps its cost."""
