@@ -20,13 +20,13 @@ from phenomenon import entries
 from slimnet.reproduction.catalogue import by_worth, datasets
 from slimnet.reproduction.results import Result
 from slimnet.reproduction.scales import Scale
-from slimnet.reproduction.trends import verdicts
+from slimnet.reproduction.trends import cells, verdicts
 from slimnet.reproduction.variation import Variation
 
 RESULTS = Path(__file__).parent / "results"
 USUAL = latency.place("onnxruntime", 1, 1)
 BETAS = ("zero", "negative", "random")
-SCALES: tuple[Scale, ...] = ("full", "middle", "small")
+SHORTER: tuple[Scale, ...] = ("middle", "small")
 
 Results = dict[str, Any]
 
@@ -43,13 +43,20 @@ class Claim(NamedTuple):
     page: str
 
 
+def read(name: str) -> Results:
+    """A file of results."""
+    results: Results = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return results
+
+
 def hardware(environment: dict[str, str]) -> str:
     """The processor and the day of a measurement."""
     return f"{describe_machine(environment)}, {environment['Measured'][:10]}"
 
 
-def exactness(results: Results) -> Claim:
+def exactness() -> Claim:
     """Double-precision errors of the surgery on the zoo."""
+    results = read("surgery_speed")
     networks = results["networks"]
     errors = [row[beta]["error"] for row in networks.values() for beta in BETAS if beta in row]
     races = [row["race"] for row in networks.values() if "race" in row]
@@ -66,8 +73,9 @@ def exactness(results: Results) -> Claim:
     )
 
 
-def speed_of_surgery(results: Results) -> Claim:
+def speed_of_surgery() -> Claim:
     """The time of the surgery against torch-pruning's."""
+    results = read("surgery_speed")
     races = [row["race"] for row in results["networks"].values() if "race" in row]
     ratios = [race["ratio"] for race in races if "torch_pruning_failed" not in race]
     mean = math.exp(statistics.fmean(map(math.log, ratios)))
@@ -82,8 +90,9 @@ def speed_of_surgery(results: Results) -> Claim:
     )
 
 
-def speed_of_networks(results: Results) -> Claim:
+def speed_of_networks() -> Claim:
     """Speed-ups and efficiencies under onnxruntime with widths chosen by measuring."""
+    results = read("latency")
     cells = [row for row in results["cells"].values() if USUAL in row["places"]]
     medians = [(latency.medians_of(row["places"][USUAL]), row["places"][USUAL]["auto"]) for row in cells]
     speedups = [median["dense"] / median[auto] for median, auto in medians]
@@ -101,8 +110,9 @@ def speed_of_networks(results: Results) -> Claim:
     )
 
 
-def never_slower_by_default(results: Results) -> Claim:
+def never_slower_by_default() -> Claim:
     """Cells that are slower than the dense network, with the default widths and as they fall."""
+    results = read("never_slower")
     places = sorted({where for cell in results["cells"].values() for where in cell["places"]})
     rows = [row for where in places for *_, row in never_slower.cells_at(results, where)]
     default, fallen = (never_slower.count_slower(rows, name) for name in ("fast", never_slower.NONE))
@@ -117,8 +127,9 @@ def never_slower_by_default(results: Results) -> Claim:
     )
 
 
-def slim_and_int8(results: Results) -> Claim:
+def slim_and_int8() -> Claim:
     """Speed-ups of slim networks in int8, and the accuracy that int8 costs."""
+    results = read("int8")
     cells = results["cells"]
     faster = {key: int8.speedup(cells[key]["samples_ms"]["onnxruntime"], "slim int8") for key in int8.DEAD}
     accuracies = {
@@ -140,8 +151,9 @@ def slim_and_int8(results: Results) -> Claim:
     )
 
 
-def half_the_macs(results: Results) -> Claim:
+def half_the_macs() -> Claim:
     """The error of ResNet-56 at half of its MACs, without labels or training."""
+    results = read("resnet56_curves")
     points = results["points"]
     ways = {
         "on 256 images": "implicit, fitted at 0.5",
@@ -161,8 +173,9 @@ def half_the_macs(results: Results) -> Claim:
     )
 
 
-def shorter_steps(results: Results) -> Claim:
+def shorter_steps() -> Claim:
     """Training steps at the width that the paper's networks end with."""
+    results = read("shrinking")
     shares = results["steps"]["1"]["shares"]
     dense, narrow = shares["1.0"], shares["0.25"]
     left = narrow["macs"] / dense["macs"]
@@ -179,8 +192,9 @@ def shorter_steps(results: Results) -> Claim:
     )
 
 
-def shorter_run(results: Results) -> Claim:
+def shorter_run() -> Claim:
     """The run that has come furthest of those that were timed by their steps."""
+    results = read("shrinking")
     name, row = max(results["courses"].items(), key=lambda item: item[1]["iterations"])
     dense, shrinking = row["dense_seconds"] / 3600, row["seconds"] / 3600
     left = f"{100 * row['macs_left']:.0f} % of the MACs left"
@@ -195,8 +209,9 @@ def shorter_run(results: Results) -> Claim:
     )
 
 
-def dead_weight(results: Results) -> Claim:
+def dead_weight() -> Claim:
     """Dead channels in checkpoints that others trained."""
+    results = read("census")
     totals = results["totals"][results["thresholds"].index(1e-3)]
     return Claim(
         "Dead channels in published checkpoints",
@@ -209,11 +224,10 @@ def dead_weight(results: Results) -> Claim:
     )
 
 
-def phenomenon(results: Results) -> Claim:
+def phenomenon() -> Claim:
     """Adam and L2 on CIFAR-10 at the longest scale that was run."""
-    del results
     cell = entries()[0]
-    scale = next(scale for scale in SCALES if cell.name in paper.found(scale).results)
+    scale = next(scale for scale in paper.SCALES if cell.name in paper.found(scale).results)
     found, asked = paper.found(scale).results[cell.name], cell.paper
     return Claim(
         "Adam with L2 kills filters: CIFAR-10, L2 1e-3, dead by γ and test error",
@@ -246,13 +260,14 @@ def lengths() -> str:
     count = len({result.names for result in full_lengths()})
     if not count:
         return (
-            "No network has been trained at the paper's length here yet: what the small scale shows is the order of "
-            "the numbers, on networks that are not good."
+            "No network has been trained at the paper's length here yet: what shorter runs of narrower networks show "
+            "is the order of the numbers."
         )
     networks = "One network of the paper has" if count == 1 else f"{count} networks of the paper have"
     return (
-        f"{networks} been trained at its full length here. All else about the paper comes from the small scale, which "
-        "shows the order of the numbers, on networks that are not good."
+        f"{networks} been trained at its full length here. All else about the paper comes from shorter runs of "
+        "narrower networks, which show the order of the numbers. Those of the small scale are only a quick check: its "
+        "networks are not good."
     )
 
 
@@ -286,43 +301,54 @@ def own_length(result: Result) -> str:
     return ", ".join([f"the paper's {result.iterations:,} iterations", *changes])
 
 
-def trends(results: Results) -> Claim:
-    """The paper's trends at the small scale."""
-    del results
-    known = [each for each in verdicts(paper.found("small").results) if each.holds is not None]
+def trends(scale: Scale) -> Claim | None:
+    """The paper's trends at a shorter scale; None if no network of them has been trained there."""
+    results = paper.found(scale).results
+    known = [each for each in verdicts(results) if each.holds is not None]
+    if not known:
+        return None
+    named = [results[cell.name] for cell in cells() if cell.name in results]
+    # A network may be in several tables.
+    used = list({result.names: result for result in named}.values())
+    errors = sorted(float(result.mean("error")) for result in used)
+    counts = [len(result.runs) for result in used]
     return Claim(
         "The paper's trends hold",
         f"paper: {len(known)} of {len(known)}",
         f"{sum(bool(each.holds) for each in known)} of {len(known)}",
-        "3 seeds for most",
-        "**small scale**: shortened, errors of 50 to 97 %",
+        f"{len(used)} networks, {between(counts)} seed{'s' if max(counts) > 1 else ''}",
+        f"**{scale} scale**: {between([result.iterations for result in used])} iterations, not 406,250, and narrower "
+        f"networks; errors of {errors[0]:.0f} to {errors[-1]:.0f} %, {statistics.median(errors):.0f} % in the median",
         "see the page",
         "paper",
     )
 
 
-CLAIMS: Sequence[tuple[str | None, Callable[[Results], Claim]]] = (
-    ("surgery_speed", exactness),
-    ("surgery_speed", speed_of_surgery),
-    ("latency", speed_of_networks),
-    ("never_slower", never_slower_by_default),
-    ("int8", slim_and_int8),
-    ("resnet56_curves", half_the_macs),
-    ("shrinking", shorter_steps),
-    ("shrinking", shorter_run),
-    ("census", dead_weight),
-    (None, phenomenon),
-    (None, trends),
+def between(numbers: Sequence[int]) -> str:
+    """The range of some numbers in words."""
+    least, most = min(numbers), max(numbers)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+CLAIMS: Sequence[Callable[[], Claim]] = (
+    exactness,
+    speed_of_surgery,
+    speed_of_networks,
+    never_slower_by_default,
+    slim_and_int8,
+    half_the_macs,
+    shorter_steps,
+    shorter_run,
+    dead_weight,
+    phenomenon,
 )
-"""The results of each claim, None for the folder of the paper's, and what reads it there."""
 
 
 def claims() -> Iterator[Claim]:
     """Every claim, in order; the networks at the paper's length come before what shorter runs show."""
-    for name, read in CLAIMS:
-        if read is trends:
-            yield from (full_length(each) for each in full_lengths() if not has_own_line(each))
-        yield read({} if name is None else json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+    yield from (state() for state in CLAIMS)
+    yield from (full_length(each) for each in full_lengths() if not has_own_line(each))
+    yield from filter(None, map(trends, SHORTER))
 
 
 def table() -> str:

@@ -1,13 +1,14 @@
-"""Do filters die by themselves, and what makes them: the most telling cells of the paper's tables 1 and 3, small.
+"""Do filters die by themselves, and what makes them: the most telling cells of the paper's tables 1 and 3.
 
     python benchmarks/phenomenon.py --data-root data [--seeds 2]
     python benchmarks/phenomenon.py --table
 
-They are cells of `slimnet reproduce --scale small`, run by it and kept with the others in results/paper: this is the
-short way to see the phenomenon, and the other is the way to all of it.
+They are cells of `slimnet reproduce`, run by it at the small scale, and kept with the others in results/paper: this is
+the short way to see the phenomenon, and the other is the way to all of it. The table has every scale that was run.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import paper
@@ -15,9 +16,10 @@ from slimnet_cli.commands.reproduce import train_here
 from slimnet_cli.options.workers import WorkerOptions
 from slimnet_cli.progress.reproduction_run import Reproduction, tasks_of
 
-from slimnet.reproduction.catalogue import Entry, entry
+from slimnet.reproduction.catalogue import Entry, datasets, entry
 from slimnet.reproduction.markdown import macs_left, number
 from slimnet.reproduction.results import Result
+from slimnet.reproduction.scales import Scale
 from slimnet.reproduction.trends import verdicts
 
 ROWS = (
@@ -36,21 +38,38 @@ def entries() -> list[Entry]:
     return [entry(table, row, data) for data in ("cifar10", "cifar100") for table, row in ROWS]
 
 
-def table(results: dict[str, Result]) -> str:
-    """Paper and ours side by side in Markdown, and which of the trends that these cells show hold."""
+def table(known: Mapping[Scale, Mapping[str, Result]]) -> str:
+    """Paper and ours at each scale in Markdown, and which of the trends that these cells show hold."""
     lines = [
-        "| cell | data | paper: γ / act. / error | small: γ / act. / error | MACs left | seeds |",
-        "|---|---|---|---|---|---|",
+        "| cell | data | scale | γ / act. / error | MACs left | seeds | iterations |",
+        "|---|---|---|---|---|---|---|",
     ]
     for each in entries():
-        if each.name in results:
-            result = results[each.name]
-            columns = [shown(each.paper), shown({name: result.mean(name) for name in READINGS})]
-            cells = [each.row, each.data, *columns, f"{macs_left(result):.0f} %", str(len(result.runs))]
-            lines.append(f"| {' | '.join(cells)} |")
+        own = {scale: results[each.name] for scale, results in known.items() if each.name in results}
+        if own:
+            length = datasets()[each.data].iterations
+            lines.append(f"| {each.row} | {each.data} | the paper | {shown(each.paper)} | – | – | {length:,} |")
+            lines += [f"| {each.row} | {each.data} | {scale} | {measured(result)} |" for scale, result in own.items()]
+    return "\n".join(
+        [*lines, "", *(f"- {each}" for scale, results in known.items() for each in trends(results, scale))]
+    )
+
+
+def page() -> str:
+    """The table of every scale."""
+    return table({scale: paper.found(scale).results for scale in paper.SCALES})
+
+
+def measured(result: Result) -> str:
+    """The last columns of a row of ours."""
+    readings = shown({name: result.mean(name) for name in READINGS})
+    return f"{readings} | {macs_left(result):.0f} % | {len(result.runs)} | {result.iterations:,}"
+
+
+def trends(results: Mapping[str, Result], scale: Scale) -> list[str]:
+    """The trends that these cells show at one scale, a line each."""
     own = {each.name: results[each.name] for each in entries() if each.name in results}
-    known = [each for each in verdicts(own) if each.holds is not None]
-    return "\n".join([*lines, "", *(f"- {paper.line(each, 'small')}" for each in known)])
+    return [paper.line(each, scale) for each in verdicts(own) if each.holds is not None]
 
 
 def shown(values: dict) -> str:
@@ -72,7 +91,7 @@ def main() -> None:
         tasks = tasks_of(entries(), "small", options.seeds)
         reproduction.train([task for task in tasks if not reproduction.done(task)], None)
         paper.keep(options.out)
-    print(table(paper.found("small").results))
+    print(page())
 
 
 if __name__ == "__main__":

@@ -7,11 +7,9 @@ In a text a number stands between `<!-- number: NAME -->` and `<!-- / -->`, the 
 that it would change nothing.
 """
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import claims
 
@@ -32,14 +30,9 @@ SHOWN = (
 """The claims in the README's table."""
 
 
-def read(name: str) -> Any:
-    """A file of results."""
-    return json.loads((claims.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
 def error(point: str) -> float:
     """The error of ResNet-56 in per cent at a point of its curves."""
-    return 100 * read("resnet56_curves")["points"][point]["error"]
+    return 100 * claims.read("resnet56_curves")["points"][point]["error"]
 
 
 def error_of_others() -> str:
@@ -50,7 +43,7 @@ def error_of_others() -> str:
 
 def published_speed(rounding: str) -> float:
     """How many times as fast as dense the published ResNet-56 is under onnxruntime on one thread."""
-    published = read("never_slower")["published"]
+    published = claims.read("never_slower")["published"]
     position = [name for name, _ in published["macs"] if name != "dense"].index(rounding)
     row = next(each for each in published["rows"] if each["place"] == claims.USUAL)
     return row["speedups"][position]["value"]
@@ -85,10 +78,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
 def evidence() -> str:
     """The README's table: what is claimed, what others do, what slimnet does, and on what that was measured."""
     lines = ["", "| claim | others | slimnet | measured on |", "|---|---|---|---|"]
-    sources = {read: name for name, read in claims.CLAIMS}
-    for each in SHOWN:
-        name = sources[each]
-        claim = each({} if name is None else read(name))
+    for claim in (state() for state in SHOWN):
         where = f"[{claim.count}, {claim.length}](benchmarks/tables/{claim.page}.md); {claim.hardware}"
         lines.append(f"| {claim.claim} | {claim.other} | {claim.ours} | {where} |")
     return "\n".join([*lines, ""])

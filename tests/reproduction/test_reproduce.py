@@ -309,7 +309,7 @@ def test_results_are_taken_over_and_make_a_page(world, tmp_path, monkeypatch):
     assert "median (and most) of the runs: basicnet at batch 20 " in page
     assert "### At full scale" not in page
     assert "| 32-0.25x | CIFAR-100 | 0.0 / 0.51 / 2.05 / 43.4 | small: " in page
-    assert "| L2 1e-4, batch 160 |" not in phenomenon.table(dict(paper.found("small").results))
+    assert "| L2 1e-4, batch 160 |" not in phenomenon.page()
 
 
 @pytest.mark.sweep
