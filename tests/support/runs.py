@@ -1,11 +1,28 @@
 """What the training tests share: a small recipe, random images, and what a run ends with."""
 
 import torch
+from torch import nn
 
 from slimnet.data import ImageData
 from slimnet.training import Recipe, TrainingRun
 
 TINY = {"widths": [4, 6], "pool_after": [1], "hidden": 8, "in_channels": 2, "num_classes": 3}
+
+
+class Dropping(nn.Module):
+    """Scores a 2 × 8 × 8 image after dropout: a network that draws random numbers as it trains."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout()
+        self.scores = nn.Linear(128, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scores(self.dropout(x.flatten(1)))
+
+
+DROPPING = {"arch": f"{__name__}:Dropping", "arch_args": {}}
+"""The fields of a recipe with that network."""
 
 
 def recipe(**changes: object) -> Recipe:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from recomputed import capture_by_recomputing
-from runs import finished, images, recipe, same
-from test_training import Dropping
+from runs import DROPPING, finished, images, recipe, same
 
 from slimnet.data import ImageData
 from slimnet.errors import SlimnetError, UsageError
@@ -176,7 +175,7 @@ def test_an_optimiser_made_capturable_counts_on_the_device_and_steps_as_before()
 
 @gpu
 @pytest.mark.parametrize("optimiser", ["adam", "amsgrad", "sgd", "adamax", "adadelta", "rmsprop"])
-@pytest.mark.parametrize("network", [{}, {"arch": f"{Dropping.__module__}:Dropping", "arch_args": {}}])
+@pytest.mark.parametrize("network", [{}, DROPPING])
 def test_a_captured_graph_trains_as_separate_kernels_do(optimiser, network):
     """Oracle: the same run without a graph."""
     plan = recipe(optimiser=optimiser, iterations=30, drops=(15,), flips=True, crop=1, weight_decay=1e-4, **network)

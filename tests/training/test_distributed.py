@@ -15,11 +15,10 @@ import pytest
 import slimnet_cli
 import torch
 from processes import LONGEST_WAIT, below, environment_of, forkserver
-from runs import finished, images, recipe
+from runs import DROPPING, finished, images, recipe
 from slimnet_cli.progress.live_run import stop_on_interrupt
 from slimnet_cli.progress.signals import Terminated
 from slimnet_cli.progress.training_run import single_error_report
-from test_training import Dropping
 from torch import nn
 
 from slimnet.errors import SlimnetError, UsageError
@@ -153,7 +152,7 @@ def test_with_batchnorm_gradients_are_the_mean_over_the_parts_of_the_batch():
 
 def drawn_masks(ranks: Ranks) -> list[list[bool]]:
     """What dropout takes from the first layer in two steps: it tells the processes' random streams apart."""
-    run = train(recipe(arch=f"{Dropping.__module__}:Dropping", arch_args={}, batch_size=2), images(), ranks=ranks)
+    run = train(recipe(**DROPPING, batch_size=2), images(), ranks=ranks)
     masks: list[list[bool]] = []
     run.model.dropout.register_forward_hook(lambda _, __, out: masks.append((out == 0).flatten().tolist()))
     for _ in range(2):

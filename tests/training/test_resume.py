@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from processes import LONGEST_WAIT, forkserver
-from runs import everything, images, recipe, same
-from test_training import Dropping
+from runs import DROPPING, everything, images, recipe, same
 
 from slimnet.data import ImageData, load_data
 from slimnet.errors import CheckpointError, UsageError
@@ -21,7 +20,6 @@ from slimnet.training.run.checkpoints import newest
 from slimnet.training.run.resumable_run import Interval, KeptRun
 from slimnet.training.run.run_folder import create_run, read_history, reopen_run
 
-DROPPING = {"arch": f"{Dropping.__module__}:Dropping", "arch_args": {}}
 CLOCKED = ("seconds", "macs", "macs_if_slimmed")
 """What depends on the clock: how long it took, and when there was time for a forecast."""
 

@@ -4,8 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from runs import finished, images, recipe, same
-from test_training import Dropping
+from runs import DROPPING, finished, images, recipe, same
 from torch import nn
 
 from slimnet.pipeline import slim
@@ -40,7 +39,7 @@ def test_a_forecast_is_what_slimming_leaves():
     assert plan.macs_after < plan.macs_before
 
 
-@pytest.mark.parametrize("plan", [recipe(), recipe(arch=f"{Dropping.__module__}:Dropping", arch_args={})])
+@pytest.mark.parametrize("plan", [recipe(), recipe(**DROPPING)])
 def test_forecasts_leave_the_run_alone(plan):
     """Weights, modes and random streams, of a network that draws from them too."""
     plan, data = dataclasses.replace(plan, iterations=3), images()

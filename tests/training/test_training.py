@@ -2,69 +2,22 @@
 
 import dataclasses
 import itertools
-import os
-import resource
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from callers import in_any_context
-from runs import TINY, finished, images, recipe, same
+from runs import DROPPING, TINY, Dropping, finished, images, recipe, same
 from torch import nn
 from torch.nn import functional
 
-from slimnet.checkpoint import load_checkpoint
-from slimnet.data import ImageData, load_data
-from slimnet.errors import CheckpointError, DataError, SlimnetError, UsageError
-from slimnet.training import (
-    Accuracy,
-    Recipe,
-    batchnorm_scales,
-    evaluate,
-    save_checkpoint,
-    sparsity_by_gamma,
-    train,
-)
+from slimnet.data import load_data
+from slimnet.errors import DataError, SlimnetError, UsageError
+from slimnet.training import evaluate, sparsity_by_gamma, train
 from slimnet.training.loop.batch_order import BatchOrder
 from slimnet.training.recipe.recipe import DIGITS_DEMO
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def one_thread():
-    """Networks this small lose time to threads, and all of it where several tests share the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-class Dropping(nn.Module):
-    """Scores a 2 × 8 × 8 image after dropout: a network that draws random numbers as it trains."""
-
-    def __init__(self, classes: int = 3) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout()
-        self.scores = nn.Linear(128, classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.scores(self.dropout(x.flatten(1)))
-
-
-class Recording(nn.Module):
-    """Remembers every training batch that it is given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(3))
-        self.seen: list[torch.Tensor] = []
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            self.seen.append(x.detach())
-        return self.bias.expand(len(x), 3)
 
 
 class WithAuxiliary(Dropping):
@@ -73,9 +26,6 @@ class WithAuxiliary(Dropping):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         scores = super().forward(x)
         return (scores, scores) if self.training else scores
-
-
-# ---- the loop
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
@@ -127,9 +77,7 @@ def test_the_run_equals_a_plain_loop():
     torch.testing.assert_close(finished(run), model.state_dict(), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "network", [{}, {"arch": f"{__name__}:Dropping", "arch_args": {}}], ids=["basicnet", "dropout"]
-)
+@pytest.mark.parametrize("network", [{}, DROPPING], ids=["basicnet", "dropout"])
 def test_a_run_is_the_same_whatever_happens_between_its_reports(network):
     """Bit for bit, also when others draw random numbers, measure the network in eval mode, or want other reports."""
     data, plan = images(), recipe(seed=3, flips=True, **network)
@@ -163,7 +111,7 @@ def test_the_callers_random_numbers_are_left_alone():
     torch.manual_seed(0)
     expected = torch.rand(4)
     torch.manual_seed(0)
-    finished(train(recipe(arch=f"{__name__}:Dropping", arch_args={}), images()))
+    finished(train(recipe(**DROPPING), images()))
     assert torch.equal(torch.rand(4), expected)
 
 
@@ -238,149 +186,6 @@ def test_a_network_that_does_not_fit_the_data_is_refused_at_once(changes, messag
 def test_auxiliary_outputs_are_refused_in_words():
     with pytest.raises(UsageError, match="answers with tuple in training"):
         next(train(recipe(arch=f"{__name__}:WithAuxiliary", arch_args={}), images()))
-
-
-# ---- the order of the images
-
-
-@pytest.mark.parametrize(("count", "batch_size"), [(12, 5), (12, 12), (3, 10), (1, 4)])
-def test_every_pass_shows_every_image_once(count, batch_size):
-    order = BatchOrder(count, batch_size, seed=7)
-    batches = [order.batch(iteration)[0] for iteration in range(4 * count)]
-    assert {len(batch) for batch in batches} == {batch_size}
-    for one_pass in torch.cat(batches).split(count):
-        assert sorted(one_pass.tolist()) == list(range(count))
-
-
-def test_a_batch_depends_on_seed_and_iteration_alone():
-    forward = [BatchOrder(12, 5, seed=7).batch(iteration) for iteration in range(9)]
-    order = BatchOrder(12, 5, seed=7)
-    for iteration in reversed(range(9)):
-        assert all(map(torch.equal, order.batch(iteration), forward[iteration]))
-
-
-def test_every_pass_and_every_seed_has_its_own_order_and_flips():
-    """There are 3.6 million orders of ten images: sixteen drawn at random all differ."""
-    drawn = [BatchOrder(10, 10, seed).batch(one_pass) for seed in range(4) for one_pass in range(4)]
-    assert len({tuple(numbers.tolist()) for numbers, _ in drawn}) == 16
-    assert len({tuple(mirrored.tolist()) for _, mirrored in drawn}) > 10
-
-
-@pytest.mark.parametrize("flips", [False, True])
-def test_flips_mirror_about_half_of_the_images_and_nothing_else(flips):
-    data = images()
-    run = train(recipe(arch=f"{__name__}:Recording", arch_args={}, iterations=48, flips=flips), data)
-    finished(run)
-    plain = data.normalise(data.x_train)
-    order = BatchOrder(12, 5, seed=0)
-    mirrored = 0
-    for iteration, batch in enumerate(run.model.seen):
-        for number, image in zip(order.batch(iteration)[0], batch, strict=True):
-            if not torch.equal(image, plain[number]):
-                assert torch.equal(image, plain[number].flip(2))
-                mirrored += 1
-    assert 90 < mirrored < 150 if flips else mirrored == 0
-
-
-# ---- metrics
-
-
-class Fixed(nn.Module):
-    """Ranks seven classes by their distance from the first pixel's value."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return -(x[:, 0, 0, :1] - torch.arange(7)).abs()
-
-
-def test_evaluate_counts_best_and_five_best():
-    """Ranks by hand: pixel 0 puts the classes in the order 0 to 6."""
-    labels = torch.tensor([0, 0, 1, 4, 5, 6, 0, 3])
-    pixels = torch.zeros(8, 1, 1, 1, dtype=torch.uint8)
-    data = ImageData("zeros", pixels, labels, pixels, labels, tuple("abcdefg"), (0.0,), (1.0,))
-    for batch_size in (3, 8):
-        assert evaluate(Fixed(), data, batch_size=batch_size) == Accuracy(3 / 8, 6 / 8, 8)
-
-
-def test_evaluate_of_few_classes_and_of_the_training_images():
-    data = images()
-    model = train(recipe(), data).model
-    with torch.no_grad():
-        right = model.eval()(data.normalise(data.x_train)).argmax(1) == data.y_train
-    assert evaluate(model, data, "train") == Accuracy(float(right.double().mean()), 1.0, 12)
-
-
-def test_evaluate_leaves_modes_statistics_and_gradients_alone():
-    model = train(recipe(), images()).model
-    model.features.bn1.eval()
-    modes = [module.training for module in model.modules()]
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    evaluate(model, images())
-    assert [module.training for module in model.modules()] == modes
-    assert True in modes
-    assert False in modes
-    assert same(state, model.state_dict())
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_sparsity_counts_convolution_channels_below_the_threshold():
-    model = train(recipe(), images()).model
-    with torch.no_grad():
-        model.features.bn1.weight.copy_(torch.tensor([0.5, -0.0009, 0.0, -0.001]))
-        model.classifier.bn1.weight.zero_()
-    assert sparsity_by_gamma(model) == pytest.approx(2 / 10)
-    assert sparsity_by_gamma(model, threshold=0.6) == pytest.approx(4 / 10)
-    assert sparsity_by_gamma(nn.Linear(2, 2)) == 0
-    assert batchnorm_scales(model)["features.bn1"].tolist() == pytest.approx([0.5, -0.0009, 0.0, -0.001])
-
-
-# ---- checkpoints
-
-
-def test_a_checkpoint_is_read_safely_by_torch_and_by_slimnet(tmp_path):
-    run = train(recipe(), images())
-    finished(run)
-    path = save_checkpoint(run.model, tmp_path / "last.pt", run.recipe, run.iteration)
-    content = torch.load(path, weights_only=True)
-    assert Recipe.from_json(content["recipe"]) == run.recipe
-    assert content["iteration"] == 7
-    assert same(run.model.state_dict(), content["state_dict"])
-    assert all(tensor.is_contiguous() for tensor in content["state_dict"].values())
-    assert same(run.model.state_dict(), load_checkpoint(path, "basicnet", TINY).state_dict())
-
-
-def test_a_checkpoint_replaces_the_last_one_and_leaves_nothing_else(tmp_path):
-    model = train(recipe(), images()).model
-    for iteration in (1, 2):
-        save_checkpoint(model, tmp_path / "last.pt", recipe(), iteration)
-    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["iteration"] == 2
-
-
-@pytest.fixture
-def no_room_for_files():
-    """Files may not grow beyond 1 kB, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_leaves_the_old_checkpoint_alone(tmp_path, no_room_for_files):
-    path = tmp_path / "last.pt"
-    path.write_bytes(b"old")
-    with pytest.raises(CheckpointError, match=r"cannot write .*last\.pt: .+; free it up or name another place"):
-        save_checkpoint(train(recipe(), images()).model, path, recipe(), 1)
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["last.pt"]
-
-
-@pytest.mark.parametrize("where", ["missing/last.pt", "file/last.pt", "."])
-def test_a_place_that_cannot_be_written_is_named(tmp_path, where):
-    (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=r"cannot write \S+: .+; \w+") as caught:
-        save_checkpoint(nn.Linear(1, 1), Path(tmp_path, where), recipe(), 1)
-    assert "\n" not in str(caught.value)
-    assert os.listdir(tmp_path) == ["file"]
 
 
 # ---- the demo's recipe
