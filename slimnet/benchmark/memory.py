@@ -30,7 +30,7 @@ def followed(model: nn.Module, inputs: Inputs) -> int:
     given = {storage(tensor)._cdata: storage(tensor).nbytes() for tensor in inputs.tensors}
     follower = Follower(known=weights | set(given), live=sum(given.values()))
     with torch.no_grad(), follower:
-        output = inputs.call(model)
+        output = inputs.call_directly(model)
     del output
     return follower.peak
 
@@ -38,11 +38,11 @@ def followed(model: nn.Module, inputs: Inputs) -> int:
 def allocated(model: nn.Module, inputs: Inputs, device: str) -> int:
     """The peak of the memory allocated by torch on a GPU, minus that before the forward, plus the inputs."""
     with torch.inference_mode(), torch.cuda.device(device):
-        inputs.call(model)
+        inputs.call_directly(model)
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        inputs.call(model)
+        inputs.call_directly(model)
         torch.cuda.synchronize()
         peak = torch.cuda.max_memory_allocated()
     return peak - before + sum(tensor.nbytes for tensor in inputs.tensors)

@@ -66,7 +66,7 @@ def _largest(module: nn.Module, inputs: Inputs) -> int | None:
     hollow = skeleton(Network.of(module)).module.eval()
     try:
         with torch.no_grad(), LargestTensor() as seen:
-            hollow(*inputs.args, **inputs.kwargs)
+            inputs.call_directly(hollow)
     # A forward may raise anything on meta tensors.
     except Exception:
         return None

@@ -60,7 +60,9 @@ def _described(value: Any) -> Any:
     if type(value) in (tuple, list):
         return {type(value).__name__: [_described(item) for item in value]}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {"dict": {key: _described(item) for key, item in value.items()}}
+        described = {key: _described(item) for key, item in value.items()}
+        # JSON objects are written in alphabetical order, but the inputs of an exported network have an order.
+        return {"dict": described} if list(value) == sorted(value) else {"items": list(map(list, described.items()))}
     if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return {"value": value}
     raise BundleError(
@@ -85,8 +87,8 @@ def _made(spec: Any, generator: torch.Generator) -> Any:
         case "tuple" | "list":
             items = [_made(item, generator) for item in content]
             return tuple(items) if kind == "tuple" else items
-        case "dict":
-            return {str(key): _made(item, generator) for key, item in content.items()}
+        case "dict" | "items":
+            return {str(key): _made(item, generator) for key, item in _pairs(kind, content)}
         case "value":
             return content
     raise ValueError(f"unknown kind {kind!r}")
@@ -116,9 +118,17 @@ def _tensors(spec: Any) -> Iterator[Any]:
     for kind, content in spec.items():
         if kind == "tensor":
             yield content
-        elif kind != "value":
-            for item in content.values() if kind == "dict" else content:
+        elif kind in ("dict", "items"):
+            for _, item in _pairs(kind, content):
                 yield from _tensors(item)
+        elif kind != "value":
+            for item in content:
+                yield from _tensors(item)
+
+
+def _pairs(kind: str, content: Any) -> list[tuple[Any, Any]]:
+    """The keys of a dict with what they stand for: in alphabetical order, or in an order of its own as "items"."""
+    return [(key, item) for key, item in (content.items() if kind == "dict" else content)]
 
 
 def _shape(spec: Mapping[str, Any]) -> list[int]:

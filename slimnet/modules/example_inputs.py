@@ -86,7 +86,11 @@ class Inputs:
         return replace(self.map(lambda tensor: tensor.to(device)), labels=labels)
 
     def call(self, model: nn.Module) -> Any:
-        """Run the module on these arguments."""
+        """Run the module on copies of these arguments: a forward may write into what it is given."""
+        return self.map(torch.clone).call_directly(model)
+
+    def call_directly(self, model: nn.Module) -> Any:
+        """Run the module on these arguments themselves, where their copies would be measured or followed as well."""
         return model(*self.args, **self.kwargs)
 
     def check_against(self, model: nn.Module) -> None:

@@ -24,6 +24,9 @@ def update_width_attributes(network: Network, groups: Mapping[str, int]) -> None
 def update_attributes(module: nn.Module, groups: int | None) -> None:
     """Set the width attributes of one module; `groups` is its new number of groups if that changes."""
     match module:
+        case nn.modules.conv._ConvNd() | nn.Linear() if not has_weight(module):
+            # Its forward sets the weight, which no call has done yet.
+            pass
         case nn.modules.conv._ConvNd():
             update_convolution(module, groups)
         case nn.Linear():
@@ -40,6 +43,11 @@ def update_attributes(module: nn.Module, groups: int | None) -> None:
             module.input_size = module.get_parameter("weight_ih_l0").shape[1]
         case nn.PReLU():
             module.num_parameters = module.weight.shape[0]
+
+
+def has_weight(module: nn.Module) -> bool:
+    """Whether a layer has a weight now, or the parameter from which it is computed."""
+    return "weight_orig" in module._parameters or hasattr(module, "weight")
 
 
 def stored(module: nn.Module, name: str) -> torch.Tensor:

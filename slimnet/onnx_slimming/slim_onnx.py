@@ -284,13 +284,14 @@ def nothing_removed(network: OnnxNetwork, plan: SurgeryPlan) -> SlimnetError:
 
 def certificate(measured: Certificate, found: Difference, samples: int) -> Certificate:
     """A certificate of the modules with what was measured of the files under onnxruntime."""
+    values = found.measured.together
     return replace(
         measured,
         samples=samples,
-        max_abs_difference=found.measured.largest,
+        max_abs_difference=values.largest,
         max_rel_difference=found.measured.relative,
         top1_agreement=found.agreement,
-        values=found.measured.values,
-        infinities=found.measured.infinities,
-        nans=found.measured.nans,
+        values=values.values,
+        infinities=values.infinities,
+        nans=values.nans,
     )

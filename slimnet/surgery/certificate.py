@@ -34,9 +34,9 @@ def certify(
     `inputs` are example inputs, or an iterable of them such as a data loader; where it yields `(inputs, labels)` pairs
     with integer labels `(N,)`, the accuracy of both networks is measured as well. With `float64` the masked and slim
     networks are compared in double precision as well (twice the memory). `tolerance` is the largest allowed change of
-    an output, relative to the largest one (default: 1e-4; 1e-2 in float16, 5e-2 in bfloat16). The networks and the
-    random state are not changed; a forward that draws random numbers draws the same ones in every network. Where an
-    output of the dense network is infinite or NaN, that of the slim one must be so too.
+    an output, relative to its own largest value (default: 1e-4; 1e-2 in float16, 5e-2 in bfloat16). The networks and
+    the random state are not changed; a forward that draws random numbers draws the same ones in every network. Where
+    an output of the dense network is infinite or NaN, that of the slim one must be so too.
 
     Inputs are moved to the networks' device, and TF32 is turned off for float32 products.
 
@@ -52,7 +52,7 @@ def certify(
         raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
     networks = Networks.of(dense, slim, plan, float64=float64)
     found = compared(networks, inputs, Comparison(tolerance, plan.stop))
-    check_finite(found.to_dense.measured)
+    check_finite(found.to_dense.measured.together)
     certificate = certificate_of(networks, plan, found)
     if found.unequal_draws and not certificate.was_within_tolerance:
         raise CertificateError(
@@ -81,14 +81,15 @@ def compared(networks: Networks, inputs: Any, comparison: Comparison) -> Compari
 def certificate_of(networks: Networks, plan: SurgeryPlan, found: Comparison) -> Certificate:
     """What was found, as a certificate for the weights of these networks."""
     dense, slim = networks.dense, networks.slim
-    to_dense, to_masked, results = found.to_dense.measured, found.to_masked.measured, found.to_dense.results
+    measured, masked, results = found.to_dense.measured, found.to_masked.measured, found.to_dense.results
+    values = measured.together
     return Certificate(
         samples=found.samples,
         dtype=dtype_name(dense),
-        max_abs_difference=to_dense.largest,
-        max_rel_difference=to_dense.relative,
-        masked_max_abs_difference=to_masked.largest,
-        masked_max_rel_difference=worse(to_masked.relative, found.behind_masked.relative),
+        max_abs_difference=values.largest,
+        max_rel_difference=measured.relative,
+        masked_max_abs_difference=masked.together.largest,
+        masked_max_rel_difference=worse(masked.relative, found.behind_masked.relative),
         top1_agreement=found.to_dense.agreement,
         float64_max_rel_difference=found.in_double if networks.in_double else None,
         tolerance=float(found.tolerance),
@@ -100,16 +101,16 @@ def certificate_of(networks: Networks, plan: SurgeryPlan, found: Comparison) -> 
         slim_weights=weights_digest(slim),
         reference_weights=weights_digest(dense),
         accuracies=found.to_dense.accuracies,
-        values=to_dense.values,
-        infinities=to_dense.infinities,
-        nans=to_dense.nans,
+        values=values.values,
+        infinities=values.infinities,
+        nans=values.nans,
         random=found.random,
         reordered=found.reordered,
         stop="" if plan.stop is None else plan.stop.place,
-        results_max_rel_difference=results.relative if results.values else None,
+        results_max_rel_difference=results.relative if results.together.values else None,
         results_unlike=found.to_dense.results_unlike,
         results_follow=found.replayed.results_within(found.tolerance) if found.watches else None,
-        behind_max_rel_difference=found.behind.relative if found.behind.values else None,
+        behind_max_rel_difference=found.behind.relative if found.behind.together.values else None,
     )
 
 

@@ -1,8 +1,10 @@
 """The distance between the outputs of two networks, or of two forms of one, with one definition everywhere."""
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 
@@ -58,6 +60,32 @@ class Distance:
     def nothing_finite(self) -> bool:
         """Whether there are values, and none of the expected ones is finite."""
         return self.values > 0 and self.nans + self.infinities == self.values
+
+
+@dataclass(frozen=True)
+class Distances:
+    """How far each of a network's outputs is from the expected one, by position, over any number of batches.
+
+    Outputs may be of different size, such as boxes in pixels and scores in 0..1: each is relative to its own values.
+    """
+
+    each: tuple[Distance, ...] = ()
+
+    def joined(self, expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor]) -> "Distances":
+        """The distances with those of another batch, whose outputs may be more or fewer."""
+        new = [distance(left, right) for left, right in zip(expected, actual, strict=True)]
+        pairs = zip_longest(self.each, new, fillvalue=Distance())
+        return Distances(tuple(first.joined(second) for first, second in pairs))
+
+    @property
+    def together(self) -> Distance:
+        """The distance of all values together."""
+        return functools.reduce(Distance.joined, self.each, Distance())
+
+    @property
+    def relative(self) -> float:
+        """The largest difference over the largest expected value, the worst of all outputs."""
+        return functools.reduce(worse, (found.relative for found in self.each), 0.0)
 
 
 def distance(expected: torch.Tensor, actual: torch.Tensor) -> Distance:
@@ -119,9 +147,8 @@ def relative_difference(expected: Sequence[torch.Tensor], actual: Sequence[torch
     """
     if not same_shapes(expected, actual):
         return math.inf
-    each = (distance(left.detach().cpu(), right.detach().cpu()) for left, right in zip(expected, actual, strict=True))
-    relatives = [found.relative for found in each]
-    return math.inf if any(map(math.isnan, relatives)) else max(relatives, default=0.0)
+    found = Distances().joined([each.cpu() for each in expected], [each.cpu() for each in actual]).relative
+    return math.inf if math.isnan(found) else found
 
 
 def nothing_finite(outputs: Sequence[torch.Tensor]) -> bool:

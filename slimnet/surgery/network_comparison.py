@@ -12,7 +12,7 @@ from torch import nn
 from slimnet.modules.copying import copy_with, eval_copy
 from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.network import Network
-from slimnet.surgery.equivalence import Distance, distance, relative_difference, same_shapes, worse
+from slimnet.surgery.equivalence import Distance, Distances, relative_difference, same_shapes, worse
 from slimnet.surgery.output_difference import Difference
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_data import DataStop
@@ -85,9 +85,9 @@ class Comparison:
     to_masked: Difference = field(default_factory=Difference)
     replayed: Difference = field(default_factory=Difference)
     wider: Difference = field(default_factory=Difference)
-    behind: Distance = field(default_factory=Distance)
-    behind_masked: Distance = field(default_factory=Distance)
-    behind_wider: Distance = field(default_factory=Distance)
+    behind: Distances = field(default_factory=Distances)
+    behind_masked: Distances = field(default_factory=Distances)
+    behind_wider: Distances = field(default_factory=Distances)
     samples: int = 0
     random: bool = False
     reordered: bool = False
@@ -112,10 +112,10 @@ class Comparison:
         if self.watches:
             again = forward.run(networks.slim, replayed=expected.returned)
             self.replayed.add(expected, again)
-            self.behind = self.behind.joined(distance_behind(expected, again))
+            self.behind = joined_behind(self.behind, expected, again)
         if self.watches_behind and networks.masked:
             again = forward.run(networks.slim, replayed=masked.returned)
-            self.behind_masked = self.behind_masked.joined(distance_behind(masked, again))
+            self.behind_masked = joined_behind(self.behind_masked, masked, again)
         if networks.in_double:
             self.add_in_double(*networks.in_double, forward)
 
@@ -126,7 +126,7 @@ class Comparison:
         self.wider.add(expected, forward.run(slim))
         if self.watches_behind:
             again = forward.run(slim, replayed=expected.returned)
-            self.behind_wider = self.behind_wider.joined(distance_behind(expected, again))
+            self.behind_wider = joined_behind(self.behind_wider, expected, again)
 
     def in_slim_order(self, expected: Ran, actual: Ran, run: Callable[[], Ran], run_slim: Callable[[], Ran]) -> Ran:
         """What a network returns that selects what the slim one does, if that alone tells them apart; else `expected`.
@@ -159,14 +159,12 @@ class Comparison:
         return worse(self.wider.measured.relative, self.behind_wider.relative)
 
 
-def distance_behind(expected: Ran, actual: Ran) -> Distance:
-    """How far the outputs of modules behind a stop are apart; infinitely where they are not as many, or as large."""
-    if not same_shapes(expected.behind, actual.behind):
-        return Distance(largest=math.inf, values=sum(tensor.numel() for tensor in expected.behind))
-    found = Distance()
-    for left, right in zip(expected.behind, actual.behind, strict=True):
-        found = found.joined(distance(left, right))
-    return found
+def joined_behind(known: Distances, expected: Ran, actual: Ran) -> Distances:
+    """Distances with those of the modules behind a stop; infinite where these return other numbers or shapes."""
+    if same_shapes(expected.behind, actual.behind):
+        return known.joined(expected.behind, actual.behind)
+    unlike = Distance(largest=math.inf, values=sum(tensor.numel() for tensor in expected.behind))
+    return Distances((*known.each, unlike))
 
 
 def masked_scales(dense: nn.Module | Network, plan: SurgeryPlan) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ import torch
 
 from slimnet.accuracy import Accuracy, Hits
 from slimnet.errors import CertificateError
-from slimnet.surgery.equivalence import Distance, distance, same_shapes
+from slimnet.surgery.equivalence import Distances, same_shapes
 from slimnet.surgery.watched_forward import Ran
 
 
@@ -14,11 +14,11 @@ from slimnet.surgery.watched_forward import Ran
 class Difference:
     """A running largest difference between two networks' outputs, and the accuracy of each."""
 
-    measured: Distance = field(default_factory=Distance)
+    measured: Distances = field(default_factory=Distances)
     agreeing: int = 0
     samples: int = 0
     logits: bool = True
-    results: Distance = field(default_factory=Distance)
+    results: Distances = field(default_factory=Distances)
     results_unlike: int = 0
     hits: tuple[Hits, Hits] = field(default_factory=lambda: (Hits(), Hits()))
 
@@ -33,9 +33,7 @@ class Difference:
         if not same_shapes(expected.results, actual.results):
             self.results_unlike += 1
             return
-        for left, right in zip(expected.results, actual.results, strict=True):
-            if left.numel():
-                self.results = self.results.joined(distance(left, right))
+        self.results = self.results.joined(expected.results, actual.results)
 
     def add_outputs(
         self, expected: list[torch.Tensor], actual: list[torch.Tensor], labels: torch.Tensor | None = None
@@ -48,8 +46,7 @@ class Difference:
         if not same_shapes(expected, actual):
             shapes = [tuple(tensor.shape) for tensor in expected]
             raise CertificateError(f"the slim network returns other shapes than the dense one, which returns {shapes}")
-        for left, right in zip(expected, actual, strict=True):
-            self.measured = self.measured.joined(distance(left, right))
+        self.measured = self.measured.joined(expected, actual)
         first, second = expected[0], actual[0]
         self.logits = self.logits and first.is_floating_point() and first.ndim == 2 and first.shape[1] > 1
         if self.logits:

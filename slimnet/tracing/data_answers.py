@@ -155,7 +155,7 @@ def run_on_data(network: Network, inputs: Inputs) -> DataRun:
 
     Whatever the forward raises is raised.
     """
-    copy = Network.of(eval_copy(network))
+    copy, given = Network.of(eval_copy(network)), inputs.map(torch.clone)
     log = AnswerLog(copy)
     before = own_numbers(copy.modules)
     with (
@@ -167,7 +167,7 @@ def run_on_data(network: Network, inputs: Inputs) -> DataRun:
         log,
         ReadsLog(log),
     ):
-        inputs.call(copy.module)
+        given.call_directly(copy.module)
     after = own_numbers(copy.modules)
     changed = {path for path, numbers in before.items() if numbers != after[path]}
     return DataRun(tuple(log.answers), log.calls, frozenset(log.reading | changed), tuple(log.uses))

@@ -22,6 +22,7 @@ from slimnet.tracing.data_dependence import note_stop
 from slimnet.tracing.inplace_aliases import write_through
 from slimnet.tracing.islands import Islands
 from slimnet.tracing.literal_arguments import numbers_of
+from slimnet.tracing.loose_tensors import LooseTensors
 from slimnet.tracing.op_call import SEQUENCES, Call, is_composite, tensors_among
 from slimnet.tracing.ops.registry import OPS, UNKNOWN, spec_of, unknown
 from slimnet.tracing.recorder import Recorder
@@ -40,6 +41,7 @@ class ChannelMode(EagerMode):
         self.islands = islands
         self.ended = False
         self.account = Account(recorder)
+        self.loose = LooseTensors()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -178,6 +180,7 @@ class ChannelMode(EagerMode):
         if known is not None:
             for index, tensor in enumerate(call.outputs):
                 recorder.set(tensor, recorder.tag(tensor)._replace(value=known(index)))
+            self.loose.follow(call)
         self.note(call)
         if call.spec.shape is None:
             # It may return what it was given, or a view of it.
@@ -212,6 +215,7 @@ class ChannelMode(EagerMode):
             )
         stand_in = torch.empty_like(tensor, device="meta")
         self.recorder.set(stand_in, Tag(value=lambda: tensor))
+        self.loose.add(stand_in, on_device=tensor.device.type != "cpu")
         return stand_in
 
     def known_value(self, call: Call) -> Callable[[int], Callable[[], torch.Tensor]] | None:

@@ -26,7 +26,7 @@ from slimnet.graph.channel_graph import (
 )
 from slimnet.graph.labels import Labels, align, along, common_shape, unique, varying_axes
 from slimnet.graph.reasons import Kind, Place, Reason
-from slimnet.graph.sizes import SizeUse
+from slimnet.graph.sizes import Size, SizeUse
 from slimnet.modules.forward_path import Returned
 from slimnet.modules.tensors import Named
 from slimnet.tracing.constant_rules import common_constant
@@ -43,6 +43,22 @@ class NamedCall(Protocol):
     @property
     def name(self) -> str:
         """The name of the op."""
+
+
+class Mark:
+    """What integers of a trace hold to say which trace made them.
+
+    Attributes:
+        equal: the sizes that the code has found to be equal, with the number of ops before that.
+    """
+
+    def __init__(self, ops: Sequence[Op]) -> None:
+        self._ops = ops
+        self.equal: list[tuple[int, Size, Size]] = []
+
+    def note_equal(self, one: Size, other: Size) -> None:
+        """Remember that the code has compared two sizes, which are equal."""
+        self.equal.append((len(self._ops), one, other))
 
 
 class Recorder:
@@ -78,7 +94,7 @@ class Recorder:
         self.ops: list[Op] = []
         self.uses: list[SizeUse] = []
         self.given: tuple[int, ...] = ()
-        self.trace = object()
+        self.trace = Mark(self.ops)
         self.parameter_uses: list[str] = []
         self.stopped: Stop | None = None
         self.steps_in_front = self.activations_in_front = self.returned_in_front = 0

@@ -19,7 +19,7 @@ from slimnet.graph.labels import varying_axes
 from slimnet.graph.sizes import Formula, IntegerAttribute, Size, Width
 from slimnet.modules.attributes import KEEP_WEIGHTS_SIZES, is_from_torch
 from slimnet.modules.network import Network
-from slimnet.tracing.recorder import Recorder
+from slimnet.tracing.recorder import Mark, Recorder
 
 LONGEST_FORMULA = 16
 """The most operations in a formula; a number that is counted up in a loop is none of a width."""
@@ -29,15 +29,26 @@ class SizeNumber(int):
     """An integer and the size that it is; `trace` says which trace made it, since other code may keep it for later."""
 
     size: Size
-    trace: object
+    trace: Mark
     depth: int
 
     @classmethod
-    def of(cls, value: int, size: Size, trace: object, depth: int = 0) -> "SizeNumber":
+    def of(cls, value: int, size: Size, trace: Mark, depth: int = 0) -> "SizeNumber":
         """A number that is some size."""
         number = cls(value)
         number.size, number.trace, number.depth = size, trace, depth
         return number
+
+    def __eq__(self, other: object) -> bool:
+        equal = int(self) == other
+        if equal and isinstance(other, SizeNumber) and other.trace is self.trace:
+            self.trace.note_equal(self.size, other.size)
+        return equal
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = int.__hash__
 
     def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
         return int, (int(self),)
@@ -70,7 +81,7 @@ for operation in ("add", "sub", "mul", "floordiv"):
 SizeNumber.__neg__ = lambda number: 0 - number  # type: ignore[method-assign, assignment, return-value]
 
 
-def follow_numbers(structure: Network, trace: object) -> None:
+def follow_numbers(structure: Network, trace: Mark) -> None:
     """Replace the integers in the modules of a skeleton by ones that remember which attribute they are.
 
     Those of torch's own layers are set from their weights, or are no widths.
@@ -100,7 +111,7 @@ def unfollowed(forward: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def numbered(value: Any, module: str, path: str, trace: object, objects: dict[int, Any]) -> Any:
+def numbered(value: Any, module: str, path: str, trace: Mark, objects: dict[int, Any]) -> Any:
     """A value with its integers replaced: one integer, those of a list or tuple, or the fields of a dataclass.
 
     `objects` are the dataclasses that were replaced before, which modules may share.
@@ -138,6 +149,7 @@ GIVEN_TO = frozenset(
         "narrow",
         "pad",
         "__getitem__",
+        *(f"conv{transposed}{axes}d" for transposed in ("", "_transpose") for axes in (1, 2, 3)),
     }
 )
 """The functions of torch whose sizes are looked at."""

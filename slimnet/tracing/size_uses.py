@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from slimnet.graph.labels import Labels, varying_axes
-from slimnet.graph.sizes import Size, SizeUse, attributes_of
+from slimnet.graph.sizes import Size, SizeUse, Width, attributes_of
 from slimnet.tracing.recorder import Recorder
 
 
@@ -50,6 +50,16 @@ def note_shape(recorder: Recorder, faces: Sequence[Labels], shape: Sequence[int]
             for face in faces:
                 if face.shape[axis] > 1:
                     note_use(recorder, face, axis, size)
+
+
+def note_equal_widths(recorder: Recorder) -> None:
+    """Record the sizes that the code has compared with widths, such as in an assertion, as if an op was given them."""
+    for op, *sides in recorder.trace.equal:
+        for width, size in (sides, sides[::-1]):
+            if isinstance(width, Width):
+                # Behind the last op there is no other to name.
+                recorder.uses.append(SizeUse(min(op, len(recorder.ops) - 1), width.labels, 0, size))
+    recorder.trace.equal.clear()
 
 
 def are_free(sizes: Sequence[Size | None]) -> bool:

@@ -26,6 +26,7 @@ from slimnet.tracing.islands import Islands
 from slimnet.tracing.meta_autocast import as_with_data
 from slimnet.tracing.recorder import Recorder
 from slimnet.tracing.size_numbers import SizesMode, follow_numbers
+from slimnet.tracing.size_uses import note_equal_widths
 from slimnet.tracing.trace_errors import refusal
 from slimnet.tracing.training_parts import idle_parameters, modules_around, unread_weights, without_macs
 from slimnet.tracing.worker_threads import work_followed
@@ -217,7 +218,7 @@ def record(recorder: Recorder, inputs: Inputs, *, sizes: bool = False, islands: 
             ReadsMode(channels),
             SizesMode(recorder) if sizes else nullcontext(),
         ):
-            output = given.call(modules[""])
+            output = given.call_directly(modules[""])
         recorder.path.check()
         for tensor in tensors_in(output):
             recorder.pin_tensor(tensor, Reason(Kind.OUTPUT))
@@ -235,6 +236,8 @@ def record(recorder: Recorder, inputs: Inputs, *, sizes: bool = False, islands: 
                 f"the forward goes on after an error at {recorder.stopped.place}, which depends on data"
             )
             raise InterruptedForwardError(len(recorder.ops), goes_on)
+    finally:
+        channels.loose.fill(recorder.value, inputs.tensors[0].device)
 
 
 def can_stop(recorder: Recorder, islands: Islands | None) -> bool:
@@ -251,6 +254,7 @@ def can_stop(recorder: Recorder, islands: Islands | None) -> bool:
 
 def finish(recorder: Recorder, real: Tensors, batch: int) -> ChannelGraph:
     """Freeze what the recorder collected."""
+    note_equal_widths(recorder)
     sets = connected_sets(recorder.size, *recorder.joined())
     steps, activations = tuple(recorder.steps), tuple(recorder.activations)
     if recorder.stopped is not None:

@@ -47,6 +47,15 @@ def test_shape_and_type_come_back(dtype):
     assert made.kwargs == {}
 
 
+def test_keyword_arguments_keep_their_order():
+    """JSON objects are written in alphabetical order; an ONNX model takes its inputs in the order of the call."""
+    given = {"x": torch.ones(2, 3), "mask": torch.ones(2), "more": {"b": torch.ones(1), "a": torch.ones(4)}}
+    described = json.loads(json.dumps(describe_inputs(Inputs.of(given)), sort_keys=True))
+    made = random_inputs(described, 0)
+    assert list(made.kwargs) == ["x", "mask", "more"]
+    assert [tuple(tensor.shape) for tensor in made.tensors] == [(2, 3), (2,), (1,), (4,)]
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (2, 0, 3), (1, 1, 1, 1, 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 def test_odd_shapes_come_back(shape, dtype):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from sized_blocks import HALVES, Attention, Config, ConvNorm, Halves, Parts, Shortcut
 from torch import nn
-from wiring import chain, double, planes, reasons, refused, slim, widths, wired
+from wiring import chain, double, norm, planes, reasons, refused, slim, widths, wired
 
 import slimnet
 from slimnet.bundle.bundle import load, save
@@ -302,3 +302,67 @@ def test_integers_of_a_network_are_plain_ones_afterwards():
     for each in (model, slimmed.model, copy.deepcopy(slimmed.model)):
         assert type(each.c) is int
         assert type(each.width) is int
+
+
+class FixedBlur(nn.Module):
+    """Blurs each channel by one kernel, in as many groups as an attribute says, or the input has channels."""
+
+    def __init__(self, channels: int, groups_of: str, transposed: bool):
+        super().__init__()
+        self.channels, self.groups_of = channels, groups_of
+        self.blur = nn.functional.conv_transpose2d if transposed else nn.functional.conv2d
+        self.register_buffer("kernel", torch.full((channels, 1, 3, 3), 1 / 9))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        groups = self.channels if self.groups_of == "attribute" else x.shape[1]
+        return self.blur(x, self.kernel, stride=2, groups=groups)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("groups_of", ["attribute", "shape"])
+def test_the_groups_of_a_depthwise_convolution_follow_an_attribute(groups_of, transposed):
+    dead = norm(8, [0, 3, 5], -1.0)
+    model = chain(nn.Conv2d(2, 8, 3), dead, nn.ReLU(), FixedBlur(8, groups_of, transposed), nn.Conv2d(8, 3, 1))
+    slimmed = slim(model, planes())
+    assert widths(slimmed.model) == [5, 3]
+    assert slimmed.model[3].kernel.shape[0] == 5
+    assert slimmed.model[3].channels == (5 if groups_of == "attribute" else 8)
+
+
+class Checked(nn.Module):
+    """Checks the width of its input in one of these ways."""
+
+    def __init__(self, channels: int, way: str):
+        super().__init__()
+        self.channels, self.way = channels, way
+        self.last = nn.Conv2d(channels, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.way == "assert":
+            assert x.shape[1] == self.channels
+        elif self.channels != x.size(1):
+            raise ValueError(f"{x.size(1)} channels instead of {self.channels}")
+        return self.last(x)
+
+
+@pytest.mark.parametrize("way", ["assert", "raise"])
+def test_an_attribute_that_a_width_is_compared_with_changes_too(way):
+    model = chain(nn.Conv2d(2, 8, 3), norm(8, [0, 3, 5], -1.0), nn.ReLU(), Checked(8, way))
+    slimmed = slim(model, planes())
+    assert widths(slimmed.model) == [5, 3]
+    assert slimmed.model[3].channels == 5
+
+
+def test_padding_by_a_difference_of_widths_follows_them():
+    """A shortcut without a convolution; oracle: the same with zeros that are joined on."""
+
+    def forward(m, x):
+        y = m.narrow(x)
+        wide, short = m.wide(y), y[:, :, ::2, ::2]
+        more = wide.shape[1] - short.shape[1]
+        return m.last((wide + nn.functional.pad(short, (0, 0, 0, 0, 0, more))).relu())
+
+    narrow = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), norm(8, range(4), -1.0), nn.ReLU())
+    wide = nn.Sequential(nn.Conv2d(8, 16, 3, 2, 1), norm(16, range(4), -1.0))
+    model = wired(forward, narrow=narrow, wide=wide, last=nn.Conv2d(16, 3, 1))
+    assert widths(slim(model, planes()).model) == [4, 12, 3]

@@ -45,6 +45,34 @@ def test_outputs_of_whole_numbers_and_of_truths_are_compared_too():
     assert distance(torch.zeros(0, 4), torch.zeros(0, 4)).largest == 0
 
 
+class BoxesAndScores(nn.Module):
+    """Two heads of different size: pixels, and numbers in 0..1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.norm = nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16)
+        self.boxes, self.scores = nn.Conv2d(16, 4, 1), nn.Conv2d(16, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = self.norm(self.body(x)).relu().mean((2, 3), keepdim=True)
+        return {"boxes": self.boxes(y) * 1000, "scores": self.scores(y).sigmoid()}
+
+
+def test_each_output_is_compared_with_its_own_values():
+    """Oracle: the differences of both, by hand; next to boxes of a thousand pixels, that of the scores is nothing."""
+    torch.manual_seed(1)
+    model, images = BoxesAndScores().eval(), torch.randn(2, 3, 12, 12)
+    with torch.no_grad():
+        model.norm.weight[:9], model.boxes.weight[:, :9] = 9.9e-4, 0
+        model.norm.running_var.fill_(1e-4)
+    found = slimnet.slim(model, images, tolerance=1)
+    with torch.no_grad():
+        pairs = [(model(images)[name], found.model(images)[name]) for name in ("boxes", "scores")]
+    apart = [float((left - right).abs().max() / left.abs().max()) for left, right in pairs]
+    assert apart[0] < 1e-6 < 1e-3 < apart[1]
+    assert found.certificate.max_rel_difference == pytest.approx(apart[1], rel=1e-3)
+
+
 def labelled(batches: int = 3) -> tuple[nn.Module, nn.Module, SurgeryPlan, list[tuple[torch.Tensor, torch.Tensor]]]:
     """A network of seven classes, one with another last layer, a plan between them, and batches of 5 with classes."""
     torch.manual_seed(0)

@@ -37,7 +37,7 @@ class Torch(Runtime):
 
     def run(self, model: nn.Module, inputs: Inputs) -> Run:
         """One forward of a prepared module, on inputs on its device."""
-        return lambda: inputs.call(model)
+        return lambda: inputs.call_directly(model)
 
     def classifier(self, contender: Contender, threads: int, device: str) -> nn.Module:
         """A copy of the module on the device."""

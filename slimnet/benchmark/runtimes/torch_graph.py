@@ -40,12 +40,12 @@ def graph_run(model: nn.Module, inputs: Inputs) -> Run:
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(WARM_UPS):
-            inputs.call(model)
+            inputs.call_directly(model)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     # A stream of this GPU: torch's default capture stream belongs to the GPU of the first capture.
     with torch.cuda.graph(graph, stream=side):
-        output = inputs.call(model)
+        output = inputs.call_directly(model)
 
     def replay() -> object:
         graph.replay()

@@ -1,5 +1,6 @@
 """Ops that mix channels: convolutions, linear layers and matrix products."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from slimnet.tracing.op_call import Call, OpSpec
 from slimnet.tracing.op_rows import merge_rows, same_row
 from slimnet.tracing.ops.elementwise import product
 from slimnet.tracing.recorder import Recorder
+from slimnet.tracing.size_uses import note_use, origin
 from slimnet.tracing.tensor_tags import Tag
 
 STANDARD = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
@@ -53,7 +55,9 @@ def convolution(recorder: Recorder, call: Call) -> None:
     transposed, groups = bool(call.args[6]), int(call.args[8])
     before, after, (_, columns, *kernel) = x.shape, out.shape, weight.shape
     taps = math.prod(kernel)
-    padded = any(call.args[4]) or any(call.args[7]) or (transposed and taps > 1)
+    spread = transposed and (taps > 1 or max(call.args[3]) > 1)
+    # Between the strides of a transposed convolution there is nothing but the bias.
+    padded = any(call.args[4]) or any(call.args[7]) or spread
     macs = math.prod(before if transposed else after) * columns * taps
     name, axes = recorder.parameter(weight), (0, 1) if transposed else (1, 0)
     layer = Layer(weight, name, value, bias, axes, after[1], groups, not padded, macs, "conv")
@@ -86,6 +90,7 @@ def mix(recorder: Recorder, call: Call, inputs: Labels | None, width: int, layer
     place = path if leaf.startswith(("weight", "original")) else name or path
     if depthwise:
         recorder.join(outputs, np.repeat(inputs, layer.outputs // width), Reason(Kind.NO_CHANNELS, here))
+        note_use(recorder, inputs, 0, origin(recorder, layer.groups))
         recorder.add_step(Depthwise(inputs, outputs, layer.uniform, value, bias, name, place, layer.macs))
         return outputs
     bias_name = None if layer.bias is None else recorder.parameter(layer.bias)
@@ -165,8 +170,22 @@ def can_take_bias(recorder: Recorder, path: str, name: str | None) -> bool:
     module = recorder.modules.get(path)
     if not isinstance(module, STANDARD) or recorder.module != path:
         return False
-    free = module.bias is None or type(module).forward is torch.nn.Linear.forward
+    kind: type = type(module)
+    free = reads_bias(kind) if module.bias is None else getattr(kind, "forward", None) is torch.nn.Linear.forward
     return free and (name is None or name.rpartition(".")[2] == "weight")
+
+
+@functools.cache
+def reads_bias(kind: type) -> bool:
+    """Whether the forward of a layer reads its bias, or leaves that to a class that it inherits from."""
+    for each in kind.__mro__:
+        code = getattr(vars(each).get("forward"), "__code__", None)
+        names = () if code is None else code.co_names
+        if "bias" in names:
+            return True
+        if "forward" in vars(each) and "forward" not in names:
+            return False
+    return False
 
 
 def linear(recorder: Recorder, call: Call) -> None:

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 from slimnet.graph.channel_graph import Constants, KnownTensor
 from slimnet.graph.labels import Labels, align, compress, expand_fully, matching_runs, reshape, unique, varying_axes
 from slimnet.graph.reasons import Kind
-from slimnet.graph.sizes import Size, attributes_of
+from slimnet.graph.sizes import Size
 from slimnet.tracing.constant_rules import common_constant, unknown_constant
 from slimnet.tracing.meta_shapes import cat
 from slimnet.tracing.number_rules import along_axis, no_number, plane_padding
@@ -239,7 +239,7 @@ def pad(recorder: Recorder, call: Call) -> None:
 
 
 def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, sizes: Sequence[Size | None]) -> Labels:
-    """Constant channels before and after; they can be removed where their numbers are attributes of modules."""
+    """Constant channels before and after; they can be removed where their numbers are attributes or follow widths."""
     place = 2 * (call.tensors[0].ndim - 1 - axis)
     amount = call.args[1][place : place + 2]
     value = float(call.arg(2, "value", 0) or 0)
@@ -247,7 +247,7 @@ def pad_channels(recorder: Recorder, call: Call, face: Labels, axis: int, sizes:
     for added in (before, after):
         recorder.known.append(KnownTensor(added, torch.full((added.size,), value, dtype=torch.float64, device="cpu")))
     added_labels = np.concatenate([before, after])
-    owned = all(size is not None and attributes_of(size) for size, count in zip(sizes, amount, strict=True) if count)
+    owned = all(size is not None for size, count in zip(sizes, amount, strict=True) if count)
     if owned and min(amount) >= 0 and set(varying_axes(face)) == {axis}:
         recorder.paddings.append(added_labels)
         for labels, size in zip((before, after), sizes, strict=True):
