@@ -4,6 +4,8 @@ import os
 from functools import cache
 from types import FrameType
 
+from slimnet.modules.example_inputs import Inputs
+
 STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
@@ -20,10 +22,10 @@ def network_frame(caller: FrameType | None) -> FrameType | None:
     None where there is none: a network may be made of torch's modules alone. Further out is whoever had it traced.
     """
     while caller is not None:
-        name, code = caller.f_globals.get("__name__", ""), caller.f_code
-        if not is_internal(name, code.co_filename):
+        code = caller.f_code
+        if not is_internal(caller.f_globals.get("__name__", ""), code.co_filename):
             return caller
-        if name == "slimnet.modules.example_inputs" and code.co_name == "call":
+        if code is Inputs.call_directly.__code__:
             return None
         caller = caller.f_back
     return None
