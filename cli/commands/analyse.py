@@ -124,8 +124,10 @@ def _subject(path: str, network: Network, data: str | None) -> Subject:
         normalise = known.normalisation if known else "data"
         return Subject(source.load(), data, normalise=normalise, arguments=source.arguments)
     recipe = source.recipe
-    size = recipe.image_size if data in (None, recipe.data) else None
-    return Subject(source.load(), data or recipe.data, size, source.path, arguments=source.arguments)
+    own = data in (None, recipe.data)
+    size = recipe.image_size if own else None
+    normalise = "data" if own or source.stored_images is None else source.stored_images.normalisation
+    return Subject(source.load(), data or recipe.data, size, source.path, normalise, arguments=source.arguments)
 
 
 def _measure(subject: Subject, images: ImageData) -> Analysis:

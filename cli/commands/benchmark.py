@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from slimnet.benchmark import Comparison, Contender, Settings
     from slimnet.data import ImageData
+    from slimnet.data.image_spec import ImageSpec
 
 EXAMPLES = """\b
 Examples:
@@ -69,11 +70,10 @@ def benchmark(
     settings = measuring.settings()
     if report is not None:
         refuse_missing_folder(str(report))
-    if data.source is not None:
-        data = data.trained_on(images_known(networks))
-    images = data.load()
+    known = images_known(networks)
+    images = data.trained_on(known).load()
     with tempfile.TemporaryDirectory() as folder:
-        contenders, example = _ready(networks, network, images, Path(folder))
+        contenders, example = _ready(networks, network, images, known, Path(folder))
         for why in left_out(contenders, settings):
             terminal.note(f"{why}; it is left out")
         for why in without_layers(cells(contenders, settings)) if settings.layers else ():
@@ -94,7 +94,7 @@ def benchmark(
 
 
 def _ready(
-    networks: tuple[str, ...], network: Network, images: ImageData | None, folder: Path
+    networks: tuple[str, ...], network: Network, images: ImageData | None, known: ImageSpec | None, folder: Path
 ) -> tuple[list[Contender], torch.Tensor]:
     """The contenders, each with an ONNX file if all can have one, and their inputs."""
     from slimnet.benchmark import shared_runtimes, with_onnx
@@ -108,7 +108,7 @@ def _ready(
             progress.at(number)
             contenders.append(contender(name, path, network))
         shared_runtimes(contenders)
-        example = example_for(contenders, network, images)
+        example = example_for(contenders, network, images, known)
         ready = []
         for number, each in enumerate(contenders, len(pairs)):
             progress.at(number)

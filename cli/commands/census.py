@@ -117,11 +117,12 @@ def known_source(path: Path, network: Network) -> Source | None:
 
 
 def example(source: Source, model: Any) -> Any:
-    """Inputs of the shape that is usual for a network, without announcing them one checkpoint after the other."""
+    """Inputs of the shape that is known of a network, or else usual; the latter is not announced for each of many."""
     from slimnet.models.untrusted import imports_code
 
     network = source.network
-    if source.blueprint is not None or network.input_shape is not None or imports_code(network.arch or ""):
+    is_known = source.blueprint is not None or source.images is not None or network.input_shape is not None
+    if is_known or imports_code(network.arch or ""):
         return source.example(model, None)
     return noise(usual_shape(network.arch or "", network.arch_args, model))
 

@@ -87,9 +87,9 @@ def export(
     (.bin); for ncnn too (.param and .bin). ncnn and ExecuTorch (.pte, with XNNPACK's kernels) take one input at a time.
 
     With --with-preprocessing the file takes images as bytes, and is compared with the network after slimnet's own
-    preprocessing. With --dynamic-size it takes images of any height and width. The normalisation is that of the bundle,
-    or --normalise. For a bundle --arch is needed only if the bundle names no architecture, or if that is your own code
-    (package.module:factory).
+    preprocessing. With --dynamic-size it takes images of any height and width. The normalisation is that of the bundle
+    or the run, or --normalise. For a bundle --arch is needed only if the bundle names no architecture, or if that is
+    your own code (package.module:factory).
 
     With --int8 the ONNX model is quantised by onnxruntime, and the file for OpenVINO by NNCF. The certificate next to
     the file states the accuracy of the network in float32 and in int8 on the test images of --data, and how often the
@@ -152,7 +152,8 @@ def _images(source: Source, data: Labelled, form: ExportForm, quantisation: Quan
         click.UsageError: there are none for --int8.
     """
     needed = quantisation.int8 or data.source is not None
-    found = source.labelled(data).load(alone=True) if needed or form.with_preprocessing else None
+    unknown = form.with_preprocessing and source.images is None
+    found = source.labelled(data).load(alone=True) if needed or unknown else None
     if quantisation.int8 and found is None:
         raise click.UsageError("--int8 is calibrated on training images; name them with --data")
     return found
@@ -169,9 +170,9 @@ def _inputs(source: Source, model: nn.Module, images: ImageData | None) -> Input
 
 def _known(source: Source, data: Labelled, images: ImageData | None) -> tuple[ImageSpec | None, str | None]:
     """What is known of the network's images, and the normalisation that the command line gives without images."""
-    stored = None if source.blueprint is None else source.blueprint.images
     if images is None:
-        return stored, data.normalise
+        return source.images, data.normalise
+    stored = None if source.blueprint is None else source.blueprint.images
     return (stored if stored is not None and data.normalise is None else images.spec), None
 
 

@@ -110,11 +110,11 @@ def slim(
     """Remove the dead channels of a trained network, and certify that its outputs do not change.
 
     CKPT is a checkpoint (.pt, .pth, .th, .safetensors), which needs --arch; RUN is the folder of a training run, which
-    stores its architecture and its data; BUNDLE is a network that was slimmed before. The command writes a bundle: the
-    slim weights, an ONNX model, the plan and the certificate. With --data the certificate is measured on the test
-    images and the accuracy is shown; without --data, it is measured on random inputs. The bundle and its ONNX model
-    state the normalisation, the image size and the classes of --data; without --data, only the normalisation of
-    --normalise.
+    stores its architecture, the place of its data and what its images are; BUNDLE is a network that was slimmed before.
+    The command writes a bundle: the slim weights, an ONNX model, the plan and the certificate. With --data the
+    certificate is measured on the test images and the accuracy is shown; without --data, it is measured on random
+    inputs. The bundle and its ONNX model state the normalisation, the image size and the classes of --data or of the
+    run; without these, only the normalisation of --normalise.
 
     F.onnx is for a network whose code you do not have. A channel is dead if its BatchNorm has a small γ, or if its
     filter is zero. The command writes a slim ONNX file with the same nodes, names and outputs; the certificate compares
@@ -256,7 +256,7 @@ def _description(
 ) -> dict[str, Any]:
     """What a bundle says of its network: the file it comes from, its images, and whether they may have any size."""
     known = source.blueprint
-    spec = images.spec if images else spec_without_images(data.normalise, example, known and known.images)
+    spec = images.spec if images else spec_without_images(data.normalise, example, source.stored_images)
     any_size = output.dynamic_size or (known is not None and known.dynamic_size)
     return {"source": source.path.name, "images": spec, "dynamic_size": any_size}
 

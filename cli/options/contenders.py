@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 from slimnet_cli.options.network import EXAMPLES, Network, assumed_shape, noise
-from slimnet_cli.options.sources import find_source
+from slimnet_cli.options.sources import find_source, images_at
 from slimnet_cli.output.phases import Phase, progress_of
 
 if TYPE_CHECKING:
@@ -41,16 +41,12 @@ def contender(name: str, source: str, network: Network) -> Contender:
 
 
 def images_known(sources: Sequence[str]) -> ImageSpec | None:
-    """What the first bundle among these networks says of its images; None where none is a bundle.
+    """What the first bundle or run among these networks says of its images; None where none says anything.
 
     Raises:
-        BundleError: it is damaged.
+        SlimnetError: it is damaged.
     """
-    from slimnet.bundle.bundle import read_blueprint
-    from slimnet.storage.folder_names import is_bundle
-
-    bundles = [path for _, path in named(sources) if is_bundle(Path(path))]
-    return read_blueprint(bundles[0]).images if bundles else None
+    return next(filter(None, (images_at(path) for _, path in named(sources))), None)
 
 
 def named(sources: Sequence[str]) -> list[tuple[str, str]]:
@@ -101,8 +97,13 @@ def _numbered(name: str, taken: Sequence[str]) -> str:
     return free
 
 
-def example_for(contenders: Sequence[Contender], network: Network, images: ImageData | None = None) -> torch.Tensor:
-    """A few inputs: images if available, otherwise noise of the requested shape, of an ONNX file's, or of the usual."""
+def example_for(
+    contenders: Sequence[Contender], network: Network, images: ImageData | None = None, known: ImageSpec | None = None
+) -> torch.Tensor:
+    """A few inputs: images if available, otherwise noise.
+
+    Its shape is the requested one, that of an ONNX file, that of the images that are `known`, or the usual one.
+    """
     from slimnet.benchmark.byte_inputs import example_shape
     from slimnet.benchmark.runtimes.runtime import file_of
 
@@ -112,6 +113,8 @@ def example_for(contenders: Sequence[Contender], network: Network, images: Image
     files = [path for each in contenders if (path := file_of(each)) is not None]
     for path in files:
         shape = shape or example_shape(path)
+    if shape is None and known is not None:
+        shape = (known.channels, *known.image_size)
     if shape is None and network.arch is not None:
         shape = assumed_shape(network.arch, network.arch_args)
     if shape is None:

@@ -42,7 +42,7 @@ NORMALISE = images(
     metavar="NAME|mean=M,...:std=S,...",
     help="The normalisation that the network was trained with: data (mean and standard deviation of the training "
     "images), imagenet, cifar10, halves (to -1..1), none (0..1), or numbers for values in 0..1, one for each channel, "
-    "such as mean=0.5,0.5,0.5:std=0.25,0.25,0.25.  [default: that of the bundle if it has one, otherwise data]",
+    "such as mean=0.5,0.5,0.5:std=0.25,0.25,0.25.  [default: that of the bundle or the run, otherwise data]",
 )
 
 OPTIONS = (

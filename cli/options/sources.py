@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.options.data import Labelled
-from slimnet_cli.options.network import Network, unnamed
+from slimnet_cli.options.network import Network, noise, unnamed
 from slimnet_cli.output import terminal
 
 from slimnet.storage.folder_names import MODEL
+
+IMAGE_AXES = 3
+"""The axes of an image: channels, height and width."""
 
 if TYPE_CHECKING:
     from torch import nn
 
     from slimnet.bundle.blueprint import Blueprint
     from slimnet.data import ImageData
+    from slimnet.data.image_spec import ImageSpec
     from slimnet.training import Recipe
 
 
@@ -31,6 +36,7 @@ class Source:
         network: what is known of it, from the command line or from the folder.
         recipe: that of the run that trained it; None where it was not named by a run.
         blueprint: that of its bundle; None for other sources.
+        stored_images: what the folder of the bundle or of the run says of its images; None where it says nothing.
     """
 
     path: Path
@@ -38,6 +44,7 @@ class Source:
     network: Network
     recipe: Recipe | None = None
     blueprint: Blueprint | None = None
+    stored_images: ImageSpec | None = None
 
     @property
     def arguments(self) -> list[str]:
@@ -60,28 +67,51 @@ class Source:
             SlimnetError: the weights or the bundle cannot be read, or the architecture cannot be built.
         """
         if self.blueprint is None:
-            return self.network.load(str(self.weights))
+            return self._load_checkpoint()
         from slimnet.bundle import bundle
 
         known = self.network.fresh()
         return bundle.load(self.path, known, trust=self.network.trust).eval().to(self.network.device)
 
+    def _load_checkpoint(self) -> nn.Module:
+        from slimnet.data.image_spec import record_images
+
+        model = self.network.load(str(self.weights))
+        record_images(model, self.stored_images)
+        return model
+
+    @cached_property
+    def images(self) -> ImageSpec | None:
+        """What is known of the network's images: what its folder says, or else the data of its run; None if neither."""
+        if self.stored_images is not None or self.recipe is None:
+            return self.stored_images
+        return _images_in(self.recipe)
+
     def labelled(self, data: Labelled) -> Labelled:
         """The labelled images to use: those asked for, or those that the run was trained and tested on.
 
-        Images for the network of a bundle are normalised and resized as the bundle says, unless asked otherwise.
+        Images for the network of a bundle or a run are normalised and resized as its folder says, unless asked
+        otherwise.
         """
-        if self.blueprint is not None:
-            return data.trained_on(self.blueprint.images)
-        if data.source is not None or self.recipe is None:
+        if self.recipe is None or data.source not in (None, self.recipe.data):
+            return data.trained_on(self.stored_images)
+        if data.source is not None:
             return data
         size = data.image_size or self.recipe.image_size
         return replace(data, source=self.recipe.data, image_size=size, optional=True)
 
     def example(self, model: nn.Module, images: ImageData | None) -> Any:
-        """A few inputs, where the network is: test images, what a bundle was saved with, or noise of a usual shape."""
-        if self.blueprint is None or images is not None or self.network.input_shape is not None:
+        """A few inputs, where the network is: test images, or noise.
+
+        Noise has the shape that the command line gives, that of the bundle or the run, or the usual one.
+        """
+        if images is not None or self.network.input_shape is not None:
             return self.network.example(model, images)
+        if self.blueprint is None:
+            known = self.images
+            if known is None:
+                return self.network.example(model)
+            return noise((known.channels, *known.image_size)).to(self.network.device)
         from slimnet.bundle.input_spec import random_inputs
 
         inputs = random_inputs(self.blueprint.inputs, seed=0).to(self.network.device)
@@ -108,12 +138,54 @@ def find_source(path: str, network: Network) -> Source:
         return _of_run(place, network)
     if network.arch is not None:
         return Source(place, place, network)
-    # model.pt, model_best.pt, and model_2500.pt of a run that was made longer.
-    if place.match("model*.pt") and is_run(place.parent):
+    if is_model_of_run(place):
         return _of_run(place.parent, network, place)
     if network.trust:
         return Source(place, place, network)
     raise click.UsageError(unnamed(path))
+
+
+def is_model_of_run(file: Path) -> bool:
+    """Whether a file is by its name a model of the run in its folder.
+
+    These are model.pt, model_best.pt, and model_2500.pt of a run that was made longer.
+    """
+    from slimnet.storage.folder_names import is_run
+
+    return file.match("model*.pt") and is_run(file.parent)
+
+
+def images_at(path: str) -> ImageSpec | None:
+    """What the bundle or the run at a path says of its images; None for other paths.
+
+    Raises:
+        SlimnetError: it is damaged.
+    """
+    from slimnet.storage.folder_names import is_bundle, is_run
+
+    place = Path(path)
+    if is_bundle(place):
+        from slimnet.bundle.bundle import read_blueprint
+
+        return read_blueprint(place).images
+    folder = place.parent if is_model_of_run(place) else place
+    if not is_run(folder):
+        return None
+    from slimnet.training.run.images_file import read_images
+    from slimnet.training.run.run_folder import recipe_of
+
+    return read_images(folder) or _images_in(recipe_of(folder))
+
+
+def _images_in(recipe: Recipe) -> ImageSpec | None:
+    """What the images of a run are, from its data; None where that cannot be read."""
+    from slimnet.data import load_data
+    from slimnet.errors import DataError
+
+    try:
+        return load_data(recipe.data, image_size=recipe.image_size).spec
+    except DataError:
+        return None
 
 
 def _of_bundle(folder: Path, network: Network) -> Source:
@@ -122,11 +194,13 @@ def _of_bundle(folder: Path, network: Network) -> Source:
 
     if network.weights is not None:
         raise click.UsageError(f"{folder} is a bundle and holds one set of weights; leave --weights out")
-    return Source(folder, folder / WEIGHTS, network, blueprint=read_blueprint(folder))
+    blueprint = read_blueprint(folder)
+    return Source(folder, folder / WEIGHTS, network, blueprint=blueprint, stored_images=blueprint.images)
 
 
 def _of_run(folder: Path, network: Network, weights: Path | None = None) -> Source:
     """A run with its newest weights, or those of a file in its folder."""
+    from slimnet.training.run.images_file import read_images
     from slimnet.training.run.run_folder import recipe_of
 
     recipe = recipe_of(folder)
@@ -137,7 +211,15 @@ def _of_run(folder: Path, network: Network, weights: Path | None = None) -> Sour
     if network.trust or network.arch is not None:
         recipe = recipe.trusted(arguments=network.trust)
     known = replace(network, arch=recipe.arch, arch_args=recipe.arch_args)
-    return Source(folder, weights or _newest(folder), known, recipe=recipe)
+    images = _sized(read_images(folder), network.input_shape)
+    return Source(folder, weights or _newest(folder), known, recipe=recipe, stored_images=images)
+
+
+def _sized(images: ImageSpec | None, shape: tuple[int, ...] | None) -> ImageSpec | None:
+    """What a run says of its images, with the height and width that the command line gives instead."""
+    if images is None or shape is None or len(shape) != IMAGE_AXES:
+        return images
+    return replace(images, image_size=(shape[1], shape[2]))
 
 
 def _newest(folder: Path) -> Path:

@@ -19,8 +19,8 @@ WEIGHTS, PLAN, PROGRAM, ONNX, CERTIFICATE = (
 PROJECTIONS = "projections.json"
 """One more in the bundle of a network that was shrunk in training: what was set to zero then."""
 
-RECIPE, MODEL, CHECKPOINTS = "recipe.json", "model.pt", "checkpoints"
-"""What decides a run; what it trained; the folder of what it can go on from."""
+RECIPE, IMAGES, MODEL, CHECKPOINTS = "recipe.json", "images.json", "model.pt", "checkpoints"
+"""What decides a run; what its images are; what it trained; the folder of what it can go on from."""
 
 
 def is_bundle(folder: Path) -> bool:

@@ -22,6 +22,7 @@ from slimnet.storage.files import (
 from slimnet.storage.folder_names import (
     CERTIFICATE,
     CHECKPOINTS,
+    IMAGES,
     MANIFEST,
     MODEL,
     ONNX,
@@ -175,7 +176,7 @@ RUN = FolderKind(
     RECIPE,
     ("arch", "data", "iterations"),
     (
-        *(RECIPE, "metrics.jsonl", "sessions.jsonl", "report.html", "report_[0-9]*.html"),
+        *(RECIPE, IMAGES, "metrics.jsonl", "sessions.jsonl", "report.html", "report_[0-9]*.html"),
         *(MODEL, "model_[0-9]*.pt", "model_best.pt", "model_best.pt.damaged"),
         *("history/*.safetensors", f"{CHECKPOINTS}/*.pt", f"{CHECKPOINTS}/*.pt.damaged"),
         *_inside("slim", BUNDLE_FILES),

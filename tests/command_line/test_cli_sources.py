@@ -4,23 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import slimnet_cli
 import torch
 from bundles import ARGS, SHAPE, basic_net, coded_net, images
-from runs import TINY
-from runs import images as noise
-from torch import nn
+from runs import TINY, write_run
 
 from slimnet.bundle.bundle import load, read_blueprint, read_certificate, save, verify_bundle
-from slimnet.checkpoint import load_checkpoint
 from slimnet.models import build
 from slimnet.pipeline import slim
-from slimnet.training import Recipe, save_checkpoint
-from slimnet.training.loop.training_run import train
-from slimnet.training.run.resumable_run import KeptRun
-from slimnet.training.run.run_folder import create_run
 
 pytestmark = pytest.mark.usefixtures("operators_read_once")
 
@@ -30,25 +22,7 @@ ARCH = ("--arch", "basicnet", "--arch-args", json.dumps(TINY))
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """The folder of a finished run on random images; one channel of each BatchNorm is dead in its model."""
-    place = tmp_path_factory.mktemp("runs")
-    data = noise()
-    np.savez(
-        place / "noise.npz",
-        **{name: getattr(data, name).numpy() for name in ("x_train", "y_train", "x_test", "y_test")},
-    )
-    recipe = Recipe(arch="basicnet", arch_args=TINY, data=str(place / "noise.npz"), iterations=2, batch_size=5)
-    folder = place / "one"
-    with create_run(folder, recipe) as held:
-        kept = KeptRun(held, lambda state: train(recipe, data, threads=1, state=state))
-        for _ in kept:
-            pass
-        kept.close()
-    model = load_checkpoint(folder / "model.pt", "basicnet", TINY)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.weight.data[0], module.bias.data[0] = 1e-6, -1.0
-    save_checkpoint(model, folder / "model.pt", recipe, recipe.iterations)
-    return folder
+    return write_run(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,17 @@
 """What the training tests share: a small recipe, random images, and what a run ends with."""
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import nn
 
+from slimnet.checkpoint import load_checkpoint
 from slimnet.data import ImageData
-from slimnet.training import Recipe, TrainingRun
+from slimnet.training import Recipe, TrainingRun, save_checkpoint
+from slimnet.training.loop.training_run import train
+from slimnet.training.run.resumable_run import KeptRun
+from slimnet.training.run.run_folder import create_run
 
 TINY = {"widths": [4, 6], "pool_after": [1], "hidden": 8, "in_channels": 2, "num_classes": 3}
 
@@ -55,3 +62,25 @@ def everything(run: TrainingRun) -> list[torch.Tensor]:
     state = run.state()
     kept = [each for number in sorted(state["optimiser"]) for each in state["optimiser"][number].values()]
     return [*state["state_dict"].values(), *filter(torch.is_tensor, kept), *state["random"][0]]
+
+
+def write_run(place: Path) -> Path:
+    """A finished run on `images()`, in `place / "one"`, and these in noise.npz beside it.
+
+    One channel of each BatchNorm is dead in its model.
+    """
+    data = images()
+    splits = {name: getattr(data, name).numpy() for name in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez(place / "noise.npz", **splits)
+    settings, folder = recipe(data=str(place / "noise.npz"), iterations=2), place / "one"
+    with create_run(folder, settings) as held:
+        kept = KeptRun(held, lambda state: train(settings, data, threads=1, state=state))
+        for _ in kept:
+            pass
+        kept.close()
+    model = load_checkpoint(folder / "model.pt", "basicnet", TINY)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data[0], module.bias.data[0] = 1e-6, -1.0
+    save_checkpoint(model, folder / "model.pt", settings, settings.iterations)
+    return folder

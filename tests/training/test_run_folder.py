@@ -25,7 +25,7 @@ LENGTH, EVERY = 40, 4
 PLAN = recipe(iterations=LENGTH, l2=0.01)
 
 
-PROMISED = ("recipe.json", "metrics.jsonl", "sessions.jsonl", "checkpoints", "history", "lock")
+PROMISED = ("recipe.json", "images.json", "metrics.jsonl", "sessions.jsonl", "checkpoints", "history", "lock")
 
 
 def kept(folder: RunFolder, *, plan: Recipe = PLAN, every: int = EVERY, interval: int = 10) -> KeptRun:

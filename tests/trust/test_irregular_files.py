@@ -22,6 +22,7 @@ from slimnet.export.pt2.runner import ProgramRunner
 from slimnet.reproduction.results import read as read_result
 from slimnet.sweep import Store, read_grid
 from slimnet.training.run import checkpoints
+from slimnet.training.run.images_file import read_images
 from slimnet.training.run.run_folder import read_history, reopen_run
 from slimnet.training.run.run_status import status_of
 from slimnet.training.warm_start import with_digest
@@ -62,6 +63,7 @@ READERS: dict[str, tuple[str, Reader]] = {
     "safetensors": ("net.safetensors", lambda path: slimnet.load_checkpoint(path, "resnet20")),
     "the checkpoint of a run": ("00000001.pt", checkpoints.read),
     "an .npz": ("images.npz", lambda path: load_data(str(path))),
+    "the images of a run": ("images.json", lambda path: read_images(path.parent)),
     "a grid": ("grid.toml", read_grid),
     "a sweep": ("sweep.sqlite", Store),
     "a result": ("result.json", read_result),

@@ -15,6 +15,7 @@ from slimnet.training.loop.training_run import DivergedError, TrainingRun
 from slimnet.training.recipe.recipe import Recipe
 from slimnet.training.run.checkpoint_times import CheckpointTimes, Interval
 from slimnet.training.run.checkpoints import Found, read
+from slimnet.training.run.images_file import write_images
 from slimnet.training.run.run_folder import CHECKPOINTS, MODEL, RunFolder, read_history, snapshots
 from slimnet.training.run.sessions import Session
 from slimnet.training.run.slimming_forecast import Forecaster
@@ -72,6 +73,7 @@ class KeptRun(Iterator[Progress]):
             if folder.recipe != self.run.recipe:
                 self.begun_as = folder.recipe
                 folder.change(self.run.recipe)
+            write_images(folder.path, self.run.data.spec)
             folder.forget_after(self.run.iteration)
             folder.add_session(Session.of(self.run, evaluations))
             history = read_history(folder.path)

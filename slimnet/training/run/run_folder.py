@@ -1,6 +1,7 @@
 """The folder of a run: its recipe, its metrics, and its checkpoints and history.
 
 * recipe.json: everything needed to repeat it
+* images.json: size, normalisation and classes of its images
 * metrics.jsonl: one JSON object for each report
 * sessions.jsonl: one JSON object for each session, a process that trained the run
 * history/NNNNNNNN.safetensors: γ and β of every BatchNorm, about fifty times

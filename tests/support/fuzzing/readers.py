@@ -27,6 +27,7 @@ from slimnet.sweep import Store, read_grid
 from slimnet.sweep.workers import InTurn
 from slimnet.training import Recipe
 from slimnet.training.run import checkpoints
+from slimnet.training.run.images_file import read_images
 from slimnet.training.run.run_folder import read_history, recipe_of
 
 Reader = Callable[[Path, Path], object]
@@ -126,6 +127,7 @@ READERS: dict[str, tuple[Reader, ...]] = {
     "images": (lambda folder, _: load_data(str(folder / "images"), image_size=8, cache=folder / "cache"),),
     "run": (
         lambda folder, _: recipe_of(folder / "run"),
+        lambda folder, _: read_images(folder / "run"),
         lambda folder, _: read_history(folder / "run"),
         lambda folder, _: command("report", folder / "run"),
         lambda folder, _: command("analyse", folder / "run", "--report", folder / "analysed.html"),
