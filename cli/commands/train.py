@@ -121,14 +121,19 @@ def train(
     set to zero in training. Ctrl-C finishes the current step, saves and exits, and so do SIGTERM and a closed terminal
     (without nohup); after that, or after a crash, --resume continues bit for bit. --resume with --iterations makes the
     run longer or shorter: drops keep their iterations, or are those of --drops from here on, and a cosine falls to 0 at
-    the new end; the model of a finished run of N iterations is kept as model_N.pt.
+    the new end; the model of a finished run of N iterations is kept as model_N.pt. If the data has moved, DATA with
+    --resume is its new place.
     """
+    from slimnet.data.sources import absolute_source
     from slimnet.storage.written_folders import RUN
     from slimnet.torch_state.process import denormals_flushed
     from slimnet.training.loop.distributed import joined, lost_peers_reported
 
     path, folder = place.destination()
     work = working_folder(path, force=place.force) if folder else path
+    if folder and data is not None:
+        # A run may be resumed, or slimmed, in another working directory.
+        data = absolute_source(data)
     keeping.refuse_impossible(folder=folder, held_out=bool(requested.fields.get("held_out")))
     with (
         denormals_flushed(),

@@ -164,6 +164,8 @@ class RecipeOptions:
     def changed(self, begun: Recipe, data: str | None, done: int) -> Recipe:
         """The recipe of a resumed run that has taken `done` steps; only its length and later drops can change.
 
+        `data` may be another place of the same images, which are compared with those of the run when it resumes.
+
         Raises:
             UsageError: the command line names another field or a file that differ, or a length or drops that cannot be.
         """
@@ -173,12 +175,12 @@ class RecipeOptions:
         base = begun if self.file is None else self._read(self.file)
         if self.trust or "arch" in self.fields:
             base = base.trusted(arguments=self.trust)
-        given = dict(self.fields) | ({"data": data} if data else {})
+        given = dict(self.fields) | {"data": _place(begun.data, data or base.data)}
         if "warm_start" in given:
             given["warm_start_sha256"] = base.warm_start_sha256
         iterations, drops = given.pop("iterations", base.iterations), given.pop("drops", None)
         wished = dataclasses.replace(base, **given)
-        refuse_difference(begun, wished)
+        refuse_difference(dataclasses.replace(begun, data=wished.data), wished)
         return continued(wished, done, iterations, drops)
 
     def _read(self, file: str) -> Recipe:
@@ -205,6 +207,13 @@ class RecipeOptions:
             return arch, fitting(arch, data) | arguments
         fit = {} if self.file is not None else fitting(base.arch, data)
         return base.arch, base.arch_args | fit | arguments
+
+
+def _place(begun: str, wished: str) -> str:
+    """The source of a resumed run's data: the one that it was begun with, unless the wished one is elsewhere."""
+    from slimnet.data.sources import absolute_source
+
+    return begun if absolute_source(wished) == absolute_source(begun) else wished
 
 
 def fitting(arch: str, data: ImageData) -> dict[str, Any]:

@@ -166,6 +166,7 @@ class Request:
             known = (folder.recipe, folder.last_session(), folder.reached()) if folder else None
             begun, session, done = self.ranks.as_first(known)
             recipe = self.requested.changed(begun, self.data, done)
+            self._refuse_missing(recipe.data)
             images = self._images(recipe.data, recipe.image_size)
             threads = session.threads if session else self._threads(recipe)
             begin = self._begin(recipe, images, threads, session.every if session else None)
@@ -179,6 +180,22 @@ class Request:
         self._note_ranks(recipe)
         self._predict(recipe)
         return recipe, images
+
+    def _refuse_missing(self, source: str) -> None:
+        """Refuse to resume a run whose data is no longer where it was.
+
+        Raises:
+            DataError: saying how to name its new place.
+        """
+        from slimnet.data.sources import place_of
+        from slimnet.errors import DataError
+
+        place = place_of(source)
+        if self.data is None and place is not None and not place.exists():
+            raise DataError(
+                f"{place}: the run's data is not there; if it has moved, name its new place: "
+                f"slimnet train --resume {shlex.quote(str(self.path))} DATA"
+            )
 
     def _images(self, source: str, size: int | None) -> ImageData:
         with self.ranks.one_before_the_others("reading the data"):
@@ -211,7 +228,6 @@ class Request:
         return begin
 
     def _kept(self, folder: RunFolder | None, begin: Callable[[Any], TrainingRun], evaluations: int) -> KeptRun:
-        from slimnet.training.recipe.continuation import change_in_words
         from slimnet.training.run.resumable_run import Interval, KeptRun
 
         interval = Interval(self.keeping.checkpoint_every)
@@ -220,9 +236,19 @@ class Request:
             for path in (*kept.damaged, *(kept.validation.damaged if kept.validation else ())):
                 terminal.note(f"a checkpoint is damaged and was set aside as {path}")
             if kept.begun_as is not None:
-                terminal.note(change_in_words(kept.begun_as, kept.recipe, kept.run.iteration))
+                self._note_changes(kept, kept.begun_as)
             terminal.note(f"resuming from iteration {kept.run.iteration} of {kept.recipe.iterations}")
         return kept
+
+    @staticmethod
+    def _note_changes(kept: KeptRun, begun: Recipe) -> None:
+        """Print what differs from the recipe that the run had before: the place of its data, its schedule."""
+        from slimnet.training.recipe.continuation import change_in_words
+
+        if kept.recipe.data != begun.data:
+            terminal.note(f"the run's data is {kept.recipe.data} from now on; it was {begun.data}")
+        if kept.recipe != replace(begun, data=kept.recipe.data):
+            terminal.note(change_in_words(begun, kept.recipe, kept.run.iteration))
 
     def _train(
         self, run: TrainingRun, reports: TrainingRun | KeptRun, listeners: Any = (), earlier: Iterable[Progress] = ()

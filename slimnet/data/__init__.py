@@ -5,6 +5,7 @@ from pathlib import Path
 from slimnet.data.folder.decode_pool import ProgressCallback
 from slimnet.data.image_data import Batches, ImageData, Split
 from slimnet.data.npz import load_npz
+from slimnet.data.sources import CIFAR, DIGITS
 from slimnet.errors import DataError
 
 __all__ = ["Batches", "ImageData", "Split", "load_data"]
@@ -34,13 +35,13 @@ def load_data(
         DataError: the source is of no such kind, or is missing or damaged.
     """
     name, _, root = source.partition(":")
-    if name in ("cifar10", "cifar100"):
+    if name in CIFAR:
         # torchvision is slow to import, and only these data sets need it.
         from slimnet.data.cifar import load_cifar
 
         _refuse_size(source, image_size)
         return load_cifar(name, root or None, download=download)
-    if source == "digits":
+    if source == DIGITS:
         # scikit-learn is slow to import too.
         from slimnet.data.digits import load_digits
 

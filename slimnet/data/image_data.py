@@ -1,5 +1,6 @@
 """ImageData: a labelled image set stored as bytes and normalised batch by batch."""
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,9 @@ Split = Literal["train", "test"]
 
 _STATISTICS_CHUNK = 4096
 """The number of images processed at a time, so that the statistics of a large set need no second copy of it."""
+
+_DIGESTED = 64
+"""The number of images in the digest of a data set, which is computed at every checkpoint of a run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +153,14 @@ class ImageData:
         """
         rows = _evenly_spaced(len(self.x_train), count)
         return (self.normalise(self.x_train[some]) for some in rows.chunk(math.ceil(len(rows) / batch_size)))
+
+    def digest(self) -> str:
+        """SHA-256 of all training labels and of a few training images, evenly spaced, in stored order."""
+        rows = _evenly_spaced(len(self.x_train), _DIGESTED)
+        digest = hashlib.sha256()
+        for part in (self.y_train, self.x_train[rows]):
+            digest.update(part.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def with_fewer_tests(self, count: int) -> "ImageData":
         """The same data with at most `count` of its test images, evenly spaced in stored order."""

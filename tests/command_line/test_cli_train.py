@@ -161,7 +161,7 @@ def test_threads_and_reports_are_as_before_unless_asked_otherwise(begun):
         (["--resume", "nothing"], "nothing does not exist; check the path"),
         (["--resume", "broken.json"], "broken.json holds no run"),
         (["--resume", "begun", "--l2", "1"], "the run was begun with l2 0.02, not 1.0"),
-        (["letters", "--resume", "begun"], "the run was begun with data 'digits', not 'letters'"),
+        (["letters", "--resume", "begun"], "there is no data set 'letters'"),
         (["--resume", "begun", "--recipe", "other.json"], "the run was begun with iterations 40, not 9"),
         (["digits", "-o", "begun"], "begun already holds a run; resume it with --resume begun"),
         (["--recipe", "nothing.json", "-o", "a"], "nothing.json does not exist; check the path"),

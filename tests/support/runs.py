@@ -64,14 +64,19 @@ def everything(run: TrainingRun) -> list[torch.Tensor]:
     return [*state["state_dict"].values(), *filter(torch.is_tensor, kept), *state["random"][0]]
 
 
+def write_npz(path: Path, data: ImageData) -> Path:
+    """Images as a file for `load_data`."""
+    np.savez(path, **{name: getattr(data, name).numpy() for name in ("x_train", "y_train", "x_test", "y_test")})
+    return path
+
+
 def write_run(place: Path) -> Path:
     """A finished run on `images()`, in `place / "one"`, and these in noise.npz beside it.
 
     One channel of each BatchNorm is dead in its model.
     """
     data = images()
-    splits = {name: getattr(data, name).numpy() for name in ("x_train", "y_train", "x_test", "y_test")}
-    np.savez(place / "noise.npz", **splits)
+    write_npz(place / "noise.npz", data)
     settings, folder = recipe(data=str(place / "noise.npz"), iterations=2), place / "one"
     with create_run(folder, settings) as held:
         kept = KeptRun(held, lambda state: train(settings, data, threads=1, state=state))

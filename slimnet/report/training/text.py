@@ -1,5 +1,6 @@
 """The text of a training run's report: its recipe, its results, and the gain of slimming it."""
 
+from slimnet.data.sources import short_source
 from slimnet.models import Architecture
 from slimnet.report import formatting
 from slimnet.report.network.text import Tile
@@ -24,7 +25,7 @@ PAPER_ITERATIONS = 406_250
 
 def title(record: TrainingRecord) -> str:
     """Network and data in a few words."""
-    return f"{record.recipe.arch} on {record.recipe.data}"
+    return f"{record.recipe.arch} on {short_source(record.recipe.data)}"
 
 
 def headline(record: TrainingRecord) -> str:
@@ -189,7 +190,7 @@ def _rate(record: TrainingRecord) -> str:
 def _data(recipe: Recipe) -> str:
     size = "" if recipe.image_size is None else f", {recipe.image_size} pixels"
     held = f", {100 * recipe.held_out:g} % of the training images held out" if recipe.held_out else ""
-    return f"{recipe.data}{size}{held}"
+    return f"{short_source(recipe.data)}{size}{held}"
 
 
 def _optimiser(recipe: Recipe) -> str:

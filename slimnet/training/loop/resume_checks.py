@@ -17,6 +17,8 @@ from slimnet.training.loop.checkpoint_file import weights_of
 from slimnet.training.recipe.continuation import AHEAD, same_beginning
 from slimnet.training.recipe.recipe import Recipe
 
+OWN_DATA = "name the data that it was begun with, or begin a new run"
+
 
 def described(weights: Mapping[str, torch.Tensor], recipe: Recipe, data: ImageData, iteration: int) -> dict[str, Any]:
     """The content of `save_checkpoint`, and a description of the data."""
@@ -25,6 +27,7 @@ def described(weights: Mapping[str, torch.Tensor], recipe: Recipe, data: ImageDa
         "recipe": recipe.to_json(),
         "iteration": iteration,
         "data": fingerprint(data),
+        "digest": data.digest(),
     }
 
 
@@ -47,6 +50,7 @@ class SavedRun:
     iteration: Count
     seconds: Amount
     data: Mapping[str, Any]
+    digest: str | None
 
 
 def check(state: Mapping[str, Any], recipe: Recipe, data: ImageData) -> None:
@@ -57,7 +61,7 @@ def check(state: Mapping[str, Any], recipe: Recipe, data: ImageData) -> None:
         DataError: the data differs.
         CheckpointError: the state is not that of a run.
     """
-    plain = {name: state.get(name) for name in ("recipe", "iteration", "seconds", "data")}
+    plain = {name: state.get(name) for name in ("recipe", "iteration", "seconds", "data", "digest")}
     standing = build(SavedRun, plain, "the checkpoint is not that of a run", CheckpointError)
     refuse_other_beginning(Recipe.from_json(standing.recipe), recipe, standing.iteration)
     if standing.iteration > recipe.iterations:
@@ -67,16 +71,25 @@ def check(state: Mapping[str, Any], recipe: Recipe, data: ImageData) -> None:
         if value != now.get(name):
             raise DataError(
                 f"{data.name} is not what the run was begun with: its {name} was {value} and is {now.get(name)}; "
-                "put the old data back, or begin a new run"
+                f"{OWN_DATA}"
             )
+    # Checkpoints of an earlier slimnet have none.
+    if standing.digest not in (None, data.digest()):
+        raise DataError(
+            f"{data.name} is not what the run was begun with: labels or pixels are others, or in another order; "
+            f"{OWN_DATA}"
+        )
 
 
 def refuse_other_beginning(begun: Recipe, wanted: Recipe, steps: int) -> None:
     """Refuse a recipe whose first steps differ from those of the run; its schedule may change from there on.
 
+    The data may be in another place: `check` compares the images themselves.
+
     Raises:
         UsageError: naming the first field that differs.
     """
+    begun = dataclasses.replace(begun, data=wanted.data)
     if same_beginning(begun, wanted, steps):
         begun = dataclasses.replace(begun, **{name: getattr(wanted, name) for name in AHEAD})
     refuse_difference(begun, wanted)

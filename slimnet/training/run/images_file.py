@@ -6,8 +6,9 @@ import math
 import os
 from pathlib import Path
 
+from slimnet.data.image_data import ImageData
 from slimnet.data.image_spec import ImageSpec
-from slimnet.errors import SlimnetError, UsageError
+from slimnet.errors import DataError, SlimnetError, UsageError
 from slimnet.storage.files import whole_file
 from slimnet.storage.folder_names import IMAGES
 from slimnet.storage.records import read_record
@@ -41,3 +42,16 @@ def read_images(run: Path) -> ImageSpec | None:
     if images.channels * math.prod(images.image_size) > LIMIT_NUMBERS:
         raise UsageError(f"{path}: an image has more than {LIMIT_NUMBERS:,} numbers; {ADVICE}")
     return images
+
+
+def refuse_other_images(run: Path, data: ImageData) -> None:
+    """Refuse images that are not as the description in a run's folder says; for a run without a checkpoint.
+
+    Raises:
+        DataError: they differ, or there is no description.
+        UsageError: the file is damaged.
+    """
+    known = read_images(run)
+    if known != data.spec:
+        was = "which is not known" if known is None else f"which was {known}"
+        raise DataError(f"{data.name} is not what the run in {run} was begun with, {was}; begin a new run")

@@ -15,7 +15,7 @@ from slimnet.training.loop.training_run import DivergedError, TrainingRun
 from slimnet.training.recipe.recipe import Recipe
 from slimnet.training.run.checkpoint_times import CheckpointTimes, Interval
 from slimnet.training.run.checkpoints import Found, read
-from slimnet.training.run.images_file import write_images
+from slimnet.training.run.images_file import refuse_other_images, write_images
 from slimnet.training.run.run_folder import CHECKPOINTS, MODEL, RunFolder, read_history, snapshots
 from slimnet.training.run.sessions import Session
 from slimnet.training.run.slimming_forecast import Forecaster
@@ -41,7 +41,7 @@ class KeptRun(Iterator[Progress]):
     Attributes:
         run: the run.
         validation: its evaluations; None in all but the first process.
-        begun_as: the recipe that its folder had, where this process changed the length of the run.
+        begun_as: the recipe that its folder had, where this process changed its length or the place of its data.
         damaged: damaged checkpoints, because of which the run resumed from an earlier one.
         first_reports: the first reports of earlier processes.
     """
@@ -70,6 +70,8 @@ class KeptRun(Iterator[Progress]):
         if folder is not None:
             # Checked here too, since without a checkpoint nothing else compares them.
             refuse_other_beginning(folder.recipe, self.run.recipe, self.run.iteration)
+            if found is None and folder.recipe.data != self.run.recipe.data:
+                refuse_other_images(folder.path, self.run.data)
             if folder.recipe != self.run.recipe:
                 self.begun_as = folder.recipe
                 folder.change(self.run.recipe)

@@ -101,14 +101,17 @@ class RunFolder:
         return checkpoints.save(self.path / CHECKPOINTS, state)
 
     def change(self, recipe: Recipe) -> None:
-        """Give the run a recipe with another length; what a finished run left is renamed, with its iterations.
+        """Give the run a recipe with another length, or another place of the same data.
+
+        What a finished run of another length left is renamed, with its iterations.
 
         Raises:
             SlimnetError: the recipe cannot be written, or a file not renamed.
         """
-        # First, so that a process that ends here leaves a run whose last results are written again.
-        for name in (MODEL, REPORT, BUNDLE):
-            self._set_aside(self.path / name)
+        if dataclasses.replace(self.recipe, data=recipe.data) != recipe:
+            # First, so that a process that ends here leaves a run whose last results are written again.
+            for name in (MODEL, REPORT, BUNDLE):
+                self._set_aside(self.path / name)
         write_recipe(self.path, recipe)
         self.recipe = recipe
 
