@@ -14,7 +14,7 @@ import click
 from slimnet_cli.options.data import NORMALISE, Reading, reading_options
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import existing_images, existing_source
+from slimnet_cli.options.paths import existing_images, existing_source, new_page
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
@@ -66,7 +66,13 @@ class Subject:
 @NORMALISE
 @click.option("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: a GPU where there is one]")
 @reading_options
-@click.option("--report", metavar="FILE.html", help="Write the run's HTML report with these results in it.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE.html",
+    callback=new_page,
+    help="Write the run's HTML report with these results in it; an earlier one is replaced.",
+)
 @json_option
 def analyse(
     subject: str,
@@ -76,7 +82,7 @@ def analyse(
     normalise: str | None,
     device: str | None,
     reading: Reading,
-    report: str | None,
+    report: Path | None,
     as_json: bool,
 ) -> None:
     """Measure each layer's sparsity, by γ and by activation, and the universality of its features.
@@ -102,7 +108,7 @@ def analyse(
     found = _measure(known, images)
     if report is not None:
         assert known.run is not None
-        _write_report(known, images, found, Path(report))
+        _write_report(known, images, found, report)
     if as_json:
         terminal.emit(document(found))
     else:

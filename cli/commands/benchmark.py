@@ -12,10 +12,9 @@ from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.measurement import Measuring, measuring_options
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import check_source
+from slimnet_cli.options.paths import check_source, new_page
 from slimnet_cli.options.shared import json_option, network_options
 from slimnet_cli.output import comparison_tables, terminal
-from slimnet_cli.output.destinations import refuse_missing_folder
 from slimnet_cli.output.next_step import say_next
 from slimnet_cli.output.phases import Phase, progress_of
 from slimnet_cli.output.width_hint import note_slow_widths
@@ -40,7 +39,13 @@ Examples:
 @network_options(required=False, references=True)
 @measuring_options
 @data_options
-@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML report.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE.html",
+    callback=new_page,
+    help="Write an HTML report; an earlier one is replaced.",
+)
 @json_option
 def benchmark(
     networks: tuple[str, ...],
@@ -68,8 +73,6 @@ def benchmark(
     from slimnet.benchmark.layers import without_layers
 
     settings = measuring.settings()
-    if report is not None:
-        refuse_missing_folder(str(report))
     known = images_known(networks)
     images = data.trained_on(known).load()
     with tempfile.TemporaryDirectory() as folder:

@@ -16,11 +16,11 @@ from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import FORCE, existing_source, work_folder
+from slimnet_cli.options.paths import FORCE, existing_source, new_page, work_folder
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import method_table, terminal
-from slimnet_cli.output.destinations import put_in_place, refuse_missing_folder, working_folder
+from slimnet_cli.output.destinations import put_in_place, working_folder
 from slimnet_cli.output.next_step import show_next
 
 if TYPE_CHECKING:
@@ -49,7 +49,13 @@ Examples:
     help="Folder of the comparison; it can be resumed.",
 )
 @FORCE
-@click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Write an HTML report as well.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE.html",
+    callback=new_page,
+    help="Write an HTML report as well; an earlier one is replaced.",
+)
 @json_option
 def compare(
     checkpoint: str,
@@ -79,8 +85,6 @@ def compare(
     from slimnet.comparison.folder import RESULTS, write
     from slimnet.storage.written_folders import COMPARISON
 
-    if report is not None:
-        refuse_missing_folder(str(report))
     source = find_source(checkpoint, network)
     data = replace(source.labelled(data), optional=False)
     if data.source is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from slimnet_cli.options.paths import existing
 from slimnet_cli.output import terminal
-from slimnet_cli.output.destinations import refuse_missing_folder
+from slimnet_cli.output.destinations import refuse_foreign_page
 from slimnet_cli.output.next_step import say_next, show_next
 
 if TYPE_CHECKING:
@@ -37,17 +37,17 @@ class Measured:
 @click.argument("subject", metavar="RUN|RESULTS", type=click.Path(path_type=Path), callback=existing)
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="The HTML file.")
 def report(subject: Path, out: Path | None) -> None:
-    """Write a report as one self-contained HTML file; an earlier one is replaced.
+    """Write a report as one self-contained HTML file; an earlier one is replaced, but no other file.
 
     RUN is the folder of a training run, finished or not, or of 'slimnet compare'; its page is RUN/report.html.
     RESULTS is the output of 'slimnet benchmark --json' or 'slimnet compare --json'; its page is written next to it.
     Nothing is measured again: 'slimnet analyse RUN --report FILE' adds the universality of the network's features.
     """
+    page = out or (subject / IN_FOLDER if subject.is_dir() else subject.with_suffix(".html"))
+    refuse_foreign_page(page)
     from slimnet.comparison.folder import RESULTS
     from slimnet.storage.folder_names import is_run
 
-    page = out or (subject / IN_FOLDER if subject.is_dir() else subject.with_suffix(".html"))
-    refuse_missing_folder(str(page))
     with terminal.working("Drawing the report"):
         if not subject.is_dir():
             _draw_results(_read(subject), subject.stem, page)

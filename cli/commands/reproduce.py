@@ -15,6 +15,7 @@ from slimnet_cli.options.recipe import SHRINK_EVERY
 from slimnet_cli.options.shared import as_one, json_option
 from slimnet_cli.options.workers import WorkerOptions, worker_options
 from slimnet_cli.output import terminal
+from slimnet_cli.output.destinations import refuse_foreign_page
 from slimnet_cli.output.exit_codes import run_command
 from slimnet_cli.output.next_step import say_next
 from slimnet_cli.output.simulated_figures import simulate, write
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from slimnet.reproduction.scales import Scale
     from slimnet.reproduction.variation import Variation
     from slimnet.training.recipe.recipe import Precision
+
+PAGE = "report.html"
 
 EXAMPLES = """\b
 Examples:
@@ -60,21 +63,23 @@ class Extent:
 
 def seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
     """Turn "25m" into seconds."""
+    if text is None:
+        return None
     from slimnet.errors import UsageError
     from slimnet.reproduction.timing import seconds_in
 
     try:
-        return None if text is None else seconds_in(text)
+        return seconds_in(text)
     except UsageError as error:
         raise click.BadParameter(str(error)) from error
 
 
 def positions(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...] | None:
     """Turn "1,2,4" into the numbers of convolutions."""
-    from slimnet.models.basicnet import WIDTHS
-
     if text is None:
         return None
+    from slimnet.models.basicnet import WIDTHS
+
     convolutions = range(1, len(WIDTHS["64-1x"]) + 1)
     known = {str(number): number for number in convolutions}
     if unknown := [part for part in text.split(",") if part.strip() not in known]:
@@ -183,6 +188,8 @@ def reproduce(
     that networks learn; a run takes about twenty minutes on one core. The small scale is a quick check: images are
     fewer and smaller too, and λ and learning rates larger to compensate. Every number of both scales is marked.
     """
+    if not dry_run and (out / PAGE).exists():
+        refuse_foreign_page(out / PAGE)
     from slimnet.reproduction.catalogue import wanted
 
     chosen = wanted(names)
@@ -275,7 +282,7 @@ def show(reproduction: Reproduction, tasks: Sequence[Task], names: Sequence[str]
         write(reproduction.out / "report.md", text + "\n")
         write(reproduction.out / "report.json", json.dumps(known, indent=1, ensure_ascii=False) + "\n")
         histories = reproduction.histories(tasks, names)
-        page = write_paper_report(found, histories, reproduction.out / "report.html")
+        page = write_paper_report(found, histories, reproduction.out / PAGE)
     if as_json:
         terminal.emit(known)
     else:

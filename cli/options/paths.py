@@ -10,7 +10,7 @@ from typing import TypeVar
 import click
 from slimnet_cli.options.machine import launched_with_others
 from slimnet_cli.output import terminal
-from slimnet_cli.output.destinations import beside
+from slimnet_cli.output.destinations import beside, refuse_foreign_page
 
 HUB = "hf://"
 """How the address of a bundle on a hub begins."""
@@ -117,6 +117,17 @@ def existing_images(_: click.Context, __: click.Parameter, source: str | None) -
     if source is not None and source.endswith(".npz") and not os.path.exists(source):
         raise click.UsageError(f"{source} does not exist; check the path of the images")
     return source
+
+
+def new_page(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file to which a page could not be written, or that holds something else; for a callback.
+
+    Raises:
+        click.UsageError: naming the obstacle.
+    """
+    if path is not None:
+        refuse_foreign_page(path)
+    return path
 
 
 FORCE = click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,12 @@ import click
 
 if TYPE_CHECKING:
     from slimnet.storage.written_folders import FolderKind
+
+PAGE_MARK = b'<meta name="generator" content="slimnet '
+"""By which a page of slimnet is recognised; every template of `slimnet.report` has it in its head."""
+
+MARK_WITHIN = 1024
+"""The mark is within so many bytes from the beginning of a page."""
 
 
 def refuse_missing_folder(file: str) -> None:
@@ -36,6 +43,31 @@ def refuse_taken_files(files: Sequence[str], *, force: bool) -> None:
     for file in files:
         if not force and Path(file).is_file():
             raise click.UsageError(f"{file} exists; name another file, or replace it with --force")
+
+
+def refuse_foreign_page(file: str | Path) -> None:
+    """Refuse the path of a page where none could be written, or that holds anything but an earlier page of slimnet.
+
+    An empty file may be replaced.
+
+    Raises:
+        click.UsageError: naming what is in the way.
+    """
+    refuse_missing_folder(str(file))
+    if os.path.lexists(file) and not _is_page(Path(file)):
+        raise click.UsageError(f"{file} exists and is no page that slimnet wrote; name another file, or remove it")
+
+
+def _is_page(file: Path) -> bool:
+    """Whether a path is that of a page of slimnet, or of an empty file."""
+    from slimnet.storage.files import open_file
+
+    try:
+        with open_file(file) as content:
+            beginning = content.read(MARK_WITHIN)
+    except OSError:
+        return False
+    return not beginning or PAGE_MARK in beginning
 
 
 @contextmanager

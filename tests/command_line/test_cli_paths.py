@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from slimnet_cli.options import names
@@ -59,6 +60,18 @@ COMMANDS = {
     "compare a.pt --arch resnet56 --data digits --methods implicit,li": "there is no method 'li'; ",
     "compare a.pt --arch resnet56 --data digits --engine tp": "there is no engine 'tp'; ",
     "benchmark a.pt a.pt --arch resnet56 --runtime torch,tflite": "there is no runtime 'tflite'; ",
+    "report run -o run/recipe.json": "run/recipe.json exists and is no page that slimnet wrote; name another file, or",
+    "report speed.json -o a.pt": "a.pt exists and is no page that slimnet wrote; name another file, or remove it",
+    "report speed.json": "speed.html exists and is no page that slimnet wrote; name another file, or remove it",
+    "benchmark a.pt a.pt --arch resnet56 --report a.pt": "a.pt exists and is no page that slimnet wrote",
+    "benchmark a.pt a.pt --arch resnet56 --report no/a.html": "cannot write no/a.html: there is no folder no; make it",
+    "census a.pt -o a.pt": "a.pt exists and is no page that slimnet wrote; name another file, or remove it",
+    "census a.pt -o no/a.html": "cannot write no/a.html: there is no folder no; make it first",
+    "analyse run --report run/recipe.json": "run/recipe.json exists and is no page that slimnet wrote",
+    "analyse run --report no/a.html": "cannot write no/a.html: there is no folder no; make it first",
+    "compare a.pt --arch resnet56 --data digits --report a.pt": "a.pt exists and is no page that slimnet wrote",
+    "compare a.pt --arch resnet56 --data digits --report full": "full is a folder; name a file in it",
+    "reproduce table1 -o paper": "paper/report.html exists and is no page that slimnet wrote",
     "train --resume none": "none does not exist; check the path",
 }
 
@@ -86,6 +99,10 @@ json.dump(found, sys.stdout)
 """
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     """The exit code, the message, and whether torch was imported, for each command in turn in one process."""
@@ -93,10 +110,17 @@ def answers(tmp_path_factory):
     (folder / "a.pt").write_bytes(b"weights")
     (folder / "full").mkdir()
     (folder / "full" / "notes.txt").write_text("mine")
+    for name in ("run", "paper"):
+        (folder / name).mkdir()
+    (folder / "run" / "recipe.json").write_text("{}")
+    for page in ("speed.html", "paper/report.html"):
+        (folder / page).write_text("mine")
+    (folder / "speed.json").write_text("{}")
+    before = contents(folder)
     command = [sys.executable, "-c", EACH_IN_TURN]
     run = subprocess.run(command, cwd=folder, input=json.dumps(list(COMMANDS)), capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert sorted(path.name for path in folder.iterdir()) == ["a.pt", "full"]
+    assert contents(folder) == before
     return json.loads(run.stdout)
 
 
