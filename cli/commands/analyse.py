@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from slimnet_cli.options.data import NORMALISE, Reading, reading_options
+from slimnet_cli.options.data import NORMALISE, Labelled, Reading, reading_options
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.paths import existing_images, existing_source, new_page
@@ -97,6 +97,7 @@ def analyse(
     """
     from slimnet.data.normalisation import normalised
 
+    asked = Labelled(data, image_size, reading, normalise)
     chosen = Machine(device=device).chosen_device()
     with terminal.working("Reading the network"):
         known = _subject(subject, network, data)
@@ -113,7 +114,7 @@ def analyse(
         terminal.emit(document(found))
     else:
         _show(found)
-        show_next("slim", *known.arguments, "-o", "slim/")
+        show_next("slim", *known.arguments, *asked.arguments, "-o", "slim/")
 
 
 def _subject(path: str, network: Network, data: str | None) -> Subject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import click
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.network import Network, noise, usual_shape
 from slimnet_cli.options.paths import existing, new_page
-from slimnet_cli.options.shared import json_option, network_options, threshold_option
+from slimnet_cli.options.shared import THRESHOLD, json_option, network_options, threshold_option
 from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.output import terminal
 from slimnet_cli.output.next_step import show_next
@@ -71,10 +71,11 @@ def census(places: Sequence[Path], network: Network, threshold: float, out: Path
     if not paths:
         raise UsageError(f"there is no checkpoint in {', '.join(map(str, places))}; name a folder with some")
     rows = []
+    sources: dict[str, Source] = {}
     with terminal.progress("Checkpoints", len(paths)) as advance:
         for number, path in enumerate(paths):
             advance(number, str(path))
-            rows.append(count_one(path, network, threshold))
+            rows.append(count_one(path, network, threshold, sources))
     if not any(row.channels or row.macs for row in rows):
         raise UsageError(f"none of {len(rows)} files has a BatchNorm; {rows[0].name}: {rows[0].note}")
     if out is not None:
@@ -87,10 +88,11 @@ def census(places: Sequence[Path], network: Network, threshold: float, out: Path
     show(rows, threshold)
     if out is not None:
         terminal.result().print(f"\npage written to {out}", soft_wrap=True)
+    show_next_of(rows, sources, threshold)
 
 
-def count_one(path: Path, network: Network, threshold: float) -> CensusRow:
-    """The row of one path; what cannot be read or traced says so in its note."""
+def count_one(path: Path, network: Network, threshold: float, sources: dict[str, Source]) -> CensusRow:
+    """The row of one path; what cannot be read or traced says so in its note. Its network is added to `sources`."""
     from slimnet.census import CensusRow, count_scales, take_census
     from slimnet.checkpoint import read_state_dict
     from slimnet.errors import SlimnetError
@@ -101,6 +103,7 @@ def count_one(path: Path, network: Network, threshold: float) -> CensusRow:
         source = known_source(path, network)
         if source is not None:
             model = source.load()
+            sources[name] = source
             return take_census(name, model, example(source, model), threshold, arch=source.network.arch or "")
     except (SlimnetError, click.UsageError) as error:
         problem = error.format_message() if isinstance(error, click.UsageError) else str(error)
@@ -144,10 +147,14 @@ def show(rows: Sequence[CensusRow], threshold: float) -> None:
         if row.note:
             terminal.note(row.note if row.name in row.note else f"{row.name}: {row.note}")
     console.print("\n" + in_words(rows, threshold), soft_wrap=True)
+
+
+def show_next_of(rows: Sequence[CensusRow], sources: Mapping[str, Source], threshold: float) -> None:
+    """The command that slims the checkpoint with the most removable channels; nothing if none has any."""
     slimmable = max((row for row in rows if row.removable), key=lambda row: row.removable or 0, default=None)
     if slimmable is not None:
-        arch = ("--arch", slimmable.arch) if Path(slimmable.name).is_file() else ()
-        show_next("slim", slimmable.name, *arch, "-o", "slim/")
+        how = [] if threshold == THRESHOLD else ["--threshold", f"{threshold:g}"]
+        show_next("slim", *sources[slimmable.name].arguments, *how, "-o", "slim/")
 
 
 def table(rows: Sequence[CensusRow]) -> Table:

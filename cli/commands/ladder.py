@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from slimnet_cli.options.paths import FORCE, existing_source, work_folder
 from slimnet_cli.options.recipe import numbers
 from slimnet_cli.options.removal import chosen_widths, round_option
 from slimnet_cli.options.shared import json_option, network_options
-from slimnet_cli.options.sources import find_source
+from slimnet_cli.options.sources import find_source, written_bundle
 from slimnet_cli.output import terminal
 from slimnet_cli.output.destinations import put_in_place, working_folder
 from slimnet_cli.output.next_step import show_next
@@ -151,11 +151,11 @@ def ladder(
     if as_json:
         terminal.emit({"folder": str(out), "report": str(out / PAGE), "rungs": document(found)})
     else:
-        _show(found, out, data.source)
+        _show(found, out, replace(data, optional=False))
 
 
-def _show(found: list[Rung], out: Path, images: str | None) -> None:
-    """Print the rungs, their notes and the next command; `images` is the --data that they were measured on."""
+def _show(found: list[Rung], out: Path, data: Labelled) -> None:
+    """Print the rungs, their notes and the next command; `data` are the images that they were measured on."""
     from slimnet.methods.iterative_pruning import PAGE
 
     console = terminal.result()
@@ -165,10 +165,10 @@ def _show(found: list[Rung], out: Path, images: str | None) -> None:
             terminal.note(f"{rung.name}: {rung.note}")
     console.print(f"\nbundles and {PAGE} written to {out}", soft_wrap=True)
     smaller = [rung for rung in found if not rung.note and not rung.exact]
-    if smaller and images is not None:
-        show_next("finetune", out / smaller[0].name, "--data", images, "-o", "tuned/")
+    if smaller and data.source is not None:
+        show_next("finetune", *written_bundle(out / smaller[0].name).arguments, *data.arguments, "-o", "tuned/")
     else:
-        show_next("export", out / "exact", "-o", "exact.onnx")
+        show_next("export", *written_bundle(out / "exact").arguments, "-o", "exact.onnx")
 
 
 def document(found: list[Rung]) -> list[dict[str, Any]]:

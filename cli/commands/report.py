@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.options.paths import existing
+from slimnet_cli.options.sources import run_arguments
 from slimnet_cli.output import terminal
 from slimnet_cli.output.destinations import refuse_foreign_page
 from slimnet_cli.output.next_step import say_next, show_next
@@ -47,6 +48,7 @@ def report(subject: Path, out: Path | None) -> None:
     refuse_foreign_page(page)
     from slimnet.comparison.folder import RESULTS
     from slimnet.storage.folder_names import is_run
+    from slimnet.training.run.run_folder import recipe_of
 
     with terminal.working("Drawing the report"):
         if not subject.is_dir():
@@ -57,7 +59,7 @@ def report(subject: Path, out: Path | None) -> None:
             _draw_run(subject, page)
     terminal.result().print(f"written to {page}", soft_wrap=True)
     if is_run(subject):
-        show_next("slim", subject, "-o", "slim/")
+        show_next("slim", *run_arguments(subject, recipe_of(subject)), "-o", "slim/")
     else:
         say_next(f"open {page} in a browser")
 

@@ -10,6 +10,7 @@ import click
 from rich.text import Text
 from slimnet_cli.options.paths import existing
 from slimnet_cli.options.shared import json_option
+from slimnet_cli.options.sources import run_arguments
 from slimnet_cli.options.workers import WorkerOptions, worker_options
 from slimnet_cli.output import terminal
 from slimnet_cli.output.next_step import show_next
@@ -92,6 +93,8 @@ def _run(store: Store, cells: Sequence[Cell], out: Path, workers: Workers, optio
 
 
 def _show(rows: list[Row], out: Path, as_json: bool) -> None:
+    from slimnet.training.run.run_folder import recipe_of
+
     if as_json:
         terminal.emit([_document(row, out) for row in rows])
         return
@@ -99,7 +102,8 @@ def _show(rows: list[Row], out: Path, as_json: bool) -> None:
     console = terminal.result()
     console.print(terminal.table(headings, [_line(row) for row in rows], right=(2, 3)))
     if best := _best(rows):
-        show_next("slim", out / "runs" / best.key, "-o", "slim/")
+        run = out / "runs" / best.key
+        show_next("slim", *run_arguments(run, recipe_of(run)), "-o", "slim/")
 
 
 def _best(rows: Sequence[Row]) -> Row | None:

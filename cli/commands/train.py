@@ -16,6 +16,7 @@ from slimnet_cli.options.paths import FORCE, existing, existing_images, work_fol
 from slimnet_cli.options.recipe import RecipeOptions, recipe_options
 from slimnet_cli.options.run_outputs import Keeping, keeping_options
 from slimnet_cli.options.shared import as_one, json_option
+from slimnet_cli.options.sources import run_arguments
 from slimnet_cli.output import terminal
 from slimnet_cli.output.destinations import put_in_place, refuse_missing_folder, working_folder
 from slimnet_cli.progress.live_run import until_input_ends_option
@@ -215,9 +216,9 @@ def saved_in_words(savings: Savings | None) -> list[str]:
 
 def _next(finished: Finished) -> str:
     """The command that slims the trained network; a run's folder knows the network and the images."""
-    if finished.folder is not None:
-        return shlex.join(["slimnet", "slim", str(finished.folder), "-o", "slim/"])
     recipe = finished.run.recipe
+    if finished.folder is not None:
+        return shlex.join(["slimnet", "slim", *run_arguments(finished.folder, recipe), "-o", "slim/"])
     arguments = ["slimnet", "slim", str(finished.checkpoint), "--arch", recipe.arch]
     if recipe.arch_args:
         arguments += ["--arch-args", json.dumps(recipe.arch_args)]

@@ -13,6 +13,7 @@ from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.paths import existing, existing_bundle_or_file, is_int8_file
 from slimnet_cli.options.shared import architecture_option, json_option
+from slimnet_cli.options.sources import written_bundle
 from slimnet_cli.output import int8_table, terminal
 from slimnet_cli.output.next_step import say_next, show_next
 from slimnet_cli.output.phases import Phase, progress_of
@@ -86,7 +87,19 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
         terminal.emit(document(result))
     else:
         terminal.result().print(str(result), soft_wrap=True)
-        show_next("export", bundle, "-o", f"{Path(bundle).resolve().name}.onnx")
+        _show_next(Path(bundle), network)
+
+
+def _show_next(bundle: Path, network: Network) -> None:
+    """The command that exports a bundle; where its network cannot be built again, what runs its ONNX model."""
+    from slimnet.bundle.manifest import ONNX
+
+    source = written_bundle(bundle, network)
+    nameless = source.blueprint is not None and source.blueprint.architecture is None and network.arch is None
+    if nameless and (bundle / ONNX).exists():
+        say_next(RUNS_IT["onnxruntime"].format(str(bundle / ONNX)))
+    else:
+        show_next("export", *source.arguments, "-o", f"{bundle.resolve().name}.onnx")
 
 
 def _verify_file(file: str, dense: str | None, data: Labelled, as_json: bool) -> None:

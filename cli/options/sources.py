@@ -48,7 +48,7 @@ class Source:
 
     @property
     def arguments(self) -> list[str]:
-        """The words that name this network on another command line."""
+        """The words that name this network on another command line, with `--trust` where that command needs it."""
         known = self.recipe is not None or self.blueprint is not None
         is_other = self.recipe is not None and self.weights.parent == self.path and self.weights.name != MODEL
         words = [str(self.weights if is_other else self.path)]
@@ -57,7 +57,16 @@ class Source:
             words += ["--arch-args", json.dumps(dict(self.network.arch_args))] if self.network.arch_args else []
         words += ["--weights", self.network.weights] if self.network.weights and not known else []
         words += ["--input-shape", ",".join(map(str, self.network.input_shape))] if self.network.input_shape else []
-        return [*words, "--trust"] if self.network.trust else words
+        return [*words, "--trust"] if self.network.trust or self._needs_trust() else words
+
+    def _needs_trust(self) -> bool:
+        """Whether the folder names code of others, and the command line names no architecture in its place."""
+        from slimnet.models.untrusted import needs_trust
+
+        if self.recipe is not None:
+            return needs_trust(self.recipe.arch, self.recipe.arch_args)
+        known = None if self.blueprint is None else self.blueprint.architecture
+        return self.network.arch is None and known is not None and needs_trust(known.name, known.args)
 
     def load(self) -> nn.Module:
         """The network with its weights, in eval mode, on the device asked for.
@@ -186,6 +195,23 @@ def _images_in(recipe: Recipe) -> ImageSpec | None:
         return load_data(recipe.data, image_size=recipe.image_size).spec
     except DataError:
         return None
+
+
+def run_arguments(folder: Path, recipe: Recipe) -> list[str]:
+    """The words that name a run on another command line."""
+    return Source(folder, folder / MODEL, Network(None), recipe=recipe).arguments
+
+
+def written_bundle(folder: Path, network: Network | None = None) -> Source:
+    """A bundle whose files this command has written or checked; `network` is the one of its command line.
+
+    Raises:
+        BundleError, PlanError: the folder holds no blueprint, or a damaged one.
+    """
+    from slimnet.bundle.blueprint import Blueprint
+    from slimnet.storage.folder_names import PLAN, WEIGHTS
+
+    return Source(folder, folder / WEIGHTS, network or Network(None), blueprint=Blueprint.read(folder / PLAN))
 
 
 def _of_bundle(folder: Path, network: Network) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ class SlimResult:
     """A slim network in its bundle.
 
     `accuracies` and `counts` are those of the dense and the slim network; `images` is the --data that they were
-    measured on, None without.
+    measured on, None without. `arguments` are the words that name the bundle on another command line.
     """
 
     slimmed: Slimmed
@@ -55,6 +55,7 @@ class SlimResult:
     accuracies: tuple[Accuracy, Accuracy] | None
     images: str | None
     budgeted: Budgeted | None
+    arguments: Sequence[str]
 
     def document(self) -> dict[str, Any]:
         """The result as JSON."""
@@ -79,12 +80,16 @@ class SlimResult:
         self._show_next()
 
     def _show_next(self) -> None:
-        """The next command: fine-tuning where live channels went and there are images, else a verification."""
-        if self.images is None or self.budgeted is None or self.budgeted.exact:
-            show_next("verify", self.folder)
+        """The next command: fine-tuning where live channels went and there are images, else a verification.
+
+        A network that no architecture builds is not fine-tuned from its bundle.
+        """
+        exact = self.budgeted is None or self.budgeted.exact
+        if self.images is None or exact or self.slimmed.architecture is None:
+            show_next("verify", *self.arguments)
             return
         tuned = self.folder.with_name(f"{self.folder.name}-tuned")
-        show_next("finetune", self.folder, "--data", self.images, "-o", tuned)
+        show_next("finetune", *self.arguments, "--data", self.images, "-o", tuned)
 
 
 def show_file(slimmed: SlimmedOnnx) -> None:

@@ -15,6 +15,7 @@ from slimnet_cli.options.data import Reading
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.recipe import RecipeOptions
 from slimnet_cli.options.run_outputs import Keeping
+from slimnet_cli.options.sources import run_arguments
 from slimnet_cli.output import terminal
 from slimnet_cli.output.option_names import with_options
 from slimnet_cli.output.run_header import show_header
@@ -292,9 +293,10 @@ class Request:
 
     def _note_resume_command(self, kept: KeptRun) -> None:
         if self.ranks.first:
+            words = run_arguments(self.path, kept.recipe)
             terminal.note(
                 f"interrupted after {kept.run.iteration} of {kept.recipe.iterations} iterations; "
-                f"resume with: slimnet train --resume {shlex.quote(str(self.path))}"
+                f"resume with: slimnet train --resume {shlex.join(words)}"
             )
 
 

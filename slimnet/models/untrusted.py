@@ -44,6 +44,15 @@ def imports_code(name: str) -> bool:
     return ":" in name and name.partition(":")[0] not in LIBRARIES
 
 
+def needs_trust(name: str, args: Mapping[str, Any]) -> bool:
+    """Whether a reference that is read from a file is built only if the caller trusts it."""
+    try:
+        check_reference(name, args)
+    except ArchitectureError:
+        return True
+    return False
+
+
 def check_reference(name: str, args: Mapping[str, Any]) -> None:
     """Refuse a reference from a file that would run code or open other files.
 
