@@ -16,7 +16,7 @@ from slimnet_cli.options.quantisation import Quantisation, quantisation_options
 from slimnet_cli.options.shared import json_option, network_options
 from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.output import int8_table, terminal
-from slimnet_cli.output.destinations import refuse_missing_folder, refuse_taken_files
+from slimnet_cli.output.destinations import refuse_missing_folder, refuse_parts_of_others, refuse_taken_files
 from slimnet_cli.output.export_phases import export_phases, int8_phases
 from slimnet_cli.output.next_step import say_next
 from slimnet_cli.output.phases import Phase, PhaseProgress, progress_of
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   slimnet export slim/ -o net.onnx
-  slimnet export slim/ -o net.onnx --with-preprocessing --dynamic-size
+  slimnet export slim/ -o images.onnx --with-preprocessing --dynamic-size
   slimnet export slim/ -o net.pt2 --with-preprocessing --layout nchw --normalise imagenet
-  slimnet export slim/ -o net.xml
-  slimnet export slim/ -o net.param --format ncnn
+  slimnet export slim/ -o openvino.xml
+  slimnet export slim/ -o ncnn.param
   slimnet export slim/ -o net.pte
   slimnet export slim/ -o net.int8.onnx --int8 --data cifar10 --dense resnet56.th
   slimnet export slim/ -o net.int8.xml --int8 --data cifar10 --dense resnet56.th
   slimnet export resnet56.th --arch resnet56 -o dense.onnx --opset 18 --json
 """
 
-BESIDE = {"openvino": (".bin",), "ncnn": (".bin",)}
-"""The ends of the names of further files that are written with the first."""
+BESIDE = {".xml": ".bin", ".param": ".bin"}
+"""The extensions of files with a second one beside them, and of that one."""
 
 NEXT = {
     "onnx": "onnxruntime.InferenceSession({0!r}) runs it; docs/onnx.md says what its inputs are",
@@ -63,7 +63,7 @@ NEXT = {
 @click.command(cls=GroupedCommand, epilog=EXAMPLES, short_help="Write a network as an ONNX model, also in int8.")
 @click.argument("network_path", metavar="BUNDLE|RUN|CKPT", callback=existing_source)
 @click.option("-o", "--out", required=True, metavar="F.onnx|F.pt2|F.xml|F.param|F.pte", help="The file to write.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--force", is_flag=True, help="Replace the files of an earlier export, never a .bin of another one.")
 @export_form_options
 @quantisation_options
 @network_options(required=False, references=True)
@@ -84,7 +84,8 @@ def export(
     The command also takes a run, or a checkpoint, which needs --arch. The file is run, and its outputs are compared
     with the network's, before it is written. An ONNX model (with BatchNorm folded) and a .pt2 are one self-contained
     file for any batch size. For OpenVINO there are two files: the graph (.xml), and the weights in float32 next to it
-    (.bin); for ncnn too (.param and .bin). ncnn and ExecuTorch (.pte, with XNNPACK's kernels) take one input at a time.
+    (.bin); for ncnn too (.param and .bin), so the two need different names. ncnn and ExecuTorch (.pte, with XNNPACK's
+    kernels) take one input at a time.
 
     With --with-preprocessing the file takes images as bytes, and is compared with the network after slimnet's own
     preprocessing. With --dynamic-size it takes images of any height and width. The normalisation is that of the bundle
@@ -92,15 +93,14 @@ def export(
     your own code (package.module:factory).
 
     With --int8 the ONNX model is quantised by onnxruntime, and the file for OpenVINO by NNCF. The certificate next to
-    the file states the accuracy of the network in float32 and in int8 on the test images of --data, and how often the
-    two agree; with --dense those of the dense network too.
+    the file (F.onnx.json, F.xml.json) states the accuracy of the network in float32 and in int8 on the test images of
+    --data, and how often the two agree; with --dense those of the dense network too.
     """
     kind = form.kind(out)
     form.check(out)
     quantisation.check(kind)
     refuse_missing_folder(out)
-    endings = [*BESIDE.get(kind, ()), *([".json"] if quantisation.int8 else [])]
-    refuse_taken_files([out, *(str(Path(out).with_suffix(ending)) for ending in endings)], force=force)
+    _refuse_taken(Path(out), int8=quantisation.int8, force=force)
     source = find_source(network_path, network)
     images = _images(source, data, form, quantisation)
     with progress_of("Exporting", _phases(source, quantisation, images)) as progress:
@@ -122,6 +122,23 @@ def export(
         terminal.emit(dataclasses.asdict(result))
         return
     _show(result, kind, out)
+
+
+def _refuse_taken(out: Path, *, int8: bool, force: bool) -> None:
+    """Refuse files that are there already; with `force` earlier ones of the same export may be.
+
+    Raises:
+        click.UsageError: naming the first.
+    """
+    parts = [out.with_suffix(BESIDE[out.suffix])] if out.suffix in BESIDE else []
+    if int8:
+        from slimnet.export.int8.file import certificate_path
+
+        parts.append(certificate_path(out))
+    owners = [out.with_suffix(each) for each in BESIDE if each != out.suffix]
+    for part in parts:
+        refuse_parts_of_others(out, part, owners if part.suffix in BESIDE.values() else ())
+    refuse_taken_files([str(each) for each in (out, *parts)], force=force)
 
 
 def _phases(source: Source, quantisation: Quantisation, images: ImageData | None) -> list[Phase]:

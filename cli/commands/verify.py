@@ -110,8 +110,10 @@ def _verify_file(file: str, dense: str | None, data: Labelled, as_json: bool) ->
         )
     if data.source is None:
         raise click.UsageError("a file in int8 is measured again on test images; name them with --data")
+    from slimnet.export.int8.file import stored_certificate
     from slimnet.export.int8.verify import verify_int8
 
+    stored_certificate(Path(file))
     images = data.load()
     assert images is not None, "they were named"
     with terminal.working("Verifying") as say:

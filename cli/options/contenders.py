@@ -30,7 +30,7 @@ def contender(name: str, source: str, network: Network) -> Contender:
     from slimnet.benchmark.contender import contender_of_file
 
     path = Path(source)
-    if path.suffix in (".onnx", ".xml"):
+    if path.suffix.lower() in (".onnx", ".xml"):
         return contender_of_file(name, path)
     found = find_source(source, network)
     if found.blueprint is None:

@@ -33,8 +33,19 @@ class ExportForm:
     dynamic_size: bool
 
     def kind(self, out: str) -> str:
-        """The kind of the file at a path: that of --format, or by the end of its name; ONNX if that says nothing."""
-        return self.file_format or KINDS.get(Path(out).suffix, "onnx")
+        """The kind of the file at a path: that of --format, or by the extension of its name.
+
+        Raises:
+            click.UsageError: neither says it.
+        """
+        found = self.file_format or _kind_by_name(out)
+        if found is None:
+            *first, last = KINDS
+            known = f"{', '.join(first)} or {last}"
+            raise click.UsageError(
+                f"the extension of {out} names no format; name a file that ends in {known}, or give --format"
+            )
+        return found
 
     def check(self, out: str) -> None:
         """Refuse options that do not belong together, or to the kind of file.
@@ -43,7 +54,7 @@ class ExportForm:
             click.UsageError: naming them.
         """
         kind = self.kind(out)
-        if KINDS.get(Path(out).suffix, kind) != kind:
+        if _kind_by_name(out) not in (None, kind):
             ending = next(ending for ending, name in KINDS.items() if name == kind)
             raise click.UsageError(f"{out} does not have the extension of {kind}; name a file that ends in {ending}")
         if kind == "openvino" and Path(out).suffix != ".xml":
@@ -81,12 +92,17 @@ class ExportForm:
         }
 
 
+def _kind_by_name(out: str) -> str | None:
+    """The kind of a file by its extension, in capitals or not; None if that is unknown."""
+    return KINDS.get(Path(out).suffix.lower())
+
+
 OPTIONS = (
     click.option(
         "--format",
         "file_format",
         type=click.Choice(tuple(KINDS.values()), case_sensitive=False),
-        help="The format of the file.  [default: by the extension of its name, otherwise onnx]",
+        help="The format of the file.  [default: by the extension of its name]",
     ),
     click.option("--opset", type=int, help="The ONNX operator set.  [default: that of torch's exporter]"),
     click.option(

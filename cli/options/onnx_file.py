@@ -18,7 +18,7 @@ APPLY = {
 
 def is_onnx(path: str | Path) -> bool:
     """Whether a path names an ONNX file by its ending."""
-    return str(path).endswith(ENDING) and not Path(path).is_dir()
+    return Path(path).suffix.lower() == ENDING and not Path(path).is_dir()
 
 
 def new_bundle_or_onnx(context: click.Context, parameter: click.Parameter, path: PathOrText) -> PathOrText:

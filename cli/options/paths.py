@@ -105,7 +105,7 @@ def existing_bundle_or_file(context: click.Context, parameter: click.Parameter, 
 
 def is_int8_file(path: str) -> bool:
     """Whether a path is by its ending that of a file as `export --int8` writes them."""
-    return path.endswith((".onnx", ".xml")) and os.path.isfile(path)
+    return Path(path).suffix.lower() in (".onnx", ".xml") and os.path.isfile(path)
 
 
 def existing_images(_: click.Context, __: click.Parameter, source: str | None) -> str | None:

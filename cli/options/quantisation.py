@@ -55,9 +55,9 @@ OPTIONS = (
     quantisation(
         "--int8",
         is_flag=True,
-        help="Write the file in int8, calibrated on training images of --data, and its certificate next to it (.json): "
-        "accuracy and agreement on the test images. An ONNX file is quantised by onnxruntime, one for OpenVINO by NNCF "
-        "(an extra).",
+        help="Write the file in int8, calibrated on training images of --data, and its certificate next to it "
+        "(F.onnx.json): accuracy and agreement on the test images. An ONNX file is quantised by onnxruntime, one for "
+        "OpenVINO by NNCF (an extra).",
     ),
     quantisation(
         "--dense",

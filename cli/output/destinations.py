@@ -45,6 +45,25 @@ def refuse_taken_files(files: Sequence[str], *, force: bool) -> None:
             raise click.UsageError(f"{file} exists; name another file, or replace it with --force")
 
 
+def refuse_parts_of_others(file: Path, part: Path, owners: Sequence[Path]) -> None:
+    """Refuse a file whose second `part` is that of another file; not even --force replaces it.
+
+    It is that of another one if one of the `owners` exists, which have a part of the same name, or if `file` does not.
+
+    Raises:
+        click.UsageError: naming the part.
+    """
+    if not part.exists():
+        return
+    owner = next((each for each in owners if each.exists()), None)
+    if owner is not None:
+        raise click.UsageError(f"{part}, which {file} needs, belongs to {owner}; name another file")
+    if not file.exists():
+        raise click.UsageError(
+            f"{part}, which {file} needs, exists and belongs to something else; name another file, or remove it"
+        )
+
+
 def refuse_foreign_page(file: str | Path) -> None:
     """Refuse the path of a page where none could be written, or that holds anything but an earlier page of slimnet.
 

@@ -91,3 +91,20 @@ def test_a_normalisation_on_the_command_line_is_stated(bundle, tmp_path):
     assert slimnet_cli.run(["export", str(bundle), "-o", str(path), "--normalise", "mean=0.25:std=0.5"]) == 0
     about = {each.key: each.value for each in onnx.load(path).metadata_props}
     assert (about["image_mean"], about["image_std"], about["image_size"]) == ("[0.25]", "[0.5]", "[8, 8]")
+
+
+@pytest.mark.parametrize("name", ["s.tflite", "s", "s.onnx.bak"])
+def test_an_unknown_extension_is_refused(name, bundle, tmp_path, capsys):
+    line = refused(capsys, bundle, "-o", tmp_path / name)
+    assert f"the extension of {tmp_path / name} names no format; name a file that ends in .onnx, .pt2, .xml," in line
+    assert not list(tmp_path.iterdir())
+    assert slimnet_cli.run(["export", str(bundle), "-o", str(tmp_path / name), "--format", "onnx"]) == 0
+    assert onnx.load(tmp_path / name).graph.node
+
+
+def test_an_extension_in_capitals_is_the_same(bundle, tmp_path, capsys):
+    assert slimnet_cli.run(["export", str(bundle), "-o", str(tmp_path / "NET.PT2")]) == 0
+    assert "torch.export.load(" in capsys.readouterr().out
+    assert slimnet_cli.run(["export", str(bundle), "-o", str(tmp_path / "NET.ONNX")]) == 0
+    assert "--opset is for ONNX files" in refused(capsys, bundle, "-o", tmp_path / "OTHER.PT2", "--opset", "18")
+    assert "does not end in .xml, by which OpenVINO finds" in refused(capsys, bundle, "-o", tmp_path / "NET.XML")

@@ -59,7 +59,7 @@ def test_a_bundle_in_int8_with_all_four_networks(place, tmp_path, capsys):
     for words in ("dense int8", "slim int8", "class as dense", "20 test images", "next: onnxruntime.InferenceSession("):
         assert words in said.out
     assert "its weights differ" not in said.err
-    document = json.loads((tmp_path / "net.int8.json").read_text())
+    document = json.loads((tmp_path / "net.int8.onnx.json").read_text())
     assert [each["name"] for each in document["networks"]] == ["dense", "slim", "dense int8", "slim int8"]
     assert document["calibration"]["n"] == 30
     about = {each.key: each.value for each in onnx.load(out).metadata_props}
@@ -134,7 +134,7 @@ def test_a_bundle_in_int8_for_openvino(place, tmp_path, capsys):
     said = capsys.readouterr().out
     for words in ("dense int8", "slim int8", "by NNCF", "under openvino", "next: openvino.Core().compile_model("):
         assert words in said
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.bin", "net.json", "net.xml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.bin", "net.xml", "net.xml.json"]
     assert "net.xml exists" in refused(capsys, *given)
     assert slimnet_cli.run(["verify", str(out), "--data", str(place / "data.npz")]) == 0
     assert "is the file of its certificate; its accuracy on 20 test images" in capsys.readouterr().out
@@ -156,9 +156,57 @@ def test_without_nncf_nothing_is_read(tmp_path, capsys, monkeypatch):
     assert "nncf is not installed, which quantises for OpenVINO; pip install 'slimnet[openvino-int8]'" in line
 
 
-@pytest.mark.parametrize(("out", "taken"), [("net.xml", "net.bin"), ("net.pt2", "net.pt2")])
+@pytest.mark.parametrize(("out", "taken"), [("net.xml", "net.xml"), ("net.pt2", "net.pt2")])
 def test_a_file_that_is_there_is_not_replaced_unasked(out, taken, place, tmp_path, capsys):
     (tmp_path / taken).write_text("what was there")
     line = refused(capsys, place / "slim", "-o", tmp_path / out)
     assert f"{taken} exists; name another file, or replace it with --force" in line
     assert [path.read_text() for path in tmp_path.iterdir()] == ["what was there"]
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+@pytest.mark.parametrize(
+    ("out", "there", "message"),
+    [
+        (
+            "net.param",
+            ("net.xml", "net.bin"),
+            "net.bin, which {0}/net.param needs, belongs to {0}/net.xml; name another",
+        ),
+        ("net.xml", ("net.xml", "net.param", "net.bin"), "net.bin, which {0}/net.xml needs, belongs to {0}/net.param"),
+        (
+            "net.xml",
+            ("net.bin",),
+            "net.bin, which {0}/net.xml needs, exists and belongs to something else; name another",
+        ),
+        (
+            "net.onnx",
+            ("net.onnx.json",),
+            "net.onnx.json, which {0}/net.onnx needs, exists and belongs to something else",
+        ),
+    ],
+)
+def test_a_part_of_another_file_is_never_replaced(out, there, message, force, place, tmp_path, capsys):
+    for name in there:
+        (tmp_path / name).write_text(name)
+    quantised = ("--int8", "--data", place / "data.npz") if out == "net.onnx" else ()
+    assert message.format(tmp_path) in refused(capsys, place / "slim", "-o", tmp_path / out, *force, *quantised)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: name for name in there}
+
+
+def test_a_file_for_openvino_takes_the_place_of_an_earlier_one(place, tmp_path):
+    pytest.importorskip("openvino")
+    for name in ("net.xml", "net.bin"):
+        (tmp_path / name).write_text("earlier")
+    assert run(place / "slim", "-o", tmp_path / "net.xml", "--force") == 0
+    assert (tmp_path / "net.bin").read_bytes() != b"earlier"
+
+
+def test_a_file_without_a_certificate_is_not_verified(place, tmp_path, capsys):
+    assert run(place / "slim", "-o", tmp_path / "plain.onnx") == 0
+    capsys.readouterr()
+    assert slimnet_cli.run(["verify", str(tmp_path / "plain.onnx"), "--data", "none.npy"]) == 2
+    line = (
+        "plain.onnx has no certificate beside it (plain.onnx.json); verify takes files of export --int8, which writes"
+    )
+    assert line in capsys.readouterr().err

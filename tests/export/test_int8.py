@@ -137,7 +137,7 @@ def test_the_certificate_holds_all_four_on_the_test_images(digits, tmp_path):
     found = export_int8(
         slim, example, path, data, dense=dense, progress=lambda done, total, _: given.append((done, total))
     )
-    assert Int8Certificate.read(tmp_path / "net.int8.json") == found.certificate
+    assert Int8Certificate.read(tmp_path / "net.int8.onnx.json") == found.certificate
     certificate = found.certificate
     assert [each.name for each in certificate.networks] == ["dense", "slim", "dense int8", "slim int8"]
     assert (certificate.n, certificate.calibration.n, certificate.calibration.seed) == (359, 128, 0)
@@ -174,7 +174,7 @@ def test_the_certificate_holds_all_four_on_the_test_images(digits, tmp_path):
 def test_a_file_is_verified_against_its_certificate(digits, tmp_path):
     """Other bytes, another certificate and other data are refused; the right ones give the same accuracy again."""
     network, data = digits
-    path, beside = tmp_path / "net.int8.onnx", tmp_path / "net.int8.json"
+    path, beside = tmp_path / "net.int8.onnx", tmp_path / "net.int8.onnx.json"
     # The data is given as it was loaded, and the file knows that pixels are in 0..1.
     spec = ImageSpec((0.0,), (1.0,), (16, 16))
     few = data.with_fewer_tests(100)
@@ -193,7 +193,10 @@ def test_a_file_is_verified_against_its_certificate(digits, tmp_path):
     beside.write_text(text.replace('"n": 100', '"n": "many"'))
     assert "export the network again with --int8" in refusal(ExportError, verify_int8, path, data)
     beside.unlink()
-    assert "net.int8.json: cannot be read" in refusal(ExportError, verify_int8, path, data)
+    (tmp_path / "net.int8.json").write_text(text)
+    assert verify_int8(path, data).holds, "slimnet 0.1 wrote the certificate under this name"
+    (tmp_path / "net.int8.json").unlink()
+    assert "net.int8.onnx has no certificate beside it" in refusal(UsageError, verify_int8, path, data)
     elsewhere = tmp_path / "elsewhere.onnx"
     onnx.save(onnx.load(path), elsewhere, save_as_external_data=True, location="weights", size_threshold=0)
     assert "are in another file" in refusal(ExportError, verify_int8, elsewhere, data)

@@ -25,7 +25,7 @@ from slimnet.export.int8.certificate import (
     Measurement,
     pairs_of,
 )
-from slimnet.export.int8.file import parts_of, runner_of, runtime_of, size_of
+from slimnet.export.int8.file import certificate_path, parts_of, runner_of, runtime_of, size_of
 from slimnet.export.int8.quantisers import Quantiser, quantiser_for
 from slimnet.export.onnx import check_request, check_size
 from slimnet.export.preprocessing import Layout, check_images, check_one_image
@@ -116,7 +116,7 @@ def export_int8(
     check_data(data, form, inputs)
     calibration, pixels = drawn(data, calibration_images, seed)
     entries = metadata_of(form, inputs) | dict(metadata or {})
-    steps, beside = Steps(2 * len(networks) + 1, progress), target.with_suffix(".json")
+    steps, beside = Steps(2 * len(networks) + 1, progress), certificate_path(target)
     with ExitStack() as stack:
         # The last one is put into place first, and the file itself last.
         *parts, certificate_file = [

@@ -7,10 +7,13 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Literal
 
-from slimnet.errors import ExportError
+from slimnet.errors import ExportError, UsageError
 from slimnet.export.onnx_runner import OnnxRunner
 from slimnet.export.openvino_model import GRAPH, WEIGHTS, OpenVinoRunner
 from slimnet.storage.files import open_file
+
+CERTIFICATE = ".json"
+"""The end of the name of a certificate."""
 
 RuntimeName = Literal["onnxruntime", "openvino"]
 """The runtimes that int8 files are made for, and measured under."""
@@ -24,6 +27,26 @@ def runtime_of(path: Path) -> RuntimeName:
 def parts_of(path: Path) -> tuple[Path, ...]:
     """The file, and for OpenVINO that of the weights beside it."""
     return (path, path.with_suffix(WEIGHTS)) if runtime_of(path) == "openvino" else (path,)
+
+
+def certificate_path(path: Path) -> Path:
+    """Where the certificate of a file is written: under the whole name of the file, with .json behind it."""
+    return path.with_name(path.name + CERTIFICATE)
+
+
+def stored_certificate(path: Path) -> Path:
+    """The certificate beside a file; slimnet 0.1 wrote it with .json in place of the extension.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for place in (certificate_path(path), path.with_suffix(CERTIFICATE)):
+        if place.exists():
+            return place
+    raise UsageError(
+        f"{path} has no certificate beside it ({certificate_path(path).name}); verify takes files of export --int8, "
+        "which writes one"
+    )
 
 
 def size_of(path: Path) -> int:

@@ -10,7 +10,7 @@ from slimnet.data.image_spec import ImageSpec
 from slimnet.errors import DataError, ExportError
 from slimnet.export.form import Form
 from slimnet.export.int8.certificate import MEASURING, Int8Certificate, Int8File, Measurement
-from slimnet.export.int8.file import digest_of, metadata_in, runner_of
+from slimnet.export.int8.file import digest_of, metadata_in, runner_of, stored_certificate
 from slimnet.steps import StepCallback, Steps
 
 ALLOWED = 0.005
@@ -45,15 +45,17 @@ def verify_int8(path: str | Path, data: ImageData, *, progress: StepCallback | N
     The images are those of the certificate, normalised as the file itself says.
 
     Raises:
-        ExportError: it is no file that its runtime runs, the certificate is missing, is none or is that of another
-            file, the file does not say how images become its inputs, or its accuracy is not the certified one.
+        UsageError: there is no certificate beside it.
+        ExportError: it is no file that its runtime runs, the certificate is none or is that of another file, the file
+            does not say how images become its inputs, or its accuracy is not the certified one.
         DataError: the data is not that of the certificate.
     """
     file, again = Path(path), "export the network again with --int8"
     form = stated_form(file)
-    certificate = Int8Certificate.read(file.with_suffix(".json"))
+    beside = stored_certificate(file)
+    certificate = Int8Certificate.read(beside)
     if digest_of(file) != certificate.file.sha256:
-        raise ExportError(f"{file} is not the file of {file.with_suffix('.json')}: its SHA-256 differs; {again}")
+        raise ExportError(f"{file} is not the file of {beside}: its SHA-256 differs; {again}")
     if certificate.n > len(data.y_test):
         raise DataError(
             f"{data.name} has {len(data.y_test):,} test images, and the certificate is of {certificate.n:,} of "
