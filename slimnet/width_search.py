@@ -11,6 +11,7 @@ from torch import nn
 
 from slimnet.modules.example_inputs import Inputs
 from slimnet.planning.width_rounding import WHOLE, Rounding
+from slimnet.surgery.cut_history import revise_cut
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_data import WidthTrial
 
@@ -97,7 +98,7 @@ def choose(model: nn.Module, inputs: Inputs, make: Callable[[Rounding], Made], a
             chosen = candidates[0]
             narrow, plan = make(chosen.rounding)
     rounding = f"{chosen.name}, the fastest of {len(candidates)} on {auto.runtime}"
-    return narrow, dataclasses.replace(plan, rounding=rounding, trials=tuple(trials))
+    return narrow, revise_cut(narrow, plan, dataclasses.replace(plan, rounding=rounding, trials=tuple(trials)))
 
 
 def networks(

@@ -69,7 +69,7 @@ def inspect(
     Below the table are the lines of code and the layers that keep most dead channels, with a remedy where there is one.
 
     The totals are the parameters and MACs of the network as it is, and after slimming it with --round none: the default
-    of slimnet slim keeps the removable channels whose removal brings no time.
+    of slimnet slim keeps the removable channels whose removal saves no time.
 
     CKPT is a checkpoint, which needs --arch; the folder of a RUN and a BUNDLE store their architecture.
 

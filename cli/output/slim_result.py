@@ -71,7 +71,7 @@ class SlimResult:
         console.print(before_after.counted_by(plan, self.counts), style="dim", soft_wrap=True)
         _print_widths(plan)
         if self.budgeted:
-            note = _budget_note(self.budgeted.selection, self.accuracies is not None, self.budgeted.correction)
+            note = _budget_note(self.budgeted.selection, plan, self.accuracies is not None, self.budgeted.correction)
             console.print(f"\n{note}", soft_wrap=True)
         if certificate.latency:
             console.print(f"\n{certificate.latency}", soft_wrap=True)
@@ -112,7 +112,7 @@ def show_plan(plan: SurgeryPlan, selection: Selection | None = None, *, as_json:
     console = terminal.result()
     console.print(with_options(str(plan)), soft_wrap=True)
     if selection is not None:
-        console.print(f"\n{_budget_note(selection, measured=False)}", soft_wrap=True)
+        console.print(f"\n{_budget_note(selection, plan, measured=False)}", soft_wrap=True)
     say_next(DRY_NEXT)
 
 
@@ -127,7 +127,7 @@ def _print_widths(plan: SurgeryPlan) -> None:
         console.print(f"\n{shares}", soft_wrap=True)
 
 
-def _budget_note(selection: Selection, measured: bool, correction: str = "") -> str:
+def _budget_note(selection: Selection, plan: SurgeryPlan, measured: bool, correction: str = "") -> str:
     """The note that a network at a budget is not exact, or that dead channels alone met the budget.
 
     `measured` is whether the accuracy was measured, `correction` what is to be said of the images for that.
@@ -135,8 +135,14 @@ def _budget_note(selection: Selection, measured: bool, correction: str = "") -> 
     if not selection.count:
         return "Dead channels alone meet the budget: this is exact."
     cost = "the accuracy above is before any fine-tuning" if measured else "see what that costs with --data"
-    note = (
-        f"This is not exact: {selection.count:,} live channels were removed, chosen by "
-        f"{selection.method}. The certificate compares with the network in which they are masked; {cost}."
-    )
+    note = f"This is not exact: {_taken(selection, plan)}. The certificate compares with the network in which they "
+    note += f"are masked; {cost}."
     return f"{note} {correction}".rstrip()
+
+
+def _taken(selection: Selection, plan: SurgeryPlan) -> str:
+    """What a method took: live channels that were removed, or only dead ones, whose constants are zero now."""
+    if not plan.live:
+        return f"{selection.count:,} dead channels were set to zero, chosen by {selection.method}"
+    channels = "1 live channel was" if plan.live == 1 else f"{plan.live:,} live channels were"
+    return f"{channels} removed, chosen by {selection.method}"

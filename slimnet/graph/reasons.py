@@ -44,8 +44,25 @@ class Cause(Enum):
     NO_AXIS = "nothing that holds them can be cut"
     REQUEST = "that was requested"
     ROUNDING = "widths are rounded up"
-    TIME = "their removal brings no time"
+    TIME = "their removal saves no time"
     OTHER = "the plan gives another reason"
+
+    def of(self, channels: int) -> str:
+        """The words for so many channels: those for one are not those for several."""
+        return _OF_ONE.get(self, self.value) if channels == 1 else self.value
+
+
+_OF_ONE = {
+    Cause.VARYING: "it varies where it is read",
+    Cause.CONSTANTS: "it carries constants",
+    Cause.NO_BIAS: "no bias or weight can store its constant",
+    Cause.SPREAD: "an op treats its axis as another one",
+    Cause.LAST: "it is the last of its axis",
+    Cause.OUTPUT: "it is an output of the network",
+    Cause.NO_AXIS: "nothing that holds it can be cut",
+    Cause.TIME: "its removal saves no time",
+}
+"""The words of a cause for a single channel, where they differ."""
 
 
 class Kind(Enum):
@@ -61,7 +78,7 @@ class Kind(Enum):
     EQUAL_GROUPS = "equal parts at the groups of {place}", NOTHING, Cause.PARTS
     FILLS_GROUP = "fills up a group of {place}", NOTHING, Cause.PARTS
     ROUNDED = "rounded up to a multiple of {detail}", "another round_to=", Cause.ROUNDING
-    NO_FASTER = "removal brings no time under {detail}", "another round_to=", Cause.TIME
+    NO_FASTER = "removal saves no time under {detail}", "another round_to=", Cause.TIME
     WHOLE = "the whole width is kept", "another round_to=", Cause.ROUNDING
     OUTPUT = "output of the network", NOTHING, Cause.OUTPUT
     CALLS_DIFFER = "constant differs between the calls of {place}", NOTHING, Cause.VARYING

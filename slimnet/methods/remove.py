@@ -1,6 +1,7 @@
 """The channels that a method selects: masked exactly in a copy of the network, and removed by the exact surgery."""
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +25,12 @@ from slimnet.modules.network import Network
 from slimnet.pipeline import as_rounding, certify_or_raise, plan_and_apply
 from slimnet.planning.asked_layers import find_layers
 from slimnet.planning.dead_channels import GAMMA, DeadChannels, find_dead, require_criterion
+from slimnet.planning.make_plan import dead_by_layer
 from slimnet.planning.width_rounding import Rounding
 from slimnet.slimmed import Slimmed
 from slimnet.storage.field_types import Count
 from slimnet.surgery.certificate_data import CHOSEN_AT_ZERO, DENSE
+from slimnet.surgery.cut_history import revise_cut
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_data import WidthTrial
 
@@ -145,6 +148,7 @@ def remove_selected(
     if recalibrate:
         quiet = corrected(model, quiet, given, channels, selection, images, refit, watch)
     narrow, plan = operated(quiet, given, selection, round_to, loader)
+    plan = revise_cut(narrow, plan, count_live(model, channels, selection, plan, loader))
     slimmed = certify_or_raise(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
     reference = CHOSEN_AT_ZERO if selection.count else DENSE
     certificate = dataclasses.replace(slimmed.certificate, reference=reference)
@@ -166,7 +170,8 @@ def plan_for(
     if require_criterion(selection.criterion, with_data=True).needs_data:
         raise UsageError(f"criterion {selection.criterion} is measured on data; take the plan of remove_selected")
     given = check_inputs(model, inputs)
-    return plan_and_mask(model, given, Channels.of(model, given), selection, round_to)[1]
+    channels = Channels.of(model, given)
+    return count_live(model, channels, selection, plan_and_mask(model, given, channels, selection, round_to)[1])
 
 
 def plan_and_mask(
@@ -197,7 +202,26 @@ def operated(
     if not isinstance(round_to, ChosenWidths):
         return plan_and_apply(quiet, inputs, find, as_rounding(round_to))
     narrow, plan = plan_and_apply(quiet, inputs, find, as_rounding(round_to.multiple))
-    return narrow, dataclasses.replace(plan, rounding=round_to.rounding, trials=round_to.trials)
+    revised = dataclasses.replace(plan, rounding=round_to.rounding, trials=round_to.trials)
+    return narrow, revise_cut(narrow, plan, revised)
+
+
+def count_live(
+    model: nn.Module,
+    channels: Channels,
+    selection: Selection,
+    plan: SurgeryPlan,
+    loader: Iterable[Any] | None = None,
+) -> SurgeryPlan:
+    """A plan for the masked network that says how many of the channels it removes were alive in the dense one."""
+    if not selection.count:
+        return plan
+    found = find_dead(model, channels.graph, selection.threshold, selection.criterion, loader)
+    kept: defaultdict[str, set[int]] = defaultdict(set)
+    for each in plan.kept:
+        kept[each.layer].update(each.channels)
+    dead = sum(len(set(dead) - kept[layer]) for layer, dead in dead_by_layer(channels.graph, found).items())
+    return dataclasses.replace(plan, live=max(plan.removed_channels - dead, 0))
 
 
 def check_correction(images: Iterable[Any] | None, *, recalibrate: bool, refit: bool) -> None:

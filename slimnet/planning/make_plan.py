@@ -20,7 +20,7 @@ from slimnet.planning.constraints import better_crossings, settle
 from slimnet.planning.dead_channels import DeadChannels
 from slimnet.planning.group_packing import equal_parts, find_packable, pack, packed_sets
 from slimnet.planning.liveness import Needs, needs
-from slimnet.planning.plan_builder import write_plan
+from slimnet.planning.plan_builder import dead_outputs, write_plan
 from slimnet.planning.removal import Removal
 from slimnet.planning.retrace import Draft, trace_slim
 from slimnet.planning.slim_cost import (
@@ -75,11 +75,21 @@ def make_plan(
     code touches are pinned and another draft is made. Without `retrace`, networks that consist of width-independent ops
     are not checked, which saves a third of the time; where such a network does not fit, its forward raises.
     """
-    dead_outputs = np.array(dead.outputs, dtype=np.int64)
-    constants = propagate(graph, dead.scales, dead_outputs)
-    pins = pins_of(graph, dead.keep)
-    basis = Basis(graph, dead, constants, needs(graph, constants, dead_outputs), pins)
+    basis = basis_of(graph, dead)
     return plan_from(basis, model, Inputs.of(example_inputs), retrace=retrace, rounding=rounding or Rounding())
+
+
+def basis_of(graph: ChannelGraph, dead: DeadChannels) -> Basis:
+    """The input of a plan for a graph and its dead channels."""
+    outputs = np.array(dead.outputs, dtype=np.int64)
+    constants = propagate(graph, dead.scales, outputs)
+    return Basis(graph, dead, constants, needs(graph, constants, outputs), pins_of(graph, dead.keep))
+
+
+def dead_by_layer(graph: ChannelGraph, dead: DeadChannels) -> dict[str, list[int]]:
+    """The positions of the dead outputs of every layer, those that follow from other dead channels among them."""
+    removal = start_of(basis_of(graph, dead), CodeFindings())
+    return {layer: np.flatnonzero(found).tolist() for layer, found in dead_outputs(removal, dead.outputs).items()}
 
 
 def plan_from(

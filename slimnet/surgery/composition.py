@@ -54,6 +54,7 @@ def compose(first: PlanData, second: Plan) -> Plan:
         # A LayerNorm that the first plan compensates is no LayerNorm to the second one, which keeps its channels.
         compensations=first.compensations + second.compensations,
         stop=common_stop(first, second),
+        live=first.live + second.live,
         kept=composer.kept(),
         layers=composer.layers(),
         params_before=first.params_before,

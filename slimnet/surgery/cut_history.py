@@ -48,6 +48,14 @@ def record_cut(model: nn.Module, plan: SurgeryPlan) -> None:
     vars(model)[ATTRIBUTE] = CutHistory((*cuts_of(model), plan))
 
 
+def revise_cut(model: nn.Module, plan: SurgeryPlan, revised: SurgeryPlan) -> SurgeryPlan:
+    """Note the last cut with what was found out since, such as how its widths were chosen; the revised plan."""
+    plans = cuts_of(model)
+    if plans and plans[-1] == plan:
+        vars(model)[ATTRIBUTE] = CutHistory((*plans[:-1], revised))
+    return revised
+
+
 def plan_from_the_first(model: nn.Module, last: SurgeryPlan) -> SurgeryPlan:
     """The plan from a network as it was built to what all cuts left of it; `last` where no others are known.
 

@@ -27,15 +27,21 @@ class Share:
         places = list(self.lines[:LINES_SHOWN])
         more = len(self.lines) - len(places)
         places += [f"{more} more line{'s' if more > 1 else ''}"] if more else []
-        return f"since {self.cause.value} ({', '.join(places)})" if places else f"since {self.cause.value}"
+        cause = self.cause.of(self.channels)
+        return f"since {cause} ({', '.join(places)})" if places else f"since {cause}"
 
 
 @dataclass(frozen=True)
 class DeadShares:
-    """What becomes of the dead output channels of all layers: each is removed, or kept for exactly one cause."""
+    """What becomes of the dead output channels of all layers: each is removed, or kept for exactly one cause.
+
+    Of those `removed`, `live` were alive in the dense network: a method chose them, and they are dead since they were
+    masked.
+    """
 
     removed: int
     kept: tuple[Share, ...]
+    live: int = 0
 
     @classmethod
     def of(cls, plan: PlanData) -> "DeadShares":
@@ -51,11 +57,11 @@ class DeadShares:
             for cause, count in channels.most_common()
             if count
         ]
-        return cls(plan.removed_channels, tuple(shares))
+        return cls(plan.removed_channels, tuple(shares), plan.live)
 
     @property
     def dead(self) -> int:
-        """All dead channels: those that are removed and all shares of those that stay."""
+        """All dead channels, masked ones too: those that are removed and all shares of those that stay."""
         return self.removed + sum(share.channels for share in self.kept)
 
     @property
@@ -74,16 +80,30 @@ class DeadShares:
             | {"lines": list(share.lines)}
             for share in self.kept
         ]
-        return {"dead": self.dead, "removed": self.removed, "kept": kept}
+        return {"dead": self.dead, "removed": self.removed, "live": self.live, "kept": kept}
 
     def __str__(self) -> str:
-        """Such as "of 1,000 dead channels 930 are removed; 70 are kept since …"; empty where none is dead."""
+        """Such as "of 1,000 dead channels 930 are removed; 70 are kept since …"; empty where none is dead.
+
+        Where live channels are removed as well, "388 channels removed: 2 dead, 386 live; 1 is kept since …".
+        """
         if not self.dead:
             return ""
+        what = self._removed_with_live if self.live else self._removed_of_dead
+        return f"{what}; {self.kept_in_words}" if self.kept else what
+
+    @property
+    def _removed_with_live(self) -> str:
+        """How many dead and how many live channels are removed."""
+        channels = "channel" if self.removed == 1 else "channels"
+        return f"{self.removed:,} {channels} removed: {self.removed - self.live:,} dead, {self.live:,} live"
+
+    @property
+    def _removed_of_dead(self) -> str:
+        """How many of the dead channels are removed."""
         number = f"{self.removed:,} {'is' if self.removed == 1 else 'are'}" if self.removed else "none is"
         removed = "all are" if self.dead == self.removed > 1 else number
-        what = f"of {self.dead:,} dead channel{'' if self.dead == 1 else 's'} {removed} removed"
-        return f"{what}; {self.kept_in_words}" if self.kept else what
+        return f"of {self.dead:,} dead channel{'' if self.dead == 1 else 's'} {removed} removed"
 
 
 @dataclass(frozen=True)

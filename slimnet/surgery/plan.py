@@ -18,7 +18,7 @@ from slimnet.surgery.plan_checks import check_indices
 from slimnet.surgery.plan_data import FORMAT, PlanData
 from slimnet.surgery.plan_text import describe, totals
 
-LATER = ("attributes", "stop", "compensations")
+LATER = ("attributes", "stop", "compensations", "live")
 """Fields that plans did not have at first: empty ones are not written, so that digests stay what they were."""
 
 SHARES = "shares"

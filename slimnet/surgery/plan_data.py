@@ -208,7 +208,10 @@ class DataStop:
 
 @dataclass(frozen=True)
 class PlanData:
-    """The fields of a surgery plan, without its methods: see `slimnet.surgery.plan.SurgeryPlan`."""
+    """The fields of a surgery plan, without its methods: see `slimnet.surgery.plan.SurgeryPlan`.
+
+    `live` is how many of the removed channels were alive in the dense network, chosen by a method.
+    """
 
     network: str
     criterion: str
@@ -232,6 +235,7 @@ class PlanData:
     attributes: tuple[AttributeCut, ...] = ()
     stop: DataStop | None = None
     compensations: tuple[NormCompensation, ...] = ()
+    live: Count = 0
     version: int = FORMAT
 
     @property
@@ -241,7 +245,7 @@ class PlanData:
 
     @property
     def kept_for_speed(self) -> int:
-        """Removable output channels that are kept because their removal brings no time."""
+        """Removable output channels that are kept because their removal saves no time."""
         return sum(len(kept.channels) for kept in self.kept if kept.kind == Kind.NO_FASTER.name.lower())
 
     @property

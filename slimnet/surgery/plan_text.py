@@ -67,7 +67,8 @@ def width_lines(plan: PlanData) -> list[str]:
     """
     if plan.rounding.startswith(FAST):
         kept, runtime = many(plan.kept_for_speed, "removable channel"), plan.rounding.removeprefix(FAST)
-        speed = f"  kept {kept}: removing them brings no time under {runtime}; round_to=None removes them"
+        them = "it" if plan.kept_for_speed == 1 else "them"
+        speed = f"  kept {kept}: removing {them} saves no time under {runtime}; round_to=None removes {them}"
         return [speed] if plan.kept_for_speed else []
     chosen = [f"  widths rounded up: {plan.rounding}"] if plan.rounding != "none" or plan.trials else []
     return [*chosen, *(trial_line(trial) for trial in plan.trials)]

@@ -114,7 +114,7 @@ def test_the_plan_says_what_was_kept_for_speed_and_can_be_read_back():
     assert plan.rounding == "fast under onnxruntime"
     assert plan.kept_for_speed == 2
     assert {each.kind for each in plan.kept} == {"no_faster"}
-    text = "kept 2 removable channels: removing them brings no time under onnxruntime; round_to=None removes them"
+    text = "kept 2 removable channels: removing them saves no time under onnxruntime; round_to=None removes them"
     assert text in str(plan)
     assert SurgeryPlan.from_json(plan.to_json()) == plan
     exact = slim(plain(), planes(), round_to=fast(lambda _: 1.0)).plan

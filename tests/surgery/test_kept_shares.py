@@ -145,7 +145,7 @@ def test_a_share_names_its_cause_and_its_lines():
     assert all(re.fullmatch(r"test_kept_shares\.py:\d+", line) for line in in_code.lines)
     assert kept[Cause.CONSTANTS].channels == 1
     assert f"since a width is a number in the code ({', '.join(in_code.lines)})" in str(plan)
-    assert "1 since they carry constants" in str(plan.shares)
+    assert "1 since it carries constants" in str(plan.shares)
     more = dataclasses.replace(in_code, lines=("a.py:1", "b.py:2", "c.py:3", "d.py:4"))
     assert str(more) == "since a width is a number in the code (a.py:1, b.py:2, 2 more lines)"
 
@@ -186,7 +186,7 @@ def test_channels_that_stay_for_speed_are_a_share():
     """7 of 16 channels are alive, and 8 are as fast."""
     plain = chain(nn.Conv2d(2, 16, 3), norm(16, range(9)), nn.ReLU(), nn.Conv2d(16, 3, 1))
     plan = slim(plain, planes(), round_to=Rounding(prices=made_up(blocks_of(4)))).plan
-    text = "of 9 dead channels 8 are removed; 1 is kept since their removal brings no time"
+    text = "of 9 dead channels 8 are removed; 1 is kept since its removal saves no time"
     assert (str(plan.shares), plan.kept_for_speed) == (text, 1)
 
 

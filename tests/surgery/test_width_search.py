@@ -11,6 +11,7 @@ from wiring import EXACT, planes, widths
 
 import slimnet
 from slimnet.errors import UsageError
+from slimnet.surgery.cut_history import cuts_of
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.width_search import WidthSearch, fewest_macs_of_the_fastest, quickest
 
@@ -50,7 +51,7 @@ def test_the_fastest_widths_are_taken_and_of_equals_those_with_the_fewest_macs(c
     assert slimmed.plan.rounding.startswith(f"{chosen}, the fastest of ")
     assert (slimmed.model(inputs) - expected_outputs).abs().max() < EXACT
     assert SurgeryPlan.from_json(slimmed.plan.to_json()) == slimmed.plan
-    assert slimnet.slim(model, inputs, round_to=auto).plan == slimmed.plan
+    assert slimnet.slim(model, inputs, round_to=auto).plan == slimmed.plan == cuts_of(slimmed.model)[-1]
 
 
 def test_the_plan_keeps_what_was_measured_of_every_candidate_that_differs():
