@@ -221,6 +221,9 @@ def _write_bundle(
         if target:
             slimmed = target.timed(dense, slimmed, example, progress.begin)
         accuracies = _accuracies(dense, slimmed.certificate, images, progress) if images else None
+        if accuracies and slimmed.certificate.is_of_masked:
+            certificate = dataclasses.replace(slimmed.certificate, dense_accuracy=accuracies[0])
+            slimmed = dataclasses.replace(slimmed, certificate=certificate)
         described = _description(source, data, images, example, output)
         folder = save(slimmed, output.out, overwrite=output.force, progress=progress.step, **described)
         counts = _counts(dense, slimmed, example)

@@ -136,7 +136,7 @@ def _budget_note(selection: Selection, plan: SurgeryPlan, measured: bool, correc
         return "Dead channels alone meet the budget: this is exact."
     cost = "the accuracy above is before any fine-tuning" if measured else "see what that costs with --data"
     note = f"This is not exact: {_taken(selection, plan)}. The certificate compares with the network in which they "
-    note += f"are masked; {cost}."
+    note += f"are masked and what remains is corrected; {cost}."
     return f"{note} {correction}".rstrip()
 
 

@@ -9,7 +9,7 @@ from slimnet.bundle.input_spec import random_inputs
 from slimnet.bundle.manifest import ONNX, PLAN, Manifest, read_manifest
 from slimnet.bundle.remote import local_folder
 from slimnet.bundle.stored_certificate import read_certificate
-from slimnet.surgery.certificate_data import CHOSEN_AT_ZERO, DENSE, Certificate
+from slimnet.surgery.certificate_data import DENSE, Certificate
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_text import change
 
@@ -68,10 +68,10 @@ def opening(blueprint: Blueprint, certificate: Certificate) -> str:
     removed = f"{plan.removed_channels:,} of {sum(layer.channels_before for layer in plan.layers):,} channels"
     if certificate.trained_since:
         relation = "Since then it was trained further: **it is not certified to compute what the dense network does.**"
-    elif certificate.reference == CHOSEN_AT_ZERO:
+    elif certificate.is_of_masked:
         relation = (
-            "A method chose live channels as well: it computes what the dense network does with these channels set to "
-            "zero, **not what the dense network does**."
+            f"A method chose live channels as well: it computes what {certificate.reference} computes, **not what the "
+            "dense network does**."
         )
     else:
         relation = f"It computes what {certificate.reference} computes, as measured below."
@@ -88,10 +88,9 @@ def figures(certificate: Certificate) -> str:
     lines = ["| | Before | After | Change |", "|---|---:|---:|---:|"]
     lines += [f"| {name} | {before:,} | {after:,} | {change(before, after)} |" for name, before, after in rows]
     if certificate.accuracies is not None:
-        before, after = certificate.accuracies
-        lines.append(
-            f"| Top-1 accuracy on {after.n:,} images | {100 * before.top1:.2f} % | {100 * after.top1:.2f} % | |"
-        )
+        before, after = certificate.accuracy_before, certificate.accuracies[1]
+        known = f" {100 * before.top1:.2f} %" if before is not None else ""
+        lines.append(f"| Top-1 accuracy on {after.n:,} images |{known} | {100 * after.top1:.2f} % | |")
     if certificate.top1_agreement is not None:
         lines.append(
             f"| The same class on {certificate.samples:,} samples | | {100 * certificate.top1_agreement:.2f} % | |"
@@ -99,9 +98,19 @@ def figures(certificate: Certificate) -> str:
     difference = f"{certificate.max_rel_difference:.1e}"
     lines.append(f"| Largest relative difference of outputs | | {difference} | |")
     if certificate.reference != DENSE or certificate.trained_since:
-        when = ", as it was before it was trained further" if certificate.trained_since else ""
-        lines += ["", f"Differences and accuracies are to {certificate.reference}{when}."]
+        lines += ["", compared_with(certificate)]
     return "\n".join(lines)
+
+
+def compared_with(certificate: Certificate) -> str:
+    """A sentence that names the network that the figures are relative to, and its accuracy where it is not in them."""
+    when = ", as it was before it was trained further" if certificate.trained_since else ""
+    if not certificate.is_of_masked:
+        return f"Differences and accuracies are to {certificate.reference}{when}."
+    accuracy = ""
+    if certificate.accuracies is not None:
+        accuracy = f" That network's accuracy is {100 * certificate.accuracies[0].top1:.2f} %."
+    return f"Differences are to {certificate.reference}{when}.{accuracy}"
 
 
 def use(blueprint: Blueprint, address: str) -> str:

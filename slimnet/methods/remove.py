@@ -29,7 +29,7 @@ from slimnet.planning.make_plan import dead_by_layer
 from slimnet.planning.width_rounding import Rounding
 from slimnet.slimmed import Slimmed
 from slimnet.storage.field_types import Count
-from slimnet.surgery.certificate_data import CHOSEN_AT_ZERO, DENSE
+from slimnet.surgery.certificate_data import CHOSEN_AT_ZERO, DENSE, FITTED, RE_ESTIMATED, REBIASED
 from slimnet.surgery.cut_history import revise_cut
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_data import WidthTrial
@@ -131,8 +131,8 @@ def remove_selected(
     With `recalibrate` the masked network's BatchNorm statistics are re-estimated without the removed channels, which
     needs no data and makes the error before fine-tuning much lower; with `images`, as in `mask_selected`, it is still
     lower, and with `refit` the lowest. `watch` is called with the number of layers fitted so far and of all.
-    The certificate is against the masked network, not against `model`, since a method selects live channels. If all
-    selected channels were dead anyway, the two are the same. A criterion that needs data is measured on `loader`. The
+    The certificate is against the masked and corrected network, not against `model`, since a method selects live
+    channels; its `reference` says what was corrected. A criterion that needs data is measured on `loader`. The
     other arguments are those of `slimnet.slim`.
 
     Raises:
@@ -144,14 +144,14 @@ def remove_selected(
     check_correction(images, recalibrate=recalibrate, refit=refit)
     given = check_inputs(model, inputs)
     channels = Channels.of(model, given)
-    quiet = masked_copy(model, channels, selection)
+    quiet = masked = masked_copy(model, channels, selection)
     if recalibrate:
-        quiet = corrected(model, quiet, given, channels, selection, images, refit, watch)
+        quiet = corrected(model, masked, given, channels, selection, images, refit, watch)
     narrow, plan = operated(quiet, given, selection, round_to, loader)
     plan = revise_cut(narrow, plan, count_live(model, channels, selection, plan, loader))
     slimmed = certify_or_raise(quiet, narrow, plan, given, loader=loader, tolerance=tolerance, float64=float64)
-    reference = CHOSEN_AT_ZERO if selection.count else DENSE
-    certificate = dataclasses.replace(slimmed.certificate, reference=reference)
+    reference = correction_in_words(channels, refit=refit) if quiet is not masked else CHOSEN_AT_ZERO
+    certificate = dataclasses.replace(slimmed.certificate, reference=reference if selection.count else DENSE)
     return dataclasses.replace(slimmed, certificate=certificate)
 
 
@@ -254,6 +254,13 @@ def corrected(
     if images is None or not masked.any():
         return estimated
     return measured(model, estimated, images, selection.threshold)
+
+
+def correction_in_words(channels: Channels, *, refit: bool) -> str:
+    """What a certificate is relative to after `corrected` has changed the masked network."""
+    if refit:
+        return FITTED
+    return RE_ESTIMATED if channels.graph.norms else REBIASED
 
 
 def masked_copy(model: nn.Module, channels: Channels, selection: Selection, *, shared: bool = True) -> nn.Module:

@@ -16,6 +16,11 @@ from slimnet.surgery.plan import SurgeryPlan
 DENSE, CHOSEN_AT_ZERO = "the dense network", "the dense network with the chosen channels at zero"
 """What a certificate is relative to: the network as it came, or with the channels that a method chose set to zero."""
 
+FITTED = f"{CHOSEN_AT_ZERO} and the remaining weights fitted"
+RE_ESTIMATED = f"{CHOSEN_AT_ZERO} and BatchNorm statistics re-estimated"
+REBIASED = f"{CHOSEN_AT_ZERO} and biases corrected"
+"""The same, where what remains was corrected after that: the slim network is made from the corrected one."""
+
 _FORMER_REFERENCES = {"the silenced network": CHOSEN_AT_ZERO}
 """References as certificates named them before."""
 
@@ -32,7 +37,8 @@ class Certificate(Summarised):
     may differ.
     `top1_agreement` is the fraction of samples with the same largest logit, None where outputs are not logits.
     `reference` names the network that is used as the dense one. With labelled inputs `accuracies` are that network's on
-    them, and the slim one's.
+    them, and the slim one's; `dense_accuracy` is that of the network as it came, where `reference` is another one and
+    it was measured.
 
     It belongs to the weights it was measured on: `slim_weights` and `reference_weights` are their digests (see
     `weights_digest`), and `trained_since` says that the slim network's were changed after that. Of the dense network's
@@ -80,6 +86,19 @@ class Certificate(Summarised):
     results_unlike: Count = 0
     results_follow: bool | None = None
     behind_max_rel_difference: Amount | None = None
+    dense_accuracy: Accuracy | None = None
+
+    @property
+    def is_of_masked(self) -> bool:
+        """Whether `reference` is a network in which a method set live channels to zero, and not the dense one."""
+        return self.reference.startswith(CHOSEN_AT_ZERO)
+
+    @property
+    def accuracy_before(self) -> Accuracy | None:
+        """The accuracy before the slimming; None where it was not measured, or only that of the masked network."""
+        if self.is_of_masked or self.accuracies is None:
+            return self.dense_accuracy
+        return self.accuracies[0]
 
     @property
     def holds(self) -> bool:
@@ -157,8 +176,7 @@ class Certificate(Summarised):
         """The measurements in words."""
         agreement = "" if self.top1_agreement is None else f", top-1 agreement {100 * self.top1_agreement:.2f} %"
         if self.accuracies is not None:
-            before, after = self.accuracies
-            agreement += f", accuracy {100 * before.top1:.2f} % → {100 * after.top1:.2f} %"
+            agreement += f", {self._accuracy(*self.accuracies)}"
         alike = ", with the same random numbers in all networks" if self.random else ""
         if self.reordered:
             alike += ", with scores that are equal but for rounding in the slim network's order"
@@ -169,6 +187,13 @@ class Certificate(Summarised):
             f"parameters {self.params_before:,} → {self.params_after:,}, "
             f"MACs {self.macs_before:,} → {self.macs_after:,}"
         )
+
+    def _accuracy(self, reference: Accuracy, slim: Accuracy) -> str:
+        """The accuracies in words, that of the network before the slimming first where it is known."""
+        if self.accuracy_before is None:
+            compared = f"that of the network it is compared with {100 * reference.top1:.2f} %"
+            return f"accuracy {100 * slim.top1:.2f} %, {compared}"
+        return f"accuracy {100 * self.accuracy_before.top1:.2f} % → {100 * slim.top1:.2f} %"
 
     @property
     def _results(self) -> str:

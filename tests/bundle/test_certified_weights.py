@@ -14,7 +14,9 @@ from bundles import ARGS, SHAPE, basic_net, refusal, sign
 from torch import nn
 
 import slimnet
+from slimnet.accuracy import Accuracy
 from slimnet.benchmark import environment
+from slimnet.bundle.model_card import figures
 from slimnet.errors import BundleError, CertificateError, ChangedBundleError
 from slimnet.modules.digest import BLOCK, tensor_digest, weights_digest
 from slimnet.report import Report, render
@@ -171,6 +173,23 @@ def test_a_certificate_that_names_the_masked_network_as_it_was_named_before_is_r
     certificate = dataclasses.replace(slimmed_net().certificate, reference="the silenced network")
     read = Certificate.from_json(certificate.to_json())
     assert read.reference == "the dense network with the chosen channels at zero"
+
+
+def test_a_certificate_without_the_dense_accuracy_names_what_its_accuracies_are_of():
+    """As bundles of earlier versions have it: the column of the network before the slimming stays empty."""
+    reference, scores = (
+        "the dense network with the chosen channels at zero",
+        (Accuracy(0.7, 0.9, 50), Accuracy(0.8, 1, 50)),
+    )
+    certificate = dataclasses.replace(slimmed_net().certificate, reference=reference, accuracies=scores)
+    stored = json.loads(certificate.to_json())
+    del stored["dense_accuracy"]
+    read = Certificate.from_json(json.dumps(stored))
+    assert read == certificate
+    assert "accuracy 80.00 %, that of the network it is compared with 70.00 %" in str(read)
+    lines = figures(read).splitlines()
+    assert "| Top-1 accuracy on 50 images | | 80.00 % | |" in lines
+    assert lines[-1] == f"Differences are to {reference}. That network's accuracy is 70.00 %."
 
 
 CHANGES = {

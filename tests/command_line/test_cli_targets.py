@@ -10,10 +10,12 @@ from networks import lively
 
 from slimnet.benchmark import Latency
 from slimnet.bundle.bundle import load, read_blueprint, read_certificate, verify_bundle
+from slimnet.bundle.model_card import model_card
 from slimnet.data import load_data
 from slimnet.errors import UsageError
 from slimnet.methods import Budget, remove_selected, score_channels, select_within_budget, synthesise_images
 from slimnet.models import build
+from slimnet.training import evaluate
 
 ARGS = {"widths": [8, 12], "pool_after": [1], "hidden": 16, "in_channels": 1}
 NETWORK = ["--arch", "basicnet", "--arch-args", json.dumps(ARGS), "--input-shape", "1,16,16"]
@@ -53,11 +55,26 @@ def test_a_bundle_to_a_budget_says_what_it_is_relative_to(checkpoint, tmp_path, 
     plan, certificate = read_blueprint(folder).plan, read_certificate(folder)
     assert 0.3 < plan.macs_after / plan.macs_before <= 0.5
     assert "chosen by implicit for macs at most 0.5 of the dense network's" in plan.criterion
-    assert certificate.reference == "the dense network with the chosen channels at zero"
+    assert (
+        certificate.reference == "the dense network with the chosen channels at zero and the remaining weights fitted"
+    )
+    check_accuracies(checkpoint, folder, certificate)
     assert sum(p.numel() for p in load(folder).parameters()) == plan.params_after
     verify_bundle(folder)
-    with pytest.raises(UsageError, match="with the chosen channels at zero; verify it without the dense one"):
+    with pytest.raises(UsageError, match="remaining weights fitted; verify it without the dense one"):
         verify_bundle(folder, dense=build("basicnet", ARGS))
+
+
+def check_accuracies(checkpoint, folder, certificate):
+    """Oracle: the dense network, evaluated here. The card has its accuracy as the one before, and so has verify."""
+    dense = build("basicnet", ARGS)
+    dense.load_state_dict(torch.load(checkpoint))
+    expected = evaluate(dense.eval(), load_data("digits"))
+    masked, slim = certificate.accuracies
+    assert certificate.dense_accuracy == certificate.accuracy_before == expected != masked
+    before, after = (f"{100 * each.top1:.2f} %" for each in (expected, slim))
+    assert f"accuracy {before} → {after}" in str(certificate)
+    assert f"| Top-1 accuracy on {expected.n} images | {before} | {after} | |" in model_card(folder)
 
 
 def test_the_network_is_corrected_on_as_many_images_as_one_says(checkpoint, tmp_path, capsys):
