@@ -177,10 +177,17 @@ def note_doubts(comparison: Comparison) -> None:
     where = comparison.environment
     for doubt in comparison.doubts:
         terminal.note(f"{doubt}; {REMEDY}")
-    if any(latency.cpu_ms and latency.load for latency in comparison.latencies):
+    loaded = [latency for latency in comparison.latencies if latency.cpu_ms and latency.load]
+    if loaded and not any(map(_cpu_is_doubtful, loaded)):
         terminal.note("other programs hardly change the CPU time, which can be compared now")
     elif where.busy:
         terminal.note(f"other programs kept {where.other_work} cores busy at the beginning: the times are too long")
+
+
+def _cpu_is_doubtful(latency: Latency) -> bool:
+    """Whether the CPU time of a contender cannot be compared with the first one's either."""
+    found = [latency.cpu_speedup(contender) for contender in range(1, len(latency.names))]
+    return any(each is None or each.doubt for each in found)
 
 
 def ratio(interval: Interval | None) -> str:

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from slimnet_cli.output.comparison_tables import note_doubts
 
 from slimnet.benchmark import (
     Accuracies,
@@ -146,6 +147,19 @@ def test_what_other_programs_made_unmeasurable_is_said_once():
     )
     assert "faster" not in doubtful.summary.partition(";")[2].partition(";")[0]
     assert Comparison.from_json(doubtful.to_json()) == doubtful
+
+
+@pytest.mark.parametrize("spread", [1.0, 3.0])
+def test_the_cpu_time_is_recommended_only_where_it_can_be_compared(spread, capsys):
+    """Others took half of the time; where the CPU times vary threefold as well, the note is not given."""
+    found = comparison()
+    factors = spread ** np.random.default_rng(1).uniform(-1, 1, (3, 21))
+    varied = tuple(map(tuple, (factors * samples(2.0, 1.0, 0.5)).tolist()))
+    busy = dataclasses.replace(found.latencies[0], cpu_ms=varied, samples_ms=samples(8.0, 4.0, 2.0))
+    note_doubts(dataclasses.replace(found, latencies=(busy,)))
+    said = capsys.readouterr().err
+    assert "other programs took" in said
+    assert ("the CPU time, which can be compared now" in said) == (not busy.cpu_speedup(1).doubt) == (spread == 1.0)
 
 
 def test_efficiency_keeps_what_the_interval_says():
