@@ -120,8 +120,11 @@ def inspect(
 def _show(inspection: Inspection, counts: NetworkCounts, threshold: float | None) -> None:
     """The layers, what keeps dead channels, the histogram of γ for the criterion γ, and the sums."""
     console, plan = terminal.result(), inspection.plan
-    headings = ("layer", "kind", "channels", "dead", "removable", "MACs", "parameters", "dead but kept, because")
+    headings = ["layer", "kind", "channels", "dead", "removable", "MACs", "parameters", "dead but kept, because"]
     rows = [*(_layer_row(layer, counts) for layer in inspection.layers), _total_row(inspection, counts)]
+    if not plan.kept:
+        # Without reasons the table fits a terminal of 80 columns.
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
     console.print(terminal.table(headings, rows, right=(2, 3, 4, 5, 6)))
     for kept, advice in {kept.reason: kept.help for kept in plan.kept if kept.help}.items():
         console.print(f"{kept}: {with_options(advice)}", style="dim")

@@ -17,8 +17,8 @@ from rich.console import Console, ConsoleOptions, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
-from rich.table import Table
 from rich.text import Text
+from slimnet_cli.output.grid import Grid
 
 PIPED_WIDTH = 120
 SECONDS_BETWEEN_LINES = 10.0
@@ -75,7 +75,12 @@ class PrintableConsole(Console):
     """A console that escapes control characters, since names may come from any file, and breaks no text in a file."""
 
     def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
-        """Print; text that goes to no terminal stays in one line, since programs read it by lines."""
+        """Print; text that goes to no terminal stays in one line, since programs read it by lines.
+
+        A table that is too wide is not cropped: its lines are longer than those of the terminal.
+        """
+        if any(isinstance(each, Grid) for each in objects):
+            options.setdefault("crop", False)
         if soft_wrap is None:
             soft_wrap = not self.is_terminal and all(isinstance(each, str | Text) for each in objects)
         super().print(*objects, soft_wrap=soft_wrap, **options)
@@ -290,17 +295,15 @@ def note(message: str) -> None:
     notes().print(message, style="dim", soft_wrap=True)
 
 
-def table(headings: Iterable[str], rows: Iterable[Iterable[str | Text]], right: Iterable[int] = ()) -> Table:
-    """A table without boxes; columns whose number is in `right` are aligned to the right, names are never broken."""
-    aligned, headings = set(right), list(headings)
-    grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0), show_header=any(headings))
-    for number, heading in enumerate(headings):
-        grid.add_column(
-            heading,
-            justify="right" if number in aligned else "left",
-            overflow="fold",
-            no_wrap=number in aligned or number == 0,
-        )
+def table(headings: Iterable[str], rows: Iterable[Iterable[str | Text]], right: Iterable[int] = ()) -> Grid:
+    """A table without boxes; columns whose number is in `right` are aligned to the right, no word is ever broken."""
+    grid = Grid([shown(heading) for heading in headings], right)
     for row in rows:
-        grid.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        grid.add_row(*map(_cell, row))
     return grid
+
+
+def _cell(content: str | Text) -> Text:
+    """A cell of a table, whose control characters are escaped here already, since that makes it wider."""
+    text = content if isinstance(content, Text) else Text(content)
+    return text if shown(text.plain) == text.plain else Text(shown(text.plain), style=text.style)
