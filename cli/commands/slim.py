@@ -302,7 +302,7 @@ def _slimmed(
     progress.begin(CHOICE)
     selection, widths = target.choose(dense, example, images, removing, round_to)
     progress.begin(REMOVAL)
-    limits |= target.correction(dense, example, images, progress.say)
+    limits |= target.correction(dense, example, images, progress)
     return remove_selected(dense, example, selection, round_to=widths, **limits), selection
 
 

@@ -12,14 +12,13 @@ import click
 from slimnet_cli.options.groups import in_group
 from slimnet_cli.options.names import METHODS, RUNTIMES, one_of
 from slimnet_cli.options.shared import Command
-from slimnet_cli.output.slimming_phases import LATENCY
+from slimnet_cli.output.slimming_phases import LATENCY, REMOVAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
     from slimnet_cli.options.removal import Removing
     from slimnet_cli.output import terminal
+    from slimnet_cli.output.phases import PhaseProgress
     from torch import nn
 
     from slimnet import Slimmed
@@ -162,7 +161,7 @@ class Target:
         return self.shown(images) > 0 if self.refit is None else self.refit
 
     def correction(
-        self, dense: nn.Module, example: torch.Tensor, images: ImageData | None, say: terminal.Say
+        self, dense: nn.Module, example: torch.Tensor, images: ImageData | None, progress: PhaseProgress
     ) -> dict[str, Any]:
         """How `remove_selected` corrects the network, as its arguments; images are made where they are needed.
 
@@ -175,10 +174,9 @@ class Target:
         if images is not None and self.shown(images):
             given["images"] = images.sample(self.shown(images))
         elif self.refit:
-            making = steps_left(say, "making images", "steps")
-            given["images"] = synthesise_images(dense, example, watch=making)
+            given["images"] = synthesise_images(dense, example, watch=progress.telling("making images", "steps"))
         if self.fits(images):
-            given |= {"refit": True, "watch": steps_left(say, "fitting weights", "layers")}
+            given |= {"refit": True, "watch": progress.counting(REMOVAL, "fitting weights", "layers")}
         return given
 
     def correction_in_words(self, images: ImageData | None) -> str:
@@ -188,20 +186,6 @@ class Target:
             source = f"{shown:,} training images, without labels" if shown else "images made from BatchNorm statistics"
             return f"The remaining weights were fitted on {source}."
         return f"BatchNorm statistics were measured on {shown:,} training images, without labels." if shown else ""
-
-
-def steps_left(say: terminal.Say, what: str, unit: str) -> Callable[[int, int], None]:
-    """A progress callback that prints "fitting weights: 12 of 55 layers, 40 s left"."""
-    from slimnet_cli.output.terminal import Pace
-
-    paces: list[Pace] = []
-
-    def show(done: int, total: int) -> None:
-        if not paces:
-            paces.append(Pace(total))
-        say(", ".join(filter(None, (f"{what}: {done:,} of {total:,} {unit}", paces[0].left(done)))))
-
-    return show
 
 
 def ranked(

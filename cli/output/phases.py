@@ -15,6 +15,11 @@ from slimnet_cli.output import terminal
 
 FIRST_LINE = 2.0
 """Work that takes longer than so many seconds is reported, in a file as well."""
+LEAST_KNOWN = 0.125
+"""The share of the work that has to be done before the time of the rest is estimated from it, by weights.
+
+The first phase is short, and its time is mostly that of imports: it says nothing of phases of many times its weight.
+"""
 REFRESHES_A_SECOND = 4.0
 """Few, because what is measured meanwhile is disturbed by each."""
 
@@ -52,21 +57,35 @@ class TimeLeft:
 
     @property
     def left(self) -> float | None:
-        """The seconds that are left; None if that cannot be said yet."""
+        """The seconds that are left; None if too little is known yet, or if a phase takes longer than expected."""
         pace = self._pace()
-        current, passed = self._expected(self.number, pace), self._clock() - self._began
-        if self.share:
-            current = passed / self.share
         rest = [self._expected(number, pace) for number in range(self.number + 1, len(self.phases))]
-        expected = [current, *rest]
+        expected = [self._left_of_current(pace), *rest]
         known = [each for each in expected if each is not None]
-        return max(0.0, sum(known) - passed) if len(known) == len(expected) else None
+        return sum(known) if len(known) == len(expected) else None
+
+    def _left_of_current(self, pace: float | None) -> float | None:
+        """The seconds that are left of the current phase, by its share, or by how long it was expected to take."""
+        passed = self._clock() - self._began
+        if self.share:
+            return passed / self.share - passed
+        expected = self._expected(self.number, pace)
+        if expected is None:
+            return None
+        if passed > expected and self.phases[self.number].seconds is None:
+            return None
+        return max(0.0, expected - passed)
 
     @property
     def done(self) -> float | None:
         """The share of all phases that is done, 0..1; None if that cannot be said yet."""
         passed, left = self._clock() - self._start, self.left
         return None if left is None else passed / (passed + left) if passed + left else 0.0
+
+    @property
+    def is_at_the_end(self) -> bool:
+        """Whether all of the last phase is done."""
+        return self.number == len(self.phases) - 1 and self.share == 1.0
 
     def _expected(self, number: int, pace: float | None) -> float | None:
         phase = self.phases[number]
@@ -75,15 +94,16 @@ class TimeLeft:
         return None if pace is None else pace * phase.weight
 
     def _pace(self) -> float | None:
-        """The seconds for a weight of one, by the phases that took as long as nobody knew before."""
-        seconds = weight = 0.0
-        took = dict(self._took)
-        if self.share:
-            took[self.number] = (self._clock() - self._began) / self.share
-        for number, each in took.items():
-            if self.phases[number].seconds is None:
-                seconds, weight = seconds + each, weight + self.phases[number].weight
-        return seconds / weight if weight else None
+        """The seconds for a weight of one, by phases whose time nobody knew before; None if too little is done."""
+        took = self._took | ({self.number: self._clock() - self._began} if self.share else {})
+        seconds = weight = whole = 0.0
+        for number, phase in enumerate(self.phases):
+            if phase.seconds is None:
+                whole += phase.weight
+                if number in took:
+                    seconds += took[number]
+                    weight += phase.weight * (self.share if number == self.number else 1.0)
+        return seconds / weight if weight and weight >= LEAST_KNOWN * whole else None
 
 
 class PhaseProgress:
@@ -117,10 +137,14 @@ class PhaseProgress:
         if not batch:
             self.begin(name)
 
-    def counting(self, name: str) -> Callable[[int, int], None]:
-        """A progress callback of a phase: "512 of 10,000 images"."""
+    def counting(self, name: str, what: str = "", unit: str = "images") -> Callable[[int, int], None]:
+        """A progress callback of a phase: "512 of 10,000 images", or "fitting weights: 12 of 55 layers"."""
         number = [phase.name for phase in self._time_left.phases].index(name)
-        return lambda done, total: self.at(number, done / max(1, total), f"{done:,} of {total:,} images")
+        return lambda done, total: self.at(number, done / max(1, total), counted(done, total, what, unit))
+
+    def telling(self, what: str, unit: str) -> Callable[[int, int], None]:
+        """A progress callback of a part of the current phase that says nothing of the rest of it."""
+        return lambda done, total: self.say(counted(done, total, what, unit))
 
     def trying(self, done: int, total: int, name: str) -> None:
         """A progress callback of the current phase: "candidate 2 of 6: multiples of 4".
@@ -128,6 +152,12 @@ class PhaseProgress:
         The candidates are measured when all are ready, which takes about as long again.
         """
         self.at(self._time_left.number, done / total / 2, f"candidate {done} of {total}: {name}")
+
+
+def counted(done: int, total: int, what: str, unit: str) -> str:
+    """How many are done: "fitting weights: 12 of 55 layers", or without `what` the number alone."""
+    number = f"{done:,} of {total:,} {unit}"
+    return f"{what}: {number}" if what else number
 
 
 @contextlib.contextmanager
@@ -169,13 +199,15 @@ def line(what: str, time_left: TimeLeft, note: str = "") -> str:
 
 
 def _figures(time_left: TimeLeft) -> list[str]:
-    """The share of all phases and the time left, if they are known."""
+    """The share of all phases and the time left, if they are known; there is none left only at the very end."""
     from slimnet.durations import in_two_units
 
     done, left = time_left.done, time_left.left
     if done is None or left is None:
         return []
-    return [f"{100 * done:.0f} %", f"{in_two_units(max(1.0, left))} left"]
+    if time_left.is_at_the_end:
+        return ["100 %"]
+    return [f"{min(99, round(100 * done))} %", *([f"{in_two_units(left)} left"] if round(left) else [])]
 
 
 def _current(time_left: TimeLeft, note: str) -> list[str]:

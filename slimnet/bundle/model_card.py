@@ -70,8 +70,8 @@ def opening(blueprint: Blueprint, certificate: Certificate) -> str:
         relation = "Since then it was trained further: **it is not certified to compute what the dense network does.**"
     elif certificate.is_of_masked:
         relation = (
-            f"A method chose live channels as well: it computes what {certificate.reference} computes, **not what the "
-            "dense network does**."
+            f"A method chose live channels as well: its outputs are those of {certificate.reference}, **not those of "
+            "the dense network**."
         )
     else:
         relation = f"It computes what {certificate.reference} computes, as measured below."

@@ -57,14 +57,58 @@ def test_the_share_of_a_phase_says_how_long_it_takes():
 
 
 def test_phases_take_in_proportion_to_their_weight():
-    """Oracle: by hand. A weight of 1 took 3 s, so one of 4 takes 12; what takes longer has no time left."""
+    """Oracle: by hand. A weight of 1 took 3 s, so one of 4 takes 12; of what takes longer the end is not known."""
     clock = Clock()
     left = TimeLeft([Phase("plan"), Phase("exports", weight=4.0)], clock)
     clock.now = 3.0
     left.at(1)
     assert left.left == pytest.approx(12)
     clock.now = 100.0
-    assert left.left == 0.0
+    assert (left.left, left.done) == (None, None)
+
+
+def test_a_short_first_phase_says_nothing_of_long_ones():
+    """Oracle: by hand. 1 of 101 is known, then a quarter of 100 took 50 s, so that the rest takes 150."""
+    clock = Clock()
+    left = TimeLeft([Phase("reading"), Phase("exporting", weight=60.0), Phase("comparing", weight=40.0)], clock)
+    clock.now = 4.0
+    left.at(1)
+    assert line("Exporting", left) == "Exporting: 2/3, exporting"
+    clock.now = 54.0
+    left.at(1, 0.5)
+    assert left.left == pytest.approx(50 + (4 + 50) / (1 + 30) * 40)
+
+
+def test_what_takes_longer_than_expected_takes_no_time_from_later_phases():
+    """Oracle: by hand. 20 s are known for the second one, however long the first one takes."""
+    clock = Clock()
+    left = TimeLeft([Phase("a", 10.0), Phase("b", 20.0)], clock)
+    clock.now = 25.0
+    assert left.left == 20.0
+
+
+def test_all_is_done_only_at_the_end():
+    """100 % and no time left are said when the last phase is done, and never before."""
+    clock = Clock()
+    left = TimeLeft([Phase("a"), Phase("b", weight=0.001)], clock)
+    clock.now = 50.0
+    left.at(0, 1.0)
+    assert line("Work", left) == "Work: 1/2, 99 %, a 100 %"
+    left.at(1, 0.5)
+    assert line("Work", left).startswith("Work: 2/2, 99 %, b 50 %")
+    left.at(1, 1.0)
+    assert line("Work", left) == "Work: 2/2, 100 %, b 100 %"
+
+
+def test_a_line_has_one_time_that_is_left():
+    clock, shown = Clock(), []
+    left = TimeLeft([Phase("fitting"), Phase("exports")], clock)
+    progress = phases.PhaseProgress(left, lambda note: shown.append(line("Slimming", left, note)))
+    clock.now = 60.0
+    progress.telling("making images", "steps")(12, 200)
+    progress.counting("fitting", "fitting weights", "layers")(6, 9)
+    assert shown[0] == "Slimming: 1/2, fitting, making images: 12 of 200 steps"
+    assert shown[1] == "Slimming: 1/2, 33 %, 2 min 0 s left, fitting 67 %, fitting weights: 6 of 9 layers"
 
 
 def test_a_line_begins_with_what_matters_at_80_columns():
