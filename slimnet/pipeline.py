@@ -204,6 +204,10 @@ def advice(proof: Certificate, plan: SurgeryPlan) -> str:
     remedy = "lower the threshold" if plan.threshold else "find dead channels on more data"
     if proof.not_finite:
         return f"pass inputs on which the dense network computes finite numbers, or {remedy}"
+    if proof.stateful:
+        return (
+            "the plan takes what the network keeps between calls for constant: name the layers in front of it in keep="
+        )
     return f"{remedy}, or allow more with tolerance="
 
 

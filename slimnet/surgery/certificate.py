@@ -106,6 +106,7 @@ def certificate_of(networks: Networks, plan: SurgeryPlan, found: Comparison) -> 
         nans=values.nans,
         random=found.random,
         reordered=found.reordered,
+        stateful=found.stateful,
         stop="" if plan.stop is None else plan.stop.place,
         results_max_rel_difference=results.relative if results.together.values else None,
         results_unlike=found.to_dense.results_unlike,

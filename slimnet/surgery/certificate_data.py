@@ -44,6 +44,7 @@ class Certificate(Summarised):
     `weights_digest`), and `trained_since` says that the slim network's were changed after that. Of the dense network's
     `values` output values, `infinities` were infinite, and had to be so in the slim one, and `nans` were NaN, as in the
     slim one, and were not compared. `random` says that the forward drew random numbers, the same in all networks.
+    `stateful` says that the networks keep values from one call to the next, so that second calls were compared as well.
     `reordered` says that the slim network sorts scores that are equal but for rounding in another order, and that the
     other networks were compared with it in that order. `latency` was measured where the network was made to a budget of
     latency.
@@ -87,6 +88,7 @@ class Certificate(Summarised):
     results_follow: bool | None = None
     behind_max_rel_difference: Amount | None = None
     dense_accuracy: Accuracy | None = None
+    stateful: bool = False
 
     @property
     def is_of_masked(self) -> bool:
@@ -180,6 +182,8 @@ class Certificate(Summarised):
         alike = ", with the same random numbers in all networks" if self.random else ""
         if self.reordered:
             alike += ", with scores that are equal but for rounding in the slim network's order"
+        if self.stateful:
+            alike += ", in first and second calls, since the network keeps values between calls"
         return (
             f"largest relative output difference {self.max_rel_difference:.1e} to "
             f"{self.reference} and {self.masked_max_rel_difference:.1e} to the masked one on {self.samples} samples in "

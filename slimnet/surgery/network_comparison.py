@@ -62,6 +62,13 @@ class Forward:
         self.start.restore()
         return run_watched(eval_copy(model, changed), self.inputs, self.stop, replayed)
 
+    def run_twice(self, model: Network, changed: Tensors = NOTHING_CHANGED) -> tuple[Ran, Ran | None]:
+        """Run a copy of a network, and run it again if the first call has changed what it keeps; None if not."""
+        self.start.restore()
+        copy = eval_copy(model, changed)
+        first = run_watched(copy, self.inputs, self.stop)
+        return first, run_watched(copy, self.inputs, self.stop) if has_changed(copy, model) else None
+
     def in_double(self, device: torch.device) -> "Forward":
         """The same, in double precision."""
         return replace(self, inputs=self.inputs.to(device).map(doubled_floats))
@@ -76,7 +83,8 @@ class Comparison:
     `behind` is how far modules behind the stop are apart where they are given the same.
 
     `reordered` is whether the slim network sorts scores that are equal but for rounding in another order than the other
-    ones, which then are compared with it in its order (see `selection_order`).
+    ones, which then are compared with it in its order (see `selection_order`). `stateful` is whether the networks keep
+    values from one call to the next, so that second calls were compared as well.
     """
 
     tolerance: float
@@ -91,17 +99,23 @@ class Comparison:
     samples: int = 0
     random: bool = False
     reordered: bool = False
+    stateful: bool = False
     unequal_draws: bool = False
     next_draws: RandomState | None = None
 
     def add(self, networks: Networks, batch: Inputs, before: RandomState) -> None:
         """Run all networks on one batch from where the random numbers stand; the next batch goes on from there."""
         forward = Forward(batch, self.next_draws or before, self.stop)
-        actual = forward.run(networks.slim)
+        actual, later = forward.run_twice(networks.slim)
         self.random |= forward.start.moved()
         end = self.next_draws = RandomState.now(forward.start.devices)
-        expected = forward.run(networks.dense)
+        expected, expected_later = forward.run_twice(networks.dense)
         self.unequal_draws |= end.moved()
+        if later is not None and expected_later is not None:
+            self.stateful = True
+            self.to_dense.add_outputs(expected_later.outputs, later.outputs)
+            _, masked_later = forward.run_twice(networks.dense, networks.masked)
+            self.to_masked.add_outputs((masked_later or expected_later).outputs, later.outputs)
         run_slim, run_dense = partial(forward.run, networks.slim), partial(forward.run, networks.dense)
         expected = self.in_slim_order(expected, actual, run_dense, run_slim)
         self.to_dense.add(expected, actual, batch.labels)
@@ -165,6 +179,16 @@ def joined_behind(known: Distances, expected: Ran, actual: Ran) -> Distances:
         return known.joined(expected.behind, actual.behind)
     unlike = Distance(largest=math.inf, values=sum(tensor.numel() for tensor in expected.behind))
     return Distances((*known.each, unlike))
+
+
+def has_changed(copy: nn.Module, original: Network) -> bool:
+    """Whether a forward of a copy has changed the values of its buffers, or of tensors that its modules hold."""
+    before, after = (Network.of(each).tensors for each in (original, copy))
+    known = before.buffers | before.plain
+    return any(
+        name not in known or not torch.equal(tensor, known[name])
+        for name, tensor in (after.buffers | after.plain).items()
+    )
 
 
 def masked_scales(dense: nn.Module | Network, plan: SurgeryPlan) -> dict[str, torch.Tensor]:
