@@ -148,8 +148,9 @@ def finetune(
     evaluations during the training are on the test images. The certificate of the new bundle says that the weights were
     trained after it was measured.
 
-    After Ctrl-C or a crash the same command resumes; until the end its state is in a folder next to DIR. To train a
-    checkpoint that is not a bundle further, use slimnet train --from.
+    After Ctrl-C or a crash the same command resumes; until the end its state is in a folder next to DIR, which is
+    deleted to begin anew with other settings. To train a checkpoint that is not a bundle further, use slimnet train
+    --from.
     """
     source = find_source(bundle, network)
     if source.blueprint is None:
@@ -202,16 +203,17 @@ def tune(
     seen = hold_out(images, schedule.validate) if schedule.validate else images
     recipe = schedule.recipe(source.path.name, name, seen)
     with state_folder(out, weights_digest(model)) as folder:
-        training = Finetuning(
-            model,
-            recipe,
-            seen,
-            evaluations=min(schedule.tests, recipe.iterations),
-            keep_best=bool(schedule.validate),
-            folder=folder,
-            threads=threads,
-            device=device,
-        )
+        with other_settings_explained(folder):
+            training = Finetuning(
+                model,
+                recipe,
+                seen,
+                evaluations=min(schedule.tests, recipe.iterations),
+                keep_best=bool(schedule.validate),
+                folder=folder,
+                threads=threads,
+                device=device,
+            )
         before = evaluate(model.to(device), images)
         train_to_the_end(training)
         tuned = training.model.eval()
@@ -247,6 +249,25 @@ def state_folder(out: Path, weights: str) -> Iterator[Path]:
                 shutil.rmtree(folder)
             raise
         shutil.rmtree(folder)
+
+
+@contextmanager
+def other_settings_explained(folder: Path) -> Iterator[None]:
+    """Name the folder of the state in errors about an interrupted fine-tuning with other settings.
+
+    Raises:
+        UsageError: saying what differs, and how to go on or begin anew.
+    """
+    from slimnet.errors import UsageError
+    from slimnet.training.loop.resume_checks import OtherRunError
+
+    try:
+        yield
+    except OtherRunError as error:
+        raise UsageError(
+            f"{folder} holds an interrupted fine-tuning with other settings: {error.problem}; give the same options "
+            "as then to resume it, or delete that folder to begin anew"
+        ) from error
 
 
 def train_to_the_end(training: Finetuning) -> None:

@@ -1,6 +1,7 @@
 """slimnet finetune: a bundle is trained into another one, over interruptions, with the last or the best weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,47 @@ def test_the_weights_with_the_lowest_error_on_held_out_images_are_kept(bundle, d
     errors = dict(said["course"])
     assert errors[said["iteration"]] == min(errors.values())
     assert said["accuracy"]["after"] == evaluate(load(tmp_path / "out"), noise()).top1
+
+
+def test_other_settings_than_those_of_an_interrupted_one_name_its_folder(bundle, data, tmp_path, monkeypatch, capsys):
+    """A kill leaves its state in a folder with a name of its own; once that is deleted, the command begins anew."""
+    kill_after_two_steps(monkeypatch, bundle, data, tmp_path / "out")
+    (folder,) = tmp_path.glob("out.*.finetune")
+    begun = "the run was begun with iterations 6, not 4"
+    held_out = "is not what the run was begun with: its images was 12 and is 9"
+    for options, problem in ((("--iterations", "4"), begun), (("--validate", "0.25"), held_out)):
+        capsys.readouterr()
+        assert finetune(bundle, data, tmp_path / "out", *options) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert f"{folder} holds an interrupted fine-tuning with other settings: " in line
+        assert problem in line
+        assert "give the same options as then to resume it, or delete that folder to begin anew" in line
+    shutil.rmtree(folder)
+    assert finetune(bundle, data, tmp_path / "out", "--iterations", "4") == 0
+
+
+def test_an_interrupted_one_cannot_end_before_its_state(bundle, data, tmp_path, monkeypatch, capsys):
+    kill_after_two_steps(monkeypatch, bundle, data, tmp_path / "out", "--constant")
+    capsys.readouterr()
+    assert finetune(bundle, data, tmp_path / "out", "--constant", "--iterations", "1") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "the checkpoint is of iteration 2 of 1; give the same options as then to resume it" in line
+
+
+def kill_after_two_steps(monkeypatch, bundle: Path, data: Path, out: Path, *more: str) -> None:
+    """Fine-tune for two steps, and leave a checkpoint as a killed process does."""
+    step = Finetuning.__next__
+
+    def killed(training: Finetuning) -> None:
+        step(training)
+        step(training)
+        assert training.run.iteration == 2
+        training.save()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Finetuning, "__next__", killed)
+        assert finetune(bundle, data, out, *more) == 130
 
 
 def test_what_it_cannot_do_is_refused_in_one_line(bundle, data, tmp_path, capsys):

@@ -20,6 +20,22 @@ from slimnet.training.recipe.recipe import Recipe
 OWN_DATA = "name the data that it was begun with, or begin a new run"
 
 
+class OtherRunError(UsageError):
+    """The state of a run with another recipe; `problem` is the message without the advice, which is for runs."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"{problem}; {advice}")
+        self.problem = problem
+
+
+class OtherDataError(OtherRunError, DataError):
+    """The state of a run on other data."""
+
+
+class OtherLengthError(OtherRunError, CheckpointError):
+    """The state of a run that is already longer."""
+
+
 def described(weights: Mapping[str, torch.Tensor], recipe: Recipe, data: ImageData, iteration: int) -> dict[str, Any]:
     """The content of `save_checkpoint`, and a description of the data."""
     return {
@@ -57,28 +73,24 @@ def check(state: Mapping[str, Any], recipe: Recipe, data: ImageData) -> None:
     """Refuse to resume a run with another recipe, other data or another network.
 
     Raises:
-        UsageError: the recipe differs.
-        DataError: the data differs.
+        OtherRunError: the recipe differs.
+        OtherDataError: the data differs.
+        OtherLengthError: the recipe ends before the state.
         CheckpointError: the state is not that of a run.
     """
     plain = {name: state.get(name) for name in ("recipe", "iteration", "seconds", "data", "digest")}
     standing = build(SavedRun, plain, "the checkpoint is not that of a run", CheckpointError)
     refuse_other_beginning(Recipe.from_json(standing.recipe), recipe, standing.iteration)
     if standing.iteration > recipe.iterations:
-        raise CheckpointError(f"the checkpoint is of iteration {standing.iteration:,} of {recipe.iterations:,}")
-    now = fingerprint(data)
+        problem = f"the checkpoint is of iteration {standing.iteration:,} of {recipe.iterations:,}"
+        raise OtherLengthError(problem, f"give at least {standing.iteration:,} iterations")
+    now, other = fingerprint(data), f"{data.name} is not what the run was begun with"
     for name, value in standing.data.items():
         if value != now.get(name):
-            raise DataError(
-                f"{data.name} is not what the run was begun with: its {name} was {value} and is {now.get(name)}; "
-                f"{OWN_DATA}"
-            )
+            raise OtherDataError(f"{other}: its {name} was {value} and is {now.get(name)}", OWN_DATA)
     # Checkpoints of an earlier slimnet have none.
     if standing.digest not in (None, data.digest()):
-        raise DataError(
-            f"{data.name} is not what the run was begun with: labels or pixels are others, or in another order; "
-            f"{OWN_DATA}"
-        )
+        raise OtherDataError(f"{other}: labels or pixels are others, or in another order", OWN_DATA)
 
 
 def refuse_other_beginning(begun: Recipe, wanted: Recipe, steps: int) -> None:
@@ -87,7 +99,7 @@ def refuse_other_beginning(begun: Recipe, wanted: Recipe, steps: int) -> None:
     The data may be in another place: `check` compares the images themselves.
 
     Raises:
-        UsageError: naming the first field that differs.
+        OtherRunError: naming the first field that differs.
     """
     begun = dataclasses.replace(begun, data=wanted.data)
     if same_beginning(begun, wanted, steps):
@@ -99,14 +111,13 @@ def refuse_difference(begun: Recipe, wanted: Recipe) -> None:
     """Refuse a recipe that differs from that of the run.
 
     Raises:
-        UsageError: naming the first field that differs.
+        OtherRunError: naming the first field that differs.
     """
     for each in dataclasses.fields(Recipe):
         was, now = getattr(begun, each.name), getattr(wanted, each.name)
         if was != now:
-            raise UsageError(
-                f"the run was begun with {each.name} {was!r}, not {now!r}; resume it as it is, or begin a new run"
-            )
+            problem = f"the run was begun with {each.name} {was!r}, not {now!r}"
+            raise OtherRunError(problem, "resume it as it is, or begin a new run")
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
