@@ -1,6 +1,6 @@
 """Train with PyTorch Lightning and two callbacks: one logs the dead filters, one removes them.
 
-    pip install 'slimnet[lightning]'
+    pip install '.[lightning]'
     python examples/shrinking_lightning.py [FILE.pt]
 
 A narrow network learns the handwritten digits of scikit-learn in half a minute. Every fifty steps dead filters

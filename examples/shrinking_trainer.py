@@ -1,6 +1,6 @@
 """Train with the Trainer of Hugging Face transformers and two callbacks: one logs the dead filters, one removes them.
 
-    pip install 'slimnet[huggingface]'
+    pip install '.[huggingface]'
     python examples/shrinking_trainer.py [FOLDER]
 
 A narrow network learns the handwritten digits of scikit-learn in half a minute. The Trainer's own AdamW does not make

@@ -21,17 +21,18 @@ import torch
 
 from slimnet.errors import UsageError
 from slimnet.torch_state.silence import silenced
+from slimnet.version import install_command
 
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
 
-_REQUIREMENTS = {
-    "torchvision": "torchvision",
-    "timm": "'slimnet[timm]'",
-    "fvcore": "fvcore",
-    "torch_pruning": "torch-pruning",
+_INSTALL = {
+    "torchvision": "pip install torchvision",
+    "timm": install_command("timm"),
+    "fvcore": "pip install fvcore",
+    "torch_pruning": "pip install torch-pruning",
 }
 
 # Else one thread would take for leftovers what another is importing.
@@ -105,7 +106,7 @@ def _fresh_import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name not in (name, package):
             raise UsageError(_broken(package, str(error))) from error
-        raise UsageError(f"{package} is not installed; pip install {_REQUIREMENTS[package]}") from error
+        raise UsageError(f"{package} is not installed; {_INSTALL[package]}") from error
     except (ImportError, OSError, AttributeError) as error:
         raise UsageError(_broken(package, str(error))) from error
 

@@ -1,4 +1,4 @@
-"""The version of slimnet, which bundles and exported files state, and those of other packages."""
+"""The version of slimnet, which bundles and exported files state; other packages' versions, and how extras come."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -14,3 +14,8 @@ def installed_version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return NOT_INSTALLED
+
+
+def install_command(extra: str) -> str:
+    """The command that installs slimnet with an extra, and where: the name `slimnet` on PyPI is another project's."""
+    return f"pip install '.[{extra}]' in a clone of slimnet"

@@ -9,6 +9,8 @@ import click
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.shared import as_one
 
+from slimnet.version import install_command
+
 if TYPE_CHECKING:
     from slimnet.sweep.workers import Workers
 
@@ -16,7 +18,7 @@ OPTIONS = (
     click.option("--concurrent", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time."),
     click.option("--threads", type=click.IntRange(1), help="Threads of each run."),
     click.option("--device", help='Where to train: "cpu", "cuda", "cuda:1".'),
-    click.option("--ray", metavar="ADDRESS", help='Train on this Ray cluster ("auto" finds one); needs slimnet[ray].'),
+    click.option("--ray", metavar="ADDRESS", help='Train on this Ray cluster ("auto" finds one); needs the extra ray.'),
     click.option("--gpus", type=click.FloatRange(0), default=0.0, help="On Ray, GPUs of each run; 0.25 is a quarter."),
 )
 
@@ -60,7 +62,7 @@ class WorkerOptions:
         try:
             import ray as _  # noqa: F401
         except ImportError as error:
-            raise click.UsageError("--ray needs Ray; install it with: pip install 'slimnet[ray]'") from error
+            raise click.UsageError(f"--ray needs Ray; {install_command('ray')}") from error
         return Ray(self.ray, {"num_cpus": float(self.threads or 1), "num_gpus": self.gpus})
 
 

@@ -12,6 +12,7 @@ from slimnet.bundle.stored_certificate import read_certificate
 from slimnet.surgery.certificate_data import DENSE, Certificate
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.plan_text import change
+from slimnet.version import install_command
 
 LAYERS_SHOWN = 40
 """The layers in the table of a card; of others it says how many there are."""
@@ -75,8 +76,7 @@ def opening(blueprint: Blueprint, certificate: Certificate) -> str:
         )
     else:
         relation = f"It computes what {certificate.reference} computes, as measured below."
-    made = "[slimnet](https://pypi.org/project/slimnet/)"
-    return f"A {name} with {removed} removed by {made}. {relation}"
+    return f"A {name} with {removed} removed by slimnet. {relation}"
 
 
 def figures(certificate: Certificate) -> str:
@@ -120,7 +120,7 @@ def use(blueprint: Blueprint, address: str) -> str:
     if architecture is None or architecture.imports_code:
         given = ", model=YourNetwork()"
     return f"""```python
-import slimnet  # pip install 'slimnet[hub]'
+import slimnet  # {install_command("hub")}
 
 model = slimnet.load("{address}"{given}).eval()
 ```"""

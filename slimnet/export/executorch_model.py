@@ -23,8 +23,9 @@ from slimnet.errors import ExportError, UsageError, reason, whole_reason
 from slimnet.export.quiet_torch import quiet
 from slimnet.modules.example_inputs import Inputs
 from slimnet.torch_state.random_state import random_numbers_kept
+from slimnet.version import install_command
 
-INSTALL = "pip install 'slimnet[executorch]'"
+INSTALL = install_command("executorch")
 LIBRARY = "executorch.extension.pybindings.portable_lib"
 PARTITIONER = "executorch.backends.xnnpack.partition.xnnpack_partitioner"
 

@@ -18,8 +18,9 @@ import numpy as np
 from slimnet.errors import ExportError, UsageError, whole_reason
 from slimnet.export.onnx_file import read_onnx
 from slimnet.modules.example_inputs import Inputs
+from slimnet.version import install_command
 
-INSTALL = "pip install 'slimnet[ncnn]'"
+INSTALL = install_command("ncnn")
 LONGEST = 600
 """The number of seconds after which a conversion is ended."""
 GRAPH, WEIGHTS = "net.ncnn.param", "net.ncnn.bin"

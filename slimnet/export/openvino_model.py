@@ -15,11 +15,12 @@ from slimnet.export.telemetry import without_telemetry
 from slimnet.modules.example_inputs import Inputs
 from slimnet.storage.files import open_file
 from slimnet.torch_state.process import denormals_kept
+from slimnet.version import install_command
 
 GRAPH, WEIGHTS = ".xml", ".bin"
 """The ends of the names of the two files of a network in OpenVINO's own format."""
 
-INSTALL = "pip install 'slimnet[openvino]'"
+INSTALL = install_command("openvino")
 
 SETTINGS = {
     "INFERENCE_PRECISION_HINT": "f32",

@@ -7,9 +7,9 @@ from typing import Any
 
 from slimnet.errors import HubError, SlimnetError, UsageError, short_reason
 from slimnet.hub.address import Address
-from slimnet.version import __version__
+from slimnet.version import __version__, install_command
 
-INSTALL = "pip install 'slimnet[hub]'"
+INSTALL = install_command("hub")
 
 
 def load_client() -> ModuleType:

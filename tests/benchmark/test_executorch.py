@@ -77,7 +77,9 @@ def test_where_it_is_not_installed_it_says_so(monkeypatch):
     for name in [each for each in sys.modules if each.partition(".")[0] == "executorch"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "executorch", None)
-    assert ExecuTorch().obstacle("cpu") == "executorch is not installed; pip install 'slimnet[executorch]'"
+    assert (
+        ExecuTorch().obstacle("cpu") == "executorch is not installed; pip install '.[executorch]' in a clone of slimnet"
+    )
     assert "not on cuda" in str(ExecuTorch().obstacle("cuda"))
 
 

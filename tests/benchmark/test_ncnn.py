@@ -98,7 +98,7 @@ def test_what_pnnx_does_not_convert_is_said_in_one_line(path, tmp_path, monkeypa
 def test_where_it_is_not_installed_it_says_so(monkeypatch):
     with monkeypatch.context() as changed:
         changed.setitem(sys.modules, "ncnn", None)
-        assert Ncnn().obstacle("cpu") == "ncnn is not installed; pip install 'slimnet[ncnn]'"
+        assert Ncnn().obstacle("cpu") == "ncnn is not installed; pip install '.[ncnn]' in a clone of slimnet"
     monkeypatch.setattr(ncnn_model, "converter", lambda: None)
     assert "needs pnnx" in str(Ncnn().obstacle("cpu"))
     assert "not on cuda" in str(Ncnn().obstacle("cuda"))

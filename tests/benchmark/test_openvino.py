@@ -151,7 +151,7 @@ def test_the_command_line_says_that_it_is_left_out(odd, capsys):
 def test_where_it_is_not_installed_the_others_go_on(path, monkeypatch):
     monkeypatch.setitem(sys.modules, NAME, None)
     settings = Settings((1,), 1, 0.01)
-    assert OpenVino().obstacle("cpu") == "openvino is not installed; pip install 'slimnet[openvino]'"
+    assert OpenVino().obstacle("cpu") == "openvino is not installed; pip install '.[openvino]' in a clone of slimnet"
     assert [cell.runtime for cell in cells(pair(path), settings)] == ["onnxruntime"]
     assert left_out(pair(path), settings) == ()
     with pytest.raises(UsageError, match="openvino is not installed"):

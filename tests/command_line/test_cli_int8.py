@@ -153,7 +153,10 @@ def test_without_nncf_nothing_is_read(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(nncf_package, "installed_version", lambda _: nncf_package.NOT_INSTALLED)
     (tmp_path / "net.pt").write_text("no checkpoint")
     line = refused(capsys, tmp_path / "net.pt", "-o", tmp_path / "net.xml", "--int8", "--data", "digits")
-    assert "nncf is not installed, which quantises for OpenVINO; pip install 'slimnet[openvino-int8]'" in line
+    assert (
+        "nncf is not installed, which quantises for OpenVINO; pip install '.[openvino-int8]' in a clone of slimnet"
+        in line
+    )
 
 
 @pytest.mark.parametrize(("out", "taken"), [("net.xml", "net.xml"), ("net.pt2", "net.pt2")])

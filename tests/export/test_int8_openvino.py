@@ -190,5 +190,8 @@ def test_what_nncf_says_is_one_line_and_it_neither_prints_nor_changes_logging(ma
 def test_without_nncf_the_remedy_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(nncf_package, "installed_version", lambda _: nncf_package.NOT_INSTALLED)
     said = refusal(UsageError, export_int8, small_net(), EXAMPLE, tmp_path / "net.xml", noise())
-    assert said == "nncf is not installed, which quantises for OpenVINO; pip install 'slimnet[openvino-int8]'"
+    assert (
+        said
+        == "nncf is not installed, which quantises for OpenVINO; pip install '.[openvino-int8]' in a clone of slimnet"
+    )
     assert not list(tmp_path.iterdir())

@@ -112,7 +112,7 @@ def test_timm_comes_with_networks():
 
 def test_a_missing_timm_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UsageError, match=r"timm is not installed; pip install 'slimnet\[timm\]'"):
+    with pytest.raises(UsageError, match=r"timm is not installed; pip install '\.\[timm\]' in a clone of slimnet"):
         compat.timm()
 
 

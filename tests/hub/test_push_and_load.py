@@ -206,9 +206,9 @@ def test_credentials_that_may_not_write_are_refused(hub, basic, monkeypatch):
 def test_a_missing_package_is_named_with_its_extra(hub, basic, monkeypatch, capsys):
     without_package(monkeypatch)
     for call in (lambda: slimnet.load("hf://owner/name"), lambda: slimnet.push_to_hub(basic.folder, "owner/name")):
-        assert "pip install 'slimnet[hub]'" in refusal(UsageError, call)
+        assert "pip install '.[hub]' in a clone of slimnet" in refusal(UsageError, call)
     assert slimnet_cli.run(["push", str(basic.folder), "owner/name"]) == 2
-    assert "pip install 'slimnet[hub]'" in capsys.readouterr().err
+    assert "pip install '.[hub]' in a clone of slimnet" in capsys.readouterr().err
 
 
 def test_the_commands_work_on_addresses(hub, basic, tmp_path, capfd):

@@ -278,7 +278,9 @@ def test_timm_names_are_checked_before_anything_is_fetched(arch, words):
 
 def test_a_missing_timm_is_an_architecture_error_that_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    assert error_of("timm:resnet18") == "timm:resnet18: timm is not installed; pip install 'slimnet[timm]'"
+    assert (
+        error_of("timm:resnet18") == "timm:resnet18: timm is not installed; pip install '.[timm]' in a clone of slimnet"
+    )
 
 
 def test_suggestions_do_without_torchvision(monkeypatch):

@@ -181,7 +181,7 @@ def test_a_sweep_without_ray_says_how_to_get_it(tmp_path, capsys, monkeypatch):
     grid(tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
     assert run(tmp_path, "--ray", "auto") == 2
-    assert "pip install 'slimnet[ray]'" in capsys.readouterr().err
+    assert "pip install '.[ray]' in a clone of slimnet" in capsys.readouterr().err
 
 
 def test_a_cluster_that_is_not_there_is_reported_in_one_line(tmp_path, capsys, monkeypatch):

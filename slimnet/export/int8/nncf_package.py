@@ -5,9 +5,9 @@ from types import ModuleType
 
 from slimnet.errors import UsageError, whole_reason
 from slimnet.export.telemetry import without_telemetry
-from slimnet.version import NOT_INSTALLED, installed_version
+from slimnet.version import NOT_INSTALLED, install_command, installed_version
 
-INSTALL = "pip install 'slimnet[openvino-int8]'"
+INSTALL = install_command("openvino-int8")
 
 
 def require_nncf() -> None:
