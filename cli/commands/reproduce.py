@@ -188,8 +188,8 @@ def reproduce(
     that networks learn; a run takes about twenty minutes on one core. The small scale is a quick check: images are
     fewer and smaller too, and λ and learning rates larger to compensate. Every number of both scales is marked.
     """
-    if not dry_run and (out / PAGE).exists():
-        refuse_foreign_page(out / PAGE)
+    if not dry_run:
+        _refuse_foreign(out)
     from slimnet.reproduction.catalogue import wanted
 
     chosen = wanted(names)
@@ -209,6 +209,21 @@ def reproduce(
         terminal.note(trouble)
     if troubles:
         raise click.exceptions.Exit(1)
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse a folder with results of another command, or with a page that slimnet did not write.
+
+    Raises:
+        click.UsageError: naming what is in the way.
+    """
+    from slimnet.storage.written_folders import KINDS
+
+    for kind in KINDS.values():
+        if kind.is_at(out):
+            raise click.UsageError(f"{out} holds a {kind.name}; name another folder")
+    if (out / PAGE).exists():
+        refuse_foreign_page(out / PAGE)
 
 
 def train_here(arguments: Sequence[str]) -> int:

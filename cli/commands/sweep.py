@@ -15,6 +15,8 @@ from slimnet_cli.options.workers import WorkerOptions, worker_options
 from slimnet_cli.output import terminal
 from slimnet_cli.output.next_step import show_next
 
+from slimnet.storage.folder_names import TABLE
+
 if TYPE_CHECKING:
     from slimnet.sweep import Cell, Row, Store
     from slimnet.sweep.workers import Workers
@@ -38,10 +40,29 @@ A grid:
 """
 
 
+def sweep_folder(_: click.Context, __: click.Parameter, path: Path) -> Path:
+    """Refuse a folder that holds something else than a sweep.
+
+    Raises:
+        UsageError: naming what is in the way.
+    """
+    from slimnet.errors import UsageError
+    from slimnet.storage.written_folders import SWEEP
+
+    SWEEP.refuse_taken(path, UsageError)
+    return path
+
+
 @click.command(epilog=EXAMPLES, short_help="Train with every combination of settings in a grid.")
 @click.argument("grid", metavar="GRID.toml", callback=existing)
 @click.option(
-    "-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The folder for the runs."
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    callback=sweep_folder,
+    help="The folder for the runs.",
 )
 @click.option("--retry", is_flag=True, help="Train failed cells again.")
 @worker_options
@@ -66,7 +87,7 @@ def sweep(grid: str, out: Path, retry: bool, workforce: WorkerOptions, as_json: 
     workers = workforce.workers()
     out.mkdir(parents=True, exist_ok=True)
     with held(out, UsageError, "sweeping"):
-        store = Store(out / "sweep.sqlite")
+        store = Store(out / TABLE)
         store.add(cells)
         store.wait_again(failed=retry)
         keys = [cell.key for cell in cells]

@@ -15,6 +15,8 @@ from slimnet_cli.output import terminal
 from slimnet_cli.output.other_programs import note_other_programs
 from slimnet_cli.progress.sweep_queue import train_waiting
 
+from slimnet.storage.folder_names import TABLE
+
 if TYPE_CHECKING:
     from slimnet.data import ImageData
     from slimnet.report.paper.figures import Moved
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from slimnet.training import Recipe
     from slimnet.training.analysis.universality import ProgressCallback
 
-STORE, RUNS, RESULTS = "sweep.sqlite", "runs", "results"
+STORE, RUNS, RESULTS = TABLE, "runs", "results"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ from slimnet.storage.staging import clear, staged_file, staged_folder
 
 LOCK = "lock"
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The errors of a disk that is full, and of limits on how much may be written."""
+
 TEXT_LIMIT = 1 << 28
 """The largest text file that is read, in bytes; the metrics of the longest runs are a tenth of it."""
 
@@ -301,13 +304,20 @@ def flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def os_errors_as(target: Path, failure: type[SlimnetError]) -> Iterator[None]:
-    """Report errors of the operating system in one line, with advice."""
+    """Report errors of the operating system in one line, with advice.
+
+    A full disk is no misuse: the exit code is then 1, also of a `failure` that is one otherwise.
+    """
     try:
         yield
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not target.parent.is_dir():
             raise failure(f"cannot write {target}: there is no folder {target.parent}; make it first") from error
-        raise failure(f"cannot write {target}: {error.strerror or error}; free it up or name another place") from error
+        full = error.errno in FULL
+        advice = "free disk space, or choose another path" if full else "choose another path"
+        refused = failure(f"cannot write {target}: {error.strerror or error}; {advice}")
+        refused.exit_code = SlimnetError.exit_code if full else failure.exit_code
+        raise refused from error
 
 
 @contextlib.contextmanager
@@ -318,4 +328,6 @@ def unseen(staging: Path, target: Path) -> Iterator[None]:
     except SlimnetError as error:
         if staging.name not in str(error):
             raise
-        raise type(error)(str(error).replace(staging.name, target.name)) from error
+        named = type(error)(str(error).replace(staging.name, target.name))
+        named.exit_code = error.exit_code
+        raise named from error

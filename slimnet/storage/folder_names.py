@@ -22,6 +22,9 @@ PROJECTIONS = "projections.json"
 RECIPE, IMAGES, MODEL, CHECKPOINTS = "recipe.json", "images.json", "model.pt", "checkpoints"
 """What decides a run; what its images are; what it trained; the folder of what it can go on from."""
 
+TABLE = "sweep.sqlite"
+"""The table of the cells of a sweep, or of a reproduction."""
+
 
 def is_bundle(folder: Path) -> bool:
     """Whether a folder looks like a bundle; nothing in it is read."""

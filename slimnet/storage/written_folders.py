@@ -30,6 +30,7 @@ from slimnet.storage.folder_names import (
     PROGRAM,
     PROJECTIONS,
     RECIPE,
+    TABLE,
     WEIGHTS,
 )
 from slimnet.storage.records import read_json
@@ -217,5 +218,8 @@ DEMO = FolderKind(
     {"made_by": "slimnet demo"},
 )
 """What `slimnet demo` writes."""
+
+SWEEP = FolderKind("sweep", TABLE, (), ())
+"""What `slimnet sweep` works in; it is never replaced."""
 
 KINDS = {kind.name: kind for kind in (BUNDLE, RUN, LADDER, COMPARISON, DEMO)}

@@ -285,7 +285,7 @@ def test_a_process_that_is_killed_and_files_that_may_not_grow_leave_no_bundle(tm
     command = [sys.executable, "-c", CHILD, str(tmp_path)]
     process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LONGEST_WAIT)
     assert process.stdout == (
-        f"BundleError: cannot write {tmp_path / 'full'}: File too large; free it up or name another place\n"
+        f"BundleError: cannot write {tmp_path / 'full'}: File too large; free disk space, or choose another path\n"
     ), process.stderr
     assert list(tmp_path.iterdir()) == []
     assert "is no bundle" in refusal(BundleError, load, tmp_path / "killed")

@@ -71,6 +71,10 @@ COMMANDS = {
     "analyse run --report no/a.html": "cannot write no/a.html: there is no folder no; make it first",
     "compare a.pt --arch resnet56 --data digits --report a.pt": "a.pt exists and is no page that slimnet wrote",
     "compare a.pt --arch resnet56 --data digits --report full": "full is a folder; name a file in it",
+    "sweep speed.json -o run": "run holds recipe.json and no sweep; name another folder",
+    "sweep speed.json -o a.pt": "cannot write a.pt: a.pt is not a folder; name another place",
+    "sweep speed.json -o a.pt/runs": "cannot write a.pt/runs: a.pt is not a folder; name another place",
+    "reproduce table1 -o run": "run holds a run; name another folder",
     "reproduce table1 -o paper": "paper/report.html exists and is no page that slimnet wrote",
     "train --resume none": "none does not exist; check the path",
 }

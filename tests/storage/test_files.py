@@ -133,8 +133,18 @@ def test_a_failure_leaves_an_earlier_file_as_it_was(error, tmp_path):
 def test_a_full_disk_is_one_line_about_the_target(writer, tmp_path):
     write, kind = writer
     target = tmp_path / "target"
-    message = refusal(kind, write, target, error=OSError(28, "No space left on device"))
-    assert message.startswith(f"cannot write {target}: No space left on device")
+    with pytest.raises(kind) as caught:
+        write(target, error=OSError(28, "No space left on device"))
+    advice = "free disk space, or choose another path"
+    assert str(caught.value) == f"cannot write {target}: No space left on device; {advice}"
+    assert caught.value.exit_code == 1, "a full disk is no misuse"
+
+
+def test_another_refusal_keeps_the_exit_code_of_its_error(writer, tmp_path):
+    write, kind = writer
+    with pytest.raises(kind, match="Permission denied; choose another path") as caught:
+        write(tmp_path / "target", error=PermissionError(13, "Permission denied"))
+    assert caught.value.exit_code == kind.exit_code
 
 
 def test_a_staging_place_that_vanishes_is_one_line_about_the_target(tmp_path):

@@ -196,7 +196,9 @@ def test_a_full_disk_is_one_line_and_the_earlier_checkpoints_stay(tmp_path, requ
     with reopen_run(path) as folder:
         run = kept(folder)
         request.getfixturevalue("no_room_for_checkpoints")
-        with pytest.raises(SlimnetError, match=r"cannot write .*00000032\.pt: .*; free it up") as caught:
+        with pytest.raises(
+            SlimnetError, match=r"cannot write .*00000032\.pt: .*; free disk space, or choose another path"
+        ) as caught:
             list(run)
     assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)

@@ -48,7 +48,7 @@ def no_room_for_files():
 def test_a_full_disk_leaves_the_old_checkpoint_alone(tmp_path, no_room_for_files):
     path = tmp_path / "last.pt"
     path.write_bytes(b"old")
-    with pytest.raises(CheckpointError, match=r"cannot write .*last\.pt: .+; free it up or name another place"):
+    with pytest.raises(CheckpointError, match=r"cannot write .*last\.pt: .+; free disk space, or choose another path"):
         save_checkpoint(train(recipe(), images()).model, path, recipe(), 1)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["last.pt"]
