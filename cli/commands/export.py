@@ -56,7 +56,7 @@ NEXT = {
     "pt2": "torch.export.load({0!r}).module() is the network, without slimnet",
     "openvino": "openvino.Core().compile_model({0!r}) is the network, without slimnet",
     "executorch": "executorch.runtime.Runtime.get().load_program({0!r}) is the network, without slimnet",
-    "ncnn": "load_param({0!r}) and load_model of the file beside it give ncnn.Net the network, without slimnet",
+    "ncnn": "in ncnn.Net call load_param({0!r}) and load_model({1!r}), without slimnet",
 }
 
 
@@ -159,7 +159,7 @@ def _show(result: Any, kind: str, out: str) -> None:
         console.print(int8_table.table(certificate))
         console.print("\n" + "\n".join(int8_table.lines(certificate)) + "\n", soft_wrap=True)
     console.print(str(result), soft_wrap=True)
-    say_next(NEXT[kind].format(out))
+    say_next(NEXT[kind].format(out, str(Path(out).with_suffix(".bin"))))
 
 
 def _images(source: Source, data: Labelled, form: ExportForm, quantisation: Quantisation) -> ImageData | None:
@@ -259,7 +259,7 @@ def _dense(source: Source, checkpoint: str | None) -> nn.Module | None:
     if checkpoint is None:
         return None
     if source.blueprint is None:
-        raise click.UsageError(f"--dense is what a bundle was made from, and {source.path} is no bundle; leave it out")
+        raise click.UsageError(f"--dense is for a bundle, and {source.path} is not a bundle; leave it out")
     from slimnet.bundle.stored_certificate import read_certificate
     from slimnet.modules.digest import weights_digest
     from slimnet.surgery.certificate_data import DENSE

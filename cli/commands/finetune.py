@@ -154,7 +154,7 @@ def finetune(
     """
     source = find_source(bundle, network)
     if source.blueprint is None:
-        raise click.UsageError(f"{bundle} is no bundle; a checkpoint is trained further with slimnet train --from")
+        raise click.UsageError(f"{bundle} is not a bundle; a checkpoint is trained further with slimnet train --from")
     if data.source is None:
         raise click.UsageError("give the labelled images with --data")
     chosen = Machine(device=device).chosen_device()

@@ -97,4 +97,4 @@ def read_card(path: str) -> str:
     except OSError as error:
         raise click.UsageError(f"{path} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise click.UsageError(f"{path} is no text in UTF-8; name a file of Markdown") from error
+        raise click.UsageError(f"{path} is not text in UTF-8; name a file of Markdown") from error

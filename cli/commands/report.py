@@ -90,17 +90,16 @@ def _read(path: Path) -> Measured:
     except OSError as error:
         raise click.UsageError(f"cannot read {path}: {error.strerror}; name a run or a file of results") from error
     except ValueError as error:
-        raise click.UsageError(f"{path} is no JSON; give what 'slimnet benchmark --json' wrote") from error
+        raise click.UsageError(f"{path} is not JSON; give what 'slimnet benchmark --json' wrote") from error
     try:
         document: Any = parse_json(content, str(path), UsageError)
     except UsageError as error:
-        reason = str(error).replace("is not JSON", "is no JSON")
-        raise click.UsageError(f"{reason}; give what 'slimnet benchmark --json' wrote") from error
+        raise click.UsageError(f"{error}; give what 'slimnet benchmark --json' wrote") from error
     if isinstance(document, dict) and "outcomes" in document:
         return Measured(methods=Results.from_dict(document))
     if isinstance(document, dict) and "comparison" in document:
         document = document["comparison"]
-    return Measured(comparison=Comparison.from_dict(document))
+    return Measured(comparison=Comparison.from_dict(document, str(path)))
 
 
 def _draw_results(measured: Measured, title: str, page: Path) -> None:

@@ -84,7 +84,7 @@ def positions(_: click.Context, __: click.Parameter, text: str | None) -> tuple[
     known = {str(number): number for number in convolutions}
     if unknown := [part for part in text.split(",") if part.strip() not in known]:
         raise click.BadParameter(
-            f"{unknown[0]!r} is no convolution of BasicNet; use numbers from 1 to {convolutions[-1]}, as in 1,3,5"
+            f"{unknown[0]!r} is not a convolution of BasicNet; use numbers from 1 to {convolutions[-1]}, as in 1,3,5"
         )
     return tuple(sorted({known[part.strip()] for part in text.split(",")}))
 

@@ -182,7 +182,7 @@ def best_in_words(finished: Finished) -> list[str]:
         f"best of {len(finished.course)} evaluations on {len(data.x_test):,} {chosen} images: "
         f"{100 * best.validation_accuracy:.2f} % after {best.iteration:,} iterations"
     )
-    return [line, f"its weights, chosen by these images: {finished.best_checkpoint}"]
+    return [line, f"weights of the best evaluation: {finished.best_checkpoint}"]
 
 
 def best_as_data(finished: Finished) -> dict[str, Any] | None:

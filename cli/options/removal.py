@@ -136,7 +136,7 @@ class Multiple(click.ParamType):
             return str(value)
         if not str(value).isdecimal() or int(value) < 1:
             ways = ", ".join(measured_roundings(measured))
-            self.fail(f"{value!r} is no width to round to; give a number such as 16, {ways} or none", param, ctx)
+            self.fail(f"{value!r} is not a width to round to; give a number such as 16, {ways} or none", param, ctx)
         return int(value)
 
 

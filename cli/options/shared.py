@@ -58,13 +58,14 @@ def as_one(name: str, kind: Callable[..., Any], options: Sequence[Callable[[Comm
     return decorate
 
 
-def positive_numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    """Turn "3,224,224" into (3, 224, 224)."""
+def positive_numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Turn "3,224,224" into (3, 224, 224); the example in the error is the option's default, or a shape."""
     if text is None:
         return None
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{text!r} is not a list of positive whole numbers such as 3,224,224")
+        example = option.default if isinstance(option.default, str) else "3,224,224"
+        raise click.BadParameter(f"{text!r} is not a list of positive whole numbers such as {example}")
     return tuple(int(part) for part in parts)
 
 

@@ -162,13 +162,15 @@ class Comparison(Summarised):
         return json.dumps(self.to_dict(), indent=1)
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> "Comparison":
-        """Read the output of `to_dict`; values derived from the samples are computed again.
+    def from_dict(cls, document: Mapping[str, Any], where: str = "this") -> "Comparison":
+        """Read the output of `to_dict`; values derived from the samples are computed again. `where` is in errors.
 
         Raises:
             UsageError: it is not a comparison.
         """
-        wrong = "this is no comparison that slimnet wrote"
+        wrong = f"{where} is not a result of slimnet benchmark --json"
+        if not isinstance(document, Mapping):
+            raise UsageError(f"{wrong}: it is not a JSON object; measure again")
         return build(cls, document, wrong, UsageError, advice="measure it again", others_ignored=True)
 
     @classmethod
@@ -179,7 +181,7 @@ class Comparison(Summarised):
             UsageError: it is not a comparison.
         """
         return cls.from_dict(
-            parse_json(text, "this is no comparison that slimnet wrote: it", UsageError, "measure again")
+            parse_json(text, "this is not a result of slimnet benchmark --json: it", UsageError, "measure again")
         )
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ from slimnet.modules.copying import shared_copy
 from slimnet.modules.digest import owned_tensors
 from slimnet.slimmed import Slimmed
 from slimnet.storage.files import open_file
+from slimnet.storage.folder_names import REMAKE
 from slimnet.storage.records import build
 from slimnet.surgery.apply_plan import apply_plan
 from slimnet.surgery.plan import SurgeryPlan
@@ -104,11 +105,11 @@ class Blueprint:
         """
         data = json_object(path)
         if data.pop("format", None) != FORMAT or not isinstance(data.get("inputs"), dict):
-            raise BundleError(f"{path} is not a plan.json of format {FORMAT}; save the bundle again with this slimnet")
+            raise BundleError(f"{path} is not a plan.json of format {FORMAT}; {REMAKE}")
         if any(not text.isprintable() for key, part in data.items() if key != "inputs" for text in texts_in(part)):
-            raise BundleError(f"{path} holds a name that cannot be printed; save the bundle again")
+            raise BundleError(f"{path} holds a name that cannot be printed; {REMAKE}")
         plan, inputs = data.pop("plan", None), data.pop("inputs")
-        parts = build(BlueprintParts, data, str(path), BundleError, advice="save the bundle again")
+        parts = build(BlueprintParts, data, str(path), BundleError, advice=REMAKE)
         try:
             architecture = None if parts.architecture is None else Architecture.from_json(parts.architecture)
         except ArchitectureError as error:
@@ -166,7 +167,7 @@ def weights_into(model: nn.Module, path: Path) -> nn.Module:
     """
     stored, wanted = read_weights(path), owned_tensors(model)
     for name in sorted(stored.keys() ^ wanted.keys()):
-        raise BundleError(f"{path} {'lacks' if name in wanted else 'has an unknown'} {name}; save the bundle again")
+        raise BundleError(f"{path} {'lacks' if name in wanted else 'has an unknown'} {name}; {REMAKE}")
     for name, tensor in stored.items():
         if tensor.shape != wanted[name].shape:
             shapes = tuple(tensor.shape), tuple(wanted[name].shape)
@@ -184,4 +185,4 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         with open_file(path):
             return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"{path} cannot be read ({reason(error)}); save the bundle again") from error
+        raise BundleError(f"{path} cannot be read ({reason(error)}); {REMAKE}") from error

@@ -34,6 +34,7 @@ from slimnet.modules.loaders import batches_once
 from slimnet.shrinking.projection_record import ProjectionRecord
 from slimnet.slimmed import Slimmed
 from slimnet.steps import StepCallback, Steps, log_result
+from slimnet.storage.folder_names import REMAKE
 from slimnet.storage.written_folders import BUNDLE
 from slimnet.surgery.certificate import certify
 from slimnet.surgery.certificate_data import DENSE, Certificate
@@ -103,7 +104,11 @@ class Verification:
         """The certificates as lines of text."""
         found = []
         if self.measured is None or self.certificate.trained_since:
-            found.append(f"{'' if self.certificate.trained_since else 'as it was written: '}{self.certificate}")
+            stored = str(self.certificate)
+            # Of weights that were trained since, the text begins with that.
+            if not self.certificate.trained_since:
+                stored = f"stored certificate: {stored.removeprefix('certificate ')}"
+            found.append(stored)
         if self.measured is not None:
             found.append(f"measured again: {self.measured}")
         if self.other_dense:
@@ -237,7 +242,7 @@ def verify_bundle(
         manifest = read_manifest(place)
         blueprint, certificate = Blueprint.read(place / PLAN), read_certificate(place)
         if not blueprint.plan.digest == certificate.plan_digest == manifest.plan_digest:
-            raise ChangedBundleError(f"{place}: plan and certificate are of different networks; save the bundle again")
+            raise ChangedBundleError(f"{place}: plan and certificate are of different networks; {REMAKE}")
         projections = read_projections(place, blueprint.plan, certificate) if manifest.lists(PROJECTIONS) else None
         slim = verifiable_module(blueprint, place, model or dense, trust=trust)
     exported = manifest.lists(ONNX)

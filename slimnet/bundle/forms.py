@@ -16,6 +16,7 @@ from slimnet.export.onnx_runner import OnnxRunner, limit_for
 from slimnet.export.pt2.runner import ProgramRunner
 from slimnet.export.random_forward import Runner, depends_on_random_numbers
 from slimnet.modules.example_inputs import Inputs, tensors_in
+from slimnet.storage.folder_names import REMAKE
 from slimnet.surgery.equivalence import BATCHES, nothing_finite, same_shapes, tolerance_for
 from slimnet.surgery.plan import SurgeryPlan
 from slimnet.surgery.selection_order import difference_in_order
@@ -48,7 +49,7 @@ def check_exports(plan: SurgeryPlan, slim: nn.Module | None, place: Path, *, exp
     if exported:
         return
     if plan.stop is None:
-        raise ChangedBundleError(f"{place} has no {ONNX}; save the bundle again")
+        raise ChangedBundleError(f"{place} has no {ONNX}; {REMAKE}")
     if slim is None:
         raise BundleError(
             f"{place} holds no exported form, since its forward depends on data: name its network, model="

@@ -8,6 +8,7 @@ import torch
 
 from slimnet.errors import BundleError
 from slimnet.modules.example_inputs import Inputs
+from slimnet.storage.folder_names import REMAKE
 
 LIMIT_ELEMENTS = 2**26
 """The largest number of elements of all inputs of a specification, which may come from an untrusted file."""
@@ -48,9 +49,7 @@ def random_inputs(spec: Mapping[str, Any], seed: int) -> Inputs:
         if not (isinstance(args, tuple) and isinstance(kwargs, dict) and inputs.tensors):
             raise ValueError("it holds no tensors")
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
-        raise BundleError(
-            "the recorded example inputs are not a description of inputs; save the bundle again"
-        ) from error
+        raise BundleError(f"the recorded example inputs are not a description of inputs; {REMAKE}") from error
     return inputs
 
 

@@ -19,8 +19,8 @@ from slimnet.storage.folder_names import ONNX as ONNX
 from slimnet.storage.folder_names import PLAN as PLAN
 from slimnet.storage.folder_names import PROGRAM as PROGRAM
 from slimnet.storage.folder_names import PROJECTIONS as PROJECTIONS
+from slimnet.storage.folder_names import REMAKE, no_bundle
 from slimnet.storage.folder_names import WEIGHTS as WEIGHTS
-from slimnet.storage.folder_names import no_bundle
 from slimnet.storage.records import LIMIT_BYTES, build, parse_json, read_json
 from slimnet.version import __version__
 
@@ -77,13 +77,13 @@ def read_manifest(folder: Path) -> Manifest:
         try:
             found = _hashed(folder / recorded.name)
         except FileNotFoundError as error:
-            raise ChangedBundleError(f"{folder} has no {recorded.name}; save the bundle again") from error
+            raise ChangedBundleError(f"{folder} has no {recorded.name}; {REMAKE}") from error
         except OSError as error:
             raise BundleError(f"{folder / recorded.name} cannot be read ({error.strerror})") from error
         if found != recorded:
             raise ChangedBundleError(
                 f"{folder / recorded.name} was changed after it was written (its SHA-256 differs from {MANIFEST}); "
-                "save the bundle again"
+                f"{REMAKE}"
             )
     return manifest
 
@@ -127,7 +127,7 @@ def listed_files(folder: Path) -> Manifest:
         raise no_bundle(folder) from error
     except OSError as error:
         raise BundleError(f"{folder / MANIFEST} cannot be read ({error.strerror})") from error
-    again = "save the bundle again"
+    again = REMAKE
     data = parse_json(content, str(folder / MANIFEST), ChangedBundleError, again)
     if not isinstance(data, dict):
         raise ChangedBundleError(f"{folder / MANIFEST} should hold an object; {again}")
@@ -139,7 +139,7 @@ def listed_files(folder: Path) -> Manifest:
     names = tuple(each.name for each in manifest.files if each.name != PROJECTIONS)
     known = names in (FILES, WITHOUT_EXPORTS) and len(manifest.files) - len(names) <= 1
     if not known or _rendered(manifest) != content:
-        raise ChangedBundleError(f"{folder / MANIFEST} was changed after it was written; save the bundle again")
+        raise ChangedBundleError(f"{folder / MANIFEST} was changed after it was written; {REMAKE}")
     return manifest
 
 
@@ -149,7 +149,7 @@ def json_object(path: Path) -> dict[str, Any]:
     Raises:
         BundleError: it holds no object.
     """
-    data = read_json(path, BundleError, "save the bundle again")
+    data = read_json(path, BundleError, REMAKE)
     if not isinstance(data, dict):
-        raise BundleError(f"{path} should hold an object, not {type(data).__name__}; save the bundle again")
+        raise BundleError(f"{path} should hold an object, not {type(data).__name__}; {REMAKE}")
     return data

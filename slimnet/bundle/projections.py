@@ -8,11 +8,10 @@ from slimnet.bundle.blueprint import read_weights
 from slimnet.bundle.manifest import PROJECTIONS, WEIGHTS
 from slimnet.errors import BundleError, PlanError
 from slimnet.shrinking.projection_record import ProjectionRecord
+from slimnet.storage.folder_names import REMAKE
 from slimnet.storage.records import read_json
 from slimnet.surgery.certificate_data import Certificate
 from slimnet.surgery.plan import SurgeryPlan
-
-AGAIN = "save the bundle again"
 
 
 def write_projections(record: ProjectionRecord, folder: Path, plan: SurgeryPlan, certificate: Certificate) -> None:
@@ -35,11 +34,11 @@ def read_projections(folder: Path, plan: SurgeryPlan, certificate: Certificate) 
         BundleError: it is no record, or that of another network.
     """
     path = folder / PROJECTIONS
-    record = ProjectionRecord.from_data(read_json(path, BundleError, AGAIN), str(path), BundleError, AGAIN)
+    record = ProjectionRecord.from_data(read_json(path, BundleError, REMAKE), str(path), BundleError, REMAKE)
     try:
         record.check_against(plan)
     except PlanError as error:
-        raise BundleError(f"{path}: {error}; {AGAIN}") from error
+        raise BundleError(f"{path}: {error}; {REMAKE}") from error
     if not certificate.trained_since:
         check_zero(record, plan, read_weights(folder / WEIGHTS), path)
     return record
@@ -63,5 +62,5 @@ def check_zero(record: ProjectionRecord, plan: SurgeryPlan, weights: dict[str, t
         ]
         if alive:
             raise BundleError(
-                f"{path} says that channel {alive[0]} of {name} was set to zero, but it is there and is not; {AGAIN}"
+                f"{path} says that channel {alive[0]} of {name} was set to zero, but it is there and is not; {REMAKE}"
             )

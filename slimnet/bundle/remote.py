@@ -27,7 +27,7 @@ def local_folder(place: str | os.PathLike[str]) -> Path:
     folder = fetch(address, [MANIFEST])
     if not is_bundle(folder):
         raise BundleError(
-            f"{address} is no bundle: it has no {MANIFEST}; name a repository that slimnet.push_to_hub wrote"
+            f"{address} is not a bundle: it has no {MANIFEST}; name a repository that slimnet.push_to_hub wrote"
         )
     manifest = listed_files(folder)
     names = [each.name for each in manifest.files]

@@ -6,6 +6,7 @@ from slimnet.bundle.blueprint import read_weights
 from slimnet.bundle.manifest import CERTIFICATE, WEIGHTS
 from slimnet.errors import BundleError, ChangedBundleError
 from slimnet.modules.digest import digest_of
+from slimnet.storage.folder_names import REMAKE
 from slimnet.storage.records import read_json
 from slimnet.surgery.certificate_data import Certificate
 
@@ -21,8 +22,7 @@ def read_certificate(folder: Path) -> Certificate:
     current = certificate.for_weights(digest_of(read_weights(folder / WEIGHTS).items()))
     if current.trained_since and not certificate.trained_since:
         raise ChangedBundleError(
-            f"{folder / WEIGHTS} holds other weights than those that {CERTIFICATE} was measured on; "
-            "save the bundle again"
+            f"{folder / WEIGHTS} holds other weights than those that {CERTIFICATE} was measured on; {REMAKE}"
         )
     return current
 
@@ -33,7 +33,7 @@ def stored_certificate(path: Path) -> Certificate:
     Raises:
         BundleError: as `read_certificate`.
     """
-    where, again = f"{path} holds no certificate", "save the bundle again"
+    where, again = f"{path} holds no certificate", REMAKE
     certificate = Certificate.from_data(read_json(path, BundleError, again), where, BundleError)
     if not certificate.was_within_tolerance:
         raise BundleError(f"{path} says that the network is not right: {certificate}")

@@ -71,11 +71,11 @@ def written(text: str) -> Statistics:
     try:
         mean, std = numbers(first.removeprefix("mean=")), numbers(second.removeprefix("std="))
     except ValueError as error:
-        raise DataError(f"{text!r:.80} is no normalisation; write it as {FORM}") from error
+        raise DataError(f"{text!r:.80} is not a normalisation; write it as {FORM}") from error
     if not second.startswith("std=") or len(mean) != len(std):
-        raise DataError(f"{text!r:.80} is no normalisation; write it as {FORM}, with as many numbers in both")
+        raise DataError(f"{text!r:.80} is not a normalisation; write it as {FORM}, with as many numbers in both")
     if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-        raise DataError(f"{text!r:.80} is no normalisation; its numbers must be finite, and those of std above 0")
+        raise DataError(f"{text!r:.80} is not a normalisation; its numbers must be finite, and those of std above 0")
     return mean, std
 
 

@@ -42,7 +42,7 @@ class Budget:
             raise UsageError(f"a budget is in {', '.join(get_args(Unit))}; got {self.unit!r}")
         if not isinstance(self.left, int | float) or not 0 < self.left <= 1:
             raise UsageError(
-                f"a budget of {self.left} is no fraction of the dense network's {self.unit} in (0, 1]; "
+                f"a budget of {self.left} is not a fraction of the dense network's {self.unit} in (0, 1]; "
                 "0.5 leaves one half"
             )
 

@@ -60,7 +60,7 @@ def changed(value: Any, path: Sequence[str], before: int, after: int, where: str
     """
     if not path:
         if not isinstance(value, int) or isinstance(value, bool):
-            raise PlanError(f"the plan changes {where}, which is no integer")
+            raise PlanError(f"the plan changes {where}, which is not an integer")
         if value != before:
             raise PlanError(f"the plan changes {where} from {before}, but the network has {value}")
         return after

@@ -205,7 +205,7 @@ REPEATING = {
 def nearest(x: torch.Tensor, scales: Sequence[float], sizes: list[int]) -> torch.Tensor:
     """Each pixel repeated a whole number of times."""
     if any(scale != int(scale) for scale in scales):
-        raise NotSupportedError("a factor that is no whole number")
+        raise NotSupportedError("a factor that is not a whole number")
     return functional.interpolate(x, sizes, mode="nearest")
 
 

@@ -11,7 +11,7 @@ from slimnet.graph.reasons import Kind, Reason
 from slimnet.planning.removal import Removal, WidthConstraint
 from slimnet.planning.set_times import key_of, times_of_rows
 from slimnet.planning.width_prices import WidthPrices, allowed_widths
-from slimnet.surgery.plan_data import FAST
+from slimnet.surgery.plan_data import EVERY_WIDTH, FAST
 
 WHOLE = 1 << 30
 """A multiple that no layer reaches: every layer stays as wide as it was."""
@@ -46,7 +46,7 @@ class Rounding:
         if self.layers:
             return "by layer"
         if self.multiple >= WHOLE:
-            return "whole"
+            return EVERY_WIDTH
         return "none" if self.multiple == 1 else f"multiples of {self.multiple}"
 
     def check_against(self, graph: ChannelGraph) -> None:
@@ -58,7 +58,7 @@ class Rounding:
         known = {layer.module for layer in graph.layers}
         for name in self.layers:
             if name not in known:
-                raise UsageError(f"round_to names {name!r}, which is no convolution or linear layer of the network")
+                raise UsageError(f"round_to names {name!r}, which is not a convolution or linear layer of the network")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The paper's tables and figures as printed: rows, numbers, and the recipe fields of each row."""
 
+import difflib
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +8,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
-from slimnet.errors import UsageError, nearest_name
+from slimnet.errors import UsageError
 
 Value = float | tuple[float, ...]
 Printed = Mapping[str, Value]
@@ -31,6 +32,9 @@ READINGS = {
 
 SIMULATED = ("fig4", "supp-fig3")
 """The figures that are simulated without a network: see `slimnet.reproduction.scalars`."""
+
+NEAREST = 3
+"""The most names that are suggested for an unknown one."""
 
 TRENDS = "trends"
 """The name that selects the networks of the stated trends: see `slimnet.reproduction.trends`."""
@@ -219,6 +223,13 @@ def by_worth() -> tuple[Entry, ...]:
     return tuple(ranked.values())
 
 
+def nearest_cells(given: str, names: Sequence[str]) -> str:
+    """The names nearest to an unknown one, and the command that lists all: there are over a hundred."""
+    near = difflib.get_close_matches(given.lower(), names, n=NEAREST, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{hint}'slimnet reproduce all --dry-run' lists all names"
+
+
 def wanted(names: Sequence[str]) -> tuple[str, ...]:
     """The selected tables and figures in the paper's order, each once, then networks, then the trends.
 
@@ -233,7 +244,7 @@ def wanted(names: Sequence[str]) -> tuple[str, ...]:
     possible = [*known, TRENDS, "all", *networks]
     for name in names:
         if name not in possible:
-            raise UsageError(f"the paper has no {name!r}; {nearest_name(name, possible)}")
+            raise UsageError(f"the paper has no {name!r}; {nearest_cells(name, possible)}")
     chosen = [name for name in known if name in names or "all" in names]
     single = [name for name in networks if name in names]
     return (*chosen, *single, *([TRENDS] if TRENDS in names else []))

@@ -41,7 +41,7 @@ def seconds_in(text: str) -> float:
     left = re.sub(r"(\d+(?:\.\d+)?)\s*([smhd])", "", text.lower()).strip()
     total = sum(float(number) * UNITS[unit] for number, unit in parts)
     if left or not total:
-        raise UsageError(f"a budget of {text!r} is no time; say it as 90s, 25m, 1h30m or 2d")
+        raise UsageError(f"a budget of {text!r} is not a time; say it as 90s, 25m, 1h30m or 2d")
     return total
 
 

@@ -36,6 +36,10 @@ def is_run(folder: Path) -> bool:
     return (folder / RECIPE).exists()
 
 
+REMAKE = "make the bundle again with slimnet slim"
+"""The remedy for a bundle with a file that was changed or lost."""
+
+
 def no_bundle(folder: Path) -> BundleError:
     """The error for a folder that is no bundle, or for none."""
-    return BundleError(f"{folder} is no bundle: it has no {MANIFEST}; name a folder that slimnet.save wrote")
+    return BundleError(f"{folder} is not a bundle: it has no {MANIFEST}; name a folder that slimnet slim -o made")

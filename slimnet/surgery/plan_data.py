@@ -9,6 +9,9 @@ from slimnet.storage.field_types import Count
 FAST = "fast under "
 """How the rounding of a plan begins whose widths are fast under a runtime, which is named after it."""
 
+EVERY_WIDTH = "whole"
+"""The rounding of a plan in which every layer keeps its width."""
+
 FORMAT = 1
 """The version of the JSON that `SurgeryPlan.to_json` writes."""
 

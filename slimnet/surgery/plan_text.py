@@ -3,7 +3,7 @@
 from collections import Counter
 
 from slimnet.surgery.kept_shares import DeadShares
-from slimnet.surgery.plan_data import FAST, LayerPlan, Merge, PlanData, WidthTrial
+from slimnet.surgery.plan_data import EVERY_WIDTH, FAST, LayerPlan, Merge, PlanData, WidthTrial
 
 
 def describe(plan: PlanData) -> str:
@@ -70,7 +70,10 @@ def width_lines(plan: PlanData) -> list[str]:
         them = "it" if plan.kept_for_speed == 1 else "them"
         speed = f"  kept {kept}: removing {them} saves no time under {runtime}; round_to=None removes {them}"
         return [speed] if plan.kept_for_speed else []
-    chosen = [f"  widths rounded up: {plan.rounding}"] if plan.rounding != "none" or plan.trials else []
+    if plan.rounding == EVERY_WIDTH:
+        chosen = ["  every layer keeps its width"]
+    else:
+        chosen = [f"  widths rounded up: {plan.rounding}"] if plan.rounding != "none" or plan.trials else []
     return [*chosen, *(trial_line(trial) for trial in plan.trials)]
 
 

@@ -288,7 +288,7 @@ def test_a_process_that_is_killed_and_files_that_may_not_grow_leave_no_bundle(tm
         f"BundleError: cannot write {tmp_path / 'full'}: File too large; free disk space, or choose another path\n"
     ), process.stderr
     assert list(tmp_path.iterdir()) == []
-    assert "is no bundle" in refusal(BundleError, load, tmp_path / "killed")
+    assert "is not a bundle" in refusal(BundleError, load, tmp_path / "killed")
 
 
 def changed(model: nn.Module, how: str) -> nn.Module:

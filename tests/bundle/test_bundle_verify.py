@@ -67,7 +67,7 @@ def test_what_was_found_is_printed_in_lines_for_people(basic):
     assert lines[0] == f"{basic.folder}: every file is as it was written"
     assert lines[1].startswith("model.pt2 agrees with model.safetensors within ")
     assert lines[2].startswith("model.onnx agrees with model.safetensors within ")
-    assert lines[3].startswith("as it was written: certificate holds: ")
+    assert lines[3].startswith("stored certificate: holds: ")
     assert len(lines) == 4
 
 
@@ -158,7 +158,7 @@ def test_a_missing_file_is_noticed(name, nameless, copy, capsys):
     folder = copy(nameless)
     (folder / name).unlink()
     for call in (lambda: load(folder, Tied()), lambda: verify_bundle(folder)):
-        assert refusal(ChangedBundleError, call) == f"{folder} has no {name}; save the bundle again"
+        assert refusal(ChangedBundleError, call) == f"{folder} has no {name}; make the bundle again with slimnet slim"
     assert slimnet_cli.run(["verify", str(folder)]) == 1
     capsys.readouterr()
 

@@ -194,7 +194,7 @@ def test_a_module_needs_its_bundle(first, tmp_path):
     message = refusal(UsageError, save, load(first), tmp_path / "out")
     assert message.endswith("name that bundle with like=")
     assert refusal(BundleError, save, load(first), tmp_path / "out", like=tmp_path).startswith(
-        f"{tmp_path} is no bundle"
+        f"{tmp_path} is not a bundle"
     )
     assert not (tmp_path / "out").exists()
 

@@ -140,7 +140,7 @@ def test_a_comparison_is_replaced_by_one_under_other_conditions(checkpoint, tmp_
         (("--methods", "li2017"), "give budgets"),
         (("--methods", "li2017", "--budget", "0.0001"), "the smallest possible is 0"),
         (("--budget", "half"), "'half' is not a list of shares"),
-        (("--budget", "75"), "is no fraction"),
+        (("--budget", "75"), "is not a fraction"),
         (("--budget", "0.5", "--unit", "latency", "--seconds", "0"), "give seconds above 0"),
         (("--normalise", "imagenet", "--budget", "0.5"), "digits has 1 channels, and imagenet is for 3"),
         (("--normalise", "mnist", "--budget", "0.5"), "'mnist' is not one of data, imagenet, cifar10, halves, none"),

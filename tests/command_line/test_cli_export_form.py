@@ -73,7 +73,7 @@ def test_a_dynamic_size_is_kept_by_slim_verify_and_like(tmp_path, capsys):
         (["--with-preprocessing", "--layout", "hwc"], "'hwc' is not one of 'nhwc', 'nchw'"),
         (["--with-preprocessing", "--normalise", "imagenet"], "an input has 1 channels, and imagenet is for 3"),
         (["--with-preprocessing", "--normalise", "data"], "--normalise data is measured on the training images"),
-        (["--normalise", "mean=0.5"], "'mean=0.5' is no normalisation; write it as mean=M,...:std=S,..."),
+        (["--normalise", "mean=0.5"], "'mean=0.5' is not a normalisation; write it as mean=M,...:std=S,..."),
         (["--normalise", "mnist"], "'mnist' is not one of data, imagenet, cifar10, halves, none"),
     ],
 )

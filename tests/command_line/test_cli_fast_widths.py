@@ -127,7 +127,7 @@ def test_an_unknown_rounding_is_one_line(value, command, checkpoint, capsys):
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 1
-    assert f"{value!r} is no width to round to; give a number such as 16, fast, " in said.err
+    assert f"{value!r} is not a width to round to; give a number such as 16, fast, " in said.err
     assert ("auto" in said.err.partition("give")[2]) == (command[0] == "slim")
 
 

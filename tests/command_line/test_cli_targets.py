@@ -173,8 +173,8 @@ def test_a_budget_of_latency_is_measured(checkpoint, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--target-macs", "1.5"], "a budget of 1.5 is no fraction of the dense network's macs in (0, 1]"),
-        (["--target-params", "0"], "a budget of 0.0 is no fraction of the dense network's params in (0, 1]"),
+        (["--target-macs", "1.5"], "a budget of 1.5 is not a fraction of the dense network's macs in (0, 1]"),
+        (["--target-params", "0"], "a budget of 0.0 is not a fraction of the dense network's params in (0, 1]"),
         (
             ["--target-macs", "0.001"],
             "implicit cannot leave 0.001 of the dense network's macs: the smallest possible is",

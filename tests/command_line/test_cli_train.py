@@ -159,7 +159,7 @@ def test_threads_and_reports_are_as_before_unless_asked_otherwise(begun):
             "train the network of a bundle further with slimnet finetune",
         ),
         (["--resume", "nothing"], "nothing does not exist; check the path"),
-        (["--resume", "broken.json"], "broken.json holds no run"),
+        (["--resume", "broken.json"], "broken.json is not the folder of a run"),
         (["--resume", "begun", "--l2", "1"], "the run was begun with l2 0.02, not 1.0"),
         (["letters", "--resume", "begun"], "there is no data set 'letters'"),
         (["--resume", "begun", "--recipe", "other.json"], "the run was begun with iterations 40, not 9"),

@@ -43,7 +43,7 @@ def test_the_best_evaluation_is_stated_and_its_weights_are_used_when_asked_for(v
     lines = capsys.readouterr().out.splitlines()
     line = f"best of 3 evaluations on 144 held-out images: {100 * best['validation_accuracy']:.2f} % after"
     assert f"{line} {best['iteration']} iterations" in lines
-    assert f"its weights, chosen by these images: {validated / 'model_best.pt'}" in lines
+    assert f"weights of the best evaluation: {validated / 'model_best.pt'}" in lines
     assert slimnet_cli.run(["slim", str(validated / "model_best.pt"), "--dry-run"]) == 0
 
 

@@ -48,7 +48,7 @@ def test_data_keeps_its_own():
         ("imagenet", "noise has 1 channels, and imagenet is for 3"),
         ("mean=0,0:std=1,1", "noise has 1 channels, and mean=0,0:std=1,1 is for 2"),
         ("mnist", "there is no normalisation 'mnist'; use data, imagenet, cifar10, halves, none or mean=M"),
-        ("mean=", "'mean=' is no normalisation; write it as mean=M,...:std=S,..."),
+        ("mean=", "'mean=' is not a normalisation; write it as mean=M,...:std=S,..."),
         ("mean=0.5", "write it as mean=M,...:std=S,..."),
         ("mean=0.5:0.5", "write it as mean=M,...:std=S,..."),
         ("mean=0.5,:std=1,1", "write it as mean=M,...:std=S,..."),

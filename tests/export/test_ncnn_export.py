@@ -85,7 +85,7 @@ def test_the_command_line_writes_them_by_name_or_format(tmp_path, capsys):
     assert slimnet_cli.run([*given, str(tmp_path / "net.param")]) == 0
     said = capsys.readouterr().out
     assert "net.bin: ncnn for single inputs" in said
-    assert "next: load_param(" in said
+    assert "next: in ncnn.Net call load_param(" in said
     for options, message in (
         (
             ["net.onnx", "--format", "ncnn"],

@@ -155,7 +155,7 @@ def without_package(monkeypatch) -> None:
 CASES = {
     "no such repository": ("hf://owner/none", UsageError, "hf://owner/none: there is no such repository"),
     "no such revision": ("hf://owner/name@v9", UsageError, "has no revision v9"),
-    "no bundle": ("hf://owner/other", BundleError, "hf://owner/other is no bundle: it has no manifest.json"),
+    "no bundle": ("hf://owner/other", BundleError, "hf://owner/other is not a bundle: it has no manifest.json"),
     "no address": ("hf://name", UsageError, "hf://name names no repository"),
     "a path that leads out": ("hf://owner/name@../../x", UsageError, "names no repository"),
 }
@@ -255,7 +255,7 @@ def test_a_card_of_ones_own_is_sent(hub, basic, tmp_path, capsys):
     assert "leave --license out" in capsys.readouterr().err
     (tmp_path / "card.md").write_bytes(b"\xff")
     assert slimnet_cli.run(line) == 2
-    assert "is no text in UTF-8" in capsys.readouterr().err
+    assert "is not text in UTF-8" in capsys.readouterr().err
 
 
 def test_the_card_states_what_was_measured(basic):

@@ -100,7 +100,7 @@ def test_a_ladder_that_is_there_is_shown_and_not_made_again(climbed, capsys, mon
     [
         (["--method", "random"], "is a ladder with method 'implicit', not 'random'"),
         (["--method", "randon"], "there is no method 'randon'; did you mean random?"),
-        (["--steps", "0.5,2"], "a budget of 2.0 is no fraction of the dense network's macs in (0, 1]"),
+        (["--steps", "0.5,2"], "a budget of 2.0 is not a fraction of the dense network's macs in (0, 1]"),
         (["--steps", "half"], "'half' is not a list of numbers"),
         (["-o", "."], "no ladder; name another folder"),
     ],

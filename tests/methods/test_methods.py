@@ -379,7 +379,7 @@ def test_a_budget_of_latency_is_measured_on_slim_networks(resnet):
 
 @pytest.mark.parametrize("value", [0, -0.5, 1.5, float("nan"), "half"])
 def test_budgets_outside_0_to_1_are_refused(value):
-    with pytest.raises(UsageError, match=r"is no fraction of the dense network's macs in \(0, 1\]; 0.5 leaves"):
+    with pytest.raises(UsageError, match=r"is not a fraction of the dense network's macs in \(0, 1\]; 0.5 leaves"):
         Budget("macs", value)
 
 

@@ -53,8 +53,8 @@ def test_a_comparison_of_methods_is_drawn_from_its_file_or_its_folder(results, t
     ("name", "text", "said"),
     [
         ("missing.json", None, "missing.json does not exist; check the path"),
-        ("words.json", "hello", "is no JSON"),
-        ("list.json", "[1]", "no comparison that slimnet wrote"),
+        ("words.json", "hello", "is not JSON"),
+        ("list.json", "[1]", "is not a result of slimnet benchmark --json"),
         ("odd.json", '{"outcomes": 3}', "not the results of a comparison"),
     ],
 )

@@ -335,12 +335,15 @@ def test_a_run_that_removed_dead_filters_says_what_that_saved():
     ) in [each.replace("\u202f", "") for each in sentences(shown)]
     change = "Setting them to zero before that changed what a layer receives by at most 2×10⁻⁴ of its largest value."
     assert change in [each.replace("\u202f", "").replace("2.0", "2") for each in sentences(shown)]
+    unmoved = dataclasses.replace(progress[-1], projection_change=0.0)
+    unchanged = sentences(dataclasses.replace(shown, progress=(*progress[:-1], unmoved)))
+    assert "Setting them to zero before that did not change any layer's input." in unchanged
     assert ("Dead filters", "removed every 10 iterations") in recipe_rows(shown)
     last = dataclasses.replace(progress[-1], revived=3, revived_alive=1)
     printed = sentences(dataclasses.replace(shown, progress=(*progress[:-1], last)))
     assert "3 removed channels came back in the dense run beside it; 1 of these were alive at the last look." in printed
     page = render_training(shown)
-    assert "The last panel is the time of a step" in text(page)
+    assert "The last panel is the time of a step; with fewer filters it can fall" in text(page)
     assert any("ms a step" in label for label in labels(page))
     assert not any("ms a step" in label for label in labels(render_training(record())))
 

@@ -168,7 +168,7 @@ CONTENT = {
     "not UTF-8": (b'{"a": "\xff"}', "can't decode byte 0xff"),
     "UTF-16": ('{"a": 1}'.encode("utf-16"), "can't decode"),
     "a byte order mark": (b"\xef\xbb\xbf{}", "byte order mark"),
-    "not a number": (b'{"a": NaN}', "NaN, which is no number"),
+    "not a number": (b'{"a": NaN}', "NaN, which is not a number"),
     "infinite": (b"[-Infinity]", "-Infinity"),
     "a key twice": (b'{"a": 1, "b": 2, "a": 3}', "'a' twice"),
     "more digits than Python reads": (b"[" + b"9" * 5000 + b"]", "not JSON"),

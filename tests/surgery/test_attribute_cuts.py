@@ -231,8 +231,8 @@ def first_again(plan: SurgeryPlan) -> SurgeryPlan:
     [
         ({"attribute": "nothing"}, "changes nothing, which the network does not have"),
         ({"module": "stem.9"}, "changes stem.9.width, which the network does not have"),
-        ({"attribute": "way"}, "changes way, which is no integer"),
-        ({"attribute": "training"}, "changes training, which is no integer"),
+        ({"attribute": "way"}, "changes way, which is not an integer"),
+        ({"attribute": "training"}, "changes training, which is not an integer"),
         ({"attribute": "__class__"}, "changes __class__, which the network does not have"),
         ({"attribute": "width.real"}, "changes width.real, which the network does not have"),
         ({"attribute": "_modules.stem"}, "changes _modules.stem, which the network does not have"),

@@ -175,7 +175,7 @@ def test_networks_with_groups_splits_and_concatenations_cost_little_more(name):
         (True, "multiples of True"),
         ({"0": 0}, "multiples of 0"),
         ({"conv9": 8}, "'conv9'"),
-        ({"1": 8}, "'1', which is no convolution"),
+        ({"1": 8}, "'1', which is not a convolution"),
     ],
 )
 def test_a_rounding_that_cannot_be_is_refused(round_to, message):

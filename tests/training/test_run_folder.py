@@ -271,7 +271,10 @@ def test_a_run_that_was_killed_before_it_had_a_recipe_is_begun_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, r"holds no run \(there is no readable recipe\.json"), ("{", "recipe.json: the recipe is not JSON")],
+    [
+        (None, r"is not the folder of a run \(there is no readable recipe\.json"),
+        ("{", "recipe.json: the recipe is not JSON"),
+    ],
 )
 def test_a_folder_without_a_run_cannot_be_taken_up(tmp_path, content, message):
     if content is not None:

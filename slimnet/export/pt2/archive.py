@@ -110,7 +110,7 @@ def check_directory(content: bytes) -> None:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries, comment = archive.infolist(), archive.comment
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        raise BundleError("it is no archive") from error
+        raise BundleError("it is not an archive") from error
     if content[-END:][:4] != b"PK\5\6" or comment or not entries or min(entry.header_offset for entry in entries) != 0:
         raise BundleError("it holds bytes outside the records of an archive")
     if len(entries) > MOST_RECORDS:
@@ -132,7 +132,7 @@ def check_entry(entry: zipfile.ZipInfo) -> None:
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size or entry.flag_bits & 1:
         raise BundleError(f"it holds {entry.filename!r:.60} compressed or encrypted")
     if not entry.filename.startswith(PREFIX) or not RECORDS.fullmatch(entry.filename.removeprefix(PREFIX)):
-        raise BundleError(f"it holds {entry.filename!r:.60}, which is no part of a captured network")
+        raise BundleError(f"it holds {entry.filename!r:.60}, which is not part of a captured network")
 
 
 def check_records(reader: Any, names: list[str]) -> None:
@@ -143,7 +143,7 @@ def check_records(reader: Any, names: list[str]) -> None:
     """
     for name in names:
         if not RECORDS.fullmatch(name):
-            raise BundleError(f"it holds {name!r:.60}, which is no part of a captured network")
+            raise BundleError(f"it holds {name!r:.60}, which is not part of a captured network")
     if len(set(names)) != len(names):
         raise BundleError("it holds a record twice")
     if SAMPLES in names and reader.get_record_size(SAMPLES):
@@ -202,7 +202,7 @@ def numbers_of(reader: Any, place: str, dtype: torch.dtype) -> torch.Tensor:
     """
     content = bytearray(reader.get_record(place))
     if len(content) % dtype.itemsize:
-        raise BundleError(f"its {place} has {len(content):,} bytes, which is no whole number of {dtype}")
+        raise BundleError(f"its {place} has {len(content):,} bytes, which is not a whole number of {dtype}")
     return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype, device="cpu")
 
 

@@ -35,7 +35,7 @@ def bounded(value: Any) -> Number:
         BundleError: it is none, or too large.
     """
     if type(value) not in (bool, int, float) or (type(value) is int and abs(value) > LIMIT):
-        raise BundleError("it has a size that is no number of 64 bits")
+        raise BundleError("it has a size that is not a number of 64 bits")
     return value
 
 
@@ -230,7 +230,7 @@ def size(node: ast.expr) -> Number:
             return any(values) if isinstance(sign, ast.Or) else all(values)
         case ast.UnaryOp(op=ast.USub() | ast.Not() as sign, operand=operand):
             return bounded(OPERATORS[type(sign)](size(operand)))
-    raise BundleError("it has a size that is no arithmetic")
+    raise BundleError("it has a size that is not arithmetic")
 
 
 def are_known(signs: Sequence[ast.cmpop]) -> bool:

@@ -44,7 +44,7 @@ def find_operator(target: str) -> torch._ops.OpOverload:
     """
     parts = TARGETS.fullmatch(target)
     if parts is None or not is_allowed(parts["family"], parts["name"], parts["overload"]):
-        raise BundleError(f"it calls {target!r:.60}, which is no operator on tensors that is run")
+        raise BundleError(f"it calls {target!r:.60}, which is not an operator on tensors that is run")
     if parts["family"] == "torchvision":
         torchvision()
     packet = getattr(getattr(torch.ops, parts["family"]), parts["name"], None)

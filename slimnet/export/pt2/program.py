@@ -173,7 +173,7 @@ def read_containers(calls: Any) -> tuple[Container, Container]:
         raise BundleError("it describes calls inside the network")
     container, returned = (read_container(entry["signature"][field]) for field in ("in_spec", "out_spec"))
     if not all(is_name(key) for part in container.parts if part and part.kind is dict for key in part.keys):
-        raise BundleError("it takes a keyword argument that is no name")
+        raise BundleError("it takes a keyword argument that is not a name")
     return container, returned
 
 
@@ -287,5 +287,5 @@ def read_keys(tree: Any, count: int) -> tuple[Any, ...]:
         raise BundleError("it takes or returns a container without its keys")
     for key in keys:
         if type(key) is not int and not is_path(key):
-            raise BundleError("it takes or returns a container with keys that are no names")
+            raise BundleError("it takes or returns a container with keys that are not names")
     return tuple(keys)

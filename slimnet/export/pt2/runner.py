@@ -48,7 +48,7 @@ class ProgramRunner:
         except OSError as error:
             raise BundleError(f"{path} cannot be read ({error.strerror or error})") from error
         except Exception as error:  # a field may be missing or have any type
-            raise BundleError(f"{path} is not run: it is no captured network ({reason(error):.100})") from error
+            raise BundleError(f"{path} is not run: it is not a captured network ({reason(error):.100})") from error
 
     def __call__(self, inputs: Inputs) -> list[torch.Tensor]:
         """Run the network without gradients.

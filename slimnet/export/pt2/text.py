@@ -129,7 +129,7 @@ def fields_of(field: str, entry: Mapping[str, Any]) -> list[tuple[str, Any]]:
         elif key in FIELDS:
             found.append((key, value))
         elif value not in (None, False, [], {}, ""):
-            raise BundleError(f"it has {key!r:.60}, which is no part of a program that is read")
+            raise BundleError(f"it has {key!r:.60}, which is not part of a program that is read")
     return found
 
 

@@ -40,18 +40,24 @@ def share_removed(pair: tuple[int, int]) -> float:
     return 1 - after / before if before else 0.0
 
 
+def traced_in_words(count: int) -> str:
+    """The networks that the sizes are of."""
+    return "the one that was traced" if count == 1 else f"the {count:,} that were traced"
+
+
 def sentences(rows: Sequence[CensusRow], threshold: float) -> list[str]:
     """The totals in full sentences."""
     totals = count_totals(rows)
     share = totals.dead / totals.channels if totals.channels else 0.0
+    have = "checkpoint has" if totals.checkpoints == 1 else "checkpoints have"
     found = [
-        f"{totals.checkpoints:,} checkpoints have {totals.channels:,} channels with a BatchNorm; "
+        f"{totals.checkpoints:,} {have} {totals.channels:,} channels with a BatchNorm; "
         f"{totals.dead:,} ({percent(share, 1)}) are dead, with |γ| below {threshold:g}."
     ]
     if totals.traced:
         found.append(
             f"Exact slimming removes {percent(share_removed(totals.macs), 1)} of the MACs and "
-            f"{percent(share_removed(totals.params), 1)} of the parameters of the {totals.traced:,} that were traced."
+            f"{percent(share_removed(totals.params), 1)} of the parameters of {traced_in_words(totals.traced)}."
         )
     return found
 

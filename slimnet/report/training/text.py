@@ -142,6 +142,8 @@ def _projected(record: TrainingRecord) -> list[str]:
     moved = record.last.projection_change
     if moved is None:
         return []
+    if not moved:
+        return ["Setting them to zero before that did not change any layer's input."]
     change = f"by at most {formatting.tiny(moved)} of its largest value"
     return [f"Setting them to zero before that changed what a layer receives {change}."]
 

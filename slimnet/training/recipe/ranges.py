@@ -17,6 +17,10 @@ def require(holds: object, name: str, value: Any, wanted: str) -> None:
         raise UsageError(f"the recipe's {name} is {value!r}; it must be {wanted}")
 
 
+WHOLE = "a whole number of at least {}, and below 2^63"
+"""What `is_whole` asks for, in words."""
+
+
 def is_whole(value: object, least: int) -> bool:
     """Whether this is an integer of at least `least` and of at most 64 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from slimnet.errors import UsageError
 from slimnet.models.untrusted import UntrustedName, check_arguments
 from slimnet.storage.records import build, parse_json
-from slimnet.training.recipe.ranges import is_finite, is_number, is_pair, is_whole, require
+from slimnet.training.recipe.ranges import WHOLE, is_finite, is_number, is_pair, is_whole, require
 
 OptimiserName = Literal["sgd", "adam", "amsgrad", "adamax", "adadelta", "adagrad", "rmsprop"]
 Precision = Literal["fp32", "bf16"]
@@ -161,9 +161,9 @@ class Recipe:
 
     def _check_counts(self) -> None:
         for name in ("iterations", "batch_size", "shrink_round"):
-            self._require(name, is_whole(getattr(self, name), 1), "a whole number of at least 1")
+            self._require(name, is_whole(getattr(self, name), 1), WHOLE.format(1))
         for name in ("seed", "crop", "shrink_every"):
-            self._require(name, is_whole(getattr(self, name), 0), "a whole number of at least 0")
+            self._require(name, is_whole(getattr(self, name), 0), WHOLE.format(0))
         shrinks = self.shrink_every or self.shrink_round == 1
         self._require("shrink_round", shrinks, "1, since the run does not shrink; set shrink_every as well")
         self._require("image_size", self.image_size is None or is_whole(self.image_size, 1), "pixels, or None")

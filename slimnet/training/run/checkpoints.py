@@ -81,7 +81,7 @@ def read(path: Path) -> Mapping[str, Any]:
             content = unpickling.read(path)
             if isinstance(content, Mapping):
                 return content
-            problem = "it is no checkpoint of a run"
+            problem = "it is not a checkpoint of a run"
         else:
             problem = f"the checksum of {broken} is wrong"
     except (OSError, EOFError, RuntimeError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:

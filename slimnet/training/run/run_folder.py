@@ -259,7 +259,8 @@ def recipe_of(path: Path) -> Recipe:
     try:
         text = read_text(path / RECIPE)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} holds no run (there is no readable {RECIPE} in it); name the run's folder") from error
+        wrong = f"{path} is not the folder of a run (there is no readable {RECIPE} in it)"
+        raise UsageError(f"{wrong}; name the run's folder") from error
     try:
         return Recipe.from_json(text)
     except UsageError as error:
