@@ -283,7 +283,7 @@ class RunningMean(nn.Module):
 def test_what_a_network_keeps_between_calls_is_compared_in_second_calls(way):
     """Oracle: three calls of both networks, one after the other, where the certificate holds."""
     model, images = double(RunningMean(way)), planes()
-    with pytest.raises(CertificateError, match="in first and second calls, since .* keeps values .* in keep="):
+    with pytest.raises(CertificateError, match=r"in first and second calls, since .* keeps values .* in keep="):
         slimnet.slim(model, images)
     slimmed = slimnet.slim(model, images, keep=["front.0"])
     with torch.no_grad():
