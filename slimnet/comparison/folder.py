@@ -12,6 +12,7 @@ from slimnet.comparison.outcome import Dense, Failure, Outcome
 from slimnet.comparison.settings import Cell
 from slimnet.errors import SlimnetError, UsageError
 from slimnet.methods import Selection
+from slimnet.storage.conditions import change_in_words
 from slimnet.storage.files import os_errors_as, whole_file
 from slimnet.storage.records import read_record
 from slimnet.storage.written_folders import COMPARISON
@@ -54,13 +55,12 @@ class Folder:
             COMPARISON.refuse_taken(self.path, UsageError)
             write(file, {"conditions": conditions, "environment": environment})
         begun = read_record(Begun, file, UsageError, advice="name another folder")
-        for name, value in conditions.items():
-            was = begun.conditions.get(name)
-            if was != value:
-                raise UsageError(
-                    f"{self.path} was begun with {name} {was!r}, not {value!r}: rows would not be comparable; "
-                    "go on with the old one, or name another folder"
-                )
+        change = change_in_words(begun.conditions, conditions)
+        if change is not None:
+            raise UsageError(
+                f"{self.path} was begun with {change}: rows would not be comparable; go on with the old one, or name "
+                "another folder"
+            )
         return begun.environment
 
     @property

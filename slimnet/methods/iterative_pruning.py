@@ -21,6 +21,7 @@ from slimnet.methods.remove import Selection, remove_selected
 from slimnet.methods.scores import Ranking
 from slimnet.modules.example_inputs import ExampleInputs
 from slimnet.planning.width_rounding import Rounding
+from slimnet.storage.conditions import change_in_words
 from slimnet.storage.field_types import Amount, Count, Share
 from slimnet.storage.files import held, whole_file
 from slimnet.storage.records import read_record
@@ -178,12 +179,9 @@ class Ladder:
         if not file.exists():
             return {}
         record = read_record(LadderRecord, file, UsageError, advice="name another folder", others_ignored=True)
-        for name, value in json.loads(json.dumps(self.conditions)).items():
-            if record.conditions.get(name) != value:
-                raise UsageError(
-                    f"{self.folder} is a ladder with {name} {record.conditions.get(name)!r}, not {value!r}; "
-                    "go on with that, or name another folder"
-                )
+        change = change_in_words(record.conditions, json.loads(json.dumps(self.conditions)))
+        if change is not None:
+            raise UsageError(f"{self.folder} is a ladder with {change}; go on with that, or name another folder")
         return {rung.name: rung for rung in record.rungs}
 
     def keep(self, kept: dict[str, Rung], rung: Rung) -> Rung:

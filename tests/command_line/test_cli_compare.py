@@ -102,6 +102,17 @@ def test_the_same_command_goes_on_where_it_was_and_says_so_when_conditions_diffe
     assert json.loads(capsys.readouterr().out) == first
     assert run(checkpoint, *SHORT, *out, "--seed", 3) == 2
     assert "was begun with seed 0, not 3" in refusal(capsys)
+    assert run(checkpoint, *SHORT, *out, "--finetune", 3) == 2
+    assert "was begun with no finetuning, not with it: rows would not be comparable" in refusal(capsys)
+
+
+def test_a_recipe_that_differs_is_named_by_its_option(checkpoint, tmp_path, capsys):
+    out = (*SHORT, "-o", tmp_path / "out", "--finetune")
+    assert run(checkpoint, *out, 1) == 0
+    for change, words in (([2], "--finetune 1, not 2"), ([1, "--lr", "0.5"], "--lr 0.001, not 0.5")):
+        capsys.readouterr()
+        assert run(checkpoint, *out, *change) == 2
+        assert f"was begun with {words}: rows would not be comparable; go on with the old one" in refusal(capsys)
 
 
 def test_ctrl_c_leaves_what_is_done_and_says_how_to_go_on(checkpoint, tmp_path):

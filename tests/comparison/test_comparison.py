@@ -184,7 +184,7 @@ def test_rows_of_other_conditions_do_not_come_into_one_table(tmp_path, changes, 
 def test_another_network_does_not_come_into_it_either(tmp_path):
     next(iter(study(tmp_path / "begun")))
     other = Study("tiny", network(widths=[8, 10]), images(60), settings(), tmp_path / "begun")
-    with pytest.raises(UsageError, match="was begun with weights"):
+    with pytest.raises(UsageError, match="was begun with other weights"):
         next(iter(other))
 
 
