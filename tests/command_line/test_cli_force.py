@@ -48,8 +48,8 @@ def test_a_slim_that_fails_leaves_the_earlier_bundle(basic, copy, checkpoint, mo
     out = copy(basic)
     before = everything(out)
     monkeypatch.setattr("slimnet.bundle.bundle.write_exports", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
-    assert slim(checkpoint, "-o", out, "--force") == 2
-    assert "full" in capsys.readouterr().err
+    assert slim(checkpoint, "-o", out, "--force") == 1, "a full disk is no misuse"
+    assert "full; free disk space" in capsys.readouterr().err
     assert everything(out) == before
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
@@ -115,8 +115,8 @@ def test_work_is_done_beside_what_is_replaced_and_in_place_otherwise(tmp_path):
 
 
 def test_a_ladder_is_replaced(checkpoint, tmp_path, monkeypatch):
-    """Oracle: the file that only the first one could have left."""
-    arguments = ["ladder", checkpoint, *NETWORK, "--steps", "0.999", "-o", str(tmp_path / "rungs")]
+    """Oracle: the file that only the first one could have left. There are no rungs, so no next command is shown."""
+    arguments = ["ladder", checkpoint, *NETWORK, "--steps", "0.999", "--json", "-o", str(tmp_path / "rungs")]
     dense = Ladder.dense
     monkeypatch.setattr(Ladder, "rung", lambda self, kept, name, choose: dense(self))
     assert slimnet_cli.run(arguments) == 0
