@@ -63,7 +63,7 @@ def slim(
     section 2.1) or "activation" (zero on all of `loader`, section 2.1 as well; the threshold is not used). `loader`
     yields example inputs, or `(inputs, labels)` pairs; the certificate is measured on it, or without it on the example
     inputs. It is iterated more than once, so a generator is refused. `tolerance` is the largest allowed change of an
-    output, relative to the largest one (default: 1e-4; 1e-2 in float16, 5e-2 in bfloat16).
+    output, relative to its own largest value (default: 1e-4; 1e-2 in float16, 5e-2 in bfloat16).
 
     `round_to` keeps some removable channels, for widths that are fast on hardware: multiples of a number, or of one for
     each of some layers by name; "fast" (or "fast:openvino", or a `FastWidths`): the widths at which kernels are fast,

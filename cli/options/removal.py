@@ -166,7 +166,7 @@ OPTIONS = (
     click.option(
         "--tolerance",
         type=click.FloatRange(0, 1),
-        help="Largest allowed change of an output, relative to the largest one. "
+        help="Largest allowed change of an output, relative to its own largest value. "
         "[default: 1e-4; 1e-2 in float16, 5e-2 in bfloat16]",
     ),
     round_option(),
