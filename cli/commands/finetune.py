@@ -17,7 +17,7 @@ from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
 from slimnet_cli.options.paths import FORCE, existing_source, new_bundle
 from slimnet_cli.options.shared import architecture_option, as_one, json_option
-from slimnet_cli.options.sources import Source, find_source, written_bundle
+from slimnet_cli.options.sources import Source, bundle_arguments, find_source
 from slimnet_cli.options.tuning import step_options
 from slimnet_cli.output import terminal
 from slimnet_cli.output.next_step import show_next
@@ -298,4 +298,4 @@ def _show(tuned: Tuned, *, validated: bool) -> None:
         f"after {tuned.chosen:,} iterations\nwritten to {tuned.bundle}",
         soft_wrap=True,
     )
-    show_next("export", *written_bundle(tuned.bundle).arguments, "-o", f"{tuned.bundle.resolve().name}.onnx")
+    show_next("export", *bundle_arguments(tuned.bundle), "-o", f"{tuned.bundle.resolve().name}.onnx")

@@ -18,7 +18,7 @@ from slimnet_cli.options.paths import FORCE, existing_source, work_folder
 from slimnet_cli.options.recipe import numbers
 from slimnet_cli.options.removal import chosen_widths, round_option
 from slimnet_cli.options.shared import json_option, network_options
-from slimnet_cli.options.sources import find_source, written_bundle
+from slimnet_cli.options.sources import bundle_arguments, find_source
 from slimnet_cli.output import terminal
 from slimnet_cli.output.destinations import put_in_place, working_folder
 from slimnet_cli.output.next_step import show_next
@@ -166,9 +166,9 @@ def _show(found: list[Rung], out: Path, data: Labelled) -> None:
     console.print(f"\nbundles and {PAGE} written to {out}", soft_wrap=True)
     smaller = [rung for rung in found if not rung.note and not rung.exact]
     if smaller and data.source is not None:
-        show_next("finetune", *written_bundle(out / smaller[0].name).arguments, *data.arguments, "-o", "tuned/")
+        show_next("finetune", *bundle_arguments(out / smaller[0].name), *data.arguments, "-o", "tuned/")
     else:
-        show_next("export", *written_bundle(out / "exact").arguments, "-o", "exact.onnx")
+        show_next("export", *bundle_arguments(out / "exact"), "-o", "exact.onnx")
 
 
 def document(found: list[Rung]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from slimnet_cli.options.onnx_file import check_pair, is_onnx, new_bundle_or_onn
 from slimnet_cli.options.paths import FORCE, existing_source
 from slimnet_cli.options.removal import Removing, removing_options
 from slimnet_cli.options.shared import as_one, json_option, network_options
-from slimnet_cli.options.sources import Source, find_source, written_bundle
+from slimnet_cli.options.sources import Source, bundle_arguments, find_source
 from slimnet_cli.output import before_after, terminal
 from slimnet_cli.output.phases import Phase, PhaseProgress, progress_of
 from slimnet_cli.output.slim_result import Budgeted, SlimResult, show_file, show_plan
@@ -230,7 +230,7 @@ def _write_bundle(
     budgeted = None
     if target and selection is not None:
         budgeted = Budgeted(dataclasses.asdict(target), selection, target.correction_in_words(images))
-    return SlimResult(slimmed, folder, counts, accuracies, data.source, budgeted, written_bundle(folder).arguments)
+    return SlimResult(slimmed, folder, counts, accuracies, data.source, budgeted, bundle_arguments(folder))
 
 
 def _certificate_images(data: Labelled, output: Output) -> ImageData | None:

@@ -202,6 +202,16 @@ def run_arguments(folder: Path, recipe: Recipe) -> list[str]:
     return Source(folder, folder / MODEL, Network(None), recipe=recipe).arguments
 
 
+def bundle_arguments(folder: Path) -> list[str]:
+    """The words that name a bundle on another command line: its path alone where nobody can read what it holds."""
+    from slimnet.errors import SlimnetError
+
+    try:
+        return written_bundle(folder).arguments
+    except SlimnetError:
+        return [str(folder)]
+
+
 def written_bundle(folder: Path, network: Network | None = None) -> Source:
     """A bundle whose files this command has written or checked; `network` is the one of its command line.
 
