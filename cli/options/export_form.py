@@ -36,9 +36,11 @@ class ExportForm:
         """The kind of the file at a path: that of --format, or by the extension of its name.
 
         Raises:
-            click.UsageError: neither says it.
+            click.UsageError: neither says it, or it is the path of a folder.
         """
         found = self.file_format or _kind_by_name(out)
+        if Path(out).is_dir():
+            raise click.UsageError(f"{out} is a folder; name a file")
         if found is None:
             *first, last = KINDS
             known = f"{', '.join(first)} or {last}"

@@ -168,10 +168,12 @@ class Comparison(Summarised):
         Raises:
             UsageError: it is not a comparison.
         """
-        wrong = f"{where} is not a result of slimnet benchmark --json"
         if not isinstance(document, Mapping):
-            raise UsageError(f"{wrong}: it is not a JSON object; measure again")
-        return build(cls, document, wrong, UsageError, advice="measure it again", others_ignored=True)
+            raise UsageError(
+                f"{where} is not a result of slimnet benchmark --json: it is not a JSON object; measure again"
+            )
+        advice = "pass a result of slimnet benchmark --json, or measure again"
+        return build(cls, document, where, UsageError, advice=advice, others_ignored=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Comparison":

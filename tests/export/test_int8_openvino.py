@@ -108,7 +108,7 @@ def test_its_macs_and_parameters_are_those_of_the_network(made):
 def test_a_file_is_verified_with_its_weights(made, tmp_path):
     """The weights are part of the hash: other ones are another file, and without them there is none."""
     _, _, data, found = made
-    for each in (".xml", ".bin", ".json"):
+    for each in (".xml", ".bin", ".xml.json"):
         (tmp_path / f"net{each}").write_bytes(found.path.with_suffix(each).read_bytes())
     path, weights = tmp_path / "net.xml", tmp_path / "net.bin"
     assert verify_int8(path, data).measured == found.certificate.file.accuracy

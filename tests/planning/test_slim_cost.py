@@ -58,19 +58,18 @@ def test_shared_weights_are_counted_once() -> None:
 
 
 class Strict(nn.Module):
-    """Plain ops, but the forward insists on the width it was written for."""
+    """Plain ops, but the forward insists on the width it was written for: six channels."""
 
     def __init__(self, width: int = 6) -> None:
         super().__init__()
-        self.width = width
         self.first, self.norm = nn.Conv2d(2, width, 3), norm(width, [0, 3], -1.0)
         self.middle, self.norm2 = nn.Conv2d(width, width, 1), norm(width, [2], -1.0)
         self.last = nn.Conv2d(width, 3, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.norm(self.first(x)).relu()
-        if x.shape[1] != self.width:
-            raise ValueError(f"expected {self.width} channels")
+        if x.shape[1] != 6:
+            raise ValueError("expected 6 channels")
         return self.last(self.norm2(self.middle(x)).relu())
 
 

@@ -50,8 +50,9 @@ def test_what_nncf_quantised_has_a_table_and_columns_of_its_own():
     assert "| 4.00 (4.00 to 4.00) | 6.00 (6.00 to 6.00) |" in text
 
 
-def test_the_claim_is_of_the_slim_networks_in_int8():
-    claim = claims.slim_and_int8(RESULTS)
+def test_the_claim_is_of_the_slim_networks_in_int8(monkeypatch):
+    monkeypatch.setattr(claims, "read", {"int8": RESULTS}.__getitem__)
+    claim = claims.slim_and_int8()
     assert "4.00 times faster (vgg16_bn, half dead) and 4.00 times faster (resnet50, half dead)" in claim.ours
     assert "-2.00 (dead channels), -2.00 (half of the MACs)" in claim.ours
     assert claim.page == "int8"

@@ -230,7 +230,7 @@ def test_the_page_says_which_share_of_the_dead_channels_stays(brief):
     removed = brief.plan.removed_channels
     sentence = (
         f"Of {removed + 3} dead channels {removed} are removed; 2 are kept since a width is a number in the code "
-        "(net.py:7); 1 since they carry constants."
+        "(net.py:7); 1 since it carries constants."
     )
     assert sentence in " ".join(Tags(page).text.split())
 

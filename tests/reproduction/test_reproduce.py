@@ -100,7 +100,7 @@ def test_single_networks_are_rows_of_their_tables(place, capsys):
     assert [line.split(" | ")[0] for line in rows] == ["| L2 1e-4, batch 40", "| 32-0.25x"]
     assert len(runs(place)) == 2
     assert reproduce(place, "table4-32-0.25x-cifar10x") == 2
-    assert "did you mean table4-32-0.25x-cifar10?" in capsys.readouterr().err
+    assert "did you mean table4-32-0.25x-cifar10 or " in capsys.readouterr().err
 
 
 def test_a_plan_of_runs_that_shrink_counts_the_filters_that_the_paper_has_left(place, capsys, monkeypatch):
@@ -325,7 +325,7 @@ def test_several_at_a_time_are_processes_of_their_own_with_the_same_results(worl
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tabel1"], "did you mean table1?"),
+        (["tabel1"], "did you mean table1 or "),
         (["table1", "--budget", "soon"], "say it as 90s, 25m"),
         (["table1", "--seeds", "0"], "--seeds"),
         ([], "Missing argument"),
