@@ -1,6 +1,7 @@
 """slimnet slim and inspect with --criterion: on the training images that plain hooks see as well, or in one line."""
 
 import json
+from pathlib import Path
 
 import pytest
 import slimnet_cli
@@ -90,7 +91,9 @@ def test_slim_removes_it_and_certifies_on_the_test_images(checkpoints, capsys, t
     monkeypatch.setattr(slimnet_cli.output.phases, "FIRST_LINE", 0)
     path, silent = checkpoints["rare"]
     made = []
-    monkeypatch.setattr(slimnet.bundle.bundle, "save", lambda slimmed, folder, **_: made.append(slimmed) or Path(folder))
+    monkeypatch.setattr(
+        slimnet.bundle.bundle, "save", lambda slimmed, folder, **_: made.append(slimmed) or Path(folder)
+    )
     code, out, err = said(capsys, "slim", path, *NETWORK, *ACTIVATION, "-o", str(tmp_path / "slim"))
     assert code == 0
     assert "dead: max |a| ≤ 1e-12 on 1,438 examples" in out
