@@ -71,12 +71,17 @@ class HubError(SlimnetError):
     """A hub of models that cannot be reached, or that refuses a request."""
 
 
+def near_names(given: str, names: Iterable[str], most: int) -> list[str]:
+    """At most so many of the names that an unknown one may have been meant for, the nearest first."""
+    lower = {name.lower(): name for name in names}
+    return [lower[near] for near in difflib.get_close_matches(str(given).lower(), lower, n=most, cutoff=0.5)]
+
+
 def nearest_name(given: str, names: Iterable[str]) -> str:
     """A suggestion for an unknown name, and the list of valid ones."""
     known = list(names)
-    lower = {name.lower(): name for name in known}
-    nearest = difflib.get_close_matches(str(given).lower(), lower, n=1, cutoff=0.5)
-    hint = f"did you mean {lower[nearest[0]]}?" if nearest else "choose one"
+    nearest = near_names(given, known, 1)
+    hint = f"did you mean {nearest[0]}?" if nearest else "choose one"
     return f"{hint} ({', '.join(known)})"
 
 

@@ -14,7 +14,7 @@ import click
 from slimnet_cli.options.data import NORMALISE, Labelled, Reading, reading_options
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import existing_images, existing_source, new_page
+from slimnet_cli.options.paths import existing_images, existing_source, page_option
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import terminal
@@ -66,13 +66,7 @@ class Subject:
 @NORMALISE
 @click.option("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: a GPU where there is one]")
 @reading_options
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path),
-    metavar="FILE.html",
-    callback=new_page,
-    help="Write the run's HTML report with these results in it; an earlier one is replaced.",
-)
+@page_option("--report", what="Write the run's HTML report with these results in it")
 @json_option
 def analyse(
     subject: str,

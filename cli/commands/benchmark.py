@@ -12,7 +12,7 @@ from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.measurement import Measuring, measuring_options
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import check_source, new_page
+from slimnet_cli.options.paths import check_source, page_option
 from slimnet_cli.options.shared import json_option, network_options
 from slimnet_cli.output import comparison_tables, terminal
 from slimnet_cli.output.next_step import say_next
@@ -39,13 +39,7 @@ Examples:
 @network_options(required=False, references=True)
 @measuring_options
 @data_options
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path),
-    metavar="FILE.html",
-    callback=new_page,
-    help="Write an HTML report; an earlier one is replaced.",
-)
+@page_option("--report", what="Write an HTML report")
 @json_option
 def benchmark(
     networks: tuple[str, ...],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.network import Network, noise, usual_shape
-from slimnet_cli.options.paths import existing, new_page
+from slimnet_cli.options.paths import existing, page_option
 from slimnet_cli.options.shared import THRESHOLD, json_option, network_options, threshold_option
 from slimnet_cli.options.sources import Source, find_source
 from slimnet_cli.output import terminal
@@ -47,14 +47,7 @@ def existing_all(context: click.Context, parameter: click.Parameter, paths: Sequ
 )
 @network_options(required=False, references=True)
 @threshold_option
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="FILE.html",
-    callback=new_page,
-    help="Write an HTML page as well; an earlier one is replaced.",
-)
+@page_option("-o", "--out", what="Write an HTML page as well")
 @json_option
 def census(places: Sequence[Path], network: Network, threshold: float, out: Path | None, as_json: bool) -> None:
     """Count the dead channels of many checkpoints, and what exact slimming would remove from each.

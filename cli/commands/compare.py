@@ -16,7 +16,7 @@ from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.groups import GroupedCommand
 from slimnet_cli.options.machine import Machine
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import FORCE, existing_source, new_page, work_folder
+from slimnet_cli.options.paths import FORCE, existing_source, page_option, work_folder
 from slimnet_cli.options.shared import architecture_option, json_option
 from slimnet_cli.options.sources import find_source
 from slimnet_cli.output import method_table, terminal
@@ -49,13 +49,7 @@ Examples:
     help="Folder of the comparison; it can be resumed.",
 )
 @FORCE
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path),
-    metavar="FILE.html",
-    callback=new_page,
-    help="Write an HTML report as well; an earlier one is replaced.",
-)
+@page_option("--report", what="Write an HTML report as well")
 @json_option
 def compare(
     checkpoint: str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 from slimnet_cli.options.machine import launched_with_others
@@ -128,6 +128,17 @@ def new_page(_: click.Context, __: click.Parameter, path: Path | None) -> Path |
     if path is not None:
         refuse_foreign_page(path)
     return path
+
+
+def page_option(*names: str, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option with these names: the file of a page, which is checked before the work; `what` begins its help."""
+    return click.option(
+        *names,
+        type=click.Path(path_type=Path),
+        metavar="FILE.html",
+        callback=new_page,
+        help=f"{what}; an earlier one is replaced.",
+    )
 
 
 FORCE = click.option(

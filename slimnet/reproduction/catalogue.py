@@ -1,6 +1,5 @@
 """The paper's tables and figures as printed: rows, numbers, and the recipe fields of each row."""
 
-import difflib
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
-from slimnet.errors import UsageError
+from slimnet.errors import UsageError, near_names
 
 Value = float | tuple[float, ...]
 Printed = Mapping[str, Value]
@@ -225,7 +224,7 @@ def by_worth() -> tuple[Entry, ...]:
 
 def nearest_cells(given: str, names: Sequence[str]) -> str:
     """The names nearest to an unknown one, and the command that lists all: there are over a hundred."""
-    near = difflib.get_close_matches(given.lower(), names, n=NEAREST, cutoff=0.5)
+    near = near_names(given, names, NEAREST)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"{hint}'slimnet reproduce all --dry-run' lists all names"
 
