@@ -28,6 +28,7 @@ class CensusRow:
     and after exact slimming, MACs for one input; they are None, like `removable`, where the network is not known or
     cannot be traced: `note` says why. `removable` counts output channels of convolutions and linear layers.
     `counted_macs` are the MACs of the network as it is by another counter, `counted_by` (see `count_network`).
+    `assumed_shape` is the shape `(C, H, W)` of the inputs where nobody has said it and the usual one was taken.
     """
 
     name: str
@@ -40,6 +41,7 @@ class CensusRow:
     note: str = ""
     counted_macs: int | None = None
     counted_by: str = ""
+    assumed_shape: tuple[int, ...] | None = None
 
     @property
     def dead_share(self) -> float:

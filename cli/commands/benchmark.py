@@ -93,8 +93,8 @@ def benchmark(
 def _ready(
     networks: tuple[str, ...], network: Network, images: ImageData | None, known: ImageSpec | None, folder: Path
 ) -> tuple[list[Contender], torch.Tensor]:
-    """The contenders, each with an ONNX file if all can have one, and their inputs."""
-    from slimnet.benchmark import shared_runtimes, with_onnx
+    """The contenders, each with an ONNX file if it can have one, and their inputs."""
+    from slimnet.benchmark import with_onnx
 
     pairs = named(networks)
     loading = [Phase(f"reading {name}", weight=0.1) for name, _ in pairs]
@@ -104,7 +104,6 @@ def _ready(
         for number, (name, path) in enumerate(pairs):
             progress.at(number)
             contenders.append(contender(name, path, network))
-        shared_runtimes(contenders)
         example = example_for(contenders, network, images, known)
         ready = []
         for number, each in enumerate(contenders, len(pairs)):

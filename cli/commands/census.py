@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from slimnet_cli.options.groups import GroupedCommand
-from slimnet_cli.options.network import Network, noise, usual_shape
+from slimnet_cli.options.network import Network, Shape, noise, usual_shape
 from slimnet_cli.options.paths import existing, page_option
 from slimnet_cli.options.shared import THRESHOLD, json_option, network_options, threshold_option
 from slimnet_cli.options.sources import Source, find_source
@@ -97,7 +97,10 @@ def count_one(path: Path, network: Network, threshold: float, sources: dict[str,
         if source is not None:
             model = source.load()
             sources[name] = source
-            return take_census(name, model, example(source, model), threshold, arch=source.network.arch or "")
+            shape = shape_to_assume(source, model)
+            inputs = source.example(model, None) if shape is None else noise(shape).to(network.device)
+            row = take_census(name, model, inputs, threshold, arch=source.network.arch or "")
+            return dataclasses.replace(row, assumed_shape=shape)
     except (SlimnetError, click.UsageError) as error:
         problem = error.format_message() if isinstance(error, click.UsageError) else str(error)
     try:
@@ -119,15 +122,15 @@ def known_source(path: Path, network: Network) -> Source | None:
     return None if arch is None else Source(path, path, dataclasses.replace(network, arch=arch))
 
 
-def example(source: Source, model: Any) -> Any:
-    """Inputs of the shape that is known of a network, or else usual; the latter is not announced for each of many."""
+def shape_to_assume(source: Source, model: Any) -> Shape | None:
+    """The usual shape of a network's inputs; None where another one is known, or where nothing is usual."""
     from slimnet.models.untrusted import imports_code
 
     network = source.network
     is_known = source.blueprint is not None or source.images is not None or network.input_shape is not None
     if is_known or imports_code(network.arch or ""):
-        return source.example(model, None)
-    return noise(usual_shape(network.arch or "", network.arch_args, model))
+        return None
+    return usual_shape(network.arch or "", network.arch_args, model)
 
 
 def show(rows: Sequence[CensusRow], threshold: float) -> None:
@@ -139,6 +142,8 @@ def show(rows: Sequence[CensusRow], threshold: float) -> None:
     for row in rows:
         if row.note:
             terminal.note(row.note if row.name in row.note else f"{row.name}: {row.note}")
+    if any(row.assumed_shape for row in rows):
+        terminal.note("the inputs of some networks are assumed, as is usual for them; --input-shape changes that")
     console.print("\n" + in_words(rows, threshold), soft_wrap=True)
 
 

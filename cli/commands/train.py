@@ -18,7 +18,7 @@ from slimnet_cli.options.run_outputs import Keeping, keeping_options
 from slimnet_cli.options.shared import as_one, json_option
 from slimnet_cli.options.sources import run_arguments
 from slimnet_cli.output import terminal
-from slimnet_cli.output.destinations import put_in_place, refuse_missing_folder, working_folder
+from slimnet_cli.output.destinations import put_in_place, refuse_missing_folder, refuse_taken_files, working_folder
 from slimnet_cli.progress.live_run import until_input_ends_option
 from slimnet_cli.progress.training_run import Finished, Request, single_error_report
 
@@ -61,6 +61,7 @@ class Place:
         assert self.out is not None
         if self.out.endswith(".pt"):
             refuse_missing_folder(self.out)
+            refuse_taken_files([self.out], force=self.force)
             return Path(self.out), False
         return Path(self.out), True
 

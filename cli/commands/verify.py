@@ -11,9 +11,9 @@ import click
 from slimnet_cli.options.data import Labelled, data_options
 from slimnet_cli.options.machine import on_device
 from slimnet_cli.options.network import Network
-from slimnet_cli.options.paths import existing, existing_bundle_or_file, is_int8_file
+from slimnet_cli.options.paths import existing_bundle_or_file, existing_source, is_int8_file
 from slimnet_cli.options.shared import architecture_option, json_option
-from slimnet_cli.options.sources import written_bundle
+from slimnet_cli.options.sources import Source, describes_itself, find_source, written_bundle
 from slimnet_cli.output import int8_table, terminal
 from slimnet_cli.output.next_step import say_next, show_next
 from slimnet_cli.output.phases import Phase, progress_of
@@ -21,11 +21,13 @@ from slimnet_cli.output.slimming_phases import FOR_EACH_IMAGE
 
 if TYPE_CHECKING:
     from slimnet import Certificate, Verification
+    from slimnet.bundle.blueprint import Blueprint
 
 EXAMPLES = """\b
 Examples:
   slimnet verify slim/
   slimnet verify slim/ --dense net.pt --data digits
+  slimnet verify slim/ --dense runs/digits
   slimnet verify slim/ --json
   slimnet verify net.int8.onnx --data cifar10
   slimnet verify net.int8.xml --data cifar10
@@ -43,9 +45,9 @@ RUNS_IT = {
 @click.argument("bundle", metavar="BUNDLE|F.onnx|F.xml", callback=existing_bundle_or_file)
 @click.option(
     "--dense",
-    metavar="CKPT",
-    callback=existing,
-    help="The checkpoint that the bundle was made from: the certificate is measured again.",
+    metavar="CKPT|RUN|BUNDLE",
+    callback=existing_source,
+    help="What the bundle was made from: the certificate is measured again.",
 )
 @data_options
 @functools.partial(architecture_option, references=True)
@@ -79,7 +81,7 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
     with progress_of("Verifying", phases) as progress:
         trained = None
         if dense is not None and blueprint is not None:
-            trained = network.or_else(blueprint.architecture).load(dense)
+            trained = _dense_source(dense, network, blueprint).load()
         loader = Batches(images, progress=progress.counting(MEASURING)) if images else None
         fresh = network.fresh()
         result = verify_bundle(bundle, fresh, dense=trained, loader=loader, trust=network.trust, progress=progress.step)
@@ -88,6 +90,11 @@ def verify(bundle: str, dense: str | None, data: Labelled, network: Network, as_
     else:
         terminal.result().print(str(result), soft_wrap=True)
         _show_next(Path(bundle), network)
+
+
+def _dense_source(path: str, network: Network, blueprint: Blueprint) -> Source:
+    """The network from which a bundle was made; a checkpoint has the architecture of the bundle unless one is named."""
+    return find_source(path, network if describes_itself(path) else network.or_else(blueprint.architecture))
 
 
 def _show_next(bundle: Path, network: Network) -> None:

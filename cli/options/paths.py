@@ -16,6 +16,7 @@ HUB = "hf://"
 """How the address of a bundle on a hub begins."""
 
 PathOrText = TypeVar("PathOrText", str, Path, str | None)
+PathOrNone = TypeVar("PathOrNone", str, str | None)
 
 
 def existing(_: click.Context, __: click.Parameter, path: PathOrText) -> PathOrText:
@@ -29,13 +30,15 @@ def existing(_: click.Context, __: click.Parameter, path: PathOrText) -> PathOrT
     return path
 
 
-def existing_source(_: click.Context, __: click.Parameter, path: str) -> str:
+def existing_source(_: click.Context, __: click.Parameter, path: PathOrNone) -> PathOrNone:
     """Refuse what is no checkpoint, run or bundle by the look of it; a bundle on a hub is fetched. For a callback.
 
     Raises:
         click.UsageError: naming it.
         SlimnetError: there is no bundle at the address, or it cannot be reached.
     """
+    if path is None:
+        return path
     if path.startswith(HUB):
         return fetched(path)
     check_source(path)

@@ -170,20 +170,15 @@ def images_at(path: str) -> ImageSpec | None:
     Raises:
         SlimnetError: it is damaged.
     """
+    return find_source(path, Network(None)).images if describes_itself(path) else None
+
+
+def describes_itself(path: str) -> bool:
+    """Whether a path is that of a bundle, of a run or of a run's model, which know their network and its images."""
     from slimnet.storage.folder_names import is_bundle, is_run
 
     place = Path(path)
-    if is_bundle(place):
-        from slimnet.bundle.bundle import read_blueprint
-
-        return read_blueprint(place).images
-    folder = place.parent if is_model_of_run(place) else place
-    if not is_run(folder):
-        return None
-    from slimnet.training.run.images_file import read_images
-    from slimnet.training.run.run_folder import recipe_of
-
-    return read_images(folder) or _images_in(recipe_of(folder))
+    return is_bundle(place) or is_run(place) or is_model_of_run(place)
 
 
 def _images_in(recipe: Recipe) -> ImageSpec | None:

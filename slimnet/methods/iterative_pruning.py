@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Rung:
     """One network of a ladder: the dense one, a compact one, or a budget without a network (`note` is the reason).
 
     `name` is also its bundle's folder. `reference` is the reference of the certificate, and `difference` the largest
-    relative difference to it. `accuracy` is that on `images` test images, before any fine-tuning.
+    relative difference to it. `accuracy` and `top5` are those on `images` test images, before any fine-tuning.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Rung:
     accuracy: Share | None = None
     images: Count = 0
     note: str = ""
+    top5: Share | None = None
 
     def __post_init__(self) -> None:
         if self.params is None and not self.note:
@@ -60,6 +61,13 @@ class Rung:
     def exact(self) -> bool:
         """Whether no live channel was removed."""
         return self.reference == DENSE and not self.note
+
+    @property
+    def measured(self) -> Accuracy | None:
+        """Its accuracy; None if it was not measured, or by a version that did not store all of it."""
+        if self.accuracy is None or self.top5 is None:
+            return None
+        return Accuracy(self.accuracy, self.top5, self.images)
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,9 @@ class Ladder:
         fitted = shown is not None and selection.count > 0
         given: dict[str, Any] = {"loader": loader, "images": shown, "refit": fitted, "round_to": self.round_to}
         slimmed = remove_selected(self.model, self.inputs, selection, **given)
+        if slimmed.certificate.is_of_masked and "dense" in kept:
+            certificate = replace(slimmed.certificate, dense_accuracy=kept["dense"].measured)
+            slimmed = replace(slimmed, certificate=certificate)
         rung = described(
             name,
             slimmed.model,
@@ -196,7 +207,7 @@ class Ladder:
 def described(name: str, model: nn.Module, accuracy: Accuracy | None, **values: Any) -> Rung:
     """A rung with its size, and its accuracy if it was measured."""
     if accuracy is not None:
-        values |= {"accuracy": accuracy.top1, "images": accuracy.n}
+        values |= {"accuracy": accuracy.top1, "top5": accuracy.top5, "images": accuracy.n}
     return Rung(name, params=count_parameters(model), **values)
 
 

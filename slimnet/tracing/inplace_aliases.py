@@ -30,11 +30,15 @@ def renewed(recorder: Recorder, other: torch.Tensor, written: torch.Tensor, afte
     tag = recorder.tag(other)
     if not after.faces and not tag.faces:
         return Tag(value=overwritten(other, written, tag, after))
+    same = same_place(other, written) and other.dtype == written.dtype
+    if same and len(after.faces) > 1:
+        # A weight that was written through `weight.data` is the result of the op now, and no parameter any more.
+        return Tag(after.faces, value=after.value)
     new = labels_within(other, written, tag, after)
     if new is not None and (new < 0).all():
         return tag
     if new is not None and (new >= 0).all():
-        return Tag((compress(new),))
+        return Tag((compress(new),), value=after.value if same else None)
     reason = Reason(Kind.NO_CHANNELS, where)
     if not tag.faces and len(after.faces) == 1 and follows(after.faces[0], written, other):
         return Tag((recorder.pointwise([after.faces[0]], beside(recorder, other, tag), reason=reason),))

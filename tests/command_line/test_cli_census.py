@@ -67,6 +67,29 @@ def test_rows(folder, capsys):
     assert "checkpoint" in rows["resnet56.pt"]["note"]
 
 
+def test_inputs_that_are_assumed_are_stated(folder, capsys, tmp_path):
+    """Oracle: MACs of convolutions grow with the area, a quarter for half the side."""
+    page = tmp_path / "census.html"
+    assert run(folder, "-o", page) == 0
+    printed = capsys.readouterr()
+    sentence = (
+        "The MACs of one network are for inputs as is usual for it (3 × 32 × 32), since no file says their shape."
+    )
+    assert sentence in " ".join(printed.out.split())
+    assert sentence in " ".join(Tags(page.read_text(encoding="utf-8")).text.split())
+    assert "--input-shape changes that" in printed.err
+    macs = {}
+    for name, given in (("usual", []), ("half", ["--input-shape", "3,16,16"])):
+        assert run(folder / "resnet20-0123abcd.th", *given, "--json") == 0
+        row = json.loads(capsys.readouterr().out)["checkpoints"][0]
+        macs[name] = row["macs"][0]
+        assert row["assumed_shape"] == (None if given else [3, 32, 32])
+    classifier = 64 * 10
+    assert macs["usual"] - classifier == 4 * (macs["half"] - classifier)
+    assert run(folder / "resnet20-0123abcd.th", "--input-shape", "3,16,16") == 0
+    assert "usual" not in "".join(capsys.readouterr())
+
+
 def test_page_and_table(folder, capsys, tmp_path):
     page = tmp_path / "census.html"
     assert run(folder, "-o", page) == 0

@@ -173,3 +173,30 @@ def test_a_run_with_its_description_is_replaced_by_force(run):
     """Nothing in its folder is foreign."""
     assert (run / "images.json").exists()
     RUN.refuse_foreign(run, UsageError)
+
+
+def test_a_bundle_is_compared_with_the_run_that_it_was_made_from(run, moved, tmp_path, capsys):
+    slim, checkpoint = tmp_path / "slim", tmp_path / "net.pt"
+    output_of(capsys, "slim", run, "-o", slim)
+    shutil.copy(run / "model.pt", checkpoint)
+    found = [
+        json.loads(output_of(capsys, "verify", slim, "--dense", dense, "--json")[0])["measured"]
+        for dense in (run, run / "model.pt", checkpoint)
+    ]
+    assert found[0] == found[1] == found[2]
+    assert found[0]["holds"]
+    other = tmp_path / "other"
+    shutil.copytree(moved, other)
+    recipe = json.loads((other / "recipe.json").read_text())
+    (other / "recipe.json").write_text(json.dumps(recipe | {"arch_args": recipe["arch_args"] | {"hidden": 5}}))
+    assert slimnet_cli.run(["verify", str(slim), "--dense", str(other)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_run_is_measured_beside_a_file(run, macs, tmp_path, capsys):
+    """The run is exported for that; its MACs are then counted by the shapes of the graph."""
+    output_of(capsys, "export", run, "-o", tmp_path / "net.onnx")
+    quick = ["--seconds", 0.02, "--batch", 1, "--threads", 1, "--runtime", "onnxruntime"]
+    found = json.loads(output_of(capsys, "benchmark", run, tmp_path / "net.onnx", *quick, "--json")[0])
+    assert [each["macs"] for each in found["counts"]] == [macs, macs]
+    assert [each["runtime"] for each in found["latencies"]] == ["onnxruntime"]

@@ -62,6 +62,17 @@ def test_a_file_holds_the_checkpoint_and_nothing_else_is_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
 
 
+def test_a_file_is_replaced_by_force_alone(tmp_path, capsys):
+    file = tmp_path / "net.pt"
+    file.write_bytes(b"of somebody")
+    assert run("digits", *SHORT, "--iterations", 3, "-o", file) == 2
+    what_to_do = "name another file, or replace it with --force (see 'slimnet train --help')"
+    assert capsys.readouterr().err == f"error: {file} exists; {what_to_do}\n"
+    assert file.read_bytes() == b"of somebody"
+    assert run("digits", *SHORT, "--iterations", 3, "-o", file, "--force") == 0
+    assert "state_dict" in torch.load(file, weights_only=True)
+
+
 def test_a_run_in_a_folder_ends_with_the_weights_of_the_library(begun):
     """Oracle: the library, given the recipe that the folder holds."""
     expected = train(recipe_of(begun), load_data("digits"), threads=1)

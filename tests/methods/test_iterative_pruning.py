@@ -74,6 +74,9 @@ def test_the_first_rung_is_exact_and_the_next_meets_its_budget(climbed):
     for rung in (exact, small):
         place = folder / "out" / rung["name"]
         assert read_certificate(place).macs_after == rung["macs"]
+        before, after = read_certificate(place).accuracy_before, read_certificate(place).accuracies[1]
+        assert (before.top1, before.top5, before.n) == (dense["accuracy"], dense["top5"], dense["images"])
+        assert (after.top1, after.top5, after.n) == (rung["accuracy"], rung["top5"], rung["images"])
         assert sum(p.numel() for p in load(place).parameters()) == rung["params"]
 
 

@@ -45,6 +45,16 @@ def traced_in_words(count: int) -> str:
     return "the one that was traced" if count == 1 else f"the {count:,} that were traced"
 
 
+def assumed_in_words(rows: Sequence[CensusRow]) -> list[str]:
+    """How many networks were traced with inputs that nobody has named, and their shapes."""
+    assumed = [row.assumed_shape for row in rows if row.assumed_shape and row.macs]
+    if not assumed:
+        return []
+    shapes = ", ".join(" × ".join(map(str, shape)) for shape in sorted(set(assumed)))
+    which, them = ("one network", "it") if len(assumed) == 1 else (f"{len(assumed):,} networks", "them")
+    return [f"The MACs of {which} are for inputs as is usual for {them} ({shapes}), since no file says their shape."]
+
+
 def sentences(rows: Sequence[CensusRow], threshold: float) -> list[str]:
     """The totals in full sentences."""
     totals = count_totals(rows)
@@ -59,7 +69,7 @@ def sentences(rows: Sequence[CensusRow], threshold: float) -> list[str]:
             f"Exact slimming removes {percent(share_removed(totals.macs), 1)} of the MACs and "
             f"{percent(share_removed(totals.params), 1)} of the parameters of {traced_in_words(totals.traced)}."
         )
-    return found
+    return found + assumed_in_words(rows)
 
 
 def in_words(rows: Sequence[CensusRow], threshold: float) -> str:

@@ -23,6 +23,9 @@ from slimnet.tracing.tensor_tags import Tag
 STANDARD = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
 """The layers of torch that can be given the bias they lack."""
 
+OUTPUT_WIDTHS = ("out_channels", "out_features")
+"""The attributes of these layers that say how many channels they return."""
+
 
 class Layer(NamedTuple):
     """A convolution or linear layer as the ops see it; the weight's input and output axes are `axes`.
@@ -51,7 +54,9 @@ def convolution(recorder: Recorder, call: Call) -> None:
     value = recorder.value(weight)
     if value is None:
         pin_both(recorder, x, weight, recorder.because(Kind.DATA_WEIGHT, call))
-        return
+        if not is_whole_layer(recorder, out.shape[1]):
+            return
+        value = unknown_weight(weight)
     transposed, groups = bool(call.args[6]), int(call.args[8])
     before, after, (_, columns, *kernel) = x.shape, out.shape, weight.shape
     taps = math.prod(kernel)
@@ -63,6 +68,21 @@ def convolution(recorder: Recorder, call: Call) -> None:
     layer = Layer(weight, name, value, bias, axes, after[1], groups, not padded, macs, "conv")
     outputs = mix(recorder, call, recorder.channels(x, 1, where), before[1], layer)
     recorder.set(out, Tag((along(outputs, 1, len(after)),)))
+
+
+def is_whole_layer(recorder: Recorder, outputs: int) -> bool:
+    """Whether the running module is a layer of torch that returns so many channels: all those of this op.
+
+    A layer whose weight is not known (it is fake-quantised, for example) is counted then, and its channels stay.
+    """
+    module = recorder.modules.get(recorder.module)
+    return isinstance(module, STANDARD) and outputs in (getattr(module, name, None) for name in OUTPUT_WIDTHS)
+
+
+def unknown_weight(weight: torch.Tensor) -> Value:
+    """A weight of which nothing is known but its shape."""
+    shape = weight.shape
+    return lambda: torch.full(shape, torch.nan, device="cpu")
 
 
 def pin_both(recorder: Recorder, x: torch.Tensor, weight: torch.Tensor, reason: Reason) -> None:
@@ -196,11 +216,13 @@ def linear(recorder: Recorder, call: Call) -> None:
     base, axes = weight, (0, 1)
     if tag.parameter is not None:
         base, axes = recorder.meta[tag.parameter], (tag.axes[0], tag.axes[1])
-    value = recorder.value(base)
+    value, count = recorder.value(base), weight.shape[1]
+    if value is None and is_whole_layer(recorder, count):
+        pin_both(recorder, x, weight, recorder.because(Kind.DATA_WEIGHT, call))
+        value = unknown_weight(base)
     if value is None or recorder.value(x) is not None or scaled:
         matmul(recorder, call)
         return
-    count = weight.shape[1]
     macs = math.prod(x.shape) * count
     layer = Layer(base, recorder.parameter(base), value, bias, axes, count, 1, True, macs, "linear")
     inputs = recorder.channels(x, 1, recorder.because(Kind.LINEAR, call))
