@@ -1,7 +1,6 @@
 """Estimated times of cells, and the selection of cells that fit into a time."""
 
 import functools
-import math
 import re
 import statistics
 from collections.abc import Hashable, Mapping, Sequence
@@ -24,8 +23,8 @@ TRIED = (2, 8)
 LONG = 1.5
 """The longest timed step in seconds."""
 
-DYING = 0.1
-"""The share of the iterations after which an estimate assumes that all filters that die are dead."""
+DYING = 40_625
+"""The iterations after which an estimate assumes that all filters that die are dead: a tenth of the paper's."""
 
 STEPS = {"cpu": 5, "cuda": 150}
 """The number of timed steps; on a GPU it includes those before the graph is captured."""
@@ -66,13 +65,14 @@ class Stage:
 def stages_of(recipe: Recipe, dead: float) -> tuple[Stage, ...]:
     """The parts of a run for an estimate of its time; `dead` is the share of filters, 0..1, that the paper prints.
 
-    A run that removes dead filters is assumed to have its initial width for the share `DYING` of its iterations, and
-    then the paper's final share of filters in each layer. On CIFAR-10 with L2 1e-3, 82 % are dead by then.
+    A run that removes dead filters is assumed to have its initial width for `DYING` iterations, and then the paper's
+    final share of filters in each layer. On CIFAR-10 with L2 1e-3, 82 % are dead by then. Filters do not die sooner in
+    a run that is shorter: at the middle scale 36 % of them were dead after all 20,000 iterations.
     """
     whole = replace(recipe, shrink_every=0)
     if not recipe.shrink_every or not dead:
         return (Stage(recipe.iterations, whole),)
-    before = math.ceil(recipe.iterations * DYING)
+    before = min(recipe.iterations, DYING)
     after = recipe.iterations - before
     narrow = with_share_of_filters(whole, 1 - dead)
     return (Stage(before, whole), *([Stage(after, narrow)] if after else []))

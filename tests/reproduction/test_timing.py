@@ -55,21 +55,22 @@ def test_every_recipe_of_the_paper_can_shrink():
 @pytest.mark.parametrize(
     ("fields", "dead", "expected"),
     [
-        ({"shrink_every": 500}, 0.75, [(100, "64-1x"), (900, [16, 32, 32, 64, 64, 128, 128])]),
-        ({"shrink_every": 500}, 1.0, [(100, "64-1x"), (900, [1] * 7)]),
-        ({"shrink_every": 0}, 0.75, [(1000, "64-1x")]),
-        ({"shrink_every": 500}, 0.0, [(1000, "64-1x")]),
-        ({"shrink_every": 500, "iterations": 1}, 0.75, [(1, "64-1x")]),
+        ({"shrink_every": 500}, 0.75, [(40_625, "64-1x"), (365_625, [16, 32, 32, 64, 64, 128, 128])]),
+        ({"shrink_every": 500}, 1.0, [(40_625, "64-1x"), (365_625, [1] * 7)]),
+        ({"shrink_every": 0}, 0.75, [(406_250, "64-1x")]),
+        ({"shrink_every": 500}, 0.0, [(406_250, "64-1x")]),
+        ({"shrink_every": 500, "iterations": 20_000}, 0.75, [(20_000, "64-1x")]),
     ],
 )
-def test_an_estimate_gives_a_run_that_shrinks_its_first_width_for_a_tenth_of_it(fields, dead, expected):
-    recipe = replace(recipe_of(catalogue.entry("table4", "64-1x", "cifar10"), "full"), iterations=1000, drops=())
+def test_an_estimate_gives_a_run_that_shrinks_its_first_width_until_filters_are_dead(fields, dead, expected):
+    """Oracle: the paper's schedule; a run of a twentieth of it ends while its filters die."""
+    recipe = replace(recipe_of(catalogue.entry("table4", "64-1x", "cifar10"), "full"), drops=())
     stages = timing.stages_of(replace(recipe, **fields), dead)
     assert [(stage.iterations, stage.recipe.arch_args.get("widths", "64-1x")) for stage in stages] == expected
 
 
 def test_an_estimate_narrows_a_vgg_by_its_factor():
-    recipe = Recipe(arch="vgg16", data="cifar10", iterations=10, arch_args={"width": 0.5}, shrink_every=5)
+    recipe = Recipe(arch="vgg16", data="cifar10", iterations=50_000, arch_args={"width": 0.5}, shrink_every=5)
     assert [stage.recipe.arch_args["width"] for stage in timing.stages_of(recipe, 0.5)] == [0.5, 0.25]
 
 
