@@ -71,6 +71,21 @@ class HubError(SlimnetError):
     """A hub of models that cannot be reached, or that refuses a request."""
 
 
+LONGEST_SHOWN = 80
+"""How many characters of a value are shown in an error."""
+
+
+def shown(value: object) -> str:
+    """A value that a caller gave, in a line: arrays by their shape, and by its type what Python writes at length."""
+    kind = type(value).__name__
+    article = "an" if kind[0] in "AEIOUaeiou" else "a"
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"{article} {kind} of shape {tuple(shape)}"
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN and "\n" not in text else f"{article} {kind}"
+
+
 def near_names(given: str, names: Iterable[str], most: int) -> list[str]:
     """At most so many of the names that an unknown one may have been meant for, the nearest first."""
     lower = {name.lower(): name for name in names}
@@ -92,8 +107,8 @@ def check_name(kind: str, name: object, known: Iterable[str]) -> None:
         UsageError: with the nearest name.
     """
     names = list(known)
-    if name not in names:
-        raise UsageError(f"there is no {kind} {name!r}; {nearest_name(str(name), names)}")
+    if not isinstance(name, str) or name not in names:
+        raise UsageError(f"there is no {kind} {shown(name)}; {nearest_name(str(name), names)}")
 
 
 def reason(error: BaseException) -> str:

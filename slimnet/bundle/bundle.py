@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from slimnet.arguments import check_type
 from slimnet.bundle.activations import check_activations
 from slimnet.bundle.blueprint import Blueprint, weights_into, write_weights
 from slimnet.bundle.forms import batches_for, check_exports, compare, forms, joined, module_runner
@@ -152,6 +153,7 @@ def save(
         ExportError: the network cannot be exported, or a form does not agree.
         UsageError: a module without `like`, or `images` that are not what the network takes.
     """
+    check_type("slimmed", slimmed, (Slimmed, nn.Module), "pass what slimnet.slim returns, or a network made from it")
     target, steps = Path(folder), Steps(len(SAVING), progress)
     BUNDLE.refuse_occupied(target, BundleError, overwrite=overwrite)
     if isinstance(slimmed, nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from slimnet.checkpoint import mismatch
-from slimnet.errors import CheckpointError
+from slimnet.errors import CheckpointError, shown
 
 State = dict[str, torch.Tensor]
 
@@ -157,7 +157,7 @@ def chosen(whole: Sequence[Weights], asked: str | None) -> Weights:
     """
     matching = _matching(whole, asked)
     if not matching:
-        raise CheckpointError(f"has no weights {asked!r} of this network, only those in {_places(whole)}")
+        raise CheckpointError(f"has no weights {shown(asked)} of this network, only those in {_places(whole)}")
     # Entries are looked for in the order of their likelihood; within one, nothing tells two networks apart.
     alike = [each for each in matching if each.entry == matching[0].entry]
     if len(alike) > 1 and all(each.start for each in alike):

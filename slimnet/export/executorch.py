@@ -12,7 +12,7 @@ from slimnet.export.capture import with_batch
 from slimnet.export.executorch_model import LoweredNetwork, load_executorch, lowered
 from slimnet.export.form import CAPTURING, CHECKING, EXPORT, Form, capture_form, conditions
 from slimnet.export.onnx import check_size
-from slimnet.modules.example_inputs import ExampleInputs, Inputs
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_module
 from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.storage.files import whole_file
 from slimnet.surgery.equivalence import BATCHES
@@ -68,7 +68,7 @@ def export_executorch(
     if target.suffix != PROGRAM:
         raise UsageError(f"{path} does not end in {PROGRAM}; name a file that does")
     load_executorch()
-    check_size(model.state_dict().values())
+    check_size(check_module(model).state.values())
     with whole_file(target, ExportError) as file:
         with steps.step(0, CAPTURING):
             captured = capture_form(model, Inputs.of(example_inputs), Form())

@@ -12,7 +12,7 @@ from slimnet.export.agreement import check_agreement
 from slimnet.export.form import CAPTURING, CHECKING, EXPORT, Form, capture_form, conditions
 from slimnet.export.ncnn_model import Converted, arrays_of, converted, load_ncnn, loaded
 from slimnet.export.onnx import check_size, write_onnx
-from slimnet.modules.example_inputs import ExampleInputs, Inputs
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_module
 from slimnet.steps import StepCallback, Steps
 from slimnet.storage.files import whole_file
 from slimnet.surgery.equivalence import BATCHES
@@ -69,7 +69,7 @@ def export_ncnn(
     inputs, weights = Inputs.of(example_inputs), target.with_suffix(WEIGHTS)
     if any(tensor.dtype != torch.float32 for tensor in inputs.tensors):
         raise UsageError("ncnn takes inputs in float32 alone; convert the network with .float()")
-    check_size(model.state_dict().values())
+    check_size(check_module(model).state.values())
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in inputs.tensors)
     with whole_file(target, ExportError) as graph_file, whole_file(weights, ExportError) as weights_file:
         with steps.step(0, CAPTURING):

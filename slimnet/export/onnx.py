@@ -15,7 +15,7 @@ from slimnet.export.capture import Captured
 from slimnet.export.form import CAPTURING, CHECKING, EXPORT, Form, capture_form, checked_sizes, conditions, metadata_of
 from slimnet.export.onnx_runner import OnnxRunner
 from slimnet.export.preprocessing import Layout
-from slimnet.modules.example_inputs import ExampleInputs, Inputs
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_module
 from slimnet.modules.network import Network
 from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.storage.files import whole_file
@@ -97,7 +97,7 @@ def export_onnx(
         InputError, UsageError: the example inputs or the arguments do not fit.
     """
     check_request(metadata, opset)
-    check_size(model.state_dict().values())
+    check_size(check_module(model).state.values())
     target, form, steps = Path(path), Form(images, preprocessing, dynamic_size), Steps(len(EXPORT), progress)
     with whole_file(target, ExportError) as file:
         with steps.step(0, CAPTURING):

@@ -16,7 +16,7 @@ from slimnet.export.onnx import check_request, check_size, described, write_onnx
 from slimnet.export.openvino_graph import add_entries
 from slimnet.export.openvino_model import GRAPH, WEIGHTS, OpenVinoRunner, core, load_openvino, said
 from slimnet.export.preprocessing import Layout
-from slimnet.modules.example_inputs import ExampleInputs, Inputs
+from slimnet.modules.example_inputs import ExampleInputs, Inputs, check_module
 from slimnet.steps import StepCallback, Steps
 from slimnet.storage.files import whole_file
 from slimnet.surgery.equivalence import BATCHES
@@ -78,7 +78,7 @@ def export_openvino(
         raise UsageError(f"{path} does not end in {GRAPH}, by which OpenVINO finds the weights; name a file that does")
     load_openvino()
     check_request(metadata, None)
-    check_size(model.state_dict().values())
+    check_size(check_module(model).state.values())
     steps = Steps(len(EXPORT), progress)
     form, weights = Form(images, preprocessing, dynamic_size), target.with_suffix(WEIGHTS)
     with whole_file(target, ExportError) as graph_file, whole_file(weights, ExportError) as weights_file:

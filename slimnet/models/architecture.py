@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from slimnet import compat
-from slimnet.errors import ArchitectureError, UsageError, reason
+from slimnet.errors import ArchitectureError, UsageError, reason, shown
 from slimnet.models.basicnet import BasicNet
 from slimnet.models.cifar_resnet import CifarResNet
 from slimnet.models.densenet import CifarDenseNet
@@ -116,9 +116,10 @@ def build(arch: str, arch_args: Mapping[str, Any] | None = None) -> nn.Module:
         ArchitectureError: there is no such architecture, it does not take an argument, its factory fails, or a
             reference from a file would run code or open other files (`slimnet.models.untrusted`).
     """
+    arguments = {} if arch_args is None else arch_args
     if isinstance(arch, UntrustedName):
-        check_reference(arch, _checked_args(arch_args or {}))
-    architecture = Architecture(_checked_name(arch), _checked_args(arch_args or {}))
+        check_reference(arch, _checked_args(arguments))
+    architecture = Architecture(_checked_name(arch), _checked_args(arguments))
     try:
         model = _call(_factory(arch), architecture)
     except ArchitectureError:
@@ -157,13 +158,13 @@ def architecture_of(model: nn.Module) -> Architecture | None:
 
 def _checked_name(name: Any) -> str:
     if not isinstance(name, str) or not name:
-        raise ArchitectureError(f"an architecture is named by text, got {name!r}; use one of {FORMS}")
+        raise ArchitectureError(f"an architecture is named by text, got {shown(name)}; use one of {FORMS}")
     return name
 
 
 def _checked_args(args: Any) -> dict[str, Any]:
     if not isinstance(args, Mapping) or not all(isinstance(key, str) for key in args):
-        raise ArchitectureError(f'arch_args map names to values, such as {{"num_classes": 100}}; got {args!r}')
+        raise ArchitectureError(f'arch_args map names to values, such as {{"num_classes": 100}}; got {shown(args)}')
     return copy.deepcopy(dict(args))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from slimnet.errors import InputError, UsageError
+from slimnet.errors import InputError, UsageError, shown
 from slimnet.modules.copying import check_filled
 from slimnet.modules.network import Network
 
@@ -211,7 +211,7 @@ def check_module(model: nn.Module | Network) -> Network:
     if isinstance(model, Network):
         return model
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
-        raise UsageError(f"model is a {type(model).__name__}; pass the torch.nn.Module that it was made from")
+        raise UsageError(f"model is {shown(model)}; pass the torch.nn.Module that it was made from")
     network = Network.of(model)
     lazy = [name for name, tensor in network.state.items() if nn.parameter.is_lazy(tensor)]
     if lazy:

@@ -7,6 +7,7 @@ from typing import Union
 import torch
 from torch import nn
 
+from slimnet.arguments import check_type
 from slimnet.modules.tensors import NO_TENSORS, Named, Tensors
 
 
@@ -23,9 +24,14 @@ class Network:
 
     @classmethod
     def of(cls, module: Union[nn.Module, "Network"]) -> "Network":
-        """Walk over a module once; a network is returned as it is."""
+        """Walk over a module once; a network is returned as it is.
+
+        Raises:
+            UsageError: it is no module.
+        """
         if isinstance(module, Network):
             return module
+        check_type("model", module, nn.Module, "pass a torch.nn.Module")
         found = cls(module, Tensors({}, {}, {}), {})
         add_module(module, "", found, set())
         return found

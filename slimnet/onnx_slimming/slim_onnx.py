@@ -23,6 +23,7 @@ from slimnet.printable import Summarised
 from slimnet.slimmed import Slimmed
 from slimnet.steps import StepCallback, Steps, log_result
 from slimnet.storage.files import whole_file
+from slimnet.surgery.certificate import check_tolerance
 from slimnet.surgery.certificate_data import Certificate
 from slimnet.surgery.equivalence import relative_difference
 from slimnet.surgery.output_difference import Difference
@@ -95,8 +96,8 @@ class Request:
         rounding = as_rounding(round_to)
         if isinstance(rounding, WidthSearch):
             raise UsageError('widths of an ONNX file are not chosen by measuring whole networks; round_to="fast"')
-        if tolerance is not None and not tolerance >= 0:
-            raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
+        if tolerance is not None:
+            tolerance = check_tolerance(tolerance)
         return cls(check_threshold(threshold), rounding, as_patterns(keep), tolerance)
 
 

@@ -1,11 +1,11 @@
 """The layers that the caller wants left at their widths, by names and patterns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
 
-from slimnet.errors import UsageError, nearest_name
+from slimnet.errors import UsageError, nearest_name, shown
 from slimnet.graph.channel_graph import ChannelGraph
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.planning.split_axes import ExtraPin
@@ -17,9 +17,9 @@ def as_patterns(keep: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         UsageError: something else.
     """
-    patterns = (keep,) if isinstance(keep, str) else tuple(keep)
+    patterns = (keep,) if isinstance(keep, str) else tuple(keep) if isinstance(keep, Iterable) else (keep,)
     if not all(isinstance(each, str) and each for each in patterns):
-        raise UsageError(f"keep is {keep!r}; it must be names or patterns of layers, such as 'layer1.*'")
+        raise UsageError(f"keep is {shown(keep)}; it must be names or patterns of layers, such as 'layer1.*'")
     return patterns
 
 

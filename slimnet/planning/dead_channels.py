@@ -1,6 +1,5 @@
 """find_dead: which channels are a constant for every input, by one of the `CRITERIA`."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from slimnet.arguments import check_limit
 from slimnet.errors import DataError, UsageError, check_name
 from slimnet.graph.channel_graph import SILENT, ActivationKey, ChannelGraph
 from slimnet.modules.copying import shared_copy
@@ -49,19 +49,17 @@ class DeadChannels:
 
 
 def check_threshold(threshold: float) -> float:
-    """Refuse thresholds that are no finite number ≥ 0.
+    """A threshold of γ as a float.
 
     Raises:
-        UsageError: it is negative, NaN or infinite.
+        UsageError: it is no finite number ≥ 0.
     """
-    if not isinstance(threshold, int | float) or math.isnan(threshold) or threshold < 0 or math.isinf(threshold):
-        raise UsageError(f"threshold is {threshold}; it must be a finite number ≥ 0, such as 1e-3 (the paper's)")
-    return float(threshold)
+    return check_limit("threshold", threshold, "1e-3 (the paper's)")
 
 
 def dead_by_scale(graph: ChannelGraph, threshold: float = 1e-3) -> DeadChannels:
     """Channels whose BatchNorm has |γ| < `threshold` (paper, section 2.1), or γ that is zero (at most `SILENT`)."""
-    check_threshold(threshold)
+    threshold = check_threshold(threshold)
     found = {}
     for name, gamma in graph.scales.items():
         scale = numbers(gamma())
@@ -189,7 +187,7 @@ def find_dead(
         UsageError: the threshold is invalid, the criterion is unknown, or it needs data and there is none.
         DataError: the loader yields no batches.
     """
-    check_threshold(threshold)
+    threshold = check_threshold(threshold)
     chosen = require_criterion(criterion, with_data=loader is not None)
     batches = () if loader is None else batches_once(loader)
     found = chosen.find(model, graph, threshold, map(Inputs.of_batch, batches))

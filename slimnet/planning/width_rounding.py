@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from slimnet.errors import UsageError
+from slimnet.errors import UsageError, shown
 from slimnet.graph.channel_graph import ChannelGraph
 from slimnet.graph.reasons import Kind, Reason
 from slimnet.planning.removal import Removal, WidthConstraint
@@ -33,7 +33,7 @@ class Rounding:
         for multiple in (self.multiple, *self.layers.values()):
             if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
                 raise UsageError(
-                    f'widths cannot be rounded to multiples of {multiple!r}; it must be 1 or more, or "auto"'
+                    f'widths cannot be rounded to multiples of {shown(multiple)}; it must be 1 or more, or "auto"'
                 )
 
     def of(self, layer: str) -> int:

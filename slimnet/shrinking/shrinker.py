@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from slimnet.arguments import check_count, check_limit, check_type
 from slimnet.errors import PlanError, UsageError
 from slimnet.modules.example_inputs import ExampleInputs, check_inputs
 from slimnet.planning.dead_channels import check_threshold
@@ -90,14 +91,17 @@ class Shrinker:
         patience: int = PATIENCE,
         round_to: int | Mapping[str, int] | None = None,
     ) -> None:
-        if patience < 1:
-            raise UsageError(f"patience is {patience}; it must be at least 1, the number of looks in a row")
-        if not isinstance(optimiser, Optimizer):
-            raise UsageError(f"optimiser is a {type(optimiser).__name__}; pass the torch.optim optimiser itself")
+        check_count("patience", patience, "the number of looks in a row")
+        check_type("optimiser", optimiser, Optimizer, "pass the torch.optim optimiser itself")
+        check_type("also", also, Iterable, "pass the copies of the network as a list, such as [ema]")
         self.model, self.optimiser, self.also = model, optimiser, tuple(also)
-        self.threshold, self.largest_shift = check_threshold(threshold), check_threshold(largest_shift)
+        self.threshold = check_threshold(threshold)
+        self.largest_shift = check_limit("largest_shift", largest_shift, "1e-3")
         self.patience = patience
-        self.rounding = Rounding(layers=dict(round_to)) if isinstance(round_to, Mapping) else Rounding(round_to or 1)
+        if isinstance(round_to, Mapping):
+            self.rounding = Rounding(layers=dict(round_to))
+        else:
+            self.rounding = Rounding(1 if round_to is None else round_to)
         self.plan: SurgeryPlan | None = None
         self.projected = Projected()
         self.stays: tuple[Stays, ...] = ()

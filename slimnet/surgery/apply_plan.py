@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from slimnet.arguments import check_type
 from slimnet.errors import PlanError
 from slimnet.graph.channel_graph import SILENT
 from slimnet.models.compensated_norm import compensate
@@ -33,8 +34,10 @@ def apply_plan(model: nn.Module | Network, plan: SurgeryPlan, *, borrow: bool = 
 
     Raises:
         PlanError: the plan was made for another network, or is not consistent.
+        UsageError: `model` is no module, or `plan` no plan.
     """
     network = Network.of(model)
+    check_type("plan", plan, SurgeryPlan, "pass the plan of a slimmed network, or SurgeryPlan.from_json of a file")
     plan.check_fits(network.name, network.tensors)
     surgeon = Surgeon(plan, network.tensors.parameters, borrow)
     with torch.no_grad():

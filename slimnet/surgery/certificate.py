@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet.errors import CertificateError, UsageError
+from slimnet.arguments import check_limit, check_type
+from slimnet.errors import CertificateError
 from slimnet.modules.copying import check_filled
 from slimnet.modules.digest import weights_digest
 from slimnet.modules.example_inputs import ExampleInputs, Inputs
@@ -42,14 +43,17 @@ def certify(
 
     Raises:
         CertificateError: the outputs cannot be compared, or those of the dense network are nowhere finite.
+        PlanError: the plan was made for another network.
+        UsageError: an argument is something else than a module, a plan, inputs or a number ≥ 0.
     """
     dense, slim = Network.of(dense), Network.of(slim)
+    check_type("plan", plan, SurgeryPlan, "pass the plan by which the network was slimmed")
     for network in (dense, slim):
         check_filled(network)
+    plan.check_fits(dense.name, dense.tensors)
     if tolerance is None:
         tolerance = TOLERANCES.get(floating_type(dense), TOLERANCE)
-    if not tolerance >= 0:
-        raise UsageError(f"tolerance is {tolerance}; it must be a number ≥ 0, such as 1e-4")
+    tolerance = check_tolerance(tolerance)
     networks = Networks.of(dense, slim, plan, float64=float64)
     found = compared(networks, inputs, Comparison(tolerance, plan.stop))
     check_finite(found.to_dense.measured.together)
@@ -60,6 +64,15 @@ def certify(
             "cannot be compared; draw them for the inputs, or keep those channels"
         )
     return certificate
+
+
+def check_tolerance(tolerance: float) -> float:
+    """A tolerance of a certificate as a float; an infinite one allows any change.
+
+    Raises:
+        UsageError: it is no number ≥ 0.
+    """
+    return check_limit("tolerance", tolerance, "1e-4", finite=False)
 
 
 def compared(networks: Networks, inputs: Any, comparison: Comparison) -> Comparison:
@@ -133,6 +146,7 @@ def batches_of(inputs: Any) -> Iterable[Inputs]:
     """Example inputs once, or every batch of a loader; a list is inputs, so that of batches its iterator is passed."""
     if isinstance(inputs, torch.Tensor | list | tuple | dict | Inputs):
         return [Inputs.of(inputs)]
+    check_type("inputs", inputs, Iterable, "pass example inputs, or a loader that yields them")
     return (Inputs.of_batch(batch) for batch in inputs)
 
 
