@@ -1,5 +1,8 @@
 """torch-pruning's criteria on slimnet's channel sets: the scores are those that it gives its own groups."""
 
+import functools
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -21,11 +24,11 @@ CRITERIA = {
 }
 
 
-@pytest.fixture(scope="module", params=["torchvision:resnet18", "torchvision:vgg11_bn", "concatenating"])
+@pytest.fixture(scope="module", params=["residual", "flattening", "concatenating"])
 def network(request) -> nn.Module:
     """With a residual stream, with a linear layer that reads planes, and with concatenations; all γ differ."""
     torch.manual_seed(0)
-    model = Concatenating() if request.param == "concatenating" else build(request.param).eval()
+    model = NETWORKS[request.param]().eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight)
@@ -40,12 +43,26 @@ class Concatenating(nn.Module):
         self.second, self.other = nn.Conv2d(8, 6, 3, padding=1), nn.BatchNorm2d(6)
         self.last = nn.Sequential(nn.Conv2d(14, 9, 1), nn.BatchNorm2d(9))
         self.head = nn.Linear(9, 10)
-        self.eval()
 
     def forward(self, x):
         x = self.norm(self.first(x)).relu()
         x = torch.cat([x, self.other(self.second(x)).relu()], 1)
         return self.head(self.last(x).relu().mean((2, 3)))
+
+
+def flattening() -> nn.Module:
+    """A VGG as torchvision has it, in small: each channel of the last convolution is 16 inputs of a linear layer."""
+    widths, layers = (3, 8, 10, 6), []
+    for before, after in pairwise(widths):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(96, 12), nn.ReLU(), nn.Linear(12, 10))
+
+
+NETWORKS = {
+    "residual": functools.partial(build, "torchvision:resnet18"),
+    "flattening": flattening,
+    "concatenating": Concatenating,
+}
 
 
 @pytest.mark.parametrize("method", CRITERIA)

@@ -30,7 +30,15 @@ def test_there_are_three():
     assert [path.stem for path in NOTEBOOKS] == ["compare_methods", "slim_torchvision", "watch_filters_die"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+SAMPLE = "slim_torchvision"
+"""The notebook that a plain run of the tests executes: each takes half a minute of one core."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[] if path.stem == SAMPLE else pytest.mark.sweep) for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_a_notebook_runs(path, tmp_path):
     """In a kernel, within a minute of one core; what it claims, it asserts itself, and no cell writes a warning."""
     pytest.importorskip("nbclient")
