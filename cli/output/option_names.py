@@ -6,6 +6,7 @@ OPTIONS = {
     "arch=": "--arch",
     "batches=": "--data",
     "calibration_images=": "--calibration-images",
+    "dense=": "--dense",
     "dynamic_size=": "--dynamic-size",
     "finetuning.batch_size": "--batch-size",
     "finetuning.iterations": "--finetune",

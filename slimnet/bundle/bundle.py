@@ -2,9 +2,10 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from slimnet.arguments import check_type
 from slimnet.bundle.activations import check_activations
 from slimnet.bundle.blueprint import Blueprint, weights_into, write_weights
+from slimnet.bundle.compared_sizes import image_sizes, sizes
 from slimnet.bundle.forms import batches_for, check_exports, compare, forms, joined, module_runner
 from slimnet.bundle.further_training import trained_further
 from slimnet.bundle.input_spec import random_inputs
@@ -22,15 +24,13 @@ from slimnet.bundle.remote import local_folder
 from slimnet.bundle.stored_certificate import read_certificate
 from slimnet.data.image_spec import ImageSpec, images_of
 from slimnet.errors import BundleError, CertificateError, ChangedBundleError, PlanError, UsageError
-from slimnet.export.dynamic_size import at_another_size
 from slimnet.export.form import Form, capture_form, conditions, metadata_of
 from slimnet.export.onnx import write_onnx
-from slimnet.export.preprocessing import SIZE_AXES, check_images, check_one_image
+from slimnet.export.preprocessing import check_images
 from slimnet.export.pt2.runner import TorchRunner, program_bytes
 from slimnet.export.random_forward import Runner
 from slimnet.models.architecture import Architecture
 from slimnet.models.bounded_build import Shapes, bounded_by
-from slimnet.modules.example_inputs import Inputs
 from slimnet.modules.loaders import batches_once
 from slimnet.shrinking.projection_record import ProjectionRecord
 from slimnet.slimmed import Slimmed
@@ -199,10 +199,21 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None, *, trus
         PlanError: the plan is invalid, or `model` is not the network for which it was made.
         ArchitectureError: the architecture cannot be built here.
         UsageError, HubError: there is no such repository, or the hub cannot be reached.
+        UsageError: `model` is no module.
     """
+    check_network("model", model)
     place = local_folder(folder)
     blueprint = read_blueprint(place)
     return blueprint.build(model or fresh_dense(blueprint, place, trust=trust), place / WEIGHTS)
+
+
+def check_network(name: str, network: object) -> None:
+    """Refuse an argument that is no dense network, where there may be one.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    check_type(name, network, (nn.Module, NoneType), "pass the dense network, or leave it out")
 
 
 def read_blueprint(folder: str | os.PathLike[str]) -> Blueprint:
@@ -237,7 +248,12 @@ def verify_bundle(
         BundleError: the folder is no bundle, or a file was changed.
         ExportError: the forms do not agree.
         CertificateError, PlanError: the outputs of `dense` differ, or it is another network.
+        UsageError: `model` or `dense` is no module, or there is a loader but no dense network.
     """
+    check_network("model", model)
+    check_network("dense", dense)
+    if loader is not None and dense is None:
+        raise UsageError("the batches are for the comparison with the dense network; pass it with dense=")
     steps = Steps(len(VERIFYING) - (dense is None), progress)
     with steps.step(0, READING):
         place = local_folder(folder)
@@ -275,27 +291,6 @@ def verify_bundle(
         strange = f"; the dense network given is {ANOTHER_DENSE}" if other else ""
         raise CertificateError(f"{place} does not compute what the dense network does{since}: {measured}{strange}")
     return replace(checked, measured=measured, other_dense=other)
-
-
-def sizes(inputs: Inputs, blueprint: Blueprint, place: Path) -> list[Inputs]:
-    """The inputs on which the forms of the bundle at `place` are compared: a second size of images if they take any.
-
-    Raises:
-        BundleError: the inputs are no images.
-    """
-    if not blueprint.dynamic_size:
-        return [inputs]
-    try:
-        check_one_image(inputs, "a dynamic size")
-    except UsageError as error:
-        raise BundleError(f"{place}: {error}") from error
-    return [inputs, at_another_size(inputs, SIZE_AXES["nchw"])]
-
-
-def image_sizes(compared: Sequence[Inputs]) -> tuple[tuple[int, int], ...]:
-    """Height and width of the images in several inputs; nothing for one."""
-    shapes = [inputs.tensors[0].shape for inputs in compared]
-    return tuple((shape[-2], shape[-1]) for shape in shapes) if len(shapes) > 1 else ()
 
 
 def write_parts(slimmed: Slimmed, folder: Path, images: ImageSpec | None, *, dynamic_size: bool) -> Blueprint:

@@ -32,7 +32,7 @@ def slimmed() -> slimnet.Slimmed:
 
 
 @pytest.fixture
-def calls(slimmed, tmp_path):
+def calls(slimmed, basic, tmp_path):
     """Valid arguments of public functions, by their names, and the types of which a wrong one is none."""
     model, inputs = basic_net(), torch.rand(2, *SHAPE)
     network = {"model": model, "example_inputs": inputs}
@@ -47,6 +47,8 @@ def calls(slimmed, tmp_path):
         slimnet.save: {"slimmed": slimmed, "folder": tmp_path / "slim"},
         slimnet.build: {"arch": "resnet20"},
         slimnet.export_onnx: network | {"path": tmp_path / "net.onnx"},
+        slimnet.load: {"folder": basic.folder},
+        slimnet.verify_bundle: {"folder": basic.folder},
     }
 
 
@@ -83,6 +85,10 @@ def calls(slimmed, tmp_path):
         (slimnet.build, "arch", []),
         (slimnet.build, "arch_args", ["nothing"]),
         (slimnet.export_onnx, "model", ["a module"]),
+        (slimnet.load, "model", ["nothing"]),
+        (slimnet.verify_bundle, "model", ["nothing"]),
+        (slimnet.verify_bundle, "dense", ["nothing"]),
+        (slimnet.verify_bundle, "loader", ["nothing"]),
     ],
     ids=lambda value: getattr(value, "__name__", value) if not isinstance(value, list) else "",
 )
