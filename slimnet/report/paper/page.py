@@ -78,7 +78,8 @@ def render_paper(found: Found, histories: Histories) -> str:
 def sentences(found: Sequence[Verdict], scale: Scale) -> list[str]:
     """The summary of the page."""
     held = sum(bool(each.holds) for each in found)
-    counted = [f"{held} of the {len(found)} tested trends of the paper hold."] if found else []
+    verb = "holds" if held == 1 else "hold"
+    counted = [f"{held} of the {len(found)} tested trends of the paper {verb}."] if found else []
     return [*counted, describe_scale(scale)]
 
 
