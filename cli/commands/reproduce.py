@@ -181,8 +181,8 @@ def reproduce(
 
     Runs with --shrink, --precision, --crop or --pool-after are marked in tables, and not mixed with others in a folder.
 
-    With --shrink, the times of a dry run assume that as many filters die as in the paper, after a tenth of the
-    iterations.
+    With --shrink, the times of a dry run assume that as many filters die as in the paper, after a tenth of its
+    iterations: a run that is shorter is taken to keep its width.
 
     At the middle scale networks are narrower and runs shorter, but on all images with the paper's learning rates, so
     that networks learn; a run takes about twenty minutes on one core. The small scale is a quick check: images are
