@@ -1,7 +1,7 @@
 """Checks of what callers pass to the library, and how their errors show it: in one line, whatever it is."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 from slimnet.errors import UsageError, shown
 
@@ -22,7 +22,7 @@ def check_count(name: str, value: object, meaning: str) -> None:
     Raises:
         UsageError: naming the argument.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise UsageError(f"{name} is {shown(value)}; it must be at least 1, {meaning}")
 
 

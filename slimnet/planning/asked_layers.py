@@ -17,7 +17,7 @@ def as_patterns(keep: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         UsageError: something else.
     """
-    patterns = (keep,) if isinstance(keep, str) else tuple(keep) if isinstance(keep, Iterable) else (keep,)
+    patterns = (keep,) if isinstance(keep, str) or not isinstance(keep, Iterable) else tuple(keep)
     if not all(isinstance(each, str) and each for each in patterns):
         raise UsageError(f"keep is {shown(keep)}; it must be names or patterns of layers, such as 'layer1.*'")
     return patterns
